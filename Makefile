@@ -1,0 +1,47 @@
+# vmdeck: `make demo` and `make test` do all their set-up themselves on Debian and Ubuntu.
+GUEST := guests/micro/out
+CARGO ?= cargo
+
+.PHONY: demo build test test-all check deps guest bench docs clean
+
+# A real guest, booted, tested and proven gone.
+demo: deps guest
+	$(CARGO) run --quiet --release -- demo
+
+build:
+	$(CARGO) build --release
+
+# Every test, real QEMU guests included.
+test: deps guest
+	$(CARGO) test --quiet
+
+# The slow ones as well: many kills, floods, the cases that wait for a time-out.
+test-all: deps guest
+	VMDECK_TEST_SLOW=1 $(CARGO) test --quiet
+
+# Format, lints, documentation, licences and advisories.
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+	else echo "note: cargo-deny is not installed; licences and advisories were not checked"; fi
+
+# vmdeck against ssh with a control master, and against a bare script, on the same guest in the same run.
+bench: deps guest
+	$(CARGO) bench --bench overhead
+
+# Files in the repository that are made from the program.
+docs:
+	$(CARGO) run --quiet -- config example > config.example.toml
+
+deps:
+	@scripts/deps.sh
+
+guest: $(GUEST)/initrd.cpio
+$(GUEST)/initrd.cpio: guests/micro/build.sh
+	guests/micro/build.sh $(GUEST)
+
+clean:
+	$(CARGO) clean
+	rm -rf $(GUEST) .vmdeck

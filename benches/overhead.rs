@@ -1,0 +1,3 @@
+//! Placeholder until the benchmark below is written.
+
+fn main() {}

@@ -1,0 +1,98 @@
+//! `vmdeck init`: a first config from what this host has, with a comment at each line that a person will change.
+//!
+//! What each key means is in config.example.toml.
+
+use super::Io;
+use crate::{
+    error::{Fault, Result},
+    host::machine,
+    model::exit::Exit,
+};
+use std::{io::Write, path::Path};
+
+const FILE: &str = "vmdeck.toml";
+
+pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<Exit> {
+    let path = Path::new(FILE);
+    let cannot = |e: std::io::Error| Fault::user(format!("cannot write `{FILE}`")).because(e);
+    let text =
+        text(machine::find_program("qemu-system-x86_64").is_some(), Path::new("guests/micro/out/initrd.cpio").exists());
+    let mut file = std::fs::OpenOptions::new();
+    let opened = if force {
+        file.write(true).create(true).truncate(true).open(path)
+    } else {
+        file.write(true).create_new(true).open(path)
+    };
+    let mut file = opened.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => cannot(e).hint("`vmdeck init --force` overwrites it"),
+        _ => cannot(e),
+    })?;
+    file.write_all(text.as_bytes()).map_err(cannot)?;
+    io.say(&format!(
+        "wrote {FILE}\n\nnext: `vmdeck doctor`, then `vmdeck --ci`; `vmdeck config example` shows every key"
+    ));
+    Ok(Exit::Passed)
+}
+
+/// The file for a host with or without QEMU and the micro guest.
+fn text(qemu: bool, micro: bool) -> String {
+    let guest = match (qemu, micro) {
+        (true, true) => MICRO,
+        (true, false) => QEMU,
+        (false, _) => LOCAL,
+    };
+    format!(
+        "# vmdeck.toml - `vmdeck config example` prints every key with its default\n\n[host]\nmin_free_disk = \"2GiB\"\n\n{guest}\n{SUITE}"
+    )
+}
+
+const MICRO: &str = r#"[guests.micro]                       # the micro guest of guests/micro: boots in seconds
+backend = "qemu"
+cpus = 1
+memory = "256MiB"
+[guests.micro.boot]
+pattern = "login:"
+[guests.micro.ssh]
+user = "ci"
+key = "guests/micro/out/id_ed25519"
+host_key = "guests/micro/out/host_key"
+[guests.micro.qemu]
+kernel = "guests/micro/out/vmlinux"
+initrd = "guests/micro/out/initrd.cpio"
+append = "console=ttyS0 panic=-1 sysrq_always_enabled"
+"#;
+
+const QEMU: &str = r#"[guests.debian]
+backend = "qemu"
+[guests.debian.boot]
+pattern = "login:"
+[guests.debian.ssh]
+user = "ci"
+key = "id_ed25519"                   # change: a key that the image knows
+[guests.debian.qemu]
+image = "debian.qcow2"               # change: your disk image; it is never written
+"#;
+
+const LOCAL: &str = r#"[guests.here]                        # NOT isolated: commands run on this host; install QEMU for real guests
+backend = "local"
+"#;
+
+const SUITE: &str = r#"[suites.smoke]
+[[suites.smoke.cases]]
+name = "hello"
+run = "uname -a"
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::settings;
+
+    #[test]
+    fn what_it_writes_is_a_good_config() {
+        for (qemu, micro) in [(true, true), (true, false), (false, false)] {
+            let setup = settings::load_text(Path::new(FILE), &text(qemu, micro)).expect("good");
+            assert_eq!((setup.guests.len(), setup.suites[0].cases.len()), (1, 1));
+        }
+    }
+}

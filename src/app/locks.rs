@@ -1,0 +1,107 @@
+//! `vmdeck lock`: who holds the host lock, removing a dead one, and holding it around another program.
+//!
+//! The protocol is in `engine::lock`.
+
+use super::{Io, settings};
+use crate::{
+    cli::{ConfigArgs, LockSub},
+    engine::lock::{self, Request, Standing},
+    error::{Fault, Result},
+    host::{
+        process::{Spawner, Spec, Streams},
+        signal,
+    },
+    model::{event::Holder, exit::Exit, plan::Host},
+};
+use serde_json::json;
+use std::{path::Path, process::Stdio};
+use tokio_util::sync::CancellationToken;
+
+pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
+    let host = settings::load_host(config)?;
+    match sub {
+        LockSub::Status { json } => status(&host, json, io).map(Exit::code),
+        LockSub::Break { force } => {
+            match lock::break_dead(&host.lock, force)? {
+                Some(holder) => io.say(&format!("removed the lock of {}", lock::describe(&holder))),
+                None => io.say("there is no lock to break"),
+            }
+            Ok(0)
+        }
+        LockSub::Exec { command } => exec(&host, &command, io).await,
+    }
+}
+
+fn status(host: &Host, json: bool, io: &mut Io<'_>) -> Result<Exit> {
+    let mut slots = Vec::new();
+    for slot in 0..host.slots {
+        let path = lock::slot_path(&host.lock, slot);
+        let standing = lock::look(&path)
+            .map_err(|e| Fault::host(format!("cannot look at the lock `{}`", path.display())).because(e))?;
+        let (word, holder) = match standing {
+            Standing::Free => ("free", None),
+            Standing::Live(holder) => ("held", Some(holder)),
+            Standing::Dead { .. } => ("dead", None),
+        };
+        if json {
+            slots.push(json!({ "path": path, "state": word, "holder": holder }));
+        } else {
+            io.say(&line(&path, word, holder.as_ref()));
+        }
+    }
+    if json {
+        io.say(&serde_json::to_string_pretty(&slots).unwrap_or_default());
+    }
+    Ok(Exit::Passed)
+}
+
+fn line(path: &Path, word: &str, holder: Option<&Holder>) -> String {
+    let path = path.display();
+    match (word, holder) {
+        ("dead", _) => format!("{path}: dead: its holder is gone; the next run removes it, or `vmdeck lock break`"),
+        (_, Some(holder)) => format!("{path}: held by {}", lock::describe(holder)),
+        _ => format!("{path}: free"),
+    }
+}
+
+/// Runs a program under the lock. The old scripts get a private lock directory, so that they do not wait for us.
+async fn exec(host: &Host, command: &[String], io: &mut Io<'_>) -> Result<u8> {
+    let mut owner = lock::owner(None);
+    owner.phase = Some(format!("running {}", command[0]));
+    let request = Request { path: host.lock.clone(), shared: host.lock_shared, timeout: host.lock_timeout, owner };
+    let cancel = CancellationToken::new();
+    let mut signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
+    let held = {
+        let told = |holder: &Holder, _| io.warn(&format!("waiting for the host lock: {}", lock::describe(holder)));
+        let waiting = lock::acquire(&request, told, &cancel);
+        tokio::select! {
+            held = waiting => held?,
+            Some(_) = signals.recv() => return Err(Fault::cancelled("cannot wait for the lock any longer").because("a signal came")),
+        }
+    };
+    let result = run_under(command, &mut signals).await;
+    held.release();
+    result
+}
+
+async fn run_under(
+    command: &[String],
+    signals: &mut tokio::sync::mpsc::UnboundedReceiver<signal::Signal>,
+) -> Result<u8> {
+    let cannot = |e: std::io::Error| Fault::user(format!("cannot run `{}`", command[0])).because(e);
+    let private = tempfile::tempdir().map_err(cannot)?;
+    let spec =
+        Spec::new(&command[0]).args(&command[1..]).env("VM_LOCK_DIR", private.path().join("lock.d")).foreground();
+    let streams = Streams { stdin: Stdio::inherit(), stdout: Stdio::inherit(), stderr: Stdio::inherit() };
+    let mut child = Spawner::new(None).map_err(cannot)?.spawn(&spec, streams).await.map_err(cannot)?;
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let status = status.map_err(cannot)?;
+                return Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(Exit::Interrupted.code()));
+            }
+            // The terminal has sent it to the program as well; the lock is held until that has ended.
+            Some(signal) = signals.recv() => if signal == signal::Signal::Terminate { child.terminate() },
+        }
+    }
+}

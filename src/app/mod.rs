@@ -1,0 +1,145 @@
+//! The composition root: arguments to config to plan to engine to front end. The only room that may know all the others.
+//!
+//! Each subcommand has a file; what they print goes to a writer that `main` gives them.
+
+mod demo;
+mod housekeeping;
+mod init;
+mod locks;
+mod run;
+mod settings;
+mod shell;
+
+use crate::{
+    backend,
+    cli::{Cli, Color, ConfigSub, Sub},
+    engine::guardian,
+    error::{Fault, Result},
+    host::{machine, process},
+    model::exit::Exit,
+};
+use clap::{CommandFactory, Parser};
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    path::Path,
+};
+
+/// Writes for a person or a program; `main` decides where to.
+pub struct Io<'a> {
+    /// Data and the headless report.
+    pub out: &'a mut (dyn Write + Send),
+    /// Diagnostics.
+    pub err: &'a mut (dyn Write + Send),
+}
+
+impl Io<'_> {
+    /// A line of data; a closed pipe is no error.
+    fn say(&mut self, text: &str) {
+        let _ = writeln!(self.out, "{text}");
+    }
+
+    /// A line of diagnostics.
+    fn warn(&mut self, text: &str) {
+        let _ = writeln!(self.err, "{text}");
+    }
+}
+
+/// Runs the program; returns its exit code, which may be a guest command's own.
+pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
+    // The two hidden commands come first: they are other programs in the same file.
+    match args.get(1).and_then(|a| a.to_str()) {
+        Some(process::TETHER) => return tether(&args[2..], io),
+        Some(guardian::COMMAND) => return guard(&args[2..]),
+        _ => {}
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let text = e.render();
+            let target: &mut (dyn Write + Send) = if e.use_stderr() { io.err } else { io.out };
+            let _ = write!(target, "{text}");
+            return if e.use_stderr() { Exit::Usage.code() } else { 0 };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            io.warn(&Fault::bug("cannot start the runtime").because(e).render());
+            return Exit::Bug.code();
+        }
+    };
+    let code = runtime.block_on(async { dispatch(cli, io).await }).unwrap_or_else(|fault| {
+        io.warn(&fault.render());
+        Exit::of_blame(fault.blame()).code()
+    });
+    // A thread that waits for typed input cannot be joined.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
+    let Cli { command, run, config, look } = cli;
+    let exit = match command {
+        None => run::run(&run, &config, &look, io).await?,
+        Some(Sub::Doctor { json }) => housekeeping::doctor(&config, json, io).await?,
+        Some(Sub::List { json }) => housekeeping::list(json, io).await?,
+        Some(Sub::Cleanup { list_only, force, .. }) => housekeeping::cleanup(&config, list_only, force, io).await?,
+        Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
+        Some(Sub::Shell { guest, command }) => return shell::run(&guest, &command, &config, io).await,
+        Some(Sub::Init { force }) => init::run(force, io)?,
+        Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
+        Some(Sub::Config(ConfigSub::Schema)) => settings::schema(io),
+        Some(Sub::Config(ConfigSub::Example)) => settings::example(io),
+        Some(Sub::Config(ConfigSub::Check)) => settings::check(&config, io)?,
+        Some(Sub::Config(ConfigSub::Show)) => settings::show(&config, io)?,
+        Some(Sub::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vmdeck", &mut script);
+            let _ = io.out.write_all(&script);
+            Exit::Passed
+        }
+        Some(Sub::Man) => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .map_err(|e| Fault::bug("cannot write the manual").because(e))?;
+            let _ = io.out.write_all(&page);
+            Exit::Passed
+        }
+    };
+    Ok(exit.code())
+}
+
+/// What the backends are built with, for this process.
+fn deps() -> Result<backend::Deps> {
+    let spawner = process::Spawner::new(std::env::current_exe().ok());
+    Ok(backend::Deps {
+        spawner: spawner.map_err(|e| Fault::host("cannot start a thread").because(e))?,
+        state: machine::state_dir(),
+    })
+}
+
+/// Whether colours are wanted on standard output.
+fn use_color(color: Color) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+    }
+}
+
+fn tether(args: &[OsString], io: &mut Io<'_>) -> u8 {
+    let [parent, program, rest @ ..] = args else { return Exit::Usage.code() };
+    let Some(parent) = parent.to_str().and_then(|p| p.parse().ok()) else { return Exit::Usage.code() };
+    let error = process::exec_tethered(parent, program, rest);
+    io.warn(&format!("cannot run {}: {error}", program.display()));
+    127
+}
+
+fn guard(args: &[OsString]) -> u8 {
+    let [journal, lock] = args else { return Exit::Usage.code() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let watched = runtime.and_then(|runtime| runtime.block_on(guardian::watch(Path::new(journal), Path::new(lock))));
+    if watched.is_ok() { 0 } else { Exit::Bug.code() }
+}

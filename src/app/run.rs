@@ -1,0 +1,176 @@
+//! A run: the plan from config and command line, its record, the reports, and the front end.
+//!
+//! What happens in it is the engine's.
+
+use super::{Io, deps, settings, use_color};
+use crate::{
+    cli::{ConfigArgs, LookArgs, RunArgs},
+    engine::{self, Deps},
+    error::{Fault, Result},
+    headless,
+    host::{clock, files, signal},
+    model::{
+        exit::Exit,
+        ids::RunId,
+        plan::{self, Keep, Plan, RunOptions, Setup},
+        quantity::show_duration,
+        select::Selector,
+        suite::Action,
+    },
+    report::{
+        Fanout,
+        github::Github,
+        jsonl::Jsonl,
+        junit::Junit,
+        summary::Summary,
+        text::{Level, Style, Text},
+    },
+};
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+/// `vmdeck --ci`, and `vmdeck` alone.
+pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+    if !args.ci && !args.dry_run {
+        return Err(Fault::user("cannot open the cockpit")
+            .because("this version has none yet")
+            .hint("`vmdeck --ci` runs the suites, `vmdeck demo` shows it at work"));
+    }
+    let setup = settings::load(config)?;
+    let plan = make_plan(setup, args, io)?;
+    if args.dry_run {
+        io.say(show(&plan).trim_end());
+        return Ok(Exit::Passed);
+    }
+    execute(plan, args, look, io).await
+}
+
+/// The plan of this config and command line.
+pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
+    for note in &setup.notes {
+        io.warn(&format!("warning: {note}"));
+    }
+    let selectors: Vec<Selector> = args.select.iter().filter_map(|w| Selector::parse(w).ok()).collect();
+    let jobs = plan::select(&setup, &selectors, args.shard);
+    if jobs.is_empty() {
+        return Err(nothing_matched(&setup, &args.select));
+    }
+    let run = RunId::from_bits(fastrand::u64(..));
+    let dir = args.run_dir.clone().unwrap_or_else(|| {
+        let name = format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short());
+        Path::new(".vmdeck/runs").join(name)
+    });
+    let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
+    let mut host = setup.host;
+    host.lock_timeout = args.lock_timeout.unwrap_or(host.lock_timeout);
+    let options = RunOptions {
+        keep: args.keep.map_or(Keep::Never, Keep::from),
+        retries: args.retries,
+        repeat: args.repeat.max(1),
+        fail_fast: args.fail_fast,
+        no_lock: args.no_lock,
+    };
+    Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
+}
+
+fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
+    let suites: Vec<&str> = setup.suites.iter().map(|s| s.id.as_str()).collect();
+    let guests: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
+    let what = if words.is_empty() {
+        "the config has no case that runs on a guest".to_owned()
+    } else {
+        format!("`{}` matches no case", words.join(" "))
+    };
+    Fault::user("cannot run anything").because(what).hint(format!(
+        "suites: {}; guests: {}; `vmdeck --dry-run` shows every case",
+        suites.join(", "),
+        guests.join(", ")
+    ))
+}
+
+/// Carries a plan out with all its reports.
+pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+    let cannot = |e: std::io::Error| {
+        Fault::host(format!("cannot write the run's record `{}`", plan.dir.display()))
+            .because(e)
+            .hint("free disk space, or set --run-dir")
+    };
+    std::fs::create_dir_all(&plan.dir).map_err(cannot)?;
+    let mut fanout = Fanout::default();
+    let record = files::append_private(&plan.dir.join("events.jsonl")).map_err(cannot)?;
+    fanout.add(Box::new(Jsonl::new("events.jsonl".into(), Box::new(record))));
+    let to_stdout = args.events.as_deref() == Some(Path::new("-"));
+    if let Some(path) = &args.events {
+        let out: Box<dyn Write + Send> = if to_stdout {
+            Box::new(std::io::stdout())
+        } else {
+            let made = std::fs::File::create(path);
+            Box::new(made.map_err(|e| Fault::user(format!("cannot write `{}`", path.display())).because(e))?)
+        };
+        fanout.add(Box::new(Jsonl::new(path.display().to_string(), out)));
+    }
+    let mut junit: Vec<PathBuf> = vec![plan.dir.join("junit.xml")];
+    junit.extend(args.junit.clone());
+    fanout.add(Box::new(Junit::new(junit)));
+    fanout.add(Box::new(Summary::new(plan.dir.clone())));
+    // The events take standard output, so the report for people goes to the other stream.
+    let text: Box<dyn Write + Send> = if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
+    let style = style(look, to_stdout);
+    fanout.add(Box::new(Text::new(text, style)));
+    if std::env::var("GITHUB_ACTIONS").is_ok_and(|v| v == "true") && !to_stdout {
+        let summary = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from);
+        fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary)));
+    }
+    let deps = Deps {
+        backend: deps()?,
+        binary: std::env::current_exe().ok(),
+        signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
+        shell: None,
+    };
+    let handle = engine::start(plan, deps);
+    let tick = if style.live { headless::LIVE } else { headless::QUIET };
+    Ok(headless::follow(handle, &mut fanout, tick, |why| io.warn(&format!("error: {why}"))).await)
+}
+
+fn style(look: &LookArgs, to_stderr: bool) -> Style {
+    let level = match (look.quiet, look.verbose) {
+        (true, _) => Level::Quiet,
+        (_, true) => Level::Verbose,
+        _ => Level::Normal,
+    };
+    let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    let live = terminal && std::env::var("TERM").is_ok_and(|t| t != "dumb") && std::env::var_os("CI").is_none();
+    let width = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map_or(80, |s| usize::from(s.ws_col.max(20)));
+    Style { color: use_color(look.color), live, level, width }
+}
+
+/// The plan as text, for `--dry-run`.
+fn show(plan: &Plan) -> String {
+    let mut out = format!("record: {}\nlock:   {}\n", plan.dir.display(), plan.host.lock.display());
+    for job in &plan.jobs {
+        let guest = &job.guest;
+        let memory = crate::model::quantity::show_size(guest.memory);
+        out.push_str(&format!(
+            "\nguest {} ({}, {}): {} cpus, {memory}, by {}\n",
+            guest.id,
+            guest.backend,
+            guest.os,
+            guest.cpus,
+            guest.transports.join(" then ")
+        ));
+        for (suite, case) in job.cases() {
+            let limit = show_duration(case.timeout.unwrap_or(guest.case_timeout));
+            let what = match (&case.skip, &case.action) {
+                (Some(why), _) => format!("skipped: {why}"),
+                (None, Action::Run(text)) => text.lines().next().unwrap_or_default().to_owned(),
+                (None, Action::Script(path)) => format!("script {}", path.display()),
+            };
+            out.push_str(&format!("  {}/{} (at most {limit}): {what}\n", suite.id, case.id));
+        }
+    }
+    let count = plan.case_count();
+    out.push_str(&format!("\n{count} case{} in all\n", if count == 1 { "" } else { "s" }));
+    out
+}

@@ -1,0 +1,128 @@
+//! The config as this program sees it: which file, which keys, and the `vmdeck config` commands.
+//!
+//! Reading and checking is `config`'s work.
+
+use super::Io;
+use crate::{
+    backend::BACKENDS,
+    cli::ConfigArgs,
+    config::{self, Sources, Values},
+    error::{Fault, Result},
+    host::machine,
+    model::{exit::Exit, key::Key, plan::Setup},
+    transport::TRANSPORTS,
+};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Every key: the core's, then each backend's and transport's.
+pub(super) fn all_keys() -> Vec<Key> {
+    let backends = BACKENDS.iter().flat_map(|row| row.keys);
+    let transports = TRANSPORTS.iter().flat_map(|row| row.keys);
+    config::keys::CORE.iter().chain(transports).chain(backends).copied().collect()
+}
+
+/// The config file to read: the one that was named, or the first of the usual places that exists.
+fn find(args: &ConfigArgs) -> Option<PathBuf> {
+    if let Some(file) = &args.file {
+        return Some(file.clone());
+    }
+    let usual = [Some(PathBuf::from("vmdeck.toml")), machine::config_dir().map(|d| d.join("config.toml"))];
+    usual.into_iter().flatten().find(|p| p.exists())
+}
+
+/// Loads the config; fails without one.
+pub(super) fn load(args: &ConfigArgs) -> Result<Setup> {
+    let Some(path) = find(args) else {
+        return Err(Fault::user("cannot find a config")
+            .because("there is no ./vmdeck.toml and no config in the user's config folder")
+            .hint("`vmdeck init` writes one, `vmdeck demo` works without"));
+    };
+    load_file(Some(&path), args, true).map(|(setup, _)| setup)
+}
+
+/// Loads the config if there is one.
+pub(super) fn load_if_any(args: &ConfigArgs) -> Result<Option<Setup>> {
+    match find(args) {
+        Some(path) => load_file(Some(&path), args, true).map(|(setup, _)| Some(setup)),
+        None => Ok(None),
+    }
+}
+
+/// The host's part alone, from the config or from the defaults.
+pub(super) fn load_host(args: &ConfigArgs) -> Result<crate::model::plan::Host> {
+    load_file(find(args).as_deref(), args, false).map(|(setup, _)| setup.host)
+}
+
+/// Loads this text as the config.
+pub(super) fn load_text(path: &Path, text: &str) -> Result<Setup> {
+    parse(Some((path, text)), &ConfigArgs::default(), true).map(|(setup, _)| setup)
+}
+
+fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: bool) -> Result<(Setup, Values)> {
+    let Some(path) = path else { return parse(None, args, secrets) };
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Fault::user(format!("cannot read the config `{}`", path.display())).because(e).hint("`vmdeck init` writes one")
+    })?;
+    parse(Some((path, &text)), args, secrets)
+}
+
+fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: bool) -> Result<(Setup, Values)> {
+    let keys = all_keys();
+    let env: BTreeMap<String, String> =
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let backends: Vec<&str> = BACKENDS.iter().map(|row| row.kind).collect();
+    let transports: Vec<&str> = TRANSPORTS.iter().map(|row| row.kind).collect();
+    config::load(&Sources {
+        file,
+        env: &env,
+        set: &args.set,
+        keys: &keys,
+        backends: &backends,
+        transports: &transports,
+        secret_command: if secrets { Some(&secret_command) } else { None },
+    })
+}
+
+/// Runs the command of a secret: its standard output is the secret, its complaints go to the user's terminal.
+fn secret_command(words: &[String]) -> Result<String, String> {
+    let Some((program, args)) = words.split_first() else { return Err("the command is empty".into()) };
+    let out = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let out = out.map_err(|e| format!("cannot run `{program}`: {e}"))?;
+    if !out.status.success() {
+        return Err(format!("`{program}` failed: {}", out.status));
+    }
+    String::from_utf8(out.stdout).map_err(|_| format!("`{program}` printed no text"))
+}
+
+pub(super) fn schema(io: &mut Io<'_>) -> Exit {
+    let schema = config::schema::render(&all_keys());
+    io.say(&serde_json::to_string_pretty(&schema).unwrap_or_default());
+    Exit::Passed
+}
+
+pub(super) fn example(io: &mut Io<'_>) -> Exit {
+    io.say(config::example::render(&all_keys()).trim_end());
+    Exit::Passed
+}
+
+pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
+    let path = find(args);
+    let (setup, _) = load_file(path.as_deref(), args, false)?;
+    for note in &setup.notes {
+        io.warn(&format!("warning: {note}"));
+    }
+    let cases: usize = setup.suites.iter().map(|s| s.cases.len()).sum();
+    let name = path.map_or("the built-in defaults".into(), |p| p.display().to_string());
+    io.say(&format!("{name}: good: {} guests, {} suites, {cases} cases", setup.guests.len(), setup.suites.len()));
+    Ok(Exit::Passed)
+}
+
+pub(super) fn show(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
+    let (_, values) = load_file(find(args).as_deref(), args, false)?;
+    io.say(config::show::render(&values).trim_end());
+    Ok(Exit::Passed)
+}

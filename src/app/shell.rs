@@ -1,0 +1,154 @@
+//! `vmdeck shell GUEST [-- CMD...]`: a kept machine if there is one, else one that is started for it.
+//!
+//! The terminal is `attach`'s, the machine the engine's.
+
+use super::{Io, deps, settings};
+use crate::{
+    attach,
+    cli::ConfigArgs,
+    engine::{self, Deps, shell},
+    error::{Fault, Result},
+    host::signal,
+    model::{
+        event::{EventKind, Phase, Stream},
+        exec::{Exit as Ended, sh_quote},
+        guest::Guest,
+        ids::RunId,
+        plan::{Job, Plan, RunOptions},
+    },
+};
+use std::io::Write;
+use tokio::sync::{mpsc, oneshot};
+
+pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
+    let setup = settings::load(config)?;
+    let known: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
+    let unknown = || Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")));
+    let guest = setup.guests.iter().find(|g| g.id.as_str() == name).ok_or_else(unknown)?.clone();
+    let deps = deps()?;
+    let (output, mut written) = mpsc::unbounded_channel::<(Stream, Vec<u8>)>();
+    let (done, mut ended) = oneshot::channel();
+    // One word is a command line; several are an argument list.
+    let command = match command {
+        [] => None,
+        [line] => Some(line.clone()),
+        words => Some(words.iter().map(|w| sh_quote(w)).collect::<Vec<_>>().join(" ")),
+    };
+    let wants_terminal = attach::is_terminal() && command.is_none();
+    if !wants_terminal && command.is_none() {
+        return Err(Fault::user(format!("cannot open a shell in `{name}`"))
+            .because("standard input is no terminal")
+            .hint("give a command: `vmdeck shell GUEST -- COMMAND`"));
+    }
+    let mut request = shell::Request { command, terminal: None, output, done };
+    let made = shell::kept(&deps.state, &guest);
+    let mut raw = None;
+    let mut run = if let Some(made) = made {
+        if wants_terminal {
+            let (mode, terminal) = attach::terminal()?;
+            raw = Some(mode);
+            request.terminal = Some(terminal);
+        }
+        tokio::spawn(async move { shell::in_kept(&made, &guest, request).await });
+        None
+    } else {
+        if wants_terminal {
+            let (mode, terminal) = attach::terminal()?;
+            raw = Some(mode);
+            request.terminal = Some(terminal);
+        }
+        Some(start(guest, setup.host, deps, request)?)
+    };
+    let mut result = None;
+    loop {
+        tokio::select! {
+            Some((stream, bytes)) = written.recv() => {
+                let target: &mut (dyn Write + Send) = if stream == Stream::Stderr { io.err } else { io.out };
+                let _ = target.write_all(&bytes).and_then(|()| target.flush());
+            }
+            // Raw mode ends with the shell, before the clean-up speaks.
+            ended = &mut ended, if result.is_none() => {
+                drop(raw.take());
+                result = Some(ended);
+                if run.is_none() { break }
+            }
+            event = next(&mut run), if run.is_some() => match event {
+                Some(event) => tell(&event.kind, raw.is_some(), io),
+                None => break,
+            },
+        }
+    }
+    while let Ok((stream, bytes)) = written.try_recv() {
+        let target: &mut (dyn Write + Send) = if stream == Stream::Stderr { io.err } else { io.out };
+        let _ = target.write_all(&bytes);
+    }
+    let exit = match run.take() {
+        Some(run) => run.done.await.ok(),
+        None => None,
+    };
+    match (result, exit) {
+        (Some(Ok(Ok(Ended::Code(code)))), _) => Ok(u8::try_from(code).unwrap_or(1)),
+        (Some(Ok(Ok(Ended::Signal(signal)))), _) => {
+            Err(Fault::infra("cannot finish the command").because(format!("it was killed by SIG{signal}")))
+        }
+        (Some(Ok(Err(fault))), _) => Err(fault),
+        (_, Some(exit)) => Ok(exit.code()),
+        _ => Err(Fault::infra("cannot open the shell")),
+    }
+}
+
+async fn next(run: &mut Option<engine::Handle>) -> Option<crate::model::event::Event> {
+    match run {
+        Some(run) => run.events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn start(
+    guest: Guest,
+    host: crate::model::plan::Host,
+    backend: crate::backend::Deps,
+    request: shell::Request,
+) -> Result<engine::Handle> {
+    let run = RunId::from_bits(fastrand::u64(..));
+    let dir = backend.state.join("shells").join(run.short());
+    std::fs::create_dir_all(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
+    let plan = Plan {
+        run,
+        dir,
+        host,
+        options: RunOptions::default(),
+        jobs: vec![Job { guest, suites: Vec::new() }],
+        selection: vec!["shell".into()],
+    };
+    let signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
+    Ok(engine::start(
+        plan,
+        Deps { backend, binary: std::env::current_exe().ok(), signals: Some(signals), shell: Some(request) },
+    ))
+}
+
+/// What a person who waits for a shell wants to know, on standard error.
+fn tell(kind: &EventKind, raw: bool, io: &mut Io<'_>) {
+    // In raw mode a newline alone does not go back to the first column.
+    let mut say = |text: &str| {
+        let end = if raw { "\r\n" } else { "\n" };
+        let _ = write!(io.err, "{text}{end}");
+    };
+    match kind {
+        EventKind::LockWaiting { holder, .. } => {
+            say(&format!("waiting for the host lock: {}", engine::lock::describe(holder)));
+        }
+        EventKind::PreflightFinding(f) if f.severity == crate::model::event::Severity::Fatal => {
+            say(&format!("FATAL {}", f.text));
+            if let Some(hint) = &f.hint {
+                say(&format!("      hint: {hint}"));
+            }
+        }
+        EventKind::PhaseStarted { guest, phase: Phase::Create, .. } => say(&format!("starting {guest} ...")),
+        EventKind::Retrying { why, .. } => say(&format!("trying again: {why}")),
+        EventKind::CleanupEnded { guest, left, kept: false, .. } if left.is_empty() => say(&format!("{guest} is gone")),
+        EventKind::CleanupEnded { left, .. } => left.iter().for_each(|what| say(&format!("NOT CLEANED UP: {what}"))),
+        _ => {}
+    }
+}

@@ -1,0 +1,269 @@
+//! Makes, starts, stops and destroys machines. One file or folder for each backend, plus one row in [`BACKENDS`].
+//!
+//! How to talk to what runs inside is `transport`'s matter; when to do what is `engine`'s.
+
+pub mod fake;
+pub mod local;
+pub mod qemu;
+
+use crate::{
+    error::{Fault, Result},
+    host::process::Spawner,
+    model::{
+        event::Finding,
+        exec::{Exec, Exit, Sink},
+        guest::Guest,
+        key::Key,
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A boxed future: what an object-safe trait can return.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// What a backend can do. A missing power is `false`, never an error at the time of use.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Guests are apart from this host.
+    pub isolated: bool,
+    /// Guests can be reached over the network.
+    pub network: bool,
+    /// Commands can be run in guests without a network.
+    pub guest_exec: bool,
+    /// There is a serial console to watch.
+    pub console: bool,
+    /// The guest's kernel can be asked for its stacks.
+    pub dump_stacks: bool,
+    /// Memory of a running guest can be changed.
+    pub live_memory: bool,
+}
+
+/// A machine to be made.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    /// The guest that it is for.
+    pub guest: &'a Guest,
+    /// Its generated name: the nonce that proves it ours.
+    pub name: &'a str,
+    /// Its generated UUID.
+    pub uuid: &'a str,
+    /// Its private folder; not made yet.
+    pub dir: &'a Path,
+    /// The guest's folder in the run's record; exists.
+    pub record: &'a Path,
+    /// Whether it may have to live on after us; else it is tied to our life.
+    pub may_stay: bool,
+}
+
+/// What makes a machine recognisable for sure: written to the journal, compared before anything is destroyed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The provider's immutable id.
+    #[serde(default)]
+    pub uuid: Option<String>,
+    /// Its process on this host.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// When that process started, seconds since 1970.
+    #[serde(default)]
+    pub started: Option<u64>,
+}
+
+/// What a dead run may have left: the journal's side of the two proofs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remnant {
+    /// The generated name.
+    pub name: String,
+    /// The id that was recorded, or intended.
+    pub identity: Identity,
+    /// The private folder.
+    pub dir: PathBuf,
+}
+
+/// A machine that a backend sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The backend.
+    pub backend: &'static str,
+    /// `running`, `stopped`, or the provider's own word.
+    pub state: String,
+    /// Its immutable id.
+    pub id: Option<String>,
+    /// Where it can be reached.
+    pub address: Option<String>,
+}
+
+/// How a machine ended without being asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The guest powered itself off, or was told to.
+    Shutdown(String),
+    /// The guest's kernel panicked.
+    Panicked(String),
+    /// The guest asked for a restart, which ends it here.
+    Rebooted,
+    /// The machine's process is gone without a word.
+    Crashed(String),
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Shutdown(why) => write!(f, "the guest shut down ({why})"),
+            Ended::Panicked(why) => write!(f, "the guest's kernel panicked ({why})"),
+            Ended::Rebooted => f.write_str("the guest rebooted, which ends it here"),
+            Ended::Crashed(why) => write!(f, "the machine's process ended: {why}"),
+        }
+    }
+}
+
+/// A change to a running machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// The processor group that it belongs to.
+    CpuGroup(String),
+    /// Its share of processors.
+    Cpus(u32),
+    /// Its memory in bytes.
+    Memory(u64),
+    /// A fragment of its security policy.
+    PolicyFragment(String),
+}
+
+/// What a machine uses now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Resident memory of its process in bytes.
+    pub memory: u64,
+    /// Processor time so far in milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// Makes machines.
+pub trait Backend: Send + Sync {
+    /// Checks that the host can run this guest, or anything at all.
+    fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>>;
+    /// Every machine that it sees; an error is never an empty list.
+    fn list(&self) -> Fut<'_, Vec<Found>>;
+    /// Makes a machine that is not started. On failure nothing that was begun remains unknown to the journal.
+    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>>;
+    /// Destroys what a dead run left, if both proofs hold; returns how the absence was proven.
+    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String>;
+}
+
+/// One machine.
+pub trait Vm: Send + Sync {
+    /// Its generated name.
+    fn name(&self) -> &str;
+    /// What is known about it for sure.
+    fn identity(&self) -> Identity;
+    /// The raw console log, written from power-on.
+    fn console(&self) -> Option<&Path>;
+    /// Powers it on; returns when it executes.
+    fn start(&mut self) -> Fut<'_, ()>;
+    /// How it ended, once it has, asked or unasked.
+    fn ended(&self) -> watch::Receiver<Option<Ended>>;
+    /// Where a port of the guest can be reached from this host; `None` = not yet, or never.
+    fn address(&self, port: u16) -> Fut<'_, Option<SocketAddr>>;
+    /// Takes it down; legal whenever it has been started.
+    fn terminate(&mut self) -> Fut<'_, ()>;
+    /// Releases everything that it occupies and proves it; can be tried again. Returns the proofs.
+    fn close(&mut self) -> Fut<'_, Vec<String>>;
+    /// Lets it live on without us: nothing of ours ends it any more.
+    fn leave(self: Box<Self>);
+    /// A way to run commands in it without a network.
+    fn guest_exec(&self) -> Option<Arc<dyn GuestExec>> {
+        None
+    }
+    /// What the hypervisor says about it, for a person who looks for a cause.
+    fn diagnose(&self) -> Fut<'_, String> {
+        Box::pin(async { Ok(String::new()) })
+    }
+    /// Asks the guest's kernel to write its stacks to the console; `false` = it cannot be asked.
+    fn dump_stacks(&self) -> Fut<'_, bool> {
+        Box::pin(async { Ok(false) })
+    }
+    /// What it uses now; `None` = not known.
+    fn stats(&self) -> Option<Stats> {
+        None
+    }
+    /// Changes it while it runs.
+    fn update<'a>(&'a mut self, update: &'a Update) -> Fut<'a, ()> {
+        Box::pin(async move {
+            Err(Fault::user(format!("cannot apply {update:?}")).because("this backend has no such power"))
+        })
+    }
+}
+
+/// Runs commands in a machine without a network.
+pub trait GuestExec: Send + Sync {
+    /// Runs one command to its end; cancelling ends it in the guest.
+    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit>;
+}
+
+/// What a backend is built with.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// Starts processes.
+    pub spawner: Spawner,
+    /// Where vmdeck keeps what must survive it.
+    pub state: PathBuf,
+}
+
+/// A row of the backend table.
+pub struct BackendDef {
+    /// The word in the config.
+    pub kind: &'static str,
+    /// One line for people.
+    pub summary: &'static str,
+    /// What it can do.
+    pub caps: Caps,
+    /// The keys of `[guests.NAME.<kind>]`.
+    pub keys: &'static [Key],
+    /// Makes the backend.
+    pub build: fn(&Deps) -> Box<dyn Backend>,
+}
+
+/// Every backend.
+pub static BACKENDS: &[BackendDef] = &[
+    BackendDef {
+        kind: "qemu",
+        summary: "QEMU with KVM, HVF or emulation",
+        caps: qemu::CAPS,
+        keys: qemu::KEYS,
+        build: |deps| Box::new(qemu::Qemu::new(deps)),
+    },
+    BackendDef {
+        kind: "local",
+        summary: "a private folder and process group on this host; NOT isolated",
+        caps: local::CAPS,
+        keys: local::KEYS,
+        build: |deps| Box::new(local::Local::new(deps)),
+    },
+    BackendDef {
+        kind: "fake",
+        summary: "scripted, no machine at all; for trying things out",
+        caps: fake::CAPS,
+        keys: fake::KEYS,
+        build: |_| Box::new(fake::Fake),
+    },
+];
+
+/// The row of a kind.
+pub fn find(kind: &str) -> Result<&'static BackendDef> {
+    BACKENDS.iter().find(|row| row.kind == kind).ok_or_else(|| {
+        let known: Vec<_> = BACKENDS.iter().map(|row| row.kind).collect();
+        Fault::user(format!("unknown backend `{kind}` (known: {})", known.join(", ")))
+    })
+}

@@ -1,0 +1,236 @@
+//! The command line: what may be written, and its help. Plain data comes out; nothing is looked at here.
+
+use crate::model::{
+    plan::Keep,
+    quantity::parse_duration,
+    select::{Selector, Shard},
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+
+/// Boots virtual machines, runs the tests inside, reports, and leaves nothing behind.
+///
+/// SELECT is `suite[/case][@guest]` with globs: `trust-store`, `*/install@windows`, `@debian`. None = everything.
+#[derive(Parser, Debug)]
+#[command(name = "vmdeck", version, args_conflicts_with_subcommands = true, after_help = EXITS)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Sub>,
+    /// What a run needs.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Where the config comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How much is said.
+    #[command(flatten)]
+    pub look: LookArgs,
+}
+
+const EXITS: &str = "Exit codes: 0 all passed; 1 a test failed; 2 usage or config; 3 host not ready; 4 lock not had in time;\n\
+                     5 infra; 6 something could not be proven cleaned up; 70 a bug in vmdeck; 130, 143 cancelled.";
+
+/// Where the config comes from.
+#[derive(Args, Debug, Clone, Default)]
+pub struct ConfigArgs {
+    /// Config file [default: ./vmdeck.toml, then vmdeck/config.toml in the user's config folder]
+    #[arg(short = 'f', long = "config", value_name = "FILE", global = true)]
+    pub file: Option<PathBuf>,
+    /// Override a config key, for example `guests.deb.memory=4GiB`
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    pub set: Vec<String>,
+}
+
+/// How much is said, and how.
+#[derive(Args, Debug, Clone, Default)]
+pub struct LookArgs {
+    /// Colours
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub color: Color,
+    /// Only what is not green, and the end
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Every output line as well
+    #[arg(long, global = true)]
+    pub verbose: bool,
+}
+
+/// When colours are used.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What a run needs.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
+#[derive(Args, Debug, Clone, Default)]
+pub struct RunArgs {
+    /// What to run: `suite[/case][@guest]` with globs; default: everything
+    #[arg(value_name = "SELECT", value_parser = |s: &str| Selector::parse(s).map(|_| s.to_owned()))]
+    pub select: Vec<String>,
+    /// Run without a screen, for CI
+    #[arg(long)]
+    pub ci: bool,
+    /// Folder of the run's record; default: `.vmdeck/runs/<time>-<id>`
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Also write the `JUnit` report here
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Also write the event stream here; `-` = standard output
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// What happens to guests at the end
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub keep: Option<KeepArg>,
+    /// How long to wait for the host lock [default: `host.lock_timeout`]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub lock_timeout: Option<Duration>,
+    /// Leave the host lock alone
+    #[arg(long)]
+    pub no_lock: bool,
+    /// How often a failed case is tried again [default: each case's own]
+    #[arg(long, value_name = "N")]
+    pub retries: Option<u32>,
+    /// How often each case is run
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub repeat: u32,
+    /// End the run at the first failure
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Run part I of N of the cases
+    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
+    pub shard: Option<Shard>,
+    /// Print the plan and start nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `--keep`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepArg {
+    /// Destroy them.
+    Never,
+    /// Keep those with a failed case.
+    Failed,
+    /// Keep them all.
+    Always,
+}
+
+impl From<KeepArg> for Keep {
+    fn from(arg: KeepArg) -> Self {
+        match arg {
+            KeepArg::Never => Keep::Never,
+            KeepArg::Failed => Keep::Failed,
+            KeepArg::Always => Keep::Always,
+        }
+    }
+}
+
+/// Everything besides a run.
+#[derive(Subcommand, Debug)]
+pub enum Sub {
+    /// Check this host: each finding with its remedy (exit 0 or 3)
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List every machine that each backend sees, and whose it is
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what dead runs left, and machines that were kept; asks first
+    Cleanup {
+        /// Only show what would be removed
+        #[arg(long)]
+        list_only: bool,
+        /// Do not ask
+        #[arg(long)]
+        force: bool,
+        /// Also machines that match the configured test prefixes (no backend of this version has any)
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show, break or hold the host lock
+    #[command(subcommand)]
+    Lock(LockSub),
+    /// Open a shell in a guest, starting it if needed, or run one command in it
+    Shell {
+        /// The guest
+        guest: String,
+        /// A command instead of a shell
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Write vmdeck.toml from what this host has
+    Init {
+        /// Overwrite an existing file
+        #[arg(long)]
+        force: bool,
+    },
+    /// Run the built-in demo: a real micro guest where QEMU is there, else the `local` backend
+    Demo {
+        /// Folder of a built micro guest [default: guests/micro/out, else built into the state folder]
+        #[arg(long, value_name = "DIR")]
+        guest: Option<PathBuf>,
+        /// Do not use QEMU even if it is there
+        #[arg(long)]
+        local: bool,
+    },
+    /// Check or show the config, or print its JSON schema
+    #[command(subcommand)]
+    Config(ConfigSub),
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// `vmdeck lock`.
+#[derive(Subcommand, Debug)]
+pub enum LockSub {
+    /// Who holds it, since when, doing what
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a dead lock; refuses a live holder
+    Break {
+        /// Also one whose holder cannot be proven alive (a lock of the old scripts)
+        #[arg(long)]
+        force: bool,
+    },
+    /// Run a command while holding it
+    Exec {
+        /// The command
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+}
+
+/// `vmdeck config`.
+#[derive(Subcommand, Debug, Clone, Copy)]
+pub enum ConfigSub {
+    /// Check it: every problem at once
+    Check,
+    /// Show every effective value and where it comes from
+    Show,
+    /// Print the JSON schema
+    Schema,
+    /// Print an example with every key and its default
+    Example,
+}

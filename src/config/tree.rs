@@ -1,0 +1,171 @@
+//! The config as a tree of values, each of which knows where it was written.
+//!
+//! What a value may be is decided in `check`.
+
+use super::Problem;
+use std::{path::Path, sync::Arc};
+use toml::de::{DeTable, DeValue};
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere: the root, or a table that was made on the way.
+    Nowhere,
+    /// A line of a file.
+    File(Arc<str>, usize),
+    /// A variable.
+    Env(String),
+    /// A flag.
+    Set,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Nowhere => f.write_str("default"),
+            Origin::File(path, line) => write!(f, "{path}:{line}"),
+            Origin::Env(name) => f.write_str(name),
+            Origin::Set => f.write_str("--set"),
+        }
+    }
+}
+
+/// A value with its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The value.
+    pub raw: Raw,
+    /// Its place.
+    pub origin: Origin,
+}
+
+/// A value as written.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "TOML's own kinds")]
+pub enum Raw {
+    Bool(bool),
+    Int(i64),
+    Text(String),
+    List(Vec<Node>),
+    Table(Vec<(String, Node)>),
+    /// A float or a date: no key holds one.
+    Other(String),
+}
+
+impl Raw {
+    /// The word for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Raw::Bool(_) => "a boolean",
+            Raw::Int(_) => "a whole number",
+            Raw::Text(_) => "a text",
+            Raw::List(_) => "a list",
+            Raw::Table(_) => "a table",
+            Raw::Other(_) => "a number or date",
+        }
+    }
+}
+
+impl Node {
+    /// A table without entries.
+    pub fn empty() -> Self {
+        Self { raw: Raw::Table(Vec::new()), origin: Origin::Nowhere }
+    }
+
+    /// The entries, if it is a table.
+    pub fn entries(&self) -> &[(String, Node)] {
+        if let Raw::Table(entries) = &self.raw { entries } else { &[] }
+    }
+
+    /// An entry of a table.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().find(|(k, _)| k == key).map(|(_, node)| node)
+    }
+
+    /// Puts a value at a path, making tables on the way.
+    pub fn put(&mut self, path: &[&str], node: Node) {
+        let Some((head, rest)) = path.split_first() else {
+            *self = node;
+            return;
+        };
+        if !matches!(self.raw, Raw::Table(_)) {
+            *self = Node { raw: Raw::Table(Vec::new()), origin: node.origin.clone() };
+        }
+        let Raw::Table(entries) = &mut self.raw else { return };
+        let at = entries.iter().position(|(k, _)| k == head).unwrap_or_else(|| {
+            entries.push(((*head).to_owned(), Node { raw: Raw::Table(Vec::new()), origin: node.origin.clone() }));
+            entries.len() - 1
+        });
+        entries[at].1.put(rest, node);
+    }
+}
+
+/// Parses a file's text.
+pub fn parse(path: &Path, text: &str) -> Result<Node, Problem> {
+    let name: Arc<str> = path.display().to_string().into();
+    let line_of = |at: usize| memchr::memchr_iter(b'\n', &text.as_bytes()[..at.min(text.len())]).count() + 1;
+    let table = DeTable::parse(text).map_err(|e| Problem {
+        place: format!("{name}:{}", line_of(e.span().map_or(0, |s| s.start))),
+        key: String::new(),
+        text: e.message().to_owned(),
+        hint: None,
+    })?;
+    let origin = |at: usize| Origin::File(Arc::clone(&name), line_of(at));
+    Ok(Node { raw: convert_table(table.get_ref(), &origin), origin: Origin::Nowhere })
+}
+
+fn convert_table(table: &DeTable<'_>, origin: &dyn Fn(usize) -> Origin) -> Raw {
+    let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
+        (key.get_ref().to_string(), Node { raw: convert(value.get_ref(), origin), origin: origin(key.span().start) })
+    };
+    Raw::Table(table.iter().map(entry).collect())
+}
+
+fn convert(value: &DeValue<'_>, origin: &dyn Fn(usize) -> Origin) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(int) => match i64::from_str_radix(int.as_str(), int.radix()) {
+            Ok(int) => Raw::Int(int),
+            Err(_) => Raw::Other(int.to_string()),
+        },
+        DeValue::Boolean(flag) => Raw::Bool(*flag),
+        DeValue::Array(list) => {
+            let node = |item: &toml::Spanned<DeValue<'_>>| Node {
+                raw: convert(item.get_ref(), origin),
+                origin: origin(item.span().start),
+            };
+            Raw::List(list.iter().map(node).collect())
+        }
+        DeValue::Table(table) => convert_table(table, origin),
+        DeValue::Float(float) => Raw::Other(float.to_string()),
+        DeValue::Datetime(date) => Raw::Other(date.to_string()),
+    }
+}
+
+/// A value as a flag or variable gives it: TOML where it is TOML, else a plain text.
+pub fn loose(text: &str, origin: &Origin) -> Node {
+    let line = format!("x = {text}");
+    let raw = match DeTable::parse(&line) {
+        Ok(table) => match convert_table(table.get_ref(), &|_| origin.clone()) {
+            Raw::Table(mut entries) if entries.len() == 1 => entries.remove(0).1.raw,
+            _ => Raw::Text(text.to_owned()),
+        },
+        Err(_) => Raw::Text(text.to_owned()),
+    };
+    Node { raw, origin: origin.clone() }
+}
+
+/// Applies `KEY=VALUE`.
+pub fn set(tree: &mut Node, word: &str) -> Result<(), Problem> {
+    let Some((key, value)) = word.split_once('=') else {
+        return Err(Problem {
+            place: "--set".into(),
+            key: word.to_owned(),
+            text: "there is no `=`".into(),
+            hint: Some("write it like `--set guests.deb.memory=4GiB`".into()),
+        });
+    };
+    let path: Vec<&str> = key.trim().split('.').collect();
+    tree.put(&path, loose(value.trim(), &Origin::Set));
+    Ok(())
+}

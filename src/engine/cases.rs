@@ -1,0 +1,282 @@
+//! Runs one case in a machine that is up, and judges it by its exit status alone.
+//!
+//! Three things are kept apart: the code failed, the guest failed, nobody can tell. No status means `infra`, never a pass.
+
+use super::{
+    conductor::Shared,
+    launch::{self, Machine},
+    link,
+    logs::{Logs, Source},
+};
+use crate::{
+    error::{Blame, Fault},
+    host::clock,
+    model::{
+        event::{Attempt, EventKind},
+        exec::{Exec, Exit},
+        guest::Guest,
+        ids::{CaseId, SuiteId},
+        outcome::Verdict,
+        quantity::show_duration,
+        suite::{Action, Case, Expect, Suite},
+    },
+    transport::source,
+};
+use std::{path::PathBuf, time::Duration};
+
+/// How long the machine's own end may come after the connection's.
+const LAG: Duration = Duration::from_millis(500);
+/// How long a command that was cancelled may take to end.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// A case to be run, in one of the rounds.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) suite: usize,
+    pub(super) case: usize,
+    pub(super) round: u32,
+}
+
+/// How a case ended, all attempts taken together.
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    /// The machine cannot be used any more.
+    pub(super) machine_lost: bool,
+}
+
+/// What every command of a suite has in common.
+pub(super) fn base(guest: &Guest, suite: &Suite) -> Exec {
+    Exec {
+        env: suite.env.clone(),
+        dir: suite.dir.clone().or_else(|| guest.source.as_ref().map(|s| s.to.clone())),
+        run_as: suite.run_as,
+        ..Exec::new("")
+    }
+}
+
+/// Runs a case with its retries and tells how it ended.
+pub(super) async fn run(
+    shared: &Shared,
+    guest: &Guest,
+    machine: &mut Machine,
+    suite: &Suite,
+    case: &Case,
+    round: u32,
+) -> Outcome {
+    let retries = shared.plan.options.retries.unwrap_or(case.retries);
+    let dir = case_dir(shared, guest, suite, case, round);
+    let mut earlier: Vec<Attempt> = Vec::new();
+    loop {
+        let number = u32::try_from(earlier.len()).unwrap_or(u32::MAX) + 1;
+        shared.emit.fact(EventKind::CaseStarted {
+            guest: guest.id.clone(),
+            suite: suite.id.clone(),
+            case: case.id.clone(),
+            round,
+            attempt: number,
+        });
+        let place = if number == 1 { dir.clone() } else { dir.join(format!("attempt-{number}")) };
+        let (mut attempt, machine_lost) = one_attempt(shared, guest, machine, suite, case, place).await;
+        if attempt.verdict == Verdict::Failed && number <= retries && !shared.cancel.is_cancelled() {
+            shared.emit.fact(EventKind::Retrying {
+                guest: Some(guest.id.clone()),
+                what: format!("{}/{}", suite.id, case.id),
+                attempt: number + 1,
+                of: retries + 1,
+                after_ms: 0,
+                why: attempt.message.clone(),
+            });
+            earlier.push(attempt);
+            continue;
+        }
+        if attempt.verdict == Verdict::Passed && !earlier.is_empty() {
+            attempt.verdict = Verdict::Flaky;
+            attempt.message = format!("passed at attempt {number}; before: {}", earlier[0].message);
+        }
+        let verdict = attempt.verdict;
+        tell(shared, guest, (&suite.id, &case.id), round, attempt, earlier);
+        return Outcome { verdict, machine_lost };
+    }
+}
+
+/// Tells a verdict.
+fn tell(
+    shared: &Shared,
+    guest: &Guest,
+    (suite, case): (&SuiteId, &CaseId),
+    round: u32,
+    last: Attempt,
+    earlier: Vec<Attempt>,
+) {
+    shared.emit.fact(EventKind::CaseEnded {
+        guest: guest.id.clone(),
+        suite: suite.clone(),
+        case: case.clone(),
+        round,
+        verdict: last.verdict,
+        exit: last.exit,
+        took_ms: last.took_ms,
+        message: last.message,
+        stdout_tail: last.stdout_tail,
+        stderr_tail: last.stderr_tail,
+        earlier,
+    });
+}
+
+/// Tells a verdict of a case that was never run.
+pub(super) fn tell_unrun(
+    shared: &Shared,
+    guest: &Guest,
+    suite: &Suite,
+    case: &Case,
+    round: u32,
+    verdict: Verdict,
+    message: &str,
+) {
+    let attempt = Attempt {
+        verdict,
+        exit: None,
+        took_ms: 0,
+        message: message.to_owned(),
+        stdout_tail: String::new(),
+        stderr_tail: String::new(),
+    };
+    tell(shared, guest, (&suite.id, &case.id), round, attempt, Vec::new());
+}
+
+async fn one_attempt(
+    shared: &Shared,
+    guest: &Guest,
+    machine: &mut Machine,
+    suite: &Suite,
+    case: &Case,
+    dir: PathBuf,
+) -> (Attempt, bool) {
+    let start = clock::now();
+    let exec = command(guest, suite, case);
+    let source = Source { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
+    let mut logs = Logs::open(&dir, source, shared.emit.clone(), &shared.redactor, case.expect.stdout.clone());
+    let limit = case.timeout.unwrap_or(guest.case_timeout);
+    let ended = supervise(shared, machine, &exec, &mut logs, limit).await;
+    let took_ms = clock::ms_since(start);
+    let (stdout_tail, stderr_tail, stdout_good) = logs.finish();
+    let (verdict, exit, message, machine_lost) = match ended {
+        End::Exit(exit) => {
+            let (verdict, message) = judge(&case.expect, &exit, stdout_good);
+            (verdict, exit.code(), message, false)
+        }
+        End::Timeout => {
+            let fault =
+                Fault::infra(format!("case `{}/{}` took longer than {}", suite.id, case.id, show_duration(limit)));
+            // A guest that hangs is asked for its stacks while it still can be; they go to its console.
+            let _ = clock::within(Duration::from_secs(5), machine.controller.dump_stacks()).await;
+            launch::diagnose(shared, guest, &machine.controller, &fault).await;
+            (Verdict::Failed, None, format!("took longer than {} and was ended", show_duration(limit)), false)
+        }
+        End::Cancelled => (Verdict::Cancelled, None, "the run was cancelled".to_owned(), false),
+        End::Lost(fault) => {
+            launch::diagnose(shared, guest, &machine.controller, &fault).await;
+            (Verdict::Infra, None, shared.redactor.text(&fault.to_string()), true)
+        }
+    };
+    (Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail }, machine_lost)
+}
+
+fn command(guest: &Guest, suite: &Suite, case: &Case) -> Exec {
+    let base = base(guest, suite);
+    match &case.action {
+        Action::Run(script) => Exec { script: script.clone(), ..base },
+        Action::Script(path) => source::script(path, &base),
+    }
+}
+
+/// How a command came to its end.
+enum End {
+    Exit(Exit),
+    Timeout,
+    Cancelled,
+    Lost(Fault),
+}
+
+/// Runs a command while watching everything that can end it.
+async fn supervise(shared: &Shared, machine: &mut Machine, exec: &Exec, logs: &mut Logs, limit: Duration) -> End {
+    let token = shared.cancel.child_token();
+    let (mut ended, mut error) = (machine.ended.clone(), machine.console_error.clone());
+    let end = {
+        let run = machine.controller.exec(exec, logs, &token);
+        tokio::pin!(run);
+        tokio::select! {
+            // The exit comes first: a case that ended and a guest that powers off after it is no loss.
+            biased;
+            result = &mut run => match result {
+                Ok(exit) => End::Exit(exit),
+                Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
+                Err(fault) => End::Lost(fault),
+            },
+            Some(found) = link::told(&mut error) => End::Lost(link::console_fault(&found)),
+            Some(how) = link::told(&mut ended) => End::Lost(Fault::infra("cannot finish the command").because(how)),
+            () = clock::sleep(limit) => {
+                token.cancel();
+                let _ = clock::within(GRACE, &mut run).await;
+                End::Timeout
+            }
+        }
+    };
+    match end {
+        End::Lost(fault) => End::Lost(explain(machine, fault).await),
+        end => end,
+    }
+}
+
+/// A lost connection has a reason: what the console or the machine says shortly after explains more than the socket does.
+async fn explain(machine: &mut Machine, fault: Fault) -> Fault {
+    let (mut error, mut ended) = (machine.console_error.clone(), machine.ended.clone());
+    let cause = clock::within(LAG, async {
+        tokio::select! {
+            biased;
+            Some(found) = link::told(&mut error) => link::console_fault(&found),
+            Some(how) = link::told(&mut ended) => Fault::infra(fault.to_string()).because(how),
+            else => fault.clone(),
+        }
+    });
+    cause.await.unwrap_or(fault)
+}
+
+fn judge(expect: &Expect, exit: &Exit, stdout_good: bool) -> (Verdict, String) {
+    match exit {
+        Exit::Code(code) if Some(*code) == expect.skip => (Verdict::Skipped, format!("exit {code} means skipped")),
+        Exit::Code(code) if *code != expect.exit => {
+            let wanted = if expect.exit == 0 { String::new() } else { format!(", expected {}", expect.exit) };
+            (Verdict::Failed, format!("exit {code}{wanted}"))
+        }
+        Exit::Code(_) if !stdout_good => {
+            let wanted = expect.stdout.as_ref().map_or("", |p| p.source());
+            (Verdict::Failed, format!("no line of stdout matches `{wanted}`"))
+        }
+        Exit::Code(_) => (Verdict::Passed, String::new()),
+        Exit::Signal(_) => (Verdict::Failed, exit.to_string()),
+    }
+}
+
+fn case_dir(shared: &Shared, guest: &Guest, suite: &Suite, case: &Case, round: u32) -> PathBuf {
+    let dir = shared.guest_dir(guest).join(suite.id.as_str()).join(case.id.as_str());
+    if round == 1 { dir } else { dir.join(format!("round-{round}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::pattern::Pattern;
+
+    #[test]
+    fn only_the_exit_status_and_the_pattern_decide() {
+        let expect = Expect { exit: 3, skip: Some(77), stdout: Pattern::parse("/ok/").ok() };
+        let check = |exit: Exit, stdout, verdict| assert_eq!(judge(&expect, &exit, stdout).0, verdict, "{exit}");
+        check(Exit::Code(3), true, Verdict::Passed);
+        check(Exit::Code(3), false, Verdict::Failed);
+        check(Exit::Code(0), true, Verdict::Failed);
+        check(Exit::Code(77), false, Verdict::Skipped);
+        check(Exit::Code(255), true, Verdict::Failed);
+        check(Exit::Signal("KILL".into()), true, Verdict::Failed);
+    }
+}

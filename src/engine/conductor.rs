@@ -1,0 +1,241 @@
+//! The run from lock to release, in order; each step's failure ends it with its own exit code.
+//!
+//! Signals, commands and numbers are the dispatcher's; a single guest is the worker's.
+
+use super::{
+    emit::Emit,
+    guardian::Guardian,
+    journal::Journal,
+    launch,
+    lock::{self, HostLock},
+    preflight, reap, shell, worker,
+};
+use crate::{
+    backend,
+    error::{Blame, Fault, Result},
+    model::{event::EventKind, guest::Guest, ids::GuestId, outcome::CancelReason, plan::Plan, secret::Redactor},
+};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// What every worker of a run shares.
+pub(super) struct Shared {
+    pub(super) plan: Arc<Plan>,
+    pub(super) emit: Emit,
+    pub(super) journal: Journal,
+    pub(super) backend: backend::Deps,
+    pub(super) redactor: Redactor,
+    /// Cancelled when no more should be begun; cleanup never listens to it.
+    pub(super) cancel: CancellationToken,
+    pub(super) asks: mpsc::UnboundedSender<CancelReason>,
+    pub(super) kept: Arc<Mutex<BTreeSet<GuestId>>>,
+    pub(super) lock: Arc<Mutex<Option<HostLock>>>,
+}
+
+impl Shared {
+    /// A guest's folder in the record.
+    pub(super) fn guest_dir(&self, guest: &Guest) -> PathBuf {
+        launch::guest_dir(&self.plan.dir, guest)
+    }
+
+    /// Tells those who wait for the lock what is being done.
+    pub(super) fn note(&self, phase: &str) {
+        if let Some(lock) = self.lock.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            lock.set_phase(phase);
+        }
+    }
+
+    /// Asks for the end of the run.
+    pub(super) fn ask_cancel(&self, reason: CancelReason) {
+        let _ = self.asks.send(reason);
+    }
+
+    /// Whether a person wants to keep this guest.
+    pub(super) fn is_kept(&self, guest: &GuestId) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains(guest)
+    }
+}
+
+/// What the dispatcher hands over.
+pub(super) struct Brief {
+    pub(super) plan: Arc<Plan>,
+    pub(super) emit: Emit,
+    pub(super) backend: backend::Deps,
+    pub(super) binary: Option<PathBuf>,
+    pub(super) cancel: CancellationToken,
+    pub(super) asks: mpsc::UnboundedSender<CancelReason>,
+    pub(super) kept: Arc<Mutex<BTreeSet<GuestId>>>,
+    /// Instead of the cases: one request in the only guest.
+    pub(super) shell: Option<shell::Request>,
+}
+
+/// Carries the plan out.
+pub(super) async fn run(mut brief: Brief) -> Result<()> {
+    let request = brief.shell.take();
+    let slots = take_slots(&brief).await?;
+    let (first, rest) = match slots {
+        Some(mut slots) => {
+            let first = slots.remove(0);
+            (Some(first), slots)
+        }
+        None => (None, Vec::new()),
+    };
+    let parallel = if first.is_none() { brief.plan.host.slots as usize } else { rest.len() + 1 };
+    let lock = Arc::new(Mutex::new(first));
+    let result = with_lock(&brief, &lock, parallel.max(1), request).await;
+    rest.into_iter().for_each(HostLock::release);
+    if let Some(lock) = lock.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        lock.release();
+    }
+    result
+}
+
+/// The lock, and with `slots` above one as many further slots as are free and can be used.
+async fn take_slots(brief: &Brief) -> Result<Option<Vec<HostLock>>> {
+    let plan = &brief.plan;
+    if plan.options.no_lock {
+        return Ok(None);
+    }
+    let owner = lock::owner(Some(plan.run.as_str()));
+    let shown = plan.host.lock.display().to_string();
+    let request = |path, timeout| lock::Request { path, shared: plan.host.lock_shared, timeout, owner: owner.clone() };
+    let mut held: Vec<HostLock> = Vec::new();
+    let count = (plan.host.slots as usize).min(plan.jobs.len()).max(1);
+    let start = crate::host::clock::now();
+    let told = |holder: &crate::model::event::Holder, waited: std::time::Duration| {
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        brief.emit.fact(EventKind::LockWaiting { path: shown.clone(), holder: holder.clone(), waited_ms });
+    };
+    if plan.host.slots == 1 {
+        held.push(lock::acquire(&request(plan.host.lock.clone(), plan.host.lock_timeout), told, &brief.cancel).await?);
+    } else {
+        held = lock::acquire_slots(
+            &request(plan.host.lock.clone(), plan.host.lock_timeout),
+            plan.host.slots,
+            count,
+            told,
+            &brief.cancel,
+        )
+        .await?;
+    }
+    brief.emit.fact(EventKind::LockHeld { path: shown, waited_ms: crate::host::clock::ms_since(start) });
+    Ok(Some(held))
+}
+
+async fn with_lock(
+    brief: &Brief,
+    lock: &Arc<Mutex<Option<HostLock>>>,
+    parallel: usize,
+    request: Option<shell::Request>,
+) -> Result<()> {
+    let plan = &brief.plan;
+    let mut told = |finding| brief.emit.fact(EventKind::PreflightFinding(finding));
+    let fit = tokio::select! {
+        fit = preflight::run(plan, &brief.backend, parallel, &mut told) => fit,
+        () = brief.cancel.cancelled() => return Err(cancelled()),
+    };
+    if !fit {
+        return Err(Fault::host("cannot start the run")
+            .because("the host is not ready; see the findings above")
+            .hint("`vmdeck doctor` checks again"));
+    }
+    reap::dead_runs(&brief.backend, reap::Scope::Dead, &mut |reaped| match reaped {
+        reap::Reaped::Gone { run, what, how } => brief.emit.fact(EventKind::Reaped { run, what, how }),
+        reap::Reaped::Left { what, fault } => {
+            brief.emit.warn(None, format!("{what}: {fault}"), Some("`vmdeck cleanup` tries again".into()));
+        }
+    })
+    .await;
+    let lock_path = lock.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|l| l.path().to_owned());
+    let journal = Journal::begin(&brief.backend.state, plan.run.as_str(), lock_path.as_deref(), &plan.dir)?;
+    let guardian = start_guardian(brief, lock, &journal);
+    let shared = Arc::new(Shared {
+        plan: Arc::clone(plan),
+        emit: brief.emit.clone(),
+        journal,
+        backend: brief.backend.clone(),
+        redactor: Redactor::new(&plan.secrets()),
+        cancel: brief.cancel.clone(),
+        asks: brief.asks.clone(),
+        kept: Arc::clone(&brief.kept),
+        lock: Arc::clone(lock),
+    });
+    let watch = tokio::spawn(watch_lock(Arc::clone(&shared)));
+    match request {
+        Some(request) => shell::run(&shared, request).await,
+        None => run_jobs(&shared, parallel).await,
+    }
+    watch.abort();
+    shared.note("ending");
+    if let Err(fault) = shared.journal.end() {
+        brief.emit.warn(None, fault.to_string(), fault.remedy().map(str::to_owned));
+    }
+    if let Some(guardian) = guardian {
+        guardian.dismiss().await;
+    }
+    Ok(())
+}
+
+fn cancelled() -> Fault {
+    Fault::new(Blame::Cancelled, "cannot start the run").because("it was cancelled")
+}
+
+fn start_guardian(brief: &Brief, lock: &Arc<Mutex<Option<HostLock>>>, journal: &Journal) -> Option<Guardian> {
+    let binary = brief.binary.as_ref()?;
+    let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    match Guardian::start(binary, journal, lock.as_ref()) {
+        Ok(guardian) => {
+            if let Some(lock) = lock.as_mut() {
+                // The guardian is the last to need the lock.
+                lock.set_pid(guardian.pid());
+            }
+            Some(guardian)
+        }
+        Err(e) => {
+            brief.emit.warn(
+                None,
+                format!("the guardian did not start: {e}; after a crash the next run cleans up"),
+                None,
+            );
+            None
+        }
+    }
+}
+
+/// Runs every job, at most `parallel` at a time. A worker that panics is a bug, and its machine is the reaper's.
+async fn run_jobs(shared: &Arc<Shared>, parallel: usize) {
+    let mut waiting: Vec<_> = shared.plan.jobs.iter().rev().cloned().collect();
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < parallel {
+            let Some(job) = waiting.pop() else { break };
+            running.spawn(worker::run(Arc::clone(shared), job));
+        }
+        match running.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(e)) => {
+                shared.emit.warn(
+                    None,
+                    format!("a worker panicked: {e}"),
+                    Some("this is a bug in vmdeck; `vmdeck cleanup` removes what it left".into()),
+                );
+                shared.emit.bug();
+            }
+            None => break,
+        }
+    }
+}
+
+async fn watch_lock(shared: Arc<Shared>) {
+    // Looked at by path and inode, so that the lock itself stays where it can be released.
+    let watched = shared.lock.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(HostLock::watcher);
+    let Some(watcher) = watched else { return };
+    let why = watcher.until_lost().await;
+    shared.emit.fact(EventKind::LockLost { path: watcher.path().display().to_string(), why });
+    shared.ask_cancel(CancelReason::LockLost);
+}

@@ -1,0 +1,244 @@
+//! Making a machine for a guest: intent first, then the provider, then the boot; what fails is taken down and tried again.
+//!
+//! Running cases in it is `worker`'s and `cases`' work.
+
+use super::{
+    conductor::Shared,
+    controller::Controller,
+    journal::Record,
+    link::{ConsoleError, GuestLink},
+    retry,
+};
+use crate::{
+    backend::{self, Ended, Identity, Order, Vm},
+    error::{Fault, Result},
+    host::clock,
+    model::{
+        event::{EventKind, Phase},
+        guest::Guest,
+        ids::machine_name,
+        plan::Keep,
+    },
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How long taking a machine down may take, on a clock of its own: never on a cancelled one.
+const CLEANUP: Duration = Duration::from_mins(1);
+
+/// A machine that is up.
+pub(super) struct Machine {
+    pub(super) name: String,
+    pub(super) controller: Controller,
+    pub(super) ended: watch::Receiver<Option<Ended>>,
+    pub(super) console_error: watch::Receiver<Option<ConsoleError>>,
+}
+
+/// Makes and boots one; tries again where that can help.
+pub(super) async fn launch(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
+    let mut attempt = 1;
+    loop {
+        let fault = match launch_once(shared, guest).await {
+            Ok(machine) => return Ok(machine),
+            Err(fault) => fault,
+        };
+        if attempt >= guest.launch_retries || !fault.is_worth_a_retry() || shared.cancel.is_cancelled() {
+            return Err(fault);
+        }
+        attempt += 1;
+        let pause = retry::pause(attempt);
+        shared.emit.fact(EventKind::Retrying {
+            guest: Some(guest.id.clone()),
+            what: "launch".into(),
+            attempt,
+            of: guest.launch_retries,
+            after_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            why: fault.to_string(),
+        });
+        tokio::select! {
+            () = clock::sleep(pause) => {}
+            () = shared.cancel.cancelled() => return Err(fault),
+        }
+    }
+}
+
+async fn launch_once(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
+    let backend = (backend::find(&guest.backend)?.build)(&shared.backend);
+    let name = machine_name(&shared.plan.run, fastrand::u32(..));
+    let uuid = uuid();
+    let dir = shared.backend.state.join("machines").join(&name);
+    let record = shared.guest_dir(guest);
+    std::fs::create_dir_all(&record).map_err(|e| {
+        Fault::host(format!("cannot make `{}`", record.display())).because(e).hint("free disk space, or set --run-dir")
+    })?;
+    // Durable before the provider hears of it.
+    shared.journal.append(&Record::Intent {
+        name: name.clone(),
+        backend: guest.backend.clone(),
+        guest: guest.id.clone(),
+        dir: dir.clone(),
+        identity: Identity { uuid: Some(uuid.clone()), ..Identity::default() },
+    })?;
+    let link =
+        GuestLink::new(Arc::clone(guest), shared.emit.clone(), shared.journal.clone(), shared.backend.state.clone());
+    let console_error = link.console_error();
+    let (emit, id) = (shared.emit.clone(), guest.id.clone());
+    let on_change = Box::new(move |from, to, why: &str| {
+        emit.fact(EventKind::GuestState { guest: id.clone(), from, to, why: why.to_owned() });
+    });
+    let mut controller = Controller::new(Box::new(link), on_change);
+    let may_stay = shared.plan.options.keep != Keep::Never;
+    let order = Order { guest, name: &name, uuid: &uuid, dir: &dir, record: &record, may_stay };
+    let created = phase(shared, guest, Phase::Create, async {
+        tokio::select! {
+            made = controller.create(backend.create(order)) => made,
+            () = shared.cancel.cancelled() => Err(Fault::cancelled(format!("cannot create guest `{}`", guest.id)).because("it was cancelled")),
+        }
+    });
+    if let Err(fault) = created.await {
+        discard_uncreated(shared, guest, &name, &dir).await;
+        return Err(fault);
+    }
+    if let Err(fault) = controller.start(&shared.cancel).await {
+        diagnose(shared, guest, &controller, &fault).await;
+        take_down(shared, guest, &mut controller, &name).await;
+        return Err(fault);
+    }
+    let ended = controller.vm().map_or_else(|| watch::channel(None).1, Vm::ended);
+    Ok(Machine { name, controller, ended, console_error })
+}
+
+/// Frames work with a phase's two events.
+pub(super) async fn phase<T>(
+    shared: &Shared,
+    guest: &Guest,
+    phase: Phase,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let start = clock::now();
+    shared.emit.fact(EventKind::PhaseStarted { guest: guest.id.clone(), phase, usual_ms: None });
+    let result = work.await;
+    let ok = result.is_ok();
+    shared.emit.fact(EventKind::PhaseEnded { guest: guest.id.clone(), phase, ok, took_ms: clock::ms_since(start) });
+    result
+}
+
+/// A creation that failed may have made half a machine: the reaper's way finds and removes it.
+async fn discard_uncreated(shared: &Shared, guest: &Guest, name: &str, dir: &std::path::Path) {
+    let remnant = backend::Remnant { name: name.to_owned(), identity: Identity::default(), dir: dir.to_owned() };
+    let reaped = match backend::find(&guest.backend) {
+        Ok(row) => (row.build)(&shared.backend).reap(&remnant).await,
+        Err(fault) => Err(fault),
+    };
+    match reaped {
+        Ok(proof) => drop(shared.journal.append(&Record::Gone { name: name.to_owned(), proof })),
+        Err(fault) => left_behind(shared, guest, name, &fault),
+    }
+}
+
+/// Writes down what can still be known about a machine that will not come up, or hangs.
+pub(super) async fn diagnose(shared: &Shared, guest: &Guest, controller: &Controller, fault: &Fault) {
+    let mut text = format!("{fault}\n\n");
+    let asked = clock::within(Duration::from_secs(10), controller.diagnose()).await;
+    match asked {
+        Some(Ok(words)) => text.push_str(&words),
+        Some(Err(e)) => text.push_str(&format!("the hypervisor does not answer: {e}\n")),
+        None => text.push_str("the hypervisor does not answer within 10 s\n"),
+    }
+    let path = shared.guest_dir(guest).join("diagnostics.txt");
+    // The fault itself is told in any case.
+    let _ = std::fs::write(path, shared.redactor.text(&text));
+}
+
+/// Takes a machine down and proves it; tells what is left. A second try is made where the first one fails.
+pub(super) async fn take_down(shared: &Shared, guest: &Guest, controller: &mut Controller, name: &str) {
+    let start = clock::now();
+    let id = guest.id.clone();
+    shared.emit.fact(EventKind::CleanupBegan { guest: id.clone() });
+    shared.emit.fact(EventKind::PhaseStarted { guest: id.clone(), phase: Phase::Cleanup, usual_ms: None });
+    let work = async {
+        match controller.terminate("the run is done with it").await {
+            Err(_) => controller.terminate("tried again").await,
+            done => done,
+        }
+    };
+    let result = clock::within(CLEANUP, work).await;
+    let result = result.unwrap_or_else(|| {
+        Err(Fault::new(crate::error::Blame::Leftover, format!("cannot take `{name}` down"))
+            .because("it took longer than 60 s"))
+    });
+    for fault in controller.swallowed() {
+        shared.emit.warn(Some(&id), fault.to_string(), None);
+    }
+    let ok = result.is_ok();
+    let left = match result {
+        Ok(()) => {
+            let proof = controller.proofs().join("; ");
+            if let Err(fault) = shared.journal.append(&Record::Gone { name: name.to_owned(), proof }) {
+                shared.emit.warn(Some(&id), fault.to_string(), fault.remedy().map(str::to_owned));
+            }
+            Vec::new()
+        }
+        Err(fault) => vec![format!("{name}: {fault}")],
+    };
+    shared.emit.fact(EventKind::PhaseEnded {
+        guest: id.clone(),
+        phase: Phase::Cleanup,
+        ok,
+        took_ms: clock::ms_since(start),
+    });
+    shared.emit.fact(EventKind::CleanupEnded { guest: id, proofs: controller.proofs().to_vec(), left, kept: false });
+}
+
+fn left_behind(shared: &Shared, guest: &Guest, name: &str, fault: &Fault) {
+    let left = vec![format!("{name}: {fault}")];
+    shared.emit.fact(EventKind::CleanupEnded { guest: guest.id.clone(), proofs: Vec::new(), left, kept: false });
+}
+
+/// Leaves a machine in place on a person's wish.
+pub(super) async fn keep(shared: &Shared, guest: &Guest, mut machine: Machine) {
+    let name = machine.name;
+    if let Some(vm) = machine.controller.leave() {
+        let address = vm.address(22).await.ok().flatten();
+        if let Err(fault) = shared.journal.append(&Record::Kept { name: name.clone(), address }) {
+            shared.emit.warn(Some(&guest.id), fault.to_string(), None);
+        }
+        vm.leave();
+    }
+    shared.emit.warn(
+        Some(&guest.id),
+        format!("guest `{}` was kept as `{name}`", guest.id),
+        Some(format!("`vmdeck shell {}` goes in; `vmdeck cleanup` removes it", guest.id)),
+    );
+    shared.emit.fact(EventKind::CleanupEnded {
+        guest: guest.id.clone(),
+        proofs: Vec::new(),
+        left: Vec::new(),
+        kept: true,
+    });
+}
+
+/// A random UUID of version 4.
+fn uuid() -> String {
+    let bits = (fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// The folder of a guest in a run's record.
+pub(super) fn guest_dir(run: &std::path::Path, guest: &Guest) -> PathBuf {
+    run.join("guests").join(guest.id.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn uuids_have_their_form() {
+        for _ in 0..100 {
+            let uuid = super::uuid();
+            let bytes = uuid.as_bytes();
+            assert_eq!((uuid.len(), bytes[14]), (36, b'4'));
+            assert!(b"89ab".contains(&bytes[19]), "{uuid}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The way into one guest: its console is followed from power-on, its boot is told phase by phase, a session is opened.
+//!
+//! The order of it all is the controller's; what the console's bytes mean is in `boot`.
+
+use super::{
+    boot::{Seen, Watch},
+    controller::Link,
+    emit::Emit,
+    history::History,
+    journal::{Journal, Record},
+};
+use crate::{
+    backend::{Ended, Fut, Vm},
+    error::{Fault, Result},
+    host::{clock, tail::Tail},
+    model::{
+        event::{EventKind, Meaning, Phase, Stream},
+        exec::{Exec, Exit, Sink},
+        guest::Guest,
+        quantity::show_duration,
+    },
+    transport::{Pin, Session, Step, Target, route},
+};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// How long the console may lag behind the machine's end.
+const LAG: Duration = Duration::from_millis(300);
+/// Console lines in an error message.
+const SHOWN: usize = 4;
+
+/// What the console said that stops a boot or a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ConsoleError {
+    pub(super) pattern: String,
+    pub(super) line: String,
+    pub(super) context: Vec<String>,
+}
+
+/// See the module.
+pub(super) struct GuestLink {
+    guest: Arc<Guest>,
+    emit: Emit,
+    journal: Journal,
+    state: PathBuf,
+    pin: Pin,
+    phases: Arc<Mutex<Phases>>,
+    console: Option<Console>,
+    session: Option<Box<dyn Session>>,
+    error: Arc<watch::Sender<Option<ConsoleError>>>,
+}
+
+struct Console {
+    watch: Arc<Mutex<Watch>>,
+    ready: watch::Receiver<bool>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl GuestLink {
+    pub(super) fn new(guest: Arc<Guest>, emit: Emit, journal: Journal, state: PathBuf) -> Self {
+        let history = History::load(&state, &guest);
+        let phases =
+            Phases { guest: Arc::clone(&guest), emit: emit.clone(), history, open: None, done: BTreeMap::new() };
+        Self {
+            guest,
+            emit,
+            journal,
+            state,
+            pin: Pin::default(),
+            phases: Arc::new(Mutex::new(phases)),
+            console: None,
+            session: None,
+            error: Arc::new(watch::channel(None).0),
+        }
+    }
+
+    /// Becomes something when an error pattern is found on the console.
+    pub(super) fn console_error(&self) -> watch::Receiver<Option<ConsoleError>> {
+        self.error.subscribe()
+    }
+
+    fn phase(&self, to: Phase) {
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner).advance(to);
+    }
+
+    fn last_lines(&self) -> Vec<String> {
+        let Some(console) = &self.console else { return Vec::new() };
+        let lines = console.watch.lock().unwrap_or_else(PoisonError::into_inner).last_lines();
+        lines[lines.len().saturating_sub(SHOWN)..].to_vec()
+    }
+
+    /// A fault with the last words of the console as its cause.
+    fn with_console(&self, fault: Fault) -> Fault {
+        let lines = self.last_lines();
+        if lines.is_empty() {
+            fault
+        } else {
+            fault.because(format!("the console's last lines:\n    {}", lines.join("\n    ")))
+        }
+    }
+
+    fn follow(&self, vm: &dyn Vm) -> Result<Option<Console>> {
+        let Some(path) = vm.console() else { return Ok(None) };
+        let tail = Tail::follow(path)
+            .map_err(|e| Fault::host(format!("cannot follow the console log `{}`", path.display())).because(e))?;
+        let watch = Arc::new(Mutex::new(Watch::new(&self.guest.boot)));
+        let (ready_in, ready) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let reader = Reader {
+            guest: Arc::clone(&self.guest),
+            emit: self.emit.clone(),
+            phases: Arc::clone(&self.phases),
+            watch: Arc::clone(&watch),
+            ready: ready_in,
+            error: Arc::clone(&self.error),
+        };
+        let task = tokio::spawn(reader.run(tail, stop.clone()));
+        Ok(Some(Console { watch, ready, stop, task }))
+    }
+
+    async fn open(&self, vm: &dyn Vm, waiting: &Mutex<String>) -> Result<Box<dyn Session>> {
+        if let (Some(pattern), Some(console)) = (&self.guest.boot.pattern, &self.console) {
+            note(waiting, format!("the ready pattern `{pattern}` did not appear on the console"));
+            let mut ready = console.ready.clone();
+            let _ = ready.wait_for(|seen| *seen).await;
+            self.phase(Phase::Sshd);
+        }
+        note(waiting, "no login service answered".into());
+        let progress = |step: Step| match step {
+            Step::Waiting(why) => note(waiting, format!("no login service answered: {why}")),
+            Step::Spoken => {
+                note(waiting, "the login service answered and no command could be run".into());
+                self.phase(Phase::FirstCommand);
+            }
+        };
+        let target = Target { guest: &self.guest, vm, created: true, pin: &self.pin, progress: &progress };
+        let told = |tried: route::Tried| {
+            self.emit.fact(EventKind::RouteTried {
+                guest: self.guest.id.clone(),
+                transport: tried.transport,
+                ok: tried.ok,
+                why: tried.why,
+                took_ms: tried.took_ms,
+            });
+        };
+        route::open(&target, told).await
+    }
+
+    async fn boot(&mut self, vm: &dyn Vm, cancel: &CancellationToken) -> Result<()> {
+        let failed = || Fault::infra(format!("cannot boot guest `{}`", self.guest.id));
+        // From here on a reaper can recognise the process.
+        self.journal.append(&Record::Known { name: vm.name().to_owned(), identity: vm.identity() })?;
+        let waiting = Mutex::new(String::new());
+        let limit = self.guest.boot_timeout;
+        let (mut ended, mut error) = (vm.ended(), self.error.subscribe());
+        let session = tokio::select! {
+            opened = clock::within(limit, self.open(vm, &waiting)) => if let Some(session) = opened { session.map_err(|inner| failed().caused_by(inner))? } else {
+                let why = waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                return Err(self.with_console(failed().because(format!("{why} within {}", show_duration(limit))))
+                    .hint(format!("see guests/{}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`", self.guest.id))
+                    .lasting());
+            },
+            Some(found) = told(&mut error) => return Err(failed().caused_by(console_fault(&found)).lasting()),
+            Some(how) = told(&mut ended) => return Err(self.explain_end(&how, failed()).await),
+            () = cancel.cancelled() => return Err(Fault::cancelled(format!("cannot boot guest `{}`", self.guest.id)).because("it was cancelled")),
+        };
+        self.session = Some(session);
+        let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
+        phases.close(true);
+        phases.remember(&self.state);
+        Ok(())
+    }
+
+    /// The end of the machine during its boot; the console may still be saying why.
+    async fn explain_end(&self, how: &Ended, failed: Fault) -> Fault {
+        let mut error = self.error.subscribe();
+        if let Some(Some(found)) = clock::within(LAG, told(&mut error)).await {
+            return failed.caused_by(console_fault(&found)).lasting();
+        }
+        let fault = self.with_console(failed.because(how));
+        if matches!(how, Ended::Panicked(_)) {
+            fault.hint("see its console log for the cause of the panic").lasting()
+        } else {
+            fault
+        }
+    }
+}
+
+/// The first thing that is told, once it is; `None` = nobody is left to tell it.
+pub(super) async fn told<T: Clone>(place: &mut watch::Receiver<Option<T>>) -> Option<T> {
+    place.wait_for(Option::is_some).await.ok().and_then(|now| now.clone())
+}
+
+fn note(place: &Mutex<String>, text: String) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = text;
+}
+
+/// An error pattern as a fault, with the lines before it.
+pub(super) fn console_fault(found: &ConsoleError) -> Fault {
+    let before = &found.context[found.context.len().saturating_sub(SHOWN)..];
+    let context = if before.is_empty() { String::new() } else { format!("\n    {}", before.join("\n    ")) };
+    Fault::infra(format!("the console matched the error pattern `{}`", found.pattern))
+        .because(format!("{}{context}", found.line))
+        .hint("see the guest's console log; `boot.errors` lists the patterns")
+}
+
+impl Link for GuestLink {
+    fn prepare<'a>(&'a mut self, vm: &'a dyn Vm) -> Fut<'a, ()> {
+        Box::pin(async move {
+            self.console = self.follow(vm)?;
+            self.phase(if self.console.is_some() { Phase::Firmware } else { Phase::FirstCommand });
+            Ok(())
+        })
+    }
+
+    fn connect<'a>(&'a mut self, vm: &'a dyn Vm, cancel: &'a CancellationToken) -> Fut<'a, ()> {
+        Box::pin(async move {
+            let booted = self.boot(vm, cancel).await;
+            if booted.is_err() {
+                self.phases.lock().unwrap_or_else(PoisonError::into_inner).close(false);
+            }
+            booted
+        })
+    }
+
+    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
+        Box::pin(async move {
+            match &self.session {
+                Some(session) => session.exec(exec, sink, cancel).await,
+                None => Err(Fault::infra("cannot run a command").because("there is no session")),
+            }
+        })
+    }
+
+    fn session(&self) -> Option<&dyn Session> {
+        self.session.as_deref()
+    }
+
+    fn close(&mut self) -> Fut<'_, ()> {
+        Box::pin(async {
+            let closed = match self.session.take() {
+                // A dead guest does not answer; nothing depends on the answer.
+                Some(session) => clock::within(LAG, session.close()).await.unwrap_or(Ok(())),
+                None => Ok(()),
+            };
+            self.drain().await?;
+            closed
+        })
+    }
+
+    fn drain(&mut self) -> Fut<'_, ()> {
+        Box::pin(async {
+            if let Some(console) = self.console.take() {
+                console.stop.cancel();
+                let _ = console.task.await;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Follows the console in a task of its own.
+struct Reader {
+    guest: Arc<Guest>,
+    emit: Emit,
+    phases: Arc<Mutex<Phases>>,
+    watch: Arc<Mutex<Watch>>,
+    ready: watch::Sender<bool>,
+    error: Arc<watch::Sender<Option<ConsoleError>>>,
+}
+
+impl Reader {
+    async fn run(self, mut tail: Tail, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                read = tail.next() => match read {
+                    Ok(bytes) => self.take(bytes),
+                    Err(_) => break,
+                },
+            }
+            // A flood must not starve the other tasks of this thread.
+            tokio::task::yield_now().await;
+        }
+        // What was written before the stop still counts; a machine that goes on writing does not hold us.
+        for _ in 0..64 {
+            match tail.now() {
+                Ok([]) | Err(_) => break,
+                Ok(bytes) => self.take(bytes),
+            }
+        }
+    }
+
+    fn take(&self, bytes: &[u8]) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.feed(bytes, |seen| self.seen(seen));
+    }
+
+    fn seen(&self, seen: Seen) {
+        let guest = self.guest.id.clone();
+        let phase = |to| self.phases.lock().unwrap_or_else(PoisonError::into_inner).advance(to);
+        match seen {
+            Seen::Kernel => phase(Phase::Kernel),
+            Seen::Userspace => phase(Phase::Userspace),
+            Seen::Line(line) => {
+                self.emit.output(EventKind::Output { guest, suite: None, case: None, stream: Stream::Console, line });
+            }
+            Seen::Match { meaning, pattern, line, context } => {
+                match meaning {
+                    Meaning::Ready => drop(self.ready.send_replace(true)),
+                    Meaning::Error => drop(self.error.send_replace(Some(ConsoleError {
+                        pattern: pattern.clone(),
+                        line: line.clone(),
+                        context: context.clone(),
+                    }))),
+                    Meaning::Warning => {}
+                }
+                self.emit.fact(EventKind::ConsoleMatch { guest, meaning, pattern, line, context });
+            }
+        }
+    }
+}
+
+/// The boot's phases: one is open at a time, and it only goes forward.
+struct Phases {
+    guest: Arc<Guest>,
+    emit: Emit,
+    history: History,
+    open: Option<(Phase, clock::Instant)>,
+    done: BTreeMap<Phase, u64>,
+}
+
+impl Phases {
+    fn advance(&mut self, to: Phase) {
+        let booted = self.done.contains_key(&Phase::FirstCommand);
+        if booted || self.open.is_some_and(|(now, _)| now >= to) {
+            return;
+        }
+        self.close(true);
+        self.open = Some((to, clock::now()));
+        let usual_ms = self.history.usual(to);
+        self.emit.fact(EventKind::PhaseStarted { guest: self.guest.id.clone(), phase: to, usual_ms });
+    }
+
+    fn close(&mut self, ok: bool) {
+        if let Some((phase, since)) = self.open.take() {
+            let took_ms = clock::ms_since(since);
+            self.done.insert(phase, took_ms);
+            self.emit.fact(EventKind::PhaseEnded { guest: self.guest.id.clone(), phase, ok, took_ms });
+        }
+    }
+
+    fn remember(&self, state: &std::path::Path) {
+        self.history.clone().add(state, &self.guest, self.done.clone());
+    }
+}

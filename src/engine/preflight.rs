@@ -1,0 +1,223 @@
+//! Is this host ready for this plan? Every check runs, every finding is told, one fatal finding stops the run.
+//!
+//! Checks of a backend or transport are theirs; here are those of the host itself.
+
+use crate::{
+    backend::{self, BACKENDS},
+    host::{capacity, files},
+    model::{
+        event::{Finding, Severity},
+        guest::{Guest, Os},
+        plan::{Host, Job, Plan},
+        quantity::show_size,
+    },
+    transport,
+};
+use std::path::Path;
+
+/// Checks everything that the plan needs; `parallel` guests run at a time. Returns whether the run may start.
+pub async fn run(plan: &Plan, deps: &backend::Deps, parallel: usize, told: &mut (dyn FnMut(Finding) + Send)) -> bool {
+    let mut fit = true;
+    let mut seen: Vec<Finding> = Vec::new();
+    let mut tell = |finding: Finding| {
+        fit &= finding.severity != Severity::Fatal;
+        // Guests that are alike find the same things.
+        if !seen.contains(&finding) {
+            seen.push(finding.clone());
+            told(finding);
+        }
+    };
+    host(&plan.host, &deps.state, &plan.dir, &memory_need(&plan.jobs, parallel)).into_iter().for_each(&mut tell);
+    for job in &plan.jobs {
+        for finding in guest(&job.guest, deps).await {
+            tell(finding);
+        }
+    }
+    fit
+}
+
+/// Checks the host alone, without a config: what `vmdeck doctor` can say at a first start.
+pub async fn bare(limits: &Host, deps: &backend::Deps) -> Vec<Finding> {
+    let mut out = host(limits, &deps.state, Path::new("."), &Need::default());
+    for row in BACKENDS {
+        out.extend(probe(row, deps, None).await);
+    }
+    out
+}
+
+async fn probe(row: &backend::BackendDef, deps: &backend::Deps, guest: Option<&Guest>) -> Vec<Finding> {
+    (row.build)(deps).probe(guest).await.unwrap_or_else(|fault| {
+        let hint = fault.remedy().map(str::to_owned);
+        vec![Finding { check: row.kind.into(), severity: Severity::Fatal, text: fault.to_string(), hint }]
+    })
+}
+
+/// Memory that the guests which run at the same time need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Need {
+    bytes: u64,
+    guests: Vec<String>,
+}
+
+/// The largest guests that may run at the same time; those that take no memory of their own are left out.
+fn memory_need(jobs: &[Job], parallel: usize) -> Need {
+    let isolated = |g: &&Guest| backend::find(&g.backend).is_ok_and(|row| row.caps.isolated && row.caps.network);
+    let mut all: Vec<&Guest> = jobs.iter().map(|j| &j.guest).filter(isolated).collect();
+    all.sort_by_key(|g| std::cmp::Reverse(g.memory));
+    all.truncate(parallel);
+    Need { bytes: all.iter().map(|g| g.memory).sum(), guests: all.iter().map(|g| g.id.to_string()).collect() }
+}
+
+fn host(limits: &Host, state: &Path, record: &Path, need: &Need) -> Vec<Finding> {
+    let mut out = vec![state_dir(state)];
+    out.extend(disk(limits, state, "state folder"));
+    if !same_place(state, record) {
+        out.extend(disk(limits, record, "run's record"));
+    }
+    out.extend(memory(limits, need, capacity::available_memory()));
+    out
+}
+
+fn state_dir(state: &Path) -> Finding {
+    let check = "state".to_owned();
+    let usable = files::private_dir(state).and_then(|()| tempfile::tempfile_in(state).map(drop));
+    match usable {
+        Ok(()) => {
+            Finding { check, severity: Severity::Ok, text: format!("state folder `{}`", state.display()), hint: None }
+        }
+        Err(e) => Finding {
+            check,
+            severity: Severity::Fatal,
+            text: format!("cannot write the state folder `{}`: {e}", state.display()),
+            hint: Some(
+                "vmdeck makes nothing that it could not clean up; set XDG_STATE_HOME to a writable folder".into(),
+            ),
+        },
+    }
+}
+
+fn same_place(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.ancestors().find_map(|p| std::fs::metadata(p).ok()).map(|m| m.dev());
+    device(a) == device(b)
+}
+
+fn disk(limits: &Host, path: &Path, what: &str) -> Option<Finding> {
+    let free = capacity::free_disk(path).ok()?;
+    let check = "disk".to_owned();
+    let text = format!("{} free for the {what} at `{}`", show_size(free), path.display());
+    Some(if free < limits.min_free_disk {
+        Finding {
+            check,
+            severity: Severity::Fatal,
+            text: format!("{text}, {} needed", show_size(limits.min_free_disk)),
+            hint: Some("free disk space: `vmdeck cleanup --list-only` shows what vmdeck could remove; or lower `host.min_free_disk`".into()),
+        }
+    } else if free < limits.warn_free_disk {
+        let hint = format!("below `host.warn_free_disk` = {}", show_size(limits.warn_free_disk));
+        Finding { check, severity: Severity::Warn, text, hint: Some(hint) }
+    } else {
+        Finding { check, severity: Severity::Ok, text, hint: None }
+    })
+}
+
+fn memory(limits: &Host, need: &Need, available: Option<u64>) -> Option<Finding> {
+    let free = available?;
+    let check = "memory".to_owned();
+    let wanted = need.bytes + limits.min_free_memory;
+    let text = format!("{} available", show_size(free));
+    Some(if free >= wanted {
+        Finding { check, severity: Severity::Ok, text, hint: None }
+    } else {
+        let of = if need.guests.is_empty() { String::new() } else { format!(" for {}", need.guests.join(", ")) };
+        Finding {
+            check,
+            severity: Severity::Fatal,
+            text: format!(
+                "{text}, {} needed{of} and {} to stay free",
+                show_size(need.bytes),
+                show_size(limits.min_free_memory)
+            ),
+            hint: Some("close programs, lower a guest's `memory`, or lower `host.min_free_memory`".into()),
+        }
+    })
+}
+
+/// What one guest needs.
+async fn guest(guest: &Guest, deps: &backend::Deps) -> Vec<Finding> {
+    let fatal = |check: &str, text: String, hint: &str| Finding {
+        check: check.into(),
+        severity: Severity::Fatal,
+        text,
+        hint: Some(hint.into()),
+    };
+    let row = match backend::find(&guest.backend) {
+        Ok(row) => row,
+        Err(fault) => return vec![fatal("backend", fault.to_string(), "correct `backend`")],
+    };
+    let mut out = probe(row, deps, Some(guest)).await;
+    if guest.machine.is_some() {
+        out.push(fatal(
+            "adopt",
+            format!("guest `{}`: the backend `{}` cannot adopt a machine", guest.id, guest.backend),
+            "remove `machine`",
+        ));
+    }
+    if guest.os == Os::Windows {
+        out.push(fatal(
+            "os",
+            format!("guest `{}`: this version runs no commands in Windows guests", guest.id),
+            "use a linux or macos guest",
+        ));
+    }
+    for kind in &guest.transports {
+        let Ok(way) = transport::find(kind) else { continue };
+        let has_host = guest.transport_options.get(kind).is_some_and(|o| o.text("host").is_some());
+        // A transport that cannot work with this backend is passed over at run time, and says so there.
+        if kind != "ssh" || row.caps.network || has_host {
+            out.extend((way.check)(guest));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(disk: u64, warn: u64, memory: u64) -> Host {
+        Host {
+            lock: "/l".into(),
+            lock_shared: false,
+            lock_timeout: std::time::Duration::ZERO,
+            min_free_disk: disk,
+            warn_free_disk: warn,
+            min_free_memory: memory,
+            slots: 1,
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_fatal_and_names_the_remedy() {
+        let check = |min, warn| disk(&limits(min, warn, 0), Path::new("/"), "record").expect("finding");
+        assert_eq!(check(0, 0).severity, Severity::Ok);
+        assert_eq!(check(0, u64::MAX).severity, Severity::Warn);
+        let full = check(u64::MAX, u64::MAX);
+        assert_eq!(full.severity, Severity::Fatal);
+        assert!(full.hint.expect("hint").contains("vmdeck cleanup"));
+    }
+
+    #[test]
+    fn memory_counts_the_guests_and_what_must_stay_free() {
+        let need = Need { bytes: 4 << 30, guests: vec!["deb".into()] };
+        let check = |free| memory(&limits(0, 0, 2 << 30), &need, Some(free)).expect("finding").severity;
+        assert_eq!(check(6 << 30), Severity::Ok);
+        assert_eq!(check((6 << 30) - 1), Severity::Fatal);
+        assert!(memory(&limits(0, 0, 0), &need, None).is_none(), "a system that does not tell is not guessed at");
+    }
+
+    #[test]
+    fn a_state_folder_that_cannot_be_written_is_fatal() {
+        assert_eq!(state_dir(Path::new("/proc/no")).severity, Severity::Fatal);
+    }
+}

@@ -1,0 +1,146 @@
+//! `vmdeck shell`: a person, or one command, in a guest that is started for it; or in one that was kept.
+//!
+//! The person's terminal itself is a front end's; here it is two streams.
+
+use super::{
+    conductor::Shared,
+    journal::{self, Made},
+    launch, reap,
+};
+use crate::{
+    backend::{Ended, Fut, Identity, Vm},
+    error::{Fault, Result},
+    host::pids,
+    model::{
+        event::Stream,
+        exec::{Exec, Exit},
+        guest::Guest,
+    },
+    transport::{Pin, Session, Step, Target, Terminal, route},
+};
+use std::{net::SocketAddr, path::Path, sync::Arc};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What is to be done in the guest.
+pub struct Request {
+    /// A command; with a terminal and no command, the login shell.
+    pub command: Option<String>,
+    /// A person's terminal.
+    pub terminal: Option<Terminal>,
+    /// What a command without a terminal writes.
+    pub output: mpsc::UnboundedSender<(Stream, Vec<u8>)>,
+    /// How it ended.
+    pub done: oneshot::Sender<Result<Exit>>,
+}
+
+impl Request {
+    async fn with(self, session: &dyn Session, guest: &Guest, cancel: &CancellationToken) {
+        let result = match (self.terminal, self.command) {
+            (Some(terminal), command) => session.attach(Terminal { command, ..terminal }).await,
+            (None, Some(script)) => {
+                let output = self.output;
+                let mut sink = move |stream: Stream, bytes: &[u8]| drop(output.send((stream, bytes.to_vec())));
+                session.exec(&Exec::new(script), &mut sink, cancel).await
+            }
+            (None, None) => Err(Fault::user(format!("cannot open a shell in `{}`", guest.id))
+                .because("standard input is no terminal")
+                .hint("give a command: `vmdeck shell GUEST -- COMMAND`")),
+        };
+        // A caller that is gone does not want to know.
+        let _ = self.done.send(result);
+    }
+}
+
+/// Starts the guest of the plan's only job, serves the request, takes the guest down.
+pub(super) async fn run(shared: &Shared, request: Request) {
+    let Some(job) = shared.plan.jobs.first() else { return };
+    let guest = Arc::new(job.guest.clone());
+    let mut machine = match launch::launch(shared, &guest).await {
+        Ok(machine) => machine,
+        Err(fault) => return drop(request.done.send(Err(fault))),
+    };
+    if let Some(session) = machine.controller.session() {
+        request.with(session, &guest, &shared.cancel).await;
+    }
+    launch::take_down(shared, &guest, &mut machine.controller, &machine.name).await;
+}
+
+/// A kept machine of this guest that still runs.
+pub fn kept(state: &Path, guest: &Guest) -> Option<Made> {
+    let all = reap::journals(state).into_iter().filter_map(|path| journal::read(&path).ok());
+    let made = all.flat_map(|h| h.kept.into_values()).filter(|made| made.guest == guest.id && made.address.is_some());
+    let mut made: Vec<Made> = made.collect();
+    made.retain(|made| {
+        let id = &made.remnant.identity;
+        let process = id.pid.and_then(pids::lookup);
+        process.is_some_and(|p| id.uuid.as_ref().is_some_and(|uuid| p.has_arg(uuid)))
+    });
+    made.pop()
+}
+
+/// Serves the request in a kept machine, which stays.
+pub async fn in_kept(made: &Made, guest: &Guest, request: Request) {
+    let vm = KeptVm {
+        name: made.remnant.name.clone(),
+        identity: made.remnant.identity.clone(),
+        address: made.address,
+        ended: watch::channel(None).0,
+    };
+    let progress = |_: Step| {};
+    let target = Target { guest, vm: &vm, created: true, pin: &Pin::default(), progress: &progress };
+    let opened = tokio::time::timeout(guest.boot_timeout, route::open(&target, |_| {})).await;
+    let late =
+        || Fault::infra(format!("cannot reach the kept machine `{}`", vm.name)).hint("`vmdeck cleanup` removes it");
+    match opened.unwrap_or_else(|_| Err(late())) {
+        Ok(session) => {
+            request.with(session.as_ref(), guest, &CancellationToken::new()).await;
+            let _ = session.close().await;
+        }
+        Err(fault) => drop(request.done.send(Err(fault))),
+    }
+}
+
+/// A kept machine: it can be reached and nothing else.
+struct KeptVm {
+    name: String,
+    identity: Identity,
+    address: Option<SocketAddr>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+impl Vm for KeptVm {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    fn console(&self) -> Option<&Path> {
+        None
+    }
+
+    fn start(&mut self) -> Fut<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+
+    fn address(&self, _: u16) -> Fut<'_, Option<SocketAddr>> {
+        Box::pin(async { Ok(self.address) })
+    }
+
+    fn terminate(&mut self) -> Fut<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn close(&mut self) -> Fut<'_, Vec<String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn leave(self: Box<Self>) {}
+}

@@ -1,0 +1,288 @@
+//! One guest from its first machine to the last proof, as a straight script with points at which it can be cancelled.
+//!
+//! A machine that is lost on the way is replaced for the cases that are left; the case that lost it is `infra`.
+
+use super::{
+    cases::{self, Item},
+    conductor::Shared,
+    launch::{self, Machine},
+    logs::{Logs, Source},
+};
+use crate::{
+    error::{Fault, Result},
+    host::clock,
+    model::{
+        event::Phase,
+        exec::{Exec, Exit},
+        guest::{Fresh, Guest},
+        outcome::{CancelReason, Verdict},
+        plan::{Job, Keep},
+        suite::{Case, Suite},
+    },
+    transport::{Session, artifacts, source},
+};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How long a setup, a teardown or a fetch may take.
+const CHORE: Duration = Duration::from_mins(30);
+
+/// Runs everything of one guest.
+pub(super) async fn run(shared: Arc<Shared>, job: Job) {
+    let guest = Arc::new(job.guest);
+    let mut worker = Worker { shared: &shared, guest: &guest, suites: &job.suites, queue: VecDeque::new(), bad: false };
+    worker.fill_queue();
+    worker.work().await;
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    guest: &'a Arc<Guest>,
+    suites: &'a [Suite],
+    queue: VecDeque<Item>,
+    /// Whether some case failed or was infra.
+    bad: bool,
+}
+
+impl Worker<'_> {
+    /// Puts the cases in order; those that are skipped by the config are told at once and need no machine.
+    fn fill_queue(&mut self) {
+        for round in 1..=self.shared.plan.options.repeat {
+            for (suite, of_suite) in self.suites.iter().enumerate() {
+                for (case, of_case) in of_suite.cases.iter().enumerate() {
+                    match &of_case.skip {
+                        Some(why) => {
+                            cases::tell_unrun(self.shared, self.guest, of_suite, of_case, round, Verdict::Skipped, why);
+                        }
+                        None => self.queue.push_back(Item { suite, case, round }),
+                    }
+                }
+            }
+        }
+    }
+
+    fn at(&self, item: &Item) -> (&Suite, &Case) {
+        let suite = &self.suites[item.suite];
+        (suite, &suite.cases[item.case])
+    }
+
+    /// Everything that is left gets this verdict.
+    fn give_up(&mut self, verdict: Verdict, message: &str) {
+        while let Some(item) = self.queue.pop_front() {
+            let (suite, case) = self.at(&item);
+            cases::tell_unrun(self.shared, self.guest, suite, case, item.round, verdict, message);
+        }
+    }
+
+    async fn work(&mut self) {
+        while !self.queue.is_empty() {
+            if self.shared.cancel.is_cancelled() {
+                return self.give_up(Verdict::Cancelled, "the run was cancelled");
+            }
+            self.shared.note(&format!("booting {}", self.guest.id));
+            let machine = match self.boot().await {
+                Ok(machine) => machine,
+                Err(fault) => return self.no_machine(&fault),
+            };
+            self.use_machine(machine).await;
+        }
+    }
+
+    fn no_machine(&mut self, fault: &Fault) {
+        if fault.blame() == crate::error::Blame::Cancelled {
+            return self.give_up(Verdict::Cancelled, "the run was cancelled");
+        }
+        let text = self.shared.redactor.text(&fault.to_string());
+        self.shared.emit.warn(Some(&self.guest.id), text.clone(), fault.remedy().map(str::to_owned));
+        self.bad = true;
+        self.give_up(Verdict::Infra, &text);
+        self.fail_fast();
+    }
+
+    /// A machine with the code in it.
+    async fn boot(&self) -> Result<Machine> {
+        let mut machine = launch::launch(self.shared, self.guest).await?;
+        if let Some(from) = &self.guest.source {
+            let session = Through(&machine);
+            let sent = launch::phase(
+                self.shared,
+                self.guest,
+                Phase::Source,
+                source::send(&session, from, &self.shared.cancel),
+            )
+            .await;
+            if let Err(fault) = sent {
+                launch::take_down(self.shared, self.guest, &mut machine.controller, &machine.name).await;
+                return Err(fault);
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Runs cases until there are none left, the machine is lost, or a fresh one is due; then takes it down.
+    async fn use_machine(&mut self, mut machine: Machine) {
+        let bad_before = self.bad;
+        let shared = self.shared;
+        shared.note(&format!("testing in {}", self.guest.id));
+        let start = clock::now();
+        let id = self.guest.id.clone();
+        shared.emit.fact(crate::model::event::EventKind::PhaseStarted {
+            guest: id.clone(),
+            phase: Phase::Tests,
+            usual_ms: None,
+        });
+        let lost = self.run_queue(&mut machine).await;
+        let took_ms = clock::ms_since(start);
+        shared.emit.fact(crate::model::event::EventKind::PhaseEnded {
+            guest: id,
+            phase: Phase::Tests,
+            ok: !lost,
+            took_ms,
+        });
+        let keep = match shared.plan.options.keep {
+            Keep::Always => true,
+            Keep::Failed => self.bad != bad_before,
+            Keep::Never => false,
+        };
+        if (keep || shared.is_kept(&self.guest.id)) && !lost {
+            return launch::keep(shared, self.guest, machine).await;
+        }
+        launch::take_down(shared, self.guest, &mut machine.controller, &machine.name).await;
+    }
+
+    /// Returns whether the machine was lost.
+    async fn run_queue(&mut self, machine: &mut Machine) -> bool {
+        let mut current: Option<(usize, u32)> = None;
+        while let Some(item) = self.queue.front().cloned() {
+            if self.shared.cancel.is_cancelled() {
+                return false;
+            }
+            let place = (item.suite, item.round);
+            if current != Some(place) {
+                if let Some((suite, _)) = current {
+                    self.finish_suite(machine, &self.suites[suite]).await;
+                }
+                current = Some(place);
+                if let Err(why) = self.set_up(machine, &self.suites[item.suite]).await {
+                    self.fail_suite(place, &why);
+                    current = None;
+                    continue;
+                }
+            }
+            self.queue.pop_front();
+            let (suite, case) = (&self.suites[item.suite], &self.suites[item.suite].cases[item.case]);
+            let outcome = cases::run(self.shared, self.guest, machine, suite, case, item.round).await;
+            if matches!(outcome.verdict, Verdict::Failed | Verdict::Infra) {
+                self.bad = true;
+                self.fail_fast();
+            }
+            if outcome.machine_lost {
+                return true;
+            }
+            if self.guest.fresh == Fresh::Case {
+                break;
+            }
+        }
+        if let Some((suite, _)) = current.filter(|_| !self.shared.cancel.is_cancelled()) {
+            self.finish_suite(machine, &self.suites[suite]).await;
+        }
+        false
+    }
+
+    fn fail_fast(&self) {
+        if self.shared.plan.options.fail_fast {
+            self.shared.ask_cancel(CancelReason::FailFast);
+        }
+    }
+
+    /// The suite's own preparation failed: nothing can be said about its cases.
+    fn fail_suite(&mut self, (suite, round): (usize, u32), why: &str) {
+        self.bad = true;
+        let (gone, rest): (Vec<Item>, Vec<Item>) =
+            std::mem::take(&mut self.queue).into_iter().partition(|i| i.suite == suite && i.round == round);
+        self.queue = rest.into();
+        let verdict = if self.shared.cancel.is_cancelled() { Verdict::Cancelled } else { Verdict::Infra };
+        for item in gone {
+            let (suite, case) = self.at(&item);
+            cases::tell_unrun(self.shared, self.guest, suite, case, item.round, verdict, why);
+        }
+        self.fail_fast();
+    }
+
+    async fn set_up(&self, machine: &Machine, suite: &Suite) -> Result<(), String> {
+        match &suite.setup {
+            Some(script) => self.chore(machine, suite, "setup", script).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn finish_suite(&self, machine: &Machine, suite: &Suite) {
+        let id = &self.guest.id;
+        if let Some(script) = &suite.teardown
+            && let Err(why) = self.chore(machine, suite, "teardown", script).await
+        {
+            self.shared.emit.warn(Some(id), format!("suite `{}`: {why}", suite.id), None);
+        }
+        if suite.artifacts.is_empty() {
+            return;
+        }
+        let to = self.shared.plan.dir.join("artifacts").join(id.as_str()).join(suite.id.as_str());
+        let base = cases::base(self.guest, suite);
+        let session = Through(machine);
+        let fetched = artifacts::fetch(&session, &suite.artifacts, &base, &to, &self.shared.cancel);
+        match clock::within(CHORE, fetched).await {
+            Some(Ok(0)) => {
+                self.shared.emit.warn(Some(id), format!("suite `{}`: no file matches its artifacts", suite.id), None);
+            }
+            Some(Ok(_)) => {}
+            Some(Err(fault)) => self.shared.emit.warn(Some(id), format!("suite `{}`: {fault}", suite.id), None),
+            None => {
+                self.shared.emit.warn(
+                    Some(id),
+                    format!("suite `{}`: fetching artifacts took too long", suite.id),
+                    None,
+                );
+            }
+        }
+    }
+
+    /// A setup or teardown.
+    async fn chore(&self, machine: &Machine, suite: &Suite, what: &str, script: &str) -> Result<(), String> {
+        let exec = Exec { script: script.to_owned(), ..cases::base(self.guest, suite) };
+        let source = Source { guest: self.guest.id.clone(), suite: suite.id.clone(), case: None };
+        let dir = self.shared.guest_dir(self.guest).join(suite.id.as_str()).join(format!(".{what}"));
+        let mut logs = Logs::open(&dir, source, self.shared.emit.clone(), &self.shared.redactor, None);
+        let token = self.shared.cancel.child_token();
+        let ran = clock::within(CHORE, machine.controller.exec(&exec, &mut logs, &token)).await;
+        let (stdout, stderr, _) = logs.finish();
+        let last = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default().to_owned();
+        match ran {
+            Some(Ok(Exit::Code(0))) => Ok(()),
+            Some(Ok(exit)) => Err(format!("{what} failed: {exit}: {last}")),
+            Some(Err(fault)) => Err(format!("{what} failed: {}", self.shared.redactor.text(&fault.to_string()))),
+            None => Err(format!("{what} took longer than 30 min")),
+        }
+    }
+}
+
+/// A machine's controller as a session, so that code and artifacts take the guarded way too.
+struct Through<'a>(&'a Machine);
+
+impl Session for Through<'_> {
+    fn kind(&self) -> &'static str {
+        "controller"
+    }
+
+    fn exec<'a>(
+        &'a self,
+        exec: &'a Exec,
+        sink: &'a mut dyn crate::model::exec::Sink,
+        cancel: &'a CancellationToken,
+    ) -> crate::backend::Fut<'a, Exit> {
+        Box::pin(self.0.controller.exec(exec, sink, cancel))
+    }
+
+    fn close(&self) -> crate::backend::Fut<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}

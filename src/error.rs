@@ -1,0 +1,152 @@
+//! The one error type that a user may see: what failed, why, what to do, and whose fault it is.
+//!
+//! Errors of single modules stay beside their module; they become a [`Fault`] where a person would read them.
+
+use std::fmt;
+
+/// A result whose error a person can act on.
+pub type Result<T, E = Fault> = std::result::Result<T, E>;
+
+/// Who has to act on a [`Fault`]; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The command line or the config is wrong (exit 2).
+    User,
+    /// The host is not ready: a tool, disk, memory or permission is missing (exit 3).
+    Host,
+    /// The host lock was not had in time (exit 4).
+    Lock,
+    /// A guest could not be launched, booted or reached, or its connection was lost (exit 5).
+    Infra,
+    /// Something could not be proven to be cleaned up (exit 6).
+    Leftover,
+    /// vmdeck itself is wrong (exit 70).
+    Bug,
+    /// A person or a signal ended the work (exit 130 or 143).
+    Cancelled,
+}
+
+/// A user-facing error: `cannot <verb> <thing>`, the causes from the outside in, and a remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    what: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+    blame: Blame,
+    lasting: bool,
+}
+
+impl Fault {
+    /// A fault that reads ``cannot <verb> <thing>``; add the cause with [`Fault::because`].
+    pub fn new(blame: Blame, what: impl Into<String>) -> Self {
+        Self { what: what.into(), causes: Vec::new(), hint: None, blame, lasting: false }
+    }
+
+    /// The command line or the config is at fault.
+    pub fn user(what: impl Into<String>) -> Self {
+        Self::new(Blame::User, what)
+    }
+
+    /// The host is at fault.
+    pub fn host(what: impl Into<String>) -> Self {
+        Self::new(Blame::Host, what)
+    }
+
+    /// A guest, or the way to it, is at fault.
+    pub fn infra(what: impl Into<String>) -> Self {
+        Self::new(Blame::Infra, what)
+    }
+
+    /// vmdeck is at fault.
+    pub fn bug(what: impl Into<String>) -> Self {
+        Self::new(Blame::Bug, what)
+    }
+
+    /// The work was cancelled from outside.
+    pub fn cancelled(what: impl Into<String>) -> Self {
+        Self::new(Blame::Cancelled, what)
+    }
+
+    /// Adds a cause, and what caused that.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        let cause = cause.to_string();
+        if !cause.is_empty() {
+            self.causes.push(cause);
+        }
+        self
+    }
+
+    /// Makes `inner` the cause of this fault; its hint is kept unless this fault has one.
+    #[must_use]
+    pub fn caused_by(mut self, inner: Fault) -> Self {
+        self.causes.push(inner.what);
+        self.causes.extend(inner.causes);
+        self.hint = self.hint.or(inner.hint);
+        self.lasting |= inner.lasting;
+        self
+    }
+
+    /// Sets the remedy.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Marks a fault that another try cannot mend: a wrong key stays wrong.
+    #[must_use]
+    pub fn lasting(mut self) -> Self {
+        self.lasting = true;
+        self
+    }
+
+    /// Whether another try can mend it.
+    pub fn is_worth_a_retry(&self) -> bool {
+        !self.lasting && self.blame == Blame::Infra
+    }
+
+    /// Who has to act.
+    pub fn blame(&self) -> Blame {
+        self.blame
+    }
+
+    /// The remedy, if one is known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The text for a terminal: ``error: cannot …: cause``, a blank line, ``hint: …``.
+    pub fn render(&self) -> String {
+        let hint = self.hint.as_ref().map(|h| format!("\n\nhint: {h}")).unwrap_or_default();
+        format!("error: {self}{hint}")
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        for cause in &self.causes {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_from_the_outside_in_and_keeps_the_inner_hint() {
+        let inner = Fault::host("cannot open `x`").because("No such file or directory").hint("create `x`");
+        let outer = Fault::infra("cannot start guest `deb`").caused_by(inner);
+        assert_eq!(
+            outer.render(),
+            "error: cannot start guest `deb`: cannot open `x`: No such file or directory\n\nhint: create `x`"
+        );
+        assert_eq!(outer.blame(), Blame::Infra);
+    }
+}

@@ -1,0 +1,32 @@
+//! The only place where time is read.
+//!
+//! Durations come from tokio's clock, which tests can pause; wall-clock time is for records, never for decisions.
+
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+pub use tokio::time::Instant;
+
+/// Now, on the clock that durations are measured with.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Wall-clock time, for a record.
+pub fn utc() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// Milliseconds since `start`.
+pub fn ms_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Waits.
+pub async fn sleep(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// Ends `work` after `limit`; `None` = it did not end in time.
+pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, work).await.ok()
+}

@@ -1,0 +1,107 @@
+//! Files that must be whole and private: atomic writes, 0700 folders, bounded reads.
+//!
+//! What is in them is their callers' business.
+
+use std::{
+    fs,
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+/// Makes a folder that only this user can enter, parents included; an existing one must be ours and is closed to others.
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let meta = fs::metadata(path)?;
+    if meta.uid() != rustix::process::getuid().as_raw() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} belongs to another user", path.display()),
+        ));
+    }
+    if meta.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Writes a file so that a reader sees the old or the new content, and a crash leaves one of them.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    temp.write_all(bytes)?;
+    temp.as_file().sync_data()?;
+    fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o644))?;
+    temp.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}
+
+/// Opens a file for appending, private to this user, parents made.
+pub fn append_private(path: &Path) -> io::Result<fs::File> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)
+}
+
+/// The last `limit` bytes of a file; empty if it cannot be read.
+pub fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(limit)))?;
+        let mut out = Vec::new();
+        file.take(limit).read_to_end(&mut out)?;
+        Ok(out)
+    };
+    read().unwrap_or_default()
+}
+
+/// Bytes that a folder and everything in it take on disk; links are not followed.
+pub fn disk_usage(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    let own = meta.blocks() * 512;
+    if !meta.is_dir() {
+        return own;
+    }
+    let inside = fs::read_dir(path).into_iter().flatten().flatten();
+    own + inside.map(|entry| disk_usage(&entry.path())).sum::<u64>()
+}
+
+/// Whether others than the owner can read a file: not fit for a key or a password.
+pub fn is_exposed(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o077 != 0)
+}
+
+/// Removes a folder with everything in it; an absent one is fine.
+pub fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_dir_is_closed_to_others() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let dir = home.path().join("a/b");
+        fs::create_dir_all(&dir).expect("mkdir");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("chmod");
+        private_dir(&dir).expect("private");
+        assert_eq!(fs::metadata(&dir).expect("meta").permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn the_tail_is_bounded() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let file = home.path().join("f");
+        fs::write(&file, b"0123456789").expect("write");
+        assert_eq!(read_tail(&file, 4), b"6789");
+        assert_eq!(read_tail(&file, 400), b"0123456789");
+        assert!(read_tail(&home.path().join("none"), 4).is_empty());
+    }
+}

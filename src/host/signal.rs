@@ -1,0 +1,42 @@
+//! The signals that end a run, as a stream.
+//!
+//! Once asked for, the default action of these signals never returns, so somebody must listen until the process ends.
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+/// A signal that asks for an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// A polite request, as CI systems send.
+    Terminate,
+    /// The terminal is gone.
+    Hangup,
+    /// Ctrl-\.
+    Quit,
+}
+
+/// Listens for all of them until the receiver is dropped; must be called within a runtime.
+pub fn listen() -> std::io::Result<mpsc::UnboundedReceiver<Signal>> {
+    let (send, receive) = mpsc::unbounded_channel();
+    for (kind, what) in [
+        (SignalKind::interrupt(), Signal::Interrupt),
+        (SignalKind::terminate(), Signal::Terminate),
+        (SignalKind::hangup(), Signal::Hangup),
+        (SignalKind::quit(), Signal::Quit),
+    ] {
+        let mut stream = signal(kind)?;
+        let send = send.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                // Nobody listens any more while the process ends; the signal is still swallowed.
+                let _ = send.send(what);
+            }
+        });
+    }
+    Ok(receive)
+}

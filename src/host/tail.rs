@@ -1,0 +1,102 @@
+//! Follows a file that another process writes: wakes when it has grown, reads what is new.
+//!
+//! The writer is never held up, which is why a guest's console goes to a file and not to a pipe that could run full.
+
+use notify::{RecursiveMode, Watcher};
+use std::{
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// How much is read at a time.
+const CHUNK: usize = 64 * 1024;
+/// Look again after this long even without a word from the system: a watch can be lost.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// A file that grows; it need not exist yet.
+pub struct Tail {
+    path: PathBuf,
+    file: Option<std::fs::File>,
+    position: u64,
+    grown: Arc<Notify>,
+    _watcher: Option<notify::RecommendedWatcher>,
+    buffer: Vec<u8>,
+}
+
+impl Tail {
+    /// Follows `path` from its beginning; its folder must exist.
+    pub fn follow(path: &Path) -> io::Result<Self> {
+        let grown = Arc::new(Notify::new());
+        let wake = Arc::clone(&grown);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::metadata(folder)?;
+        let watcher = notify::recommended_watcher(move |_| wake.notify_one())
+            .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher))
+            // Out of watches: RECHECK alone still finds everything, only later.
+            .ok();
+        Ok(Self { path: path.to_owned(), file: None, position: 0, grown, _watcher: watcher, buffer: vec![0; CHUNK] })
+    }
+
+    /// Waits for new bytes; cancel-safe.
+    pub async fn next(&mut self) -> io::Result<&[u8]> {
+        loop {
+            let n = self.read_new()?;
+            if n > 0 {
+                return Ok(&self.buffer[..n]);
+            }
+            let _ = super::clock::within(RECHECK, self.grown.notified()).await;
+        }
+    }
+
+    /// What is new now, without waiting; empty = nothing.
+    pub fn now(&mut self) -> io::Result<&[u8]> {
+        let n = self.read_new()?;
+        Ok(&self.buffer[..n])
+    }
+
+    fn read_new(&mut self) -> io::Result<usize> {
+        if self.file.is_none() {
+            match std::fs::File::open(&self.path) {
+                Ok(mut file) => {
+                    file.seek(SeekFrom::Start(self.position))?;
+                    self.file = Some(file);
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+                Err(e) => return Err(e),
+            }
+        }
+        let Some(file) = &mut self.file else { return Ok(0) };
+        let n = file.read(&mut self.buffer)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[tokio::test]
+    async fn growth_is_seen_from_before_the_file_exists() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("console.log");
+        let mut tail = Tail::follow(&path).expect("follow");
+        let writer = std::thread::spawn(move || {
+            let mut file = std::fs::File::create(&path).expect("create");
+            for part in ["one ", "two ", "three"] {
+                file.write_all(part.as_bytes()).expect("write");
+            }
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 13 {
+            seen.extend_from_slice(tail.next().await.expect("read"));
+        }
+        writer.join().expect("writer");
+        assert_eq!(seen, b"one two three");
+        assert!(tail.now().expect("read").is_empty());
+    }
+}

@@ -1,0 +1,138 @@
+//! Names and ids as types: a name that exists is safe in a path, an argv and a host name.
+//!
+//! Quoting is not done here: these names need none, which is the point.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, sync::Arc};
+
+/// Longest name of a guest, suite or case, in bytes.
+pub const NAME_MAX: usize = 64;
+
+/// Why a text cannot be a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a name: use 1 to 64 of a-z A-Z 0-9 . _ - and begin with a letter or digit")]
+pub struct BadName {
+    /// The text as given.
+    pub text: String,
+}
+
+fn checked(text: &str) -> Result<Arc<str>, BadName> {
+    let bytes = text.as_bytes();
+    let good = bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.len() <= NAME_MAX
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if good { Ok(text.into()) } else { Err(BadName { text: text.to_owned() }) }
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks `text`; see [`BadName`] for the rule.
+            pub fn new(text: &str) -> Result<Self, BadName> {
+                checked(text).map(Self)
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = BadName;
+            fn try_from(text: String) -> Result<Self, BadName> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.to_string()
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A guest's name in the config.
+    GuestId
+);
+name_type!(
+    /// A suite's name in the config.
+    SuiteId
+);
+name_type!(
+    /// A case's name within its suite.
+    CaseId
+);
+
+/// One run of vmdeck: 64 random bits as 16 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunId(Arc<str>);
+
+impl RunId {
+    /// Makes an id of these bits.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(format!("{bits:016x}").into())
+    }
+
+    /// All 16 digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first eight digits: what machine names and run folders carry.
+    pub fn short(&self) -> &str {
+        &self.0[..8.min(self.0.len())]
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name a created machine gets: `vmdeck-<run8>-<rand8>`.
+///
+/// It never begins with `test-` or `redoubt-`: the old scripts' preflight deletes those.
+pub fn machine_name(run: &RunId, random: u32) -> String {
+    format!("vmdeck-{}-{random:08x}", run.short())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_that_would_be_options_or_paths_are_refused() {
+        for bad in ["", "-x", ".hidden", "a/b", "a b", "..", "a\n", "ü", &"x".repeat(65)] {
+            assert!(GuestId::new(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a", "ci-debian", "x.y_z-1", &"x".repeat(64)] {
+            assert!(GuestId::new(good).is_ok(), "{good:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn machine_names_are_safe_and_never_match_the_old_scripts_pattern(run: u64, random: u32) {
+            let name = machine_name(&RunId::from_bits(run), random);
+            prop_assert!(GuestId::new(&name).is_ok());
+            prop_assert!(!name.starts_with("test-") && !name.starts_with("redoubt-"));
+            prop_assert_eq!(name.len(), "vmdeck-12345678-12345678".len());
+        }
+    }
+}

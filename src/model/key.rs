@@ -1,0 +1,129 @@
+//! The vocabulary of the config: what a key is called, what it may hold, its default and its meaning.
+//!
+//! One table of keys feeds the checks, the defaults, `config show`, the JSON schema and the example file. Backends and
+//! transports bring their own rows. Reading a file is `config`'s work.
+
+use super::{pattern::Pattern, secret::Secret, suite::Expect};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// One row: a key that the config may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted path; `*` stands for a name, `[]` for an element of a list: `guests.*.boot.pattern`.
+    pub path: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// The built-in default, as it would be written in TOML; `None` = unset.
+    pub default: Option<&'static str>,
+    /// One line for the schema and the example file.
+    pub doc: &'static str,
+}
+
+/// What a key may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number in a range.
+    Int(i64, i64),
+    /// A duration: `"90s"`.
+    Duration,
+    /// A size in bytes: `"2GiB"`.
+    Size,
+    /// Any text.
+    Text,
+    /// A path; a relative one starts from the config's folder.
+    Path,
+    /// A public key as text, or the path of a file that holds it.
+    KeyOrPath,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A glob or `/regex/`.
+    Pattern,
+    /// A list of texts.
+    Texts,
+    /// A list of globs or `/regex/`es.
+    Patterns,
+    /// A text, `{ env = ".." }`, `{ file = ".." }` or `{ command = [..] }`.
+    Secret,
+    /// A table of texts.
+    Map,
+    /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
+    Expect,
+}
+
+/// A checked value.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each variant is the value of the Kind of the same name")]
+pub enum Value {
+    Bool(bool),
+    Int(i64),
+    Duration(Duration),
+    Size(u64),
+    Text(String),
+    Path(PathBuf),
+    Pattern(Pattern),
+    Texts(Vec<String>),
+    Patterns(Vec<Pattern>),
+    Secret(Secret),
+    Map(BTreeMap<String, String>),
+    Expect(Expect),
+}
+
+/// Checked values by key: what a backend or transport is configured with.
+///
+/// The getters return `None` for an unset key; a key of another kind is unset too, which the check before has excluded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options(BTreeMap<String, Value>);
+
+impl Options {
+    /// Sets a key.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.0.insert(key.to_owned(), value);
+    }
+
+    /// A key's value, whatever its kind.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// A text or choice.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        if let Some(Value::Text(text)) = self.get(key) { Some(text) } else { None }
+    }
+
+    /// A path.
+    pub fn path(&self, key: &str) -> Option<&std::path::Path> {
+        if let Some(Value::Path(path)) = self.get(key) { Some(path) } else { None }
+    }
+
+    /// A switch; unset is `false`.
+    pub fn flag(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Value::Bool(true)))
+    }
+
+    /// A whole number.
+    pub fn int(&self, key: &str) -> Option<i64> {
+        if let Some(Value::Int(int)) = self.get(key) { Some(*int) } else { None }
+    }
+
+    /// A duration.
+    pub fn duration(&self, key: &str) -> Option<Duration> {
+        if let Some(Value::Duration(time)) = self.get(key) { Some(*time) } else { None }
+    }
+
+    /// A list of texts; unset is empty.
+    pub fn texts(&self, key: &str) -> &[String] {
+        if let Some(Value::Texts(texts)) = self.get(key) { texts } else { &[] }
+    }
+
+    /// A secret.
+    pub fn secret(&self, key: &str) -> Option<&Secret> {
+        if let Some(Value::Secret(secret)) = self.get(key) { Some(secret) } else { None }
+    }
+
+    /// Every secret in here, for the redactor.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.0.values().filter_map(|v| if let Value::Secret(secret) = v { Some(secret) } else { None })
+    }
+}

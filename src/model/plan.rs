@@ -1,0 +1,164 @@
+//! The fully resolved run: every default applied, every name looked up, nothing left to read.
+//!
+//! Made by `config`, carried out by `engine`.
+
+use super::{
+    guest::Guest,
+    ids::{GuestId, RunId},
+    key::Key,
+    secret::Secret,
+    select::{Selector, Shard},
+    suite::{Case, Suite},
+};
+use globset::Glob;
+use std::{path::PathBuf, time::Duration};
+
+/// What the config says, before a selection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setup {
+    /// The host's limits and lock.
+    pub host: Host,
+    /// Every guest.
+    pub guests: Vec<Guest>,
+    /// Every suite.
+    pub suites: Vec<Suite>,
+    /// What a person should know although nothing is wrong.
+    pub notes: Vec<String>,
+}
+
+/// The host's limits and its lock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// The lock directory.
+    pub lock: PathBuf,
+    /// Whether the old scripts use the same lock: their races are then guarded against.
+    pub lock_shared: bool,
+    /// How long to wait for it.
+    pub lock_timeout: Duration,
+    /// Below this, preflight fails; bytes.
+    pub min_free_disk: u64,
+    /// Below this, preflight warns; bytes.
+    pub warn_free_disk: u64,
+    /// Memory to leave free besides the guests', bytes.
+    pub min_free_memory: u64,
+    /// Guests of all vmdeck processes at a time.
+    pub slots: u32,
+}
+
+/// What happens to guests at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// They are destroyed.
+    #[default]
+    Never,
+    /// Those with a failed or infra case stay.
+    Failed,
+    /// They all stay.
+    Always,
+}
+
+/// How a run is to be done: the command line's part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOptions {
+    /// See [`Keep`].
+    pub keep: Keep,
+    /// Overrides every case's own number.
+    pub retries: Option<u32>,
+    /// How often each case is run.
+    pub repeat: u32,
+    /// Whether the first failure ends the run.
+    pub fail_fast: bool,
+    /// Whether the host lock is left alone.
+    pub no_lock: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { keep: Keep::Never, retries: None, repeat: 1, fail_fast: false, no_lock: false }
+    }
+}
+
+/// A run, ready to be carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Its id.
+    pub run: RunId,
+    /// The run's record.
+    pub dir: PathBuf,
+    /// The host's part.
+    pub host: Host,
+    /// The command line's part.
+    pub options: RunOptions,
+    /// What runs where, guest by guest.
+    pub jobs: Vec<Job>,
+    /// The words that selected it, for the record.
+    pub selection: Vec<String>,
+}
+
+/// One guest with the suites that run in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// The guest.
+    pub guest: Guest,
+    /// The suites, each with the selected cases only.
+    pub suites: Vec<Suite>,
+}
+
+impl Job {
+    /// Every case with its suite.
+    pub fn cases(&self) -> impl Iterator<Item = (&Suite, &Case)> {
+        self.suites.iter().flat_map(|s| s.cases.iter().map(move |c| (s, c)))
+    }
+}
+
+impl Plan {
+    /// How many cases will be run or skipped, repetitions included.
+    pub fn case_count(&self) -> usize {
+        self.jobs.iter().map(|j| j.cases().count()).sum::<usize>() * self.options.repeat as usize
+    }
+
+    /// Every secret of the run.
+    pub fn secrets(&self) -> Vec<Secret> {
+        self.jobs.iter().flat_map(|j| j.guest.secrets().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+/// The jobs that a selection leaves of a config; empty = nothing matched.
+pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Vec<Job> {
+    let mut position = 0;
+    let mut jobs = Vec::new();
+    for guest in &setup.guests {
+        let mut suites = Vec::new();
+        for suite in setup.suites.iter().filter(|s| runs_on(s, &guest.id)) {
+            let chosen = |case: &&Case| {
+                let wanted =
+                    selectors.is_empty() || selectors.iter().any(|s| s.matches(&suite.id, &case.id, &guest.id));
+                let mine = wanted && shard.is_none_or(|s| s.takes(position));
+                position += usize::from(wanted);
+                mine
+            };
+            let cases: Vec<Case> = suite.cases.iter().filter(chosen).cloned().collect();
+            if !cases.is_empty() {
+                suites.push(Suite { cases, ..suite.clone() });
+            }
+        }
+        if !suites.is_empty() {
+            jobs.push(Job { guest: guest.clone(), suites });
+        }
+    }
+    jobs
+}
+
+/// Whether a suite names this guest, directly or by a glob.
+pub fn runs_on(suite: &Suite, guest: &GuestId) -> bool {
+    suite.guests.iter().any(|glob| Glob::new(glob).is_ok_and(|g| g.compile_matcher().is_match(guest.as_str())))
+}
+
+/// A key table of a backend or transport with its kind: how the config learns about them.
+#[derive(Clone, Copy, Debug)]
+pub struct KindKeys {
+    /// `qemu`, `ssh`.
+    pub kind: &'static str,
+    /// Its rows; paths begin with `guests.*.<kind>.`.
+    pub keys: &'static [Key],
+}

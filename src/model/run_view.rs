@@ -1,0 +1,229 @@
+//! How things stand: the one fold from events to state that every front end and report shares.
+//!
+//! It holds no text for the screen and asks no clock: a replay of a record gives the same view as the run gave.
+
+use super::{
+    event::{Event, EventKind, Finding, Holder, Phase, Severity},
+    exit::Exit,
+    ids::{CaseId, GuestId, SuiteId},
+    lifecycle::State,
+    outcome::{CancelReason, Tally, Verdict},
+};
+use std::collections::BTreeMap;
+
+/// A case that has ended.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are those of the case_ended event")]
+pub struct EndedCase {
+    pub guest: GuestId,
+    pub suite: SuiteId,
+    pub case: CaseId,
+    pub round: u32,
+    pub verdict: Verdict,
+    pub exit: Option<i32>,
+    pub took_ms: u64,
+    pub message: String,
+}
+
+/// A phase that is on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpenPhase {
+    /// Which.
+    pub phase: Phase,
+    /// When it began, in milliseconds of the run.
+    pub since_ms: u64,
+    /// What it took in earlier boots.
+    pub usual_ms: Option<u64>,
+}
+
+/// How a guest stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuestView {
+    /// Its backend.
+    pub backend: String,
+    /// Whether it is isolated from this host.
+    pub isolated: bool,
+    /// Its machine's state.
+    pub state: State,
+    /// The phases that are on, oldest first.
+    pub open: Vec<OpenPhase>,
+    /// The phases that have ended with their milliseconds, in order.
+    pub done: Vec<(Phase, u64)>,
+    /// The case that is on.
+    pub case: Option<(SuiteId, CaseId)>,
+    /// Its results so far.
+    pub tally: Tally,
+    /// How many cases are planned.
+    pub planned: usize,
+    /// What of it could not be proven gone.
+    pub left: Vec<String>,
+    /// What was proven gone, and how.
+    pub proofs: Vec<String>,
+    /// Whether it was left in place on purpose.
+    pub kept: bool,
+}
+
+impl GuestView {
+    fn new(backend: String, isolated: bool, planned: usize) -> Self {
+        Self {
+            backend,
+            isolated,
+            state: State::NotCreated,
+            open: Vec::new(),
+            done: Vec::new(),
+            case: None,
+            tally: Tally::default(),
+            planned,
+            left: Vec::new(),
+            proofs: Vec::new(),
+            kept: false,
+        }
+    }
+
+    /// Milliseconds from power-on to the first command, once it has booted.
+    pub fn boot_ms(&self) -> Option<u64> {
+        let booted = self.done.iter().any(|(p, _)| *p == Phase::FirstCommand);
+        booted.then(|| self.done.iter().filter(|(p, _)| p.is_boot()).map(|(_, ms)| ms).sum())
+    }
+}
+
+/// The lock as this run sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum LockView {
+    /// Not asked for yet.
+    #[default]
+    Unknown,
+    /// Somebody else has it.
+    Waiting(Holder),
+    /// It is ours.
+    Held,
+    /// It was taken from us.
+    Lost,
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunView {
+    /// The run's id, once started.
+    pub run: Option<String>,
+    /// Its record's folder.
+    pub dir: String,
+    /// Milliseconds of the run at the last event.
+    pub now_ms: u64,
+    /// The lock.
+    pub lock: LockView,
+    /// What preflight found.
+    pub findings: Vec<Finding>,
+    /// The guests by name.
+    pub guests: BTreeMap<GuestId, GuestView>,
+    /// The cases that have ended, in order.
+    pub cases: Vec<EndedCase>,
+    /// Cases planned in all.
+    pub planned: usize,
+    /// Results so far.
+    pub tally: Tally,
+    /// Warnings so far.
+    pub warnings: Vec<String>,
+    /// Why it is being cancelled.
+    pub cancelled: Option<CancelReason>,
+    /// The end.
+    pub exit: Option<Exit>,
+    /// Output lines that a slow reader was spared; the record has them.
+    pub skipped_output: u64,
+}
+
+impl RunView {
+    /// Folds a whole record.
+    pub fn of<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
+        let mut view = Self::default();
+        for event in events {
+            view.apply(event);
+        }
+        view
+    }
+
+    /// Takes one more event in.
+    pub fn apply(&mut self, event: &Event) {
+        self.now_ms = self.now_ms.max(event.elapsed_ms);
+        match &event.kind {
+            EventKind::RunStarted { run, dir, guests, cases, .. } => {
+                self.run = Some(run.to_string());
+                self.dir.clone_from(dir);
+                self.planned = *cases;
+                for g in guests {
+                    self.guests.insert(g.guest.clone(), GuestView::new(g.backend.clone(), g.isolated, g.cases));
+                }
+            }
+            EventKind::LockWaiting { holder, .. } => self.lock = LockView::Waiting(holder.clone()),
+            EventKind::LockHeld { .. } => self.lock = LockView::Held,
+            EventKind::LockLost { .. } => self.lock = LockView::Lost,
+            EventKind::PreflightFinding(finding) => self.findings.push(finding.clone()),
+            EventKind::CancelBegan { reason } => self.cancelled = Some(*reason),
+            EventKind::Warning { text, .. } => self.warnings.push(text.clone()),
+            EventKind::RunEnded { exit, skipped_output, .. } => {
+                self.exit = Some(*exit);
+                self.skipped_output = *skipped_output;
+            }
+            EventKind::CaseEnded { guest, suite, case, round, verdict, exit, took_ms, message, .. } => {
+                self.tally.add(*verdict);
+                self.cases.push(EndedCase {
+                    guest: guest.clone(),
+                    suite: suite.clone(),
+                    case: case.clone(),
+                    round: *round,
+                    verdict: *verdict,
+                    exit: *exit,
+                    took_ms: *took_ms,
+                    message: message.clone(),
+                });
+                if let Some(g) = self.guests.get_mut(guest) {
+                    g.case = None;
+                    g.tally.add(*verdict);
+                }
+            }
+            kind => self.apply_to_guest(event.elapsed_ms, kind),
+        }
+    }
+
+    fn apply_to_guest(&mut self, now: u64, kind: &EventKind) {
+        let mut of = |guest: &GuestId, change: &mut dyn FnMut(&mut GuestView)| {
+            if let Some(view) = self.guests.get_mut(guest) {
+                change(view);
+            }
+        };
+        match kind {
+            EventKind::GuestState { guest, to, .. } => of(guest, &mut |g| {
+                g.state = *to;
+                if *to == State::Created {
+                    g.done.clear();
+                }
+            }),
+            EventKind::PhaseStarted { guest, phase, usual_ms } => of(guest, &mut |g| {
+                g.open.push(OpenPhase { phase: *phase, since_ms: now, usual_ms: *usual_ms });
+            }),
+            EventKind::PhaseEnded { guest, phase, took_ms, .. } => of(guest, &mut |g| {
+                g.open.retain(|o| o.phase != *phase);
+                g.done.push((*phase, *took_ms));
+            }),
+            EventKind::CaseStarted { guest, suite, case, .. } => {
+                of(guest, &mut |g| g.case = Some((suite.clone(), case.clone())));
+            }
+            EventKind::CleanupEnded { guest, left, proofs, kept } => of(guest, &mut |g| {
+                g.left.extend(left.iter().cloned());
+                g.proofs.extend(proofs.iter().cloned());
+                g.kept |= kept;
+            }),
+            _ => {}
+        }
+    }
+
+    /// Whether a preflight check forbids the run.
+    pub fn is_host_unfit(&self) -> bool {
+        self.findings.iter().any(|f| f.severity == Severity::Fatal)
+    }
+
+    /// Everything that could not be proven gone.
+    pub fn left(&self) -> impl Iterator<Item = &String> {
+        self.guests.values().flat_map(|g| &g.left)
+    }
+}

@@ -1,0 +1,147 @@
+//! Talks into a machine that is up. One file or folder for each transport, plus one row in [`TRANSPORTS`].
+//!
+//! Making the machine is `backend`'s work; the order in which transports are tried is in [`route`].
+
+pub mod artifacts;
+mod exec;
+pub mod route;
+pub mod source;
+pub mod ssh;
+
+use crate::{
+    backend::{Fut, Vm},
+    error::{Fault, Result},
+    host::pids,
+    model::{
+        event::Finding,
+        exec::{Exec, Exit, Sink},
+        guest::Guest,
+        key::Key,
+    },
+};
+use bytes::Bytes;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// A machine to be reached.
+pub struct Target<'a> {
+    /// The guest's record.
+    pub guest: &'a Guest,
+    /// The machine.
+    pub vm: &'a dyn Vm,
+    /// Whether we made it: only then a host key may be trusted on first contact.
+    pub created: bool,
+    /// The key that the machine showed at first contact, for every later one.
+    pub pin: &'a Pin,
+    /// Told each new reason why it does not answer yet.
+    pub progress: &'a (dyn Fn(Step) + Send + Sync),
+}
+
+/// How far a connection attempt has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Not there yet, because of this.
+    Waiting(String),
+    /// The service has spoken.
+    Spoken,
+}
+
+/// The host key of one machine, as seen at first contact.
+#[derive(Clone, Debug, Default)]
+pub struct Pin(Arc<Mutex<Option<String>>>);
+
+impl Pin {
+    /// Remembers `key` if none is known yet; whether `key` is the known one.
+    pub fn first_contact(&self, key: &str) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| key.to_owned()) == key
+    }
+}
+
+/// A person's terminal, as streams.
+pub struct Terminal {
+    /// What the person types.
+    pub input: mpsc::Receiver<Bytes>,
+    /// What the person sees.
+    pub output: mpsc::Sender<Bytes>,
+    /// Columns and rows, as they change.
+    pub size: watch::Receiver<(u16, u16)>,
+    /// `TERM`.
+    pub kind: String,
+    /// A command instead of the login shell.
+    pub command: Option<String>,
+}
+
+/// Opens sessions.
+pub trait Transport: Send + Sync {
+    /// Whether it can work with this machine at all; the reason if not.
+    fn suits(&self, target: &Target<'_>) -> Result<(), String>;
+    /// Waits for the service and logs in; the caller limits the time.
+    fn connect<'a>(&'a self, target: &'a Target<'a>) -> Fut<'a, Box<dyn Session>>;
+}
+
+/// An open way into a machine.
+pub trait Session: Send + Sync {
+    /// Which transport it is.
+    fn kind(&self) -> &'static str;
+    /// Runs a command to its end. A lost connection or a missing status is a fault, never an exit. Cancelling ends the
+    /// command in the guest.
+    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit>;
+    /// Gives a person a terminal in the guest.
+    fn attach(&self, _: Terminal) -> Fut<'_, Exit> {
+        let kind = self.kind();
+        Box::pin(async move {
+            Err(Fault::user("cannot open a shell")
+                .because(format!("the transport `{kind}` has no terminal"))
+                .hint("give a command: `vmdeck shell GUEST -- COMMAND`"))
+        })
+    }
+    /// Ends it in order.
+    fn close(&self) -> Fut<'_, ()>;
+}
+
+/// A row of the transport table.
+pub struct TransportDef {
+    /// The word in the config.
+    pub kind: &'static str,
+    /// One line for people.
+    pub summary: &'static str,
+    /// The keys of `[guests.NAME.<kind>]`.
+    pub keys: &'static [Key],
+    /// What of the guest's settings cannot work on this host, before anything is started.
+    pub check: fn(&Guest) -> Vec<Finding>,
+    /// Makes the transport.
+    pub build: fn() -> Box<dyn Transport>,
+}
+
+/// Every transport.
+pub static TRANSPORTS: &[TransportDef] = &[
+    TransportDef {
+        kind: "ssh",
+        summary: "SSH with a pinned host key",
+        keys: ssh::KEYS,
+        check: ssh::check,
+        build: || Box::new(ssh::Ssh),
+    },
+    TransportDef {
+        kind: "exec",
+        summary: "the backend's own way to run commands, without a network",
+        keys: &[],
+        check: |_| Vec::new(),
+        build: || Box::new(exec::ByBackend),
+    },
+];
+
+/// The row of a kind.
+pub fn find(kind: &str) -> Result<&'static TransportDef> {
+    TRANSPORTS.iter().find(|row| row.kind == kind).ok_or_else(|| {
+        let known: Vec<_> = TRANSPORTS.iter().map(|row| row.kind).collect();
+        Fault::user(format!("unknown transport `{kind}` (known: {})", known.join(", ")))
+    })
+}
+
+/// A random text that nobody in the guest can guess.
+pub(crate) fn nonce() -> String {
+    format!("{:016x}{:08x}", fastrand::u64(..), pids::current())
+}

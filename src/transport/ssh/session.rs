@@ -1,0 +1,277 @@
+//! One SSH connection: commands, their cancellation, and a person's terminal.
+//!
+//! Every channel is drained to its end whatever the receiver does; a channel that ends without a status is a fault.
+
+use super::{
+    hostkey::Checker,
+    wrap::{self, LoginShell, Mark, Marks, Sudo},
+};
+use crate::{
+    backend::Fut,
+    error::{Fault, Result},
+    host::clock,
+    model::{
+        event::Stream,
+        exec::{Exec, Exit, Input, Sink},
+        guest::Guest,
+        secret::Secret,
+        suite::RunAs,
+    },
+    transport::{Session, Terminal, nonce},
+};
+use bytes::Bytes;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig, client};
+use std::{sync::Arc, time::Duration};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+/// How long a cancelled command has to end after SIGTERM, and again after SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// Piece of a file that is sent at a time: smaller ones are slower (measured).
+const PIECE: usize = 256 * 1024;
+
+type Write = Arc<ChannelWriteHalf<client::Msg>>;
+
+pub(super) struct SshSession {
+    handle: client::Handle<Checker>,
+    shell: LoginShell,
+    sudo: Option<Secret>,
+}
+
+/// The first round trip: proves that commands run here, and learns which shell takes them.
+pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest) -> Result<SshSession> {
+    let mut session = SshSession { handle, shell: LoginShell::Other, sudo: guest.sudo.clone() };
+    let nonce = nonce();
+    let answer = session.raw(&format!("echo {nonce} $0")).await?;
+    match answer.lines().find_map(|l| l.trim().strip_prefix(&nonce)) {
+        Some(shell) => session.shell = LoginShell::of(shell),
+        // A shell without `$0`; a POSIX one behind it must answer.
+        None => drop(super::ask(&session, ":").await?),
+    }
+    Ok(session)
+}
+
+fn lost(error: impl std::fmt::Display) -> Fault {
+    Fault::infra("cannot finish the command")
+        .because(format!("the connection was lost: {error}"))
+        .hint("the guest may have rebooted, run out of memory, or lost its network; see its console log")
+}
+
+impl SshSession {
+    async fn channel(&self) -> Result<(ChannelReadHalf, Write)> {
+        let channel = self.handle.channel_open_session().await.map_err(lost)?;
+        let (read, write) = channel.split();
+        Ok((read, Arc::new(write)))
+    }
+
+    /// What a command line prints, as the login shell understands it.
+    async fn raw(&self, line: &str) -> Result<String> {
+        let (mut read, write) = self.channel().await?;
+        write.exec(true, line).await.map_err(lost)?;
+        let mut out = Vec::new();
+        while let Some(message) = read.wait().await {
+            if let ChannelMsg::Data { data } = message {
+                out.extend_from_slice(&data[..data.len().min(4096)]);
+            }
+        }
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    async fn run(&self, exec: &Exec, sink: &mut dyn Sink, cancel: &CancellationToken) -> Result<Exit> {
+        let nonce = nonce();
+        let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
+        let text = wrap::command(exec, &nonce, self.shell, sudo);
+        let (mut read, write) = self.channel().await?;
+        write.exec(true, text).await.map_err(lost)?;
+        let mut command = Running { marks: Marks::new(&nonce), pid: None, asked: 0, exit: None, write };
+        let cancelled = loop {
+            tokio::select! {
+                message = read.wait() => match message {
+                    Some(message) => self.take(message, &mut command, exec, sink).await?,
+                    None => break false,
+                },
+                () = cancel.cancelled() => break true,
+            }
+        };
+        if !cancelled {
+            return self.outcome(command, exec);
+        }
+        self.end(&mut command, &mut read, exec).await;
+        Err(Fault::cancelled("cannot finish the command").because("it was cancelled"))
+    }
+
+    async fn take(&self, message: ChannelMsg, command: &mut Running, exec: &Exec, sink: &mut dyn Sink) -> Result<()> {
+        match message {
+            ChannelMsg::Data { data } => sink.write(Stream::Stdout, &data),
+            ChannelMsg::ExtendedData { data, ext: 1 } if command.pid.is_some() => sink.write(Stream::Stderr, &data),
+            ChannelMsg::ExtendedData { data, ext: 1 } => match command.marks.feed(&data) {
+                Some(Mark::Asked) => self.answer_sudo(command).await?,
+                Some(Mark::Running { pid, rest }) => {
+                    command.pid = Some(pid);
+                    if !rest.is_empty() {
+                        sink.write(Stream::Stderr, &rest);
+                    }
+                    tokio::spawn(send_input(Arc::clone(&command.write), exec.stdin.clone()));
+                }
+                None => {}
+            },
+            ChannelMsg::ExitStatus { exit_status } => {
+                command.exit.get_or_insert(Exit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX)));
+            }
+            ChannelMsg::ExitSignal { signal_name, .. } => {
+                command.exit.get_or_insert(Exit::Signal(format!("{signal_name:?}")));
+            }
+            ChannelMsg::Failure => {
+                return Err(Fault::infra("cannot run a command").because("the guest's sshd refused to run it"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn answer_sudo(&self, command: &mut Running) -> Result<()> {
+        command.asked += 1;
+        match (&self.sudo, command.asked) {
+            (Some(password), 1) => {
+                command.write.data_bytes(format!("{}\n", password.expose()).into_bytes()).await.map_err(lost)
+            }
+            // Asked again: it was wrong. No further word, so that the account is not locked.
+            _ => command.write.eof().await.map_err(lost),
+        }
+    }
+
+    fn outcome(&self, command: Running, exec: &Exec) -> Result<Exit> {
+        if command.pid.is_some() {
+            return command.exit.ok_or_else(|| {
+                if self.handle.is_closed() {
+                    lost("it was closed by the guest")
+                } else {
+                    lost("the command's channel ended without an exit status")
+                }
+            });
+        }
+        let complaint = command.marks.complaint();
+        let Some(exit) = command.exit else { return Err(lost("it ended before the command was started")) };
+        if exec.run_as == RunAs::Root {
+            return Err(refused_sudo(command.asked, &exit, &complaint));
+        }
+        let fault = Fault::infra("cannot start the command").because(if complaint.is_empty() {
+            exit.to_string()
+        } else {
+            complaint
+        });
+        Err(if exit == Exit::Code(125) { fault.hint("does the suite's `dir` exist in the guest?") } else { fault })
+    }
+
+    /// Ends a cancelled command and everything that it started.
+    async fn end(&self, command: &mut Running, read: &mut ChannelReadHalf, exec: &Exec) {
+        for signal in ["TERM", "KILL"] {
+            // Both ways: some servers do not pass signals on, and a signal alone does not reach grandchildren.
+            let _ = command.write.signal(if signal == "TERM" { Sig::TERM } else { Sig::KILL }).await;
+            if let Some(pid) = command.pid {
+                let kill = Exec { run_as: exec.run_as, ..Exec::new(wrap::kill_tree(pid, signal)) };
+                let never = CancellationToken::new();
+                let mut nowhere = |_: Stream, _: &[u8]| {};
+                let _ = clock::within(GRACE, Box::pin(self.run(&kill, &mut nowhere, &never))).await;
+            }
+            let ended = async { while read.wait().await.is_some() {} };
+            if clock::within(GRACE, ended).await.is_some() {
+                break;
+            }
+        }
+        let _ = command.write.close().await;
+    }
+
+    async fn terminal(&self, mut terminal: Terminal) -> Result<Exit> {
+        let (mut read, write) = self.channel().await?;
+        let (columns, rows) = *terminal.size.borrow_and_update();
+        write.request_pty(false, &terminal.kind, columns.into(), rows.into(), 0, 0, &[]).await.map_err(lost)?;
+        match &terminal.command {
+            Some(command) => write.exec(true, command.as_str()).await,
+            None => write.request_shell(true).await,
+        }
+        .map_err(lost)?;
+        let mut exit = None;
+        loop {
+            tokio::select! {
+                message = read.wait() => match message {
+                    Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
+                        let _ = terminal.output.send(Bytes::copy_from_slice(&data)).await;
+                    }
+                    Some(ChannelMsg::ExitStatus { exit_status }) => exit = Some(Exit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX))),
+                    Some(ChannelMsg::ExitSignal { signal_name, .. }) => exit = Some(Exit::Signal(format!("{signal_name:?}"))),
+                    Some(_) => {}
+                    None => return exit.ok_or_else(|| lost("the shell ended without a status")),
+                },
+                Some(typed) = terminal.input.recv() => write.data_bytes(typed).await.map_err(lost)?,
+                Ok(()) = terminal.size.changed() => {
+                    let (columns, rows) = *terminal.size.borrow_and_update();
+                    write.window_change(columns.into(), rows.into(), 0, 0).await.map_err(lost)?;
+                }
+            }
+        }
+    }
+}
+
+/// A command on its way.
+struct Running {
+    marks: Marks,
+    pid: Option<u32>,
+    asked: u32,
+    exit: Option<Exit>,
+    write: Write,
+}
+
+/// Sends the input and closes it; a command that does not read it is no error.
+async fn send_input(write: Write, input: Input) {
+    if let Input::File(path) = input {
+        let Ok(mut file) = tokio::fs::File::open(path).await else { return };
+        loop {
+            let mut piece = bytes::BytesMut::with_capacity(PIECE);
+            while piece.len() < PIECE && matches!(file.read_buf(&mut piece).await, Ok(1..)) {}
+            if piece.is_empty() || write.data_bytes(piece.freeze()).await.is_err() {
+                break;
+            }
+        }
+    }
+    let _ = write.eof().await;
+}
+
+fn refused_sudo(asked: u32, exit: &Exit, complaint: &str) -> Fault {
+    let fault = Fault::infra("cannot run a command as root");
+    match (asked, exit) {
+        (2.., _) => fault.because("sudo refused the password").hint("correct `guests.NAME.sudo.password`"),
+        (1, _) => fault
+            .because(format!("the password is right and sudo does not allow it: {complaint}"))
+            .hint("add the user to sudoers in the guest"),
+        (_, Exit::Code(127)) => {
+            fault.because("there is no sudo in the guest").hint("install sudo there, or log in as root")
+        }
+        _ if complaint.contains("password is required") => fault
+            .because("sudo wants a password")
+            .hint("set `guests.NAME.sudo.password`, or NOPASSWD in the guest's sudoers"),
+        _ => fault.because(if complaint.is_empty() { exit.to_string() } else { complaint.to_owned() }),
+    }
+}
+
+impl Session for SshSession {
+    fn kind(&self) -> &'static str {
+        "ssh"
+    }
+
+    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
+        Box::pin(self.run(exec, sink, cancel))
+    }
+
+    fn attach(&self, terminal: Terminal) -> Fut<'_, Exit> {
+        Box::pin(self.terminal(terminal))
+    }
+
+    fn close(&self) -> Fut<'_, ()> {
+        Box::pin(async {
+            // A guest that is down already cannot be told, and need not be.
+            let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
+            Ok(())
+        })
+    }
+}
