@@ -12,7 +12,7 @@ use std::{path::PathBuf, time::Duration};
 ///
 /// SELECT is `suite[/case][@guest]` with globs: `trust-store`, `*/install@windows`, `@debian`. None = everything.
 #[derive(Parser, Debug)]
-#[command(name = "vmdeck", version, args_conflicts_with_subcommands = true, after_help = EXITS)]
+#[command(name = "vmdeck", version, subcommand_precedence_over_arg = true, after_help = EXITS)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -31,6 +31,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What a record takes at the very least, bytes.
+const ROOM: usize = 256 * 1024;
+/// What to do about a report that cannot be written.
+const NO_ROOM: &str = "free disk space where the record is, or set --run-dir; the guests are still taken down";
+
 /// `vmdeck --ci`, and `vmdeck` alone.
 pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
     if !args.ci && !args.dry_run {
@@ -98,6 +103,8 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mu
             .hint("free disk space, or set --run-dir")
     };
     std::fs::create_dir_all(&plan.dir).map_err(cannot)?;
+    // A full disk is told now, not by a run that loses its own record.
+    files::check_room(&plan.dir, ROOM).map_err(cannot)?;
     let mut fanout = Fanout::default();
     let record = files::append_private(&plan.dir.join("events.jsonl")).map_err(cannot)?;
     fanout.add(Box::new(Jsonl::new("events.jsonl".into(), Box::new(record))));
@@ -131,7 +138,7 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mu
     };
     let handle = engine::start(plan, deps);
     let tick = if style.live { headless::LIVE } else { headless::QUIET };
-    Ok(headless::follow(handle, &mut fanout, tick, |why| io.warn(&format!("error: {why}"))).await)
+    Ok(headless::follow(handle, &mut fanout, tick, |why| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"))).await)
 }
 
 fn style(look: &LookArgs, to_stderr: bool) -> Style {

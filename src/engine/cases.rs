@@ -230,16 +230,14 @@ async fn supervise(shared: &Shared, machine: &mut Machine, exec: &Exec, logs: &m
 
 /// A lost connection has a reason: what the console or the machine says shortly after explains more than the socket does.
 async fn explain(machine: &mut Machine, fault: Fault) -> Fault {
-    let (mut error, mut ended) = (machine.console_error.clone(), machine.ended.clone());
-    let cause = clock::within(LAG, async {
-        tokio::select! {
-            biased;
-            Some(found) = link::told(&mut error) => link::console_fault(&found),
-            Some(how) = link::told(&mut ended) => Fault::infra(fault.to_string()).because(how),
-            else => fault.clone(),
-        }
-    });
-    cause.await.unwrap_or(fault)
+    let mut error = machine.console_error.clone();
+    if let Some(Some(found)) = clock::within(LAG, link::told(&mut error)).await {
+        return link::console_fault(&found);
+    }
+    match machine.ended.borrow().as_ref() {
+        Some(how) => Fault::infra("cannot finish the command").because(how),
+        None => fault,
+    }
 }
 
 fn judge(expect: &Expect, exit: &Exit, stdout_good: bool) -> (Verdict, String) {

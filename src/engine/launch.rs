@@ -71,6 +71,7 @@ async fn launch_once(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
     std::fs::create_dir_all(&record).map_err(|e| {
         Fault::host(format!("cannot make `{}`", record.display())).because(e).hint("free disk space, or set --run-dir")
     })?;
+    set_aside_console(&record);
     // Durable before the provider hears of it.
     shared.journal.append(&Record::Intent {
         name: name.clone(),
@@ -106,6 +107,16 @@ async fn launch_once(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
     }
     let ended = controller.vm().map_or_else(|| watch::channel(None).1, Vm::ended);
     Ok(Machine { name, controller, ended, console_error })
+}
+
+/// Keeps the console of an earlier machine of this guest: every machine writes a log of its own.
+fn set_aside_console(record: &std::path::Path) {
+    let current = record.join("console.log");
+    let free = (1..1000).map(|n| record.join(format!("console-{n}.log"))).find(|p| !p.exists());
+    if let Some(free) = free.filter(|_| current.exists()) {
+        // If it stays, the new machine's lines follow the old ones; nothing is lost.
+        let _ = std::fs::rename(current, free);
+    }
 }
 
 /// Frames work with a phase's two events.

@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the console may lag behind the machine's end.
 const LAG: Duration = Duration::from_millis(300);
+/// How long an unfinished line may wait for its rest.
+const SETTLE: Duration = Duration::from_millis(10);
 /// Console lines in an error message.
 const SHOWN: usize = 4;
 
@@ -282,7 +284,16 @@ impl Reader {
             tokio::select! {
                 () = stop.cancelled() => break,
                 read = tail.next() => match read {
-                    Ok(bytes) => self.take(bytes),
+                    Ok(bytes) => {
+                        let open_line = !bytes.ends_with(b"\n");
+                        let mut bytes = bytes.to_vec();
+                        if open_line {
+                            // Consoles are written byte by byte: most lines are complete a moment later.
+                            clock::sleep(SETTLE).await;
+                            bytes.extend_from_slice(tail.now().unwrap_or_default());
+                        }
+                        self.take(&bytes);
+                    }
                     Err(_) => break,
                 },
             }

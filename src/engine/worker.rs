@@ -95,7 +95,9 @@ impl Worker<'_> {
         let text = self.shared.redactor.text(&fault.to_string());
         self.shared.emit.warn(Some(&self.guest.id), text.clone(), fault.remedy().map(str::to_owned));
         self.bad = true;
-        self.give_up(Verdict::Infra, &text);
+        // The warning above has the console's lines; once is enough.
+        let short = text.lines().next().unwrap_or_default().trim_end_matches(": the console's last lines:");
+        self.give_up(Verdict::Infra, short);
         self.fail_fast();
     }
 

@@ -73,6 +73,11 @@ pub fn is_exposed(path: &Path) -> io::Result<bool> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o077 != 0)
 }
 
+/// Writes and removes this many bytes in a folder: free space on paper may be reserved, or over quota.
+pub fn check_room(folder: &Path, bytes: usize) -> io::Result<()> {
+    tempfile::tempfile_in(folder)?.write_all(&vec![0; bytes])
+}
+
 /// Removes a folder with everything in it; an absent one is fine.
 pub fn remove_dir(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {

@@ -122,7 +122,8 @@ async fn execute(spawner: &Spawner, binary: &Path, accel: &str) -> Result<Durati
             if let Some(mut stderr) = stderr {
                 let _ = stderr.read_to_string(&mut text).await;
             }
-            Err(text.lines().last().unwrap_or("QEMU ended at once").trim().to_owned())
+            let first = text.lines().find(|l| !l.contains("warning")).unwrap_or("QEMU ended at once");
+            Err(first.split_once(": ").map_or(first, |(_, rest)| rest).trim().to_owned())
         }
         None => Err(format!("a guest was started and stayed silent for {} s", PATIENCE.as_secs())),
     }

@@ -25,8 +25,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
-/// How long a cancelled command has to end after SIGTERM, and again after SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long ending a command's processes may take; the script itself allows 2 s between SIGTERM and SIGKILL.
+const KILL: Duration = Duration::from_secs(6);
+/// How long the channel of a command that was ended may stay open.
+const GRACE: Duration = Duration::from_secs(1);
 /// Piece of a file that is sent at a time: smaller ones are slower (measured).
 const PIECE: usize = 256 * 1024;
 
@@ -165,20 +167,18 @@ impl SshSession {
 
     /// Ends a cancelled command and everything that it started.
     async fn end(&self, command: &mut Running, read: &mut ChannelReadHalf, exec: &Exec) {
-        for signal in ["TERM", "KILL"] {
-            // Both ways: some servers do not pass signals on, and a signal alone does not reach grandchildren.
-            let _ = command.write.signal(if signal == "TERM" { Sig::TERM } else { Sig::KILL }).await;
-            if let Some(pid) = command.pid {
-                let kill = Exec { run_as: exec.run_as, ..Exec::new(wrap::kill_tree(pid, signal)) };
+        match command.pid {
+            // Not by the server's own signal: it ends the parent alone, and then the children cannot be found any more.
+            Some(pid) => {
+                let kill = Exec { run_as: exec.run_as, ..Exec::new(wrap::kill_tree(pid)) };
                 let never = CancellationToken::new();
                 let mut nowhere = |_: Stream, _: &[u8]| {};
-                let _ = clock::within(GRACE, Box::pin(self.run(&kill, &mut nowhere, &never))).await;
+                let _ = clock::within(KILL, Box::pin(self.run(&kill, &mut nowhere, &never))).await;
             }
-            let ended = async { while read.wait().await.is_some() {} };
-            if clock::within(GRACE, ended).await.is_some() {
-                break;
-            }
+            None => drop(command.write.signal(Sig::TERM).await),
         }
+        let ended = async { while read.wait().await.is_some() {} };
+        let _ = clock::within(GRACE, ended).await;
         let _ = command.write.close().await;
     }
 

@@ -65,11 +65,14 @@ pub(super) fn ask_mark(nonce: &str) -> String {
     format!("[ask {nonce}]")
 }
 
-/// Text that ends a process and everything below it, parents first: a shell must not go on to its next command.
-pub(super) fn kill_tree(pid: u32, signal: &str) -> String {
+/// Text that ends a process and everything below it: asks them all, parents first, and kills what is left after 2 s.
+///
+/// The whole tree is listed before the first signal: once a parent is gone its children cannot be told from others.
+pub(super) fn kill_tree(pid: u32) -> String {
     format!(
-        "t() {{ set -- \"$1\" $(ps -A -o pid= -o ppid= 2>/dev/null | awk -v p=\"$1\" '$2==p{{print $1}}'); \
-         kill -{signal} \"$1\" 2>/dev/null; shift; for c in \"$@\"; do t \"$c\"; done; }}; t {pid}"
+        "l=; t() {{ l=\"$l $1\"; for c in $(ps -A -o pid= -o ppid= 2>/dev/null | awk -v p=\"$1\" '$2==p{{print $1}}'); do t \"$c\"; done; }}; t {pid}; \
+         a() {{ for p in $l; do kill -0 \"$p\" 2>/dev/null && return 0; done; return 1; }}; \
+         kill -TERM $l 2>/dev/null; n=0; while [ $n -lt 20 ] && a; do sleep 0.1; n=$((n+1)); done; a && kill -KILL $l 2>/dev/null; :"
     )
 }
 
@@ -181,13 +184,15 @@ mod tests {
 
     #[test]
     fn the_tree_is_killed_with_its_grandchildren() {
-        let mut child =
-            Command::new("/bin/sh").args(["-c", "(sleep 34.75; true) & sleep 34.75; echo next"]).spawn().expect("sh");
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "(trap '' TERM; sleep 34.75; true) & sleep 34.75; echo next"])
+            .spawn()
+            .expect("sh");
         let count = || crate::host::pids::with_arg("34.75").len();
         while count() < 2 {
             std::thread::yield_now();
         }
-        run_in_sh(&kill_tree(child.id(), "TERM"));
+        run_in_sh(&kill_tree(child.id()));
         child.wait().expect("ended");
         while count() > 0 {
             std::thread::yield_now();

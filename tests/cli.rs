@@ -1,0 +1,463 @@
+//! The real binary on the `local` and `fake` backends: exit codes, reports, selection, signals, and nothing left behind.
+
+mod support;
+
+use std::{fs, process::Stdio, time::Duration};
+use support::{World, eventually, finish, read_until, signal};
+
+/// One local guest and these cases: name and command, with further lines.
+fn local(cases: &[(&str, &str, &str)]) -> World {
+    let mut config = "[guests.here]\nbackend = \"local\"\n[suites.s]\n".to_owned();
+    for (name, run, more) in cases {
+        config.push_str(&format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = '''{run}'''\n{more}\n"));
+    }
+    World::new(&config)
+}
+
+fn fake(guest: &str, replies: &str) -> World {
+    World::new(&format!(
+        "[guests.g]\nbackend = \"fake\"\n{guest}\n[guests.g.fake.replies]\n{replies}\n\
+         [suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"a\"\n[[suites.s.cases]]\nname = \"b\"\nrun = \"b\"\n"
+    ))
+}
+
+// --- verdicts and exit codes -----------------------------------------------------------------------------------------
+
+#[test]
+fn every_verdict_has_its_place_in_every_report() {
+    let world = local(&[
+        ("good", "echo fine", ""),
+        ("bad", "echo to-out; echo to-err >&2; exit 4", ""),
+        ("flaky", "echo x >> ../tries; test $(wc -l < ../tries) -ge 2", "retries = 1"),
+        ("skipped", "false", "skip = \"not today\""),
+        ("skips-itself", "exit 77", "expect = { skip = 77 }"),
+        ("wanted-code", "exit 3", "expect = { exit = 3 }"),
+        ("wanted-line", "echo nothing like it", "expect = { stdout = \"/^ok$/\" }"),
+        ("slow", "sleep 60", "timeout = \"300ms\""),
+        ("signalled", "kill -SEGV $$", ""),
+    ]);
+    world.ci(&["--junit", "copy.xml"]).exits(1).says("FLAKY s/flaky").says("NOT ISOLATED").says("stderr | to-err");
+    let wanted = [
+        ("s/skipped", "skipped"),
+        ("s/good", "passed"),
+        ("s/bad", "failed"),
+        ("s/flaky", "flaky"),
+        ("s/skips-itself", "skipped"),
+        ("s/wanted-code", "passed"),
+        ("s/wanted-line", "failed"),
+        ("s/slow", "failed"),
+        ("s/signalled", "failed"),
+    ];
+    assert_eq!(world.verdicts(), wanted.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    let summary = world.json("summary.json");
+    assert_eq!(
+        (&summary["tally"]["failed"], &summary["tally"]["flaky"], &summary["exit"]),
+        (&4.into(), &1.into(), &1.into())
+    );
+    let junit = fs::read_to_string(world.path("copy.xml")).expect("junit");
+    assert_eq!(junit, world.record("junit.xml"));
+    assert!(
+        junit.contains("flakyFailure") && junit.contains("tests=\"9\"") && junit.contains("failures=\"4\""),
+        "{junit}"
+    );
+    assert_eq!(world.record("guests/here/s/bad/stdout.log"), "to-out\n");
+    assert_eq!(world.record("guests/here/s/bad/stderr.log"), "to-err\n");
+    assert_eq!(world.json("receipt.json")["clean"], true);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn retries_and_repeat_come_from_the_command_line_too() {
+    let world = local(&[("never", "false", ""), ("always", "true", "")]);
+    world.ci(&["--retries", "2", "--repeat", "2"]).exits(1);
+    assert_eq!(world.of_kind("case_started").len(), 2 * 3 + 2);
+    assert_eq!(world.verdicts().len(), 4);
+    assert!(world.path("record/guests/here/s/never/round-2/attempt-3/stdout.log").exists());
+}
+
+#[test]
+fn fail_fast_ends_the_run_and_names_what_was_not_run() {
+    let world = local(&[("bad", "false", ""), ("never-run", "true", "")]);
+    world.ci(&["--fail-fast"]).exits(1);
+    assert_eq!(world.verdict_of("s/never-run"), "cancelled");
+}
+
+#[test]
+fn selection_and_shards() {
+    let world = local(&[("a", "true", ""), ("b", "true", ""), ("c", "true", "")]);
+    world.ci(&["s/b"]).exits(0);
+    assert_eq!(world.verdicts().len(), 1);
+    let mut seen = Vec::new();
+    for shard in ["1/2", "2/2"] {
+        fs::remove_dir_all(world.path("record")).expect("removed");
+        world.ci(&["--shard", shard]).exits(0);
+        seen.extend(world.verdicts().into_iter().map(|v| v.0));
+    }
+    seen.sort();
+    assert_eq!(seen, ["s/a", "s/b", "s/c"]);
+    world.ci(&["nosuch"]).exits(2).complains("`nosuch` matches no case").complains("suites: s");
+}
+
+#[test]
+fn a_setup_that_fails_makes_its_cases_infra_and_no_others() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n\
+         [suites.one]\nsetup = \"echo broken >&2; false\"\n[[suites.one.cases]]\nname = \"a\"\nrun = \"true\"\n\
+         [suites.two]\nsetup = \"echo yes > made\"\nteardown = \"exit 9\"\nartifacts = [\"*.txt\"]\n\
+         [[suites.two.cases]]\nname = \"b\"\nrun = \"cat made && echo kept > out.txt\"\n",
+    );
+    world.ci(&[]).exits(5).says("setup failed: exit 1: broken").says("teardown failed: exit 9");
+    assert_eq!((world.verdict_of("one/a"), world.verdict_of("two/b")), ("infra".into(), "passed".into()));
+    assert_eq!(world.record("artifacts/here/two/out.txt"), "kept\n");
+}
+
+#[test]
+fn a_fresh_guest_for_each_case_shares_nothing() {
+    let world = local(&[("first", "echo x > shared", ""), ("second", "test ! -e shared", "")]);
+    world.ci(&[]).exits(1);
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    world.ci(&["--set", "guests.here.fresh=case"]).exits(0);
+    let created = world.of_kind("guest_state").into_iter().filter(|e| e["to"] == "Created").count();
+    assert_eq!(created, 2);
+}
+
+#[test]
+fn a_lost_connection_is_infra_and_never_a_pass() {
+    let world = fake("", "a = \"lost\"");
+    world.ci(&[]).exits(5).says("the connection was lost");
+    assert_eq!((world.verdict_of("s/a"), world.verdict_of("s/b")), ("infra".into(), "passed".into()));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_script_file_is_sent_and_run() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"x\"\nscript = \"it.sh\"\n",
+    );
+    fs::write(world.path("it.sh"), "#!/bin/sh\necho from the file; exit 5\n").expect("script");
+    world.ci(&[]).exits(1);
+    assert_eq!(world.record("guests/here/s/x/stdout.log"), "from the file\n");
+    assert_eq!(world.of_kind("case_ended")[0]["exit"], 5);
+}
+
+#[test]
+fn code_is_brought_in_as_git_sees_it() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[guests.here.source]\npath = \"app\"\nto = \"/tmp/vmdeck-test-source/in\"\n\
+         [suites.s]\ndir = \"/tmp/vmdeck-test-source/in\"\n[[suites.s.cases]]\nname = \"x\"\nrun = \"cat a.txt && test ! -e ignored\"\n",
+    );
+    fs::create_dir(world.path("app")).expect("mkdir");
+    for (name, text) in [("a.txt", "content"), ("ignored", "x"), (".gitignore", "ignored\n")] {
+        fs::write(world.path("app").join(name), text).expect("write");
+    }
+    world.ci(&[]).exits(0);
+    fs::remove_dir_all("/tmp/vmdeck-test-source").expect("the folder was made");
+}
+
+// --- machines that fail ----------------------------------------------------------------------------------------------
+
+#[test]
+fn launch_failures_are_tried_again_and_then_infra() {
+    for (point, tries) in [("create", 3), ("start", 3), ("panic", 1)] {
+        let world = fake(&format!("launch_retries = 3\nfake.fail = \"{point}\""), "");
+        world.ci(&[]).exits(5);
+        assert_eq!(world.of_kind("retrying").len(), tries - 1, "{point}");
+        assert_eq!(world.verdict_of("s/a"), "infra");
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_boot_that_never_ends_is_infra_with_the_reason() {
+    let world = fake(
+        "boot_timeout = \"300ms\"\nboot.pattern = \"login:\"\nfake.fail = \"boot\"\nfake.console = [\"Linux version 6\"]",
+        "",
+    );
+    world.ci(&[]).exits(5).says("the ready pattern `login:` did not appear").says("Linux version 6");
+}
+
+#[test]
+fn an_error_on_the_console_ends_the_boot_at_once() {
+    let world = fake(
+        "fake.boot = \"50ms\"\nfake.fail = \"boot\"\nfake.console = [\"before\", \"Kernel panic - not syncing\"]",
+        "",
+    );
+    world.ci(&[]).exits(5).says("Kernel panic - not syncing");
+    assert_eq!(world.of_kind("console_match")[0]["context"][0], "before");
+}
+
+#[test]
+fn what_cannot_be_proven_gone_is_exit_6_and_a_second_try_may_help() {
+    let world = fake("fake.fail = \"close\"", "");
+    world.ci(&[]).exits(6).says("NOT CLEANED UP");
+    assert_eq!(world.json("receipt.json")["clean"], false);
+    let world = fake("fake.fail = \"close-once\"", "");
+    world.ci(&[]).exits(0);
+    let states: Vec<_> =
+        world.of_kind("guest_state").iter().map(|e| e["to"].as_str().expect("state").to_owned()).collect();
+    assert_eq!(states, ["Created", "Running", "Invalid", "Terminated"]);
+}
+
+// --- signals ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn signals_end_a_run_in_order_at_every_stage() {
+    for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 143)] {
+        let world = local(&[("long", "echo begun; sleep 60", ""), ("next", "true", "")]);
+        let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+        read_until(&mut child, "| begun");
+        signal(&child, name);
+        finish(child).exits(code);
+        assert_eq!((world.verdict_of("s/long"), world.verdict_of("s/next")), ("cancelled".into(), "cancelled".into()));
+        world.assert_nothing_left();
+    }
+    // While it boots.
+    let world = fake("fake.boot = \"60s\"", "");
+    let child = world.start(&["--ci", "--run-dir", "record"]);
+    eventually("the start", Duration::from_secs(20), || world.path("record/guests/g").exists());
+    signal(&child, "INT");
+    finish(child).exits(130);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn kill_9_leaves_nothing_once_the_guardian_is_done() {
+    let world = local(&[("long", "echo begun; sleep 61 & sleep 61", "")]);
+    let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut child, "| begun");
+    signal(&child, "KILL");
+    finish(child).exits(-9);
+    world.run(&["cleanup", "--force"]).exits(0);
+    world.assert_nothing_left();
+    let text = world.record("events.jsonl");
+    assert!(text.lines().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()), "every line is complete");
+}
+
+#[test]
+fn with_the_guardian_killed_as_well_the_next_run_cleans_up() {
+    let world = local(&[("long", "echo begun; test -e ../../../../../go || sleep 62", "")]);
+    let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut child, "| begun");
+    let guardian = fs::read_to_string(world.path("lock.d/pid")).expect("the guardian's pid");
+    for pid in [guardian.trim(), &child.id().to_string()] {
+        assert!(std::process::Command::new("kill").args(["-9", pid]).status().expect("kill").success());
+    }
+    finish(child).exits(-9);
+    world.run(&["lock", "status"]).exits(0).says("dead: its holder is gone");
+    world.run(&["cleanup", "--list-only"]).exits(0).says("vmdeck-").says("of guest `here`");
+    fs::write(world.path("go"), "").expect("write");
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    world.ci(&[]).exits(0).says("reaped vmdeck-");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_does_not_stop_the_run() {
+    let world = local(&[("a", "true", ""), ("b", "true", "")]);
+    let mut child = world.start(&["--ci", "--run-dir", "record"]);
+    drop(child.stdout.take());
+    finish(child).exits(0);
+    assert_eq!(world.json("summary.json")["tally"]["passed"], 2);
+}
+
+// --- the lock --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn two_runs_at_once_take_turns() {
+    let world = local(&[("hold", "echo begun; while [ ! -e ../../../../../go ]; do sleep 0.05; done", "")]);
+    let mut first = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut first, "| begun");
+    let mut second = world.start(&["--ci", "--run-dir", "second"]);
+    let waiting = read_until(&mut second, "testing in here\n");
+    assert!(waiting.contains("waiting for the host lock") && waiting.contains("run "), "{waiting}");
+    world.run(&["lock", "status"]).exits(0).says("held by process").says("testing in here");
+    world.run(&["lock", "break", "--force"]).exits(4).complains("its holder is alive");
+    world.run(&["--ci", "--lock-timeout", "0s", "--run-dir", "third"]).exits(4).says("cannot acquire the lock");
+    world.run(&["--ci", "--no-lock", "--dry-run"]).exits(0);
+    fs::write(world.path("go"), "").expect("write");
+    finish(first).exits(0);
+    finish(second).exits(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn losing_the_lock_ends_the_run_as_infra() {
+    let world = local(&[("long", "echo begun; sleep 63", "")]);
+    let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut child, "| begun");
+    fs::remove_dir_all(world.path("lock.d")).expect("a person follows bad advice");
+    finish(child).exits(5).says("LOCK LOST");
+    assert_eq!(world.verdict_of("s/long"), "cancelled");
+}
+
+#[test]
+fn lock_exec_holds_it_for_another_program() {
+    let world = local(&[("a", "true", "")]);
+    let script = "test -e lock.d/owner.json && test \"$VM_LOCK_DIR\" != \"$PWD/lock.d\" && exit 7";
+    world.run(&["lock", "exec", "--", "sh", "-c", script]).exits(7);
+    world.run(&["lock", "exec", "--", "/no/such/program"]).exits(2).complains("cannot run `/no/such/program`");
+    world.run(&["lock", "status"]).exits(0).says("free");
+    world.assert_nothing_left();
+}
+
+// --- the rest of the command line ------------------------------------------------------------------------------------
+
+#[test]
+fn bad_configs_say_what_where_and_what_to_do() {
+    let world = World::new("slts = 3\n[guests.g]\nbackend = \"local\"\nmemroy = \"1GiB\"\n");
+    world
+        .ci(&[])
+        .exits(2)
+        .complains("vmdeck.toml:6: `host.slts`: unknown key (did you mean `slots`?)")
+        .complains("vmdeck.toml:9: `guests.g.memroy`: unknown key (did you mean `memory`?)");
+    world.run(&["--ci", "-f", "none.toml"]).exits(2).complains("cannot read the config `none.toml`");
+    world.run(&["--ci", "--shard", "9/2"]).exits(2).complains("not a shard");
+    world.run(&["--nonsense"]).exits(2);
+    fs::remove_file(world.path("vmdeck.toml")).expect("removed");
+    world.ci(&[]).exits(2).complains("`vmdeck init` writes one");
+    world.run(&["doctor"]).says("state folder");
+}
+
+#[test]
+fn options_may_stand_before_and_after_a_subcommand() {
+    let world = local(&[("a", "true", "")]);
+    fs::rename(world.path("vmdeck.toml"), world.path("other.toml")).expect("renamed");
+    world.run(&["-f", "other.toml", "config", "check"]).exits(0).says("1 guests, 1 suites, 1 cases");
+    world.run(&["config", "check", "-f", "other.toml"]).exits(0);
+    world.run(&["-f", "other.toml", "config", "show"]).exits(0).says("guests.here.cpus = 2");
+}
+
+#[test]
+fn init_writes_a_config_that_checks_and_never_overwrites() {
+    let world = World::new("");
+    world.run(&["init"]).exits(2).complains("--force");
+    fs::remove_file(world.path("vmdeck.toml")).expect("removed");
+    world.run(&["init"]).exits(0).says("wrote vmdeck.toml");
+    world.run(&["config", "check"]).exits(0);
+}
+
+#[test]
+fn generated_texts_are_there() {
+    let world = World::new("");
+    world.run(&["completions", "bash"]).exits(0).says("_vmdeck()");
+    world.run(&["man"]).exits(0).says(".TH vmdeck");
+    let schema = world.run(&["config", "schema"]).exits(0).out;
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("json");
+    assert!(
+        schema["properties"]["guests"]["additionalProperties"]["properties"]["qemu"]["properties"]["accel"]["enum"]
+            .is_array()
+    );
+    assert!(schema["properties"]["defaults"]["properties"]["cpus"].is_object());
+    assert!(
+        schema["properties"]["suites"]["additionalProperties"]["properties"]["cases"]["items"]["properties"]["run"]
+            .is_object()
+    );
+}
+
+#[test]
+fn the_example_file_is_the_program_s_own_and_holds_the_defaults() {
+    let world = World::new("");
+    let printed = world.run(&["config", "example"]).exits(0).out;
+    let file = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml")).expect("file");
+    assert_eq!(file, printed, "`make docs` writes it");
+    // With every default written out, every value is what it is without the file.
+    fs::write(world.path("example.toml"), &printed).expect("write");
+    let bare = "[guests.debian]\nbackend = \"qemu\"\n[suites.smoke]\n[[suites.smoke.cases]]\nname = \"install\"\nrun = \"./install.sh && ./check.sh\"\n";
+    fs::write(world.path("bare.toml"), bare).expect("write");
+    let values = |file: &str| -> Vec<String> {
+        let shown = world.run(&["-f", file, "config", "show"]).exits(0).out;
+        shown.lines().map(|l| l.split("  # ").next().expect("value").trim_end().to_owned()).collect()
+    };
+    assert_eq!(values("example.toml"), values("bare.toml"));
+}
+
+#[test]
+fn dry_run_starts_nothing() {
+    let world = local(&[("a", "touch ../../../../../started", "")]);
+    world.run(&["--ci", "--dry-run"]).exits(0).says("s/a").says("1 case in all");
+    assert!(!world.path("started").exists() && !world.path(".vmdeck").exists() && !world.path("state").exists());
+}
+
+#[test]
+fn the_demo_works_without_qemu_and_names_the_next_commands() {
+    let world = World::new("");
+    let ran = world.run(&["demo", "--local"]).exits(0).says("1 flaky, 1 skipped").says("try next:");
+    let next = ran.out.lines().find(|l| l.contains("shell here")).expect("a next command").to_owned();
+    let config = next.split_whitespace().nth(2).expect("file").to_owned();
+    world.run(&["-f", &config, "shell", "here", "--", "echo", "a b"]).exits(0).says("a b\n");
+    world.run(&["-f", &config, "--ci", "basics/*"]).exits(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn shell_forwards_the_exit_code_and_both_streams() {
+    let world = local(&[("a", "true", "")]);
+    world.run(&["shell", "here", "--", "echo out; echo err >&2; exit 9"]).exits(9).says("out\n").complains("err\n");
+    world.run(&["shell", "nosuch"]).exits(2).complains("(known: here)");
+    world.run(&["shell", "here"]).exits(2).complains("give a command");
+    world.assert_nothing_left();
+}
+
+// --- what others read ------------------------------------------------------------------------------------------------
+
+#[test]
+fn events_on_stdout_are_nothing_but_events() {
+    let world = local(&[("a", "echo '{\"kind\":\"run_ended\",\"exit\":0}'; false", "")]);
+    let ran = world.ci(&["--events", "-"]).exits(1).complains("FAIL");
+    let events: Vec<serde_json::Value> = ran.out.lines().map(|l| serde_json::from_str(l).expect("event")).collect();
+    assert_eq!(events, world.events());
+    assert_eq!((&events[0]["kind"], &events[0]["seq"]), (&"run_started".into(), &1.into()));
+    let last = events.last().expect("last");
+    assert_eq!((&last["kind"], &last["exit"], &last["tally"]["failed"]), (&"run_ended".into(), &1.into(), &1.into()));
+}
+
+#[test]
+fn github_gets_annotations_and_guest_text_issues_no_command() {
+    let world = local(&[("bad", "printf '::set-env name=X::1\\n##[error]x\\n\\033]0;title\\007'; exit 1", "")]);
+    let output = world
+        .vmdeck(&["--ci", "--run-dir", "record", "--verbose"])
+        .env("GITHUB_ACTIONS", "true")
+        .env("GITHUB_STEP_SUMMARY", world.path("summary.md"))
+        .output();
+    let ran = support::Ran::of(&output.expect("ran")).exits(1).says("::error title=s/bad@here%3A failed::exit 1");
+    let commands: Vec<&str> =
+        ran.out.lines().filter(|l| l.trim_start().starts_with("::") || l.contains("##[")).collect();
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    assert!(!ran.out.contains('\u{1b}'));
+    assert!(fs::read_to_string(world.path("summary.md")).expect("summary").contains("| here | s/bad | failed |"));
+}
+
+#[test]
+fn a_secret_is_in_nothing_that_is_written() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\nssh.password = { env = \"CANARY\" }\nsudo.password = { file = \"canary.txt\" }\n\
+         [suites.s]\n[[suites.s.cases]]\nname = \"leak\"\nrun = 'echo \"one $CANARY two\"; echo canary-in-a-file >&2; false'\n",
+    );
+    fs::write(world.path("canary.txt"), "canary-in-a-file\n").expect("write");
+    let command = ["--ci", "--run-dir", "record", "--verbose"];
+    let output = world.vmdeck(&command).env("CANARY", "canary-in-the-environment").output().expect("ran");
+    let ran = support::Ran::of(&output).exits(1).says("one *** two").says("| ***");
+    let mut all = ran.out + &ran.err;
+    let mut folders = vec![world.path("record"), world.path("state")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("folder").flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                all.push_str(&String::from_utf8_lossy(&fs::read(entry.path()).expect("file")));
+            }
+        }
+    }
+    assert!(!all.contains("canary-in"), "a secret got out");
+}
+
+#[test]
+fn the_state_folder_must_be_writable() {
+    let world = local(&[("a", "true", "")]);
+    let output = world
+        .vmdeck(&["--ci", "--run-dir", "record"])
+        .env("XDG_STATE_HOME", "/proc/no")
+        .stdout(Stdio::piped())
+        .output();
+    support::Ran::of(&output.expect("ran")).exits(3).says("cannot write the state folder").says("XDG_STATE_HOME");
+}
