@@ -243,7 +243,7 @@ fn a_flood_costs_no_memory_and_no_verdict() {
     let mut child = world.start(&["--ci", "--run-dir", "record"]);
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
-    eventually("the end", Duration::from_secs(180), || {
+    eventually("the end", Duration::from_mins(3), || {
         let text = fs::read_to_string(&status).unwrap_or_default();
         let anonymous = text
             .lines()
