@@ -291,6 +291,22 @@ fn losing_the_lock_ends_the_run_as_infra() {
 }
 
 #[test]
+fn with_two_slots_two_guests_run_at_the_same_time() {
+    let meet = |mine: &str, other: &str| {
+        format!("touch ../../../../../{mine}; while [ ! -e ../../../../../{other} ]; do sleep 0.05; done")
+    };
+    let world = World::new(&format!(
+        "slots = 2\n[guests.a]\nbackend = \"local\"\n[guests.b]\nbackend = \"local\"\n\
+         [suites.a]\nguests = [\"a\"]\ntimeout = \"20s\"\n[[suites.a.cases]]\nname = \"x\"\nrun = \"{}\"\n\
+         [suites.b]\nguests = [\"b\"]\ntimeout = \"20s\"\n[[suites.b.cases]]\nname = \"x\"\nrun = \"{}\"\n",
+        meet("one", "two"),
+        meet("two", "one"),
+    ));
+    world.ci(&[]).exits(0);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn lock_exec_holds_it_for_another_program() {
     let world = local(&[("a", "true", "")]);
     let script = "test -e lock.d/owner.json && test \"$VM_LOCK_DIR\" != \"$PWD/lock.d\" && exit 7";

@@ -126,6 +126,35 @@ fn the_password_and_sudo_s_password_work_and_wrong_ones_are_told() {
 }
 
 #[test]
+fn an_encrypted_key_and_an_agent_log_in() {
+    let _turn = turn();
+    let world = micro(ONE_CASE);
+    let key = world.path("key");
+    fs::copy(part("id_ed25519"), &key).expect("copy");
+    let agent = Command::new("ssh-agent").args(["-s", "-a"]).arg(world.path("agent.sock")).output().expect("ssh-agent");
+    let text = String::from_utf8_lossy(&agent.stdout).into_owned();
+    let pid = text.split("SSH_AGENT_PID=").nth(1).and_then(|t| t.split(';').next()).expect("pid").to_owned();
+    let add = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", world.path("agent.sock")).status();
+    assert!(add.expect("ssh-add").success());
+    let changed = Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "a phrase", "-f"]).arg(&key).status();
+    assert!(changed.expect("ssh-keygen").success());
+    let encrypted = "guests.micro.ssh.key=key";
+    world.ci(&["--set", encrypted, "--set", "guests.micro.ssh.key_passphrase=\"a phrase\""]).exits(0);
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    world.ci(&["--set", encrypted]).exits(5).says("set `ssh.key_passphrase`");
+
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let lines: Vec<&str> = config.lines().map(|l| if l.starts_with("key = ") { "agent = true" } else { l }).collect();
+    fs::write(world.path("vmdeck.toml"), lines.join("\n")).expect("config");
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    let run = world.vmdeck(&["--ci", "--run-dir", "record"]).env("SSH_AUTH_SOCK", world.path("agent.sock")).output();
+    support::Ran::of(&run.expect("ran")).exits(0);
+    assert!(Command::new("kill").arg(pid.trim()).status().expect("kill").success());
+    world.run(&["--ci", "--run-dir", "second"]).exits(5).says("cannot use the ssh-agent");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn the_base_image_is_never_written() {
     let _turn = turn();
     let world = micro(&cases(&[("write", "sudo -n sh -c 'echo scribble > /dev/vda && sync && head -c 8 /dev/vda'")]));

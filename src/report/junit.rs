@@ -13,7 +13,6 @@ use quick_xml::{
     events::{BytesDecl, BytesStart, BytesText, Event as Xml},
 };
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
 };
@@ -92,48 +91,26 @@ fn seconds(ms: u64) -> String {
 }
 
 fn render(cases: &[Case], took_ms: u64) -> io::Result<Vec<u8>> {
-    let mut suites: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
-    for case in cases {
-        suites.entry(&case.suite).or_default().push(case);
-    }
     let mut out = Writer::new_with_indent(Vec::new(), b' ', 2);
     out.write_event(Xml::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
-    let all: Vec<&Case> = cases.iter().collect();
-    let mut root = BytesStart::new("testsuites");
-    root.extend_attributes([("name", "vmdeck"), ("time", seconds(took_ms).as_str())]);
-    counts(&mut root, &all);
+    let count = |verdicts: &[Verdict]| cases.iter().filter(|c| verdicts.contains(&c.last.verdict)).count().to_string();
+    let mut root = BytesStart::new("testsuite");
+    root.extend_attributes([
+        ("name", "vmdeck"),
+        ("time", seconds(took_ms).as_str()),
+        ("tests", cases.len().to_string().as_str()),
+        ("failures", count(&[Verdict::Failed]).as_str()),
+        ("errors", count(&[Verdict::Infra]).as_str()),
+        ("skipped", count(&[Verdict::Skipped, Verdict::Cancelled]).as_str()),
+    ]);
     out.write_event(Xml::Start(root.borrow()))?;
-    for (name, cases) in suites {
-        suite(&mut out, name, &cases)?;
+    for case in cases {
+        one(&mut out, case)?;
     }
     out.write_event(Xml::End(root.to_end()))?;
     let mut bytes = out.into_inner();
     bytes.write_all(b"\n")?;
     Ok(bytes)
-}
-
-fn count(cases: &[&Case], verdicts: &[Verdict]) -> String {
-    cases.iter().filter(|c| verdicts.contains(&c.last.verdict)).count().to_string()
-}
-
-fn counts(tag: &mut BytesStart<'_>, cases: &[&Case]) {
-    tag.push_attribute(("tests", cases.len().to_string().as_str()));
-    tag.push_attribute(("failures", count(cases, &[Verdict::Failed]).as_str()));
-    tag.push_attribute(("errors", count(cases, &[Verdict::Infra]).as_str()));
-}
-
-fn suite(out: &mut Writer<Vec<u8>>, name: &str, cases: &[&Case]) -> io::Result<()> {
-    let took = cases.iter().map(|c| c.last.took_ms + c.earlier.iter().map(|a| a.took_ms).sum::<u64>()).sum();
-    let mut tag = BytesStart::new("testsuite");
-    tag.extend_attributes([("name", name), ("time", seconds(took).as_str())]);
-    counts(&mut tag, cases);
-    tag.push_attribute(("skipped", count(cases, &[Verdict::Skipped, Verdict::Cancelled]).as_str()));
-    out.write_event(Xml::Start(tag.borrow()))?;
-    for case in cases {
-        one(out, case)?;
-    }
-    out.write_event(Xml::End(tag.to_end()))?;
-    Ok(())
 }
 
 fn one(out: &mut Writer<Vec<u8>>, case: &Case) -> io::Result<()> {
@@ -248,7 +225,6 @@ mod tests {
             let children: Vec<&str> =
                 node.children().filter(roxmltree::Node::is_element).map(|c| c.tag_name().name()).collect();
             match node.tag_name().name() {
-                "testsuites" => assert_eq!(attributes, ["errors", "failures", "name", "tests", "time"]),
                 "testsuite" => assert_eq!(attributes, ["errors", "failures", "name", "skipped", "tests", "time"]),
                 "testcase" => {
                     assert_eq!(attributes, ["classname", "name", "time"]);

@@ -144,6 +144,28 @@ async fn losing_it_is_noticed() {
     assert!(lock.watcher().until_lost().await.contains("removed"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_script_that_removes_a_fresh_lock_only_delays_us() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("lock.d");
+    let request = Request { shared: true, ..request(home.path(), 60_000) };
+    let start = clock::now();
+    // The old script judged an older lock, and acts on that now.
+    let thief = async {
+        while !path.exists() {
+            clock::sleep(Duration::from_millis(10)).await;
+        }
+        clock::sleep(Duration::from_millis(500)).await;
+        fs::remove_dir_all(&path).expect("removed");
+    };
+    let (lock, ()) = tokio::join!(take(&request), thief);
+    let lock = lock.expect("in the end");
+    assert!(lock.is_ours() && start.elapsed() >= SETTLE + Duration::from_millis(500), "{:?}", start.elapsed());
+    // Its rule of one hour cannot hit a time stamp that lies in the future.
+    assert_eq!(lockdir::age(&path).expect("age"), Duration::ZERO);
+    lock.release();
+}
+
 #[tokio::test]
 async fn cancelling_the_wait_leaves_nothing() {
     let home = tempfile::tempdir().expect("tempdir");
