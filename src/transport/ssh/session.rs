@@ -20,12 +20,9 @@ use crate::{
     transport::{Session, Terminal, nonce},
 };
 use bytes::Bytes;
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig, client};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-use tokio::{io::AsyncReadExt, task::JoinHandle};
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig, client};
+use std::{sync::Arc, time::Duration};
+use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 /// How long ending a command's processes may take; the script itself allows 2 s between SIGTERM and SIGKILL.
@@ -38,21 +35,14 @@ const PIECE: usize = 256 * 1024;
 type Write = Arc<ChannelWriteHalf<client::Msg>>;
 
 pub(super) struct SshSession {
-    handle: Arc<client::Handle<Checker>>,
-    /// A channel that was opened while the last command ran: the next one starts a round trip earlier.
-    spare: Mutex<Option<JoinHandle<Option<Channel<client::Msg>>>>>,
+    handle: client::Handle<Checker>,
     shell: LoginShell,
     sudo: Option<Secret>,
 }
 
 /// The first round trip: proves that commands run here, and learns which shell takes them.
 pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest) -> Result<SshSession> {
-    let mut session = SshSession {
-        handle: Arc::new(handle),
-        spare: Mutex::default(),
-        shell: LoginShell::Other,
-        sudo: guest.sudo.clone(),
-    };
+    let mut session = SshSession { handle, shell: LoginShell::Other, sudo: guest.sudo.clone() };
     let nonce = nonce();
     let answer = session.raw(&format!("echo {nonce} $0")).await?;
     match answer.lines().find_map(|l| l.trim().strip_prefix(&nonce)) {
@@ -71,25 +61,9 @@ fn lost(error: impl std::fmt::Display) -> Fault {
 
 impl SshSession {
     async fn channel(&self) -> Result<(ChannelReadHalf, Write)> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let ready = match spare {
-            Some(opening) => opening.await.ok().flatten(),
-            None => None,
-        };
-        let channel = match ready {
-            Some(channel) => channel,
-            // None was open, or the server takes only one at a time.
-            None => self.handle.channel_open_session().await.map_err(lost)?,
-        };
+        let channel = self.handle.channel_open_session().await.map_err(lost)?;
         let (read, write) = channel.split();
         Ok((read, Arc::new(write)))
-    }
-
-    /// Opens the next command's channel while this one runs.
-    fn open_spare(&self) {
-        let handle = Arc::clone(&self.handle);
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        spare.get_or_insert_with(|| tokio::spawn(async move { handle.channel_open_session().await.ok() }));
     }
 
     /// What a command line prints, as the login shell understands it.
@@ -111,7 +85,6 @@ impl SshSession {
         let text = wrap::command(exec, &nonce, self.shell, sudo);
         let (mut read, write) = self.channel().await?;
         write.exec(true, text).await.map_err(lost)?;
-        self.open_spare();
         let mut command = Running { marks: Marks::new(&nonce), pid: None, asked: 0, exit: None, write };
         let cancelled = loop {
             tokio::select! {
