@@ -239,10 +239,12 @@ fn a_guest_that_fails_in_mid_case_is_infra_and_replaced_for_the_rest() {
     let world = micro(&cases(&[
         ("drops", "sudo -n killall -9 dropbear; sleep 20"),
         ("panics", "sudo -n sh -c 'sleep 0.2; echo c > /proc/sysrq-trigger'; sleep 20"),
+        ("complains", "sudo -n sh -c 'echo oops BUG: here > /dev/kmsg'; sleep 20"),
         ("after", "echo a new one"),
     ]));
-    world.ci(&[]).exits(5).says("the connection was lost").says("sysrq triggered crash");
-    let wanted = [("s/drops", "infra"), ("s/panics", "infra"), ("s/after", "passed")];
+    let errors = "guests.micro.boot.errors=[\"/Kernel panic/\", \"/BUG:/\"]";
+    world.ci(&["--set", errors]).exits(5).says("the connection was lost").says("sysrq triggered crash");
+    let wanted = [("s/drops", "infra"), ("s/panics", "infra"), ("s/complains", "failed"), ("s/after", "passed")];
     assert_eq!(world.verdicts(), wanted.map(|(n, v)| (n.to_owned(), v.to_owned())));
     assert!(world.path("record/guests/micro/console-2.log").exists(), "each machine has its own console log");
     assert!(world.record("guests/micro/diagnostics.txt").len() > 20);

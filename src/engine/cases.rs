@@ -174,6 +174,8 @@ async fn one_attempt(
             (Verdict::Failed, None, format!("took longer than {} and was ended", show_duration(limit)), false)
         }
         End::Cancelled => (Verdict::Cancelled, None, "the run was cancelled".to_owned(), false),
+        // The machine is replaced in both: after such a line nothing in it can be trusted.
+        End::Complaint(fault) => (Verdict::Failed, None, shared.redactor.text(&fault.to_string()), true),
         End::Lost(fault) => {
             launch::diagnose(shared, guest, &machine.controller, &fault).await;
             (Verdict::Infra, None, shared.redactor.text(&fault.to_string()), true)
@@ -195,6 +197,8 @@ enum End {
     Exit(Exit),
     Timeout,
     Cancelled,
+    /// An error pattern was found on the console while the machine lives on: the code made the system complain.
+    Complaint(Fault),
     Lost(Fault),
 }
 
@@ -213,7 +217,7 @@ async fn supervise(shared: &Shared, machine: &mut Machine, exec: &Exec, logs: &m
                 Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
                 Err(fault) => End::Lost(fault),
             },
-            Some(found) = link::told(&mut error) => End::Lost(link::console_fault(&found)),
+            Some(found) = link::told(&mut error) => End::Complaint(link::console_fault(&found)),
             Some(how) = link::told(&mut ended) => End::Lost(Fault::infra("cannot finish the command").because(how)),
             () = clock::sleep(limit) => {
                 token.cancel();
@@ -224,8 +228,16 @@ async fn supervise(shared: &Shared, machine: &mut Machine, exec: &Exec, logs: &m
     };
     match end {
         End::Lost(fault) => End::Lost(explain(machine, fault).await),
+        End::Complaint(fault) if is_down(machine).await => End::Lost(fault),
         end => end,
     }
+}
+
+/// Whether the error on the console was the machine's last: it ended, or its kernel says that it has stopped.
+async fn is_down(machine: &Machine) -> bool {
+    let panicked = machine.console_error.borrow().as_ref().is_some_and(|e| e.line.contains("Kernel panic"));
+    let mut ended = machine.ended.clone();
+    panicked || clock::within(LAG, link::told(&mut ended)).await.is_some()
 }
 
 /// A lost connection has a reason: what the console or the machine says shortly after explains more than the socket does.

@@ -27,8 +27,8 @@ pub struct Spec {
     pub dir: Option<PathBuf>,
     /// Variables added to the environment; secrets never belong here.
     pub env: Vec<(OsString, OsString)>,
-    /// Whether the environment begins empty.
-    pub clean_env: bool,
+    /// Whether the environment holds only what finding programs and files needs.
+    pub bare_env: bool,
     /// Whether it is killed when its handle is dropped.
     pub kill_on_drop: bool,
     /// Whether it gets a process group of its own; without one it stays in the terminal's foreground.
@@ -43,7 +43,7 @@ impl Spec {
             args: Vec::new(),
             dir: None,
             env: Vec::new(),
-            clean_env: false,
+            bare_env: false,
             kill_on_drop: true,
             own_group: true,
         }
@@ -77,6 +77,13 @@ impl Spec {
         self
     }
 
+    /// It sees only what finding programs and files needs of our environment.
+    #[must_use]
+    pub fn bare_env(mut self) -> Self {
+        self.bare_env = true;
+        self
+    }
+
     /// Sets the working directory.
     #[must_use]
     pub fn dir(mut self, dir: &Path) -> Self {
@@ -95,8 +102,8 @@ impl Spec {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        if self.clean_env {
-            command.env_clear();
+        if self.bare_env {
+            command.env_clear().envs(bare_env());
         }
         command.envs(self.env.iter().map(|(k, v)| (k, v))).kill_on_drop(self.kill_on_drop);
         if self.own_group {
@@ -279,12 +286,14 @@ pub fn spawn_detached(
 ) -> io::Result<std::process::Child> {
     let mut command = std::process::Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(stdout).stderr(stderr).env_clear().current_dir("/");
-    for name in ["PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LANG"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    command.envs(bare_env());
     command.spawn()
+}
+
+/// What finding programs and files needs; passwords live elsewhere.
+fn bare_env() -> impl Iterator<Item = (&'static str, OsString)> {
+    let names = ["PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LANG"];
+    names.into_iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
 }
 
 /// Leaves the terminal and its signals: the end of [`spawn_detached`] that is taken by the child.

@@ -87,7 +87,8 @@ impl QemuVm {
     async fn power_on(&mut self) -> Result<()> {
         let errors = std::fs::File::create(&self.errors).map_err(|e| self.failed().because(e))?;
         let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: errors.into() };
-        let spec = self.spec.clone().dir(&self.dir);
+        // Nothing of our environment: it may hold passwords.
+        let spec = self.spec.clone().dir(&self.dir).bare_env();
         let spawned = if self.may_stay {
             self.spawner.spawn(&spec.outliving(), streams).await
         } else {
