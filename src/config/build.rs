@@ -60,7 +60,9 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
+    /// A mistake at this key: where the key itself was written, else at `origin`.
     fn problem(&mut self, origin: &Origin, key: &str, text: impl Into<String>, hint: Option<&str>) {
+        let origin = self.checked.values.get(key).map_or(origin, |(_, at)| at);
         self.problems.push(Problem {
             place: origin.to_string(),
             key: key.into(),

@@ -57,13 +57,13 @@ fn every_problem_is_told_at_once_with_its_place() {
     for part in [
         "/p/vmdeck.toml:2: `host.lokc`: unknown key (did you mean `lock`?)",
         "/p/vmdeck.toml:5: `guests.deb.memroy`: unknown key (did you mean `memory`?)",
-        "unknown backend `quemu` (known: qemu, local)",
+        "/p/vmdeck.toml:4: `guests.deb.backend`: unknown backend `quemu` (known: qemu, local)",
         "`-x` is not a name",
         "`guests.ok.cpus`: 0 is out of range: 1 to 512",
         "`guests.ok.memory`: `lots` is not a unit of size",
         "`guests.ok.boot.pattern`: `/(/` is not a regular expression",
-        "`nosuch` is no guest (known: ",
-        "/p/vmdeck.toml:16: `suites.s.cases[0]`: `name` is missing",
+        "/p/vmdeck.toml:14: `suites.s.guests`: `nosuch` is no guest (known: ",
+        "/p/vmdeck.toml:15: `suites.s.cases[0]`: `name` is missing",
         "case `a` needs exactly one of `run` and `script`",
     ] {
         assert!(told.contains(part), "{part:?} not in\n{told}");

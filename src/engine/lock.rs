@@ -455,23 +455,29 @@ pub fn break_dead(path: &Path, force: bool) -> Result<Option<Holder>> {
             Ok(Some(holder))
         }
         Standing::Live(holder) => {
-            let by_flock = lockdir::open(path).and_then(|fd| lockdir::try_flock(&fd)).map_or(true, |free| !free);
-            if force && !by_flock {
+            if force && !is_flocked(path) {
                 if let Ok(Some(inode)) = lockdir::inode_at(path) {
                     release(path, inode);
                 }
                 return Ok(Some(holder));
             }
-            let hint = if by_flock {
-                "end that process, or wait for it"
-            } else {
-                "if that process has nothing to do with it, use `--force`"
-            };
+            let hint = "end that process, or wait for it; `--force` removes a lock of the old scripts, never one that vmdeck holds";
             Err(Fault::new(Blame::Lock, format!("cannot break the lock `{}`", path.display()))
                 .because(format!("its holder is alive: {}", describe(&holder)))
                 .hint(hint))
         }
     }
+}
+
+/// Whether somebody holds the directory's flock, looked at until it is sure: a process that is just being started holds
+/// copies of all our descriptors for a moment.
+fn is_flocked(path: &Path) -> bool {
+    (0..20).all(|turn| {
+        if turn > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        lockdir::open(path).and_then(|fd| lockdir::try_flock(&fd)).map_or(true, |free| !free)
+    })
 }
 
 #[cfg(test)]

@@ -231,6 +231,15 @@ mod tests {
         out
     }
 
+    /// The run ends; waits until no process that another test is just starting holds a copy of the flock.
+    async fn die(journal: Journal) {
+        let path = journal.path().to_owned();
+        drop(journal);
+        while !File::open(&path).and_then(|f| lockdir::try_flock(&f)).expect("journal") {
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     #[tokio::test]
     async fn exactly_what_the_dead_run_left_is_taken() {
         let home = tempfile::tempdir().expect("tempdir");
@@ -246,7 +255,7 @@ mod tests {
 
         assert!(reap(state, Scope::Kept).await.is_empty(), "a live run is left alone");
         assert_eq!(leftovers(state).len(), 0);
-        drop(journal);
+        die(journal).await;
         assert_eq!(leftovers(state).len(), 1);
         assert!(leftovers(state)[0].size >= 9000);
 
@@ -269,7 +278,7 @@ mod tests {
         let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
         let dir = intend(&journal, home.path(), "vmdeck-a");
         journal.append(&Record::Kept { name: "vmdeck-a".into(), address: None }).expect("kept");
-        drop(journal);
+        die(journal).await;
         assert!(reap(home.path(), Scope::Dead).await.is_empty() && dir.exists());
         assert_eq!(reap(home.path(), Scope::Kept).await.len(), 1);
         assert!(!dir.exists() && journals(home.path()).is_empty());
@@ -281,7 +290,7 @@ mod tests {
         let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
         let dir = intend(&journal, home.path(), "vmdeck-a");
         let path = journal.path().to_owned();
-        drop(journal);
+        die(journal).await;
         let mut bytes = fs::read(&path).expect("journal");
         bytes[3] ^= 1;
         fs::write(&path, bytes).expect("damaged");
