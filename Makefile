@@ -5,8 +5,8 @@ CARGO ?= cargo
 .PHONY: demo build test test-all check deps guest bench docs clean
 
 # A real guest, booted, tested and proven gone.
-demo: deps guest
-	$(CARGO) run --quiet --release -- demo
+demo: deps guest build
+	target/release/vmdeck demo
 
 build:
 	$(CARGO) build --release

@@ -38,6 +38,10 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
+        // What a program in the guest may have left on: other screen, hidden cursor, colours, mouse, bracketed paste.
+        let mut out = std::io::stdout();
+        let _ = out.write_all(b"\x1b[?1047l\x1b[?25h\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l");
+        let _ = out.flush();
         // Nothing better can be done than trying.
         let _ = termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
     }

@@ -19,6 +19,7 @@ pub async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut br
     let start = tokio::time::Instant::now();
     let mut timer = tokio::time::interval(tick);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut lost = false;
     loop {
         let failed = tokio::select! {
             event = run.events.next() => match event {
@@ -26,6 +27,7 @@ pub async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut br
                     let last = matches!(event.kind, EventKind::RunEnded { .. });
                     let failed = fanout.event(&event);
                     if last {
+                        lost |= !failed.is_empty();
                         report(&failed, &run, &mut broken);
                         break;
                     }
@@ -37,7 +39,9 @@ pub async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut br
         };
         report(&failed, &run, &mut broken);
     }
-    run.done.await.unwrap_or(Exit::Bug)
+    let exit = run.done.await.unwrap_or(Exit::Bug);
+    // A run whose report was asked for and lost is not green.
+    if lost && exit == Exit::Passed { Exit::Infra } else { exit }
 }
 
 fn report(failed: &[String], run: &Handle, broken: &mut impl FnMut(&str)) {

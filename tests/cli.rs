@@ -80,6 +80,35 @@ fn fail_fast_ends_the_run_and_names_what_was_not_run() {
     let world = local(&[("bad", "false", ""), ("never-run", "true", "")]);
     world.ci(&["--fail-fast"]).exits(1);
     assert_eq!(world.verdict_of("s/never-run"), "cancelled");
+    assert_eq!(world.of_kind("case_started").len(), 1, "the next one does not even begin");
+}
+
+#[test]
+fn a_missing_folder_is_infra_and_does_not_cost_the_machine() {
+    let world = local(&[("a", "true", ""), ("b", "true", "")]);
+    world.ci(&["--set", "suites.s.dir=nope"]).exits(5).says("nope");
+    let created = world.of_kind("guest_state").into_iter().filter(|e| e["to"] == "Created").count();
+    assert_eq!(created, 1);
+}
+
+#[test]
+fn one_artifact_that_cannot_be_read_does_not_cost_the_others() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[suites.s]\nartifacts = [\"good\", \"/proc/1/mem\", \"none*\"]\n\
+         [[suites.s.cases]]\nname = \"a\"\nrun = \"echo kept > good\"\n",
+    );
+    world.ci(&[]).exits(0).says("not every artifact came").says("/proc/1/mem");
+    assert_eq!(world.record("artifacts/here/s/good"), "kept\n");
+}
+
+#[test]
+fn what_is_asked_for_and_cannot_be_written_is_told_before_the_run() {
+    let world = local(&[("a", "touch ../../../../../started", "")]);
+    world.ci(&["--junit", "/proc/no/x.xml"]).exits(2).complains("cannot write `/proc/no/x.xml`");
+    world.ci(&["--events", "/proc/no/x.jsonl"]).exits(2).complains("cannot write `/proc/no/x.jsonl`");
+    assert!(!world.path("started").exists());
+    world.run(&["--ci", "--run-dir", "again"]).exits(0);
+    world.run(&["--ci", "--run-dir", "again"]).exits(2).complains("it holds the record of another run");
 }
 
 #[test]
@@ -311,7 +340,7 @@ fn lock_exec_holds_it_for_another_program() {
     let world = local(&[("a", "true", "")]);
     let script = "test -e lock.d/owner.json && test \"$VM_LOCK_DIR\" != \"$PWD/lock.d\" && exit 7";
     world.run(&["lock", "exec", "--", "sh", "-c", script]).exits(7);
-    world.run(&["lock", "exec", "--", "/no/such/program"]).exits(2).complains("cannot run `/no/such/program`");
+    world.run(&["lock", "exec", "--", "/no/such/program"]).exits(127).complains("cannot run /no/such/program");
     world.run(&["lock", "status"]).exits(0).says("free");
     world.assert_nothing_left();
 }
@@ -329,6 +358,9 @@ fn bad_configs_say_what_where_and_what_to_do() {
     world.run(&["--ci", "-f", "none.toml"]).exits(2).complains("cannot read the config `none.toml`");
     world.run(&["--ci", "--shard", "9/2"]).exits(2).complains("not a shard");
     world.run(&["--nonsense"]).exits(2);
+    world.run(&["frob"]).exits(2).complains("it is no subcommand");
+    let bad = ["guests.g.memory=256", "guests.g.boot_timeout=0s"];
+    world.ci(&["--set", bad[0], "--set", bad[1]]).exits(2).complains("a bare number is bytes").complains("in no time");
     fs::remove_file(world.path("vmdeck.toml")).expect("removed");
     world.ci(&[]).exits(2).complains("`vmdeck init` writes one");
     world.run(&["doctor"]).says("state folder");
@@ -338,7 +370,7 @@ fn bad_configs_say_what_where_and_what_to_do() {
 fn options_may_stand_before_and_after_a_subcommand() {
     let world = local(&[("a", "true", "")]);
     fs::rename(world.path("vmdeck.toml"), world.path("other.toml")).expect("renamed");
-    world.run(&["-f", "other.toml", "config", "check"]).exits(0).says("1 guests, 1 suites, 1 cases");
+    world.run(&["-f", "other.toml", "config", "check"]).exits(0).says("1 guest, 1 suite, 1 case");
     world.run(&["config", "check", "-f", "other.toml"]).exits(0);
     world.run(&["-f", "other.toml", "config", "show"]).exits(0).says("guests.here.cpus = 2");
 }
@@ -402,6 +434,8 @@ fn the_demo_works_without_qemu_and_names_the_next_commands() {
     let config = next.split_whitespace().nth(2).expect("file").to_owned();
     world.run(&["-f", &config, "shell", "here", "--", "echo", "a b"]).exits(0).says("a b\n");
     world.run(&["-f", &config, "--ci", "basics/*"]).exits(0);
+    world.run(&["demo", "--guest", "no/such/folder"]).exits(2).complains("it is no built micro guest");
+    assert!(!world.path("no").exists());
     world.assert_nothing_left();
 }
 
@@ -409,6 +443,15 @@ fn the_demo_works_without_qemu_and_names_the_next_commands() {
 fn shell_forwards_the_exit_code_and_both_streams() {
     let world = local(&[("a", "true", "")]);
     world.run(&["shell", "here", "--", "echo out; echo err >&2; exit 9"]).exits(9).says("out\n").complains("err\n");
+    let mut piped = world.vmdeck(&["shell", "here", "--", "cat"]);
+    let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    std::io::Write::write_all(&mut piped.stdin.take().expect("pipe"), b"piped in").expect("written");
+    finish(piped).exits(0).says("piped in");
+    assert_eq!(
+        fs::read_dir(world.state().join("shells")).expect("folder").count(),
+        0,
+        "no record of a shell that went well"
+    );
     world.run(&["shell", "nosuch"]).exits(2).complains("(known: here)");
     world.run(&["shell", "here"]).exits(2).complains("give a command");
     world.assert_nothing_left();

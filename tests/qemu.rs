@@ -182,7 +182,7 @@ fn a_shell_command_and_a_kept_guest() {
     world.ci(&[]).exits(0);
     world.run(&["list", "--json"]).exits(0).says("\"owner\": \"kept\"");
     world.run(&["cleanup", "--list-only"]).exits(0).says("kept on purpose");
-    world.run(&["cleanup"]).exits(0).complains("--force");
+    world.run(&["cleanup"]).exits(2).complains("--force");
     world.run(&["cleanup", "--force"]).exits(0).says("killed pid");
     world.assert_nothing_left();
 }

@@ -35,11 +35,16 @@ X=$W/packages
 mkdir -p "$CACHE" "$R" "$X"
 
 # --- packages -----------------------------------------------------------------------------------------------------
-kernel=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/{print $2; exit}')
-[ -n "$kernel" ] || { echo "error: cannot find Debian's cloud kernel package: apt has no package lists" >&2
+kernel=""
+for meta in linux-image-cloud-amd64 linux-image-virtual; do # Debian's name, Ubuntu's name
+  [ -n "$kernel" ] || kernel=$(apt-cache depends "$meta" 2>/dev/null | awk '/Depends: linux-image-[0-9]/{print $2; exit}')
+done
+[ -n "$kernel" ] || { echo "error: cannot find a kernel package for the micro guest: apt has no package lists" >&2
   echo >&2; echo "hint: run \`apt-get update\` (as root) first; Debian or Ubuntu on amd64 is needed" >&2; exit 3; }
 version=${kernel#linux-image-}
-packages="$kernel busybox-static dropbear-bin openssh-sftp-server sudo libpam0g libpam-modules libaudit1 libcap-ng0
+# Ubuntu keeps the modules in a package of their own.
+modules=$(apt-cache show "linux-modules-$version" >/dev/null 2>&1 && echo "linux-modules-$version" || true)
+packages="$kernel $modules busybox-static dropbear-bin openssh-sftp-server sudo libpam0g libpam-modules libaudit1 libcap-ng0
   libselinux1 libpcre2-8-0 libapparmor1 libc6 libcrypt1 libtomcrypt1 libtommath1 libgmp10 zlib1g"
 missing=""
 for p in $packages; do
@@ -47,7 +52,7 @@ for p in $packages; do
 done
 if [ -n "$missing" ]; then
   # shellcheck disable=SC2086 # a list of package names
-  (cd "$CACHE" && apt-get -qq download $missing)
+  (cd "$CACHE" && apt-get -qq -o APT::Sandbox::User=root download $missing)
 fi
 for p in $packages; do dpkg-deb -x "$CACHE/$p"_*.deb "$X"; done
 
@@ -111,8 +116,14 @@ cp -L "$(find "$X" -name ld-linux-x86-64.so.2 | head -n1)" "$R/lib64/"
 depmod -b "$X" "$version"
 for m in virtio_pci virtio_mmio virtio_net virtio_blk virtio_console virtio_rng virtio_balloon overlay; do
   modprobe -d "$X" -S "$version" --show-depends "$m" 2>/dev/null | awk '$1=="insmod"{print $2}' | while read -r path; do
-    cp -n "$path" "$R/lib/modules/"
-    basename "$path" >> "$R/lib/modules/$m.order"
+    file=$(basename "$path" | sed 's/\.\(zst\|xz\|gz\)$//')
+    case $path in # busybox loads uncompressed modules only
+      *.zst) zstd -dqcf "$path" > "$R/lib/modules/$file" ;;
+      *.xz) python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.open(sys.argv[1]).read())' "$path" > "$R/lib/modules/$file" ;;
+      *.gz) gzip -dc "$path" > "$R/lib/modules/$file" ;;
+      *) cp -n "$path" "$R/lib/modules/" ;;
+    esac
+    echo "$file" >> "$R/lib/modules/$m.order"
   done
 done
 

@@ -26,6 +26,11 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &LookArgs, io
     let table = if local {
         local_guest("--local was given", io)
     } else {
+        if let Some(dir) = guest.as_ref().filter(|dir| !is_built(dir)) {
+            return Err(Fault::user(format!("cannot use `{}`", dir.display()))
+                .because(format!("it is no built micro guest: it lacks one of {}", PARTS.join(", ")))
+                .hint("`guests/micro/build.sh DIR` builds one; without --guest the demo builds its own"));
+        }
         match micro(guest, io).await {
             Ok(dir) => micro_guest(&dir),
             Err(why) => local_guest(&why, io),
@@ -54,20 +59,23 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &LookArgs, io
     Ok(exit)
 }
 
+fn is_built(dir: &Path) -> bool {
+    PARTS.iter().all(|part| dir.join(part).exists())
+}
+
 /// A folder with a built micro guest; the error says why there is none.
 async fn micro(wanted: Option<PathBuf>, io: &mut Io<'_>) -> Result<PathBuf, String> {
     if machine::find_program("qemu-system-x86_64").is_none() {
         return Err("qemu-system-x86_64 is not installed".into());
     }
-    let built = |dir: &Path| PARTS.iter().all(|part| dir.join(part).exists());
     let here = PathBuf::from("guests/micro/out");
     let dir = match wanted {
         Some(dir) => dir,
-        None if built(&here) => here,
+        None if is_built(&here) => here,
         None => machine::state_dir().join("micro"),
     };
     let dir = std::path::absolute(&dir).map_err(|e| e.to_string())?;
-    if built(&dir) {
+    if is_built(&dir) {
         return Ok(dir);
     }
     io.say(&format!("building the micro guest in {} from Debian packages (once, some seconds) ...", dir.display()));
@@ -76,7 +84,7 @@ async fn micro(wanted: Option<PathBuf>, io: &mut Io<'_>) -> Result<PathBuf, Stri
     let spec = Spec::new("bash").args([script.path(), &dir]);
     let spawner = Spawner::new(None).map_err(|e| e.to_string())?;
     let out = spawner.output(&spec, Duration::from_mins(10)).await.map_err(|e| e.to_string())?;
-    if out.status.success() && built(&dir) {
+    if out.status.success() && is_built(&dir) {
         return Ok(dir);
     }
     let why = out.stderr.lines().find(|l| l.starts_with("error:")).or(out.stderr.lines().last()).unwrap_or("it failed");

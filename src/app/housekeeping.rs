@@ -6,7 +6,7 @@ use super::{Io, deps, settings};
 use crate::{
     cli::ConfigArgs,
     engine::{cleanup as tidy, inventory, preflight, reap::Reaped},
-    error::Result,
+    error::{Fault, Result},
     model::{
         event::{Finding, Severity},
         exit::Exit,
@@ -109,9 +109,16 @@ pub(super) async fn cleanup(config: &ConfigArgs, list_only: bool, force: bool, i
     if list_only {
         return Ok(Exit::Passed);
     }
-    if !force && !found.is_empty() && !confirmed(io) {
-        io.say("nothing was removed");
-        return Ok(Exit::Passed);
+    if !force && !found.is_empty() {
+        if !std::io::stdin().is_terminal() {
+            return Err(Fault::user("cannot ask whether to remove this")
+                .because("standard input is no terminal")
+                .hint("use --force, or --list-only to look"));
+        }
+        if !confirmed(io) {
+            io.say("nothing was removed");
+            return Ok(Exit::Passed);
+        }
     }
     let mut exit = Exit::Passed;
     let mut told = Vec::new();
@@ -129,10 +136,6 @@ pub(super) async fn cleanup(config: &ConfigArgs, list_only: bool, force: bool, i
 }
 
 fn confirmed(io: &mut Io<'_>) -> bool {
-    if !std::io::stdin().is_terminal() {
-        io.warn("error: cannot ask: standard input is no terminal\n\nhint: use --force, or --list-only to look");
-        return false;
-    }
     let _ = write!(io.out, "Remove all of this? [y/N] ");
     let _ = io.out.flush();
     let mut answer = String::new();

@@ -39,9 +39,8 @@ const NO_ROOM: &str = "free disk space where the record is, or set --run-dir; th
 /// `vmdeck --ci`, and `vmdeck` alone.
 pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
     if !args.ci && !args.dry_run {
-        return Err(Fault::user("cannot open the cockpit")
-            .because("this version has none yet")
-            .hint("`vmdeck --ci` runs the suites, `vmdeck demo` shows it at work"));
+        let words = args.select.join(" ");
+        return Err(no_cockpit(&words));
     }
     let setup = settings::load(config)?;
     let plan = make_plan(setup, args, io)?;
@@ -50,6 +49,17 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io
         return Ok(Exit::Passed);
     }
     execute(plan, args, look, io).await
+}
+
+fn no_cockpit(words: &str) -> Fault {
+    if words.is_empty() {
+        return Fault::user("cannot open the cockpit")
+            .because("this version has none yet")
+            .hint("`vmdeck --ci` runs the suites, `vmdeck demo` shows it at work");
+    }
+    Fault::user(format!("cannot do `{words}`"))
+        .because("it is no subcommand, and this version has no cockpit to select it in")
+        .hint(format!("`vmdeck --help` lists the subcommands; `vmdeck --ci {words}` runs that selection"))
 }
 
 /// The plan of this config and command line.
@@ -97,25 +107,21 @@ fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
 
 /// Carries a plan out with all its reports.
 pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
-    let cannot = |e: std::io::Error| {
-        Fault::host(format!("cannot write the run's record `{}`", plan.dir.display()))
-            .because(e)
-            .hint("free disk space, or set --run-dir")
-    };
-    std::fs::create_dir_all(&plan.dir).map_err(cannot)?;
-    // A full disk is told now, not by a run that loses its own record.
-    files::check_room(&plan.dir, ROOM).map_err(cannot)?;
-    let mut fanout = Fanout::default();
-    let record = files::append_private(&plan.dir.join("events.jsonl")).map_err(cannot)?;
-    fanout.add(Box::new(Jsonl::new("events.jsonl".into(), Box::new(record))));
+    // What was asked for and cannot be written is found out now, not after the run.
+    let unwritable = |path: &Path, e| Fault::user(format!("cannot write `{}`", path.display())).because(e);
+    if let Some(path) = &args.junit {
+        std::fs::File::create(path).map_err(|e| unwritable(path, e))?;
+    }
     let to_stdout = args.events.as_deref() == Some(Path::new("-"));
-    if let Some(path) = &args.events {
-        let out: Box<dyn Write + Send> = if to_stdout {
-            Box::new(std::io::stdout())
-        } else {
-            let made = std::fs::File::create(path);
-            Box::new(made.map_err(|e| Fault::user(format!("cannot write `{}`", path.display())).because(e))?)
-        };
+    let copy: Option<Box<dyn Write + Send>> = match &args.events {
+        None => None,
+        Some(_) if to_stdout => Some(Box::new(std::io::stdout())),
+        Some(path) => Some(Box::new(std::fs::File::create(path).map_err(|e| unwritable(path, e))?)),
+    };
+    let record = open_record(&plan.dir)?;
+    let mut fanout = Fanout::default();
+    fanout.add(Box::new(Jsonl::new("events.jsonl".into(), Box::new(record))));
+    if let (Some(out), Some(path)) = (copy, &args.events) {
         fanout.add(Box::new(Jsonl::new(path.display().to_string(), out)));
     }
     let mut junit: Vec<PathBuf> = vec![plan.dir.join("junit.xml")];
@@ -139,6 +145,27 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mu
     let handle = engine::start(plan, deps);
     let tick = if style.live { headless::LIVE } else { headless::QUIET };
     Ok(headless::follow(handle, &mut fanout, tick, |why| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"))).await)
+}
+
+/// Makes the record's folder and its first file; a record is never written over another.
+fn open_record(dir: &Path) -> Result<std::fs::File> {
+    let cannot = |e: std::io::Error| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::StorageFull => "free disk space, or set --run-dir",
+            _ => "set --run-dir to a folder that you can write",
+        };
+        Fault::host(format!("cannot write the run's record `{}`", dir.display())).because(e).hint(hint)
+    };
+    let events = dir.join("events.jsonl");
+    if events.exists() {
+        return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
+            .because("it holds the record of another run")
+            .hint("give another --run-dir, or remove it"));
+    }
+    std::fs::create_dir_all(dir).map_err(cannot)?;
+    // A full disk is told now, not by a run that loses its own record.
+    files::check_room(dir, ROOM).map_err(cannot)?;
+    files::append_private(&events).map_err(cannot)
 }
 
 fn style(look: &LookArgs, to_stderr: bool) -> Style {

@@ -65,7 +65,11 @@ pub(super) fn load_text(path: &Path, text: &str) -> Result<Setup> {
 fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: bool) -> Result<(Setup, Values)> {
     let Some(path) = path else { return parse(None, args, secrets) };
     let text = std::fs::read_to_string(path).map_err(|e| {
-        Fault::user(format!("cannot read the config `{}`", path.display())).because(e).hint("`vmdeck init` writes one")
+        let fault = Fault::user(format!("cannot read the config `{}`", path.display()));
+        match e.kind() {
+            std::io::ErrorKind::NotFound => fault.because(e).hint("`vmdeck init` writes one"),
+            _ => fault.because(e).hint("it must be a file of UTF-8 text that you can read"),
+        }
     })?;
     parse(Some((path, &text)), args, secrets)
 }
@@ -76,8 +80,11 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: bool) -> Resul
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
     let backends: Vec<&str> = BACKENDS.iter().map(|row| row.kind).collect();
     let transports: Vec<&str> = TRANSPORTS.iter().map(|row| row.kind).collect();
+    let absolute = file.and_then(|(path, _)| std::path::absolute(path).ok());
+    let base = absolute.as_deref().and_then(Path::parent).map(Path::to_owned);
     config::load(&Sources {
         file,
+        base: &base.or_else(|| std::env::current_dir().ok()).unwrap_or_default(),
         env: &env,
         set: &args.set,
         keys: &keys,
@@ -117,7 +124,9 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
     }
     let cases: usize = setup.suites.iter().map(|s| s.cases.len()).sum();
     let name = path.map_or("the built-in defaults".into(), |p| p.display().to_string());
-    io.say(&format!("{name}: good: {} guests, {} suites, {cases} cases", setup.guests.len(), setup.suites.len()));
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (guests, suites) = (count(setup.guests.len(), "guest"), count(setup.suites.len(), "suite"));
+    io.say(&format!("{name}: good: {guests}, {suites}, {}", count(cases, "case")));
     Ok(Exit::Passed)
 }
 

@@ -7,17 +7,21 @@ use crate::{
     attach,
     cli::ConfigArgs,
     engine::{self, Deps, shell},
-    error::{Fault, Result},
+    error::{Blame, Fault, Result},
     host::signal,
     model::{
         event::{EventKind, Phase, Stream},
-        exec::{Exit as Ended, sh_quote},
+        exec::{Exit as Ended, Input, sh_quote},
         guest::Guest,
         ids::RunId,
         plan::{Job, Plan, RunOptions},
     },
 };
-use std::io::Write;
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
@@ -40,25 +44,27 @@ pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io:
             .because("standard input is no terminal")
             .hint("give a command: `vmdeck shell GUEST -- COMMAND`"));
     }
-    let mut request = shell::Request { command, terminal: None, output, done };
-    let made = shell::kept(&deps.state, &guest);
-    let mut raw = None;
-    let mut run = if let Some(made) = made {
-        if wants_terminal {
-            let (mode, terminal) = attach::terminal()?;
-            raw = Some(mode);
-            request.terminal = Some(terminal);
-        }
+    let raw: Arc<Mutex<Option<attach::Raw>>> = Arc::default();
+    let place = Arc::clone(&raw);
+    let open: shell::OpenTerminal = Box::new(move || {
+        let (mode, terminal) = attach::terminal()?;
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(mode);
+        Ok(terminal)
+    });
+    // As with ssh, a command reads what is piped in.
+    let stdin = if std::io::stdin().is_terminal() { Input::Empty } else { Input::File("/dev/stdin".into()) };
+    let request = shell::Request { command, terminal: wants_terminal.then_some(open), stdin, output, done };
+    let mut record = None;
+    let mut run = None;
+    if let Some(made) = shell::kept(&deps.state, &guest) {
         tokio::spawn(async move { shell::in_kept(&made, &guest, request).await });
-        None
     } else {
-        if wants_terminal {
-            let (mode, terminal) = attach::terminal()?;
-            raw = Some(mode);
-            request.terminal = Some(terminal);
-        }
-        Some(start(guest, setup.host, deps, request)?)
-    };
+        let (handle, dir) = start(guest, setup.host, deps, request)?;
+        record = Some(dir);
+        run = Some(handle);
+    }
+    let restore = || drop(raw.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let is_raw = || raw.lock().unwrap_or_else(PoisonError::into_inner).is_some();
     let mut result = None;
     loop {
         tokio::select! {
@@ -68,12 +74,12 @@ pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io:
             }
             // Raw mode ends with the shell, before the clean-up speaks.
             ended = &mut ended, if result.is_none() => {
-                drop(raw.take());
+                restore();
                 result = Some(ended);
                 if run.is_none() { break }
             }
             event = next(&mut run), if run.is_some() => match event {
-                Some(event) => tell(&event.kind, raw.is_some(), io),
+                Some(event) => tell(&event.kind, is_raw(), io),
                 None => break,
             },
         }
@@ -86,10 +92,19 @@ pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io:
         Some(run) => run.done.await.ok(),
         None => None,
     };
+    if let (Some(dir), Some(Ok(Ok(_)))) = (&record, &result) {
+        // Only a shell that failed leaves something to look at.
+        let _ = std::fs::remove_dir_all(dir);
+    }
     match (result, exit) {
         (Some(Ok(Ok(Ended::Code(code)))), _) => Ok(u8::try_from(code).unwrap_or(1)),
         (Some(Ok(Ok(Ended::Signal(signal)))), _) => {
             Err(Fault::infra("cannot finish the command").because(format!("it was killed by SIG{signal}")))
+        }
+        // Which signal ended it is known to the engine.
+        (Some(Ok(Err(fault))), Some(exit)) if fault.blame() == Blame::Cancelled => {
+            io.warn(&fault.render());
+            Ok(exit.code())
         }
         (Some(Ok(Err(fault))), _) => Err(fault),
         (_, Some(exit)) => Ok(exit.code()),
@@ -109,23 +124,21 @@ fn start(
     host: crate::model::plan::Host,
     backend: crate::backend::Deps,
     request: shell::Request,
-) -> Result<engine::Handle> {
+) -> Result<(engine::Handle, PathBuf)> {
     let run = RunId::from_bits(fastrand::u64(..));
     let dir = backend.state.join("shells").join(run.short());
     std::fs::create_dir_all(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
     let plan = Plan {
         run,
-        dir,
+        dir: dir.clone(),
         host,
         options: RunOptions::default(),
         jobs: vec![Job { guest, suites: Vec::new() }],
         selection: vec!["shell".into()],
     };
     let signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
-    Ok(engine::start(
-        plan,
-        Deps { backend, binary: std::env::current_exe().ok(), signals: Some(signals), shell: Some(request) },
-    ))
+    let deps = Deps { backend, binary: std::env::current_exe().ok(), signals: Some(signals), shell: Some(request) };
+    Ok((engine::start(plan, deps), dir))
 }
 
 /// What a person who waits for a shell wants to know, on standard error.

@@ -197,7 +197,7 @@ impl LocalExec {
         let dir = exec.dir.as_ref().map_or_else(|| self.home.clone(), |dir| self.home.join(dir));
         let spec = spec.env("HOME", &self.home).env(MARK, &self.name).dir(&dir);
         self.spawner.spawn_tethered(&spec, Streams::piped()).await.map_err(|e| {
-            Fault::infra(format!("cannot run a command in the local guest `{}`", self.name))
+            Fault::user(format!("cannot run a command in the local guest `{}`", self.name))
                 .because(e)
                 .hint(format!("does the folder `{}` exist?", dir.display()))
         })

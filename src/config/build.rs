@@ -26,16 +26,14 @@ use std::{
 /// Every effective value with its place, for `config show`.
 pub type Values = BTreeMap<String, (Value, String)>;
 
+/// Less memory than any guest can use, in bytes: a forgotten unit.
+const MEMORY_MIN: u64 = 16 << 20;
+
 /// The lock of the old scripts: whoever uses it must guard against their races.
 const OLD_LOCK: &str = "redoubt-vm-tests.lock.d";
 
-pub(super) fn build(
-    checked: Checked,
-    sources: &Sources<'_>,
-    base: &Path,
-    problems: &mut Vec<Problem>,
-) -> (Setup, Values) {
-    let mut build = Build { checked, keys: sources.keys, base, problems, values: Values::new() };
+pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> (Setup, Values) {
+    let mut build = Build { checked, keys: sources.keys, base: sources.base, problems, values: Values::new() };
     let host = build.host();
     let guests: Vec<Guest> =
         build.checked.guests.clone().iter().filter_map(|(name, origin)| build.guest(name, origin, sources)).collect();
@@ -171,6 +169,15 @@ impl Build<'_> {
         } else {
             None
         };
+        if size(self, "memory") < MEMORY_MIN {
+            let text = "it is less than 16MiB; a bare number is bytes";
+            self.problem(origin, &full("memory"), text, Some("write a unit: \"256MiB\""));
+        }
+        for key in ["boot_timeout", "case_timeout"] {
+            if self.duration(&full(key), &any(key)) == Some(Duration::ZERO) {
+                self.problem(origin, &full(key), "nothing can be done in no time", Some("write it like \"90s\""));
+            }
+        }
         Some(Guest {
             os,
             cpus: self.number(&full("cpus"), &any("cpus")),
@@ -375,6 +382,10 @@ impl Build<'_> {
         let run = self.text(&full("run"), &any("run"));
         let script = self.value(&full("script"), &any("script"));
         let action = match (run, script) {
+            (Some(run), None) if run.trim().is_empty() => {
+                self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
+                return None;
+            }
             (Some(run), None) => Action::Run(run),
             (None, Some(Value::Path(path))) => {
                 if let Err(e) = std::fs::File::open(&path) {

@@ -154,11 +154,7 @@ impl Walk<'_> {
                 trimmed(value.clone())
             }
             (None, Some(Raw::Text(path)), None) => {
-                let path = self
-                    .sources
-                    .file
-                    .and_then(|(file, _)| file.parent())
-                    .map_or_else(|| PathBuf::from(path), |dir| dir.join(path));
+                let path = self.sources.base.join(path);
                 trimmed(std::fs::read_to_string(&path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?)
             }
             (None, None, Some(Raw::List(words))) => {

@@ -26,6 +26,8 @@ pub type SecretCommand<'a> = &'a dyn Fn(&[String]) -> Result<String, String>;
 pub struct Sources<'a> {
     /// The file and its text; none = built-in defaults alone.
     pub file: Option<(&'a Path, &'a str)>,
+    /// The folder that relative paths start from; absolute, for programs run in folders of their own.
+    pub base: &'a Path,
     /// The environment.
     pub env: &'a BTreeMap<String, String>,
     /// `--set KEY=VALUE`.
@@ -83,8 +85,7 @@ pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
         tree::set(&mut tree, word).unwrap_or_else(|problem| problems.push(problem));
     }
     let checked = check::check(&tree, sources, &mut problems);
-    let base = sources.file.and_then(|(path, _)| path.parent()).unwrap_or(Path::new(""));
-    let (mut setup, values) = build::build(checked, sources, base, &mut problems);
+    let (mut setup, values) = build::build(checked, sources, &mut problems);
     if !problems.is_empty() {
         return Err(fault(sources, &problems));
     }

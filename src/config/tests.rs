@@ -16,6 +16,7 @@ fn load_with(text: &str, env: &[(&str, &str)], set: &[&str]) -> Result<(Setup, V
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
     load(&Sources {
         file: Some((Path::new("/p/vmdeck.toml"), text)),
+        base: Path::new("/p"),
         env: &env,
         set: &set,
         keys: &keys,

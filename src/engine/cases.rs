@@ -174,6 +174,10 @@ async fn one_attempt(
             (Verdict::Failed, None, format!("took longer than {} and was ended", show_duration(limit)), false)
         }
         End::Cancelled => (Verdict::Cancelled, None, "the run was cancelled".to_owned(), false),
+        End::Refused(fault) => {
+            let hint = fault.remedy().map(|h| format!(" ({h})")).unwrap_or_default();
+            (Verdict::Infra, None, shared.redactor.text(&format!("{fault}{hint}")), false)
+        }
         // The machine is replaced in both: after such a line nothing in it can be trusted.
         End::Complaint(fault) => (Verdict::Failed, None, shared.redactor.text(&fault.to_string()), true),
         End::Lost(fault) => {
@@ -197,6 +201,8 @@ enum End {
     Exit(Exit),
     Timeout,
     Cancelled,
+    /// It was never started, and the machine is well: a folder or sudo's leave is missing.
+    Refused(Fault),
     /// An error pattern was found on the console while the machine lives on: the code made the system complain.
     Complaint(Fault),
     Lost(Fault),
@@ -215,6 +221,7 @@ async fn supervise(shared: &Shared, machine: &mut Machine, exec: &Exec, logs: &m
             result = &mut run => match result {
                 Ok(exit) => End::Exit(exit),
                 Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
+                Err(fault) if fault.blame() == Blame::User => End::Refused(fault),
                 Err(fault) => End::Lost(fault),
             },
             Some(found) = link::told(&mut error) => End::Complaint(link::console_fault(&found)),

@@ -34,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 const LAG: Duration = Duration::from_millis(300);
 /// How long an unfinished line may wait for its rest.
 const SETTLE: Duration = Duration::from_millis(10);
+/// Characters of a console line in an error message.
+const LINE: usize = 200;
 /// Console lines in an error message.
 const SHOWN: usize = 4;
 
@@ -95,7 +97,7 @@ impl GuestLink {
     fn last_lines(&self) -> Vec<String> {
         let Some(console) = &self.console else { return Vec::new() };
         let lines = console.watch.lock().unwrap_or_else(PoisonError::into_inner).last_lines();
-        lines[lines.len().saturating_sub(SHOWN)..].to_vec()
+        lines[lines.len().saturating_sub(SHOWN)..].iter().map(|line| cut(line)).collect()
     }
 
     /// A fault with the last words of the console as its cause.
@@ -195,6 +197,14 @@ impl GuestLink {
     }
 }
 
+/// A line as a message shows it: a flood is one endless line.
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(LINE) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
 /// The first thing that is told, once it is; `None` = nobody is left to tell it.
 pub(super) async fn told<T: Clone>(place: &mut watch::Receiver<Option<T>>) -> Option<T> {
     place.wait_for(Option::is_some).await.ok().and_then(|now| now.clone())
@@ -206,10 +216,11 @@ fn note(place: &Mutex<String>, text: String) {
 
 /// An error pattern as a fault, with the lines before it.
 pub(super) fn console_fault(found: &ConsoleError) -> Fault {
-    let before = &found.context[found.context.len().saturating_sub(SHOWN)..];
+    let before: Vec<String> =
+        found.context[found.context.len().saturating_sub(SHOWN)..].iter().map(|l| cut(l)).collect();
     let context = if before.is_empty() { String::new() } else { format!("\n    {}", before.join("\n    ")) };
     Fault::infra(format!("the console matched the error pattern `{}`", found.pattern))
-        .because(format!("{}{context}", found.line))
+        .because(format!("{}{context}", cut(&found.line)))
         .hint("see the guest's console log; `boot.errors` lists the patterns")
 }
 

@@ -114,6 +114,8 @@ impl Sink for Logs {
 struct Tail {
     lines: VecDeque<String>,
     bytes: usize,
+    /// Whether earlier lines were dropped.
+    cut: bool,
 }
 
 impl Tail {
@@ -122,11 +124,16 @@ impl Tail {
         self.lines.push_back(line.to_owned());
         while self.bytes > TAIL && self.lines.len() > 1 {
             self.bytes -= self.lines.pop_front().map_or(0, |l| l.len() + 1);
+            self.cut = true;
         }
     }
 
     fn text(self) -> String {
-        Vec::from(self.lines).join("\n")
+        let mut lines = Vec::from(self.lines);
+        if self.cut {
+            lines.insert(0, "[earlier lines are in the log]".to_owned());
+        }
+        lines.join("\n")
     }
 }
 
@@ -162,7 +169,7 @@ mod tests {
         let mut tail = Tail::default();
         (0..100_000).for_each(|i| tail.push(&format!("line {i}")));
         let text = tail.text();
-        assert!(text.len() <= TAIL && text.ends_with("line 99999"));
+        assert!(text.len() <= TAIL + 40 && text.starts_with("[earlier") && text.ends_with("line 99999"));
     }
 
     #[test]

@@ -170,6 +170,10 @@ async fn guest(guest: &Guest, deps: &backend::Deps) -> Vec<Finding> {
             "use a linux or macos guest",
         ));
     }
+    if let Some(source) = guest.source.as_ref().filter(|s| !s.path.is_dir()) {
+        let text = format!("guest `{}`: the source `{}` is no folder", guest.id, source.path.display());
+        out.push(fatal("source", text, "correct `source.path`"));
+    }
     for kind in &guest.transports {
         let Ok(way) = transport::find(kind) else { continue };
         let has_host = guest.transport_options.get(kind).is_some_and(|o| o.text("host").is_some());

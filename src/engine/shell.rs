@@ -13,7 +13,7 @@ use crate::{
     host::pids,
     model::{
         event::Stream,
-        exec::{Exec, Exit},
+        exec::{Exec, Exit, Input},
         guest::Guest,
     },
     transport::{Pin, Session, Step, Target, Terminal, route},
@@ -22,12 +22,17 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+/// Takes the person's terminal over.
+pub type OpenTerminal = Box<dyn FnOnce() -> Result<Terminal> + Send + Sync>;
+
 /// What is to be done in the guest.
 pub struct Request {
     /// A command; with a terminal and no command, the login shell.
     pub command: Option<String>,
-    /// A person's terminal.
-    pub terminal: Option<Terminal>,
+    /// Opens a person's terminal, once the guest is ready: until then Ctrl-C must still reach us.
+    pub terminal: Option<OpenTerminal>,
+    /// What a command without a terminal reads.
+    pub stdin: Input,
     /// What a command without a terminal writes.
     pub output: mpsc::UnboundedSender<(Stream, Vec<u8>)>,
     /// How it ended.
@@ -37,11 +42,15 @@ pub struct Request {
 impl Request {
     async fn with(self, session: &dyn Session, guest: &Guest, cancel: &CancellationToken) {
         let result = match (self.terminal, self.command) {
-            (Some(terminal), command) => session.attach(Terminal { command, ..terminal }).await,
+            (Some(open), command) => match open() {
+                Ok(terminal) => session.attach(Terminal { command, ..terminal }).await,
+                Err(fault) => Err(fault),
+            },
             (None, Some(script)) => {
                 let output = self.output;
                 let mut sink = move |stream: Stream, bytes: &[u8]| drop(output.send((stream, bytes.to_vec())));
-                session.exec(&Exec::new(script), &mut sink, cancel).await
+                let exec = Exec { stdin: self.stdin, ..Exec::new(script) };
+                session.exec(&exec, &mut sink, cancel).await
             }
             (None, None) => Err(Fault::user(format!("cannot open a shell in `{}`", guest.id))
                 .because("standard input is no terminal")

@@ -193,6 +193,8 @@ impl Worker<'_> {
 
     fn fail_fast(&self) {
         if self.shared.plan.options.fail_fast {
+            // At once, so that no further case begins before the dispatcher has heard of it.
+            self.shared.cancel.cancel();
             self.shared.ask_cancel(CancelReason::FailFast);
         }
     }
@@ -233,7 +235,10 @@ impl Worker<'_> {
         let session = Through(machine);
         let fetched = artifacts::fetch(&session, &suite.artifacts, &base, &to, &self.shared.cancel);
         match clock::within(CHORE, fetched).await {
-            Some(Ok(0)) => {
+            Some(Ok((_, Some(why)))) => {
+                self.shared.emit.warn(Some(id), format!("suite `{}`: not every artifact came: {why}", suite.id), None);
+            }
+            Some(Ok((0, None))) => {
                 self.shared.emit.warn(Some(id), format!("suite `{}`: no file matches its artifacts", suite.id), None);
             }
             Some(Ok(_)) => {}
@@ -260,6 +265,7 @@ impl Worker<'_> {
         let last = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default().to_owned();
         match ran {
             Some(Ok(Exit::Code(0))) => Ok(()),
+            Some(Ok(exit)) if last.is_empty() => Err(format!("{what} failed: {exit}")),
             Some(Ok(exit)) => Err(format!("{what} failed: {exit}: {last}")),
             Some(Err(fault)) => Err(format!("{what} failed: {}", self.shared.redactor.text(&fault.to_string()))),
             None => Err(format!("{what} took longer than 30 min")),

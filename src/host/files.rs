@@ -70,7 +70,7 @@ pub fn disk_usage(path: &Path) -> u64 {
 
 /// Whether others than the owner can read a file: not fit for a key or a password.
 pub fn is_exposed(path: &Path) -> io::Result<bool> {
-    Ok(fs::metadata(path)?.permissions().mode() & 0o077 != 0)
+    Ok(fs::File::open(path)?.metadata()?.permissions().mode() & 0o077 != 0)
 }
 
 /// Writes and removes this many bytes in a folder: free space on paper may be reserved, or over quota.

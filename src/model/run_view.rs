@@ -51,6 +51,8 @@ pub struct GuestView {
     pub done: Vec<(Phase, u64)>,
     /// The case that is on.
     pub case: Option<(SuiteId, CaseId)>,
+    /// When it began, in milliseconds of the run.
+    pub case_since_ms: u64,
     /// Its results so far.
     pub tally: Tally,
     /// How many cases are planned.
@@ -72,6 +74,7 @@ impl GuestView {
             open: Vec::new(),
             done: Vec::new(),
             case: None,
+            case_since_ms: 0,
             tally: Tally::default(),
             planned,
             left: Vec::new(),
@@ -206,7 +209,10 @@ impl RunView {
                 g.done.push((*phase, *took_ms));
             }),
             EventKind::CaseStarted { guest, suite, case, .. } => {
-                of(guest, &mut |g| g.case = Some((suite.clone(), case.clone())));
+                of(guest, &mut |g| {
+                    g.case = Some((suite.clone(), case.clone()));
+                    g.case_since_ms = now;
+                });
             }
             EventKind::CleanupEnded { guest, left, proofs, kept } => of(guest, &mut |g| {
                 g.left.extend(left.iter().cloned());

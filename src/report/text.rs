@@ -226,7 +226,7 @@ impl Text {
             for (stream, tail) in [("stdout", stdout_tail), ("stderr", stderr_tail)] {
                 let lines: Vec<&str> = tail.lines().collect();
                 for text in &lines[lines.len().saturating_sub(12)..] {
-                    self.line(now, &format!("        {} {}", self.paint(DIM, &format!("{stream} |")), safe(text)))?;
+                    self.line(now, &format!("        {} {}", self.paint(DIM, &format!("{stream} |")), short(text)))?;
                 }
             }
         }
@@ -318,6 +318,14 @@ fn time(ms: u64) -> String {
 
 fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// A line of a failed case's output, cut to what a screen can take.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(400) {
+        Some((end, _)) => format!("{} ... ({} more bytes in the log)", safe(&text[..end]), text.len() - end),
+        None => safe(text),
+    }
 }
 
 /// Guest text for a terminal and a CI log: clean, and without what a CI system takes for a command in mid-line.

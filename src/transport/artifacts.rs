@@ -2,7 +2,7 @@
 //!
 //! Only regular files, only below the folder, no execute bit, bounded in number and bytes.
 
-use super::{Session, source::last_line};
+use super::Session;
 use crate::{
     error::{Fault, Result},
     model::{
@@ -23,19 +23,20 @@ const BYTES_MAX: u64 = 2 << 30;
 /// Most files.
 const FILES_MAX: usize = 10_000;
 
-/// Fetches what the globs name below the working directory of `env` into `to`; returns how many files came.
+/// Fetches what the globs name below the working directory of `env` into `to`; returns how many files came, and what the
+/// guest's tar complained about: one file that cannot be read does not cost the others.
 pub async fn fetch(
     session: &dyn Session,
     globs: &[String],
     env: &Exec,
     to: &Path,
     cancel: &CancellationToken,
-) -> Result<usize> {
+) -> Result<(usize, Option<String>)> {
     let failed = || Fault::infra("cannot fetch artifacts");
     // The shell expands the globs, each quoted around its wildcards; a glob that finds nothing is left out.
     let words: Vec<String> = globs.iter().map(|g| quote_glob(g)).collect();
     let script = format!(
-        "set --; for f in {}; do [ -e \"$f\" ] && set -- \"$@\" \"./$f\"; done; [ $# -eq 0 ] || exec tar -cf - -- \"$@\"",
+        "set --; for f in {}; do [ -e \"$f\" ] || continue; case $f in /*) ;; *) f=./$f ;; esac; set -- \"$@\" \"$f\"; done; [ $# -eq 0 ] || exec tar -cf - -- \"$@\"",
         words.join(" ")
     );
     let spool = tempfile::NamedTempFile::new().map_err(|e| failed().because(e))?;
@@ -51,12 +52,19 @@ pub async fn fetch(
     if let Some(why) = sink.full {
         return Err(failed().because(why));
     }
-    if exit != Exit::Code(0) {
-        let out = crate::model::exec::Collected { stderr: sink.errors, ..Default::default() };
-        return Err(failed().because(exit).because(last_line(&out, Stream::Stderr)));
-    }
+    let complaint = (exit != Exit::Code(0)).then(|| {
+        let text = String::from_utf8_lossy(&sink.errors).into_owned();
+        // The first line that is no mere remark names the file; the last one only says that there was one.
+        let line = text.lines().find(|l| !l.contains("Removing leading")).unwrap_or("tar failed");
+        format!("{exit}: {line}")
+    });
     let file = spool.reopen().map_err(|e| failed().because(e))?;
-    unpack(io::BufReader::new(file), to).map_err(|e| failed().because(e))
+    let count = unpack(io::BufReader::new(file), to).or_else(|e| match &complaint {
+        // What an unfinished archive held is there.
+        Some(_) => Ok(0),
+        None => Err(failed().because(e)),
+    })?;
+    Ok((count, complaint))
 }
 
 fn quote_glob(glob: &str) -> String {

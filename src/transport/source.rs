@@ -6,7 +6,6 @@ use super::Session;
 use crate::{
     error::{Fault, Result},
     model::{
-        event::Stream,
         exec::{Collected, Exec, Exit, Input, sh_quote},
         guest::Source,
     },
@@ -117,12 +116,6 @@ pub fn script(path: &Path, env: &Exec) -> Exec {
     let body =
         "f=$(mktemp) || exit 126; trap 'rm -f \"$f\"' EXIT; cat > \"$f\" && chmod 700 \"$f\" && \"$f\" </dev/null";
     Exec { script: body.to_owned(), stdin: Input::File(path.to_owned()), ..env.clone() }
-}
-
-/// Lines of a command's output, for a message.
-pub(super) fn last_line(out: &Collected, stream: Stream) -> String {
-    let bytes = if stream == Stream::Stderr { &out.stderr } else { &out.stdout };
-    String::from_utf8_lossy(bytes).lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

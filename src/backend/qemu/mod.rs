@@ -251,7 +251,7 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
             fatal("image", format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()), &hint);
         }
     }
-    if guest.options.path("kernel").is_none() && guest.options.path("image").is_none() {
+    if ["kernel", "image", "firmware"].iter().all(|key| guest.options.path(key).is_none()) {
         let hint = format!("set `guests.{0}.qemu.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
         fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint);
     }

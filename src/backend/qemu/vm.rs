@@ -130,11 +130,19 @@ impl QemuVm {
                 }
             }
         };
-        tokio::select! {
-            opened = clock::within(START, opened) => opened.unwrap_or_else(|| {
-                Err(self.failed().because(format!("QEMU opened no control socket within {} s", START.as_secs())))
-            }),
-            _ = collected.wait_for(|gone| *gone) => Err(self.explain()),
+        let mut gone = collected.clone();
+        let fault = tokio::select! {
+            opened = clock::within(START, opened) => match opened {
+                Some(Ok(both)) => return Ok(both),
+                Some(Err(fault)) => fault,
+                None => self.failed().because(format!("QEMU opened no control socket within {} s", START.as_secs())),
+            },
+            _ = gone.wait_for(|gone| *gone) => return Err(self.explain()),
+        };
+        // A connection that ended is how it looks when QEMU gives up just now: then its own words tell more.
+        match clock::within(QUIT, collected.wait_for(|gone| *gone)).await {
+            Some(_) => Err(self.explain()),
+            None => Err(fault),
         }
     }
 
@@ -215,10 +223,12 @@ impl QemuVm {
             }
             console.write_all(key.as_bytes()).await.map_err(failed)?;
         }
-        // Read what comes back for a moment: an unread console stalls the guest.
+        // Read what comes back, until it is quiet: an unread console stalls the guest.
         let mut sink = [0; 4096];
-        let drain = async { while matches!(console.read(&mut sink).await, Ok(1..)) {} };
-        let _ = clock::within(Duration::from_secs(1), drain).await;
+        let mut patience = Duration::from_secs(2);
+        while matches!(clock::within(patience, console.read(&mut sink)).await, Some(Ok(1..))) {
+            patience = Duration::from_millis(300);
+        }
         Ok(true)
     }
 }

@@ -154,15 +154,16 @@ impl SshSession {
         }
         let complaint = command.marks.complaint();
         let Some(exit) = command.exit else { return Err(lost("it ended before the command was started")) };
+        if let (Exit::Code(125), Some(dir)) = (&exit, &exec.dir) {
+            return Err(Fault::user(format!("cannot run a command in `{dir}`"))
+                .because(complaint)
+                .hint("does the suite's `dir` exist in the guest?"));
+        }
         if exec.run_as == RunAs::Root {
             return Err(refused_sudo(command.asked, &exit, &complaint));
         }
-        let fault = Fault::infra("cannot start the command").because(if complaint.is_empty() {
-            exit.to_string()
-        } else {
-            complaint
-        });
-        Err(if exit == Exit::Code(125) { fault.hint("does the suite's `dir` exist in the guest?") } else { fault })
+        let why = if complaint.is_empty() { exit.to_string() } else { complaint };
+        Err(Fault::user("cannot start the command").because(why))
     }
 
     /// Ends a cancelled command and everything that it started.
@@ -225,8 +226,8 @@ struct Running {
 /// Sends the input and closes it; a command that does not read it is no error.
 async fn send_input(write: Write, input: Input) {
     if let Input::File(path) = input {
-        let Ok(mut file) = tokio::fs::File::open(path).await else { return };
-        loop {
+        let mut file = tokio::fs::File::open(path).await.ok();
+        while let Some(file) = &mut file {
             let mut piece = bytes::BytesMut::with_capacity(PIECE);
             while piece.len() < PIECE && matches!(file.read_buf(&mut piece).await, Ok(1..)) {}
             if piece.is_empty() || write.data_bytes(piece.freeze()).await.is_err() {
@@ -238,7 +239,7 @@ async fn send_input(write: Write, input: Input) {
 }
 
 fn refused_sudo(asked: u32, exit: &Exit, complaint: &str) -> Fault {
-    let fault = Fault::infra("cannot run a command as root");
+    let fault = Fault::user("cannot run a command as root");
     match (asked, exit) {
         (2.., _) => fault.because("sudo refused the password").hint("correct `guests.NAME.sudo.password`"),
         (1, _) => fault
