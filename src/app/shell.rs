@@ -92,8 +92,9 @@ pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io:
         Some(run) => run.done.await.ok(),
         None => None,
     };
-    if let (Some(dir), Some(Ok(Ok(_)))) = (&record, &result) {
-        // Only a shell that failed leaves something to look at.
+    // Only a shell that failed leaves something to look at.
+    let failed = matches!(&result, Some(Ok(Err(fault))) if fault.blame() != Blame::Cancelled);
+    if let Some(dir) = record.filter(|_| !failed) {
         let _ = std::fs::remove_dir_all(dir);
     }
     match (result, exit) {
