@@ -94,7 +94,8 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch) {
         out.two("-machine", base);
     } else {
         out.two("-machine", &format!("{base},kernel_irqchip=split,confidential-guest-support=tdx,memory-backend=ram1"));
-        out.two("-object", r#"{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true}"#);
+        let debug = options.text("debug").map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
+        out.two("-object", &format!(r#"{{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true{debug}}}"#));
         out.two("-object", &format!("memory-backend-ram,id=ram1,size={}", guest.memory));
     }
     if kind == "tdxio" {
@@ -247,13 +248,21 @@ mod tests {
     #[test]
     fn confidential_guests_get_their_objects() {
         let line = argv(
-            &[("vm_type", Value::Text("tdxio".into())), ("firmware", Value::Path("/OVMF.fd".into()))],
+            &[
+                ("vm_type", Value::Text("tdxio".into())),
+                ("firmware", Value::Path("/OVMF.fd".into())),
+                ("debug", Value::Text("on".into())),
+            ],
             "kvm",
             false,
         );
-        for part in
-            ["confidential-guest-support=tdx", "tdx-guest", "iommufd,id=iommufd0", "-bios /OVMF.fd", "size=2147483648"]
-        {
+        for part in [
+            "confidential-guest-support=tdx",
+            r#""debug":true}"#,
+            "iommufd,id=iommufd0",
+            "-bios /OVMF.fd",
+            "size=2147483648",
+        ] {
             assert!(line.contains(part), "{part} in {line}");
         }
     }

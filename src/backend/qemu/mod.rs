@@ -64,6 +64,12 @@ pub const KEYS: &[Key] = &[
         doc: "performance counters in the guest",
     },
     Key {
+        path: "guests.*.qemu.debug",
+        kind: Kind::Choice(&["on", "off"]),
+        default: None,
+        doc: "debug property of a tdx guest; only some versions of QEMU have it",
+    },
+    Key {
         path: "guests.*.qemu.binary",
         kind: Kind::Text,
         default: None,
