@@ -50,11 +50,15 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &LookArgs, io
     let shown =
         config.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(&config).display().to_string();
     let name = if table.contains("[guests.micro]") { "micro" } else { "here" };
+    let here = std::env::current_dir().unwrap_or_default();
+    let record = dir.strip_prefix(here).unwrap_or(&dir).display();
+    // As it was called just now: it may not be on the search path.
+    let vmdeck = std::env::args().next().unwrap_or_else(|| "vmdeck".into());
     io.say(&format!(
-        "\nthe whole record is in {}\n\ntry next:\n  vmdeck -f {shown} shell {name} -- uname -a   a command in a fresh guest of your own\n  \
-         vmdeck -f {shown} --ci 'basics/*'          part of the suite again\n  \
-         vmdeck init                                a vmdeck.toml for your own project",
-        dir.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(&dir).display()
+        "\nthe whole record is in {record}\n\ntry next:\n\n  \
+         {vmdeck} -f {shown} shell {name} -- uname -a\n      a command in a fresh guest of your own\n  \
+         {vmdeck} -f {shown} --ci 'basics/*'\n      part of the suite again\n  \
+         {vmdeck} init\n      a vmdeck.toml for your own project"
     ));
     Ok(exit)
 }
