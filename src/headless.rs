@@ -26,8 +26,8 @@ pub async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut br
                 Some(event) => {
                     let last = matches!(event.kind, EventKind::RunEnded { .. });
                     let failed = fanout.event(&event);
+                    lost |= !failed.is_empty();
                     if last {
-                        lost |= !failed.is_empty();
                         report(&failed, &run, &mut broken);
                         break;
                     }
@@ -37,6 +37,7 @@ pub async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut br
             },
             _ = timer.tick() => fanout.idle(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)),
         };
+        lost |= !failed.is_empty();
         report(&failed, &run, &mut broken);
     }
     let exit = run.done.await.unwrap_or(Exit::Bug);

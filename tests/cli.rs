@@ -520,3 +520,28 @@ fn the_state_folder_must_be_writable() {
         .output();
     support::Ran::of(&output.expect("ran")).exits(3).says("cannot write the state folder").says("XDG_STATE_HOME");
 }
+
+#[test]
+fn a_script_that_cannot_be_read_never_passes() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"x\"\nscript = \"it\"\n",
+    );
+    fs::create_dir(world.path("it")).expect("folder");
+    world.ci(&[]).exits(2).complains("is no file with something in it");
+    fs::remove_dir(world.path("it")).expect("removed");
+    fs::write(world.path("it"), "").expect("empty");
+    world.ci(&[]).exits(2).complains("is no file with something in it");
+}
+
+#[test]
+fn each_round_has_its_own_artifacts() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[suites.s]\nartifacts = [\"n\"]\n\
+         [[suites.s.cases]]\nname = \"a\"\nrun = \"echo x >> n\"\n",
+    );
+    world.ci(&["--repeat", "2"]).exits(0);
+    assert_eq!(
+        (world.record("artifacts/here/s/n").lines().count(), world.record("artifacts/here/s-2/n").lines().count()),
+        (1, 2)
+    );
+}

@@ -93,11 +93,9 @@ async fn run_under(
     let spec =
         Spec::new(&command[0]).args(&command[1..]).env("VM_LOCK_DIR", private.path().join("lock.d")).foreground();
     let streams = Streams { stdin: Stdio::inherit(), stdout: Stdio::inherit(), stderr: Stdio::inherit() };
-    let mut child = Spawner::new(std::env::current_exe().ok())
-        .map_err(cannot)?
-        .spawn_tethered(&spec, streams)
-        .await
-        .map_err(cannot)?;
+    // It lives until the program has ended: its thread is the one that the program is tied to.
+    let spawner = Spawner::new(std::env::current_exe().ok()).map_err(cannot)?;
+    let mut child = spawner.spawn_tethered(&spec, streams).await.map_err(cannot)?;
     loop {
         tokio::select! {
             status = child.wait() => {

@@ -12,6 +12,7 @@ use crate::{
     model::{
         event::{EventKind, Phase, Stream},
         exec::{Exit as Ended, Input, sh_quote},
+        exit::Exit,
         guest::Guest,
         ids::RunId,
         plan::{Job, Plan, RunOptions},
@@ -93,11 +94,14 @@ pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io:
         None => None,
     };
     // Only a shell that failed leaves something to look at.
-    let failed = matches!(&result, Some(Ok(Err(fault))) if fault.blame() != Blame::Cancelled);
+    let failed = matches!(&result, Some(Ok(Err(fault))) if fault.blame() != Blame::Cancelled)
+        || matches!(exit, Some(Exit::Leftover | Exit::Bug | Exit::Infra));
     if let Some(dir) = record.filter(|_| !failed) {
         let _ = std::fs::remove_dir_all(dir);
     }
     match (result, exit) {
+        // The command went well and the guest's end did not.
+        (Some(Ok(Ok(_))), Some(exit @ (Exit::Leftover | Exit::Bug | Exit::Infra))) => Ok(exit.code()),
         (Some(Ok(Ok(Ended::Code(code)))), _) => Ok(u8::try_from(code).unwrap_or(1)),
         (Some(Ok(Ok(Ended::Signal(signal)))), _) => {
             Err(Fault::infra("cannot finish the command").because(format!("it was killed by SIG{signal}")))

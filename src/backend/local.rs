@@ -189,7 +189,12 @@ impl LocalExec {
         let mut spec = match exec.run_as {
             RunAs::User => Spec::new("/bin/sh").args(["-c", &exec.script]),
             RunAs::Root if rustix::process::getuid().is_root() => Spec::new("/bin/sh").args(["-c", &exec.script]),
-            RunAs::Root => Spec::new("sudo").args(["-n", "--", "/bin/sh", "-c", &exec.script]),
+            // A process of root's could be neither ended nor found again by us.
+            RunAs::Root => {
+                return Err(Fault::user("cannot run a command as root in a local guest")
+                    .because("vmdeck itself does not run as root")
+                    .hint("use a `qemu` guest for what needs root"));
+            }
         };
         for (name, value) in &exec.env {
             spec = spec.env(name, value);
@@ -212,7 +217,11 @@ impl LocalExec {
     ) -> Result<Exit> {
         let lost = |e: std::io::Error| Fault::infra("cannot follow a local command").because(e);
         if let (Some(mut stdin), Input::File(path)) = (child.inner.stdin.take(), &exec.stdin) {
-            let mut file = tokio::fs::File::open(path).await.map_err(lost)?;
+            let mut file: tokio::fs::File = files::open_input(path)
+                .map_err(|e| {
+                    Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e)
+                })?
+                .into();
             tokio::spawn(async move {
                 // A command that does not read its input is no error.
                 let _ = tokio::io::copy(&mut file, &mut stdin).await;

@@ -388,13 +388,14 @@ impl Build<'_> {
             }
             (Some(run), None) => Action::Run(run),
             (None, Some(Value::Path(path))) => {
-                if let Err(e) = std::fs::File::open(&path) {
-                    self.problem(
-                        origin,
-                        &format!("{shown}.script"),
-                        format!("cannot open `{}`: {e}", path.display()),
-                        None,
-                    );
+                let usable = std::fs::File::open(&path).and_then(|f| f.metadata()).map(|m| m.is_file() && m.len() > 0);
+                let why = match usable {
+                    Ok(true) => None,
+                    Ok(false) => Some(format!("`{}` is no file with something in it", path.display())),
+                    Err(e) => Some(format!("cannot open `{}`: {e}", path.display())),
+                };
+                if let Some(why) = why {
+                    self.problem(origin, &format!("{shown}.script"), why, None);
                 }
                 Action::Script(path)
             }

@@ -77,7 +77,8 @@ pub(super) async fn run(
         });
         let place = if number == 1 { dir.clone() } else { dir.join(format!("attempt-{number}")) };
         let (mut attempt, machine_lost) = one_attempt(shared, guest, machine, suite, case, place).await;
-        if attempt.verdict == Verdict::Failed && number <= retries && !shared.cancel.is_cancelled() {
+        let may_retry = !machine_lost && !shared.cancel.is_cancelled();
+        if attempt.verdict == Verdict::Failed && number <= retries && may_retry {
             shared.emit.fact(EventKind::Retrying {
                 guest: Some(guest.id.clone()),
                 what: format!("{}/{}", suite.id, case.id),
@@ -219,7 +220,11 @@ async fn supervise(shared: &Shared, machine: &mut Machine, exec: &Exec, logs: &m
             // The exit comes first: a case that ended and a guest that powers off after it is no loss.
             biased;
             result = &mut run => match result {
-                Ok(exit) => End::Exit(exit),
+                Ok(exit) => match machine.console_error.borrow().as_ref() {
+                    // The console was faster than the status.
+                    Some(found) => End::Complaint(link::console_fault(found)),
+                    None => End::Exit(exit),
+                },
                 Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
                 Err(fault) if fault.blame() == Blame::User => End::Refused(fault),
                 Err(fault) => End::Lost(fault),

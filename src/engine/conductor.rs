@@ -171,6 +171,19 @@ async fn with_lock(
         None => run_jobs(&shared, parallel).await,
     }
     watch.abort();
+    let lost = shared
+        .lock
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .as_ref()
+        .filter(|l| !l.is_ours())
+        .map(|l| l.path().to_owned());
+    if let Some(path) = lost.filter(|_| !shared.cancel.is_cancelled()) {
+        // Within the last second, before the watch has seen it.
+        let why = "at the end it was not ours any more".into();
+        shared.emit.fact(EventKind::LockLost { path: path.display().to_string(), why });
+        shared.ask_cancel(CancelReason::LockLost);
+    }
     shared.note("ending");
     if let Err(fault) = shared.journal.end() {
         brief.emit.warn(None, fault.to_string(), fault.remedy().map(str::to_owned));

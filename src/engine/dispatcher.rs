@@ -81,6 +81,9 @@ pub(super) async fn run(
     while let Ok(kind) = inbox.try_recv() {
         this.fact(kind);
     }
+    while let Ok(reason) = asked.try_recv() {
+        this.cancel(reason);
+    }
     match result {
         Some(Ok(Ok(()))) => this.ended(None),
         Some(Ok(Err(fault))) => this.ended(Some(&fault)),

@@ -105,9 +105,11 @@ impl Journal {
                 .hint("vmdeck makes nothing that it could not clean up; free disk space, or set XDG_STATE_HOME to a writable folder")
         };
         files::private_dir(&folder).map_err(cannot)?;
-        let file = files::append_private(&path).map_err(cannot)?;
+        // Under a name that no reaper looks at, until it is locked and says whose it is.
+        let fresh = folder.join(format!("{run}.new"));
+        let file = files::append_private(&fresh).map_err(cannot)?;
         if !lockdir::try_flock(&file).map_err(cannot)? {
-            return Err(Fault::bug(format!("cannot lock the fresh journal `{}`", path.display())));
+            return Err(Fault::bug(format!("cannot lock the fresh journal `{}`", fresh.display())));
         }
         let journal = Self { file: Arc::new(Mutex::new(file)), path: path.clone() };
         let pid = crate::host::pids::current();
@@ -120,6 +122,7 @@ impl Journal {
             lock: lock.map(Path::to_owned),
             dir: dir.to_owned(),
         })?;
+        fs::rename(&fresh, &path).map_err(cannot)?;
         // The name itself must survive a power loss too.
         File::open(&folder).and_then(|dir| dir.sync_all()).map_err(cannot)?;
         Ok(journal)
@@ -129,7 +132,10 @@ impl Journal {
     pub fn append(&self, record: &Record) -> Result<()> {
         let line = line(record);
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = file.metadata().map(|m| m.len());
         file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| {
+            // Half a record must not stand before later ones.
+            let _ = before.and_then(|length| file.set_len(length));
             Fault::host(format!("cannot write the journal `{}`", self.path.display()))
                 .because(e)
                 .hint("vmdeck makes nothing that it could not clean up; free disk space first")
@@ -157,6 +163,15 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// Cuts a torn last record off, so that others can follow; the caller holds the flock.
+pub(super) fn mend(file: &mut File) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    if whole < bytes.len() { file.set_len(whole as u64) } else { Ok(()) }
 }
 
 /// A record as it is written.

@@ -20,7 +20,14 @@ use crate::{
         plan::Keep,
     },
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// How long taking a machine down may take, on a clock of its own: never on a cancelled one.
@@ -32,6 +39,15 @@ pub(super) struct Machine {
     pub(super) controller: Controller,
     pub(super) ended: watch::Receiver<Option<Ended>>,
     pub(super) console_error: watch::Receiver<Option<ConsoleError>>,
+    /// Set when a command outside of a case showed that it cannot be used any more.
+    pub(super) lost: AtomicBool,
+}
+
+impl Machine {
+    /// Whether it cannot be used any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed) || self.ended.borrow().is_some() || self.console_error.borrow().is_some()
+    }
 }
 
 /// Makes and boots one; tries again where that can help.
@@ -106,7 +122,7 @@ async fn launch_once(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
         return Err(fault);
     }
     let ended = controller.vm().map_or_else(|| watch::channel(None).1, Vm::ended);
-    Ok(Machine { name, controller, ended, console_error })
+    Ok(Machine { name, controller, ended, console_error, lost: AtomicBool::new(false) })
 }
 
 /// Keeps the console of an earlier machine of this guest: every machine writes a log of its own.

@@ -24,7 +24,10 @@ use crate::{
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -36,6 +39,8 @@ const LAG: Duration = Duration::from_millis(300);
 const SETTLE: Duration = Duration::from_millis(10);
 /// Characters of a console line in an error message.
 const LINE: usize = 200;
+/// Warnings of one machine that are told; the console log has them all.
+const MATCHES: u32 = 100;
 /// Console lines in an error message.
 const SHOWN: usize = 4;
 
@@ -124,6 +129,7 @@ impl GuestLink {
             watch: Arc::clone(&watch),
             ready: ready_in,
             error: Arc::clone(&self.error),
+            told: AtomicU32::new(0),
         };
         let task = tokio::spawn(reader.run(tail, stop.clone()));
         Ok(Some(Console { watch, ready, stop, task }))
@@ -287,6 +293,8 @@ struct Reader {
     watch: Arc<Mutex<Watch>>,
     ready: watch::Sender<bool>,
     error: Arc<watch::Sender<Option<ConsoleError>>>,
+    /// Warnings so far.
+    told: AtomicU32,
 }
 
 impl Reader {
@@ -334,6 +342,7 @@ impl Reader {
             Seen::Line(line) => {
                 self.emit.output(EventKind::Output { guest, suite: None, case: None, stream: Stream::Console, line });
             }
+            Seen::Match { meaning: Meaning::Warning, .. } if self.told.fetch_add(1, Ordering::Relaxed) >= MATCHES => {}
             Seen::Match { meaning, pattern, line, context } => {
                 match meaning {
                     Meaning::Ready => drop(self.ready.send_replace(true)),

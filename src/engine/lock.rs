@@ -364,7 +364,10 @@ pub async fn acquire_slots(
             match acquire(&one, |holder, _| busy = holder.clone(), cancel).await {
                 Ok(lock) => held.push(lock),
                 Err(fault) if fault.blame() == Blame::Lock => {}
-                Err(fault) => return Err(fault),
+                Err(fault) => {
+                    held.into_iter().for_each(HostLock::release);
+                    return Err(fault);
+                }
             }
             if held.len() == wanted {
                 break;

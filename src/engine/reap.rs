@@ -127,6 +127,8 @@ async fn reap_if_dead(
             return;
         }
     };
+    // If it cannot be mended the records below are lost, and the next reaper proves everything once more.
+    let _ = journal::mend(&mut file);
     let kept = history.kept.values().filter(|_| scope == Scope::Kept);
     let mut all_gone = scope == Scope::Kept || history.kept.is_empty();
     for made in history.open.values().chain(kept) {
@@ -184,7 +186,8 @@ async fn take(deps: &backend::Deps, history: &History, made: &Made, mut file: &F
 /// Reaps one journal whose flock the caller holds already: the guardian's work.
 pub(super) async fn one(deps: &backend::Deps, path: &Path) {
     let Ok(history) = journal::read(path) else { return };
-    let Ok(file) = File::options().append(true).open(path) else { return };
+    let Ok(mut file) = File::options().read(true).append(true).open(path) else { return };
+    let _ = journal::mend(&mut file);
     let mut all_gone = history.kept.is_empty();
     for made in history.open.values() {
         all_gone &= matches!(take(deps, &history, made, &file).await, Reaped::Gone { .. });

@@ -43,7 +43,11 @@ impl Request {
     async fn with(self, session: &dyn Session, guest: &Guest, cancel: &CancellationToken) {
         let result = match (self.terminal, self.command) {
             (Some(open), command) => match open() {
-                Ok(terminal) => session.attach(Terminal { command, ..terminal }).await,
+                Ok(terminal) => tokio::select! {
+                    ended = session.attach(Terminal { command, ..terminal }) => ended,
+                    // The window was closed, or somebody wants us gone: the guest goes with the shell.
+                    () = cancel.cancelled() => Err(Fault::cancelled("cannot go on with the shell").because("it was cancelled")),
+                },
                 Err(fault) => Err(fault),
             },
             (None, Some(script)) => {

@@ -6,6 +6,7 @@ use super::{
     cases::{self, Item},
     conductor::Shared,
     launch::{self, Machine},
+    link,
     logs::{Logs, Source},
 };
 use crate::{
@@ -167,6 +168,9 @@ impl Worker<'_> {
                 current = Some(place);
                 if let Err(why) = self.set_up(machine, &self.suites[item.suite]).await {
                     self.fail_suite(place, &why);
+                    if machine.is_lost() {
+                        return true;
+                    }
                     current = None;
                     continue;
                 }
@@ -230,7 +234,11 @@ impl Worker<'_> {
         if suite.artifacts.is_empty() {
             return;
         }
-        let to = self.shared.plan.dir.join("artifacts").join(id.as_str()).join(suite.id.as_str());
+        let base_dir = self.shared.plan.dir.join("artifacts").join(id.as_str());
+        // Another round, or another machine, gets a folder of its own.
+        let names = (2..).map(|n| format!("{}-{n}", suite.id));
+        let mut names = std::iter::once(suite.id.to_string()).chain(names).map(|name| base_dir.join(name));
+        let to = names.find(|path| !path.exists()).unwrap_or(base_dir);
         let base = cases::base(self.guest, suite);
         let session = Through(machine);
         let fetched = artifacts::fetch(&session, &suite.artifacts, &base, &to, &self.shared.cancel);
@@ -260,7 +268,16 @@ impl Worker<'_> {
         let dir = self.shared.guest_dir(self.guest).join(suite.id.as_str()).join(format!(".{what}"));
         let mut logs = Logs::open(&dir, source, self.shared.emit.clone(), &self.shared.redactor, None);
         let token = self.shared.cancel.child_token();
-        let ran = clock::within(CHORE, machine.controller.exec(&exec, &mut logs, &token)).await;
+        let (mut ended, mut error) = (machine.ended.clone(), machine.console_error.clone());
+        let ran = tokio::select! {
+            biased;
+            ran = clock::within(CHORE, machine.controller.exec(&exec, &mut logs, &token)) => ran,
+            Some(found) = link::told(&mut error) => Some(Err(link::console_fault(&found))),
+            Some(how) = link::told(&mut ended) => Some(Err(Fault::infra("cannot finish the command").because(how))),
+        };
+        if matches!(&ran, Some(Err(fault)) if fault.blame() == crate::error::Blame::Infra) {
+            machine.lost.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
         let (stdout, stderr, _) = logs.finish();
         let last = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default().to_owned();
         match ran {

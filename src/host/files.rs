@@ -73,6 +73,15 @@ pub fn is_exposed(path: &Path) -> io::Result<bool> {
     Ok(fs::File::open(path)?.metadata()?.permissions().mode() & 0o077 != 0)
 }
 
+/// Opens what a command is to read; a folder, which opens and cannot be read, is refused.
+pub fn open_input(path: &Path) -> io::Result<fs::File> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    Ok(file)
+}
+
 /// Writes and removes this many bytes in a folder: free space on paper may be reserved, or over quota.
 pub fn check_room(folder: &Path, bytes: usize) -> io::Result<()> {
     tempfile::tempfile_in(folder)?.write_all(&vec![0; bytes])

@@ -114,8 +114,9 @@ pub async fn kill_exactly(pid: u32, is_it: impl Fn(&Process) -> bool, limit: Dur
         Err(e) => return Err(e.into()),
     }
     let gone = async {
-        // Somebody else's child cannot be waited for; it ends within microseconds of the signal.
-        while lookup(pid).is_some_and(|p| is_it(&p)) {
+        // Somebody else's child cannot be waited for; it ends within microseconds of the signal. By its start time: a dying
+        // process has no argument list any more.
+        while lookup(pid).is_some_and(|p| p.started == process.started) {
             super::clock::sleep(Duration::from_millis(5)).await;
         }
     };

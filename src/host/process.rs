@@ -171,7 +171,8 @@ impl Child {
     /// Kills its whole group and collects the leader.
     pub async fn kill_group(&mut self) -> io::Result<ExitStatus> {
         signal_group(self.pid, rustix::process::Signal::KILL);
-        self.inner.wait().await
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "it was killed and did not end within 10 s");
+        super::clock::within(Duration::from_secs(10), self.inner.wait()).await.unwrap_or_else(|| Err(late()))
     }
 }
 
@@ -338,7 +339,10 @@ mod tests {
         let mut child = spawner.spawn(&spec, Streams::piped_out()).await.expect("spawn");
         let mut byte = [0; 3];
         child.inner.stdout.as_mut().expect("pipe").read_exact(&mut byte).await.expect("up");
-        assert_eq!(super::super::pids::with_arg("32.25").len(), 2);
+        // The shell says "up" before both of them have become `sleep`.
+        while super::super::pids::with_arg("32.25").len() < 2 {
+            tokio::task::yield_now().await;
+        }
         child.kill_group().await.expect("killed");
         let gone = async {
             while !super::super::pids::with_arg("32.25").is_empty() {

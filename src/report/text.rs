@@ -331,7 +331,14 @@ fn short(text: &str) -> String {
 /// Guest text for a terminal and a CI log: clean, and without what a CI system takes for a command in mid-line.
 fn safe(text: &str) -> String {
     let clean: Vec<String> = text.split('\n').map(|l| Clean::from_text(l).into_string()).collect();
-    clean.join("\n").replace("##", "# #").replace("::", ": :")
+    let mut out = String::new();
+    for c in clean.join("\n").chars() {
+        if matches!(c, '#' | ':') && out.ends_with(c) {
+            out.push(' ');
+        }
+        out.push(c);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -361,6 +368,8 @@ mod tests {
             "a ##[error]x",
             "##vso[task.setvariable]x",
             "##teamcity[x]",
+            "###[error]x",
+            "a:::error::y",
             "\x1b]0;t\x07::error::x",
         ] {
             let shown = safe(hostile);

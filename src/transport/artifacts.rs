@@ -118,8 +118,7 @@ fn unpack(archive: impl Read, to: &Path) -> io::Result<usize> {
         if entry.header().entry_type() != tar::EntryType::Regular {
             continue;
         }
-        count += 1;
-        if count > FILES_MAX {
+        if count >= FILES_MAX {
             return Err(io::Error::other(format!("there are more than {FILES_MAX}")));
         }
         let full = to.join(path);
@@ -131,6 +130,7 @@ fn unpack(archive: impl Read, to: &Path) -> io::Result<usize> {
         match made {
             Ok(mut file) => {
                 io::copy(&mut entry, &mut file)?;
+                count += 1;
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(e),

@@ -199,7 +199,7 @@ impl Backend for Qemu {
     }
 
     fn list(&self) -> Fut<'_, Vec<Found>> {
-        Box::pin(async { Ok(processes().into_iter().map(Running::found).collect()) })
+        Box::pin(async { Ok(processes().into_iter().filter(Running::is_qemu).map(Running::found).collect()) })
     }
 
     fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
@@ -286,6 +286,12 @@ struct Running {
 }
 
 impl Running {
+    /// By its program's name; a wrapper or a distribution's own name is not recognised, and not needed for ours.
+    fn is_qemu(&self) -> bool {
+        let program = self.process.argv.first().map(Path::new).and_then(Path::file_name);
+        program.is_some_and(|name| name.to_string_lossy().starts_with("qemu-system-"))
+    }
+
     fn found(self) -> Found {
         Found {
             name: self.name.unwrap_or_else(|| format!("pid {}", self.process.pid)),
@@ -297,19 +303,14 @@ impl Running {
     }
 }
 
+/// Every process with what QEMU calls a name and an id, whatever its program is called.
 fn processes() -> Vec<Running> {
     let after = |argv: &[std::ffi::OsString], flag: &str| {
         let at = argv.iter().position(|a| a == flag)?;
         argv.get(at + 1).map(|v| v.to_string_lossy().into_owned())
     };
-    let is_qemu = |p: &pids::Process| {
-        let program =
-            p.argv.first().map(|a| Path::new(a).file_name().unwrap_or_default().to_string_lossy().into_owned());
-        program.is_some_and(|name| name.starts_with("qemu-system-"))
-    };
     pids::all()
         .into_iter()
-        .filter(is_qemu)
         .map(|process| {
             let name = after(&process.argv, "-name")
                 .map(|n| n.split(',').next().unwrap_or_default().trim_start_matches("guest=").to_owned());

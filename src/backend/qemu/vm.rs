@@ -195,6 +195,12 @@ impl QemuVm {
         if let Some(running) = &self.running {
             proofs.push(format!("QEMU process {} of `{}` was collected", running.pid, self.name));
         }
+        if let Some(process) = pids::with_arg(&self.uuid).first() {
+            return Err(Fault::new(
+                Blame::Leftover,
+                format!("process {} of `{}` is still there", process.pid, self.name),
+            ));
+        }
         files::remove_dir(&self.dir)
             .map_err(|e| Fault::new(Blame::Leftover, format!("cannot remove `{}`", self.dir.display())).because(e))?;
         proofs.push(format!("folder `{}` with sockets and overlay is gone", self.dir.display()));

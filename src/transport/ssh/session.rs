@@ -9,7 +9,7 @@ use super::{
 use crate::{
     backend::Fut,
     error::{Fault, Result},
-    host::clock,
+    host::{clock, files},
     model::{
         event::Stream,
         exec::{Exec, Exit, Input, Sink},
@@ -21,7 +21,10 @@ use crate::{
 };
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig, client};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +76,8 @@ impl SshSession {
         let mut out = Vec::new();
         while let Some(message) = read.wait().await {
             if let ChannelMsg::Data { data } = message {
-                out.extend_from_slice(&data[..data.len().min(4096)]);
+                let room = 4096usize.saturating_sub(out.len());
+                out.extend_from_slice(&data[..data.len().min(room)]);
             }
         }
         Ok(String::from_utf8_lossy(&out).into_owned())
@@ -83,13 +87,16 @@ impl SshSession {
         let nonce = nonce();
         let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
         let text = wrap::command(exec, &nonce, self.shell, sudo);
+        // Before the command: one that would read nothing instead must not run at all.
+        let input = open_input(&exec.stdin)?;
         let (mut read, write) = self.channel().await?;
         write.exec(true, text).await.map_err(lost)?;
-        let mut command = Running { marks: Marks::new(&nonce), pid: None, asked: 0, exit: None, write };
+        let unread = Arc::default();
+        let mut command = Running { marks: Marks::new(&nonce), pid: None, asked: 0, exit: None, write, input, unread };
         let cancelled = loop {
             tokio::select! {
                 message = read.wait() => match message {
-                    Some(message) => self.take(message, &mut command, exec, sink).await?,
+                    Some(message) => self.take(message, &mut command, sink).await?,
                     None => break false,
                 },
                 () = cancel.cancelled() => break true,
@@ -102,7 +109,7 @@ impl SshSession {
         Err(Fault::cancelled("cannot finish the command").because("it was cancelled"))
     }
 
-    async fn take(&self, message: ChannelMsg, command: &mut Running, exec: &Exec, sink: &mut dyn Sink) -> Result<()> {
+    async fn take(&self, message: ChannelMsg, command: &mut Running, sink: &mut dyn Sink) -> Result<()> {
         match message {
             ChannelMsg::Data { data } => sink.write(Stream::Stdout, &data),
             ChannelMsg::ExtendedData { data, ext: 1 } if command.pid.is_some() => sink.write(Stream::Stderr, &data),
@@ -113,7 +120,8 @@ impl SshSession {
                     if !rest.is_empty() {
                         sink.write(Stream::Stderr, &rest);
                     }
-                    tokio::spawn(send_input(Arc::clone(&command.write), exec.stdin.clone()));
+                    let input = command.input.take();
+                    tokio::spawn(send_input(Arc::clone(&command.write), input, Arc::clone(&command.unread)));
                 }
                 None => {}
             },
@@ -143,6 +151,9 @@ impl SshSession {
     }
 
     fn outcome(&self, command: Running, exec: &Exec) -> Result<Exit> {
+        if let Some(why) = command.unread.get() {
+            return Err(Fault::infra("cannot send the command its input").because(why));
+        }
         if command.pid.is_some() {
             return command.exit.ok_or_else(|| {
                 if self.handle.is_closed() {
@@ -221,15 +232,35 @@ struct Running {
     asked: u32,
     exit: Option<Exit>,
     write: Write,
+    /// What it reads, until that is being sent.
+    input: Option<tokio::fs::File>,
+    /// Why its input could not be read to the end.
+    unread: Arc<OnceLock<String>>,
 }
 
-/// Sends the input and closes it; a command that does not read it is no error.
-async fn send_input(write: Write, input: Input) {
-    if let Input::File(path) = input {
-        let mut file = tokio::fs::File::open(path).await.ok();
-        while let Some(file) = &mut file {
+fn open_input(input: &Input) -> Result<Option<tokio::fs::File>> {
+    let Input::File(path) = input else { return Ok(None) };
+    let cannot = |e| Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e);
+    files::open_input(path).map(|file| Some(file.into())).map_err(cannot)
+}
+
+/// Sends the input and closes it; a command that does not read it is no error. Input that cannot be read to its end
+/// closes the channel instead: half a file must not look like a whole one.
+async fn send_input(write: Write, input: Option<tokio::fs::File>, unread: Arc<OnceLock<String>>) {
+    if let Some(mut file) = input {
+        loop {
             let mut piece = bytes::BytesMut::with_capacity(PIECE);
-            while piece.len() < PIECE && matches!(file.read_buf(&mut piece).await, Ok(1..)) {}
+            let mut ended = false;
+            while piece.len() < PIECE && !ended {
+                match file.read_buf(&mut piece).await {
+                    Ok(n) => ended = n == 0,
+                    Err(e) => {
+                        let _ = unread.set(e.to_string());
+                        let _ = write.close().await;
+                        return;
+                    }
+                }
+            }
             if piece.is_empty() || write.data_bytes(piece.freeze()).await.is_err() {
                 break;
             }
