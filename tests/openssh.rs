@@ -1,0 +1,131 @@
+//! The `ssh` transport against OpenSSH's own server on loopback: another login shell, another way to end channels.
+//!
+//! The "machine" is a `local` guest whose `ssh.host` is this host; sshd runs as whoever runs the test.
+
+mod support;
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use support::{Ran, World, eventually, finish, read_until, signal};
+
+struct Sshd {
+    child: Child,
+    world: World,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server with keys of its own, and a guest that reaches it.
+fn sshd(suites: &str) -> Sshd {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("addr").port();
+    let user = Command::new("id").arg("-un").output().expect("id");
+    let user = String::from_utf8_lossy(&user.stdout).trim().to_owned();
+    let world = World::new(&format!(
+        "[guests.here]\nbackend = \"local\"\ntransports = [\"ssh\"]\nlaunch_retries = 1\nboot_timeout = \"20s\"\n\
+         [guests.here.ssh]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"{user}\"\nkey = \"user_key\"\nhost_key = \"host_key.pub\"\n{suites}"
+    ));
+    for (name, kind) in [("host_key", "ecdsa"), ("user_key", "rsa")] {
+        let made = Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-f"]).arg(world.path(name)).status();
+        assert!(made.expect("ssh-keygen").success());
+    }
+    fs::copy(world.path("user_key.pub"), world.path("authorized")).expect("copy");
+    // Where sshd runs as root it wants this folder.
+    let _ = fs::create_dir_all("/run/sshd");
+    let config = format!(
+        "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host_key\nAuthorizedKeysFile {0}/authorized\nStrictModes no\nUsePAM no\n\
+         PidFile none\nPermitRootLogin yes\nMaxSessions 2\n",
+        world.home.path().display()
+    );
+    fs::write(world.path("sshd_config"), config).expect("config");
+    let binary =
+        ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|p| fs::metadata(p).is_ok()).expect("sshd");
+    // By a relative path: its command line must not look like something of ours that was left.
+    let mut command = Command::new(binary);
+    let child = command.args(["-D", "-f", "sshd_config"]).current_dir(world.home.path()).stderr(Stdio::null()).spawn();
+    let child = child.expect("sshd starts");
+    eventually("sshd", Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    Sshd { child, world }
+}
+
+#[test]
+fn statuses_streams_environment_and_signals_come_through() {
+    let server = sshd(
+        "[suites.s]\nenv = { WORDS = \"it's $HOME\" }\ndir = \"/\"\n\
+         [[suites.s.cases]]\nname = \"both\"\nrun = \"pwd; echo \\\"$WORDS\\\"; echo err >&2; exit 7\"\nexpect = { exit = 7 }\n\
+         [[suites.s.cases]]\nname = \"killed\"\nrun = \"kill -SEGV $$\"\n\
+         [[suites.s.cases]]\nname = \"many\"\nrun = \"head -c 20000000 /dev/zero\"\n\
+         [[suites.s.cases]]\nname = \"missing\"\nrun = \"no-such-command-here\"\nexpect = { exit = 127 }\n",
+    );
+    let world = &server.world;
+    world.ci(&[]).exits(1).says("killed by SIGSEGV");
+    assert_eq!(world.record("guests/here/s/both/stdout.log"), "/\nit's $HOME\n");
+    assert_eq!(world.record("guests/here/s/both/stderr.log"), "err\n");
+    assert_eq!(fs::metadata(world.path("record/guests/here/s/many/stdout.log")).expect("log").len(), 20_000_000);
+    for (case, verdict) in [("s/both", "passed"), ("s/killed", "failed"), ("s/many", "passed"), ("s/missing", "passed")]
+    {
+        assert_eq!(world.verdict_of(case), verdict, "{case}");
+    }
+    assert_eq!(world.json("summary.json")["tally"]["passed"], 3);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn code_goes_in_and_artifacts_come_out() {
+    let server = sshd(
+        "[suites.s]\nartifacts = [\"out/*\"]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"mkdir out && cp a.txt 'out/b c'\"\n",
+    );
+    let world = &server.world;
+    fs::create_dir(world.path("app")).expect("mkdir");
+    fs::write(world.path("app/a.txt"), "content").expect("write");
+    let to = world.path("in/deep");
+    let source = format!("guests.here.source={{ path = \"app\", to = \"{}\" }}", to.display());
+    world.ci(&["--set", &source]).exits(0);
+    assert_eq!(world.record("artifacts/here/s/out/b c"), "content");
+}
+
+#[test]
+fn cancelling_and_time_outs_end_the_whole_tree() {
+    let server = sshd(
+        "[suites.s]\n[[suites.s.cases]]\nname = \"slow\"\nrun = \"(trap '' TERM; sleep 81.25) & sleep 81.25; echo next\"\ntimeout = \"500ms\"\n\
+         [[suites.s.cases]]\nname = \"long\"\nrun = \"echo begun; sleep 82.25\"\n",
+    );
+    let world = &server.world;
+    let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut child, "| begun");
+    signal(&child, "INT");
+    finish(child).exits(130);
+    assert_eq!((world.verdict_of("s/slow"), world.verdict_of("s/long")), ("failed".into(), "cancelled".into()));
+    let sleeping = || {
+        let all =
+            fs::read_dir("/proc").expect("proc").flatten().filter_map(|e| fs::read(e.path().join("cmdline")).ok());
+        all.filter(|line| line.starts_with(b"sleep\x0081.25") || line.starts_with(b"sleep\x0082.25")).count()
+    };
+    eventually("the end of every sleep", Duration::from_secs(5), || sleeping() == 0);
+}
+
+#[test]
+fn a_changed_host_key_is_refused_before_anything_is_sent() {
+    let server = sshd("[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"true\"\n");
+    let world = &server.world;
+    let other =
+        Command::new("ssh-keygen").args(["-q", "-t", "ecdsa", "-N", "", "-f"]).arg(world.path("other")).status();
+    assert!(other.expect("ssh-keygen").success());
+    world.ci(&["--set", "guests.here.ssh.host_key=other.pub"]).exits(5).says("no credential was sent");
+    let shell = world.vmdeck(&["shell", "here", "--", "echo", "reached"]).output().expect("ran");
+    Ran::of(&shell).exits(0).says("reached").complains("here is gone");
+}
+
+#[test]
+fn a_server_that_dies_in_mid_case_is_infra() {
+    let server = sshd("[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"kill -9 $PPID; sleep 20\"\n");
+    server.world.ci(&[]).exits(5).says("the connection was lost");
+    assert_eq!(server.world.verdict_of("s/a"), "infra");
+}
