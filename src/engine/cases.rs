@@ -170,7 +170,7 @@ async fn one_attempt(
             let fault =
                 Fault::infra(format!("case `{}/{}` took longer than {}", suite.id, case.id, show_duration(limit)));
             // A guest that hangs is asked for its stacks while it still can be; they go to its console.
-            let _ = clock::within(Duration::from_secs(5), machine.controller.dump_stacks()).await;
+            let _ = clock::within(Duration::from_secs(10), machine.controller.dump_stacks()).await;
             launch::diagnose(shared, guest, &machine.controller, &fault).await;
             (Verdict::Failed, None, format!("took longer than {} and was ended", show_duration(limit)), false)
         }

@@ -222,20 +222,23 @@ impl QemuVm {
         let running = self.running()?;
         let failed = |e: std::io::Error| Fault::infra("cannot write to the console").because(e);
         let mut console = tokio::net::UnixStream::connect(&self.files.console).await.map_err(failed)?;
+        let mut answered = false;
         for key in ["l", "w"] {
             let answer = running.qmp.human("chardev-send-break console").await?;
             if !answer.trim().is_empty() {
                 return Ok(false);
             }
             console.write_all(key.as_bytes()).await.map_err(failed)?;
+            // Until it is quiet: an unread console stalls the guest, and a second break before the key has been taken
+            // would call the first one off.
+            let mut sink = [0; 4096];
+            let mut patience = Duration::from_secs(2);
+            while matches!(clock::within(patience, console.read(&mut sink)).await, Some(Ok(1..))) {
+                patience = Duration::from_millis(300);
+                answered = true;
+            }
         }
-        // Read what comes back, until it is quiet: an unread console stalls the guest.
-        let mut sink = [0; 4096];
-        let mut patience = Duration::from_secs(2);
-        while matches!(clock::within(patience, console.read(&mut sink)).await, Some(Ok(1..))) {
-            patience = Duration::from_millis(300);
-        }
-        Ok(true)
+        Ok(answered)
     }
 }
 
