@@ -45,12 +45,7 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
         io.say(&serde_json::to_string_pretty(&value).unwrap_or_default());
     } else {
         for finding in &findings {
-            let word = match finding.severity {
-                Severity::Ok => "ok   ",
-                Severity::Fixed => "fixed",
-                Severity::Warn => "warn ",
-                Severity::Fatal => "FATAL",
-            };
+            let word = finding.severity.word();
             io.say(&format!("{word} {:<12} {}", finding.check, finding.text));
             if let Some(hint) = &finding.hint {
                 io.say(&format!("{:18} hint: {hint}", ""));

@@ -91,6 +91,18 @@ pub enum Severity {
     Fatal,
 }
 
+impl Severity {
+    /// The word in front of a finding, all of one width.
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Ok => "ok   ",
+            Severity::Fixed => "fixed",
+            Severity::Warn => "warn ",
+            Severity::Fatal => "FATAL",
+        }
+    }
+}
+
 /// A check of the host and what it found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

@@ -127,14 +127,16 @@ impl Text {
             }
             EventKind::LockLost { path, why } => self.line(now, &self.paint(RED, &format!("LOCK LOST: {path}: {why}"))),
             EventKind::PreflightFinding(finding) => {
-                let (code, word) = match finding.severity {
-                    Severity::Ok => (GREEN, "ok   "),
-                    Severity::Fixed => (GREEN, "fixed"),
-                    Severity::Warn => (YELLOW, "warn "),
-                    Severity::Fatal => (RED, "FATAL"),
+                let code = match finding.severity {
+                    Severity::Ok | Severity::Fixed => GREEN,
+                    Severity::Warn => YELLOW,
+                    Severity::Fatal => RED,
                 };
                 if normal || finding.severity == Severity::Fatal {
-                    self.line(now, &format!("  {} {}", self.paint(code, word), safe(&finding.text)))?;
+                    self.line(
+                        now,
+                        &format!("  {} {}", self.paint(code, finding.severity.word()), safe(&finding.text)),
+                    )?;
                     if let (Some(hint), true) = (&finding.hint, finding.severity >= Severity::Warn) {
                         self.line(now, &self.paint(DIM, &format!("        hint: {}", safe(hint))))?;
                     }
