@@ -2,7 +2,7 @@
 GUEST := guests/micro/out
 CARGO ?= cargo
 
-.PHONY: demo build test test-all check deps guest bench docs clean
+.PHONY: demo build test test-all check deps guest bench bench-cockpit docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -31,9 +31,17 @@ check:
 bench: deps guest
 	$(CARGO) bench --bench overhead
 
+# The cockpit under load: 4 guests with 25 000 lines/s each, ten million lines, a search, an idle time.
+bench-cockpit: deps
+	$(CARGO) bench --bench cockpit
+
 # Files in the repository that are made from the program.
 docs:
 	$(CARGO) run --quiet -- config example > config.example.toml
+
+# docs/screens: what the cockpit shows in a scripted run.
+screens: deps
+	VMDECK_SCREENS=write $(CARGO) test --test terminal the_screens
 
 deps:
 	@scripts/deps.sh

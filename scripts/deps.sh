@@ -8,7 +8,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 # command:package
 wanted="cc:gcc ld:binutils qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils ssh:openssh-client sshd:openssh-server
         cpio:cpio modprobe:kmod dropbearkey:dropbear-bin openssl:openssl python3:python3 lz4:lz4 zstd:zstd git:git
-        ps:procps"
+        ps:procps tmux:tmux"
 
 missing() {
   local pair out=""

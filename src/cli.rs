@@ -108,6 +108,18 @@ pub struct RunArgs {
     /// Run part I of N of the cases
     #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
+    /// How long a guest with a failed case, or one that did not boot, is left standing for a look before it is taken down
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub pause: Option<Duration>,
+    /// Boot the selected guests, run nothing in them, and keep them up until they are stopped
+    #[arg(long)]
+    pub hold: bool,
+    /// Take commands as JSON lines from standard input; its end without the word `detach` ends the run
+    #[arg(long, hide = true)]
+    pub commands: bool,
+    /// Look only: whatever changes something is switched off in the cockpit
+    #[arg(long)]
+    pub read_only: bool,
     /// Print the plan and start nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -171,6 +183,12 @@ pub enum Sub {
         /// A command instead of a shell
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,
+    },
+    /// Open a recorded run in the cockpit: play it, go to any time, look at every log as it was then
+    Replay {
+        /// A run's folder, or its events.jsonl
+        #[arg(value_name = "RUN-DIR|EVENTS.jsonl")]
+        path: PathBuf,
     },
     /// Write vmdeck.toml from what this host has
     Init {

@@ -8,6 +8,10 @@ use crate::{
     report::Fanout,
 };
 use std::time::Duration;
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt},
+    sync::mpsc,
+};
 
 /// How often a live line is looked at again.
 pub const LIVE: Duration = Duration::from_millis(100);
@@ -45,10 +49,54 @@ pub async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut br
     if lost && exit == Exit::Passed { Exit::Infra } else { exit }
 }
 
+/// The word that ends the commands and lets the run go on.
+pub const DETACH: &str = "detach";
+
+/// Passes the commands of another process on, one line of JSON each. Its end without [`DETACH`] is that of a terminal:
+/// the run ends and cleans up.
+pub async fn obey(input: impl AsyncBufRead + Unpin, commands: mpsc::Sender<Command>) {
+    let mut lines = input.lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == DETACH {
+            return;
+        }
+        // A word of another version is left alone: it cannot be answered here.
+        if let Ok(command) = serde_json::from_str(&line) {
+            let _ = commands.send(command).await;
+        }
+    }
+    let _ = commands.send(Command::Cancel { reason: CancelReason::Hangup }).await;
+}
+
 fn report(failed: &[String], run: &Handle, broken: &mut impl FnMut(&str)) {
     for why in failed {
         broken(why);
         // Full only while the engine ends anyway.
         let _ = run.commands.try_send(Command::Cancel { reason: CancelReason::ReportFailed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::GuestId;
+
+    #[tokio::test]
+    async fn an_end_is_a_hangup_and_a_detach_is_not() {
+        let stop = Command::Stop { guest: GuestId::new("deb").expect("name") };
+        let hangup = Command::Cancel { reason: CancelReason::Hangup };
+        for (text, expected) in [
+            ("{\"command\":\"stop\",\"guest\":\"deb\"}\ndetach\n", vec![stop]),
+            ("{\"command\":\"dance\"}\nnonsense\n", vec![hangup.clone()]),
+            ("", vec![hangup]),
+        ] {
+            let (send, mut receive) = mpsc::channel(8);
+            obey(text.as_bytes(), send).await;
+            let mut got = Vec::new();
+            while let Ok(command) = receive.try_recv() {
+                got.push(command);
+            }
+            assert_eq!(got, expected, "{text}");
+        }
     }
 }

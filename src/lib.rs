@@ -39,3 +39,4 @@ pub mod host;
 pub mod model;
 pub mod report;
 pub mod transport;
+pub mod tui;

@@ -24,21 +24,19 @@ const PARTS: [&str; 4] = ["vmlinux", "initrd.cpio", "id_ed25519", "host_key"];
 
 pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
     let table = if local {
-        local_guest("--local was given", io)
+        local_guest("--local was given", &mut |text| io.say(&text))
     } else {
         if let Some(dir) = guest.as_ref().filter(|dir| !is_built(dir)) {
             return Err(Fault::user(format!("cannot use `{}`", dir.display()))
                 .because(format!("it is no built micro guest: it lacks one of {}", PARTS.join(", ")))
                 .hint("`guests/micro/build.sh DIR` builds one; without --guest the demo builds its own"));
         }
-        match micro(guest, io).await {
+        match micro(guest, &mut |text| io.say(&text)).await {
             Ok(dir) => micro_guest(&dir),
-            Err(why) => local_guest(&why, io),
+            Err(why) => local_guest(&why, &mut |text| io.say(&text)),
         }
     };
-    let text = format!(
-        "[host]\nmin_free_disk = \"1GiB\"\nwarn_free_disk = \"1GiB\"\nmin_free_memory = \"512MiB\"\n\n{table}\n{SUITES}"
-    );
+    let text = config(&table);
     let setup = settings::load_text(Path::new("demo.toml"), &text)?;
     let args = RunArgs { repeat: 1, ..RunArgs::default() };
     let plan = run::make_plan(setup, &args, io)?;
@@ -63,12 +61,34 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &LookArgs, io
     Ok(exit)
 }
 
+/// Makes the guest and the config of the demo in the state folder, for the cockpit; `told` hears what is being done.
+pub(super) async fn prepare(told: &(dyn Fn(String) + Send + Sync)) -> Result<PathBuf> {
+    let table = match micro(None, &mut |text| told(text)).await {
+        Ok(dir) => micro_guest(&dir),
+        Err(why) => local_guest(&why, &mut |text| told(text)),
+    };
+    let file = machine::state_dir().join("demo").join("vmdeck.toml");
+    let cannot = |e| Fault::host(format!("cannot write `{}`", file.display())).because(e);
+    std::fs::create_dir_all(file.parent().unwrap_or(Path::new("/"))).map_err(cannot)?;
+    std::fs::write(&file, config(&table)).map_err(cannot)?;
+    Ok(file)
+}
+
+fn config(guest: &str) -> String {
+    format!(
+        "[host]\nmin_free_disk = \"1GiB\"\nwarn_free_disk = \"1GiB\"\nmin_free_memory = \"512MiB\"\n\n{guest}\n{SUITES}"
+    )
+}
+
 fn is_built(dir: &Path) -> bool {
     PARTS.iter().all(|part| dir.join(part).exists())
 }
 
 /// A folder with a built micro guest; the error says why there is none.
-async fn micro(wanted: Option<PathBuf>, io: &mut Io<'_>) -> Result<PathBuf, String> {
+async fn micro(
+    wanted: Option<PathBuf>,
+    told: &mut (impl FnMut(String) + Send),
+) -> std::result::Result<PathBuf, String> {
     if machine::find_program("qemu-system-x86_64").is_none() {
         return Err("qemu-system-x86_64 is not installed".into());
     }
@@ -82,7 +102,7 @@ async fn micro(wanted: Option<PathBuf>, io: &mut Io<'_>) -> Result<PathBuf, Stri
     if is_built(&dir) {
         return Ok(dir);
     }
-    io.say(&format!("building the micro guest in {} from Debian packages (once, some seconds) ...", dir.display()));
+    told(format!("building the micro guest in {} from Debian packages (once, some seconds) ...", dir.display()));
     let script = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
     std::fs::write(script.path(), BUILD).map_err(|e| e.to_string())?;
     let spec = Spec::new("bash").args([script.path(), &dir]);
@@ -95,8 +115,8 @@ async fn micro(wanted: Option<PathBuf>, io: &mut Io<'_>) -> Result<PathBuf, Stri
     Err(format!("the micro guest could not be built: {why}"))
 }
 
-fn local_guest(why: &str, io: &mut Io<'_>) -> String {
-    io.say(&format!("no real guest: {why}; the demo runs on the `local` backend\n"));
+fn local_guest(why: &str, told: &mut impl FnMut(String)) -> String {
+    told(format!("no real guest: {why}; the demo runs on the `local` backend\n"));
     "[guests.here]\nbackend = \"local\"\n".into()
 }
 

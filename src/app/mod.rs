@@ -2,6 +2,7 @@
 //!
 //! Each subcommand has a file; what they print goes to a writer that `main` gives them.
 
+mod cockpit;
 mod demo;
 mod housekeeping;
 mod init;
@@ -87,6 +88,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Cleanup { list_only, force, .. }) => housekeeping::cleanup(&config, list_only, force, io).await?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
         Some(Sub::Shell { guest, command }) => return shell::run(&guest, &command, &config, io).await,
+        Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
         Some(Sub::Init { force }) => init::run(force, io)?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
         Some(Sub::Config(ConfigSub::Schema)) => settings::schema(io),

@@ -2,13 +2,13 @@
 //!
 //! What happens in it is the engine's.
 
-use super::{Io, deps, settings, use_color};
+use super::{Io, cockpit, deps, settings, use_color};
 use crate::{
     cli::{ConfigArgs, LookArgs, RunArgs},
     engine::{self, Deps},
     error::{Fault, Result},
     headless,
-    host::{clock, files, signal},
+    host::{clock, files, process, signal},
     model::{
         exit::Exit,
         ids::RunId,
@@ -39,8 +39,11 @@ const NO_ROOM: &str = "free disk space where the record is, or set --run-dir; th
 /// `vmdeck --ci`, and `vmdeck` alone.
 pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
     if !args.ci && !args.dry_run {
-        let words = args.select.join(" ");
-        return Err(no_cockpit(&words));
+        return cockpit::open(args, config, look, io).await;
+    }
+    if args.commands {
+        // A cockpit's engine: neither its terminal nor its end is ours.
+        process::leave_session();
     }
     let setup = settings::load(config)?;
     let plan = make_plan(setup, args, io)?;
@@ -51,24 +54,14 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io
     execute(plan, args, look, io).await
 }
 
-fn no_cockpit(words: &str) -> Fault {
-    if words.is_empty() {
-        return Fault::user("cannot open the cockpit")
-            .because("this version has none yet")
-            .hint("`vmdeck --ci` runs the suites, `vmdeck demo` shows it at work");
-    }
-    Fault::user(format!("cannot do `{words}`"))
-        .because("it is no subcommand, and this version has no cockpit to select it in")
-        .hint(format!("`vmdeck --help` lists the subcommands; `vmdeck --ci {words}` runs that selection"))
-}
-
 /// The plan of this config and command line.
 pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
     }
     let selectors: Vec<Selector> = args.select.iter().filter_map(|w| Selector::parse(w).ok()).collect();
-    let jobs = plan::select(&setup, &selectors, args.shard);
+    let jobs =
+        if args.hold { plan::select_guests(&setup, &selectors) } else { plan::select(&setup, &selectors, args.shard) };
     if jobs.is_empty() {
         return Err(nothing_matched(&setup, &args.select));
     }
@@ -86,6 +79,9 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         repeat: args.repeat.max(1),
         fail_fast: args.fail_fast,
         no_lock: args.no_lock,
+        pause: args.pause,
+        hold: args.hold,
+        steered: args.commands,
     };
     Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
 }
@@ -99,7 +95,7 @@ fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
         format!("`{}` matches no case", words.join(" "))
     };
     Fault::user("cannot run anything").because(what).hint(format!(
-        "suites: {}; guests: {}; `vmdeck --dry-run` shows every case",
+        "suites: {}; guests: {}; `vmdeck --dry-run` shows every case, `vmdeck --help` the subcommands",
         suites.join(", "),
         guests.join(", ")
     ))
@@ -143,7 +139,12 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mu
         shell: None,
     };
     let handle = engine::start(plan, deps);
-    let tick = if style.live { headless::LIVE } else { headless::QUIET };
+    if args.commands {
+        let input = tokio::io::BufReader::new(tokio::io::stdin());
+        tokio::spawn(headless::obey(input, handle.commands.clone()));
+    }
+    // Whoever sends commands also watches the record.
+    let tick = if style.live || args.commands { headless::LIVE } else { headless::QUIET };
     Ok(headless::follow(handle, &mut fanout, tick, |why| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"))).await)
 }
 

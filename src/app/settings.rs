@@ -11,6 +11,7 @@ use crate::{
     host::machine,
     model::{exit::Exit, key::Key, plan::Setup},
     transport::TRANSPORTS,
+    tui,
 };
 use std::{
     collections::BTreeMap,
@@ -18,15 +19,16 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Every key: the core's, then each backend's and transport's.
+/// Every key: the core's, then each backend's and transport's, then the cockpit's.
 pub(super) fn all_keys() -> Vec<Key> {
     let backends = BACKENDS.iter().flat_map(|row| row.keys);
     let transports = TRANSPORTS.iter().flat_map(|row| row.keys);
-    config::keys::CORE.iter().chain(transports).chain(backends).copied().collect()
+    let cockpit = tui::KEYS.iter().chain(tui::keymap::KEYS);
+    config::keys::CORE.iter().chain(transports).chain(backends).chain(cockpit).copied().collect()
 }
 
 /// The config file to read: the one that was named, or the first of the usual places that exists.
-fn find(args: &ConfigArgs) -> Option<PathBuf> {
+pub(super) fn find(args: &ConfigArgs) -> Option<PathBuf> {
     if let Some(file) = &args.file {
         return Some(file.clone());
     }

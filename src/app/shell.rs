@@ -57,8 +57,8 @@ pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io:
     let request = shell::Request { command, terminal: wants_terminal.then_some(open), stdin, output, done };
     let mut record = None;
     let mut run = None;
-    if let Some(made) = shell::kept(&deps.state, &guest) {
-        tokio::spawn(async move { shell::in_kept(&made, &guest, request).await });
+    if let Some(made) = shell::running(&deps.state, &guest) {
+        tokio::spawn(async move { shell::in_running(&made, &guest, request).await });
     } else {
         let (handle, dir) = start(guest, setup.host, deps, request)?;
         record = Some(dir);

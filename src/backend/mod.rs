@@ -170,6 +170,10 @@ pub trait Vm: Send + Sync {
     fn identity(&self) -> Identity;
     /// The raw console log, written from power-on.
     fn console(&self) -> Option<&Path>;
+    /// The socket on which a person can type into the console.
+    fn console_socket(&self) -> Option<&Path> {
+        None
+    }
     /// Powers it on; returns when it executes.
     fn start(&mut self) -> Fut<'_, ()>;
     /// How it ended, once it has, asked or unasked.

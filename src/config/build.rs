@@ -44,9 +44,11 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
         .iter()
         .filter_map(|(name, origin, cases)| build.suite(name, origin, cases, &guests))
         .collect();
+    let cockpit = build.table("cockpit");
+    let keys = build.table("keys");
     let values = std::mem::take(&mut build.values);
     let notes = std::mem::take(&mut build.checked.notes);
-    (Setup { host, guests, suites, notes }, values)
+    (Setup { host, guests, suites, cockpit, keys, notes }, values)
 }
 
 struct Build<'a> {
@@ -263,6 +265,18 @@ impl Build<'_> {
                 None
             }
         }
+    }
+
+    /// The keys of a table of its own, by their names in it.
+    fn table(&mut self, name: &str) -> Options {
+        let prefix = format!("{name}.");
+        let mut out = Options::default();
+        for (path, key) in self.keys.iter().filter_map(|k| k.path.strip_prefix(&prefix).map(|rest| (k.path, rest))) {
+            if let Some(value) = self.value(path, path) {
+                out.set(key, value);
+            }
+        }
+        out
     }
 
     /// The keys of a backend's or transport's own table.

@@ -7,6 +7,7 @@ use super::{
     tree::{Node, Origin, Raw},
 };
 use crate::model::{
+    chord::Chord,
     key::{Key, Kind, Value},
     pattern::Pattern,
     quantity::{parse_duration, parse_size},
@@ -213,6 +214,11 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         // The secret itself is fetched by the caller, which knows where from.
         (Kind::Secret, Raw::Text(_) | Raw::Table(_)) => Ok(Value::Secret(Secret::new(""))),
         (Kind::Secret, _) => wrong("a text, or { env | file | command }"),
+        (Kind::Chords, Raw::List(items)) => {
+            items.iter().map(|item| Chord::parse(&text(item)?)).collect::<Result<_, _>>().map(Value::Chords)
+        }
+        (Kind::Chords, Raw::Text(one)) => Ok(Value::Chords(vec![Chord::parse(one)?])),
+        (Kind::Chords, _) => wrong("a list of keys like [\"x\", \"ctrl-r\"]"),
         (Kind::Map, Raw::Table(entries)) => entries
             .iter()
             .map(|(k, v)| name(k).and_then(|k| Ok((k, text(v)?))))

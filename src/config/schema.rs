@@ -68,7 +68,7 @@ fn leaf(key: &Key) -> Value {
         Kind::Duration | Kind::Size => json!({ "type": ["string", "integer"] }),
         Kind::Text | Kind::Path | Kind::KeyOrPath | Kind::Pattern => json!({ "type": "string" }),
         Kind::Choice(words) => json!({ "enum": words }),
-        Kind::Texts | Kind::Patterns => texts(),
+        Kind::Texts | Kind::Patterns | Kind::Chords => texts(),
         Kind::Map => json!({ "type": "object", "additionalProperties": { "type": ["string", "integer", "boolean"] } }),
         Kind::Secret => json!({ "oneOf": [
             { "type": "string" },

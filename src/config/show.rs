@@ -33,6 +33,7 @@ pub fn toml(value: &Value) -> String {
         Value::Pattern(pattern) => quoted(pattern.source()),
         Value::Texts(texts) => list(texts.iter().map(|t| quoted(t)).collect()),
         Value::Patterns(patterns) => list(patterns.iter().map(|p| quoted(p.source())).collect()),
+        Value::Chords(chords) => list(chords.iter().map(|c| quoted(&c.to_string())).collect()),
         Value::Secret(secret) => quoted(&secret.to_string()),
         Value::Map(map) => {
             let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{} = {}", quoted(k), quoted(v))).collect();

@@ -8,22 +8,27 @@ use super::{
     journal::Journal,
     launch,
     lock::{self, HostLock},
-    preflight, reap, shell, worker,
+    preflight, reap, shell,
+    steer::Steering,
+    worker,
 };
 use crate::{
     backend,
     error::{Blame, Fault, Result},
-    model::{event::EventKind, guest::Guest, ids::GuestId, outcome::CancelReason, plan::Plan, secret::Redactor},
+    model::{event::EventKind, guest::Guest, outcome::CancelReason, plan::Plan, secret::Redactor},
 };
 use std::{
-    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
-/// What every worker of a run shares.
+/// What every worker of a run shares; each has a copy with a token of its own.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) plan: Arc<Plan>,
     pub(super) emit: Emit,
@@ -32,8 +37,12 @@ pub(super) struct Shared {
     pub(super) redactor: Redactor,
     /// Cancelled when no more should be begun; cleanup never listens to it.
     pub(super) cancel: CancellationToken,
+    /// The whole run's own.
+    run_cancel: CancellationToken,
     pub(super) asks: mpsc::UnboundedSender<CancelReason>,
-    pub(super) kept: Arc<Mutex<BTreeSet<GuestId>>>,
+    pub(super) steering: Arc<Steering>,
+    /// Guests that may be up at a time.
+    pub(super) places: Arc<Semaphore>,
     pub(super) lock: Arc<Mutex<Option<HostLock>>>,
 }
 
@@ -50,14 +59,14 @@ impl Shared {
         }
     }
 
+    /// Whether the whole run is being ended, and not this guest alone.
+    pub(super) fn is_run_cancelled(&self) -> bool {
+        self.run_cancel.is_cancelled()
+    }
+
     /// Asks for the end of the run.
     pub(super) fn ask_cancel(&self, reason: CancelReason) {
         let _ = self.asks.send(reason);
-    }
-
-    /// Whether a person wants to keep this guest.
-    pub(super) fn is_kept(&self, guest: &GuestId) -> bool {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains(guest)
     }
 }
 
@@ -69,7 +78,7 @@ pub(super) struct Brief {
     pub(super) binary: Option<PathBuf>,
     pub(super) cancel: CancellationToken,
     pub(super) asks: mpsc::UnboundedSender<CancelReason>,
-    pub(super) kept: Arc<Mutex<BTreeSet<GuestId>>>,
+    pub(super) steering: Arc<Steering>,
     /// Instead of the cases: one request in the only guest.
     pub(super) shell: Option<shell::Request>,
 }
@@ -161,14 +170,16 @@ async fn with_lock(
         backend: brief.backend.clone(),
         redactor: Redactor::new(&plan.secrets()),
         cancel: brief.cancel.clone(),
+        run_cancel: brief.cancel.clone(),
         asks: brief.asks.clone(),
-        kept: Arc::clone(&brief.kept),
+        steering: Arc::clone(&brief.steering),
+        places: Arc::new(Semaphore::new(parallel)),
         lock: Arc::clone(lock),
     });
     let watch = tokio::spawn(watch_lock(Arc::clone(&shared)));
     match request {
         Some(request) => shell::run(&shared, request).await,
-        None => run_jobs(&shared, parallel).await,
+        None => run_jobs(&shared).await,
     }
     watch.abort();
     let lost = shared
@@ -220,26 +231,29 @@ fn start_guardian(brief: &Brief, lock: &Arc<Mutex<Option<HostLock>>>, journal: &
     }
 }
 
-/// Runs every job, at most `parallel` at a time. A worker that panics is a bug, and its machine is the reaper's.
-async fn run_jobs(shared: &Arc<Shared>, parallel: usize) {
+/// Runs every job, as many at a time as there are places. A worker that panics is a bug, and its machine is the reaper's.
+async fn run_jobs(shared: &Arc<Shared>) {
     let mut waiting: Vec<_> = shared.plan.jobs.iter().rev().cloned().collect();
     let mut running = JoinSet::new();
     loop {
-        while running.len() < parallel {
-            let Some(job) = waiting.pop() else { break };
-            running.spawn(worker::run(Arc::clone(shared), job));
-        }
-        match running.join_next().await {
-            Some(Ok(())) => {}
-            Some(Err(e)) => {
+        tokio::select! {
+            Ok(place) = Arc::clone(&shared.places).acquire_owned(), if !waiting.is_empty() => {
+                let Some(job) = waiting.pop() else { continue };
+                let mut own = Shared::clone(shared);
+                if let Some(wheel) = shared.steering.of(&job.guest.id) {
+                    own.cancel = wheel.cancel.clone();
+                }
+                running.spawn(worker::run(Arc::new(own), job, place));
+            }
+            Some(done) = running.join_next() => if let Err(e) = done {
                 shared.emit.warn(
                     None,
                     format!("a worker panicked: {e}"),
                     Some("this is a bug in vmdeck; `vmdeck cleanup` removes what it left".into()),
                 );
                 shared.emit.bug();
-            }
-            None => break,
+            },
+            else => break,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One `select!`, no shared state: what is counted here is what every reader counts.
 
-use super::{Deps, conductor, emit::Emit};
+use super::{Deps, conductor, emit::Emit, steer::Steering};
 use crate::{
     backend::find,
     host::{clock, machine, signal::Signal},
@@ -11,26 +11,22 @@ use crate::{
         event::{Event, EventKind, PlannedGuest},
         exit::Exit,
         outcome::CancelReason,
-        plan::Plan,
+        plan::{Keep, Plan},
         run_view::RunView,
     },
 };
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
-};
+use std::sync::{Arc, atomic::AtomicUsize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 struct Dispatcher {
     plan: Arc<Plan>,
-    start: clock::Instant,
     seq: u64,
     out: mpsc::UnboundedSender<Event>,
     view: RunView,
     emit: Emit,
     cancel: CancellationToken,
-    kept: Arc<Mutex<BTreeSet<crate::model::ids::GuestId>>>,
+    steering: Arc<Steering>,
     signals: u32,
 }
 
@@ -45,15 +41,17 @@ pub(super) async fn run(
     let (emit, mut inbox) = Emit::new(queued);
     let (asks, mut asked) = mpsc::unbounded_channel();
     let plan = Arc::new(plan);
+    let cancel = CancellationToken::new();
+    let guests = plan.jobs.iter().map(|job| &job.guest.id);
+    let steering = Arc::new(Steering::new(guests, &cancel, plan.options.keep == Keep::Failed));
     let mut this = Dispatcher {
         plan: Arc::clone(&plan),
-        start: clock::now(),
         seq: 0,
         out,
         view: RunView::default(),
         emit: emit.clone(),
-        cancel: CancellationToken::new(),
-        kept: Arc::default(),
+        cancel,
+        steering: Arc::clone(&steering),
         signals: 0,
     };
     this.began();
@@ -65,7 +63,7 @@ pub(super) async fn run(
         binary: deps.binary,
         cancel: this.cancel.clone(),
         asks,
-        kept: Arc::clone(&this.kept),
+        steering,
         shell: deps.shell,
     };
     let mut conductor = tokio::spawn(conductor::run(brief));
@@ -106,7 +104,7 @@ async fn next(signals: &mut Option<mpsc::UnboundedReceiver<Signal>>) -> Signal {
 impl Dispatcher {
     fn fact(&mut self, kind: EventKind) {
         self.seq += 1;
-        let event = Event { seq: self.seq, at: clock::utc(), elapsed_ms: clock::ms_since(self.start), kind };
+        let event = Event { seq: self.seq, at: clock::utc(), elapsed_ms: self.emit.elapsed_ms(), kind };
         self.view.apply(&event);
         // A reader that is gone does not stop the run: the machines must still be taken down.
         let _ = self.out.send(event);
@@ -119,6 +117,7 @@ impl Dispatcher {
             os: job.guest.os.to_string(),
             isolated: find(&job.guest.backend).is_ok_and(|row| row.caps.isolated),
             cases: job.cases().count() * self.plan.options.repeat as usize,
+            names: job.cases().map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect(),
         });
         let kind = EventKind::RunStarted {
             run: self.plan.run.clone(),
@@ -143,13 +142,10 @@ impl Dispatcher {
     fn command(&mut self, command: Command) {
         match command {
             Command::Cancel { reason } => self.cancel(reason),
-            Command::Kill => self.cancel(CancelReason::User),
-            Command::Keep { guest } if self.view.guests.contains_key(&guest) => {
-                self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(guest);
-            }
-            Command::Keep { guest } => {
-                let text = format!("guest `{guest}` is not in this run");
-                self.fact(EventKind::Warning { guest: None, text, hint: None });
+            command => {
+                if let Err(text) = self.steering.obey(&command) {
+                    self.fact(EventKind::Warning { guest: None, text, hint: None });
+                }
             }
         }
     }
@@ -184,7 +180,7 @@ impl Dispatcher {
         let kind = EventKind::RunEnded {
             tally: self.view.tally,
             exit,
-            took_ms: clock::ms_since(self.start),
+            took_ms: self.emit.elapsed_ms(),
             skipped_output: self.emit.skipped(),
             error: fault.filter(|f| f.blame() != crate::error::Blame::Cancelled).map(ToString::to_string),
             hint: fault.and_then(|f| f.remedy().map(str::to_owned)),

@@ -2,7 +2,7 @@
 //!
 //! Numbers and times are put on by the dispatcher.
 
-use crate::model::event::EventKind;
+use crate::{host::clock, model::event::EventKind};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -15,6 +15,7 @@ const OUTPUT_QUEUE: usize = 8192;
 /// A way to tell; cheap to copy.
 #[derive(Clone, Debug)]
 pub struct Emit {
+    start: clock::Instant,
     facts: mpsc::UnboundedSender<EventKind>,
     queued: Arc<AtomicUsize>,
     skipped: Arc<AtomicU64>,
@@ -25,7 +26,12 @@ impl Emit {
     /// `queued` counts the output lines that are on their way to the reader.
     pub fn new(queued: Arc<AtomicUsize>) -> (Self, mpsc::UnboundedReceiver<EventKind>) {
         let (facts, inbox) = mpsc::unbounded_channel();
-        (Self { facts, queued, skipped: Arc::default(), bug: Arc::default() }, inbox)
+        (Self { start: clock::now(), facts, queued, skipped: Arc::default(), bug: Arc::default() }, inbox)
+    }
+
+    /// Milliseconds of the run.
+    pub fn elapsed_ms(&self) -> u64 {
+        clock::ms_since(self.start)
     }
 
     /// Tells a fact.

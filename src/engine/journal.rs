@@ -63,6 +63,18 @@ pub enum Record {
         name: String,
         /// Its identity.
         identity: Identity,
+        /// The socket of its serial console, for a person who types.
+        #[serde(default)]
+        console: Option<PathBuf>,
+    },
+    /// It can be reached.
+    Reached {
+        /// Its name.
+        name: String,
+        /// Where its login service is.
+        address: Option<std::net::SocketAddr>,
+        /// The host key that it showed.
+        host_key: Option<String>,
     },
     /// It is proven gone.
     Gone {
@@ -77,6 +89,9 @@ pub enum Record {
         name: String,
         /// Where its login service is.
         address: Option<std::net::SocketAddr>,
+        /// The host key that it showed.
+        #[serde(default)]
+        host_key: Option<String>,
     },
     /// The run ended in order.
     End,
@@ -190,8 +205,12 @@ pub struct Made {
     pub backend: String,
     /// For which guest.
     pub guest: GuestId,
-    /// Where its login service is, if it was kept.
+    /// Where its login service is, once it was reached.
     pub address: Option<std::net::SocketAddr>,
+    /// The host key that it showed.
+    pub host_key: Option<String>,
+    /// The socket of its serial console.
+    pub console: Option<PathBuf>,
 }
 
 /// What a journal says.
@@ -277,20 +296,27 @@ fn apply(out: &mut History, record: Record) -> Result<(), Unreadable> {
         }
         Record::Intent { name, backend, guest, dir, identity } => {
             let remnant = Remnant { name: name.clone(), identity, dir };
-            out.open.insert(name, Made { remnant, backend, guest, address: None });
+            out.open.insert(name, Made { remnant, backend, guest, address: None, host_key: None, console: None });
         }
-        Record::Known { name, identity } => {
+        Record::Known { name, identity, console } => {
             if let Some(made) = out.open.get_mut(&name) {
                 made.remnant.identity = identity;
+                made.console = console;
+            }
+        }
+        Record::Reached { name, address, host_key } => {
+            if let Some(made) = out.open.get_mut(&name) {
+                made.address = address;
+                made.host_key = host_key;
             }
         }
         Record::Gone { name, .. } => {
             out.open.remove(&name);
             out.kept.remove(&name);
         }
-        Record::Kept { name, address } => {
+        Record::Kept { name, address, host_key } => {
             if let Some(made) = out.open.remove(&name) {
-                out.kept.insert(name, Made { address, ..made });
+                out.kept.insert(name, Made { address, host_key, ..made });
             }
         }
         Record::End => {}
@@ -324,14 +350,18 @@ mod tests {
     #[test]
     fn what_is_open_is_what_was_intended_and_not_proven_gone() {
         let gone = Record::Gone { name: "a".into(), proof: "p".into() };
-        let known = Record::Known { name: "b".into(), identity: Identity { pid: Some(7), ..Identity::default() } };
+        let known = Record::Known {
+            name: "b".into(),
+            identity: Identity { pid: Some(7), ..Identity::default() },
+            console: None,
+        };
         let (_home, journal) = written(&[
             intent("a"),
             intent("b"),
             known,
             gone,
             intent("c"),
-            Record::Kept { name: "c".into(), address: None },
+            Record::Kept { name: "c".into(), address: None, host_key: None },
         ]);
         let history = read(journal.path()).expect("readable");
         assert_eq!(history.open.keys().collect::<Vec<_>>(), ["b"]);

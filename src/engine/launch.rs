@@ -6,7 +6,7 @@ use super::{
     conductor::Shared,
     controller::Controller,
     journal::Record,
-    link::{ConsoleError, GuestLink},
+    link::{self, ConsoleError, GuestLink},
     retry,
 };
 use crate::{
@@ -28,7 +28,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// How long taking a machine down may take, on a clock of its own: never on a cancelled one.
 const CLEANUP: Duration = Duration::from_mins(1);
@@ -50,15 +50,21 @@ impl Machine {
     }
 }
 
-/// Makes and boots one; tries again where that can help.
-pub(super) async fn launch(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
+/// Makes and boots one; tries again where that can help. One that will not be tried again stands for a while, if that is
+/// wanted, and gives its place back.
+pub(super) async fn launch(
+    shared: &Shared,
+    guest: &Arc<Guest>,
+    place: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Machine> {
     let mut attempt = 1;
     loop {
-        let fault = match launch_once(shared, guest).await {
+        let last = attempt >= guest.launch_retries;
+        let fault = match launch_once(shared, guest, last, place).await {
             Ok(machine) => return Ok(machine),
             Err(fault) => fault,
         };
-        if attempt >= guest.launch_retries || !fault.is_worth_a_retry() || shared.cancel.is_cancelled() {
+        if last || !fault.is_worth_a_retry() || shared.cancel.is_cancelled() {
             return Err(fault);
         }
         attempt += 1;
@@ -78,7 +84,12 @@ pub(super) async fn launch(shared: &Shared, guest: &Arc<Guest>) -> Result<Machin
     }
 }
 
-async fn launch_once(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
+async fn launch_once(
+    shared: &Shared,
+    guest: &Arc<Guest>,
+    last: bool,
+    place: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Machine> {
     let backend = (backend::find(&guest.backend)?.build)(&shared.backend);
     let name = machine_name(&shared.plan.run, fastrand::u32(..));
     let uuid = uuid();
@@ -96,15 +107,15 @@ async fn launch_once(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
         dir: dir.clone(),
         identity: Identity { uuid: Some(uuid.clone()), ..Identity::default() },
     })?;
-    let link =
-        GuestLink::new(Arc::clone(guest), shared.emit.clone(), shared.journal.clone(), shared.backend.state.clone());
+    let link = GuestLink::new(Arc::clone(guest), shared.emit.clone(), shared.journal.clone(), &shared.backend.state);
     let console_error = link.console_error();
-    let (emit, id) = (shared.emit.clone(), guest.id.clone());
+    let (emit, id, machine) = (shared.emit.clone(), guest.id.clone(), name.clone());
     let on_change = Box::new(move |from, to, why: &str| {
-        emit.fact(EventKind::GuestState { guest: id.clone(), from, to, why: why.to_owned() });
+        let machine = Some(machine.clone());
+        emit.fact(EventKind::GuestState { guest: id.clone(), from, to, why: why.to_owned(), machine });
     });
     let mut controller = Controller::new(Box::new(link), on_change);
-    let may_stay = shared.plan.options.keep != Keep::Never;
+    let may_stay = shared.plan.options.keep != Keep::Never || shared.plan.options.steered;
     let order = Order { guest, name: &name, uuid: &uuid, dir: &dir, record: &record, may_stay };
     let created = phase(shared, guest, Phase::Create, async {
         tokio::select! {
@@ -118,6 +129,9 @@ async fn launch_once(shared: &Shared, guest: &Arc<Guest>) -> Result<Machine> {
     }
     if let Err(fault) = controller.start(&shared.cancel).await {
         diagnose(shared, guest, &controller, &fault).await;
+        if last || !fault.is_worth_a_retry() {
+            pause(shared, guest, place).await;
+        }
         take_down(shared, guest, &mut controller, &name).await;
         return Err(fault);
     }
@@ -143,11 +157,49 @@ pub(super) async fn phase<T>(
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let start = clock::now();
-    shared.emit.fact(EventKind::PhaseStarted { guest: guest.id.clone(), phase, usual_ms: None });
+    begin(shared, guest, phase, None);
     let result = work.await;
     let ok = result.is_ok();
     shared.emit.fact(EventKind::PhaseEnded { guest: guest.id.clone(), phase, ok, took_ms: clock::ms_since(start) });
     result
+}
+
+fn begin(shared: &Shared, guest: &Guest, phase: Phase, usual_ms: Option<u64>) {
+    let guest = guest.id.clone();
+    shared.emit.fact(EventKind::PhaseStarted { guest, phase, usual_ms, rest_ms: None, quiet_ms: None });
+}
+
+/// Lets a person look at a guest that failed, for as long as the plan says or until they have seen enough.
+pub(super) async fn pause(shared: &Shared, guest: &Guest, place: &mut Option<OwnedSemaphorePermit>) {
+    let Some(limit) = shared.plan.options.pause.filter(|_| !shared.cancel.is_cancelled()) else { return };
+    let Some(wheel) = shared.steering.of(&guest.id) else { return };
+    drop(place.take());
+    let start = clock::now();
+    begin(shared, guest, Phase::Pause, u64::try_from(limit.as_millis()).ok());
+    let _ = clock::within(limit, wheel.proceed.cancelled()).await;
+    end(shared, guest, Phase::Pause, start);
+}
+
+/// Keeps a guest up until somebody stops it, or it ends by itself.
+pub(super) async fn hold(shared: &Shared, guest: &Guest, machine: &Machine) {
+    let Some(wheel) = shared.steering.of(&guest.id) else { return };
+    shared.note(&format!("holding {}", guest.id));
+    let start = clock::now();
+    begin(shared, guest, Phase::Hold, None);
+    let (mut ended, mut error) = (machine.ended.clone(), machine.console_error.clone());
+    tokio::select! {
+        () = wheel.stop.cancelled() => {}
+        Some(how) = link::told(&mut ended) => shared.emit.warn(Some(&guest.id), format!("guest `{}`: {how}", guest.id), None),
+        Some(found) = link::told(&mut error) => {
+            shared.emit.warn(Some(&guest.id), link::console_fault(&found).to_string(), None);
+        }
+    }
+    end(shared, guest, Phase::Hold, start);
+}
+
+fn end(shared: &Shared, guest: &Guest, phase: Phase, start: clock::Instant) {
+    let took_ms = clock::ms_since(start);
+    shared.emit.fact(EventKind::PhaseEnded { guest: guest.id.clone(), phase, ok: true, took_ms });
 }
 
 /// A creation that failed may have made half a machine: the reaper's way finds and removes it.
@@ -182,7 +234,7 @@ pub(super) async fn take_down(shared: &Shared, guest: &Guest, controller: &mut C
     let start = clock::now();
     let id = guest.id.clone();
     shared.emit.fact(EventKind::CleanupBegan { guest: id.clone() });
-    shared.emit.fact(EventKind::PhaseStarted { guest: id.clone(), phase: Phase::Cleanup, usual_ms: None });
+    begin(shared, guest, Phase::Cleanup, None);
     let work = async {
         match controller.terminate("the run is done with it").await {
             Err(_) => controller.terminate("tried again").await,
@@ -227,7 +279,8 @@ pub(super) async fn keep(shared: &Shared, guest: &Guest, mut machine: Machine) {
     let name = machine.name;
     if let Some(vm) = machine.controller.leave() {
         let address = vm.address(22).await.ok().flatten();
-        if let Err(fault) = shared.journal.append(&Record::Kept { name: name.clone(), address }) {
+        let host_key = machine.controller.host_key();
+        if let Err(fault) = shared.journal.append(&Record::Kept { name: name.clone(), address, host_key }) {
             shared.emit.warn(Some(&guest.id), fault.to_string(), None);
         }
         vm.leave();

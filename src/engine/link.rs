@@ -6,8 +6,9 @@ use super::{
     boot::{Seen, Watch},
     controller::Link,
     emit::Emit,
-    history::History,
     journal::{Journal, Record},
+    phases::Phases,
+    stamps::Stamps,
 };
 use crate::{
     backend::{Ended, Fut, Vm},
@@ -22,8 +23,6 @@ use crate::{
     transport::{Pin, Session, Step, Target, route},
 };
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -57,7 +56,6 @@ pub(super) struct GuestLink {
     guest: Arc<Guest>,
     emit: Emit,
     journal: Journal,
-    state: PathBuf,
     pin: Pin,
     phases: Arc<Mutex<Phases>>,
     console: Option<Console>,
@@ -73,15 +71,12 @@ struct Console {
 }
 
 impl GuestLink {
-    pub(super) fn new(guest: Arc<Guest>, emit: Emit, journal: Journal, state: PathBuf) -> Self {
-        let history = History::load(&state, &guest);
-        let phases =
-            Phases { guest: Arc::clone(&guest), emit: emit.clone(), history, open: None, done: BTreeMap::new() };
+    pub(super) fn new(guest: Arc<Guest>, emit: Emit, journal: Journal, state: &std::path::Path) -> Self {
+        let phases = Phases::new(&guest, emit.clone(), state);
         Self {
             guest,
             emit,
             journal,
-            state,
             pin: Pin::default(),
             phases: Arc::new(Mutex::new(phases)),
             console: None,
@@ -131,7 +126,8 @@ impl GuestLink {
             error: Arc::clone(&self.error),
             told: AtomicU32::new(0),
         };
-        let task = tokio::spawn(reader.run(tail, stop.clone()));
+        let stamps = Stamps::beside(path, self.emit.clone());
+        let task = tokio::spawn(reader.run(tail, stamps, stop.clone()));
         Ok(Some(Console { watch, ready, stop, task }))
     }
 
@@ -158,6 +154,7 @@ impl GuestLink {
                 ok: tried.ok,
                 why: tried.why,
                 took_ms: tried.took_ms,
+                address: tried.address,
             });
         };
         route::open(&target, told).await
@@ -166,7 +163,11 @@ impl GuestLink {
     async fn boot(&mut self, vm: &dyn Vm, cancel: &CancellationToken) -> Result<()> {
         let failed = || Fault::infra(format!("cannot boot guest `{}`", self.guest.id));
         // From here on a reaper can recognise the process.
-        self.journal.append(&Record::Known { name: vm.name().to_owned(), identity: vm.identity() })?;
+        self.journal.append(&Record::Known {
+            name: vm.name().to_owned(),
+            identity: vm.identity(),
+            console: vm.console_socket().map(std::path::Path::to_owned),
+        })?;
         let waiting = Mutex::new(String::new());
         let limit = self.guest.boot_timeout;
         let (mut ended, mut error) = (vm.ended(), self.error.subscribe());
@@ -181,10 +182,13 @@ impl GuestLink {
             Some(how) = told(&mut ended) => return Err(self.explain_end(&how, failed()).await),
             () = cancel.cancelled() => return Err(Fault::cancelled(format!("cannot boot guest `{}`", self.guest.id)).because("it was cancelled")),
         };
+        let address = clock::within(LAG, vm.address(22)).await.and_then(Result::ok).flatten();
+        let (name, host_key) = (vm.name().to_owned(), self.pin.known());
+        self.journal.append(&Record::Reached { name, address, host_key })?;
         self.session = Some(session);
         let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
         phases.close(true);
-        phases.remember(&self.state);
+        phases.remember();
         Ok(())
     }
 
@@ -242,8 +246,12 @@ impl Link for GuestLink {
     fn connect<'a>(&'a mut self, vm: &'a dyn Vm, cancel: &'a CancellationToken) -> Fut<'a, ()> {
         Box::pin(async move {
             let booted = self.boot(vm, cancel).await;
-            if booted.is_err() {
-                self.phases.lock().unwrap_or_else(PoisonError::into_inner).close(false);
+            if let Err(fault) = &booted {
+                let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
+                phases.close(false);
+                if fault.blame() != crate::error::Blame::Cancelled {
+                    phases.compare();
+                }
             }
             booted
         })
@@ -260,6 +268,10 @@ impl Link for GuestLink {
 
     fn session(&self) -> Option<&dyn Session> {
         self.session.as_deref()
+    }
+
+    fn host_key(&self) -> Option<String> {
+        self.pin.known()
     }
 
     fn close(&mut self) -> Fut<'_, ()> {
@@ -298,7 +310,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self, mut tail: Tail, stop: CancellationToken) {
+    async fn run(self, mut tail: Tail, mut stamps: Stamps, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -311,6 +323,7 @@ impl Reader {
                             clock::sleep(SETTLE).await;
                             bytes.extend_from_slice(tail.now().unwrap_or_default());
                         }
+                        stamps.note(bytes.len());
                         self.take(&bytes);
                     }
                     Err(_) => break,
@@ -323,7 +336,10 @@ impl Reader {
         for _ in 0..64 {
             match tail.now() {
                 Ok([]) | Err(_) => break,
-                Ok(bytes) => self.take(bytes),
+                Ok(bytes) => {
+                    stamps.note(bytes.len());
+                    self.take(bytes);
+                }
             }
         }
     }
@@ -340,6 +356,7 @@ impl Reader {
             Seen::Kernel => phase(Phase::Kernel),
             Seen::Userspace => phase(Phase::Userspace),
             Seen::Line(line) => {
+                self.phases.lock().unwrap_or_else(PoisonError::into_inner).line(&line);
                 self.emit.output(EventKind::Output { guest, suite: None, case: None, stream: Stream::Console, line });
             }
             Seen::Match { meaning: Meaning::Warning, .. } if self.told.fetch_add(1, Ordering::Relaxed) >= MATCHES => {}
@@ -356,39 +373,5 @@ impl Reader {
                 self.emit.fact(EventKind::ConsoleMatch { guest, meaning, pattern, line, context });
             }
         }
-    }
-}
-
-/// The boot's phases: one is open at a time, and it only goes forward.
-struct Phases {
-    guest: Arc<Guest>,
-    emit: Emit,
-    history: History,
-    open: Option<(Phase, clock::Instant)>,
-    done: BTreeMap<Phase, u64>,
-}
-
-impl Phases {
-    fn advance(&mut self, to: Phase) {
-        let booted = self.done.contains_key(&Phase::FirstCommand);
-        if booted || self.open.is_some_and(|(now, _)| now >= to) {
-            return;
-        }
-        self.close(true);
-        self.open = Some((to, clock::now()));
-        let usual_ms = self.history.usual(to);
-        self.emit.fact(EventKind::PhaseStarted { guest: self.guest.id.clone(), phase: to, usual_ms });
-    }
-
-    fn close(&mut self, ok: bool) {
-        if let Some((phase, since)) = self.open.take() {
-            let took_ms = clock::ms_since(since);
-            self.done.insert(phase, took_ms);
-            self.emit.fact(EventKind::PhaseEnded { guest: self.guest.id.clone(), phase, ok, took_ms });
-        }
-    }
-
-    fn remember(&self, state: &std::path::Path) {
-        self.history.clone().add(state, &self.guest, self.done.clone());
     }
 }

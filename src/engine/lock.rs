@@ -472,6 +472,23 @@ pub fn break_dead(path: &Path, force: bool) -> Result<Option<Holder>> {
     }
 }
 
+/// Takes the lock away from a holder that lives: it finds that out within a second and ends its run as infra. `pid` must
+/// be that holder's, so that a person has looked at whom they take it from.
+pub fn take_away(path: &Path, pid: u32) -> Result<Holder> {
+    let cannot = || Fault::new(Blame::Lock, format!("cannot take the lock `{}` away", path.display()));
+    match look(path).map_err(|e| unusable(path, &e))? {
+        Standing::Live(holder) if holder.pid == Some(pid) => {
+            let inode = lockdir::inode_at(path).map_err(|e| unusable(path, &e))?;
+            if let Some(inode) = inode {
+                release(path, inode);
+            }
+            Ok(holder)
+        }
+        Standing::Live(holder) => Err(cannot().because(format!("it is held by {} now", describe(&holder)))),
+        _ => Err(cannot().because("nobody alive holds it").hint("`vmdeck lock break` removes a dead one")),
+    }
+}
+
 /// Whether somebody holds the directory's flock, looked at until it is sure: a process that is just being started holds
 /// copies of all our descriptors for a moment.
 fn is_flocked(path: &Path) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Secrets are taken out before any of the three. A file that cannot be written is told once and does not stop the test.
 
-use super::emit::Emit;
+use super::{emit::Emit, stamps::Stamps};
 use crate::model::{
     event::{EventKind, Stream},
     exec::Sink,
@@ -36,6 +36,7 @@ pub(super) struct Logs {
 struct StreamLog {
     stream: Stream,
     file: Option<fs::File>,
+    stamps: Stamps,
     redactor: Redactor,
     lines: Lines,
     tail: Tail,
@@ -47,7 +48,15 @@ impl Logs {
         let open = |stream, name: &str| {
             let file = fs::create_dir_all(dir).and_then(|()| fs::File::create(dir.join(name)));
             let file = file.map_err(|e| lost(&emit, &source, name, &e)).ok();
-            StreamLog { stream, file, redactor: redactor.clone(), lines: Lines::default(), tail: Tail::default() }
+            let stamps = Stamps::beside(&dir.join(name), emit.clone());
+            StreamLog {
+                stream,
+                file,
+                stamps,
+                redactor: redactor.clone(),
+                lines: Lines::default(),
+                tail: Tail::default(),
+            }
         };
         let streams = [open(Stream::Stdout, "stdout.log"), open(Stream::Stderr, "stderr.log")];
         Self { source, emit, streams, wanted, matched: false }
@@ -70,6 +79,7 @@ impl Logs {
 
     fn take(&mut self, index: usize, bytes: &[u8]) {
         let log = &mut self.streams[index];
+        log.stamps.note(bytes.len());
         if let Some(Err(e)) = log.file.as_mut().map(|f| f.write_all(bytes)) {
             log.file = None;
             lost(&self.emit, &self.source, if index == 0 { "stdout.log" } else { "stderr.log" }, &e);

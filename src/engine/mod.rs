@@ -3,6 +3,7 @@
 //! It knows no screen, reads no keyboard and prints nothing; it sees a finished [`Plan`], never a config file.
 
 pub mod boot;
+mod bootprint;
 mod cases;
 pub mod cleanup;
 mod conductor;
@@ -17,10 +18,13 @@ mod launch;
 mod link;
 pub mod lock;
 mod logs;
+mod phases;
 pub mod preflight;
 pub mod reap;
 mod retry;
 pub mod shell;
+mod stamps;
+mod steer;
 mod worker;
 
 use crate::{

@@ -280,7 +280,7 @@ mod tests {
         let home = tempfile::tempdir().expect("tempdir");
         let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
         let dir = intend(&journal, home.path(), "vmdeck-a");
-        journal.append(&Record::Kept { name: "vmdeck-a".into(), address: None }).expect("kept");
+        journal.append(&Record::Kept { name: "vmdeck-a".into(), address: None, host_key: None }).expect("kept");
         die(journal).await;
         assert!(reap(home.path(), Scope::Dead).await.is_empty() && dir.exists());
         assert_eq!(reap(home.path(), Scope::Kept).await.len(), 1);

@@ -69,7 +69,7 @@ impl Request {
 pub(super) async fn run(shared: &Shared, request: Request) {
     let Some(job) = shared.plan.jobs.first() else { return };
     let guest = Arc::new(job.guest.clone());
-    let mut machine = match launch::launch(shared, &guest).await {
+    let mut machine = match launch::launch(shared, &guest, &mut None).await {
         Ok(machine) => machine,
         Err(fault) => return drop(request.done.send(Err(fault))),
     };
@@ -79,10 +79,11 @@ pub(super) async fn run(shared: &Shared, request: Request) {
     launch::take_down(shared, &guest, &mut machine.controller, &machine.name).await;
 }
 
-/// A kept machine of this guest that still runs.
-pub fn kept(state: &Path, guest: &Guest) -> Option<Made> {
+/// A machine of this guest that runs and can be reached: one that was kept, or one of a run that goes on.
+pub fn running(state: &Path, guest: &Guest) -> Option<Made> {
     let all = reap::journals(state).into_iter().filter_map(|path| journal::read(&path).ok());
-    let made = all.flat_map(|h| h.kept.into_values()).filter(|made| made.guest == guest.id && made.address.is_some());
+    let made = all.flat_map(|h| h.open.into_values().chain(h.kept.into_values()));
+    let made = made.filter(|made| made.guest == guest.id && made.address.is_some());
     let mut made: Vec<Made> = made.collect();
     made.retain(|made| {
         let id = &made.remnant.identity;
@@ -92,19 +93,26 @@ pub fn kept(state: &Path, guest: &Guest) -> Option<Made> {
     made.pop()
 }
 
-/// Serves the request in a kept machine, which stays.
-pub async fn in_kept(made: &Made, guest: &Guest, request: Request) {
-    let vm = KeptVm {
+/// Every machine of a run that goes on, with the record of that run.
+pub fn open_machines(state: &Path) -> Vec<(Made, std::path::PathBuf)> {
+    let all = reap::journals(state).into_iter().filter_map(|path| journal::read(&path).ok());
+    all.flat_map(|h| h.open.into_values().map(move |made| (made, h.dir.clone())).collect::<Vec<_>>()).collect()
+}
+
+/// Serves the request in such a machine, which stays.
+pub async fn in_running(made: &Made, guest: &Guest, request: Request) {
+    let vm = OtherVm {
         name: made.remnant.name.clone(),
         identity: made.remnant.identity.clone(),
         address: made.address,
         ended: watch::channel(None).0,
     };
     let progress = |_: Step| {};
-    let target = Target { guest, vm: &vm, created: true, pin: &Pin::default(), progress: &progress };
+    // The key that it showed when it was new.
+    let pin = Pin::of(made.host_key.clone());
+    let target = Target { guest, vm: &vm, created: true, pin: &pin, progress: &progress };
     let opened = tokio::time::timeout(guest.boot_timeout, route::open(&target, |_| {})).await;
-    let late =
-        || Fault::infra(format!("cannot reach the kept machine `{}`", vm.name)).hint("`vmdeck cleanup` removes it");
+    let late = || Fault::infra(format!("cannot reach the machine `{}`", vm.name)).hint("`vmdeck cleanup` removes it");
     match opened.unwrap_or_else(|_| Err(late())) {
         Ok(session) => {
             request.with(session.as_ref(), guest, &CancellationToken::new()).await;
@@ -114,15 +122,15 @@ pub async fn in_kept(made: &Made, guest: &Guest, request: Request) {
     }
 }
 
-/// A kept machine: it can be reached and nothing else.
-struct KeptVm {
+/// A machine of somebody else's: it can be reached and nothing else.
+struct OtherVm {
     name: String,
     identity: Identity,
     address: Option<SocketAddr>,
     ended: watch::Sender<Option<Ended>>,
 }
 
-impl Vm for KeptVm {
+impl Vm for OtherVm {
     fn name(&self) -> &str {
         &self.name
     }

@@ -23,15 +23,18 @@ use crate::{
     transport::{Session, artifacts, source},
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// How long a setup, a teardown or a fetch may take.
 const CHORE: Duration = Duration::from_mins(30);
 
-/// Runs everything of one guest.
-pub(super) async fn run(shared: Arc<Shared>, job: Job) {
+/// Runs everything of one guest; `place` is its place among those that may be up at a time.
+pub(super) async fn run(shared: Arc<Shared>, job: Job, place: OwnedSemaphorePermit) {
     let guest = Arc::new(job.guest);
-    let mut worker = Worker { shared: &shared, guest: &guest, suites: &job.suites, queue: VecDeque::new(), bad: false };
+    let queue = VecDeque::new();
+    let mut worker =
+        Worker { shared: &shared, guest: &guest, suites: &job.suites, queue, bad: false, place: Some(place) };
     worker.fill_queue();
     worker.work().await;
 }
@@ -43,6 +46,8 @@ struct Worker<'a> {
     queue: VecDeque<Item>,
     /// Whether some case failed or was infra.
     bad: bool,
+    /// Given back while a person looks at a machine that failed: the other guests go on.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Worker<'_> {
@@ -76,9 +81,14 @@ impl Worker<'_> {
     }
 
     async fn work(&mut self) {
-        while !self.queue.is_empty() {
-            if self.shared.cancel.is_cancelled() {
-                return self.give_up(Verdict::Cancelled, "the run was cancelled");
+        let mut held = !self.shared.plan.options.hold;
+        while !self.queue.is_empty() || !held {
+            held = true;
+            if self.place.is_none() {
+                self.place = Arc::clone(&self.shared.places).acquire_owned().await.ok();
+            }
+            if self.is_stopped() {
+                return self.give_up(Verdict::Cancelled, self.why_stopped());
             }
             self.shared.note(&format!("booting {}", self.guest.id));
             let machine = match self.boot().await {
@@ -91,7 +101,7 @@ impl Worker<'_> {
 
     fn no_machine(&mut self, fault: &Fault) {
         if fault.blame() == crate::error::Blame::Cancelled {
-            return self.give_up(Verdict::Cancelled, "the run was cancelled");
+            return self.give_up(Verdict::Cancelled, self.why_stopped());
         }
         let text = self.shared.redactor.text(&fault.to_string());
         self.shared.emit.warn(Some(&self.guest.id), text.clone(), fault.remedy().map(str::to_owned));
@@ -102,9 +112,32 @@ impl Worker<'_> {
         self.fail_fast();
     }
 
+    /// Whether nothing more is to begin here.
+    fn is_stopped(&self) -> bool {
+        let stopped = self.shared.steering.of(&self.guest.id).is_some_and(|wheel| wheel.stop.is_cancelled());
+        stopped || self.shared.cancel.is_cancelled()
+    }
+
+    fn why_stopped(&self) -> &'static str {
+        let alone = self.shared.steering.of(&self.guest.id).is_some_and(|wheel| wheel.stop.is_cancelled());
+        if alone && !self.shared.is_run_cancelled() { "the guest was stopped" } else { "the run was cancelled" }
+    }
+
+    /// A machine; a stop ends the boot.
+    async fn launch(&mut self) -> Result<Machine> {
+        let launch = launch::launch(self.shared, self.guest, &mut self.place);
+        let Some(wheel) = self.shared.steering.of(&self.guest.id) else { return launch.await };
+        tokio::pin!(launch);
+        tokio::select! {
+            machine = &mut launch => return machine,
+            () = wheel.stop.cancelled() => wheel.cancel.cancel(),
+        }
+        launch.await
+    }
+
     /// A machine with the code in it.
-    async fn boot(&self) -> Result<Machine> {
-        let mut machine = launch::launch(self.shared, self.guest).await?;
+    async fn boot(&mut self) -> Result<Machine> {
+        let mut machine = self.launch().await?;
         if let Some(from) = &self.guest.source {
             let session = Through(&machine);
             let sent = launch::phase(
@@ -133,6 +166,8 @@ impl Worker<'_> {
             guest: id.clone(),
             phase: Phase::Tests,
             usual_ms: None,
+            rest_ms: None,
+            quiet_ms: None,
         });
         let lost = self.run_queue(&mut machine).await;
         let took_ms = clock::ms_since(start);
@@ -142,12 +177,15 @@ impl Worker<'_> {
             ok: !lost,
             took_ms,
         });
-        let keep = match shared.plan.options.keep {
-            Keep::Always => true,
-            Keep::Failed => self.bad != bad_before,
-            Keep::Never => false,
-        };
-        if (keep || shared.is_kept(&self.guest.id)) && !lost {
+        if !lost && shared.plan.options.hold && self.queue.is_empty() {
+            launch::hold(shared, self.guest, &machine).await;
+        }
+        let bad = self.bad != bad_before;
+        if bad && !lost {
+            launch::pause(shared, self.guest, &mut self.place).await;
+        }
+        let keep = shared.plan.options.keep == Keep::Always || shared.steering.keeps(&self.guest.id, bad);
+        if keep && !lost && !machine.is_lost() {
             return launch::keep(shared, self.guest, machine).await;
         }
         launch::take_down(shared, self.guest, &mut machine.controller, &machine.name).await;
@@ -159,6 +197,9 @@ impl Worker<'_> {
         while let Some(item) = self.queue.front().cloned() {
             if self.shared.cancel.is_cancelled() {
                 return false;
+            }
+            if self.is_stopped() {
+                break;
             }
             let place = (item.suite, item.round);
             if current != Some(place) {

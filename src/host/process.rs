@@ -291,13 +291,23 @@ pub fn spawn_detached(
     command.spawn()
 }
 
+/// Starts a process of ours in our folder and environment, with a pipe to its standard input, until it leaves our session.
+/// `log` takes its standard error, its standard output goes nowhere.
+pub fn spawn_apart(program: &Path, args: &[OsString], log: std::fs::File) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+    let inner = command.spawn()?;
+    let pid = inner.id().unwrap_or(0);
+    Ok(Child { inner, pid })
+}
+
 /// What finding programs and files needs; passwords live elsewhere.
 fn bare_env() -> impl Iterator<Item = (&'static str, OsString)> {
     let names = ["PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LANG"];
     names.into_iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
 }
 
-/// Leaves the terminal and its signals: the end of [`spawn_detached`] that is taken by the child.
+/// Leaves the terminal and its signals: what the child of [`spawn_detached`] and [`spawn_apart`] does first.
 pub fn leave_session() {
     // Fails only where it was done already.
     let _ = rustix::process::setsid();

@@ -20,6 +20,12 @@ pub enum Signal {
     Quit,
 }
 
+/// Stops this process and its group, as Ctrl-Z does; returns when the shell continues it.
+pub fn stop_ourselves() {
+    // A group that cannot be stopped, as in a container's first process, simply goes on.
+    let _ = rustix::process::kill_current_process_group(rustix::process::Signal::TSTP);
+}
+
 /// Listens for all of them until the receiver is dropped; must be called within a runtime.
 pub fn listen() -> std::io::Result<mpsc::UnboundedReceiver<Signal>> {
     let (send, receive) = mpsc::unbounded_channel();

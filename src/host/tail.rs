@@ -75,6 +75,33 @@ impl Tail {
     }
 }
 
+/// Tells when one of these files is written or replaced.
+pub struct FileWatch {
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+impl FileWatch {
+    /// Calls `told` from another thread, perhaps several times for one change. Where the system has no watches left,
+    /// nothing is told.
+    pub fn new(files: &[PathBuf], told: impl Fn() + Send + 'static) -> Self {
+        let wanted: Vec<PathBuf> = files.iter().filter_map(|f| std::fs::canonicalize(f).ok()).collect();
+        let names = wanted.clone();
+        let tell = move |event: notify::Result<notify::Event>| {
+            let is_read = |e: &notify::Event| matches!(e.kind, notify::EventKind::Access(_));
+            if event.is_ok_and(|e| !is_read(&e) && e.paths.iter().any(|p| names.contains(p))) {
+                told();
+            }
+        };
+        let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
+            // Editors replace files: the folder sees that, a watch on the file would not.
+            let folders: std::collections::BTreeSet<&Path> = wanted.iter().filter_map(|f| f.parent()).collect();
+            folders.into_iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
+            Ok(watcher)
+        });
+        Self { _watcher: watcher.ok() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,6 +51,10 @@ pub enum Phase {
     Source,
     /// The suites' cases.
     Tests,
+    /// It is up for a person, with no case to run.
+    Hold,
+    /// A case failed and a person may still look, before it is taken down; `usual_ms` is the countdown.
+    Pause,
     /// The machine is taken down and its absence proven.
     Cleanup,
 }
@@ -67,6 +71,8 @@ impl Phase {
             Phase::FirstCommand => "first command",
             Phase::Source => "source",
             Phase::Tests => "tests",
+            Phase::Hold => "hold",
+            Phase::Pause => "pause",
             Phase::Cleanup => "cleanup",
         }
     }
@@ -159,6 +165,9 @@ pub struct PlannedGuest {
     pub isolated: bool,
     /// How many cases will run in it.
     pub cases: usize,
+    /// Their names, `suite/case`, in order and without repetitions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub names: Vec<String>,
 }
 
 /// Which stream an output line came from.
@@ -216,20 +225,40 @@ pub enum EventKind {
     /// Something that a dead run left behind is gone.
     Reaped { run: String, what: String, how: String },
     /// A machine went from one state to another.
-    GuestState { guest: GuestId, from: State, to: State, why: String },
-    /// A phase began; `usual_ms` is what it took in earlier boots of this guest.
+    GuestState {
+        guest: GuestId,
+        from: State,
+        to: State,
+        why: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        machine: Option<String>,
+    },
+    /// A phase began; from earlier boots of this guest: `usual_ms` is what it took, `rest_ms` what the boot still took after
+    /// it, `quiet_ms` the longest time without a console line in it.
     PhaseStarted {
         guest: GuestId,
         phase: Phase,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         usual_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        rest_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        quiet_ms: Option<u64>,
     },
     /// A phase ended.
     PhaseEnded { guest: GuestId, phase: Phase, ok: bool, took_ms: u64 },
     /// A pattern was found on the console.
     ConsoleMatch { guest: GuestId, meaning: Meaning, pattern: String, line: String, context: Vec<String> },
     /// A transport was tried.
-    RouteTried { guest: GuestId, transport: String, ok: bool, why: String, took_ms: u64 },
+    RouteTried {
+        guest: GuestId,
+        transport: String,
+        ok: bool,
+        why: String,
+        took_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        address: Option<String>,
+    },
     /// A case began.
     CaseStarted { guest: GuestId, suite: SuiteId, case: CaseId, round: u32, attempt: u32 },
     /// A case ended, after all its attempts.

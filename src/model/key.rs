@@ -3,7 +3,7 @@
 //! One table of keys feeds the checks, the defaults, `config show`, the JSON schema and the example file. Backends and
 //! transports bring their own rows. Reading a file is `config`'s work.
 
-use super::{pattern::Pattern, secret::Secret, suite::Expect};
+use super::{chord::Chord, pattern::Pattern, secret::Secret, suite::Expect};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// One row: a key that the config may hold.
@@ -46,6 +46,8 @@ pub enum Kind {
     Patterns,
     /// A text, `{ env = ".." }`, `{ file = ".." }` or `{ command = [..] }`.
     Secret,
+    /// A list of keys of the keyboard: `["x", "ctrl-r"]`.
+    Chords,
     /// A table of texts.
     Map,
     /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
@@ -66,6 +68,7 @@ pub enum Value {
     Texts(Vec<String>),
     Patterns(Vec<Pattern>),
     Secret(Secret),
+    Chords(Vec<Chord>),
     Map(BTreeMap<String, String>),
     Expect(Expect),
 }
@@ -115,6 +118,11 @@ impl Options {
     /// A list of texts; unset is empty.
     pub fn texts(&self, key: &str) -> &[String] {
         if let Some(Value::Texts(texts)) = self.get(key) { texts } else { &[] }
+    }
+
+    /// Keys of the keyboard; `None` = unset, empty = none.
+    pub fn chords(&self, key: &str) -> Option<&[Chord]> {
+        if let Some(Value::Chords(chords)) = self.get(key) { Some(chords) } else { None }
     }
 
     /// A secret.

@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no async and no terminal in here; everything is total and can be tested with plain values.
 
+pub mod chord;
 pub mod command;
 pub mod event;
 pub mod exec;

@@ -28,6 +28,11 @@ impl Verdict {
     pub const ALL: [Verdict; 6] =
         [Verdict::Passed, Verdict::Flaky, Verdict::Failed, Verdict::Infra, Verdict::Skipped, Verdict::Cancelled];
 
+    /// Whether it says that something is wrong.
+    pub fn is_bad(self) -> bool {
+        matches!(self, Verdict::Failed | Verdict::Infra)
+    }
+
     /// The word used in events and reports.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@
 use super::{
     guest::Guest,
     ids::{GuestId, RunId},
-    key::Key,
+    key::{Key, Options},
     secret::Secret,
     select::{Selector, Shard},
     suite::{Case, Suite},
@@ -22,6 +22,10 @@ pub struct Setup {
     pub guests: Vec<Guest>,
     /// Every suite.
     pub suites: Vec<Suite>,
+    /// The cockpit's settings: the keys of `[cockpit]`.
+    pub cockpit: Options,
+    /// The cockpit's keys: for each action of `[keys]` what it is bound to.
+    pub keys: Options,
     /// What a person should know although nothing is wrong.
     pub notes: Vec<String>,
 }
@@ -58,6 +62,7 @@ pub enum Keep {
 }
 
 /// How a run is to be done: the command line's part.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunOptions {
     /// See [`Keep`].
@@ -70,11 +75,26 @@ pub struct RunOptions {
     pub fail_fast: bool,
     /// Whether the host lock is left alone.
     pub no_lock: bool,
+    /// How long a guest with a failed case, or one that did not boot, stands before it is taken down.
+    pub pause: Option<Duration>,
+    /// Whether guests stay up until they are stopped, even without a case to run.
+    pub hold: bool,
+    /// Whether somebody may send commands: then a guest may have to outlive the run.
+    pub steered: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { keep: Keep::Never, retries: None, repeat: 1, fail_fast: false, no_lock: false }
+        Self {
+            keep: Keep::Never,
+            retries: None,
+            repeat: 1,
+            fail_fast: false,
+            no_lock: false,
+            pause: None,
+            hold: false,
+            steered: false,
+        }
     }
 }
 
@@ -147,6 +167,12 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
         }
     }
     jobs
+}
+
+/// Jobs without any case: the guests that a selection names; none = all.
+pub fn select_guests(setup: &Setup, selectors: &[Selector]) -> Vec<Job> {
+    let wanted = |guest: &&Guest| selectors.is_empty() || selectors.iter().any(|s| s.takes(&guest.id));
+    setup.guests.iter().filter(wanted).map(|guest| Job { guest: guest.clone(), suites: Vec::new() }).collect()
 }
 
 /// Whether a suite names this guest, directly or by a glob.

@@ -3,7 +3,7 @@
 //! It holds no text for the screen and asks no clock: a replay of a record gives the same view as the run gave.
 
 use super::{
-    event::{Event, EventKind, Finding, Holder, Phase, Severity},
+    event::{Event, EventKind, Finding, Holder, Phase, PlannedGuest, Severity, Stream},
     exit::Exit,
     ids::{CaseId, GuestId, SuiteId},
     lifecycle::State,
@@ -34,6 +34,10 @@ pub struct OpenPhase {
     pub since_ms: u64,
     /// What it took in earlier boots.
     pub usual_ms: Option<u64>,
+    /// What the boot took after it in earlier boots.
+    pub rest_ms: Option<u64>,
+    /// The longest time without a console line in it, in earlier boots.
+    pub quiet_ms: Option<u64>,
 }
 
 /// How a guest stands.
@@ -41,6 +45,16 @@ pub struct OpenPhase {
 pub struct GuestView {
     /// Its backend.
     pub backend: String,
+    /// Its operating system.
+    pub os: String,
+    /// The name of its machine, once there was one.
+    pub machine: Option<String>,
+    /// Where it was reached, and by which transport.
+    pub reached: Option<(String, Option<String>)>,
+    /// When it last wrote to its console, in milliseconds of the run.
+    pub heard_ms: Option<u64>,
+    /// When its machine was powered on, in milliseconds of the run.
+    pub powered_ms: Option<u64>,
     /// Whether it is isolated from this host.
     pub isolated: bool,
     /// Its machine's state.
@@ -49,6 +63,10 @@ pub struct GuestView {
     pub open: Vec<OpenPhase>,
     /// The phases that have ended with their milliseconds, in order.
     pub done: Vec<(Phase, u64)>,
+    /// What each phase usually takes, where it is known.
+    pub usual: BTreeMap<Phase, u64>,
+    /// Whether its last boot failed.
+    pub boot_failed: bool,
     /// The case that is on.
     pub case: Option<(SuiteId, CaseId)>,
     /// When it began, in milliseconds of the run.
@@ -57,6 +75,8 @@ pub struct GuestView {
     pub tally: Tally,
     /// How many cases are planned.
     pub planned: usize,
+    /// Their names, `suite/case`.
+    pub names: Vec<String>,
     /// What of it could not be proven gone.
     pub left: Vec<String>,
     /// What was proven gone, and how.
@@ -66,17 +86,25 @@ pub struct GuestView {
 }
 
 impl GuestView {
-    fn new(backend: String, isolated: bool, planned: usize) -> Self {
+    fn new(planned: &PlannedGuest) -> Self {
         Self {
-            backend,
-            isolated,
+            backend: planned.backend.clone(),
+            os: planned.os.clone(),
+            machine: None,
+            reached: None,
+            heard_ms: None,
+            powered_ms: None,
+            isolated: planned.isolated,
             state: State::NotCreated,
             open: Vec::new(),
             done: Vec::new(),
+            usual: BTreeMap::new(),
+            boot_failed: false,
             case: None,
             case_since_ms: 0,
             tally: Tally::default(),
-            planned,
+            planned: planned.cases,
+            names: planned.names.clone(),
             left: Vec::new(),
             proofs: Vec::new(),
             kept: false,
@@ -154,7 +182,7 @@ impl RunView {
                 self.dir.clone_from(dir);
                 self.planned = *cases;
                 for g in guests {
-                    self.guests.insert(g.guest.clone(), GuestView::new(g.backend.clone(), g.isolated, g.cases));
+                    self.guests.insert(g.guest.clone(), GuestView::new(g));
                 }
             }
             EventKind::LockWaiting { holder, .. } => self.lock = LockView::Waiting(holder.clone()),
@@ -195,18 +223,37 @@ impl RunView {
             }
         };
         match kind {
-            EventKind::GuestState { guest, to, .. } => of(guest, &mut |g| {
+            EventKind::GuestState { guest, to, machine, .. } => of(guest, &mut |g| {
                 g.state = *to;
+                g.machine.clone_from(machine);
                 if *to == State::Created {
                     g.done.clear();
+                    g.boot_failed = false;
+                    g.powered_ms = None;
+                }
+                if *to != State::Running {
+                    g.reached = None;
                 }
             }),
-            EventKind::PhaseStarted { guest, phase, usual_ms } => of(guest, &mut |g| {
-                g.open.push(OpenPhase { phase: *phase, since_ms: now, usual_ms: *usual_ms });
+            EventKind::RouteTried { guest, transport, ok: true, address, .. } => {
+                of(guest, &mut |g| g.reached = Some((transport.clone(), address.clone())));
+            }
+            EventKind::Output { guest, stream: Stream::Console, .. } => of(guest, &mut |g| g.heard_ms = Some(now)),
+            EventKind::PhaseStarted { guest, phase, usual_ms, rest_ms, quiet_ms } => of(guest, &mut |g| {
+                if phase.is_boot() && g.powered_ms.is_none() {
+                    g.powered_ms = Some(now);
+                    g.heard_ms = Some(now);
+                }
+                if let Some(usual) = usual_ms {
+                    g.usual.insert(*phase, *usual);
+                }
+                let (usual_ms, rest_ms, quiet_ms) = (*usual_ms, *rest_ms, *quiet_ms);
+                g.open.push(OpenPhase { phase: *phase, since_ms: now, usual_ms, rest_ms, quiet_ms });
             }),
-            EventKind::PhaseEnded { guest, phase, took_ms, .. } => of(guest, &mut |g| {
+            EventKind::PhaseEnded { guest, phase, took_ms, ok } => of(guest, &mut |g| {
                 g.open.retain(|o| o.phase != *phase);
                 g.done.push((*phase, *took_ms));
+                g.boot_failed |= phase.is_boot() && !ok;
             }),
             EventKind::CaseStarted { guest, suite, case, .. } => {
                 of(guest, &mut |g| {

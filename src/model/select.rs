@@ -28,6 +28,11 @@ impl Selector {
         Ok(Self { suite: glob(suite)?, case: glob(case)?, guest: glob(guest)? })
     }
 
+    /// Whether it selects anything on this guest.
+    pub fn takes(&self, guest: &GuestId) -> bool {
+        self.guest.is_match(guest.as_str())
+    }
+
     /// Whether it selects this case on this guest.
     pub fn matches(&self, suite: &SuiteId, case: &CaseId, guest: &GuestId) -> bool {
         self.suite.is_match(suite.as_str()) && self.case.is_match(case.as_str()) && self.guest.is_match(guest.as_str())

@@ -167,21 +167,18 @@ fn visible(text: &str) -> String {
         marks = 0;
         match c {
             '\u{80}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => {}
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{e0000}'..='\u{e007f}' => {
-                out.push_str(&format!("<U+{:04X}>", u32::from(c)));
-            }
+            c if is_deceptive(c) => out.push_str(&format!("<U+{:04X}>", u32::from(c))),
             c if c.is_control() => {}
             c => out.push(c),
         }
     }
     out
+}
+
+/// Whether a character moves, hides or reorders what is around it.
+pub fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}'
+        | '\u{61c}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn is_mark(c: char) -> bool {

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_time_left_comes_from_earlier_boots() {
-        let open = OpenPhase { phase: Phase::Kernel, since_ms: 0, usual_ms: Some(2000) };
+        let open = OpenPhase { phase: Phase::Kernel, since_ms: 0, usual_ms: Some(2000), rest_ms: None, quiet_ms: None };
         assert_eq!(left(&open, 500), Some(1500));
         assert_eq!(left(&open, 5000), None);
         assert_eq!(bar(500, 2000), " [==        ]");

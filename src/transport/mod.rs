@@ -52,6 +52,16 @@ pub enum Step {
 pub struct Pin(Arc<Mutex<Option<String>>>);
 
 impl Pin {
+    /// The key that was shown before, if it is known.
+    pub fn of(key: Option<String>) -> Self {
+        Self(Arc::new(Mutex::new(key)))
+    }
+
+    /// The key that was shown at first contact.
+    pub fn known(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Remembers `key` if none is known yet; whether `key` is the known one.
     pub fn first_contact(&self, key: &str) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,8 @@ pub struct Tried {
     pub why: String,
     /// How long it took, milliseconds.
     pub took_ms: u64,
+    /// Where the guest was reached.
+    pub address: Option<String>,
 }
 
 /// Opens the first transport that works; `told` hears of every try. The caller limits the time.
@@ -27,21 +29,22 @@ pub async fn open(target: &Target<'_>, mut told: impl FnMut(Tried)) -> Result<Bo
     for kind in &target.guest.transports {
         let start = clock::now();
         let transport = (super::find(kind)?.build)();
-        let mut tell = |ok, why: String| {
-            told(Tried { transport: kind.clone(), ok, why, took_ms: clock::ms_since(start) });
+        let mut tell = |ok, why: String, address| {
+            told(Tried { transport: kind.clone(), ok, why, took_ms: clock::ms_since(start), address });
         };
         if let Err(why) = transport.suits(target) {
-            tell(false, why.clone());
+            tell(false, why.clone(), None);
             last = last.or_else(|| Some(Fault::infra(format!("cannot use `{kind}`")).because(why)));
             continue;
         }
         match transport.connect(target).await {
             Ok(session) => {
-                tell(true, String::new());
+                let address = target.vm.address(22).await.ok().flatten();
+                tell(true, String::new(), address.map(|a| a.to_string()));
                 return Ok(session);
             }
             Err(fault) => {
-                tell(false, fault.to_string());
+                tell(false, fault.to_string(), None);
                 last = Some(fault);
             }
         }

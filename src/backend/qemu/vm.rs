@@ -324,6 +324,10 @@ impl Vm for QemuVm {
         Some(&self.files.log)
     }
 
+    fn console_socket(&self) -> Option<&Path> {
+        Some(&self.files.console)
+    }
+
     fn start(&mut self) -> Fut<'_, ()> {
         Box::pin(self.power_on())
     }

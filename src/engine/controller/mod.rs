@@ -29,6 +29,10 @@ pub trait Link: Send + Sync {
     fn session(&self) -> Option<&dyn Session> {
         None
     }
+    /// The host key that the guest showed, if the way in has such a thing.
+    fn host_key(&self) -> Option<String> {
+        None
+    }
     /// Closes the connection.
     fn close(&mut self) -> Fut<'_, ()>;
     /// Waits until everything that the console said has been taken in.
@@ -223,6 +227,11 @@ impl Controller {
         }
         self.running("run a command in")?;
         self.link.exec(exec, sink, cancel).await
+    }
+
+    /// The host key that the guest showed.
+    pub fn host_key(&self) -> Option<String> {
+        self.link.host_key()
     }
 
     /// The open session of a running machine, for a person who types.

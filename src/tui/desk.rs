@@ -1,0 +1,400 @@
+//! Carries effects out: each is begun here, and what comes of it is a message later. Only this file talks to the services.
+
+use super::{
+    logs::file::Waker,
+    model::{LockState, Model, Watch, Wish},
+    msg::{Effect, Msg, Opened},
+    record,
+    services::{Engine, Services},
+    theme::{Depth, Theme},
+};
+use crate::{
+    headless::DETACH,
+    host::clock,
+    model::{event::Severity, ids::GuestId, text::Clean},
+};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often what machines use is looked at while a run goes on.
+const USAGE: Duration = Duration::from_secs(2);
+/// How long the last events of a run may take to be read.
+const READ: Duration = Duration::from_secs(10);
+/// Bytes of a console's log that are shown when it is attached.
+const BEFORE: u64 = 8 * 1024;
+
+/// See the module.
+pub struct Desk {
+    services: Arc<dyn Services>,
+    messages: mpsc::Sender<Msg>,
+    /// The engine of our run.
+    engine: Option<mpsc::UnboundedSender<String>>,
+    /// Ends following the record that is shown.
+    watch: CancellationToken,
+    /// Takes what is typed into the console.
+    console: Option<mpsc::Sender<Vec<u8>>>,
+    usage_before: Arc<Mutex<std::collections::BTreeMap<String, (u64, clock::Instant)>>>,
+}
+
+/// What only the loop can do, because it needs the terminal.
+#[derive(Debug, PartialEq)]
+pub enum OnScreen {
+    /// Run a program on the whole terminal, then do the next thing.
+    Program(Vec<std::ffi::OsString>, After),
+    /// Write bytes.
+    Write(Vec<u8>),
+    /// Mouse on or off.
+    Mouse(bool),
+    /// Draw anew.
+    Redraw,
+    /// Stop until the shell continues us.
+    Suspend,
+    /// Leave.
+    Quit,
+}
+
+/// What comes after a program on the whole terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing.
+    Nothing,
+    /// The config is read again.
+    LoadSetup,
+}
+
+impl Desk {
+    /// Sends what comes of effects to `messages`.
+    pub fn new(services: Arc<dyn Services>, messages: mpsc::Sender<Msg>) -> Self {
+        Self {
+            services,
+            messages,
+            engine: None,
+            watch: CancellationToken::new(),
+            console: None,
+            usage_before: Arc::default(),
+        }
+    }
+
+    /// Wakes the loop when the log that is shown has grown.
+    pub fn waker(messages: mpsc::Sender<Msg>) -> Waker {
+        Waker::new(move || {
+            // Full = it is about to look anyway; the waker is asked again with the next growth.
+            let _ = messages.try_send(Msg::LogGrew);
+        })
+    }
+
+    /// Does something in a task, with a message at its end.
+    fn spawn(&self, work: impl Future<Output = Option<Msg>> + Send + 'static) {
+        let messages = self.messages.clone();
+        tokio::spawn(async move {
+            if let Some(msg) = work.await {
+                // Nobody listens any more only when we leave.
+                let _ = messages.send(msg).await;
+            }
+        });
+    }
+
+    /// The same for what blocks.
+    fn spawn_blocking(&self, work: impl FnOnce(&dyn Services) -> Option<Msg> + Send + 'static) {
+        let services = Arc::clone(&self.services);
+        self.spawn(async move { tokio::task::spawn_blocking(move || work(services.as_ref())).await.ok().flatten() });
+    }
+
+    fn say(&self, severity: Severity, text: impl Into<String>) {
+        let text = text.into();
+        self.spawn(async move { Some(Msg::Said(severity, text)) });
+    }
+
+    /// Begins an effect; returns what the loop itself must do.
+    pub fn carry_out(&mut self, model: &Model, effect: Effect) -> Option<OnScreen> {
+        match effect {
+            Effect::Start(wish) => self.start(&wish),
+            Effect::Send(command) => {
+                let line = serde_json::to_string(&command).unwrap_or_default();
+                self.tell_engine(line);
+            }
+            Effect::Detach => self.tell_engine(DETACH.to_owned()),
+            Effect::ListMachines => {
+                let services = Arc::clone(&self.services);
+                self.spawn(async move { Some(Msg::Machines(services.machines().await)) });
+            }
+            Effect::Recheck => {
+                let (services, setup) = (Arc::clone(&self.services), model.setup.clone());
+                self.spawn(async move {
+                    let (findings, capacity) = services.findings(setup).await;
+                    Some(Msg::Findings(findings, capacity))
+                });
+            }
+            Effect::LookAtLock { attach } => self.look_at_lock(attach && model.watch == Watch::Nothing),
+            Effect::Watch { dir, who } => drop(self.show(dir, Some(who))),
+            Effect::BreakLock(pid) => self.spawn_blocking(move |services| {
+                Some(match services.break_lock(pid) {
+                    Ok(text) => Msg::Said(Severity::Ok, text),
+                    Err(fault) => Msg::Read { title: "the lock stays".into(), text: fault.render() },
+                })
+            }),
+            Effect::ListOrphans => self.spawn_blocking(|services| Some(Msg::Orphans(services.orphans()))),
+            Effect::CleanUp => {
+                let services = Arc::clone(&self.services);
+                let messages = self.messages.clone();
+                self.spawn(async move {
+                    let cleaned = services.clean_up().await;
+                    let _ = messages.send(Msg::Machines(services.machines().await)).await;
+                    Some(if cleaned.left.is_empty() {
+                        Msg::Said(Severity::Ok, format!("{} removed and proven gone", cleaned.gone))
+                    } else {
+                        Msg::Read { title: "not everything could be removed".into(), text: cleaned.left.join("\n\n") }
+                    })
+                });
+            }
+            Effect::Shell(guest) => return Some(OnScreen::Program(self.services.shell(&guest), After::Nothing)),
+            Effect::Attach(guest) => self.attach(guest),
+            Effect::Type(bytes) => {
+                // A line that takes nothing any more loses what is typed, as a real one does.
+                let _ = self.console.as_ref().map(|line| line.try_send(bytes));
+            }
+            Effect::Unattach => self.console = None,
+            Effect::Open { path, line, editor } => {
+                return Some(OnScreen::Program(program(editor, &path, line), After::Nothing));
+            }
+            Effect::EditConfig => {
+                return Some(OnScreen::Program(program(true, &self.services.config_file(), 1), After::LoadSetup));
+            }
+            Effect::LoadSetup => self.spawn_blocking(|services| Some(Msg::Setup(services.setup().map(Arc::new)))),
+            Effect::Init => self.spawn_blocking(|services| {
+                Some(match services.init() {
+                    Ok(_) => Msg::Setup(services.setup().map(Arc::new)),
+                    Err(fault) => Msg::Setup(Err(fault)),
+                })
+            }),
+            Effect::Demo => self.demo(),
+            Effect::LoadTheme(name) => {
+                let (folder, depth) = (model.look.theme_folder.clone(), model.look.theme.depth);
+                self.load_theme(name, folder, depth);
+            }
+            Effect::Copy(text) => return self.copy(text),
+            Effect::Mouse(on) => return Some(OnScreen::Mouse(on)),
+            Effect::Redraw => return Some(OnScreen::Redraw),
+            Effect::Suspend => return Some(OnScreen::Suspend),
+            Effect::Notify { text } => {
+                let way = model.setup.as_ref().and_then(|s| s.cockpit.text("notify").map(str::to_owned));
+                return Some(OnScreen::Write(super::notify::bytes(way.as_deref().unwrap_or("auto"), &text, env)));
+            }
+            Effect::Progress(percent) => return super::notify::progress(percent, env).map(OnScreen::Write),
+            Effect::Log { severity, target, text } => log(severity, target, &text),
+            Effect::Quit => return Some(OnScreen::Quit),
+        }
+        None
+    }
+
+    fn tell_engine(&mut self, line: String) {
+        let told = self.engine.as_ref().is_some_and(|engine| engine.send(line).is_ok());
+        if !told {
+            self.say(Severity::Warn, "no engine listens: its run is over");
+        }
+    }
+
+    fn start(&mut self, wish: &Wish) {
+        let engine = match self.services.start(wish) {
+            Ok(engine) => engine,
+            Err(fault) => return self.spawn(async move { Some(Msg::NotStarted(fault)) }),
+        };
+        let Engine { dir, commands, ended } = engine;
+        self.engine = Some(commands);
+        let over = self.show(dir, None);
+        self.spawn(async move {
+            // Nothing is told of an engine that was let go on alone.
+            let (exit, words) = ended.await.ok()?;
+            // The last events are on the disk by now; they are read before this is told. An engine that died wrote none.
+            let limit = if exit.is_some() { READ } else { Duration::ZERO };
+            let _ = clock::within(limit, over.cancelled()).await;
+            Some(Msg::EngineEnded { exit, words })
+        });
+    }
+
+    /// Shows a record from its beginning; the token is cancelled when its last event was read.
+    fn show(&mut self, dir: PathBuf, who: Option<String>) -> CancellationToken {
+        self.watch.cancel();
+        self.watch = CancellationToken::new();
+        let (messages, watch, over) = (self.messages.clone(), self.watch.clone(), CancellationToken::new());
+        let ended = over.clone();
+        let usage = self.services_usage(watch.clone());
+        tokio::spawn(async move {
+            let opened = Opened { dir: dir.clone(), who };
+            if messages.send(Msg::Opened(opened)).await.is_err() {
+                return;
+            }
+            if let Err(e) = record::follow(&dir, messages.clone(), watch.clone(), ended.clone()) {
+                let text = format!("cannot follow the record {}: {e}", dir.display());
+                let _ = messages.send(Msg::Said(Severity::Warn, text)).await;
+            }
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = usage => {}
+            }
+        });
+        over
+    }
+
+    /// Looks at what our machines use for as long as the record is shown and its run goes on.
+    fn services_usage(&self, watch: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let (services, messages) = (Arc::clone(&self.services), self.messages.clone());
+        let before = Arc::clone(&self.usage_before);
+        async move {
+            loop {
+                tokio::select! {
+                    () = watch.cancelled() => return,
+                    () = clock::sleep(USAGE) => {}
+                }
+                let (services, before) = (Arc::clone(&services), Arc::clone(&before));
+                let looked = tokio::task::spawn_blocking(move || {
+                    let mut usage = services.usage();
+                    let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
+                    before.retain(|name, _| usage.contains_key(name));
+                    for (name, now) in &mut usage {
+                        if let Some((cpu, at)) = before.insert(name.clone(), (now.cpu_ms, clock::now())) {
+                            now.cpu_percent = now.cpu_ms.saturating_sub(cpu) * 100 / clock::ms_since(at).max(1);
+                        }
+                    }
+                    usage
+                });
+                let Ok(usage) = looked.await else { return };
+                if messages.send(Msg::Usage(usage)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look_at_lock(&self, attach: bool) {
+        let messages = self.messages.clone();
+        self.spawn_blocking(move |services| {
+            let rows = services.locks();
+            let other = rows.iter().find(|r| r.state == LockState::Held).and_then(|r| r.holder.clone());
+            let run = other.as_ref().and_then(|h| h.run.clone()).filter(|_| attach);
+            let record = run.and_then(|run| services.record_of(&run));
+            let _ = messages.blocking_send(Msg::Locks(rows));
+            let pid = other.and_then(|h| h.pid).map_or("another process".to_owned(), |p| format!("process {p}"));
+            record.map(|dir| Msg::Do(Effect::Watch { dir, who: pid }))
+        });
+    }
+
+    fn attach(&mut self, guest: GuestId) {
+        let (type_in, mut typed) = mpsc::channel::<Vec<u8>>(64);
+        self.console = Some(type_in);
+        let (services, messages) = (Arc::clone(&self.services), self.messages.clone());
+        tokio::spawn(async move {
+            let id = guest.clone();
+            let found = tokio::task::spawn_blocking(move || services.console(&id)).await;
+            let (socket, log) = match found {
+                Ok(Ok(both)) => both,
+                Ok(Err(fault)) => return drop(messages.send(Msg::ConsoleClosed(fault.to_string())).await),
+                Err(e) => return drop(messages.send(Msg::ConsoleClosed(e.to_string())).await),
+            };
+            let mut line = match tokio::net::UnixStream::connect(&socket).await {
+                Ok(line) => line,
+                Err(e) => {
+                    let why = format!("cannot reach the console of {guest}: {e}");
+                    return drop(messages.send(Msg::ConsoleClosed(why)).await);
+                }
+            };
+            let before = crate::host::files::read_tail(&log, BEFORE);
+            let _ = messages.send(Msg::ConsoleOpened(guest, before)).await;
+            let mut buffer = vec![0; 16 * 1024];
+            let why = loop {
+                tokio::select! {
+                    read = line.read(&mut buffer) => match read {
+                        Ok(0) => break "the machine is gone".to_owned(),
+                        Ok(n) => if messages.send(Msg::ConsoleBytes(buffer[..n].to_vec())).await.is_err() { return },
+                        Err(e) => break e.to_string(),
+                    },
+                    bytes = typed.recv() => match bytes {
+                        Some(bytes) => if let Err(e) = line.write_all(&bytes).await { break e.to_string() },
+                        // Let go of by the person.
+                        None => return,
+                    },
+                }
+            };
+            let _ = messages.send(Msg::ConsoleClosed(why)).await;
+        });
+    }
+
+    fn demo(&self) {
+        let (services, messages) = (Arc::clone(&self.services), self.messages.clone());
+        self.spawn(async move {
+            let told = |text: String| drop(messages.try_send(Msg::Said(Severity::Ok, text)));
+            if let Err(fault) = services.demo(&told).await {
+                return Some(Msg::Setup(Err(fault)));
+            }
+            let _ = messages.send(Msg::Setup(services.setup().map(Arc::new))).await;
+            Some(Msg::Do(Effect::Start(Wish::default())))
+        });
+    }
+
+    fn load_theme(&self, name: String, folder: Option<PathBuf>, depth: Depth) {
+        self.spawn_blocking(move |_| Some(Msg::Theme(Theme::load(&name, folder.as_deref(), depth))));
+    }
+
+    /// With a program of this desktop where there is one, else through the terminal.
+    fn copy(&self, text: String) -> Option<OnScreen> {
+        if let Some(words) = super::notify::clipboard_program(env) {
+            let spawner = self.services.spawner().clone();
+            self.spawn(async move {
+                let count = text.lines().count();
+                Some(match super::notify::feed(&spawner, &words, text.as_bytes()).await {
+                    Ok(()) => Msg::Said(Severity::Ok, format!("{count} lines copied with {}", words[0])),
+                    Err(e) => Msg::Said(Severity::Warn, format!("cannot copy with {}: {e}", words[0])),
+                })
+            });
+            return None;
+        }
+        if let Some(bytes) = super::notify::osc52(&text) {
+            self.say(Severity::Ok, format!("{} lines copied through the terminal (OSC 52)", text.lines().count()));
+            Some(OnScreen::Write(bytes))
+        } else {
+            self.say(Severity::Warn, "too much for the terminal's clipboard: ctrl-s saves it to a file");
+            None
+        }
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+/// The user's own program for a file, at a line.
+fn program(editor: bool, path: &std::path::Path, line: u64) -> Vec<std::ffi::OsString> {
+    let names: &[&str] = if editor { &["VISUAL", "EDITOR"] } else { &["PAGER"] };
+    let wanted = names.iter().find_map(|n| env(n)).unwrap_or_else(|| if editor { "vi".into() } else { "less".into() });
+    // The variable may hold options too, as with other programs.
+    let mut words: Vec<std::ffi::OsString> = wanted.split_whitespace().map(Into::into).collect();
+    let name = wanted.split_whitespace().next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    if ["less", "more", "most", "vi", "vim", "nvim", "nano", "emacs", "kak", "joe", "micro"].contains(&name) {
+        words.push(format!("+{line}").into());
+    }
+    words.push(path.into());
+    words
+}
+
+/// A line for the events pane. Its text may have come from a guest.
+fn log(severity: Severity, target: &str, text: &str) {
+    let level = match severity {
+        Severity::Ok => log::Level::Info,
+        Severity::Fixed => log::Level::Info,
+        Severity::Warn => log::Level::Warn,
+        Severity::Fatal => log::Level::Error,
+    };
+    let text = Clean::from_text(text);
+    tui_logger::Drain::new()
+        .log(&log::Record::builder().level(level).target(target).args(format_args!("{text}")).build());
+    // Its ring between two moves is small; a burst of a run's end must not be lost.
+    tui_logger::move_events();
+}

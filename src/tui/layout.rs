@@ -1,0 +1,110 @@
+//! Where the panes are, for every size of the terminal.
+//!
+//! Pure: the same state gives the same places, so keys and mouse mean what is seen.
+
+use super::model::{Model, Pane};
+use ratatui::layout::{Constraint, Layout as Split, Rect};
+
+/// Below this many columns or rows only the pane with the keys is shown.
+const SMALL: (u16, u16) = (50, 12);
+/// From this many columns on, the run and the logs stand side by side.
+const MEDIUM: u16 = 100;
+/// From this many columns on, the machines stand beside the logs too.
+const WIDE: u16 = 145;
+/// From this many rows on, the lower row of panes is shown too.
+const TALL: u16 = 30;
+
+/// The places of everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The line at the top.
+    pub header: Rect,
+    /// The panes that are seen.
+    pub panes: Vec<(Pane, Rect)>,
+    /// The line of a replay.
+    pub bar: Option<Rect>,
+    /// The line at the bottom.
+    pub footer: Rect,
+}
+
+impl Layout {
+    /// Of this state.
+    pub fn of(model: &Model) -> Self {
+        let whole = Rect::new(0, 0, model.size.0, model.size.1);
+        let has_bar = model.player.is_some() && whole.height >= 6;
+        let has_lines = whole.height >= 5;
+        let lines = u16::from(has_lines);
+        let rows = [
+            Constraint::Length(lines),
+            Constraint::Min(0),
+            Constraint::Length(u16::from(has_bar)),
+            Constraint::Length(lines),
+        ];
+        let [header, body, bar, footer] = Split::vertical(rows).areas(whole);
+        let panes = if model.zoom || whole.width < SMALL.0 || whole.height < SMALL.1 {
+            vec![(model.focus, body)]
+        } else if whole.width < MEDIUM {
+            narrow(model, body)
+        } else {
+            wide(model, body)
+        };
+        Self { header, panes, bar: has_bar.then_some(bar), footer }
+    }
+
+    /// Where a pane is, if it is seen.
+    pub fn area(&self, pane: Pane) -> Option<Rect> {
+        self.panes.iter().find(|(p, _)| *p == pane).map(|(_, area)| *area)
+    }
+
+    /// The pane at a place.
+    pub fn at(&self, column: u16, row: u16) -> Option<(Pane, Rect)> {
+        self.panes.iter().find(|(_, area)| area.contains((column, row).into())).copied()
+    }
+}
+
+/// Rows that the machines need, title and frame included.
+fn machine_rows(model: &Model) -> u16 {
+    let rows = model.shown_guests().len() + model.other_machines().len() + 3;
+    u16::try_from(rows).unwrap_or(u16::MAX)
+}
+
+/// The machines above, one other pane below.
+fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
+    let other = if model.focus == Pane::Machines { Pane::Logs } else { model.focus };
+    let height = machine_rows(model).clamp(4, body.height / 2 - 1);
+    if body.height >= 28 {
+        let rows = [Constraint::Length(height), Constraint::Fill(2), Constraint::Fill(3)];
+        let [top, middle, bottom] = Split::vertical(rows).areas(body);
+        let last = if matches!(other, Pane::Run | Pane::Logs) { Pane::Logs } else { other };
+        return vec![(Pane::Machines, top), (Pane::Run, middle), (last, bottom)];
+    }
+    let [top, bottom] = Split::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(body);
+    vec![(Pane::Machines, top), (other, bottom)]
+}
+
+/// Machines and run to the left, or the machines above both; logs to the right, the host below.
+fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
+    let lower = if body.height >= TALL { 9 } else { 0 };
+    let [upper, lower] = Split::vertical([Constraint::Min(0), Constraint::Length(lower)]).areas(body);
+    let height = Constraint::Length(machine_rows(model).clamp(5, upper.height / 2));
+    let (machines, run, right) = if body.width >= WIDE {
+        let left = Constraint::Length((body.width * 9 / 20).min(90));
+        let [left, right] = Split::horizontal([left, Constraint::Min(0)]).areas(upper);
+        let [machines, run] = Split::vertical([height, Constraint::Min(0)]).areas(left);
+        (machines, run, right)
+    } else {
+        let [machines, rest] = Split::vertical([height, Constraint::Min(0)]).areas(upper);
+        let [run, right] = Split::horizontal([Constraint::Fill(9), Constraint::Fill(11)]).areas(rest);
+        (machines, run, right)
+    };
+    let mut out = vec![(Pane::Machines, machines), (Pane::Run, run)];
+    if lower.height == 0 {
+        let other = if matches!(model.focus, Pane::Machines | Pane::Run) { Pane::Logs } else { model.focus };
+        out.push((other, right));
+        return out;
+    }
+    let [lock, preflight, events] =
+        Split::horizontal([Constraint::Fill(3), Constraint::Fill(4), Constraint::Fill(5)]).areas(lower);
+    out.extend([(Pane::Lock, lock), (Pane::Preflight, preflight), (Pane::Logs, right), (Pane::Events, events)]);
+    out
+}

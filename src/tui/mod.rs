@@ -1,0 +1,74 @@
+//! The cockpit: a terminal program over the record of a run and the commands to its engine.
+//!
+//! `model` is how things stand, `update` takes messages in and gives effects out, `view` draws; none of them does I/O beyond
+//! reading the log that is shown. `deck` is the loop around them, `desk` carries effects out.
+
+pub mod console;
+pub mod deck;
+mod desk;
+mod input;
+pub mod keymap;
+pub mod layout;
+pub mod logs;
+pub mod model;
+pub mod msg;
+mod notify;
+pub mod overlay;
+pub mod prompt;
+mod record;
+pub mod replay;
+pub mod screen;
+pub mod services;
+pub mod theme;
+pub mod tree;
+pub mod update;
+pub mod view;
+
+use crate::model::{
+    exit::Exit,
+    key::{Key, Kind},
+};
+pub use desk::Desk;
+
+/// The rows of `[cockpit]`; those of `[keys]` are in [`keymap::KEYS`].
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "cockpit.theme",
+        kind: Kind::Text,
+        default: Some("\"dark\""),
+        doc: "dark, light, high-contrast, colour-blind, ansi16, mono, one of the user's own, or a file",
+    },
+    Key {
+        path: "cockpit.symbols",
+        kind: Kind::Choice(&["unicode", "ascii"]),
+        default: Some("\"unicode\""),
+        doc: "what frames and signs are drawn with",
+    },
+    Key {
+        path: "cockpit.mouse",
+        kind: Kind::Bool,
+        default: Some("false"),
+        doc: "whether the mouse is listened to from the start",
+    },
+    Key {
+        path: "cockpit.notify",
+        kind: Kind::Choice(&["auto", "bell", "osc9", "osc777", "off"]),
+        default: Some("\"auto\""),
+        doc: "how you are told that a boot or run has ended while you look elsewhere",
+    },
+    Key {
+        path: "cockpit.pause",
+        kind: Kind::Duration,
+        default: Some("\"2m\""),
+        doc: "how long a guest that failed stands for a look before it is taken down; 0s = not at all",
+    },
+];
+
+/// What is left to say on the normal screen.
+#[derive(Clone, Debug, Default)]
+pub struct Farewell {
+    /// A line for each run of this cockpit.
+    pub lines: Vec<String>,
+    /// The exit of the last of them.
+    pub exit: Option<Exit>,
+}

@@ -1,0 +1,66 @@
+//! The mouse: a click chooses, the wheel scrolls, a click on the line of a replay goes to that time.
+
+use super::actions;
+use crate::tui::{
+    layout::Layout,
+    model::{Model, Pane},
+    msg::Effect,
+};
+use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+
+/// Rows of one turn of the wheel.
+const WHEEL: i64 = 3;
+
+/// Takes a mouse event.
+pub(super) fn mouse(model: &mut Model, mouse: MouseEvent, out: &mut Vec<Effect>) {
+    if model.overlay.is_some() {
+        return;
+    }
+    let layout = Layout::of(model);
+    match mouse.kind {
+        MouseEventKind::Down(MouseButton::Left) => {
+            if let (Some(bar), Some(player)) = (layout.bar, &model.player)
+                && bar.contains((mouse.column, mouse.row).into())
+            {
+                let share = u64::from(mouse.column - bar.x) * player.total_ms / u64::from(bar.width.max(1));
+                return super::seek(model, share);
+            }
+            let Some((pane, area)) = layout.at(mouse.column, mouse.row) else { return };
+            model.focus = pane;
+            let row = usize::from(mouse.row.saturating_sub(area.y + 1));
+            click(model, pane, row, area.height);
+        }
+        MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
+            let Some((pane, _)) = layout.at(mouse.column, mouse.row) else { return };
+            let by = if mouse.kind == MouseEventKind::ScrollUp { -WHEEL } else { WHEEL };
+            let before = std::mem::replace(&mut model.focus, pane);
+            actions::step(model, by);
+            model.focus = before;
+        }
+        _ => {}
+    }
+    let _ = out;
+}
+
+fn click(model: &mut Model, pane: Pane, row: usize, height: u16) {
+    let rows = usize::from(height.saturating_sub(2));
+    match pane {
+        Pane::Machines => model.machines.at = row.saturating_sub(1),
+        Pane::Run => {
+            model.run.at =
+                (first_row(model.run.at, rows, model.tree.len()) + row).min(model.tree.len().saturating_sub(1));
+        }
+        Pane::Logs => {
+            let line = model.logs.top + row as u64;
+            if line < model.logs.range().1 {
+                model.logs.go(line);
+            }
+        }
+        Pane::Lock | Pane::Preflight | Pane::Events => {}
+    }
+}
+
+/// The first row of a list that is drawn, so that the current one is seen.
+pub(in crate::tui) fn first_row(at: usize, rows: usize, all: usize) -> usize {
+    if all <= rows { 0 } else { at.saturating_sub(rows / 2).min(all - rows) }
+}

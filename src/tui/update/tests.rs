@@ -1,0 +1,488 @@
+use super::*;
+use crate::{
+    model::{
+        command::Command,
+        event::{Event, EventKind, Phase, PlannedGuest, Stream},
+        ids::{CaseId, GuestId, RunId, SuiteId},
+        key::Options,
+        lifecycle::State,
+        outcome::{CancelReason, Tally, Verdict},
+    },
+    tui::{
+        keymap::{ACTIONS, Action, Keymap, Power},
+        logs::file::Waker,
+        model::{LockRow, LockState, Look, Wish},
+        theme::{Depth, Theme},
+    },
+};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use proptest::prelude::*;
+
+/// When the runs of these tests began.
+const BEGAN: i64 = 1_795_000_000_000;
+
+pub(in crate::tui) fn guest(name: &str) -> GuestId {
+    GuestId::new(name).expect("name")
+}
+
+/// A cockpit with nothing in it.
+pub(in crate::tui) fn empty() -> Model {
+    let theme = Theme::load("dark", None, Depth::True).expect("theme");
+    let keymap = Keymap::new(&Options::default()).0;
+    let look = Look { keymap, theme, theme_folder: None, ascii: false, mouse: false };
+    Model::new(look, Waker::new(|| {}), (80, 24))
+}
+
+/// A cockpit under test, with what it wanted done.
+pub(in crate::tui) struct Case {
+    pub(in crate::tui) model: Model,
+    now: Now,
+    pub(in crate::tui) effects: Vec<Effect>,
+}
+
+impl Case {
+    pub(in crate::tui) fn new() -> Self {
+        Self { model: empty(), now: Now { ms: 0, wall_ms: BEGAN }, effects: Vec::new() }
+    }
+
+    /// With a run of its own over two guests: `deb` with two cases, `win` with one.
+    pub(in crate::tui) fn with_run() -> Self {
+        let mut case = Self::new();
+        case.msg(Msg::Opened(Opened { dir: "/rec".into(), who: None }));
+        case.begin();
+        case
+    }
+
+    pub(in crate::tui) fn begin(&mut self) {
+        let planned = |name: &str, names: &[&str]| PlannedGuest {
+            guest: guest(name),
+            backend: "qemu".into(),
+            os: "linux".into(),
+            isolated: true,
+            cases: names.len(),
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+        };
+        let guests = vec![planned("deb", &["smoke/install", "smoke/remove"]), planned("win", &["smoke/install"])];
+        let run = RunId::from_bits(0xabcd_ef01_2345_6789);
+        let (version, host, dir) = ("0.1.0".into(), "h".into(), "/rec".into());
+        self.event(0, EventKind::RunStarted { run, version, host, dir, selection: Vec::new(), guests, cases: 3 });
+    }
+
+    pub(in crate::tui) fn msg(&mut self, msg: Msg) -> &mut Self {
+        let out = update(&mut self.model, self.now, msg);
+        self.effects.extend(out.into_iter().filter(|e| !matches!(e, Effect::Log { .. })));
+        self.model.prepare();
+        self
+    }
+
+    pub(in crate::tui) fn event(&mut self, ms: u64, kind: EventKind) -> &mut Self {
+        let at = chrono::DateTime::from_timestamp_millis(BEGAN + ms.cast_signed()).expect("time");
+        self.at(ms);
+        self.msg(Msg::Events(vec![Event { seq: ms, at, elapsed_ms: ms, kind }]))
+    }
+
+    /// It is this many milliseconds after the beginning.
+    pub(in crate::tui) fn at(&mut self, ms: u64) -> &mut Self {
+        self.now = Now { ms, wall_ms: BEGAN + ms.cast_signed() };
+        self
+    }
+
+    pub(in crate::tui) fn phase(&mut self, ms: u64, name: &str, phase: Phase, usual: Option<u64>) -> &mut Self {
+        let (guest, rest_ms, quiet_ms) = (guest(name), usual.map(|u| u * 2), usual.map(|_| 900));
+        self.event(ms, EventKind::PhaseStarted { guest, phase, usual_ms: usual, rest_ms, quiet_ms })
+    }
+
+    pub(in crate::tui) fn phase_end(&mut self, ms: u64, name: &str, phase: Phase, ok: bool) -> &mut Self {
+        self.event(ms, EventKind::PhaseEnded { guest: guest(name), phase, ok, took_ms: ms / 2 })
+    }
+
+    pub(in crate::tui) fn state(&mut self, ms: u64, name: &str, from: State, to: State) -> &mut Self {
+        let machine = Some(format!("vmdeck-abcdef01-{name}"));
+        self.event(ms, EventKind::GuestState { guest: guest(name), from, to, why: "w".into(), machine })
+    }
+
+    pub(in crate::tui) fn case(&mut self, ms: u64, name: &str, case: &str, verdict: Verdict) -> &mut Self {
+        let (suite, id) = (SuiteId::new("smoke").expect("name"), CaseId::new(case).expect("name"));
+        self.event(
+            ms,
+            EventKind::CaseEnded {
+                guest: guest(name),
+                suite,
+                case: id,
+                round: 1,
+                verdict,
+                exit: Some(3),
+                took_ms: 1234,
+                message: if verdict == Verdict::Passed { String::new() } else { "exit 3".into() },
+                stdout_tail: String::new(),
+                stderr_tail: String::new(),
+                earlier: Vec::new(),
+            },
+        )
+    }
+
+    pub(in crate::tui) fn case_begins(&mut self, ms: u64, name: &str, case: &str) -> &mut Self {
+        let (suite, case) = (SuiteId::new("smoke").expect("name"), CaseId::new(case).expect("name"));
+        self.event(ms, EventKind::CaseStarted { guest: guest(name), suite, case, round: 1, attempt: 1 })
+    }
+
+    pub(in crate::tui) fn output(&mut self, ms: u64, name: &str, line: &str) -> &mut Self {
+        let (guest, stream) = (guest(name), Stream::Console);
+        self.event(ms, EventKind::Output { guest, suite: None, case: None, stream, line: line.into() })
+    }
+
+    pub(in crate::tui) fn ended(&mut self, ms: u64, exit: Exit) -> &mut Self {
+        let kind = EventKind::RunEnded {
+            tally: Tally::default(),
+            exit,
+            took_ms: ms,
+            skipped_output: 0,
+            error: None,
+            hint: None,
+        };
+        self.event(ms, kind)
+    }
+
+    /// `deb` is up and reached.
+    pub(in crate::tui) fn up(&mut self, ms: u64) -> &mut Self {
+        self.state(ms, "deb", State::NotCreated, State::Created);
+        self.phase(ms, "deb", Phase::FirstCommand, None);
+        let (transport, address) = ("ssh".to_owned(), Some("127.0.0.1:34567".to_owned()));
+        let kind =
+            EventKind::RouteTried { guest: guest("deb"), transport, ok: true, why: String::new(), took_ms: 1, address };
+        self.event(ms + 1, kind);
+        self.phase_end(ms + 2, "deb", Phase::FirstCommand, true);
+        self.state(ms + 3, "deb", State::Created, State::Running)
+    }
+
+    /// Keys as in the config, each a word.
+    pub(in crate::tui) fn keys(&mut self, words: &str) -> &mut Self {
+        for word in words.split(' ') {
+            self.msg(Msg::Key(key(word)));
+        }
+        self
+    }
+
+    pub(in crate::tui) fn type_in(&mut self, text: &str) -> &mut Self {
+        for c in text.chars() {
+            self.msg(Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)));
+        }
+        self
+    }
+
+    fn sent(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn commands(&mut self) -> Vec<Command> {
+        let all = self.sent().into_iter();
+        all.filter_map(|e| if let Effect::Send(command) = e { Some(command) } else { None }).collect()
+    }
+
+    fn toast(&self) -> &str {
+        self.model.toast.as_ref().map_or("", |t| &t.text)
+    }
+}
+
+pub(in crate::tui) fn key(word: &str) -> KeyEvent {
+    let (mods, name) = match word.strip_prefix("ctrl-") {
+        Some(rest) => (KeyModifiers::CONTROL, rest),
+        None => (KeyModifiers::NONE, word),
+    };
+    let code = match name {
+        "enter" => KeyCode::Enter,
+        "esc" => KeyCode::Esc,
+        "tab" => KeyCode::Tab,
+        "space" => KeyCode::Char(' '),
+        "down" => KeyCode::Down,
+        "up" => KeyCode::Up,
+        "left" => KeyCode::Left,
+        "right" => KeyCode::Right,
+        "pgup" => KeyCode::PageUp,
+        name => KeyCode::Char(name.chars().next().expect("key")),
+    };
+    KeyEvent::new(code, mods)
+}
+
+#[test]
+fn what_destroys_is_never_done_by_the_key_that_asks() {
+    let mut case = Case::with_run();
+    case.up(100).keys("X X X");
+    assert_eq!(case.commands(), [], "pressing it again is no yes");
+    case.keys("enter");
+    assert!(case.model.overlay.is_none() && case.commands().is_empty(), "Enter is no");
+    case.keys("X y");
+    assert_eq!(case.commands(), [Command::Kill { guest: guest("deb") }]);
+    case.keys("ctrl-x enter ctrl-x esc ctrl-x n");
+    assert_eq!(case.commands(), []);
+    case.keys("ctrl-x y");
+    assert_eq!(case.commands(), [Command::Cancel { reason: CancelReason::User }]);
+}
+
+#[test]
+fn a_live_holder_must_be_named_by_its_pid() {
+    let holder = crate::model::event::Holder { pid: Some(4711), ..Default::default() };
+    let row = |state| LockRow { path: "/l".into(), state, holder: Some(holder.clone()) };
+    let mut case = Case::new();
+    case.msg(Msg::Locks(vec![row(LockState::Held)])).keys("U y enter");
+    assert_eq!(case.sent(), [], "`y` is not its pid");
+    assert!(case.toast().contains("type `4711`"), "{}", case.toast());
+    case.keys("esc U").type_in("4711").keys("enter");
+    assert_eq!(case.sent(), [Effect::BreakLock(Some(4711))]);
+    case.msg(Msg::Locks(vec![row(LockState::Stale)])).keys("U y");
+    assert_eq!(case.sent(), [Effect::BreakLock(None)]);
+    case.msg(Msg::Locks(vec![row(LockState::Free)])).keys("U");
+    assert!(case.model.overlay.is_none());
+}
+
+#[test]
+fn cleaning_up_shows_first_what_it_would_take() {
+    let mut case = Case::new();
+    case.keys("C");
+    assert_eq!(case.sent(), [Effect::ListOrphans]);
+    case.msg(Msg::Orphans(vec!["a".into(), "b".into()])).type_in("delete 1").keys("enter");
+    assert_eq!(case.sent(), []);
+    case.keys("esc C").msg(Msg::Orphans(vec!["a".into(), "b".into()])).type_in("delete 2").keys("enter");
+    assert_eq!(case.sent(), [Effect::ListOrphans, Effect::CleanUp]);
+    case.msg(Msg::Orphans(Vec::new()));
+    assert!(case.model.overlay.is_none() && case.toast().contains("nothing is left"));
+}
+
+#[test]
+fn read_only_replay_and_the_runs_of_others_change_nothing() {
+    let forbid: [fn(&mut Case); 3] = [
+        |c| c.model.read_only = true,
+        |c| c.model.watch = Watch::Replay,
+        |c| c.model.watch = Watch::Other { who: "process 7".into() },
+    ];
+    for (index, forbid) in forbid.into_iter().enumerate() {
+        for row in ACTIONS.iter().filter(|r| r.power != Power::Look) {
+            let mut case = Case::with_run();
+            case.up(100);
+            forbid(&mut case);
+            case.effects.clear();
+            let mut out = Vec::new();
+            keys::run(&mut case.model, row.action, &mut out);
+            assert_eq!(out, [], "{} in state {index}", row.name);
+            assert!(case.model.overlay.is_none(), "{} in state {index}", row.name);
+            assert!(!case.toast().is_empty(), "{} in state {index}: it says why", row.name);
+        }
+    }
+}
+
+#[test]
+fn stop_proceed_and_keep_go_to_the_marked_guests_of_the_run() {
+    let mut case = Case::with_run();
+    case.up(100).keys("A x");
+    let both = |f: fn(GuestId) -> Command| vec![f(guest("deb")), f(guest("win"))];
+    assert_eq!(case.commands(), both(|guest| Command::Stop { guest }));
+    case.keys("p");
+    assert_eq!(case.commands(), both(|guest| Command::Proceed { guest }));
+    case.keys("A h h");
+    let keep = |on| Command::Keep { guest: guest("deb"), on };
+    assert_eq!(case.commands(), [keep(true), keep(false)]);
+    case.keys("K");
+    assert_eq!(case.commands(), [Command::KeepFailed { on: true }]);
+    case.ended(200, Exit::Passed).msg(Msg::EngineEnded { exit: Some(Exit::Passed), words: String::new() });
+    case.sent();
+    case.keys("x");
+    assert_eq!(case.commands(), [], "a run that is over takes no commands");
+}
+
+#[test]
+fn what_failed_is_run_again_and_only_that() {
+    let mut case = Case::with_run();
+    case.case(10, "deb", "install", Verdict::Failed).case(20, "deb", "remove", Verdict::Passed);
+    case.case(30, "win", "install", Verdict::Infra).case(40, "win", "install", Verdict::Passed);
+    case.ended(50, Exit::TestFailed).msg(Msg::EngineEnded { exit: Some(Exit::TestFailed), words: String::new() });
+    case.sent();
+    case.keys("R");
+    let select = vec!["smoke/install@deb".to_owned()];
+    assert_eq!(case.sent(), [Effect::Start(Wish { select, ..Wish::default() })], "the last verdict of each counts");
+}
+
+#[test]
+fn a_run_that_is_asked_for_during_another_waits_for_its_end() {
+    let mut case = Case::with_run();
+    case.case(10, "deb", "install", Verdict::Failed).keys("R");
+    assert_eq!(case.sent().len(), 1, "only the progress: {:?}", case.effects);
+    assert!(case.model.next.is_some());
+    case.ended(50, Exit::TestFailed).sent();
+    case.msg(Msg::EngineEnded { exit: Some(Exit::TestFailed), words: String::new() });
+    assert!(case.sent().iter().any(|e| matches!(e, Effect::Start(_))));
+}
+
+#[test]
+fn leaving_asks_while_a_run_goes_on() {
+    let mut case = Case::with_run();
+    case.keys("q esc");
+    assert_eq!(case.sent(), []);
+    case.keys("q d");
+    assert_eq!(case.sent(), [Effect::Detach, Effect::Quit]);
+    case.keys("q s");
+    assert_eq!(case.commands(), [Command::Cancel { reason: CancelReason::User }]);
+    case.ended(50, Exit::Interrupted);
+    case.sent();
+    case.msg(Msg::EngineEnded { exit: Some(Exit::Interrupted), words: String::new() });
+    assert!(case.sent().contains(&Effect::Quit), "it leaves when everything is gone");
+    let mut idle = Case::new();
+    idle.keys("q");
+    assert_eq!(idle.sent(), [Effect::Quit]);
+}
+
+#[test]
+fn ctrl_c_asks_then_stops_then_leaves() {
+    let mut case = Case::with_run();
+    case.at(1000).keys("ctrl-c");
+    assert!(matches!(case.model.overlay, Some(Overlay::Quit)));
+    case.at(2000).keys("ctrl-c");
+    assert_eq!(case.commands(), [Command::Cancel { reason: CancelReason::User }]);
+    case.at(2500).keys("ctrl-c");
+    assert_eq!(case.sent(), [Effect::Quit]);
+    let mut slow = Case::with_run();
+    slow.at(1000).keys("ctrl-c").at(9000).keys("ctrl-c");
+    assert_eq!(slow.sent(), [], "much later it is the first again");
+}
+
+#[test]
+fn a_shell_opens_at_once_or_as_soon_as_the_guest_is_up() {
+    let mut case = Case::with_run();
+    case.phase(10, "deb", Phase::Kernel, None).keys("S");
+    assert_eq!(case.sent().iter().filter(|e| matches!(e, Effect::Shell(_))).count(), 0);
+    assert!(case.toast().contains("opens when it is up"), "{}", case.toast());
+    case.up(100);
+    assert!(case.sent().contains(&Effect::Shell(guest("deb"))));
+    case.keys("S");
+    assert_eq!(case.sent(), [Effect::Shell(guest("deb"))]);
+}
+
+#[test]
+fn an_engine_that_says_nothing_is_told_with_its_own_words() {
+    let mut case = Case::new();
+    case.msg(Msg::Opened(Opened { dir: "/rec".into(), who: None }));
+    case.msg(Msg::EngineEnded { exit: Some(Exit::Usage), words: "error: no such guest\n".into() });
+    let Some(Overlay::Message { text, .. }) = &case.model.overlay else { panic!("a message") };
+    assert_eq!(text, "error: no such guest");
+    let mut died = Case::with_run();
+    died.msg(Msg::EngineEnded { exit: None, words: String::new() });
+    let Some(Overlay::Message { title, .. }) = &died.model.overlay else { panic!("a message") };
+    assert_eq!(title, "the engine died");
+}
+
+#[test]
+fn who_looks_elsewhere_is_told_and_who_looks_here_is_not() {
+    let notices = |case: &mut Case| case.sent().iter().filter(|e| matches!(e, Effect::Notify { .. })).count();
+    let mut case = Case::with_run();
+    case.up(100).phase_end(200, "win", Phase::Kernel, false).ended(300, Exit::Passed);
+    assert_eq!(notices(&mut case), 0);
+    let mut case = Case::with_run();
+    case.msg(Msg::Focus(false)).up(100).phase_end(200, "win", Phase::Kernel, false).ended(300, Exit::Passed);
+    assert_eq!(notices(&mut case), 3, "up, did not boot, ended");
+}
+
+#[test]
+fn a_mistake_in_the_config_or_the_theme_keeps_what_was_good() {
+    let mut case = Case::new();
+    let fault = || Fault::user("cannot use the config").because("vmdeck.toml:3: bad");
+    case.msg(Msg::Setup(Err(fault())));
+    assert!(matches!(case.model.overlay, Some(Overlay::Welcome(_))), "a first start");
+    case.keys("d");
+    assert!(case.sent().contains(&Effect::Demo));
+    case.keys("i");
+    assert_eq!(case.sent(), [Effect::Init]);
+    case.msg(Msg::Theme(Err(Fault::user("cannot use the theme").because("mine.toml:2: bad"))));
+    assert!(case.toast().contains("mine.toml:2") && case.model.look.theme.name == "dark");
+}
+
+#[test]
+fn filters_fold_and_marks() {
+    let mut case = Case::with_run();
+    case.keys("/").type_in("!deb");
+    assert_eq!(case.model.shown_guests(), [guest("win")]);
+    case.keys("esc");
+    assert_eq!(case.model.shown_guests().len(), 2);
+    case.keys("5");
+    let rows = case.model.tree.len();
+    assert_eq!(rows, 2 + 2 + 3);
+    case.keys("left");
+    assert_eq!(case.model.tree.len(), rows - 3, "the guest's suite and cases are folded in");
+    case.keys("right /").type_in("remove").keys("enter");
+    assert_eq!(case.model.tree.iter().filter(|n| n.case.is_some()).count(), 1);
+}
+
+#[test]
+fn nothing_moves_when_nothing_happens() {
+    let mut case = Case::new();
+    assert_eq!(case.model.next_change_ms(), None, "an idle cockpit sleeps");
+    case.begin();
+    assert_eq!(case.model.next_change_ms(), Some(1000), "a run shows its seconds");
+    case.model.toast = None;
+    case.ended(10, Exit::Passed);
+    case.model.toast = None;
+    assert_eq!(case.model.next_change_ms(), None);
+}
+
+#[test]
+fn the_palette_does_what_it_says_where_it_works() {
+    let mut case = Case::with_run();
+    case.up(10).keys("4 :").type_in("kill").keys("enter");
+    assert!(
+        matches!(&case.model.overlay, Some(Overlay::Confirm(c)) if c.question == Question::Kill(vec![guest("deb")]))
+    );
+    case.keys("esc ? esc :").type_in("wrap").keys("enter");
+    assert!(case.model.logs.wrap && case.model.overlay.is_none());
+}
+
+#[test]
+fn a_console_gets_every_key_but_one() {
+    let mut case = Case::with_run();
+    case.up(10).keys("a");
+    assert_eq!(case.sent().last(), Some(&Effect::Attach(guest("deb"))));
+    case.msg(Msg::ConsoleOpened(guest("deb"), b"login: ".to_vec())).keys("q ctrl-c enter");
+    let typed: Vec<Effect> = case.sent();
+    assert_eq!(typed, [Effect::Type(b"q".to_vec()), Effect::Type(vec![3]), Effect::Type(b"\r".to_vec())]);
+    case.keys("ctrl-]");
+    assert_eq!(case.sent(), [Effect::Unattach]);
+    case.msg(Msg::ConsoleClosed("the machine is gone".into()));
+    assert!(case.toast().contains("the machine is gone"));
+}
+
+/// Any key in any state: no panic, and nothing is ever destroyed without the question having been answered.
+fn any_key() -> impl Strategy<Value = KeyEvent> {
+    let code = prop_oneof![
+        prop::char::range('!', '~').prop_map(KeyCode::Char),
+        Just(KeyCode::Enter),
+        Just(KeyCode::Esc),
+        Just(KeyCode::Tab),
+        Just(KeyCode::Up),
+        Just(KeyCode::Down),
+        Just(KeyCode::PageDown),
+        Just(KeyCode::End),
+        Just(KeyCode::Backspace),
+    ];
+    (code, any::<bool>())
+        .prop_map(|(code, ctrl)| KeyEvent::new(code, if ctrl { KeyModifiers::CONTROL } else { KeyModifiers::NONE }))
+}
+
+proptest! {
+    #[test]
+    fn no_key_brings_it_down_or_destroys_unasked(
+        keys in proptest::collection::vec(any_key(), 0..60), columns in 0u16..200, rows in 0u16..60
+    ) {
+        let mut case = Case::with_run();
+        case.up(100).case(120, "deb", "install", Verdict::Failed).output(130, "deb", "hello ERROR");
+        case.msg(Msg::Resize(columns, rows));
+        for (index, key) in keys.into_iter().enumerate() {
+            let asked = matches!(case.model.overlay, Some(Overlay::Confirm(_) | Overlay::Quit));
+            let interrupted = case.model.interrupts.1 > 0;
+            case.effects.clear();
+            case.at(1000 + 10 * index as u64).msg(Msg::Key(key));
+            let destroys = case.effects.iter().any(|e| matches!(
+                e,
+                Effect::Send(Command::Kill { .. } | Command::Cancel { .. }) | Effect::CleanUp | Effect::BreakLock(_)
+            ));
+            prop_assert!(!destroys || asked || interrupted);
+        }
+        let _ = Action::Help;
+    }
+}

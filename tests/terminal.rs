@@ -1,0 +1,399 @@
+//! The real cockpit in a real terminal (tmux): its screens, its manners, and what is left when it goes, whatever ends it.
+//!
+//! The guests are of the `local` backend, and one is a real QEMU machine. Screens for `docs/screens` are made here too.
+
+#[expect(dead_code, reason = "only a part of the helpers is needed here")]
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+use support::{World, eventually};
+
+/// How long a screen may take to come; a loaded machine boots a guest in it.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A terminal of its own, with a program in it.
+struct Tmux {
+    socket: String,
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let _ = self.command(&["kill-server"]).output();
+    }
+}
+
+impl Tmux {
+    /// Starts this line of shell in the world, in a terminal of this size.
+    fn start(world: &World, columns: u16, rows: u16, line: &str, env: &[(&str, &str)]) -> Self {
+        let tmux = Self { socket: format!("vmdeck-test-{}-{}", std::process::id(), fastrand::u32(..)) };
+        let mut command = tmux.command(&["new-session", "-d", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+        for (name, value) in [
+            ("XDG_STATE_HOME", world.path("state").display().to_string()),
+            ("XDG_CONFIG_HOME", world.path("config").display().to_string()),
+            ("PS1", "$ ".to_owned()),
+        ] {
+            command.args(["-e", &format!("{name}={value}")]);
+        }
+        for (name, value) in env {
+            command.args(["-e", &format!("{name}={value}")]);
+        }
+        for name in ["NO_COLOR", "CI", "COLORTERM", "SSH_CONNECTION", "VMDECK_SCREENS", "VMDECK_TEST_SLOW"] {
+            command.env_remove(name);
+        }
+        command.current_dir(world.home.path()).arg(line);
+        let out = command.output().expect("tmux runs; scripts/deps.sh installs it");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        tmux
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("tmux");
+        command.args(["-L", &self.socket, "-f", "/dev/null"]).args(args);
+        command
+    }
+
+    fn keys(&self, words: &[&str]) {
+        let out = self.command(&["send-keys"]).args(words).output().expect("tmux");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.command(&["capture-pane", "-p"]).output().expect("tmux").stdout).into_owned()
+    }
+
+    /// The screen with its escape sequences.
+    fn styled(&self) -> String {
+        String::from_utf8_lossy(&self.command(&["capture-pane", "-p", "-e"]).output().expect("tmux").stdout)
+            .into_owned()
+    }
+
+    #[track_caller]
+    fn see(&self, wanted: &str) -> String {
+        let start = std::time::Instant::now();
+        loop {
+            let screen = self.screen();
+            if screen.contains(wanted) {
+                return screen;
+            }
+            assert!(start.elapsed() < PATIENCE, "`{wanted}` never came:\n{screen}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+const CASES: &str = "[guests.here]\nbackend = \"local\"\n[suites.smoke]\n\
+    [[suites.smoke.cases]]\nname = \"install\"\nrun = \"echo installing; echo done\"\n\
+    [[suites.smoke.cases]]\nname = \"check\"\nrun = \"echo looking >&2; exit 3\"\n";
+
+const LONG: &str = "[guests.here]\nbackend = \"local\"\n[suites.smoke]\n\
+    [[suites.smoke.cases]]\nname = \"long\"\nrun = \"echo begun; sleep 300\"\n";
+
+/// A shell that runs the cockpit, tells its exit and stays.
+const LINE: &str = concat!("sh -c '", env!("CARGO_BIN_EXE_vmdeck"), "; echo exit=$?; exec cat'");
+
+/// Where the engine's process is, once there is one.
+fn engine(world: &World) -> bool {
+    world.processes().iter().any(|line| line.contains("--commands"))
+}
+
+/// The cockpit's own process: named by where it was started.
+fn cockpit(world: &World) -> u32 {
+    let home = fs::canonicalize(world.home.path()).expect("home");
+    let all = fs::read_dir("/proc").expect("proc").flatten();
+    let mut pids = all.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let is_it = |pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words == concat!(env!("CARGO_BIN_EXE_vmdeck"), "\0").as_bytes()
+            && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == home)
+    };
+    pids.find(is_it).expect("the cockpit runs")
+}
+
+fn kill(signal: &str, pid: u32) {
+    let status = Command::new("kill").args([signal, &pid.to_string()]).status();
+    assert!(status.expect("kill").success());
+}
+
+/// Nothing may stay; the terminal itself, which names the world too, goes first.
+fn assert_all_gone(world: &World, tmux: Tmux) {
+    drop(tmux);
+    eventually("every process is gone", PATIENCE, || world.processes().is_empty());
+    world.assert_nothing_left();
+}
+
+fn micro(suites: &str) -> World {
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/micro/out");
+    let path = |name: &str| out.join(name).display().to_string();
+    assert!(out.join("initrd.cpio").exists(), "the micro guest is missing: run `make guest`");
+    World::new(&format!(
+        "[guests.micro]\nbackend = \"qemu\"\ncpus = 1\nmemory = \"256MiB\"\nboot_timeout = \"60s\"\n\
+         [guests.micro.boot]\npattern = \"login:\"\n[guests.micro.ssh]\nkey = \"{}\"\nhost_key = \"{}\"\n\
+         [guests.micro.qemu]\nkernel = \"{}\"\ninitrd = \"{}\"\nappend = \"console=ttyS0 panic=-1\"\n{suites}",
+        path("id_ed25519"),
+        path("host_key"),
+        path("vmlinux"),
+        path("initrd.cpio"),
+    ))
+}
+
+#[test]
+fn a_real_guest_is_booted_looked_into_and_gone() {
+    let world = micro(
+        "[suites.smoke]\n[[suites.smoke.cases]]\nname = \"bad\"\nrun = \"echo no >&2; exit 3\"\n\
+         [cockpit]\npause = \"5m\"\n",
+    );
+    let tmux = Tmux::start(&world, 160, 50, LINE, &[]);
+    tmux.see("qemu linux");
+    tmux.keys(&["r"]);
+    tmux.see("PAUSED");
+    assert!(tmux.screen().contains("bad") && tmux.screen().contains("failed"));
+    // A shell on the whole terminal, with the key that the guest showed; and back.
+    tmux.keys(&["S"]);
+    tmux.see("BusyBox");
+    tmux.keys(&["echo in-$(uname -n)", "Enter"]);
+    tmux.see("in-micro");
+    tmux.keys(&["exit", "Enter"]);
+    tmux.see("PAUSED");
+    // The serial console, typed into.
+    tmux.keys(&["a"]);
+    tmux.see("serial console");
+    tmux.keys(&["Enter"]);
+    tmux.keys(&["nobody", "Enter"]);
+    tmux.see("Password:");
+    tmux.keys(&["C-]"]);
+    tmux.keys(&["1"]);
+    tmux.keys(&["i"]);
+    let details = tmux.see("first command");
+    assert!(details.contains("ssh 127.0.0.1:"), "{details}");
+    tmux.keys(&["Escape"]);
+    tmux.see("PAUSED");
+    tmux.keys(&["p"]);
+    tmux.see("ended, exit 1");
+    tmux.keys(&["q"]);
+    let end = tmux.see("exit=1");
+    assert!(end.contains("failed smoke/bad@micro: exit 3") && end.contains("record: "), "{end}");
+    assert_all_gone(&world, tmux);
+}
+
+#[test]
+fn the_run_is_cleaned_up_when_the_cockpit_is_killed_or_its_terminal_closed() {
+    type End = fn(&Tmux, &World);
+    let ends: [(&str, End); 3] = [
+        ("kill -9", |_, world| kill("-KILL", cockpit(world))),
+        ("a closed terminal", |tmux, _| drop(tmux.command(&["kill-server"]).output())),
+        ("SIGTERM", |_, world| kill("-TERM", cockpit(world))),
+    ];
+    for (what, end) in ends {
+        let world = World::new(LONG);
+        let tmux = Tmux::start(&world, 80, 24, LINE, &[]);
+        tmux.see("local linux");
+        tmux.keys(&["r"]);
+        tmux.see("smoke/long");
+        eventually("the engine runs", PATIENCE, || engine(&world));
+        end(&tmux, &world);
+        eventually(&format!("everything is gone after {what}"), PATIENCE, || !engine(&world));
+        assert_all_gone(&world, tmux);
+    }
+}
+
+#[test]
+fn a_run_that_was_detached_goes_on_and_a_second_cockpit_only_looks() {
+    let world = World::new(LONG);
+    let tmux = Tmux::start(&world, 100, 30, LINE, &[]);
+    tmux.see("local linux");
+    tmux.keys(&["r"]);
+    tmux.see("smoke/long");
+    tmux.keys(&["q"]);
+    tmux.see("leave?");
+    tmux.keys(&["d"]);
+    tmux.see("has not ended");
+    assert!(engine(&world), "it goes on");
+    let second = Tmux::start(&world, 100, 30, LINE, &[]);
+    second.see("LOOK ONLY");
+    second.see("smoke/long");
+    second.keys(&["C-x"]);
+    second.see("can only be looked at");
+    second.keys(&["q"]);
+    second.see("exit=0");
+    // A person ends it as any other process.
+    let status = Command::new("pkill").args(["-INT", "-f", &world.path("").display().to_string()]).status();
+    assert!(status.expect("pkill").success());
+    eventually("the run ends", PATIENCE, || !engine(&world));
+    eventually("its lock is free", PATIENCE, || !world.path("lock.d").exists());
+    drop(second);
+    assert_all_gone(&world, tmux);
+}
+
+#[test]
+fn suspended_it_gives_the_terminal_back_and_takes_it_again() {
+    let world = World::new(CASES);
+    let tmux = Tmux::start(&world, 80, 24, "bash --norc --noprofile -i", &[]);
+    tmux.keys(&[env!("CARGO_BIN_EXE_vmdeck"), "Enter"]);
+    tmux.see("local linux");
+    tmux.keys(&["C-z"]);
+    let shell = tmux.see("Stopped");
+    assert!(!shell.contains("machines"), "the normal screen is back:\n{shell}");
+    tmux.keys(&["echo typed-$((6*7))", "Enter"]);
+    tmux.see("typed-42");
+    tmux.keys(&["fg", "Enter"]);
+    tmux.see("local linux");
+    tmux.keys(&["q"]);
+    tmux.keys(&["echo code=$?", "Enter"]);
+    tmux.see("code=0");
+    // Echo and line mode are as they were.
+    tmux.keys(&["stty -a | tr ' ' '\\n' | grep -cE '^(echo|icanon);?$'", "Enter"]);
+    tmux.see("2");
+}
+
+#[test]
+fn no_color_means_no_colour_and_still_bold_and_reverse() {
+    let world = World::new(CASES);
+    // Parameters of colour, without those that take it away.
+    let is_colour = |p: &str| p.len() == 2 && (p.starts_with('3') || p.starts_with('4')) && !p.ends_with('9');
+    let colour = |text: &str| {
+        let sequences = text.split('\u{1b}').filter_map(|s| s.strip_prefix('[')?.split_once('m'));
+        sequences.filter(|(params, _)| params.split(';').any(is_colour)).count()
+    };
+    let plain = Tmux::start(&world, 80, 24, LINE, &[("NO_COLOR", "1")]);
+    plain.see("local linux");
+    let styled = plain.styled();
+    assert_eq!(colour(&styled), 0, "{styled:?}");
+    assert!(styled.contains("\u{1b}[1") && styled.contains("[7m"), "attributes are kept: {styled:?}");
+    let coloured = Tmux::start(&world, 80, 24, LINE, &[("TERM", "screen-256color")]);
+    coloured.see("local linux");
+    assert!(colour(&coloured.styled()) > 5);
+}
+
+#[test]
+fn a_first_start_leads_to_a_config_and_a_typo_is_told() {
+    let world = World::new("");
+    fs::remove_file(world.path("vmdeck.toml")).expect("removed");
+    let tmux = Tmux::start(&world, 80, 24, LINE, &[]);
+    tmux.see("welcome");
+    tmux.keys(&["i"]);
+    eventually("the config is written", PATIENCE, || world.path("vmdeck.toml").exists());
+    tmux.see("machines");
+    tmux.keys(&["q"]);
+    tmux.see("exit=0");
+    let world = World::new("[guests.here]\nbackend = \"local\"\n[keys]\nkil = [\"x\"]\nstop = [\"hyper-x\"]\n");
+    world
+        .run(&["config", "check"])
+        .exits(2)
+        .complains("vmdeck.toml:9: `keys.kil`: unknown key (did you mean `kill`?)")
+        .complains("vmdeck.toml:10: `keys.stop`: `hyper-x` is no key");
+    world.run(&["replay", "nowhere"]).exits(2).complains("cannot replay `nowhere`");
+}
+
+#[test]
+fn a_theme_is_read_again_when_it_is_changed_and_a_mistake_keeps_the_last() {
+    let world = World::new(&format!("{CASES}[cockpit]\ntheme = \"mine\"\n"));
+    let theme = world.path("config/vmdeck/themes/mine.toml");
+    fs::create_dir_all(theme.parent().expect("folder")).expect("folder");
+    fs::write(&theme, "inherits = \"dark\"\n").expect("theme");
+    let tmux = Tmux::start(&world, 80, 24, LINE, &[("COLORTERM", "truecolor")]);
+    tmux.see("local linux");
+    fs::write(&theme, "inherits = \"dark\"\n[ui]\nborder = { fg = \"nocolour\" }\n").expect("theme");
+    tmux.see("mine.toml:3");
+    fs::write(&theme, "inherits = \"dark\"\n[ui]\ntitle = { fg = \"#010203\" }\n").expect("theme");
+    let seen = |text: String| text.contains("1;2;3") || text.contains("38;5;16m");
+    eventually("the new colour is seen", PATIENCE, || seen(tmux.styled()));
+}
+
+#[test]
+fn a_record_is_replayed_in_the_terminal() {
+    let world = World::new(CASES);
+    world.ci(&[]).exits(1);
+    let tmux = Tmux::start(&world, 100, 30, &LINE.replace("; echo", " replay record; echo"), &[]);
+    tmux.see("replay of run");
+    tmux.keys(&["F"]);
+    tmux.see("1 failed");
+    tmux.keys(&["5"]);
+    tmux.keys(&["j", "j", "j"]);
+    tmux.keys(&["Enter"]);
+    tmux.see("looking");
+    tmux.keys(&["q"]);
+    tmux.see("exit=0");
+}
+
+// --- the screens in docs/screens -------------------------------------------------------------------------------------
+
+/// What differs from run to run, made the same. Widths stay, so that frames do.
+fn settled(screen: &str) -> String {
+    let mut out = String::new();
+    for line in screen.lines() {
+        let chars: Vec<char> = line.chars().collect();
+        let mut row = String::new();
+        let mut at = 0;
+        while at < chars.len() {
+            let run: String = chars[at..].iter().take_while(|c| c.is_ascii_alphanumeric() || **c == '.').collect();
+            let length = run.chars().count();
+            let is_id = length >= 8 && run.chars().all(|c| c.is_ascii_hexdigit());
+            let is_time = run.ends_with('s') && run.trim_end_matches('s').parse::<f64>().is_ok();
+            if length > 0 {
+                row.push_str(&if is_id {
+                    "0".repeat(length)
+                } else if is_time {
+                    format!("{:.>width$}s", "", width = length - 1)
+                } else {
+                    run
+                });
+                at += length;
+            } else {
+                row.push(chars[at]);
+                at += 1;
+            }
+        }
+        out.push_str(row.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// A scripted run; `docs/screens/NAME.txt` must be what it shows. `VMDECK_SCREENS=write` writes them.
+#[test]
+fn the_screens_in_the_documentation_are_what_the_cockpit_shows() {
+    let world = World::new(&format!("{CASES}[cockpit]\npause = \"0s\"\n"));
+    let tmux = Tmux::start(&world, 100, 30, LINE, &[]);
+    let mut screens: Vec<(&str, String)> = Vec::new();
+    tmux.see("local linux");
+    // Other machines of this host are no part of the picture.
+    tmux.keys(&["/"]);
+    tmux.keys(&["here", "Enter"]);
+    tmux.keys(&["r"]);
+    tmux.see("ended, exit 1");
+    // The short message goes by itself.
+    tmux.see("r run");
+    tmux.keys(&["5"]);
+    tmux.keys(&["j", "j", "j"]);
+    tmux.keys(&["Enter"]);
+    tmux.see("looking");
+    screens.push(("run", tmux.screen()));
+    tmux.keys(&["1"]);
+    tmux.keys(&["?"]);
+    tmux.see("find:");
+    screens.push(("help", tmux.screen()));
+    tmux.keys(&["Escape"]);
+    tmux.keys(&[":"]);
+    tmux.keys(&["rerun"]);
+    tmux.see("rerun-failed");
+    screens.push(("palette", tmux.screen()));
+    tmux.keys(&["Escape"]);
+    tmux.keys(&["C"]);
+    tmux.see("nothing is left behind");
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screens");
+    for (name, screen) in screens {
+        let (path, now) = (folder.join(format!("{name}.txt")), settled(&screen));
+        if std::env::var("VMDECK_SCREENS").is_ok_and(|v| v == "write") {
+            fs::create_dir_all(&folder).expect("folder");
+            fs::write(&path, now).expect("written");
+            continue;
+        }
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(kept, now, "{} is out of date; `make screens` writes it", path.display());
+    }
+}
