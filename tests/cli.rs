@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, io::Write, process::Stdio, time::Duration};
 use support::{World, eventually, finish, read_until, signal};
 
 /// One local guest and these cases: name and command, with further lines.
@@ -342,6 +342,134 @@ fn lock_exec_holds_it_for_another_program() {
     world.run(&["lock", "exec", "--", "sh", "-c", script]).exits(7);
     world.run(&["lock", "exec", "--", "/no/such/program"]).exits(127).complains("cannot run /no/such/program");
     world.run(&["lock", "status"]).exits(0).says("free");
+    world.assert_nothing_left();
+}
+
+// --- commands from another process -----------------------------------------------------------------------------------
+
+/// Starts a run that takes commands.
+fn steered(world: &World, args: &[&str]) -> (std::process::Child, std::process::ChildStdin) {
+    let all = [&["--ci", "--commands", "--run-dir", "record"], args].concat();
+    let mut command = world.vmdeck(&all);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("vmdeck starts");
+    let stdin = child.stdin.take().expect("piped");
+    (child, stdin)
+}
+
+/// Waits for an event with this text in its line.
+fn until_event(world: &World, text: &str) {
+    let read = || fs::read_to_string(world.path("record/events.jsonl")).unwrap_or_default();
+    eventually(text, Duration::from_secs(30), || read().lines().any(|line| line.contains(text)));
+}
+
+fn tell(stdin: &mut std::process::ChildStdin, line: &str) {
+    writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads");
+}
+
+fn two_guests(run: &str) -> World {
+    World::new(&format!(
+        "slots = 1\n[guests.a]\nbackend = \"local\"\n[guests.b]\nbackend = \"local\"\n[suites.s]\n\
+         [[suites.s.cases]]\nname = \"one\"\nrun = \"{run}\"\n[[suites.s.cases]]\nname = \"two\"\nrun = \"true\"\n"
+    ))
+}
+
+#[test]
+fn a_guest_that_failed_stands_while_the_others_go_on() {
+    let world = two_guests("exit 3");
+    let (child, mut stdin) = steered(&world, &["--pause", "5m"]);
+    until_event(&world, r#""kind":"case_ended","guest":"b","suite":"s","case":"two""#);
+    let paused = |guest: &str| {
+        let is_it = |e: &&serde_json::Value| e["guest"] == guest && e["phase"] == "pause";
+        world.of_kind("phase_started").iter().filter(is_it).count()
+    };
+    assert_eq!(paused("a"), 1, "with one slot the second ran while the first was looked at");
+    until_event(&world, r#""kind":"phase_started","guest":"b","phase":"pause""#);
+    tell(&mut stdin, r#"{"command":"proceed","guest":"a"}"#);
+    until_event(&world, r#""kind":"cleanup_ended","guest":"a""#);
+    assert!(world.of_kind("cleanup_ended").iter().all(|e| e["guest"] != "b"), "the other one still stands");
+    tell(&mut stdin, r#"{"command":"stop","guest":"b"}"#);
+    finish(child).exits(1);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_pause_ends_by_itself_and_a_green_guest_has_none() {
+    let world = local(&[("bad", "false", "")]);
+    world.ci(&["--pause", "50ms"]).exits(1);
+    assert!(world.of_kind("phase_ended").iter().any(|e| e["phase"] == "pause"));
+    let world = local(&[("good", "true", "")]);
+    world.ci(&["--pause", "1h"]).exits(0);
+    assert!(world.of_kind("phase_started").iter().all(|e| e["phase"] != "pause"));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_stop_lets_the_case_end_and_a_kill_does_not_and_neither_is_green() {
+    let world = local(&[("first", "echo begun; sleep 0.3", ""), ("second", "true", "")]);
+    let (child, mut stdin) = steered(&world, &[]);
+    until_event(&world, r#""line":"begun""#);
+    tell(&mut stdin, r#"{"command":"stop","guest":"here"}"#);
+    finish(child).exits(130);
+    assert_eq!((world.verdict_of("s/first").as_str(), world.verdict_of("s/second").as_str()), ("passed", "cancelled"));
+    world.assert_nothing_left();
+    let world = local(&[("first", "echo begun; sleep 300", ""), ("second", "true", "")]);
+    let (child, mut stdin) = steered(&world, &[]);
+    until_event(&world, r#""line":"begun""#);
+    tell(&mut stdin, r#"{"command":"kill","guest":"here"}"#);
+    finish(child).exits(130);
+    assert_eq!(
+        (world.verdict_of("s/first").as_str(), world.verdict_of("s/second").as_str()),
+        ("cancelled", "cancelled")
+    );
+    world.assert_nothing_left();
+}
+
+#[test]
+fn guests_that_are_held_stay_up_until_they_are_stopped() {
+    let world = two_guests("false");
+    let (child, mut stdin) = steered(&world, &["--hold", "@a"]);
+    until_event(&world, r#""phase":"hold""#);
+    assert!(world.verdicts().is_empty(), "no case is run");
+    tell(&mut stdin, r#"{"command":"stop","guest":"nobody"}"#);
+    until_event(&world, "guest `nobody` is not in this run");
+    tell(&mut stdin, r#"{"command":"stop","guest":"a"}"#);
+    finish(child).exits(0);
+    world.assert_nothing_left();
+    world.run(&["--ci", "--hold", "@nobody"]).exits(2);
+}
+
+#[test]
+fn a_boot_that_fails_is_compared_with_the_last_good_one() {
+    let guest = "boot_timeout = \"2s\"\nlaunch_retries = 1\n[guests.g.fake]\nboot = \"100ms\"\n\
+                 console = [\"[ 0.1] Linux version 6\", \"[ 0.7] eth0: link up\", \"login:\"]";
+    let world = fake(guest, "a = \"0\"\nb = \"0\"");
+    world.ci(&[]).exits(0);
+    let times = world.record("guests/g/console.times");
+    assert!(times.starts_with(|c: char| c.is_ascii_digit()), "{times}");
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    let bad = "guests.g.fake.console=[\"[ 0.2] Linux version 6\", \"[ 9.9] eth0: no carrier\", \"login:\"]";
+    world.ci(&["--set", bad, "--set", "guests.g.fake.fail=boot"]).exits(5).says("eth0: no carrier");
+    let warnings = world.of_kind("warning");
+    let wanted = "the first console line that the last good boot did not have: [ 9.9] eth0: no carrier";
+    assert!(warnings.iter().any(|w| w["text"] == wanted), "{warnings:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_run_whose_cockpit_is_gone_ends_and_one_that_was_let_go_does_not() {
+    let world = local(&[("long", "echo begun; sleep 300", "")]);
+    let (child, stdin) = steered(&world, &[]);
+    until_event(&world, r#""line":"begun""#);
+    drop(stdin);
+    finish(child).exits(143);
+    world.assert_nothing_left();
+    let world = local(&[("long", "echo begun; sleep 0.5", "")]);
+    let (child, mut stdin) = steered(&world, &[]);
+    until_event(&world, r#""line":"begun""#);
+    tell(&mut stdin, "detach");
+    drop(stdin);
+    finish(child).exits(0);
     world.assert_nothing_left();
 }
 

@@ -250,6 +250,35 @@ fn suspended_it_gives_the_terminal_back_and_takes_it_again() {
     tmux.see("2");
 }
 
+/// Not a test: what the next one runs in a terminal of its own.
+#[test]
+#[ignore = "run by `a_panic_gives_the_terminal_back` in a terminal"]
+fn panic_in_a_terminal() {
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let _inside = runtime.enter();
+    vmdeck::tui::screen::restore_on_panic(|_| {});
+    let _tty = vmdeck::tui::screen::Tty::take(true).expect("a terminal");
+    panic!("on purpose");
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back() {
+    let world = World::new(CASES);
+    let own = std::env::current_exe().expect("own path");
+    let tmux = Tmux::start(&world, 100, 30, "bash --norc --noprofile -i", &[]);
+    tmux.keys(&["echo before; stty -g > before", "Enter"]);
+    tmux.see("before");
+    let line = format!("{} --exact --ignored --nocapture --test-threads=1 panic_in_a_terminal", own.display());
+    tmux.keys(&[&line, "Enter"]);
+    tmux.see("on purpose");
+    tmux.see("test result: FAILED");
+    tmux.keys(&["stty -g | cmp - before && echo the-same", "Enter"]);
+    tmux.see("\nthe-same");
+    assert!(tmux.screen().contains("before"), "the normal screen with what was on it is back");
+    let cursor = tmux.command(&["display-message", "-p", "#{cursor_flag} #{mouse_any_flag} #{alternate_on}"]).output();
+    assert_eq!(String::from_utf8_lossy(&cursor.expect("tmux").stdout).trim(), "1 0 0", "cursor, mouse, other screen");
+}
+
 #[test]
 fn no_color_means_no_colour_and_still_bold_and_reverse() {
     let world = World::new(CASES);

@@ -140,7 +140,11 @@ async fn run(
         model.watch = Watch::Replay;
         model.player = Some(player);
     }
-    restore_on_panic(send.clone());
+    let elsewhere = send.clone();
+    screen::restore_on_panic(move |text| {
+        let text = format!("a task of vmdeck panicked, which is a bug: {text}");
+        let _ = elsewhere.try_send(tui::msg::Msg::Said(crate::model::event::Severity::Fatal, text));
+    });
     let tty = Tty::take(mouse).map_err(|e| Fault::host("cannot use this terminal").because(e))?;
     let mut deck = Deck::new(model, tty, Arc::clone(&services) as Arc<dyn Services>, (send, receive), Some(signals));
     let ran = AssertUnwindSafe(deck.run(first)).catch_unwind().await;
@@ -185,21 +189,6 @@ fn farewell(model: &Model) -> Farewell {
         lines.push(format!("  record: {}", model.dir.display()));
     }
     Farewell { lines, exit: model.results.last().map(|(_, exit)| *exit) }
-}
-
-/// Gives the terminal back before a panic of the loop is told; a panic elsewhere is told in the cockpit.
-fn restore_on_panic(messages: mpsc::Sender<tui::msg::Msg>) {
-    let before = std::panic::take_hook();
-    let main = std::thread::current().id();
-    std::panic::set_hook(Box::new(move |info| {
-        if std::thread::current().id() == main {
-            screen::restore();
-            before(info);
-        } else {
-            let text = format!("a task of vmdeck panicked, which is a bug: {info}");
-            let _ = messages.try_send(tui::msg::Msg::Said(crate::model::event::Severity::Fatal, text));
-        }
-    }));
 }
 
 /// The services over the real engine and host.

@@ -124,6 +124,9 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
     }
+    for clash in tui::keymap::Keymap::new(&setup.keys).1 {
+        io.warn(&format!("warning: {clash}"));
+    }
     let cases: usize = setup.suites.iter().map(|s| s.cases.len()).sum();
     let name = path.map_or("the built-in defaults".into(), |p| p.display().to_string());
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

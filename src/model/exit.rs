@@ -80,6 +80,9 @@ impl Exit {
             Exit::Infra
         } else if tally.failed > 0 {
             Exit::TestFailed
+        } else if tally.cancelled > 0 {
+            // One guest was stopped by a person: what was not run is not green.
+            Exit::Interrupted
         } else {
             Exit::Passed
         }
@@ -120,6 +123,8 @@ mod tests {
         check(&tally, true, false, Some(CancelReason::Terminate), 143);
         check(&green, false, false, Some(CancelReason::LockLost), 5);
         check(&green, true, true, Some(CancelReason::Interrupt), 6);
+        let stopped = Tally { passed: 1, cancelled: 1, ..Tally::default() };
+        check(&stopped, false, false, None, 130);
     }
 
     #[test]

@@ -52,6 +52,21 @@ pub fn restore() {
     let _ = out.flush();
 }
 
+/// Gives the terminal back before a panic of this thread, the loop's, is told; `elsewhere` hears of one in any other thread,
+/// which must not write over the picture.
+pub fn restore_on_panic(elsewhere: impl Fn(String) + Send + Sync + 'static) {
+    let before = std::panic::take_hook();
+    let main = std::thread::current().id();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == main {
+            restore();
+            before(info);
+        } else {
+            elsewhere(info.to_string());
+        }
+    }));
+}
+
 /// A person's terminal.
 pub struct Tty {
     terminal: Terminal<CrosstermBackend<Stdout>>,
