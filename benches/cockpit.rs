@@ -197,7 +197,7 @@ impl Services for Bench {
     fn record_of(&self, _: &str) -> Option<PathBuf> {
         None
     }
-    fn break_lock(&self, _: Option<u32>) -> Result<String> {
+    fn break_lock(&self, _: &Path, _: Option<u32>) -> Result<String> {
         Ok(String::new())
     }
     fn orphans(&self) -> Vec<String> {
@@ -206,10 +206,10 @@ impl Services for Bench {
     fn clean_up(&self) -> Fut<'_, Cleaned> {
         Box::pin(async { Cleaned::default() })
     }
-    fn console(&self, _: &GuestId) -> Result<(PathBuf, PathBuf)> {
+    fn console(&self, _: &GuestId, _: &str) -> Result<(PathBuf, PathBuf)> {
         Err(Fault::user("none"))
     }
-    fn shell(&self, _: &GuestId) -> Vec<OsString> {
+    fn shell(&self, _: &GuestId, _: Option<&str>) -> Vec<OsString> {
         Vec::new()
     }
     fn spawner(&self) -> &Spawner {
@@ -327,7 +327,7 @@ async fn search() {
         file.write_all(text(number).as_bytes()).expect("written");
     }
     file.flush().expect("flushed");
-    let mut logs = Logs::new(Waker::new(|| {}));
+    let mut logs = Logs::new(Waker::new(|| true));
     logs.resize(58);
     let start = Instant::now();
     let guest = GuestId::new("g").expect("name");

@@ -117,6 +117,9 @@ pub struct RunArgs {
     /// Take commands as JSON lines from standard input; its end without the word `detach` ends the run
     #[arg(long, hide = true)]
     pub commands: bool,
+    /// The run's id, 16 hexadecimal digits; default: random
+    #[arg(long, hide = true, value_name = "HEX", value_parser = |s: &str| u64::from_str_radix(s, 16))]
+    pub run_id: Option<u64>,
     /// Look only: whatever changes something is switched off in the cockpit
     #[arg(long)]
     pub read_only: bool,
@@ -180,6 +183,9 @@ pub enum Sub {
     Shell {
         /// The guest
         guest: String,
+        /// Only this machine of it
+        #[arg(long, hide = true, value_name = "NAME")]
+        machine: Option<String>,
         /// A command instead of a shell
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,

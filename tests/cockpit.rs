@@ -128,7 +128,7 @@ impl FakeRun {
         self.tell(
             100,
             &[
-                r#""kind":"guest_state","guest":"deb","from":"not_created","to":"created","why":"w","machine":"vmdeck-x""#,
+                r#""kind":"guest_state","guest":"deb","from":"NotCreated","to":"Created","why":"w","machine":"vmdeck-x""#,
                 r#""kind":"phase_started","guest":"deb","phase":"firmware","usual_ms":500"#,
             ],
         );
@@ -204,7 +204,7 @@ impl Services for Fake {
     fn record_of(&self, _: &str) -> Option<PathBuf> {
         self.record.lock().expect("lock").clone()
     }
-    fn break_lock(&self, _: Option<u32>) -> Result<String> {
+    fn break_lock(&self, _: &Path, _: Option<u32>) -> Result<String> {
         Ok("removed".into())
     }
     fn orphans(&self) -> Vec<String> {
@@ -213,10 +213,10 @@ impl Services for Fake {
     fn clean_up(&self) -> Fut<'_, Cleaned> {
         Box::pin(async { Cleaned { gone: 1, left: Vec::new() } })
     }
-    fn console(&self, _: &GuestId) -> Result<(PathBuf, PathBuf)> {
+    fn console(&self, _: &GuestId, _: &str) -> Result<(PathBuf, PathBuf)> {
         Ok((self.home.join("console.sock"), self.home.join("run-1/guests/deb/console.log")))
     }
-    fn shell(&self, guest: &GuestId) -> Vec<OsString> {
+    fn shell(&self, guest: &GuestId, _: Option<&str>) -> Vec<OsString> {
         self.shells.lock().expect("lock").push(guest.to_string());
         vec!["true".into()]
     }
@@ -372,7 +372,7 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
                 r#""kind":"phase_started","guest":"deb","phase":"first_command""#,
                 r#""kind":"route_tried","guest":"deb","transport":"ssh","ok":true,"why":"","took_ms":5,"address":"127.0.0.1:2222""#,
                 r#""kind":"phase_ended","guest":"deb","phase":"first_command","ok":true,"took_ms":5"#,
-                r#""kind":"guest_state","guest":"deb","from":"created","to":"running","why":"w","machine":"vmdeck-y""#,
+                r#""kind":"guest_state","guest":"deb","from":"Created","to":"Running","why":"w","machine":"vmdeck-y""#,
             ]);
             world.see("booted in").await;
             world.press("S");
@@ -491,7 +491,10 @@ async fn logs_are_searched_saved_copied_and_a_console_is_typed_into() {
             }
             let line = tokio::net::UnixListener::bind(world.home.path().join("console.sock")).expect("bind");
             world.press("1 a");
-            let (mut guest, _) = line.accept().await.expect("attached");
+            let Ok(attached) = tokio::time::timeout(PATIENCE, line.accept()).await else {
+                panic!("nobody attached:\n{}", world.text());
+            };
+            let (mut guest, _) = attached.expect("attached");
             guest.write_all(b"\r\nmicro login: ").await.expect("written");
             world.see("micro login:").await;
             world.press("r o o t enter");

@@ -114,6 +114,16 @@ fn cockpit(world: &World) -> u32 {
     pids.find(is_it).expect("the cockpit runs")
 }
 
+/// The engine's process.
+fn engine_pid(world: &World) -> u32 {
+    let home = world.home.path().to_string_lossy().into_owned();
+    let all = fs::read_dir("/proc").expect("proc").flatten();
+    let mut pids = all.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let words =
+        |pid: &u32| String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned();
+    pids.find(|pid| words(pid).contains("--commands") && words(pid).contains(&home)).expect("the engine runs")
+}
+
 fn kill(signal: &str, pid: u32) {
     let status = Command::new("kill").args([signal, &pid.to_string()]).status();
     assert!(status.expect("kill").success());
@@ -122,7 +132,6 @@ fn kill(signal: &str, pid: u32) {
 /// Nothing may stay; the terminal itself, which names the world too, goes first.
 fn assert_all_gone(world: &World, tmux: Tmux) {
     drop(tmux);
-    eventually("every process is gone", PATIENCE, || world.processes().is_empty());
     world.assert_nothing_left();
 }
 
@@ -168,7 +177,7 @@ fn a_real_guest_is_booted_looked_into_and_gone() {
     tmux.keys(&["C-]"]);
     tmux.keys(&["1"]);
     tmux.keys(&["i"]);
-    let details = tmux.see("first command");
+    let details = tmux.see("reached");
     assert!(details.contains("ssh 127.0.0.1:"), "{details}");
     tmux.keys(&["Escape"]);
     tmux.see("PAUSED");
@@ -199,6 +208,25 @@ fn the_run_is_cleaned_up_when_the_cockpit_is_killed_or_its_terminal_closed() {
         eventually(&format!("everything is gone after {what}"), PATIENCE, || !engine(&world));
         assert_all_gone(&world, tmux);
     }
+}
+
+#[test]
+fn an_engine_that_is_killed_is_told_and_the_clock_stops() {
+    let world = World::new(LONG);
+    let tmux = Tmux::start(&world, 120, 30, LINE, &[]);
+    tmux.see("local linux");
+    tmux.keys(&["r"]);
+    tmux.see("smoke/long");
+    eventually("the engine runs", PATIENCE, || engine(&world));
+    kill("-KILL", engine_pid(&world));
+    tmux.see("the engine died");
+    tmux.keys(&["Enter"]);
+    tmux.see("ITS ENGINE DIED");
+    tmux.see("lost with its engine");
+    eventually("its guardian cleans up", PATIENCE, || !world.path("lock.d").exists());
+    tmux.keys(&["q"]);
+    tmux.see("exit=70");
+    assert_all_gone(&world, tmux);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
         lock::{self, Standing},
         preflight, reap, shell,
     },
-    error::{Blame, Fault, Result},
+    error::{Fault, Result},
     headless::DETACH,
     host::{
         capacity, clock, files, machine, pids,
@@ -27,6 +27,7 @@ use crate::{
         plan::{Job, Plan, RunOptions, Setup},
         quantity::show_size,
         select::Selector,
+        text::Clean,
     },
     tui::{
         self, Desk, Farewell,
@@ -48,6 +49,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -59,6 +61,14 @@ const QUEUE: usize = 256;
 
 /// `vmdeck` in a terminal.
 pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+    if args.hold || args.events.as_deref() == Some(Path::new("-")) {
+        let (what, hint) = if args.hold {
+            ("--hold", "in the cockpit `s` boots the marked guests and keeps them up")
+        } else {
+            ("--events -", "give a file, or use --ci")
+        };
+        return Err(Fault::user(format!("cannot use `{what}` in the cockpit")).because("it is for --ci").hint(hint));
+    }
     let words = args.select.join(" ");
     if words.is_empty() {
         need_terminal("open the cockpit", "`vmdeck --ci` runs without a screen")?;
@@ -154,17 +164,20 @@ async fn run(
     drop(deck);
     screen::restore();
     for line in &farewell.lines {
-        io.say(line);
+        // Messages hold what guests wrote, and this is the normal screen.
+        io.say(Clean::from_text(line).as_str());
     }
-    services.hang_up(io).await;
+    let hung_up = services.hang_up(io).await;
     match ran {
         Ok(result) => result?,
         Err(_) => return Err(Fault::bug("cannot go on with the cockpit").because("it panicked; see above")),
     }
     Ok(match signal {
+        // What could not be cleaned up, or a bug, says more than the signal.
+        _ if matches!(hung_up, Some(Exit::Leftover | Exit::Bug)) => hung_up.unwrap_or(Exit::Bug),
         Some(Signal::Interrupt | Signal::Quit) => Exit::Interrupted,
         Some(_) => Exit::Terminated,
-        None => farewell.exit.unwrap_or(Exit::Passed),
+        None => hung_up.or(farewell.exit).unwrap_or(Exit::Passed),
     })
 }
 
@@ -173,8 +186,12 @@ fn farewell(model: &Model) -> Farewell {
     let mut lines: Vec<String> = model.results.iter().map(|(line, _)| line.clone()).collect();
     match model.watch {
         Watch::Own { ended: false } => {
-            let run = model.view.run.as_deref().unwrap_or("?");
-            lines.push(format!("run {} has not ended", &run[..run.len().min(8)]));
+            let run = model.run_name().unwrap_or_default();
+            lines.push(if model.is_detached {
+                format!("run {run} has not ended: it goes on; `vmdeck` shows it, `vmdeck lock status` names its process (kill -INT ends it)")
+            } else {
+                format!("run {run} has not ended")
+            });
         }
         Watch::Own { ended: true } if !model.results.is_empty() => {
             for case in model.view.cases.iter().filter(|c| c.verdict.is_bad()) {
@@ -197,7 +214,7 @@ struct Real {
     args: RunArgs,
     deps: backend::Deps,
     /// Those who serve the engines, so that the last of these can be waited for.
-    engines: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    engines: Mutex<Vec<tokio::task::JoinHandle<Option<Exit>>>>,
 }
 
 impl Real {
@@ -210,28 +227,36 @@ impl Real {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for engines that clean up because we go; those that were let go on are not among them.
-    async fn hang_up(&self, io: &mut Io<'_>) {
+    /// Waits for engines that clean up because we go, and returns how the last of them ended; those that were let go on are
+    /// not among them.
+    async fn hang_up(&self, io: &mut Io<'_>) -> Option<Exit> {
         let engines = std::mem::take(&mut *self.engines.lock().unwrap_or_else(PoisonError::into_inner));
-        let waiting: Vec<_> = engines.into_iter().filter(|e| !e.is_finished()).collect();
-        if waiting.is_empty() {
-            return;
-        }
-        io.warn("the run is being ended and cleaned up ...");
-        let _ = io.err.flush();
-        let all = async {
-            for engine in waiting {
-                let _ = engine.await;
+        let mut last = None;
+        for mut engine in engines.into_iter().filter(|e| !e.is_finished()) {
+            // One that was just let go on ends within a moment.
+            if let Some(ended) = clock::within(Duration::from_millis(300), &mut engine).await {
+                last = ended.ok().flatten().or(last);
+                continue;
             }
-        };
-        if clock::within(std::time::Duration::from_mins(2), all).await.is_none() {
-            io.warn("it still is; `vmdeck lock status` shows it");
+            io.warn("the run is being ended and cleaned up ...");
+            match clock::within(Duration::from_mins(2), engine).await {
+                Some(ended) => {
+                    last = ended.ok().flatten().or(last);
+                    if let Some(exit) = last {
+                        io.warn(&format!("it has ended: exit {}", exit.code()));
+                    }
+                }
+                None => io.warn("it still is; `vmdeck lock status` shows it"),
+            }
         }
+        last
     }
 
     /// The arguments of an engine's process.
-    fn engine_args(&self, wish: &Wish, dir: &Path) -> Vec<OsString> {
-        let mut out: Vec<OsString> = vec!["--ci".into(), "--commands".into(), "--run-dir".into(), dir.into()];
+    fn engine_args(&self, wish: &Wish, run: &RunId, dir: &Path) -> Vec<OsString> {
+        let mut out: Vec<OsString> =
+            ["--ci", "--commands", "--run-id", run.as_str(), "--run-dir"].map(Into::into).into();
+        out.push(dir.into());
         let config = self.config();
         if let Some(file) = config.file {
             out.extend(["--config".into(), file.into()]);
@@ -261,6 +286,14 @@ impl Real {
             if on {
                 out.push(flag.into());
             }
+        }
+        for (file, flag) in [(&self.args.junit, "--junit"), (&self.args.events, "--events")] {
+            if let Some(file) = file {
+                out.extend([flag.into(), file.into()]);
+            }
+        }
+        if let Some(shard) = self.args.shard {
+            out.extend(["--shard".into(), format!("{}/{}", shard.index, shard.count).into()]);
         }
         if self.args.repeat > 1 {
             out.extend(["--repeat".into(), self.args.repeat.to_string().into()]);
@@ -297,7 +330,8 @@ impl Services for Real {
 
     fn start(&self, wish: &Wish) -> Result<Engine> {
         let cannot = |e: std::io::Error| Fault::host("cannot start the engine").because(e);
-        let name = format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), RunId::from_bits(fastrand::u64(..)).short());
+        let run = RunId::from_bits(fastrand::u64(..));
+        let name = format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short());
         let dir =
             self.args.run_dir.as_ref().map_or_else(|| PathBuf::from(".vmdeck/runs").join(&name), |d| d.join(&name));
         let dir = std::path::absolute(dir).map_err(cannot)?;
@@ -305,7 +339,7 @@ impl Services for Real {
         let words = dir.join("engine.log");
         let log = files::append_private(&words).map_err(cannot)?;
         let binary = std::env::current_exe().map_err(cannot)?;
-        let child = process::spawn_apart(&binary, &self.engine_args(wish, &dir), log).map_err(cannot)?;
+        let child = process::spawn_apart(&binary, &self.engine_args(wish, &run, &dir), log).map_err(cannot)?;
         let (commands, lines) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let task = tokio::spawn(serve(child.inner, lines, words, done));
@@ -372,25 +406,14 @@ impl Services for Real {
         inventory::record_of(&self.deps, run)
     }
 
-    fn break_lock(&self, pid: Option<u32>) -> Result<String> {
-        let host = settings::load_host(&self.config())?;
+    fn break_lock(&self, path: &Path, pid: Option<u32>) -> Result<String> {
         if let Some(pid) = pid {
-            let slots = (0..host.slots).map(|slot| lock::slot_path(&host.lock, slot));
-            let mut last = Err(Fault::new(Blame::Lock, "cannot take the lock away").because("there is none"));
-            for path in slots {
-                last = lock::take_away(&path, pid);
-                if last.is_ok() {
-                    break;
-                }
-            }
-            return last.map(|holder| format!("taken away from {}", lock::describe(&holder)));
+            return lock::take_away(path, pid).map(|holder| format!("taken away from {}", lock::describe(&holder)));
         }
-        for slot in 0..host.slots {
-            if let Some(holder) = lock::break_dead(&lock::slot_path(&host.lock, slot), false)? {
-                return Ok(format!("removed the lock of {}", lock::describe(&holder)));
-            }
-        }
-        Ok("the lock is free".into())
+        Ok(match lock::break_dead(path, false)? {
+            Some(holder) => format!("removed the lock of {}", lock::describe(&holder)),
+            None => "the lock is free".into(),
+        })
     }
 
     fn orphans(&self) -> Vec<String> {
@@ -416,12 +439,10 @@ impl Services for Real {
         })
     }
 
-    fn console(&self, guest: &GuestId) -> Result<(PathBuf, PathBuf)> {
+    fn console(&self, guest: &GuestId, machine: &str) -> Result<(PathBuf, PathBuf)> {
         let cannot = || Fault::user(format!("cannot attach the console of `{guest}`"));
-        let Some((made, dir)) =
-            shell::open_machines(&self.deps.state).into_iter().rfind(|(made, _)| made.guest == *guest)
-        else {
-            return Err(cannot().because("no machine of it runs").hint("start it first"));
+        let Some((made, dir)) = shell::open_machine(&self.deps.state, machine) else {
+            return Err(cannot().because(format!("its machine `{machine}` is gone")));
         };
         let log = dir.join("guests").join(guest.as_str()).join("console.log");
         let caps = BACKENDS.iter().find(|row| row.kind == made.backend).map(|row| row.caps);
@@ -434,9 +455,12 @@ impl Services for Real {
         }
     }
 
-    fn shell(&self, guest: &GuestId) -> Vec<OsString> {
+    fn shell(&self, guest: &GuestId, machine: Option<&str>) -> Vec<OsString> {
         let binary = std::env::current_exe().unwrap_or_else(|_| "vmdeck".into());
         let mut out: Vec<OsString> = vec![binary.into(), "shell".into(), guest.as_str().into()];
+        if let Some(machine) = machine {
+            out.extend(["--machine".into(), machine.into()]);
+        }
         let config = self.config();
         if let Some(file) = config.file {
             out.extend(["--config".into(), file.into()]);
@@ -478,23 +502,24 @@ async fn serve(
     mut lines: mpsc::UnboundedReceiver<String>,
     words: PathBuf,
     done: oneshot::Sender<(Option<Exit>, String)>,
-) {
+) -> Option<Exit> {
     let mut stdin = child.stdin.take();
     loop {
         tokio::select! {
             status = child.wait() => {
                 let code = status.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok());
                 let text = String::from_utf8_lossy(&files::read_tail(&words, 8192)).into_owned();
+                let exit = code.and_then(|c| Exit::try_from(c).ok());
                 // The cockpit may be gone.
-                let _ = done.send((code.and_then(|c| Exit::try_from(c).ok()), text));
-                return;
+                let _ = done.send((exit, text));
+                return exit;
             }
             line = lines.recv(), if stdin.is_some() => match (line, &mut stdin) {
                 (Some(line), Some(pipe)) => {
                     let written = pipe.write_all(format!("{line}\n").as_bytes()).await;
                     if line == DETACH || written.is_err() {
                         // Its end comes by itself; this one is not waited for.
-                        if line == DETACH { return }
+                        if line == DETACH { return None }
                         stdin = None;
                     }
                 }

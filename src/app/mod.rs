@@ -87,7 +87,9 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::List { json }) => housekeeping::list(json, io).await?,
         Some(Sub::Cleanup { list_only, force, .. }) => housekeeping::cleanup(&config, list_only, force, io).await?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
-        Some(Sub::Shell { guest, command }) => return shell::run(&guest, &command, &config, io).await,
+        Some(Sub::Shell { guest, machine, command }) => {
+            return shell::run(&guest, machine.as_deref(), &command, &config, io).await;
+        }
         Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
         Some(Sub::Init { force }) => init::run(force, io)?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,

@@ -65,7 +65,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     if jobs.is_empty() {
         return Err(nothing_matched(&setup, &args.select));
     }
-    let run = RunId::from_bits(fastrand::u64(..));
+    let run = RunId::from_bits(args.run_id.unwrap_or_else(|| fastrand::u64(..)));
     let dir = args.run_dir.clone().unwrap_or_else(|| {
         let name = format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short());
         Path::new(".vmdeck/runs").join(name)

@@ -127,6 +127,11 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
     for clash in tui::keymap::Keymap::new(&setup.keys).1 {
         io.warn(&format!("warning: {clash}"));
     }
+    let theme = setup.cockpit.text("theme").unwrap_or("dark");
+    let folder = machine::config_dir().map(|d| d.join("themes"));
+    if let Err(fault) = tui::theme::Theme::load(theme, folder.as_deref(), tui::theme::Depth::True) {
+        io.warn(&format!("warning: {fault}"));
+    }
     let cases: usize = setup.suites.iter().map(|s| s.cases.len()).sum();
     let name = path.map_or("the built-in defaults".into(), |p| p.display().to_string());
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

@@ -25,7 +25,13 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
+pub(super) async fn run(
+    name: &str,
+    machine: Option<&str>,
+    command: &[String],
+    config: &ConfigArgs,
+    io: &mut Io<'_>,
+) -> Result<u8> {
     let setup = settings::load(config)?;
     let known: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
     let unknown = || Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")));
@@ -57,8 +63,11 @@ pub(super) async fn run(name: &str, command: &[String], config: &ConfigArgs, io:
     let request = shell::Request { command, terminal: wants_terminal.then_some(open), stdin, output, done };
     let mut record = None;
     let mut run = None;
-    if let Some(made) = shell::running(&deps.state, &guest) {
+    if let Some(made) = shell::running(&deps.state, &guest, machine) {
         tokio::spawn(async move { shell::in_running(&made, &guest, request).await });
+    } else if let Some(machine) = machine {
+        return Err(Fault::infra(format!("cannot open a shell in `{name}`"))
+            .because(format!("its machine `{machine}` is gone")));
     } else {
         let (handle, dir) = start(guest, setup.host, deps, request)?;
         record = Some(dir);

@@ -174,7 +174,7 @@ async fn one_attempt(
             launch::diagnose(shared, guest, &machine.controller, &fault).await;
             (Verdict::Failed, None, format!("took longer than {} and was ended", show_duration(limit)), false)
         }
-        End::Cancelled => (Verdict::Cancelled, None, "the run was cancelled".to_owned(), false),
+        End::Cancelled => (Verdict::Cancelled, None, shared.why_stopped().to_owned(), false),
         End::Refused(fault) => {
             let hint = fault.remedy().map(|h| format!(" ({h})")).unwrap_or_default();
             (Verdict::Infra, None, shared.redactor.text(&format!("{fault}{hint}")), false)

@@ -59,9 +59,14 @@ impl Shared {
         }
     }
 
-    /// Whether the whole run is being ended, and not this guest alone.
-    pub(super) fn is_run_cancelled(&self) -> bool {
-        self.run_cancel.is_cancelled()
+    /// Why nothing more is begun in this guest.
+    pub(super) fn why_stopped(&self) -> &'static str {
+        if self.run_cancel.is_cancelled() { "the run was cancelled" } else { "the guest was stopped" }
+    }
+
+    /// Ends the whole run, at once.
+    pub(super) fn cancel_run(&self) {
+        self.run_cancel.cancel();
     }
 
     /// Asks for the end of the run.

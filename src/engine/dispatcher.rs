@@ -167,7 +167,7 @@ impl Dispatcher {
 
     fn ended(mut self, fault: Option<&crate::error::Fault>) -> Exit {
         let leftover = self.view.left().next().is_some();
-        let of_run = Exit::of_run(&self.view.tally, false, leftover, self.view.cancelled);
+        let of_run = Exit::of_run(&self.view.tally, self.emit.has_infra(), leftover, self.view.cancelled);
         let exit = match fault {
             _ if self.emit.has_bug() => Exit::Bug,
             None => of_run,

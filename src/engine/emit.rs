@@ -20,13 +20,24 @@ pub struct Emit {
     queued: Arc<AtomicUsize>,
     skipped: Arc<AtomicU64>,
     bug: Arc<AtomicBool>,
+    infra: Arc<AtomicBool>,
 }
 
 impl Emit {
     /// `queued` counts the output lines that are on their way to the reader.
     pub fn new(queued: Arc<AtomicUsize>) -> (Self, mpsc::UnboundedReceiver<EventKind>) {
         let (facts, inbox) = mpsc::unbounded_channel();
-        (Self { start: clock::now(), facts, queued, skipped: Arc::default(), bug: Arc::default() }, inbox)
+        (
+            Self {
+                start: clock::now(),
+                facts,
+                queued,
+                skipped: Arc::default(),
+                bug: Arc::default(),
+                infra: Arc::default(),
+            },
+            inbox,
+        )
     }
 
     /// Milliseconds of the run.
@@ -63,6 +74,16 @@ impl Emit {
     /// Whether vmdeck itself went wrong.
     pub fn has_bug(&self) -> bool {
         self.bug.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a guest without a case to tell it was lost: the run cannot end green.
+    pub fn infra(&self) {
+        self.infra.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one was.
+    pub fn has_infra(&self) -> bool {
+        self.infra.load(Ordering::Relaxed)
     }
 
     /// Output lines that nobody was told.

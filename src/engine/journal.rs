@@ -23,7 +23,7 @@ use std::{
 };
 
 /// The version of the records; a file of a newer one is not touched.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -131,6 +131,13 @@ async fn launch_once(
         diagnose(shared, guest, &controller, &fault).await;
         if last || !fault.is_worth_a_retry() {
             pause(shared, guest, place).await;
+            let ended = controller.vm().is_some_and(|vm| vm.ended().borrow().is_some());
+            if !ended && shared.steering.keeps(&guest.id, false, true) {
+                let ended = controller.vm().map_or_else(|| watch::channel(None).1, Vm::ended);
+                let machine = Machine { name, controller, ended, console_error, lost: AtomicBool::new(false) };
+                keep(shared, guest, machine).await;
+                return Err(fault);
+            }
         }
         take_down(shared, guest, &mut controller, &name).await;
         return Err(fault);
@@ -145,7 +152,8 @@ fn set_aside_console(record: &std::path::Path) {
     let free = (1..1000).map(|n| record.join(format!("console-{n}.log"))).find(|p| !p.exists());
     if let Some(free) = free.filter(|_| current.exists()) {
         // If it stays, the new machine's lines follow the old ones; nothing is lost.
-        let _ = std::fs::rename(current, free);
+        let _ = std::fs::rename(&current, &free);
+        let _ = std::fs::rename(current.with_extension("times"), free.with_extension("times"));
     }
 }
 
@@ -174,9 +182,11 @@ pub(super) async fn pause(shared: &Shared, guest: &Guest, place: &mut Option<Own
     let Some(limit) = shared.plan.options.pause.filter(|_| !shared.cancel.is_cancelled()) else { return };
     let Some(wheel) = shared.steering.of(&guest.id) else { return };
     drop(place.take());
+    shared.note(&format!("{} failed and stands for a look", guest.id));
     let start = clock::now();
     begin(shared, guest, Phase::Pause, u64::try_from(limit.as_millis()).ok());
-    let _ = clock::within(limit, wheel.proceed.cancelled()).await;
+    let over = wheel.begin_pause();
+    let _ = clock::within(limit, over.cancelled()).await;
     end(shared, guest, Phase::Pause, start);
 }
 
@@ -189,8 +199,12 @@ pub(super) async fn hold(shared: &Shared, guest: &Guest, machine: &Machine) {
     let (mut ended, mut error) = (machine.ended.clone(), machine.console_error.clone());
     tokio::select! {
         () = wheel.stop.cancelled() => {}
-        Some(how) = link::told(&mut ended) => shared.emit.warn(Some(&guest.id), format!("guest `{}`: {how}", guest.id), None),
+        Some(how) = link::told(&mut ended) => {
+            shared.emit.infra();
+            shared.emit.warn(Some(&guest.id), format!("guest `{}`: {how}", guest.id), None);
+        }
         Some(found) = link::told(&mut error) => {
+            shared.emit.infra();
             shared.emit.warn(Some(&guest.id), link::console_fault(&found).to_string(), None);
         }
     }

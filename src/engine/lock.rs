@@ -472,19 +472,18 @@ pub fn break_dead(path: &Path, force: bool) -> Result<Option<Holder>> {
     }
 }
 
-/// Takes the lock away from a holder that lives: it finds that out within a second and ends its run as infra. `pid` must
-/// be that holder's, so that a person has looked at whom they take it from.
+/// Takes the lock away from a holder that lives; a vmdeck finds that out within a second and ends its run as infra. `pid`
+/// must be that holder's, so that a person has looked at whom they take it from.
 pub fn take_away(path: &Path, pid: u32) -> Result<Holder> {
     let cannot = || Fault::new(Blame::Lock, format!("cannot take the lock `{}` away", path.display()));
-    match look(path).map_err(|e| unusable(path, &e))? {
-        Standing::Live(holder) if holder.pid == Some(pid) => {
-            let inode = lockdir::inode_at(path).map_err(|e| unusable(path, &e))?;
-            if let Some(inode) = inode {
-                release(path, inode);
-            }
+    // First which directory it is: one that has another holder by the end is not touched.
+    let inode = lockdir::inode_at(path).map_err(|e| unusable(path, &e))?;
+    match (look(path).map_err(|e| unusable(path, &e))?, inode) {
+        (Standing::Live(holder), Some(inode)) if holder.pid == Some(pid) => {
+            release(path, inode);
             Ok(holder)
         }
-        Standing::Live(holder) => Err(cannot().because(format!("it is held by {} now", describe(&holder)))),
+        (Standing::Live(holder), _) => Err(cannot().because(format!("it is held by {} now", describe(&holder)))),
         _ => Err(cannot().because("nobody alive holds it").hint("`vmdeck lock break` removes a dead one")),
     }
 }

@@ -80,10 +80,13 @@ pub(super) async fn run(shared: &Shared, request: Request) {
 }
 
 /// A machine of this guest that runs and can be reached: one that was kept, or one of a run that goes on.
-pub fn running(state: &Path, guest: &Guest) -> Option<Made> {
+///
+/// `machine` = only this one; else the newest of the guest.
+pub fn running(state: &Path, guest: &Guest, machine: Option<&str>) -> Option<Made> {
     let all = reap::journals(state).into_iter().filter_map(|path| journal::read(&path).ok());
     let made = all.flat_map(|h| h.open.into_values().chain(h.kept.into_values()));
     let made = made.filter(|made| made.guest == guest.id && made.address.is_some());
+    let made = made.filter(|made| machine.is_none_or(|name| made.remnant.name == name));
     let mut made: Vec<Made> = made.collect();
     made.retain(|made| {
         let id = &made.remnant.identity;
@@ -93,10 +96,10 @@ pub fn running(state: &Path, guest: &Guest) -> Option<Made> {
     made.pop()
 }
 
-/// Every machine of a run that goes on, with the record of that run.
-pub fn open_machines(state: &Path) -> Vec<(Made, std::path::PathBuf)> {
+/// A machine of a run that goes on, by its generated name, with the record of that run.
+pub fn open_machine(state: &Path, name: &str) -> Option<(Made, std::path::PathBuf)> {
     let all = reap::journals(state).into_iter().filter_map(|path| journal::read(&path).ok());
-    all.flat_map(|h| h.open.into_values().map(move |made| (made, h.dir.clone())).collect::<Vec<_>>()).collect()
+    all.into_iter().find_map(|mut history| Some((history.open.remove(name)?, history.dir)))
 }
 
 /// Serves the request in such a machine, which stays.

@@ -5,7 +5,10 @@
 use crate::model::{command::Command, ids::GuestId};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +19,25 @@ pub(super) struct Wheel {
     pub(super) cancel: CancellationToken,
     /// Cancelled when no further case may begin.
     pub(super) stop: CancellationToken,
-    /// Cancelled when a pause is over.
-    pub(super) proceed: CancellationToken,
+    /// Ends the pause that is on, if one is.
+    pause: Mutex<Option<CancellationToken>>,
     keep: AtomicBool,
+    killed: AtomicBool,
+}
+
+impl Wheel {
+    /// A pause begins: what is cancelled when it is over, by a person or with the guest.
+    pub(super) fn begin_pause(&self) -> CancellationToken {
+        let over = self.stop.child_token();
+        *self.pause.lock().unwrap_or_else(PoisonError::into_inner) = Some(over.clone());
+        over
+    }
+
+    /// Whether there was a pause to end.
+    fn end_pause(&self) -> bool {
+        let over = self.pause.lock().unwrap_or_else(PoisonError::into_inner).take();
+        over.inspect(CancellationToken::cancel).is_some()
+    }
 }
 
 /// All guests' wishes.
@@ -38,7 +57,7 @@ impl Steering {
         let wheel = || {
             let cancel = run.child_token();
             let stop = cancel.child_token();
-            Wheel { proceed: stop.child_token(), stop, cancel, keep: AtomicBool::new(false) }
+            Wheel { stop, cancel, pause: Mutex::default(), keep: AtomicBool::default(), killed: AtomicBool::default() }
         };
         Self {
             wheels: guests.map(|guest| (guest.clone(), wheel())).collect(),
@@ -56,14 +75,22 @@ impl Steering {
         let wheel = |guest: &GuestId| self.of(guest).ok_or_else(|| format!("guest `{guest}` is not in this run"));
         match command {
             Command::Stop { guest } => wheel(guest)?.stop.cancel(),
-            Command::Kill { guest } => wheel(guest)?.cancel.cancel(),
-            Command::Proceed { guest } => wheel(guest)?.proceed.cancel(),
+            Command::Kill { guest } => {
+                let wheel = wheel(guest)?;
+                wheel.killed.store(true, Ordering::Relaxed);
+                wheel.cancel.cancel();
+            }
+            Command::Proceed { guest } => {
+                if !wheel(guest)?.end_pause() {
+                    return Err(format!("guest `{guest}` does not stand paused"));
+                }
+            }
             Command::Keep { guest, on } => {
                 let wheel = wheel(guest)?;
                 wheel.keep.store(*on, Ordering::Relaxed);
                 if *on {
                     // The wait was for this decision.
-                    wheel.proceed.cancel();
+                    wheel.end_pause();
                 }
             }
             Command::KeepFailed { on } => self.keep_failed.store(*on, Ordering::Relaxed),
@@ -72,10 +99,14 @@ impl Steering {
         Ok(())
     }
 
-    /// Whether a guest is to stay; `bad` = it has a failed case.
-    pub(super) fn keeps(&self, guest: &GuestId, bad: bool) -> bool {
-        let wanted = self.of(guest).is_some_and(|wheel| wheel.keep.load(Ordering::Relaxed));
-        wanted || (bad && self.keep_failed.load(Ordering::Relaxed))
+    /// Whether a guest is to stay; `always` = the run keeps them all, `bad` = it has a failed case. One that was killed
+    /// never stays.
+    pub(super) fn keeps(&self, guest: &GuestId, always: bool, bad: bool) -> bool {
+        let Some(wheel) = self.of(guest) else { return always };
+        if wheel.killed.load(Ordering::Relaxed) {
+            return false;
+        }
+        always || wheel.keep.load(Ordering::Relaxed) || (bad && self.keep_failed.load(Ordering::Relaxed))
     }
 }
 
@@ -90,8 +121,8 @@ mod tests {
         let all = Steering::new([&deb, &win].into_iter(), &run, false);
         all.obey(&Command::Stop { guest: deb.clone() }).expect("legal");
         let wheel = all.of(&deb).expect("wheel");
-        assert!(wheel.stop.is_cancelled() && wheel.proceed.is_cancelled() && !wheel.cancel.is_cancelled());
-        assert!(!all.of(&win).expect("wheel").proceed.is_cancelled());
+        assert!(wheel.begin_pause().is_cancelled() && !wheel.cancel.is_cancelled());
+        assert!(!all.of(&win).expect("wheel").begin_pause().is_cancelled());
         run.cancel();
         assert!(all.of(&win).expect("wheel").stop.is_cancelled(), "the run's end is every guest's end");
     }
@@ -101,12 +132,28 @@ mod tests {
         let deb = GuestId::new("deb").expect("name");
         let all = Steering::new(std::iter::once(&deb), &CancellationToken::new(), false);
         all.obey(&Command::Keep { guest: deb.clone(), on: true }).expect("legal");
-        assert!(all.keeps(&deb, false));
+        assert!(all.keeps(&deb, false, false));
         all.obey(&Command::Keep { guest: deb.clone(), on: false }).expect("legal");
-        assert!(!all.keeps(&deb, true));
+        assert!(!all.keeps(&deb, false, true));
         all.obey(&Command::KeepFailed { on: true }).expect("legal");
-        assert!(all.keeps(&deb, true) && !all.keeps(&deb, false));
+        assert!(all.keeps(&deb, false, true) && !all.keeps(&deb, false, false));
+        all.obey(&Command::Kill { guest: deb.clone() }).expect("legal");
+        assert!(!all.keeps(&deb, true, true), "a kill takes it down");
         let other = GuestId::new("mars").expect("name");
         assert_eq!(all.obey(&Command::Kill { guest: other }), Err("guest `mars` is not in this run".into()));
+    }
+
+    #[test]
+    fn each_pause_is_ended_on_its_own() {
+        let deb = GuestId::new("deb").expect("name");
+        let all = Steering::new(std::iter::once(&deb), &CancellationToken::new(), false);
+        let proceed = Command::Proceed { guest: deb.clone() };
+        assert!(all.obey(&proceed).is_err(), "there is none: the next one is not ended before it began");
+        for _ in 0..2 {
+            let pause = all.of(&deb).expect("wheel").begin_pause();
+            assert!(!pause.is_cancelled());
+            all.obey(&proceed).expect("legal");
+            assert!(pause.is_cancelled());
+        }
     }
 }

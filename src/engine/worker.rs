@@ -85,7 +85,7 @@ impl Worker<'_> {
         while !self.queue.is_empty() || !held {
             held = true;
             if self.place.is_none() {
-                self.place = Arc::clone(&self.shared.places).acquire_owned().await.ok();
+                self.place = self.take_place().await;
             }
             if self.is_stopped() {
                 return self.give_up(Verdict::Cancelled, self.why_stopped());
@@ -99,6 +99,18 @@ impl Worker<'_> {
         }
     }
 
+    /// Waits for a place among those that may be up, or for the guest's end.
+    async fn take_place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.shared.places).acquire_owned();
+        match self.shared.steering.of(&self.guest.id) {
+            Some(wheel) => tokio::select! {
+                place = place => place.ok(),
+                () = wheel.stop.cancelled() => None,
+            },
+            None => place.await.ok(),
+        }
+    }
+
     fn no_machine(&mut self, fault: &Fault) {
         if fault.blame() == crate::error::Blame::Cancelled {
             return self.give_up(Verdict::Cancelled, self.why_stopped());
@@ -106,6 +118,10 @@ impl Worker<'_> {
         let text = self.shared.redactor.text(&fault.to_string());
         self.shared.emit.warn(Some(&self.guest.id), text.clone(), fault.remedy().map(str::to_owned));
         self.bad = true;
+        if self.queue.is_empty() {
+            // Without a case there is no verdict that would tell.
+            self.shared.emit.infra();
+        }
         // The warning above has the console's lines; once is enough.
         let short = text.lines().next().unwrap_or_default().trim_end_matches(": the console's last lines:");
         self.give_up(Verdict::Infra, short);
@@ -119,8 +135,7 @@ impl Worker<'_> {
     }
 
     fn why_stopped(&self) -> &'static str {
-        let alone = self.shared.steering.of(&self.guest.id).is_some_and(|wheel| wheel.stop.is_cancelled());
-        if alone && !self.shared.is_run_cancelled() { "the guest was stopped" } else { "the run was cancelled" }
+        self.shared.why_stopped()
     }
 
     /// A machine; a stop ends the boot.
@@ -184,7 +199,7 @@ impl Worker<'_> {
         if bad && !lost {
             launch::pause(shared, self.guest, &mut self.place).await;
         }
-        let keep = shared.plan.options.keep == Keep::Always || shared.steering.keeps(&self.guest.id, bad);
+        let keep = shared.steering.keeps(&self.guest.id, shared.plan.options.keep == Keep::Always, bad);
         if keep && !lost && !machine.is_lost() {
             return launch::keep(shared, self.guest, machine).await;
         }
@@ -239,7 +254,7 @@ impl Worker<'_> {
     fn fail_fast(&self) {
         if self.shared.plan.options.fail_fast {
             // At once, so that no further case begins before the dispatcher has heard of it.
-            self.shared.cancel.cancel();
+            self.shared.cancel_run();
             self.shared.ask_cancel(CancelReason::FailFast);
         }
     }

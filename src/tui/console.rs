@@ -3,7 +3,7 @@
 //! The screen is the `vt100` crate's, which no bytes can bring to panic or stall; here are its size, what keys mean to a
 //! serial line, and how a cell looks.
 
-use crate::model::ids::GuestId;
+use crate::model::{ids::GuestId, text::is_deceptive};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::{Color, Modifier, Style};
 use std::num::NonZeroU16;
@@ -81,7 +81,13 @@ impl Console {
                 style = style.add_modifier(modifier);
             }
         }
-        Some((if cell.has_contents() { cell.contents() } else { " " }, style))
+        // vt100 keeps what the guest wrote; what would reorder or hide text is shown as unknown.
+        let text = match cell.contents() {
+            "" => " ",
+            text if text.chars().any(is_deceptive) => "\u{fffd}",
+            text => text,
+        };
+        Some((text, style))
     }
 
     /// What a key sends down the line; `None` = nothing.

@@ -230,6 +230,8 @@ impl<S: Screen> Deck<S> {
         self.screen.leave();
         let ended = self.foreground(program, args).await;
         self.enter()?;
+        // What came meanwhile may have been more than could wait.
+        self.model.logs.refresh();
         let shown = program.to_string_lossy().into_owned();
         let what = match ended {
             Ok(status) if status.success() => return Ok(()),
@@ -249,6 +251,7 @@ impl<S: Screen> Deck<S> {
                 // Ctrl-C is the program's; an end is ours as well, and the program goes with us.
                 signal = next_signal(&mut self.signals) => if signal != Signal::Interrupt && signal != Signal::Quit {
                     child.terminate();
+                    self.last_signal = Some(signal);
                     self.is_done = true;
                 },
             }

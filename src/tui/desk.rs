@@ -1,7 +1,7 @@
 //! Carries effects out: each is begun here, and what comes of it is a message later. Only this file talks to the services.
 
 use super::{
-    logs::file::Waker,
+    logs::{self, file::Waker},
     model::{LockState, Model, Watch, Wish},
     msg::{Effect, Msg, Opened},
     record,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     headless::DETACH,
     host::clock,
-    model::{event::Severity, ids::GuestId, text::Clean},
+    model::{event::Severity, ids::GuestId, lifecycle::State, text::Clean},
 };
 use std::{
     path::PathBuf,
@@ -85,10 +85,7 @@ impl Desk {
 
     /// Wakes the loop when the log that is shown has grown.
     pub fn waker(messages: mpsc::Sender<Msg>) -> Waker {
-        Waker::new(move || {
-            // Full = it is about to look anyway; the waker is asked again with the next growth.
-            let _ = messages.try_send(Msg::LogGrew);
-        })
+        Waker::new(move || messages.try_send(Msg::LogGrew).is_ok())
     }
 
     /// Does something in a task, with a message at its end.
@@ -135,8 +132,8 @@ impl Desk {
             }
             Effect::LookAtLock { attach } => self.look_at_lock(attach && model.watch == Watch::Nothing),
             Effect::Watch { dir, who } => drop(self.show(dir, Some(who))),
-            Effect::BreakLock(pid) => self.spawn_blocking(move |services| {
-                Some(match services.break_lock(pid) {
+            Effect::BreakLock { path, pid } => self.spawn_blocking(move |services| {
+                Some(match services.break_lock(&path, pid) {
                     Ok(text) => Msg::Said(Severity::Ok, text),
                     Err(fault) => Msg::Read { title: "the lock stays".into(), text: fault.render() },
                 })
@@ -155,8 +152,22 @@ impl Desk {
                     })
                 });
             }
-            Effect::Shell(guest) => return Some(OnScreen::Program(self.services.shell(&guest), After::Nothing)),
-            Effect::Attach(guest) => self.attach(guest),
+            Effect::Shell(guest) => {
+                return Some(OnScreen::Program(
+                    self.services.shell(&guest, machine_of(model, &guest).as_deref()),
+                    After::Nothing,
+                ));
+            }
+            Effect::Attach(guest) => match machine_of(model, &guest) {
+                Some(machine) => self.attach(guest, machine),
+                None => self.say(Severity::Warn, format!("no machine of {guest} runs; start it first")),
+            },
+            Effect::Save { log, to, what } => self.spawn_blocking(move |_| {
+                Some(match logs::save::save(&log, &to, &what) {
+                    Ok(count) => Msg::Said(Severity::Ok, format!("{count} lines in {}", to.display())),
+                    Err(e) => Msg::Said(Severity::Warn, format!("cannot save: {e}")),
+                })
+            }),
             Effect::Type(bytes) => {
                 // A line that takes nothing any more loses what is typed, as a real one does.
                 let _ = self.console.as_ref().map(|line| line.try_send(bytes));
@@ -287,13 +298,13 @@ impl Desk {
         });
     }
 
-    fn attach(&mut self, guest: GuestId) {
+    fn attach(&mut self, guest: GuestId, machine: String) {
         let (type_in, mut typed) = mpsc::channel::<Vec<u8>>(64);
         self.console = Some(type_in);
         let (services, messages) = (Arc::clone(&self.services), self.messages.clone());
         tokio::spawn(async move {
             let id = guest.clone();
-            let found = tokio::task::spawn_blocking(move || services.console(&id)).await;
+            let found = tokio::task::spawn_blocking(move || services.console(&id, &machine)).await;
             let (socket, log) = match found {
                 Ok(Ok(both)) => both,
                 Ok(Err(fault)) => return drop(messages.send(Msg::ConsoleClosed(fault.to_string())).await),
@@ -364,6 +375,13 @@ impl Desk {
             None
         }
     }
+}
+
+/// The machine of a guest in the run that is shown, once it runs.
+fn machine_of(model: &Model, guest: &GuestId) -> Option<String> {
+    let view = model.view.guests.get(guest)?;
+    let is_there = model.view.exit.is_none() && view.powered_ms.is_some();
+    view.machine.clone().filter(|_| is_there && view.state != State::Terminated)
 }
 
 fn env(name: &str) -> Option<String> {

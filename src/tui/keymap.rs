@@ -127,8 +127,8 @@ actions! {
     Kill "kill" Guests Danger ["X"] "end the marked guests now";
     Run "run" Guests Change ["r"] "run what is selected in the run pane on the marked guests, else all";
     RerunFailed "rerun-failed" Guests Change ["R"] "run what failed again";
-    KeepGuest "keep-guest" Guests Change ["h"] "leave this guest in place at the end, or not";
-    Proceed "proceed" Guests Change ["p"] "end the pause: take the guest down";
+    KeepGuest "keep-guest" Guests Change ["h"] "leave the marked guests in place at the end, or not; ends a pause";
+    Proceed "proceed" Guests Change ["p"] "end the pause of the marked guests: take them down";
     Shell "shell" Guests Change ["S"] "a shell in the guest, on the whole terminal";
     Attach "attach" Guests Change ["a"] "the serial console in this pane; ctrl-] leaves";
 

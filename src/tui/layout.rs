@@ -71,7 +71,7 @@ fn machine_rows(model: &Model) -> u16 {
 /// The machines above, one other pane below.
 fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     let other = if model.focus == Pane::Machines { Pane::Logs } else { model.focus };
-    let height = machine_rows(model).clamp(4, body.height / 2 - 1);
+    let height = machine_rows(model).clamp(4, (body.height / 2).saturating_sub(1).max(4));
     if body.height >= 28 {
         let rows = [Constraint::Length(height), Constraint::Fill(2), Constraint::Fill(3)];
         let [top, middle, bottom] = Split::vertical(rows).areas(body);
@@ -86,7 +86,7 @@ fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
 fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     let lower = if body.height >= TALL { 9 } else { 0 };
     let [upper, lower] = Split::vertical([Constraint::Min(0), Constraint::Length(lower)]).areas(body);
-    let height = Constraint::Length(machine_rows(model).clamp(5, upper.height / 2));
+    let height = Constraint::Length(machine_rows(model).clamp(5, (upper.height / 2).max(5)));
     let (machines, run, right) = if body.width >= WIDE {
         let left = Constraint::Length((body.width * 9 / 20).min(90));
         let [left, right] = Split::horizontal([left, Constraint::Min(0)]).areas(upper);

@@ -22,6 +22,7 @@ use crate::{
         plan::Setup,
         run_view::RunView,
         select::Selector,
+        text::Clean,
     },
 };
 use std::{
@@ -240,6 +241,8 @@ pub struct Model {
     pub began_wall_ms: Option<i64>,
     /// The player of a record that is over.
     pub player: Option<Player>,
+    /// Whether a run was asked for and has no record yet.
+    pub is_starting: bool,
     /// A run to be started when the current one has ended.
     pub next: Option<Wish>,
 
@@ -297,6 +300,8 @@ pub struct Model {
     pub shell_when_up: Option<GuestId>,
     /// When Ctrl-C was last pressed, and how often in a row.
     pub interrupts: (u64, u32),
+    /// Whether the run was let go on without the cockpit.
+    pub is_detached: bool,
     /// Whether the cockpit closes when its run has ended.
     pub is_leaving: bool,
     /// Runs of this cockpit that have ended: a line for the normal screen each, and the last exit.
@@ -320,6 +325,7 @@ impl Model {
             view: RunView::default(),
             began_wall_ms: None,
             player: None,
+            is_starting: false,
             next: None,
             inventory: Vec::new(),
             usage: BTreeMap::new(),
@@ -347,6 +353,7 @@ impl Model {
             kept: BTreeSet::new(),
             shell_when_up: None,
             interrupts: (0, 0),
+            is_detached: false,
             is_leaving: false,
             results: Vec::new(),
         }
@@ -359,14 +366,31 @@ impl Model {
         }
         let by_clock = self.began_wall_ms.and_then(|began| u64::try_from(self.wall_ms - began).ok());
         match by_clock {
-            Some(now) if self.view.exit.is_none() => now.max(self.view.now_ms),
+            Some(now) if self.is_live() => now.max(self.view.now_ms),
             _ => self.view.now_ms,
         }
     }
 
-    /// Whether a run of this cockpit goes on.
+    /// The shown run's name in short.
+    pub fn run_name(&self) -> Option<String> {
+        // A record may be anybody's: no id is trusted to have eight bytes, or to be one line.
+        self.view.run.as_ref().map(|run| Clean::from_text(run).as_str().chars().take(8).collect())
+    }
+
+    /// Whether the shown run goes on.
+    pub fn is_live(&self) -> bool {
+        let is_over = self.view.exit.is_some() || matches!(self.watch, Watch::Own { ended: true } | Watch::Replay);
+        self.view.run.is_some() && !is_over
+    }
+
+    /// Whether the engine of the shown run is gone without having ended it.
+    pub fn is_orphaned(&self) -> bool {
+        self.view.run.is_some() && self.view.exit.is_none() && self.watch == (Watch::Own { ended: true })
+    }
+
+    /// Whether a run of this cockpit goes on, or is about to.
     pub fn is_running(&self) -> bool {
-        self.watch == Watch::Own { ended: false }
+        self.is_starting || self.watch == Watch::Own { ended: false }
     }
 
     /// Whether nothing may be changed, and why.
@@ -445,7 +469,7 @@ impl Model {
     pub fn next_change_ms(&self) -> Option<u64> {
         let toast = self.toast.as_ref().map(|t| t.until_ms.saturating_sub(self.now_ms).max(1));
         let moving = self.player.as_ref().is_some_and(Player::is_playing);
-        let live = self.player.is_none() && self.view.run.is_some() && self.view.exit.is_none();
+        let live = self.player.is_none() && self.is_live();
         let second = (live || self.is_leaving).then_some(1000);
         [toast, moving.then_some(50), second].into_iter().flatten().min()
     }

@@ -1,6 +1,7 @@
 //! What can happen to the cockpit, and what it can want done: plain data on both sides of `update`.
 
 use super::{
+    logs::save::Part,
     model::{Capacity, LockRow, Usage, Wish},
     theme::Theme,
 };
@@ -122,7 +123,12 @@ pub enum Effect {
         who: String,
     },
     /// Release the lock; with the pid of a holder that lives.
-    BreakLock(Option<u32>),
+    BreakLock {
+        /// Which slot of it.
+        path: PathBuf,
+        /// Whom it is taken from.
+        pid: Option<u32>,
+    },
     /// List what dead runs left.
     ListOrphans,
     /// Remove it.
@@ -154,6 +160,15 @@ pub enum Effect {
     Demo,
     /// Read a theme.
     LoadTheme(String),
+    /// Write a part of a log to a file.
+    Save {
+        /// The log; none = the text is given.
+        log: Option<PathBuf>,
+        /// The file.
+        to: PathBuf,
+        /// Which part.
+        what: Part,
+    },
     /// Put a text on the clipboard.
     Copy(String),
     /// Mouse on or off.

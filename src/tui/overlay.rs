@@ -21,8 +21,8 @@ pub enum Question {
     Cancel,
     /// Remove what dead runs left.
     CleanUp,
-    /// Release the lock; with the pid of a holder that lives.
-    BreakLock(Option<u32>),
+    /// Release this slot of the lock; with the pid of a holder that lives.
+    BreakLock(std::path::PathBuf, Option<u32>),
 }
 
 /// A question with what is needed for yes.

@@ -19,6 +19,8 @@ use std::{
 pub const OUTPUT: &[u8] = br#""kind":"output""#;
 /// Output lines between two marks.
 const STRIDE: usize = 128;
+/// More of the record than this at a time is a jump, milliseconds.
+const GAP: u64 = 10_000;
 /// Marks of output lines that are read again after a jump.
 const BEHIND: usize = 16;
 
@@ -145,7 +147,12 @@ impl Player {
         if target >= self.total_ms {
             self.since = None;
         }
-        self.forward(target.min(self.total_ms))
+        let target = target.min(self.total_ms);
+        if target > self.at_ms + GAP {
+            // After a long absence: of the output only what would be seen now.
+            self.skip_output(target);
+        }
+        self.forward(target)
     }
 
     fn forward(&mut self, to_ms: u64) -> Vec<Event> {
@@ -165,9 +172,14 @@ impl Player {
             self.since = Some((now_ms, to_ms));
         }
         self.done = 0;
+        self.skip_output(to_ms);
+        self.forward(to_ms)
+    }
+
+    /// Goes on in the output with the last lines before a time.
+    fn skip_output(&mut self, to_ms: u64) {
         let mark = self.marks.partition_point(|(ms, _)| *ms <= to_ms).saturating_sub(BEHIND);
         self.out_at = self.marks.get(mark).map_or(u64::MAX, |m| m.1);
-        self.forward(to_ms)
     }
 
     /// The time of the next event, or of the one before.

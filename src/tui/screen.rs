@@ -94,6 +94,10 @@ impl Drop for Tty {
 
 impl Screen for Tty {
     fn draw(&mut self, model: &Model) -> io::Result<()> {
+        if self.size() != model.size {
+            // Its new size is about to be told; a picture for the old one would not fit.
+            return Ok(());
+        }
         let mut out = io::stdout();
         execute!(out, terminal::BeginSynchronizedUpdate)?;
         let drawn = self.terminal.draw(|frame| view::view(model, frame)).map(drop);

@@ -9,7 +9,14 @@ use crate::{
     host::process::Spawner,
     model::{event::Finding, exit::Exit, ids::GuestId, plan::Setup},
 };
-use std::{collections::BTreeMap, ffi::OsString, future::Future, path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// A boxed future.
@@ -57,16 +64,16 @@ pub trait Services: Send + Sync + 'static {
     fn locks(&self) -> Vec<LockRow>;
     /// Where the record of a run that goes on is; blocking.
     fn record_of(&self, run: &str) -> Option<PathBuf>;
-    /// Releases the lock; `pid` = that of its holder, who lives. Returns what was done; blocking.
-    fn break_lock(&self, pid: Option<u32>) -> Result<String>;
+    /// Releases the lock at this path; `pid` = that of its holder, who lives. Returns what was done; blocking.
+    fn break_lock(&self, path: &Path, pid: Option<u32>) -> Result<String>;
     /// What dead runs left, a line each; blocking.
     fn orphans(&self) -> Vec<String>;
     /// Removes it.
     fn clean_up(&self) -> Fut<'_, Cleaned>;
-    /// The socket of the serial console of a guest that runs, and its log; blocking.
-    fn console(&self, guest: &GuestId) -> Result<(PathBuf, PathBuf)>;
-    /// The command for a shell in a guest, on a person's terminal.
-    fn shell(&self, guest: &GuestId) -> Vec<OsString>;
+    /// The socket of the serial console of a machine that runs, and its log; blocking.
+    fn console(&self, guest: &GuestId, machine: &str) -> Result<(PathBuf, PathBuf)>;
+    /// The command for a shell in a guest, in this machine of it if one is given, on a person's terminal.
+    fn shell(&self, guest: &GuestId, machine: Option<&str>) -> Vec<OsString>;
     /// Starts programs.
     fn spawner(&self) -> &Spawner;
 }

@@ -168,13 +168,18 @@ fn push(model: &Model, guest: &GuestId, suites: Vec<Node>, out: &mut Vec<Node>) 
     if hidden {
         return;
     }
+    let hits = suites.iter().filter(|r| r.case.is_some() && model.run.shows(&r.selector()));
+    let shown: HashSet<Option<String>> = hits.map(|r| r.suite.clone()).collect();
     let mut inside_folded = false;
     for row in suites {
         if row.case.is_none() {
             let mut sum = sums.remove(row.suite.as_deref().unwrap_or_default()).unwrap_or(row);
             sum.folded = is_folded(&sum);
             inside_folded = sum.folded;
-            out.push(sum);
+            // With a filter, a suite that has nothing to show is not shown.
+            if model.run.filter.is_empty() || shown.contains(&sum.suite) {
+                out.push(sum);
+            }
         } else if !inside_folded && model.run.shows(&row.selector()) {
             out.push(row);
         }

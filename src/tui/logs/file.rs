@@ -27,19 +27,20 @@ const BLOCK: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct Waker {
     pending: Arc<AtomicBool>,
-    wake: Arc<dyn Fn() + Send + Sync>,
+    wake: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Waker {
-    /// Calls `wake` once for any number of changes.
-    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+    /// Calls `wake` once for any number of changes; it says whether the loop will look.
+    pub fn new(wake: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { pending: Arc::default(), wake: Arc::new(wake) }
     }
 
     /// Something has grown.
     pub fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
-            (self.wake)();
+        if !self.pending.swap(true, Ordering::AcqRel) && !(self.wake)() {
+            // Not heard: the next change tries again.
+            self.seen();
         }
     }
 
@@ -191,7 +192,7 @@ mod tests {
         let home = tempfile::tempdir().expect("tempdir");
         let path = home.path().join("console.log");
         std::fs::write(&path, text).expect("write");
-        let log = LogFile::open(&path, Waker::new(|| {})).expect("open");
+        let log = LogFile::open(&path, Waker::new(|| true)).expect("open");
         until(&log, text.len() as u64).await;
         (home, log)
     }

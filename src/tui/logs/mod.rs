@@ -6,6 +6,7 @@ pub mod ansi;
 pub mod file;
 pub mod index;
 pub mod merged;
+pub mod save;
 pub mod search;
 pub mod times;
 
@@ -14,10 +15,11 @@ use ansi::{Look, Parts};
 use file::{LogFile, Waker};
 use merged::{Merged, MergedLine};
 use ratatui::style::Style;
+use save::Part;
 use search::{Query, Search};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -81,6 +83,7 @@ pub struct Shown {
 }
 
 /// See the module.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the pane")]
 pub struct Logs {
     /// The log that is shown; none = all merged.
     pub source: Option<Source>,
@@ -115,12 +118,16 @@ pub struct Logs {
     bookmarks: BTreeMap<PathBuf, BTreeSet<u64>>,
     /// Where a selection began.
     pub selected_from: Option<u64>,
+    /// Whether the person chose this log: then no boot takes its place.
+    pub is_chosen: bool,
     /// In a replay, the time up to which lines are shown.
     pub until_ms: Option<u64>,
     /// Rows on the screen.
     pub height: usize,
 }
 
+/// Longest text for the clipboard, in bytes: what is more goes to a file.
+const TEXT_MAX: usize = 4 << 20;
 /// The name under which the person's own search is waited for.
 const OWN: &str = "";
 
@@ -146,6 +153,7 @@ impl Logs {
             waiting: None,
             bookmarks: BTreeMap::new(),
             selected_from: None,
+            is_chosen: false,
             until_ms: None,
             height: 10,
         }
@@ -233,7 +241,8 @@ impl Logs {
 
     /// Lines that have come since following ended.
     pub fn unseen(&self) -> u64 {
-        if self.follow { 0 } else { self.range().1.saturating_sub(self.left_at) }
+        let end = self.range().1;
+        if self.follow || self.at + 1 >= end { 0 } else { end.saturating_sub(self.left_at) }
     }
 
     /// Moves the current line; towards the beginning this ends following.
@@ -328,9 +337,11 @@ impl Logs {
         let (hit, busy) = match &self.file {
             Some(_) => {
                 let found = search.found();
-                // At the end it begins again at the other end.
-                let around = if forward { found.at_or_after(0) } else { found.before(u64::MAX) };
-                (if forward { found.at_or_after(from) } else { found.before(from) }.or(around), search.is_busy())
+                let busy = search.is_busy();
+                let next = if forward { found.at_or_after(from) } else { found.before(from) };
+                // At the end it begins again at the other end, once that is known.
+                let around = || if forward { found.at_or_after(0) } else { found.before(u64::MAX) };
+                (if busy { next } else { next.or_else(around) }, busy)
             }
             None => (self.merged_hit(&search.query, from, forward), false),
         };
@@ -443,42 +454,40 @@ impl Logs {
 
     /// The text of these lines, for the clipboard.
     pub fn text(&self, (from, to): (u64, u64)) -> String {
-        let count = usize::try_from(to - from + 1).unwrap_or(usize::MAX).min(100_000);
-        let lines = self.read(from, count);
-        lines.iter().map(|line| ansi::plain(&line.parts)).collect::<Vec<_>>().join("\n")
+        let mut out = String::new();
+        let mut at = from;
+        while at <= to && out.len() < TEXT_MAX {
+            let count = usize::try_from(to - at + 1).unwrap_or(100).min(100);
+            let lines = self.read(at, count);
+            if lines.is_empty() {
+                break;
+            }
+            for line in &lines {
+                out.push_str(&ansi::plain(&line.parts));
+                out.push('\n');
+            }
+            at += lines.len() as u64;
+        }
+        out.pop();
+        out
     }
 
-    /// Writes the selection, the matches, or everything to a file; returns how many lines.
-    pub fn save(&self, to: &Path) -> io::Result<u64> {
-        let mut out = io::BufWriter::new(std::fs::File::create(to)?);
-        let mut count = 0;
-        let mut put = |line: &Shown| {
-            count += 1;
-            writeln!(out, "{}", ansi::plain(&line.parts))
-        };
-        if self.only
-            && let Some(search) = &self.search
-        {
-            let hits = search.found().lines.clone();
-            for number in hits {
-                self.read(number, 1).iter().try_for_each(&mut put)?;
-            }
-        } else {
-            let (first, end) = self.range();
+    /// What is saved: the selection, the matches, or everything.
+    pub fn part(&self) -> Part {
+        let (first, end) = self.range();
+        if self.file.is_none() {
             let (from, to) =
                 if self.selected_from.is_some() { self.selection() } else { (first, end.saturating_sub(1)) };
-            let mut at = from;
-            while at <= to && at < end {
-                let lines = self.read(at, usize::try_from(to - at + 1).unwrap_or(1000).min(1000));
-                if lines.is_empty() {
-                    break;
-                }
-                lines.iter().try_for_each(&mut put)?;
-                at += lines.len() as u64;
-            }
+            return Part::Text(self.text((from, to)));
         }
-        out.flush()?;
-        Ok(count)
+        match &self.search {
+            Some(search) if self.only => Part::Hits(search.found().lines.clone()),
+            _ if self.selected_from.is_some() => {
+                let (from, to) = self.selection();
+                Part::Lines(from, to)
+            }
+            _ => Part::Lines(first, end.saturating_sub(1)),
+        }
     }
 }
 

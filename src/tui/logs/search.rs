@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -105,6 +105,8 @@ pub struct Search {
     found: Arc<Mutex<Found>>,
     busy: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+    /// How long the log was when it was last searched: an unfinished last line is looked at again only when it grows.
+    tried: Arc<AtomicU64>,
 }
 
 impl Drop for Search {
@@ -116,7 +118,7 @@ impl Drop for Search {
 impl Search {
     /// Nothing searched yet.
     pub fn new(query: Query) -> Self {
-        Self { query, found: Arc::default(), busy: Arc::default(), stop: Arc::default() }
+        Self { query, found: Arc::default(), busy: Arc::default(), stop: Arc::default(), tried: Arc::default() }
     }
 
     /// What was found so far.
@@ -132,9 +134,11 @@ impl Search {
     /// Goes on with what has been added to the log, in a thread; `waker` is told at the end.
     pub fn go_on(&self, path: &Path, index: &Index, waker: Waker) {
         let from = self.found().done;
-        if from.1 >= index.bytes() || self.busy.swap(true, Ordering::AcqRel) {
+        let length = index.bytes();
+        if from.1 >= length || self.tried.load(Ordering::Acquire) == length || self.busy.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.tried.store(length, Ordering::Release);
         let (query, found, busy, stop) =
             (self.query.clone(), Arc::clone(&self.found), Arc::clone(&self.busy), Arc::clone(&self.stop));
         let segments = segments(index, from);
@@ -243,7 +247,14 @@ fn block(bytes: &[u8], is_end: bool, line: &mut u64, query: &Query, hits: &mut V
     while let Some(hit) = query.regex.find_at(text, at) {
         number += memchr::memchr_iter(b'\n', &text[from..hit.start()]).count() as u64;
         let Some(end) = memchr::memchr(b'\n', &text[hit.start()..]).map(|n| hit.start() + n + 1) else { break };
-        hits.push(number);
+        // An expression may reach over the end of a line; what counts is what is within one.
+        let is_within = hit.end() < end || {
+            let start = memchr::memrchr(b'\n', &text[..hit.start()]).map_or(0, |n| n + 1);
+            query.is_in(text[start..end].trim_ascii_end())
+        };
+        if is_within {
+            hits.push(number);
+        }
         number += 1;
         (from, at) = (end, end);
         if at >= text.len() {
@@ -285,7 +296,7 @@ mod tests {
     }
 
     fn run(search: &Search, path: &Path, index: &Index) {
-        search.go_on(path, index, Waker::new(|| {}));
+        search.go_on(path, index, Waker::new(|| true));
         let start = Instant::now();
         while search.is_busy() {
             assert!(start.elapsed() < Duration::from_secs(20), "it ends");
@@ -302,6 +313,21 @@ mod tests {
         assert_eq!(search(text, "b(c"), [3]);
         assert_eq!(search(text, "one$"), [0]);
         assert!(search(text, "mars").is_empty());
+        assert!(search(b"foo\nbar\n", r"foo\s+bar").is_empty(), "a match is within a line");
+        assert_eq!(search(b"foo \nfoo  bar\n", r"foo\s+bar"), [1]);
+    }
+
+    #[test]
+    fn an_unfinished_last_line_is_not_searched_again_and_again() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let path = home.path().join("log");
+        std::fs::write(&path, "x\nlogin: ").expect("write");
+        let mut index = Index::default();
+        index.feed(b"x\nlogin: ");
+        let search = Search::new(Query::new("x"));
+        run(&search, &path, &index);
+        search.go_on(&path, &index, Waker::new(|| true));
+        assert!(!search.is_busy(), "nothing has grown");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 struct World {
     home: tempfile::TempDir,
@@ -9,7 +9,7 @@ struct World {
 impl World {
     async fn new(text: &str) -> Self {
         let home = tempfile::tempdir().expect("tempdir");
-        let mut logs = Logs::new(Waker::new(|| {}));
+        let mut logs = Logs::new(Waker::new(|| true));
         let path = home.path().join("console.log");
         std::fs::write(&path, text).expect("write");
         let guest = GuestId::new("deb").expect("name");
@@ -106,9 +106,10 @@ async fn errors_bookmarks_and_selection() {
     world.logs.step(-2);
     assert_eq!(world.logs.text(world.logs.selection()), "line 5\nline 6\nline 7 ERROR here");
     let to = world.home.path().join("saved");
-    assert_eq!(world.logs.save(&to).expect("saved"), 3);
+    let log = world.logs.path().map(Path::to_owned);
+    assert_eq!(save::save(&log, &to, &world.logs.part()).expect("saved"), 3);
     world.logs.selected_from = None;
-    assert_eq!(world.logs.save(&to).expect("saved"), 300);
+    assert_eq!(save::save(&log, &to, &world.logs.part()).expect("saved"), 300);
 }
 
 #[tokio::test]
@@ -132,7 +133,7 @@ async fn a_replay_shows_only_what_was_there_then() {
 #[tokio::test]
 async fn a_log_that_does_not_exist_yet_is_empty_and_then_there() {
     let home = tempfile::tempdir().expect("tempdir");
-    let mut logs = Logs::new(Waker::new(|| {}));
+    let mut logs = Logs::new(Waker::new(|| true));
     let guest = GuestId::new("deb").expect("name");
     let path = home.path().join("console.log");
     logs.open(Some(Source { guest, label: "console".into(), path: path.clone() })).expect("open");

@@ -300,13 +300,13 @@ fn ask_break(model: &mut Model) {
         let lines = vec![
             row.path.clone(),
             format!("its holder is ALIVE: {holder}"),
-            "it loses the lock and ends its run as infra; two runs may meet for a moment".into(),
+            "a vmdeck notices that and ends its run as infra; others go on, and two runs may meet".into(),
         ];
         let title = "take the lock away from a process that lives?";
-        Confirm::new(Question::BreakLock(Some(pid)), title, lines).typed(pid.to_string())
+        Confirm::new(Question::BreakLock(row.path.clone().into(), Some(pid)), title, lines).typed(pid.to_string())
     } else {
         let lines = vec![row.path.clone(), format!("its holder is gone: {holder}")];
-        Confirm::new(Question::BreakLock(None), "release the stale lock?", lines)
+        Confirm::new(Question::BreakLock(row.path.clone().into(), None), "release the stale lock?", lines)
     };
     model.overlay = Some(Overlay::Confirm(confirm));
 }
@@ -355,6 +355,7 @@ pub(super) fn begin(model: &mut Model, wish: Wish, out: &mut Vec<Effect>) {
     let wish = Wish { keep_failed: model.keep_failed, pause: model.pause, ..wish };
     if !model.is_running() {
         model.say(Severity::Ok, format!("starting: {}", words(&wish)));
+        model.is_starting = true;
         return out.push(Effect::Start(wish));
     }
     let only_held = model.view.guests.values().all(|g| g.planned == 0);
@@ -384,10 +385,14 @@ fn run_selected(model: &mut Model, out: &mut Vec<Effect>) {
             let what = word.split('@').next().unwrap_or_default();
             model.marks.iter().map(|g| format!("{what}@{g}")).filter(|w| exists(&setup, w)).collect()
         }
-        Some(node) if node.case.is_some() || model.select.is_empty() => vec![node.selector()],
+        Some(node) if node.case.is_some() || is_whole(model) => vec![node.selector()],
         Some(node) => cases_of(model, &node),
         None if !model.marks.is_empty() => model.marks.iter().map(|g| format!("@{g}")).collect(),
-        None => model.guest().map(|g| format!("@{g}")).into_iter().collect::<Vec<_>>(),
+        None if is_whole(model) => model.guest().map(|g| format!("@{g}")).into_iter().collect::<Vec<_>>(),
+        None => match model.guest() {
+            Some(guest) => of_guest(model, &guest),
+            None => Vec::new(),
+        },
     };
     if !select.iter().any(|w| exists(&setup, w)) {
         return model.say(Severity::Warn, "the config has no case for this guest");
@@ -395,7 +400,18 @@ fn run_selected(model: &mut Model, out: &mut Vec<Effect>) {
     begin(model, Wish { select, ..Wish::default() }, out);
 }
 
-/// The cases below a row, where the command line has selected a part of them.
+/// Whether every case of the config is shown.
+fn is_whole(model: &Model) -> bool {
+    model.select.is_empty() && model.run.filter.is_empty()
+}
+
+/// The shown cases of a guest.
+fn of_guest(model: &Model, guest: &GuestId) -> Vec<String> {
+    let rows = crate::tui::tree::rows(model);
+    rows.iter().filter(|row| row.case.is_some() && row.guest == *guest).map(Node::selector).collect()
+}
+
+/// The cases below a row, where a filter or the command line shows a part of them.
 fn cases_of(model: &Model, head: &Node) -> Vec<String> {
     let below = |row: &&Node| {
         row.case.is_some() && row.guest == head.guest && (head.suite.is_none() || row.suite == head.suite)
@@ -441,10 +457,18 @@ fn shell(model: &mut Model, out: &mut Vec<Effect>) {
     let Some(guest) = model.guest() else {
         return model.say(Severity::Warn, "there is no guest here");
     };
-    let is_up = model.view.guests.get(&guest).is_some_and(|v| v.reached.is_some());
+    let reached = model.view.guests.get(&guest).and_then(|v| v.reached.clone());
+    if let Some((transport, None)) = &reached {
+        return model.say(Severity::Warn, format!("{guest} is reached by `{transport}`, which has no terminal"));
+    }
+    let is_up = reached.is_some();
     let was_kept = model.inventory.iter().any(|r| r.owner == "kept" && r.guest.as_deref() == Some(guest.as_str()));
     if is_up || was_kept {
         return out.push(Effect::Shell(guest));
+    }
+    if model.view.guests.get(&guest).is_some_and(|v| v.boot_failed) && model.is_running() {
+        let key = model.look.keymap.key(Action::Attach);
+        return model.say(Severity::Warn, format!("{guest} did not boot: only its console may answer, {key}"));
     }
     if model.view.guests.get(&guest).is_some_and(|v| !v.open.is_empty()) && model.is_running() {
         model.say(Severity::Ok, format!("{guest} is booting: the shell opens when it is up"));

@@ -7,8 +7,10 @@ use crate::{
         lifecycle::State,
         outcome::Verdict,
         quantity::show_duration,
+        text::{Clean, is_deceptive},
     },
     tui::{
+        keymap::Action,
         logs::{Source, merged::MergedLine},
         model::{Model, Watch},
         msg::Effect,
@@ -18,27 +20,13 @@ use std::time::Duration;
 
 /// Takes one event of the record in.
 pub(super) fn event(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
-    if let EventKind::Output { guest, suite, case, stream, line } = &event.kind {
-        let from = match (suite, case) {
-            (Some(suite), Some(case)) => format!("{suite}/{case}"),
-            (Some(suite), None) => suite.to_string(),
-            _ => "console".to_owned(),
-        };
-        let (ms, guest, text) = (event.elapsed_ms, guest.clone(), line.clone());
-        if *stream == Stream::Console
-            && let Some(view) = model.view.guests.get_mut(&guest)
-        {
-            view.heard_ms = Some(ms);
-        }
-        model.logs.merged.push(MergedLine { ms, guest, from, stream: *stream, text });
-        model.view.now_ms = model.view.now_ms.max(ms);
+    fold(model, event);
+    if matches!(event.kind, EventKind::Output { .. }) {
         if model.logs.source.is_none() {
             model.logs.refresh();
         }
         return;
     }
-    model.view.apply(event);
-    model.is_tree_stale = true;
     react(model, event, out);
     if let Some((severity, target, text)) = line(&event.kind) {
         let text = format!("{:>8} {text}", show_duration(Duration::from_millis(event.elapsed_ms)));
@@ -46,9 +34,39 @@ pub(super) fn event(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
     }
 }
 
+/// Takes an event into what is shown, without telling anybody.
+pub(super) fn fold(model: &mut Model, event: &Event) {
+    let EventKind::Output { guest, suite, case, stream, line } = &event.kind else {
+        if let EventKind::RunStarted { .. } = &event.kind {
+            model.began_wall_ms = Some(event.at.timestamp_millis());
+        }
+        model.view.apply(event);
+        model.is_tree_stale = true;
+        return;
+    };
+    let from = match (suite, case) {
+        (Some(suite), Some(case)) => format!("{suite}/{case}"),
+        (Some(suite), None) => suite.to_string(),
+        _ => "console".to_owned(),
+    };
+    let (ms, guest) = (event.elapsed_ms, guest.clone());
+    if *stream == Stream::Console
+        && let Some(view) = model.view.guests.get_mut(&guest)
+    {
+        view.heard_ms = Some(ms);
+    }
+    // Our engine's lines are clean; a record may be anybody's.
+    let text = if is_clean(line) { line.clone() } else { Clean::from_text(line).into_string() };
+    model.logs.merged.push(MergedLine { ms, guest, from, stream: *stream, text });
+    model.view.now_ms = model.view.now_ms.max(ms);
+}
+
+fn is_clean(line: &str) -> bool {
+    line.bytes().all(|b| (0x20..0x7f).contains(&b)) || !line.chars().any(|c| c.is_control() || is_deceptive(c))
+}
+
 fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
     match &event.kind {
-        EventKind::RunStarted { .. } => model.began_wall_ms = Some(event.at.timestamp_millis()),
         EventKind::LockHeld { .. }
         | EventKind::LockLost { .. }
         | EventKind::PhaseStarted { phase: Phase::Create | Phase::Tests | Phase::Hold, .. } => {
@@ -73,12 +91,25 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
             tell(model, format!("{guest} is up"), out);
         }
         EventKind::PhaseEnded { guest, phase, ok: false, .. } if phase.is_boot() => {
+            if model.shell_when_up.as_ref() == Some(guest) {
+                model.shell_when_up = None;
+            }
             model.say(Severity::Warn, format!("{guest} did not boot: it failed in {}", phase.as_str()));
             tell(model, format!("{guest} did not boot"), out);
         }
         EventKind::PhaseStarted { guest, phase: Phase::Pause, usual_ms, .. } => {
             let seconds = usual_ms.unwrap_or(0) / 1000;
-            model.say(Severity::Warn, format!("{guest} failed and stands for {seconds} s: S shell, h keep, p go on"));
+            let key = |action| model.look.keymap.key(action);
+            let way = if model.view.guests.get(guest).is_some_and(|v| v.boot_failed) {
+                format!("{} console", key(Action::Attach))
+            } else {
+                format!("{} shell", key(Action::Shell))
+            };
+            let (keep, go_on) = (key(Action::KeepGuest), key(Action::Proceed));
+            model.say(
+                Severity::Warn,
+                format!("{guest} failed and stands for {seconds} s: {way}, {keep} keep, {go_on} go on"),
+            );
             tell(model, format!("{guest} failed and waits for you"), out);
         }
         EventKind::CaseEnded { .. } if model.view.planned > 0 => {
@@ -106,17 +137,14 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
 }
 
 /// The console of a guest that boots is worth looking at, unless something else is being looked at.
-fn show_console(model: &mut Model, guest: &crate::model::ids::GuestId) {
-    let other = model.logs.source.as_ref().is_some_and(|s| !(s.guest == *guest && s.label == "console"));
-    if other && !model.logs.follow {
+pub(super) fn show_console(model: &mut Model, guest: &crate::model::ids::GuestId) {
+    // The first guest that boots; the others, and the merged log, are one key away.
+    if model.logs.source.is_some() || model.logs.is_chosen {
         return;
     }
     let path = model.dir.join("guests").join(guest.as_str()).join("console.log");
     let source = Source { guest: guest.clone(), label: "console".into(), path };
-    // The first guest that boots; the others are one key away.
-    if !other || model.logs.source.is_none() {
-        let _ = model.logs.open(Some(source));
-    }
+    let _ = model.logs.open(Some(source));
 }
 
 /// Tells a person who looks elsewhere; in a replay nothing happens now.
@@ -132,7 +160,7 @@ pub(super) fn result(model: &Model, exit: Option<Exit>) -> String {
     let counts: Vec<String> =
         Verdict::ALL.iter().filter(|v| tally.of(**v) > 0).map(|v| format!("{} {v}", tally.of(*v))).collect();
     let counts = if counts.is_empty() { "no case ended".to_owned() } else { counts.join(", ") };
-    let run = model.view.run.as_deref().map_or("?", |r| &r[..r.len().min(8)]);
+    let run = model.run_name().unwrap_or_else(|| "?".into());
     let took = show_duration(Duration::from_millis(model.view.now_ms));
     let code = exit.map_or("no exit".to_owned(), |e| format!("exit {}", e.code()));
     format!("run {run}: {counts} in {took} ({code})")

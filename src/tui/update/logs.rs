@@ -42,7 +42,7 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
                 logs.follow = false;
             }
         }
-        Action::Save => save(model),
+        Action::Save => save(model, out),
         Action::Open | Action::OpenEditor => match logs.path() {
             Some(path) => {
                 let (path, line) = (path.to_owned(), logs.at + 1);
@@ -67,7 +67,9 @@ pub(super) fn open_first(model: &mut Model, guest: &GuestId, prefix: &str) {
 }
 
 fn show(model: &mut Model, source: Option<Source>) {
-    if let Err(e) = model.logs.open(source) {
+    let opened = model.logs.open(source);
+    model.logs.is_chosen = true;
+    if let Err(e) = opened {
         model.say(Severity::Warn, format!("cannot follow this log: {e}"));
     }
 }
@@ -127,17 +129,11 @@ fn merged(model: &mut Model) {
     }
 }
 
-fn save(model: &mut Model) {
+fn save(model: &mut Model, out: &mut Vec<Effect>) {
     let label = model.logs.source.as_ref().map_or("merged".to_owned(), |s| format!("{}-{}", s.guest, s.label));
     let name: String = label.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let folder = model.dir.join("saved");
     let free = (1..10_000).map(|n| folder.join(format!("{name}-{n}.txt"))).find(|p| !p.exists());
-    let saved = std::fs::create_dir_all(&folder).and_then(|()| {
-        let path = free.ok_or_else(|| std::io::Error::other("no free name"))?;
-        model.logs.save(&path).map(|count| (path, count))
-    });
-    match saved {
-        Ok((path, count)) => model.say(Severity::Ok, format!("{count} lines in {}", path.display())),
-        Err(e) => model.say(Severity::Warn, format!("cannot save: {e}")),
-    }
+    let Some(to) = free else { return model.say(Severity::Warn, format!("cannot save: {} is full", folder.display())) };
+    out.push(Effect::Save { log: model.logs.path().map(Path::to_owned), to, what: model.logs.part() });
 }

@@ -9,6 +9,7 @@ mod overlays;
 
 use super::{
     console::Console,
+    logs::Source,
     model::{LockState, Model, Pane, Watch},
     msg::{Effect, Msg, Opened},
     overlay::{Confirm, Overlay, Question},
@@ -46,6 +47,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Events(events) => events.iter().for_each(|event| events::event(model, event, &mut out)),
         Msg::EngineEnded { exit, words } => engine_ended(model, exit, &words, &mut out),
         Msg::NotStarted(fault) => {
+            model.is_starting = false;
             model.watch = Watch::Nothing;
             read(model, "the run did not start", &fault);
         }
@@ -71,10 +73,26 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Machines(Ok(rows)) => model.inventory = rows,
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
         Msg::Usage(usage) => model.usage = usage,
-        Msg::Locks(rows) => model.locks = rows,
+        Msg::Locks(rows) => {
+            let is_held = rows.iter().any(|row| row.state == LockState::Held);
+            model.locks = rows;
+            if matches!(model.watch, Watch::Other { .. }) && model.view.exit.is_none() && !is_held {
+                model.watch = Watch::Own { ended: true };
+                model.say(
+                    Severity::Warn,
+                    "that run is gone without a word; what it left is removed by its guardian, or by clean-up",
+                );
+            }
+        }
         Msg::Findings(findings, capacity) => (model.findings, model.capacity) = (findings, capacity),
         Msg::Orphans(lines) => ask_clean_up(model, lines),
         Msg::ConsoleOpened(guest, before) => {
+            let path = model.dir.join("guests").join(guest.as_str()).join("console.log");
+            let source = Source { guest: guest.clone(), label: "console".into(), path };
+            if model.logs.source.as_ref() != Some(&source) {
+                // What is left when the console is: this guest's, not another's.
+                let _ = model.logs.open(Some(source));
+            }
             let mut console = Console::new(guest, 80, 24);
             console.feed(&before);
             model.console = Some(console);
@@ -93,6 +111,9 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Said(severity, text) => model.say(severity, text),
         Msg::Read { title, text } => model.overlay = Some(Overlay::Message { title, text }),
         Msg::ThemeChanged => out.push(Effect::LoadTheme(model.look.theme.name.clone())),
+        Msg::Do(Effect::Start(wish)) => actions::begin(model, wish, &mut out),
+        // Looked for before a run of our own began: that one is shown now.
+        Msg::Do(Effect::Watch { .. }) if model.is_starting || model.watch != Watch::Nothing => {}
         Msg::Do(effect) => out.push(effect),
         Msg::Signal => {
             // The engine's input ends with us: it cleans up by itself.
@@ -128,6 +149,8 @@ fn open(model: &mut Model, opened: Opened) {
         Some(who) => Watch::Other { who },
         None => Watch::Own { ended: false },
     };
+    model.is_starting = false;
+    model.logs.is_chosen = false;
     model.dir = opened.dir;
     forget_run(model);
     // A log that cannot be followed is shown empty; the record has it.
@@ -151,9 +174,14 @@ fn seek(model: &mut Model, to_ms: u64) {
     let events = player.seek(to_ms, now);
     forget_run(model);
     // What happened then is not told again.
-    let mut silent = Vec::new();
     for event in &events {
-        events::event(model, event, &mut silent);
+        events::fold(model, event);
+    }
+    if model.logs.source.is_none()
+        && !model.logs.is_chosen
+        && let Some(guest) = model.view.guests.iter().find(|(_, g)| g.powered_ms.is_some()).map(|(id, _)| id.clone())
+    {
+        events::show_console(model, &guest);
     }
     model.logs.until_ms = Some(to_ms);
     model.logs.refresh();
@@ -183,7 +211,9 @@ fn engine_ended(model: &mut Model, exit: Option<Exit>, words: &str, out: &mut Ve
         out.push(Effect::Quit);
         return;
     }
+    model.shell_when_up = model.shell_when_up.take().filter(|_| model.next.is_some());
     if let Some(wish) = model.next.take() {
+        model.is_starting = true;
         out.push(Effect::Start(wish));
         return;
     }
@@ -241,9 +271,10 @@ fn ask_clean_up(model: &mut Model, lines: Vec<String>) {
         Some(Overlay::Confirm(Confirm::new(Question::CleanUp, title, lines).typed(format!("delete {count}"))));
 }
 
-/// The first slot of the lock that is not free.
+/// The slot of the lock to release: a stale one, else the first that is held.
 fn busy_slot(model: &Model) -> Option<&super::model::LockRow> {
-    model.locks.iter().find(|row| row.state != LockState::Free)
+    let of = |state| move |row: &&super::model::LockRow| row.state == state;
+    model.locks.iter().find(of(LockState::Stale)).or_else(|| model.locks.iter().find(of(LockState::Held)))
 }
 
 #[cfg(test)]

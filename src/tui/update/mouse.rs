@@ -5,6 +5,7 @@ use crate::tui::{
     layout::Layout,
     model::{Model, Pane},
     msg::Effect,
+    view::track_start,
 };
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
@@ -22,8 +23,11 @@ pub(super) fn mouse(model: &mut Model, mouse: MouseEvent, out: &mut Vec<Effect>)
             if let (Some(bar), Some(player)) = (layout.bar, &model.player)
                 && bar.contains((mouse.column, mouse.row).into())
             {
-                let share = u64::from(mouse.column - bar.x) * player.total_ms / u64::from(bar.width.max(1));
-                return super::seek(model, share);
+                let lead = u16::try_from(track_start(model)).unwrap_or(0);
+                let cells = u64::from(bar.width.saturating_sub(lead + 1)).max(2) - 1;
+                let cell = u64::from((mouse.column - bar.x).saturating_sub(lead)).min(cells);
+                let to_ms = cell * player.total_ms / cells;
+                return super::seek(model, to_ms);
             }
             let Some((pane, area)) = layout.at(mouse.column, mouse.row) else { return };
             model.focus = pane;
@@ -45,7 +49,11 @@ pub(super) fn mouse(model: &mut Model, mouse: MouseEvent, out: &mut Vec<Effect>)
 fn click(model: &mut Model, pane: Pane, row: usize, height: u16) {
     let rows = usize::from(height.saturating_sub(2));
     match pane {
-        Pane::Machines => model.machines.at = row.saturating_sub(1),
+        Pane::Machines => {
+            let all = model.shown_guests().len() + model.other_machines().len();
+            let first = first_row(model.machines.at, rows.saturating_sub(1), all);
+            model.machines.at = (first + row.saturating_sub(1)).min(all.saturating_sub(1));
+        }
         Pane::Run => {
             model.run.at =
                 (first_row(model.run.at, rows, model.tree.len()) + row).min(model.tree.len().saturating_sub(1));

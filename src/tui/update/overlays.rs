@@ -17,6 +17,11 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// Takes a key while something lies over the panes.
 pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
+    let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+    if is_control && !overlay::is_typing(model) && !matches!(model.overlay, Some(Overlay::Details(_))) {
+        // ctrl-d is no d: what is asked here must be meant.
+        return;
+    }
     let Some(overlay) = model.overlay.take() else { return };
     // Whatever it is, its next state is put back unless it is closed.
     model.overlay = match overlay {
@@ -34,8 +39,8 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
         Overlay::Confirm(confirm) => answer(model, confirm, key, out),
         Overlay::Quit => quit(model, key, out),
         Overlay::Welcome(text) => {
-            welcome(key, out);
-            Some(Overlay::Welcome(text))
+            let stays = welcome(model, key, out);
+            stays.then_some(Overlay::Welcome(text))
         }
         Overlay::Message { title, text } => match key.code {
             KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q') => None,
@@ -171,13 +176,14 @@ fn carry_out(model: &mut Model, question: Question, out: &mut Vec<Effect>) {
             model.say(Severity::Ok, "removing ...");
             out.push(Effect::CleanUp);
         }
-        Question::BreakLock(pid) => out.push(Effect::BreakLock(pid)),
+        Question::BreakLock(path, pid) => out.push(Effect::BreakLock { path, pid }),
     }
 }
 
 fn quit(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> Option<Overlay> {
     match key.code {
         KeyCode::Char('d') => {
+            model.is_detached = true;
             out.extend([Effect::Detach, Effect::Quit]);
             None
         }
@@ -199,13 +205,26 @@ pub(super) fn stop_and_leave(model: &mut Model, out: &mut Vec<Effect>) {
     out.push(Effect::Send(Command::Cancel { reason: CancelReason::User }));
 }
 
-fn welcome(key: KeyEvent, out: &mut Vec<Effect>) {
+/// Returns whether it stays open.
+fn welcome(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> bool {
+    if matches!(key.code, KeyCode::Char('i' | 'd' | 'e'))
+        && let Some(why) = model.forbidden()
+    {
+        model.say(Severity::Warn, why);
+        return true;
+    }
     match key.code {
         KeyCode::Char('i') => out.push(Effect::Init),
-        KeyCode::Char('d') => out.push(Effect::Demo),
+        KeyCode::Char('d') => {
+            // Closed at once: a second press must not begin a second demo.
+            model.say(Severity::Ok, "making the demo's guest ...");
+            out.push(Effect::Demo);
+            return false;
+        }
         KeyCode::Char('e') => out.push(Effect::EditConfig),
         KeyCode::Char('r') => out.push(Effect::LoadSetup),
         KeyCode::Char('q') | KeyCode::Esc => out.push(Effect::Quit),
         _ => {}
     }
+    true
 }

@@ -30,7 +30,7 @@ pub(in crate::tui) fn empty() -> Model {
     let theme = Theme::load("dark", None, Depth::True).expect("theme");
     let keymap = Keymap::new(&Options::default()).0;
     let look = Look { keymap, theme, theme_folder: None, ascii: false, mouse: false };
-    Model::new(look, Waker::new(|| {}), (80, 24))
+    Model::new(look, Waker::new(|| true), (80, 24))
 }
 
 /// A cockpit under test, with what it wanted done.
@@ -228,9 +228,9 @@ fn a_live_holder_must_be_named_by_its_pid() {
     assert_eq!(case.sent(), [], "`y` is not its pid");
     assert!(case.toast().contains("type `4711`"), "{}", case.toast());
     case.keys("esc U").type_in("4711").keys("enter");
-    assert_eq!(case.sent(), [Effect::BreakLock(Some(4711))]);
+    assert_eq!(case.sent(), [Effect::BreakLock { path: "/l".into(), pid: Some(4711) }]);
     case.msg(Msg::Locks(vec![row(LockState::Stale)])).keys("U y");
-    assert_eq!(case.sent(), [Effect::BreakLock(None)]);
+    assert_eq!(case.sent(), [Effect::BreakLock { path: "/l".into(), pid: None }]);
     case.msg(Msg::Locks(vec![row(LockState::Free)])).keys("U");
     assert!(case.model.overlay.is_none());
 }
@@ -317,7 +317,9 @@ fn leaving_asks_while_a_run_goes_on() {
     let mut case = Case::with_run();
     case.keys("q esc");
     assert_eq!(case.sent(), []);
-    case.keys("q d");
+    case.keys("q ctrl-d");
+    assert_eq!(case.sent(), [], "ctrl-d is no d");
+    case.keys("d");
     assert_eq!(case.sent(), [Effect::Detach, Effect::Quit]);
     case.keys("q s");
     assert_eq!(case.commands(), [Command::Cancel { reason: CancelReason::User }]);
@@ -342,6 +344,36 @@ fn ctrl_c_asks_then_stops_then_leaves() {
     let mut slow = Case::with_run();
     slow.at(1000).keys("ctrl-c").at(9000).keys("ctrl-c");
     assert_eq!(slow.sent(), [], "much later it is the first again");
+}
+
+#[test]
+fn a_stale_slot_is_offered_before_one_whose_holder_lives() {
+    let row = |path: &str, state| LockRow { path: path.into(), state, holder: None };
+    let mut case = Case::new();
+    case.msg(Msg::Locks(vec![row("/l", LockState::Held), row("/l.1", LockState::Stale)])).keys("U y");
+    assert_eq!(case.sent(), [Effect::BreakLock { path: "/l.1".into(), pid: None }]);
+}
+
+#[test]
+fn a_run_that_was_just_asked_for_counts_as_going_on() {
+    let mut case = Case::with_run();
+    case.case(10, "deb", "install", Verdict::Failed).ended(50, Exit::TestFailed);
+    case.msg(Msg::EngineEnded { exit: Some(Exit::TestFailed), words: String::new() });
+    case.sent();
+    case.keys("R R");
+    let starts = case.sent().iter().filter(|e| matches!(e, Effect::Start(_))).count();
+    assert_eq!(starts, 1, "the second one waits for the first");
+    case.msg(Msg::Do(Effect::Watch { dir: "/other".into(), who: "process 7".into() }));
+    assert_eq!(case.sent(), [], "a late look at the lock does not hide it");
+}
+
+#[test]
+fn somebody_who_reads_a_log_is_not_taken_away_from_it() {
+    let mut case = Case::with_run();
+    case.output(10, "deb", "one");
+    case.model.logs.is_chosen = true;
+    case.phase(20, "deb", Phase::Firmware, None);
+    assert!(case.model.logs.source.is_none(), "the merged log was chosen");
 }
 
 #[test]
@@ -386,10 +418,11 @@ fn a_mistake_in_the_config_or_the_theme_keeps_what_was_good() {
     let fault = || Fault::user("cannot use the config").because("vmdeck.toml:3: bad");
     case.msg(Msg::Setup(Err(fault())));
     assert!(matches!(case.model.overlay, Some(Overlay::Welcome(_))), "a first start");
-    case.keys("d");
-    assert!(case.sent().contains(&Effect::Demo));
+    case.sent();
     case.keys("i");
     assert_eq!(case.sent(), [Effect::Init]);
+    case.keys("d d");
+    assert_eq!(case.sent(), [Effect::Demo], "a second press begins no second one");
     case.msg(Msg::Theme(Err(Fault::user("cannot use the theme").because("mine.toml:2: bad"))));
     assert!(case.toast().contains("mine.toml:2") && case.model.look.theme.name == "dark");
 }
@@ -433,8 +466,8 @@ fn the_palette_does_what_it_says_where_it_works() {
     assert!(case.model.logs.wrap && case.model.overlay.is_none());
 }
 
-#[test]
-fn a_console_gets_every_key_but_one() {
+#[tokio::test]
+async fn a_console_gets_every_key_but_one() {
     let mut case = Case::with_run();
     case.up(10).keys("a");
     assert_eq!(case.sent().last(), Some(&Effect::Attach(guest("deb"))));
@@ -479,7 +512,7 @@ proptest! {
             case.at(1000 + 10 * index as u64).msg(Msg::Key(key));
             let destroys = case.effects.iter().any(|e| matches!(
                 e,
-                Effect::Send(Command::Kill { .. } | Command::Cancel { .. }) | Effect::CleanUp | Effect::BreakLock(_)
+                Effect::Send(Command::Kill { .. } | Command::Cancel { .. }) | Effect::CleanUp | Effect::BreakLock { .. }
             ));
             prop_assert!(!destroys || asked || interrupted);
         }

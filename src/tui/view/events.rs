@@ -8,13 +8,13 @@ use tui_logger::{TuiLoggerLevelOutput, TuiLoggerSmartWidget, TuiLoggerWidget};
 /// Draws it.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let block = frame_of(model, Pane::Events, Vec::new());
-    let inner = block.inner(area);
+    let inner = block.inner(area).intersection(frame.area());
     frame.render_widget(block, area);
     if inner.width < 4 || inner.height < 2 {
         return;
     }
-    if model.look.ascii {
-        // The smart widget's frames are box drawing; the lines alone need none.
+    if model.look.ascii || inner.width < 70 {
+        // The smart widget's frames are box drawing, and its list of targets takes half of a narrow pane.
         let widget = TuiLoggerWidget::default()
             .style(style(model, "ui.text"))
             .style_error(style(model, "log.error"))

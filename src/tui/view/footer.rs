@@ -49,6 +49,10 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
     use Action as A;
     let mut out = Vec::new();
+    if model.console.is_some() && model.focus == Pane::Logs {
+        // Every key goes to the guest; how to leave stands in the pane's title.
+        return out;
+    }
     if model.player.is_some() {
         out.extend([(A::Play, "play"), (A::SeekForward, "+10s"), (A::NextFailure, "failure"), (A::Faster, "faster")]);
     }
@@ -124,18 +128,28 @@ fn hints(model: &Model, width: usize) -> Vec<Span<'static>> {
     spans
 }
 
-/// The line of a replay: where it is, how fast, and where the failures are.
-pub(super) fn replay(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let Some(player) = &model.player else { return };
+/// What the line of a replay says before its track.
+fn lead(model: &Model, player: &Player) -> String {
     let sign = if player.is_playing() { symbols::pick(model, "▶", ">") } else { symbols::pick(model, "⏸", "=") };
-    let text = format!(
-        " {sign} {} / {}  x{}  {} failure{} ",
+    let count = player.failures.len();
+    format!(
+        " {sign} {} / {}  x{}  {count} failure{} ",
         guest::time(player.now_ms()),
         guest::time(player.total_ms),
         player.speed(),
-        player.failures.len(),
-        if player.failures.len() == 1 { "" } else { "s" }
-    );
+        if count == 1 { "" } else { "s" }
+    )
+}
+
+/// The column at which the track begins, for the mouse.
+pub(in crate::tui) fn track_start(model: &Model) -> usize {
+    model.player.as_ref().map_or(0, |player| lead(model, player).width())
+}
+
+/// The line of a replay: where it is, how fast, and where the failures are.
+pub(super) fn replay(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let Some(player) = &model.player else { return };
+    let text = lead(model, player);
     let cells = usize::from(area.width).saturating_sub(text.width() + 1);
     let mut spans = vec![span(model, "ui.text", text)];
     spans.extend(track(model, player, cells));

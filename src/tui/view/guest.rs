@@ -60,6 +60,9 @@ pub(super) fn doing(model: &Model, view: &GuestView, now_ms: u64) -> (String, &'
     if !view.left.is_empty() {
         return ("LEFT BEHIND".into(), "state.bad");
     }
+    if model.is_orphaned() && (!view.open.is_empty() || view.case.is_some()) {
+        return ("lost with its engine".into(), "state.bad");
+    }
     if let Some((suite, case)) = &view.case {
         return (format!("{suite}/{case} {}", time(now_ms.saturating_sub(view.case_since_ms))), "state.busy");
     }

@@ -15,7 +15,7 @@ use ratatui::{
 /// Draws it.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut spans = vec![span(model, "ui.badge", " vmdeck "), span(model, "ui.text", " ")];
-    let run = model.view.run.as_deref().map(|r| r[..r.len().min(8)].to_owned());
+    let run = model.run_name();
     let what = match (&model.watch, run) {
         (Watch::Nothing, _) | (_, None) => "no run".to_owned(),
         (Watch::Own { .. }, Some(run)) => format!("run {run}"),
@@ -26,8 +26,9 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     for (on, role, badge) in [
         (model.read_only, "ui.badge", "READ-ONLY"),
         (matches!(model.watch, Watch::Other { .. }) && model.view.exit.is_none(), "ui.badge", "LOOK ONLY"),
-        (model.keep_failed, "ui.badge", "KEEP FAILED"),
-        (model.pause.is_some(), "ui.badge", "PAUSE FAILED"),
+        (model.is_orphaned(), "ui.danger", "ITS ENGINE DIED"),
+        (model.keep_failed, "ui.badge", "keeps what fails"),
+        (model.pause.is_some() && model.forbidden().is_none(), "ui.dim", "waits when a guest fails"),
         (model.next.is_some(), "ui.badge", "ONE MORE RUN WAITS"),
         (model.is_leaving, "ui.danger", "STOPPING"),
     ] {

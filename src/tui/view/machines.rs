@@ -3,7 +3,7 @@
 use super::{cut, fit, frame_of, guest, paint, span, style, symbols};
 use crate::{
     engine::inventory::Row,
-    model::{ids::GuestId, quantity::show_size, text::Clean},
+    model::{ids::GuestId, lifecycle::State, quantity::show_size, text::Clean},
     tui::{
         model::{Model, Pane},
         update::first_row,
@@ -14,11 +14,13 @@ use ratatui::{Frame, layout::Rect, text::Line};
 /// Draws it.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width.saturating_sub(2));
-    let rows = usize::from(area.height.saturating_sub(3));
+    // In a very low pane the guests matter more than the titles of their columns.
+    let has_head = area.height >= 5;
+    let rows = usize::from(area.height.saturating_sub(2 + u16::from(has_head)));
     let guests = model.shown_guests();
     let others = model.other_machines();
     let columns = Columns::of(width);
-    let mut lines = vec![columns.head(model)];
+    let mut lines = if has_head { vec![columns.head(model)] } else { Vec::new() };
     let all = guests.len() + others.len();
     let first = first_row(model.machines.at, rows, all);
     for index in first..all.min(first + rows) {
@@ -127,7 +129,8 @@ fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
         spans.push(span(model, role, format!(" {}", fit(&guest::results(view), columns.results - 1, ascii))));
     }
     if columns.usage > 0 {
-        let usage = view.machine.as_ref().and_then(|m| model.usage.get(m));
+        let is_up = model.is_live() && view.state != State::Terminated;
+        let usage = view.machine.as_ref().filter(|_| is_up).and_then(|m| model.usage.get(m));
         let text = usage.map_or_else(String::new, |u| {
             format!("{:>3}% {:>7} {:>7}", u.cpu_percent, show_size(u.memory), show_size(u.disk))
         });
@@ -188,8 +191,8 @@ fn other_line(model: &Model, row: &Row, columns: &Columns) -> Line<'static> {
         _ => (symbols::pick(model, "○", "o"), "state.idle"),
     };
     let owner = match (row.owner, &row.run) {
-        ("dead", Some(run)) => format!("left by run {}", &run[..run.len().min(8)]),
-        ("running", Some(run)) => format!("of run {}", &run[..run.len().min(8)]),
+        ("dead", Some(run)) => format!("left by run {}", run.get(..8).unwrap_or(run)),
+        ("running", Some(run)) => format!("of run {}", run.get(..8).unwrap_or(run)),
         (owner, _) => owner.to_owned(),
     };
     let name = Clean::from_text(&row.machine.name).into_string();

@@ -24,6 +24,8 @@ use ratatui::{
     widgets::{Block, BorderType, Borders, Paragraph},
 };
 
+pub(super) use footer::track_start;
+
 /// Draws everything.
 pub fn view(model: &Model, frame: &mut Frame<'_>) {
     let layout = Layout::of(model);

@@ -201,6 +201,15 @@ fn states() -> Vec<(&'static str, Case)> {
             Fault::user("cannot find a config").because("there is no ./vmdeck.toml").hint("`vmdeck init` writes one");
         c.msg(Msg::Setup(Err(fault)));
     });
+    add("replay", &|c| {
+        let record = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/mixed.jsonl");
+        let player = crate::tui::replay::Player::load(&record).expect("record");
+        c.model.watch = Watch::Replay;
+        c.model.player = Some(player);
+        c.model.logs.is_chosen = true;
+        c.model.view = crate::model::run_view::RunView::default();
+        c.msg(Msg::Tick).keys("F");
+    });
     add("console", &|c| {
         c.up(10).msg(Msg::ConsoleOpened(guest("deb"), b"\x1b[1;32mdeb\x1b[0m login: ".to_vec()));
     });
@@ -229,9 +238,23 @@ fn every_state_at_160x50() {
 #[test]
 fn nothing_breaks_at_any_size_in_any_theme() {
     for (name, mut case) in states() {
-        for (columns, rows) in
-            [(0, 0), (1, 1), (20, 5), (5, 20), (49, 11), (51, 13), (80, 24), (120, 40), (300, 90), (1, 60)]
-        {
+        for (columns, rows) in [
+            (0, 0),
+            (60, 10),
+            (60, 12),
+            (120, 12),
+            (160, 13),
+            (80, 14),
+            (1, 1),
+            (20, 5),
+            (5, 20),
+            (49, 11),
+            (51, 13),
+            (80, 24),
+            (120, 40),
+            (300, 90),
+            (1, 60),
+        ] {
             for zoom in [false, true] {
                 case.model.zoom = zoom;
                 case.msg(Msg::Resize(columns, rows));
@@ -274,8 +297,15 @@ fn what_a_guest_or_another_program_wrote_cannot_reach_the_terminal() {
     let (_, mut case) = states().into_iter().find(|(n, _)| *n == "lock").expect("state");
     case.output(600, "deb", "x\u{202e}y");
     case.msg(Msg::Resize(160, 50));
-    let buffer = buffer(&case.model);
-    assert!(buffer.content.iter().all(|cell| !cell.symbol().chars().any(char::is_control)));
+    case.keys("4").msg(Msg::ConsoleOpened(guest("deb"), "a\u{202e}b".into()));
+    for console in [true, false] {
+        if !console {
+            case.model.console = None;
+        }
+        let buffer = buffer(&case.model);
+        let is_bad = |c: char| c.is_control() || crate::model::text::is_deceptive(c);
+        assert!(buffer.content.iter().all(|cell| !cell.symbol().chars().any(is_bad)), "console: {console}");
+    }
 }
 
 #[tokio::test]
