@@ -440,6 +440,20 @@ fn guests_that_are_held_stay_up_until_they_are_stopped() {
 }
 
 #[test]
+fn a_guest_that_cannot_be_held_is_not_green() {
+    let world = fake("boot_timeout = \"300ms\"\nlaunch_retries = 1\nfake.fail = \"boot\"", "a = \"0\"");
+    world.ci(&["--hold"]).exits(5);
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    // The end of the commands ends a hold as it ends a run.
+    let world = fake("launch_retries = 1", "a = \"0\"");
+    let (child, stdin) = steered(&world, &["--hold"]);
+    until_event(&world, r#""phase":"hold""#);
+    drop(stdin);
+    finish(child).exits(143);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_boot_that_fails_is_compared_with_the_last_good_one() {
     let guest = "boot_timeout = \"2s\"\nlaunch_retries = 1\n[guests.g.fake]\nboot = \"100ms\"\n\
                  console = [\"[ 0.1] Linux version 6\", \"[ 0.7] eth0: link up\", \"login:\"]";

@@ -271,6 +271,8 @@ fn suspended_it_gives_the_terminal_back_and_takes_it_again() {
     tmux.keys(&["fg", "Enter"]);
     tmux.see("local linux");
     tmux.keys(&["q"]);
+    // What is typed before the shell is back would still be the cockpit's.
+    eventually("the normal screen is back", PATIENCE, || !tmux.screen().contains("machines"));
     tmux.keys(&["echo code=$?", "Enter"]);
     tmux.see("code=0");
     // Echo and line mode are as they were.

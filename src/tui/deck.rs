@@ -202,7 +202,7 @@ impl<S: Screen> Deck<S> {
             }
             Some(OnScreen::Suspend) => {
                 self.screen.leave();
-                signal::stop_ourselves();
+                signal::stop_ourselves().await;
                 self.enter()?;
             }
             Some(OnScreen::Program(words, after)) => {

@@ -8,9 +8,7 @@ use ratatui::layout::{Constraint, Layout as Split, Rect};
 /// Below this many columns or rows only the pane with the keys is shown.
 const SMALL: (u16, u16) = (50, 12);
 /// From this many columns on, the run and the logs stand side by side.
-const MEDIUM: u16 = 100;
-/// From this many columns on, the machines stand beside the logs too.
-const WIDE: u16 = 145;
+const WIDE: u16 = 100;
 /// From this many rows on, the lower row of panes is shown too.
 const TALL: u16 = 30;
 
@@ -43,7 +41,7 @@ impl Layout {
         let [header, body, bar, footer] = Split::vertical(rows).areas(whole);
         let panes = if model.zoom || whole.width < SMALL.0 || whole.height < SMALL.1 {
             vec![(model.focus, body)]
-        } else if whole.width < MEDIUM {
+        } else if whole.width < WIDE {
             narrow(model, body)
         } else {
             wide(model, body)
@@ -82,21 +80,13 @@ fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     vec![(Pane::Machines, top), (other, bottom)]
 }
 
-/// Machines and run to the left, or the machines above both; logs to the right, the host below.
+/// The machines above, for they have the most to tell of each; the run to the left, logs to the right, the host below.
 fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     let lower = if body.height >= TALL { 9 } else { 0 };
     let [upper, lower] = Split::vertical([Constraint::Min(0), Constraint::Length(lower)]).areas(body);
-    let height = Constraint::Length(machine_rows(model).clamp(5, (upper.height / 2).max(5)));
-    let (machines, run, right) = if body.width >= WIDE {
-        let left = Constraint::Length((body.width * 9 / 20).min(90));
-        let [left, right] = Split::horizontal([left, Constraint::Min(0)]).areas(upper);
-        let [machines, run] = Split::vertical([height, Constraint::Min(0)]).areas(left);
-        (machines, run, right)
-    } else {
-        let [machines, rest] = Split::vertical([height, Constraint::Min(0)]).areas(upper);
-        let [run, right] = Split::horizontal([Constraint::Fill(9), Constraint::Fill(11)]).areas(rest);
-        (machines, run, right)
-    };
+    let height = machine_rows(model).clamp(5, (upper.height / 2).max(5));
+    let [machines, rest] = Split::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(upper);
+    let [run, right] = Split::horizontal([Constraint::Fill(9), Constraint::Fill(11)]).areas(rest);
     let mut out = vec![(Pane::Machines, machines), (Pane::Run, run)];
     if lower.height == 0 {
         let other = if matches!(model.focus, Pane::Machines | Pane::Run) { Pane::Logs } else { model.focus };
@@ -104,7 +94,7 @@ fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
         return out;
     }
     let [lock, preflight, events] =
-        Split::horizontal([Constraint::Fill(3), Constraint::Fill(4), Constraint::Fill(5)]).areas(lower);
+        Split::horizontal([Constraint::Fill(4), Constraint::Fill(5), Constraint::Fill(9)]).areas(lower);
     out.extend([(Pane::Lock, lock), (Pane::Preflight, preflight), (Pane::Logs, right), (Pane::Events, events)]);
     out
 }

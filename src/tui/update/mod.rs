@@ -17,10 +17,17 @@ use super::{
 };
 use crate::{
     error::{Blame, Fault},
-    model::{event::Severity, exit::Exit, run_view::RunView},
+    model::{
+        event::{Event, Severity},
+        exit::Exit,
+        run_view::RunView,
+    },
 };
 
 pub(super) use mouse::first_row;
+
+/// Events that are older than this when they come are history, milliseconds.
+const OLD_MS: i64 = 60_000;
 
 /// The clocks at a message.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +51,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Tick => tick(model, &mut out),
         Msg::LogGrew => model.logs.refresh(),
         Msg::Opened(opened) => open(model, opened),
-        Msg::Events(events) => events.iter().for_each(|event| events::event(model, event, &mut out)),
+        Msg::Events(events) => take_events(model, &events, &mut out),
         Msg::EngineEnded { exit, words } => engine_ended(model, exit, &words, &mut out),
         Msg::NotStarted(fault) => {
             model.is_starting = false;
@@ -127,6 +134,10 @@ fn tick(model: &mut Model, out: &mut Vec<Effect>) {
     if model.toast.as_ref().is_some_and(|t| t.until_ms <= model.now_ms) {
         model.toast = None;
     }
+    if matches!(model.watch, Watch::Other { .. }) && model.is_live() && (model.now_ms / 1000).is_multiple_of(10) {
+        // A process that was killed writes no last event; its lock tells.
+        out.push(Effect::LookAtLock { attach: false });
+    }
     if model.view.run.is_none()
         && let Some(player) = &model.player
     {
@@ -140,6 +151,30 @@ fn tick(model: &mut Model, out: &mut Vec<Effect>) {
         }
         model.logs.until_ms = model.player.as_ref().map(super::replay::Player::now_ms);
         model.logs.refresh();
+    }
+}
+
+/// What the record says next. What happened long ago, before somebody attached, is shown and not told again.
+fn take_events(model: &mut Model, events: &[Event], out: &mut Vec<Effect>) {
+    let mut has_old = false;
+    for event in events {
+        if event.at.timestamp_millis() < model.wall_ms - OLD_MS {
+            events::fold(model, event);
+            has_old = true;
+        } else {
+            events::event(model, event, out);
+        }
+    }
+    if has_old {
+        show_any_console(model);
+    }
+}
+
+/// The console of a guest that was powered on, where no log is shown yet.
+fn show_any_console(model: &mut Model) {
+    let on = model.view.guests.iter().find(|(_, guest)| guest.powered_ms.is_some());
+    if let Some(guest) = on.map(|(id, _)| id.clone()) {
+        events::show_console(model, &guest);
     }
 }
 
@@ -177,12 +212,7 @@ fn seek(model: &mut Model, to_ms: u64) {
     for event in &events {
         events::fold(model, event);
     }
-    if model.logs.source.is_none()
-        && !model.logs.is_chosen
-        && let Some(guest) = model.view.guests.iter().find(|(_, g)| g.powered_ms.is_some()).map(|(id, _)| id.clone())
-    {
-        events::show_console(model, &guest);
-    }
+    show_any_console(model);
     model.logs.until_ms = Some(to_ms);
     model.logs.refresh();
 }

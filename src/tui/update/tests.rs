@@ -413,6 +413,25 @@ fn who_looks_elsewhere_is_told_and_who_looks_here_is_not() {
 }
 
 #[test]
+fn what_happened_before_somebody_came_is_shown_and_not_told() {
+    let mut case = Case::new();
+    let at = chrono::DateTime::from_timestamp_millis(BEGAN - 600_000).expect("time");
+    let kind = EventKind::Warning { guest: None, text: "old".into(), hint: None };
+    let ended = EventKind::RunEnded {
+        tally: Tally::default(),
+        exit: Exit::Infra,
+        took_ms: 9,
+        skipped_output: 0,
+        error: Some("it broke".into()),
+        hint: None,
+    };
+    let event = |seq, kind| Event { seq, at, elapsed_ms: seq, kind };
+    case.msg(Msg::Events(vec![event(1, kind), event(2, ended)]));
+    assert_eq!((case.model.view.warnings.len(), case.model.view.exit), (1, Some(Exit::Infra)));
+    assert!(case.model.overlay.is_none() && case.toast().is_empty() && case.sent().is_empty());
+}
+
+#[test]
 fn a_mistake_in_the_config_or_the_theme_keeps_what_was_good() {
     let mut case = Case::new();
     let fault = || Fault::user("cannot use the config").because("vmdeck.toml:3: bad");

@@ -15,7 +15,7 @@ use ratatui::{Frame, layout::Rect, text::Line};
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width.saturating_sub(2));
     // In a very low pane the guests matter more than the titles of their columns.
-    let has_head = area.height >= 5;
+    let has_head = area.height >= 4;
     let rows = usize::from(area.height.saturating_sub(2 + u16::from(has_head)));
     let guests = model.shown_guests();
     let others = model.other_machines();
@@ -64,7 +64,7 @@ impl Columns {
         let boot = if width >= 54 { 19 } else { 0 };
         let doing = width.saturating_sub(name + results + boot + 6).clamp(6, 26);
         let mut rest = width.saturating_sub(name + doing + results + boot + 6);
-        let usage = if rest >= 21 { 21 } else { 0 };
+        let usage = if rest >= 23 { 23 } else { 0 };
         rest -= usage;
         Self { name, doing, boot, results, usage, address: rest.saturating_sub(1), cells: 8 }
     }
@@ -72,9 +72,12 @@ impl Columns {
     fn head(&self, model: &Model) -> Line<'static> {
         let ascii = model.look.ascii;
         let mut text = format!("    {} {}", fit("guest", self.name, ascii), fit("state", self.doing, ascii));
-        for (width, title) in
-            [(self.boot, "boot"), (self.results, "cases"), (self.usage, "cpu  memory  disk"), (self.address, "address")]
-        {
+        for (width, title) in [
+            (self.boot, "boot"),
+            (self.results, "cases"),
+            (self.usage, " cpu   memory     disk"),
+            (self.address, "address"),
+        ] {
             if width > 0 {
                 text.push(' ');
                 text.push_str(&fit(title, width.saturating_sub(1), ascii));
@@ -132,7 +135,7 @@ fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
         let is_up = model.is_live() && view.state != State::Terminated;
         let usage = view.machine.as_ref().filter(|_| is_up).and_then(|m| model.usage.get(m));
         let text = usage.map_or_else(String::new, |u| {
-            format!("{:>3}% {:>7} {:>7}", u.cpu_percent, show_size(u.memory), show_size(u.disk))
+            format!("{:>3}% {:>8} {:>8}", u.cpu_percent, show_size(u.memory), show_size(u.disk))
         });
         spans.push(span(model, "ui.dim", format!(" {}", fit(&text, columns.usage - 1, ascii))));
     }
