@@ -352,7 +352,8 @@ async fn search() {
         let start = Instant::now();
         logs.search_for(query);
         while logs.search.as_ref().is_some_and(vmdeck::tui::logs::search::Search::is_busy) {
-            std::thread::yield_now();
+            // As in the cockpit: the loop sleeps while the search has the processors.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let took = start.elapsed();
         let found = logs.search.as_ref().map_or(0, |s| s.found().lines.len());
