@@ -30,7 +30,7 @@ use vmdeck::{
         keymap::Keymap,
         logs::{Logs, Source, file::Waker},
         model::{Capacity, LockRow, Look, Model, Pane, Usage, Wish},
-        msg::{Effect, Msg},
+        msg::Effect,
         screen::Screen,
         services::{Cleaned, Engine, Fut, Services},
         theme::{Depth, Theme},
@@ -387,7 +387,6 @@ async fn idle() {
     ended.expect("the cockpit ends well");
     limit("idle: CPU over 5 s", used.as_secs_f64() / 5.0 * 100.0, 0.5, "%");
     limit("  pictures drawn", f64::from(u32::try_from(drawn).unwrap_or(u32::MAX)), 0.0, "");
-    let _ = Msg::Tick;
 }
 
 fn percentile(all: &mut [Duration], percent: usize) -> Duration {

@@ -128,6 +128,14 @@ pub struct RunArgs {
     pub dry_run: bool,
 }
 
+impl RunArgs {
+    /// The selection, read.
+    pub fn selectors(&self) -> Vec<Selector> {
+        // Each word was checked when the command line was read.
+        self.select.iter().filter_map(|word| Selector::parse(word).ok()).collect()
+    }
+}
+
 /// `--keep`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepArg {

@@ -3,20 +3,19 @@
 //! A run of the cockpit is a process of its own: this binary with `--ci --commands`. So a cockpit that dies does not take
 //! the run with it, and one that is left can be opened again.
 
-use super::{Io, demo, deps, init, settings};
+use super::{Io, demo, deps, init, run, settings};
 use crate::{
     backend::{self, BACKENDS},
     cli::{ConfigArgs, KeepArg, LookArgs, RunArgs},
     engine::{
         cleanup, inventory,
-        journal::Made,
         lock::{self, Standing},
         preflight, reap, shell,
     },
     error::{Fault, Result},
     headless::DETACH,
     host::{
-        capacity, clock, files, machine, pids,
+        capacity, clock, files, pids,
         process::{self, Spawner},
         signal::{self, Signal},
     },
@@ -24,13 +23,11 @@ use crate::{
         event::Finding,
         exit::Exit,
         ids::{GuestId, RunId},
-        plan::{Job, Plan, RunOptions, Setup},
-        quantity::show_size,
-        select::Selector,
+        plan::Setup,
         text::Clean,
     },
     tui::{
-        self, Desk, Farewell,
+        self, Desk,
         deck::Deck,
         keymap::Keymap,
         model::{Capacity, LockRow, LockState, Look, Model, Usage, Watch, Wish},
@@ -76,15 +73,16 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, i
         let hint = format!("it is no subcommand; `vmdeck --ci {words}` runs that selection without a screen");
         need_terminal(&format!("do `{words}` in the cockpit"), &hint)?;
     }
-    if let Ok(setup) = settings::load(config)
+    let setup = settings::load(config);
+    if let Ok(setup) = &setup
         && !args.select.is_empty()
     {
         // A mistyped subcommand is a selection that matches nothing: told now, not in a screen full of other things.
         let (mut out, mut err) = (std::io::sink(), std::io::sink());
-        super::run::make_plan(setup, args, &mut Io { out: &mut out, err: &mut err })?;
+        run::make_plan(setup.clone(), args, &mut Io { out: &mut out, err: &mut err })?;
     }
-    let first = vec![Effect::LoadSetup, Effect::ListMachines, Effect::LookAtLock { attach: true }];
-    run(args, config, look, None, first, io).await
+    let first = vec![Effect::ListMachines, Effect::LookAtLock { attach: true }];
+    show(args, config, look, setup, None, first, io).await
 }
 
 /// `vmdeck replay`.
@@ -95,7 +93,7 @@ pub(super) async fn replay(path: &Path, config: &ConfigArgs, look: &LookArgs, io
         "its events.jsonl can be read as text, and junit.xml and summary.json are beside it",
     )?;
     let args = RunArgs { read_only: true, ..RunArgs::default() };
-    run(&args, config, look, Some(player), vec![Effect::LoadSetup], io).await
+    show(&args, config, look, settings::load(config), Some(player), Vec::new(), io).await
 }
 
 fn need_terminal(what: &str, hint: &str) -> Result<()> {
@@ -106,30 +104,30 @@ fn need_terminal(what: &str, hint: &str) -> Result<()> {
     Err(Fault::user(format!("cannot {what}")).because(format!("standard {stream} is no terminal")).hint(hint))
 }
 
-async fn run(
+async fn show(
     args: &RunArgs,
     config: &ConfigArgs,
     look: &LookArgs,
+    setup: Result<Setup>,
     player: Option<Player>,
     first: Vec<Effect>,
     io: &mut Io<'_>,
 ) -> Result<Exit> {
     let signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
     let services = Arc::new(Real::new(args, config)?);
-    let setup = services.setup().ok();
-    let theme_folder = machine::config_dir().map(|d| d.join("themes"));
+    let theme_folder = settings::theme_folder();
     let depth = match look.color {
         crate::cli::Color::Never => Depth::Mono,
         crate::cli::Color::Always => Depth::True,
         crate::cli::Color::Auto => Depth::from_env(|name| std::env::var(name).ok()),
     };
-    let wanted = setup.as_ref().and_then(|s| s.cockpit.text("theme")).unwrap_or("dark").to_owned();
+    let wanted = setup.as_ref().ok().and_then(|s| s.cockpit.text("theme")).unwrap_or("dark").to_owned();
     let (theme, complaint) = match Theme::load(&wanted, theme_folder.as_deref(), depth) {
         Ok(theme) => (theme, None),
         Err(fault) => (Theme::load("dark", None, depth)?, Some(fault)),
     };
     let (send, receive) = mpsc::channel(QUEUE);
-    let mouse = setup.as_ref().is_some_and(|s| s.cockpit.flag("mouse"));
+    let mouse = setup.as_ref().is_ok_and(|s| s.cockpit.flag("mouse"));
     let look = Look {
         keymap: Keymap::new(&crate::model::key::Options::default()).0,
         theme,
@@ -140,7 +138,7 @@ async fn run(
     let mut model = Model::new(look, Desk::waker(send.clone()), (80, 24));
     model.read_only = args.read_only;
     model.pause = args.pause;
-    model.select = args.select.iter().filter_map(|word| Selector::parse(word).ok()).collect();
+    model.select = args.selectors();
     model.keep_failed = args.keep == Some(KeepArg::Failed);
     if let Some(fault) = complaint {
         model.say(crate::model::event::Severity::Warn, fault.to_string());
@@ -150,6 +148,8 @@ async fn run(
         model.watch = Watch::Replay;
         model.player = Some(player);
     }
+    // Read once, and taken in first of all; the queue is empty yet.
+    let _ = send.try_send(tui::msg::Msg::Setup(setup.map(Arc::new)));
     let elsewhere = send.clone();
     screen::restore_on_panic(move |text| {
         let text = format!("a task of vmdeck panicked, which is a bug: {text}");
@@ -159,11 +159,11 @@ async fn run(
     let mut deck = Deck::new(model, tty, Arc::clone(&services) as Arc<dyn Services>, (send, receive), Some(signals));
     let ran = AssertUnwindSafe(deck.run(first)).catch_unwind().await;
     let _ = std::panic::take_hook();
-    let farewell = farewell(deck.model());
+    let (farewell, last) = (farewell(deck.model()), deck.model().results.last().map(|(_, exit)| *exit));
     let signal = deck.last_signal;
     drop(deck);
     screen::restore();
-    for line in &farewell.lines {
+    for line in &farewell {
         // Messages hold what guests wrote, and this is the normal screen.
         io.say(Clean::from_text(line).as_str());
     }
@@ -177,12 +177,12 @@ async fn run(
         _ if matches!(hung_up, Some(Exit::Leftover | Exit::Bug)) => hung_up.unwrap_or(Exit::Bug),
         Some(Signal::Interrupt | Signal::Quit) => Exit::Interrupted,
         Some(_) => Exit::Terminated,
-        None => hung_up.or(farewell.exit).unwrap_or(Exit::Passed),
+        None => hung_up.or(last).unwrap_or(Exit::Passed),
     })
 }
 
 /// What is worth saying once the normal screen is back.
-fn farewell(model: &Model) -> Farewell {
+fn farewell(model: &Model) -> Vec<String> {
     let mut lines: Vec<String> = model.results.iter().map(|(line, _)| line.clone()).collect();
     match model.watch {
         Watch::Own { ended: false } => {
@@ -205,7 +205,7 @@ fn farewell(model: &Model) -> Farewell {
     if !lines.is_empty() {
         lines.push(format!("  record: {}", model.dir.display()));
     }
-    Farewell { lines, exit: model.results.last().map(|(_, exit)| *exit) }
+    lines
 }
 
 /// The services over the real engine and host.
@@ -252,18 +252,25 @@ impl Real {
         last
     }
 
-    /// The arguments of an engine's process.
-    fn engine_args(&self, wish: &Wish, run: &RunId, dir: &Path) -> Vec<OsString> {
-        let mut out: Vec<OsString> =
-            ["--ci", "--commands", "--run-id", run.as_str(), "--run-dir"].map(Into::into).into();
-        out.push(dir.into());
+    /// The config as arguments of another process of ours.
+    fn config_args(&self) -> Vec<OsString> {
         let config = self.config();
+        let mut out: Vec<OsString> = Vec::new();
         if let Some(file) = config.file {
             out.extend(["--config".into(), file.into()]);
         }
         for word in config.set {
             out.extend(["--set".into(), word.into()]);
         }
+        out
+    }
+
+    /// The arguments of an engine's process.
+    fn engine_args(&self, wish: &Wish, run: &RunId, dir: &Path) -> Vec<OsString> {
+        let mut out: Vec<OsString> =
+            ["--ci", "--commands", "--run-id", run.as_str(), "--run-dir"].map(Into::into).into();
+        out.push(dir.into());
+        out.extend(self.config_args());
         if wish.hold {
             out.push("--hold".into());
         }
@@ -330,16 +337,15 @@ impl Services for Real {
 
     fn start(&self, wish: &Wish) -> Result<Engine> {
         let cannot = |e: std::io::Error| Fault::host("cannot start the engine").because(e);
-        let run = RunId::from_bits(fastrand::u64(..));
-        let name = format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short());
-        let dir =
-            self.args.run_dir.as_ref().map_or_else(|| PathBuf::from(".vmdeck/runs").join(&name), |d| d.join(&name));
+        let id = RunId::from_bits(fastrand::u64(..));
+        let home = self.args.run_dir.as_deref().unwrap_or(Path::new(run::RECORDS));
+        let dir = home.join(run::record_name(&id));
         let dir = std::path::absolute(dir).map_err(cannot)?;
         std::fs::create_dir_all(&dir).map_err(cannot)?;
         let words = dir.join("engine.log");
         let log = files::append_private(&words).map_err(cannot)?;
         let binary = std::env::current_exe().map_err(cannot)?;
-        let child = process::spawn_apart(&binary, &self.engine_args(wish, &run, &dir), log).map_err(cannot)?;
+        let child = process::spawn_apart(&binary, &self.engine_args(wish, &id, &dir), log).map_err(cannot)?;
         let (commands, lines) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         let task = tokio::spawn(serve(child.inner, lines, words, done));
@@ -352,8 +358,8 @@ impl Services for Real {
     }
 
     fn usage(&self) -> BTreeMap<String, Usage> {
-        let open = reap::journals(&self.deps.state).into_iter().filter_map(|p| crate::engine::journal::read(&p).ok());
-        open.flat_map(|h| h.open)
+        reap::histories(&self.deps.state)
+            .flat_map(|h| h.open)
             .filter_map(|(name, made)| {
                 let (memory, cpu_ms) = pids::usage(made.remnant.identity.pid?)?;
                 let disk = files::disk_usage(&made.remnant.dir);
@@ -372,25 +378,13 @@ impl Services for Real {
                 };
                 return (findings, Capacity::default());
             };
-            let jobs = setup.guests.iter().map(|guest| Job { guest: guest.clone(), suites: Vec::new() }).collect();
-            let parallel = setup.host.slots as usize;
-            let plan = Plan {
-                run: RunId::from_bits(0),
-                dir: std::env::current_dir().unwrap_or_default(),
-                host: setup.host.clone(),
-                options: RunOptions::default(),
-                jobs,
-                selection: Vec::new(),
-            };
-            let mut findings = Vec::new();
-            preflight::run(&plan, &self.deps, parallel, &mut |finding| findings.push(finding)).await;
+            let findings = preflight::of_setup(&setup, &self.deps).await;
             (findings, self.capacity(&setup))
         })
     }
 
     fn locks(&self) -> Vec<LockRow> {
         let Ok(host) = settings::load_host(&self.config()) else { return Vec::new() };
-        let slots = (0..host.slots).map(|slot| lock::slot_path(&host.lock, slot));
         let row = |path: PathBuf| {
             let (state, holder) = match lock::look(&path).ok()? {
                 Standing::Free => (LockState::Free, None),
@@ -399,7 +393,7 @@ impl Services for Real {
             };
             Some(LockRow { path: path.display().to_string(), state, holder })
         };
-        slots.filter_map(row).collect()
+        lock::slot_paths(&host.lock, host.slots).filter_map(row).collect()
     }
 
     fn record_of(&self, run: &str) -> Option<PathBuf> {
@@ -417,13 +411,7 @@ impl Services for Real {
     }
 
     fn orphans(&self) -> Vec<String> {
-        let all = cleanup::preview(&self.deps);
-        let line = |item: &reap::Leftover| {
-            let kept = if item.kept { ", kept on purpose" } else { "" };
-            let Made { remnant, backend, guest, .. } = &item.made;
-            format!("{} ({backend}) of guest {guest}, run {}{kept}: {}", remnant.name, item.run, show_size(item.size))
-        };
-        all.iter().map(line).collect()
+        cleanup::preview(&self.deps).iter().map(ToString::to_string).collect()
     }
 
     fn clean_up(&self) -> Fut<'_, Cleaned> {
@@ -461,13 +449,7 @@ impl Services for Real {
         if let Some(machine) = machine {
             out.extend(["--machine".into(), machine.into()]);
         }
-        let config = self.config();
-        if let Some(file) = config.file {
-            out.extend(["--config".into(), file.into()]);
-        }
-        for word in config.set {
-            out.extend(["--set".into(), word.into()]);
-        }
+        out.extend(self.config_args());
         out
     }
 
@@ -478,12 +460,7 @@ impl Services for Real {
 
 impl Real {
     fn capacity(&self, setup: &Setup) -> Capacity {
-        let isolated = |g: &&crate::model::guest::Guest| {
-            backend::find(&g.backend).is_ok_and(|row| row.caps.isolated && row.caps.network)
-        };
-        let mut guests: Vec<_> = setup.guests.iter().filter(isolated).collect();
-        guests.sort_by_key(|g| std::cmp::Reverse(g.memory));
-        guests.truncate(setup.host.slots as usize);
+        let guests = preflight::largest(setup.guests.iter(), setup.host.slots as usize);
         Capacity {
             disk_free: capacity::free_disk(&self.deps.state).unwrap_or(0),
             disk_min: setup.host.min_free_disk,

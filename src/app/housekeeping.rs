@@ -10,9 +10,6 @@ use crate::{
     model::{
         event::{Finding, Severity},
         exit::Exit,
-        ids::RunId,
-        plan::{Job, Plan, RunOptions},
-        quantity::show_size,
         text::Clean,
     },
 };
@@ -22,23 +19,10 @@ use std::io::IsTerminal;
 pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<Exit> {
     let deps = deps()?;
     let setup = settings::load_if_any(config)?;
-    let mut findings: Vec<Finding> = Vec::new();
-    match setup {
-        Some(setup) => {
-            let jobs = setup.guests.iter().map(|guest| Job { guest: guest.clone(), suites: Vec::new() }).collect();
-            let parallel = setup.host.slots as usize;
-            let plan = Plan {
-                run: RunId::from_bits(0),
-                dir: std::env::current_dir().unwrap_or_default(),
-                host: setup.host,
-                options: RunOptions::default(),
-                jobs,
-                selection: Vec::new(),
-            };
-            preflight::run(&plan, &deps, parallel, &mut |finding| findings.push(finding)).await;
-        }
-        None => findings = preflight::bare(&settings::load_host(config)?, &deps).await,
-    }
+    let findings: Vec<Finding> = match setup {
+        Some(setup) => preflight::of_setup(&setup, &deps).await,
+        None => preflight::bare(&settings::load_host(config)?, &deps).await,
+    };
     let fit = findings.iter().all(|f| f.severity != Severity::Fatal);
     if json {
         let value = serde_json::json!({ "ready": fit, "findings": findings });
@@ -87,16 +71,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, list_only: bool, force: bool, i
     let lock = settings::load_host(config)?.lock;
     let found = tidy::preview(&deps);
     for item in &found {
-        let kept = if item.kept { ", kept on purpose" } else { "" };
-        let made = &item.made;
-        io.say(&format!(
-            "{} ({}) of guest `{}`, run {}{kept}: {}",
-            made.remnant.name,
-            made.backend,
-            made.guest,
-            item.run,
-            show_size(item.size)
-        ));
+        io.say(&item.to_string());
     }
     if found.is_empty() {
         io.say("nothing is left behind by runs that have ended");

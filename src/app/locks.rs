@@ -34,8 +34,7 @@ pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> R
 
 fn status(host: &Host, json: bool, io: &mut Io<'_>) -> Result<Exit> {
     let mut slots = Vec::new();
-    for slot in 0..host.slots {
-        let path = lock::slot_path(&host.lock, slot);
+    for path in lock::slot_paths(&host.lock, host.slots) {
         let standing = lock::look(&path)
             .map_err(|e| Fault::host(format!("cannot look at the lock `{}`", path.display())).because(e))?;
         let (word, holder) = match standing {

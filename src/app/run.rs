@@ -14,7 +14,6 @@ use crate::{
         ids::RunId,
         plan::{self, Keep, Plan, RunOptions, Setup},
         quantity::show_duration,
-        select::Selector,
         suite::Action,
     },
     report::{
@@ -31,6 +30,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Where records go by default.
+pub(super) const RECORDS: &str = ".vmdeck/runs";
 /// What a record takes at the very least, bytes.
 const ROOM: usize = 256 * 1024;
 /// What to do about a report that cannot be written.
@@ -59,17 +60,14 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
     }
-    let selectors: Vec<Selector> = args.select.iter().filter_map(|w| Selector::parse(w).ok()).collect();
+    let selectors = args.selectors();
     let jobs =
         if args.hold { plan::select_guests(&setup, &selectors) } else { plan::select(&setup, &selectors, args.shard) };
     if jobs.is_empty() {
         return Err(nothing_matched(&setup, &args.select));
     }
     let run = RunId::from_bits(args.run_id.unwrap_or_else(|| fastrand::u64(..)));
-    let dir = args.run_dir.clone().unwrap_or_else(|| {
-        let name = format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short());
-        Path::new(".vmdeck/runs").join(name)
-    });
+    let dir = args.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
     let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
     let mut host = setup.host;
     host.lock_timeout = args.lock_timeout.unwrap_or(host.lock_timeout);
@@ -84,6 +82,11 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         steered: args.commands,
     };
     Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
+}
+
+/// The name of the folder of a run's record.
+pub(super) fn record_name(run: &RunId) -> String {
+    format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short())
 }
 
 fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {

@@ -36,6 +36,11 @@ pub(super) fn find(args: &ConfigArgs) -> Option<PathBuf> {
     usual.into_iter().flatten().find(|p| p.exists())
 }
 
+/// Where the user's own themes are.
+pub(super) fn theme_folder() -> Option<PathBuf> {
+    machine::config_dir().map(|d| d.join("themes"))
+}
+
 /// Loads the config; fails without one.
 pub(super) fn load(args: &ConfigArgs) -> Result<Setup> {
     let Some(path) = find(args) else {
@@ -128,8 +133,7 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
         io.warn(&format!("warning: {clash}"));
     }
     let theme = setup.cockpit.text("theme").unwrap_or("dark");
-    let folder = machine::config_dir().map(|d| d.join("themes"));
-    if let Err(fault) = tui::theme::Theme::load(theme, folder.as_deref(), tui::theme::Depth::True) {
+    if let Err(fault) = tui::theme::Theme::load(theme, theme_folder().as_deref(), tui::theme::Depth::True) {
         io.warn(&format!("warning: {fault}"));
     }
     let cases: usize = setup.suites.iter().map(|s| s.cases.len()).sum();

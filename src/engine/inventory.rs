@@ -48,8 +48,7 @@ pub async fn list(deps: &backend::Deps) -> Result<Vec<Row>> {
 
 /// The record of a run that is not over, or left something: where its journal says that it is.
 pub fn record_of(deps: &backend::Deps, run: &str) -> Option<std::path::PathBuf> {
-    let all = reap::journals(&deps.state).into_iter().filter_map(|path| journal::read(&path).ok());
-    all.into_iter().find(|history| history.run == run).map(|history| history.dir)
+    reap::histories(&deps.state).find(|history| history.run == run).map(|history| history.dir)
 }
 
 type Ours = BTreeMap<String, (journal::Made, String, &'static str)>;

@@ -127,23 +127,21 @@ async fn launch_once(
         discard_uncreated(shared, guest, &name, &dir).await;
         return Err(fault);
     }
-    if let Err(fault) = controller.start(&shared.cancel).await {
-        diagnose(shared, guest, &controller, &fault).await;
-        if last || !fault.is_worth_a_retry() {
-            pause(shared, guest, place).await;
-            let ended = controller.vm().is_some_and(|vm| vm.ended().borrow().is_some());
-            if !ended && shared.steering.keeps(&guest.id, false, true) {
-                let ended = controller.vm().map_or_else(|| watch::channel(None).1, Vm::ended);
-                let machine = Machine { name, controller, ended, console_error, lost: AtomicBool::new(false) };
-                keep(shared, guest, machine).await;
-                return Err(fault);
-            }
-        }
-        take_down(shared, guest, &mut controller, &name).await;
-        return Err(fault);
-    }
+    let started = controller.start(&shared.cancel).await;
     let ended = controller.vm().map_or_else(|| watch::channel(None).1, Vm::ended);
-    Ok(Machine { name, controller, ended, console_error, lost: AtomicBool::new(false) })
+    let mut machine = Machine { name, controller, ended, console_error, lost: AtomicBool::new(false) };
+    let Err(fault) = started else { return Ok(machine) };
+    diagnose(shared, guest, &machine.controller, &fault).await;
+    if last || !fault.is_worth_a_retry() {
+        pause(shared, guest, place).await;
+        let is_there = machine.ended.borrow().is_none();
+        if is_there && shared.steering.keeps(&guest.id, false, true) {
+            keep(shared, guest, machine).await;
+            return Err(fault);
+        }
+    }
+    take_down(shared, guest, &mut machine.controller, &machine.name).await;
+    Err(fault)
 }
 
 /// Keeps the console of an earlier machine of this guest: every machine writes a log of its own.

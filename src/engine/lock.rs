@@ -353,7 +353,7 @@ pub async fn acquire_slots(
     mut told: impl FnMut(&Holder, Duration),
     cancel: &CancellationToken,
 ) -> Result<Vec<HostLock>> {
-    let paths: Vec<PathBuf> = (0..slots).map(|n| slot_path(&request.path, n)).collect();
+    let paths: Vec<PathBuf> = slot_paths(&request.path, slots).collect();
     let start = clock::now();
     let mut last_told: Option<clock::Instant> = None;
     loop {
@@ -396,8 +396,13 @@ pub async fn acquire_slots(
     }
 }
 
+/// The lock directories of all slots.
+pub fn slot_paths(path: &Path, slots: u32) -> impl Iterator<Item = PathBuf> {
+    (0..slots).map(move |slot| slot_path(path, slot))
+}
+
 /// The lock directory of a slot.
-pub fn slot_path(path: &Path, slot: u32) -> PathBuf {
+fn slot_path(path: &Path, slot: u32) -> PathBuf {
     if slot == 0 {
         return path.to_owned();
     }

@@ -8,7 +8,8 @@ use crate::{
     model::{
         event::{Finding, Severity},
         guest::{Guest, Os},
-        plan::{Host, Job, Plan},
+        ids::RunId,
+        plan::{Host, Job, Plan, RunOptions, Setup},
         quantity::show_size,
     },
     transport,
@@ -36,6 +37,22 @@ pub async fn run(plan: &Plan, deps: &backend::Deps, parallel: usize, told: &mut 
     fit
 }
 
+/// Checks everything that a run of this whole config would need.
+pub async fn of_setup(setup: &Setup, deps: &backend::Deps) -> Vec<Finding> {
+    let jobs = setup.guests.iter().map(|guest| Job { guest: guest.clone(), suites: Vec::new() }).collect();
+    let plan = Plan {
+        run: RunId::from_bits(0),
+        dir: std::env::current_dir().unwrap_or_default(),
+        host: setup.host.clone(),
+        options: RunOptions::default(),
+        jobs,
+        selection: Vec::new(),
+    };
+    let mut findings = Vec::new();
+    run(&plan, deps, setup.host.slots as usize, &mut |finding| findings.push(finding)).await;
+    findings
+}
+
 /// Checks the host alone, without a config: what `vmdeck doctor` can say at a first start.
 pub async fn bare(limits: &Host, deps: &backend::Deps) -> Vec<Finding> {
     let mut out = host(limits, &deps.state, Path::new("."), &Need::default());
@@ -60,11 +77,16 @@ struct Need {
 }
 
 /// The largest guests that may run at the same time; those that take no memory of their own are left out.
-fn memory_need(jobs: &[Job], parallel: usize) -> Need {
+pub fn largest<'a>(guests: impl Iterator<Item = &'a Guest>, parallel: usize) -> Vec<&'a Guest> {
     let isolated = |g: &&Guest| backend::find(&g.backend).is_ok_and(|row| row.caps.isolated && row.caps.network);
-    let mut all: Vec<&Guest> = jobs.iter().map(|j| &j.guest).filter(isolated).collect();
+    let mut all: Vec<&Guest> = guests.filter(isolated).collect();
     all.sort_by_key(|g| std::cmp::Reverse(g.memory));
     all.truncate(parallel);
+    all
+}
+
+fn memory_need(jobs: &[Job], parallel: usize) -> Need {
+    let all = largest(jobs.iter().map(|j| &j.guest), parallel);
     Need { bytes: all.iter().map(|g| g.memory).sum(), guests: all.iter().map(|g| g.id.to_string()).collect() }
 }
 

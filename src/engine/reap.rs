@@ -65,6 +65,20 @@ pub struct Leftover {
     pub size: u64,
 }
 
+impl std::fmt::Display for Leftover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Made { remnant, backend, guest, .. } = &self.made;
+        let kept = if self.kept { ", kept on purpose" } else { "" };
+        let size = crate::model::quantity::show_size(self.size);
+        write!(f, "{} ({backend}) of guest `{guest}`, run {}{kept}: {size}", remnant.name, self.run)
+    }
+}
+
+/// Every journal that can be read.
+pub fn histories(state: &Path) -> impl Iterator<Item = History> {
+    journals(state).into_iter().filter_map(|path| journal::read(&path).ok())
+}
+
 /// Every journal.
 pub fn journals(state: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(Journal::folder(state)).into_iter().flatten().flatten();

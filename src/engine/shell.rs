@@ -2,11 +2,7 @@
 //!
 //! The person's terminal itself is a front end's; here it is two streams.
 
-use super::{
-    conductor::Shared,
-    journal::{self, Made},
-    launch, reap,
-};
+use super::{conductor::Shared, journal::Made, launch, reap};
 use crate::{
     backend::{Ended, Fut, Identity, Vm},
     error::{Fault, Result},
@@ -83,8 +79,7 @@ pub(super) async fn run(shared: &Shared, request: Request) {
 ///
 /// `machine` = only this one; else the newest of the guest.
 pub fn running(state: &Path, guest: &Guest, machine: Option<&str>) -> Option<Made> {
-    let all = reap::journals(state).into_iter().filter_map(|path| journal::read(&path).ok());
-    let made = all.flat_map(|h| h.open.into_values().chain(h.kept.into_values()));
+    let made = reap::histories(state).flat_map(|h| h.open.into_values().chain(h.kept.into_values()));
     let made = made.filter(|made| made.guest == guest.id && made.address.is_some());
     let made = made.filter(|made| machine.is_none_or(|name| made.remnant.name == name));
     let mut made: Vec<Made> = made.collect();
@@ -98,8 +93,7 @@ pub fn running(state: &Path, guest: &Guest, machine: Option<&str>) -> Option<Mad
 
 /// A machine of a run that goes on, by its generated name, with the record of that run.
 pub fn open_machine(state: &Path, name: &str) -> Option<(Made, std::path::PathBuf)> {
-    let all = reap::journals(state).into_iter().filter_map(|path| journal::read(&path).ok());
-    all.into_iter().find_map(|mut history| Some((history.open.remove(name)?, history.dir)))
+    reap::histories(state).find_map(|mut history| Some((history.open.remove(name)?, history.dir)))
 }
 
 /// Serves the request in such a machine, which stays.

@@ -24,10 +24,7 @@ pub mod tree;
 pub mod update;
 pub mod view;
 
-use crate::model::{
-    exit::Exit,
-    key::{Key, Kind},
-};
+use crate::model::key::{Key, Kind};
 pub use desk::Desk;
 
 /// The rows of `[cockpit]`; those of `[keys]` are in [`keymap::KEYS`].
@@ -63,12 +60,3 @@ pub const KEYS: &[Key] = &[
         doc: "how long a guest that failed stands for a look before it is taken down; 0s = not at all",
     },
 ];
-
-/// What is left to say on the normal screen.
-#[derive(Clone, Debug, Default)]
-pub struct Farewell {
-    /// A line for each run of this cockpit.
-    pub lines: Vec<String>,
-    /// The exit of the last of them.
-    pub exit: Option<Exit>,
-}

@@ -18,7 +18,6 @@ use crate::{
         event::{Finding, Holder, Severity},
         exit::Exit,
         ids::GuestId,
-        outcome::Tally,
         plan::Setup,
         run_view::RunView,
         select::Selector,
@@ -229,8 +228,6 @@ pub struct Model {
 
     /// The config.
     pub setup: Option<Arc<Setup>>,
-    /// Why there is none.
-    pub setup_error: Option<String>,
     /// Which record is shown.
     pub watch: Watch,
     /// Its folder.
@@ -319,7 +316,6 @@ impl Model {
             read_only: false,
             unfocused: false,
             setup: None,
-            setup_error: None,
             watch: Watch::Nothing,
             dir: PathBuf::new(),
             view: RunView::default(),
@@ -441,11 +437,6 @@ impl Model {
     /// The marked guests, else the current one.
     pub fn chosen(&self) -> Vec<GuestId> {
         if self.marks.is_empty() { self.guest().into_iter().collect() } else { self.marks.iter().cloned().collect() }
-    }
-
-    /// Results of everything that has ended.
-    pub fn tally(&self) -> Tally {
-        self.view.tally
     }
 
     /// Makes what is derived from the state, before it is drawn.

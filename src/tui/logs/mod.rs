@@ -285,11 +285,6 @@ impl Logs {
         self.scroll();
     }
 
-    /// To the first line.
-    pub fn top(&mut self) {
-        self.go(self.range().0);
-    }
-
     /// Scrolls sideways; this does not end following.
     pub fn sideways(&mut self, columns: i64) {
         self.left = self.left.saturating_add_signed(isize::try_from(columns).unwrap_or(0));

@@ -71,7 +71,7 @@ async fn following_sticks_to_the_end_and_a_pause_never_moves() {
 #[tokio::test]
 async fn a_search_keeps_the_context_counts_and_goes_round() {
     let mut world = World::new(&numbered(1000)).await;
-    world.logs.top();
+    world.logs.go(0);
     world.logs.search_for("error");
     world.settle().await;
     assert_eq!((world.logs.at, world.logs.count().as_str()), (7, "error [1 of 10]"));
@@ -91,7 +91,7 @@ async fn a_search_keeps_the_context_counts_and_goes_round() {
 #[tokio::test]
 async fn errors_bookmarks_and_selection() {
     let mut world = World::new(&numbered(300)).await;
-    world.logs.top();
+    world.logs.go(0);
     world.logs.next_like(search::ERRORS, true);
     world.settle().await;
     assert_eq!(world.logs.at, 7);

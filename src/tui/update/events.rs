@@ -2,7 +2,7 @@
 
 use crate::{
     model::{
-        event::{Event, EventKind, Meaning, Phase, Severity, Stream},
+        event::{Event, EventKind, Meaning, Phase, Severity},
         exit::Exit,
         lifecycle::State,
         outcome::Verdict,
@@ -36,11 +36,11 @@ pub(super) fn event(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
 
 /// Takes an event into what is shown, without telling anybody.
 pub(super) fn fold(model: &mut Model, event: &Event) {
+    model.view.apply(event);
     let EventKind::Output { guest, suite, case, stream, line } = &event.kind else {
         if let EventKind::RunStarted { .. } = &event.kind {
             model.began_wall_ms = Some(event.at.timestamp_millis());
         }
-        model.view.apply(event);
         model.is_tree_stale = true;
         return;
     };
@@ -50,15 +50,9 @@ pub(super) fn fold(model: &mut Model, event: &Event) {
         _ => "console".to_owned(),
     };
     let (ms, guest) = (event.elapsed_ms, guest.clone());
-    if *stream == Stream::Console
-        && let Some(view) = model.view.guests.get_mut(&guest)
-    {
-        view.heard_ms = Some(ms);
-    }
     // Our engine's lines are clean; a record may be anybody's.
     let text = if is_clean(line) { line.clone() } else { Clean::from_text(line).into_string() };
     model.logs.merged.push(MergedLine { ms, guest, from, stream: *stream, text });
-    model.view.now_ms = model.view.now_ms.max(ms);
 }
 
 fn is_clean(line: &str) -> bool {

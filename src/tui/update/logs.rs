@@ -36,9 +36,6 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::Select => {
             logs.selected_from = if logs.selected_from.is_some() { None } else { Some(logs.at) };
             if logs.selected_from.is_some() {
-                let at = logs.at;
-                logs.follow = false;
-                logs.go(at);
                 logs.follow = false;
             }
         }

@@ -44,7 +44,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
     let mut out = Vec::new();
     match msg {
         Msg::Key(key) => keys::key(model, key, &mut out),
-        Msg::Mouse(mouse) => mouse::mouse(model, mouse, &mut out),
+        Msg::Mouse(mouse) => mouse::mouse(model, mouse),
         Msg::Paste(text) => keys::paste(model, &text, &mut out),
         Msg::Resize(columns, rows) => model.size = (columns, rows),
         Msg::Focus(has) => model.unfocused = !has,
@@ -268,7 +268,6 @@ fn set_up(model: &mut Model, setup: &std::sync::Arc<crate::model::plan::Setup>) 
         model.look.mouse = setup.cockpit.flag("mouse");
     }
     model.setup = Some(std::sync::Arc::clone(setup));
-    model.setup_error = None;
     model.is_tree_stale = true;
     if matches!(model.overlay, Some(Overlay::Welcome(_))) {
         model.overlay = None;
@@ -276,7 +275,6 @@ fn set_up(model: &mut Model, setup: &std::sync::Arc<crate::model::plan::Setup>) 
 }
 
 fn no_setup(model: &mut Model, fault: &Fault) {
-    model.setup_error = Some(fault.to_string());
     if model.setup.is_some() {
         // A mistake while it is edited: the last good one stays.
         read(model, "the config stays as it was", fault);

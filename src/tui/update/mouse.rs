@@ -4,7 +4,6 @@ use super::actions;
 use crate::tui::{
     layout::Layout,
     model::{Model, Pane},
-    msg::Effect,
     view::track_start,
 };
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
@@ -13,7 +12,7 @@ use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 const WHEEL: i64 = 3;
 
 /// Takes a mouse event.
-pub(super) fn mouse(model: &mut Model, mouse: MouseEvent, out: &mut Vec<Effect>) {
+pub(super) fn mouse(model: &mut Model, mouse: MouseEvent) {
     if model.overlay.is_some() {
         return;
     }
@@ -43,7 +42,6 @@ pub(super) fn mouse(model: &mut Model, mouse: MouseEvent, out: &mut Vec<Effect>)
         }
         _ => {}
     }
-    let _ = out;
 }
 
 fn click(model: &mut Model, pane: Pane, row: usize, height: u16) {

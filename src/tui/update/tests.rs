@@ -9,7 +9,7 @@ use crate::{
         outcome::{CancelReason, Tally, Verdict},
     },
     tui::{
-        keymap::{ACTIONS, Action, Keymap, Power},
+        keymap::{ACTIONS, Keymap, Power},
         logs::file::Waker,
         model::{LockRow, LockState, Look, Wish},
         theme::{Depth, Theme},
@@ -535,6 +535,5 @@ proptest! {
             ));
             prop_assert!(!destroys || asked || interrupted);
         }
-        let _ = Action::Help;
     }
 }
