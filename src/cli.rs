@@ -173,17 +173,7 @@ pub enum Sub {
         json: bool,
     },
     /// Remove what dead runs left, and machines that were kept; asks first
-    Cleanup {
-        /// Only show what would be removed
-        #[arg(long)]
-        list_only: bool,
-        /// Do not ask
-        #[arg(long)]
-        force: bool,
-        /// Also machines that match the configured test prefixes (no backend of this version has any)
-        #[arg(long)]
-        all: bool,
-    },
+    Cleanup(CleanupArgs),
     /// Show, break or hold the host lock
     #[command(subcommand)]
     Lock(LockSub),
@@ -229,6 +219,20 @@ pub enum Sub {
     },
     /// Print the manual page
     Man,
+}
+
+/// `vmdeck cleanup`.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct CleanupArgs {
+    /// Only show what would be removed
+    #[arg(long)]
+    pub list_only: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub force: bool,
+    /// Also machines of others whose names begin with one of `host.test_prefixes`
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// `vmdeck lock`.

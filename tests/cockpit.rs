@@ -234,6 +234,8 @@ fn setup() -> Setup {
         warn_free_disk: 0,
         min_free_memory: 0,
         slots: 1,
+        test_prefixes: Vec::new(),
+        tools: std::collections::BTreeMap::new(),
     };
     let (cockpit, keys) = (Options::default(), Options::default());
     Setup { host, guests: Vec::new(), suites: Vec::new(), cockpit, keys, notes: Vec::new() }

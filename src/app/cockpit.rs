@@ -219,8 +219,10 @@ struct Real {
 
 impl Real {
     fn new(args: &RunArgs, config: &ConfigArgs) -> Result<Self> {
+        // A config with a mistake is told elsewhere.
+        let tools = settings::load_host(config).map(|host| host.tools).unwrap_or_default();
         let config = Mutex::new(config.clone());
-        Ok(Self { config, args: args.clone(), deps: deps()?, engines: Mutex::new(Vec::new()) })
+        Ok(Self { config, args: args.clone(), deps: deps(&tools)?, engines: Mutex::new(Vec::new()) })
     }
 
     fn config(&self) -> ConfigArgs {
@@ -354,7 +356,14 @@ impl Services for Real {
     }
 
     fn machines(&self) -> Fut<'_, Result<Vec<inventory::Row>>> {
-        Box::pin(inventory::list(&self.deps))
+        Box::pin(async {
+            let mut seen = inventory::list(&self.deps).await;
+            // What can be seen is worth more than the reason why the rest cannot.
+            match seen.unseen.pop().filter(|_| seen.rows.is_empty()) {
+                Some(fault) => Err(fault),
+                None => Ok(seen.rows),
+            }
+        })
     }
 
     fn usage(&self) -> BTreeMap<String, Usage> {

@@ -4,12 +4,14 @@
 
 use super::{Io, deps, settings};
 use crate::{
-    cli::ConfigArgs,
+    backend,
+    cli::{CleanupArgs, ConfigArgs},
     engine::{cleanup as tidy, inventory, preflight, reap::Reaped},
     error::{Fault, Result},
     model::{
         event::{Finding, Severity},
         exit::Exit,
+        quantity::show_size,
         text::Clean,
     },
 };
@@ -17,11 +19,11 @@ use std::io::IsTerminal;
 
 /// Every check, with or without a config.
 pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<Exit> {
-    let deps = deps()?;
-    let setup = settings::load_if_any(config)?;
-    let findings: Vec<Finding> = match setup {
-        Some(setup) => preflight::of_setup(&setup, &deps).await,
-        None => preflight::bare(&settings::load_host(config)?, &deps).await,
+    let findings: Vec<Finding> = if let Some(setup) = settings::load_if_any(config)? {
+        preflight::of_setup(&setup, &deps(&setup.host.tools)?).await
+    } else {
+        let host = settings::load_host(config)?;
+        preflight::bare(&host, &deps(&host.tools)?).await
     };
     let fit = findings.iter().all(|f| f.severity != Severity::Fatal);
     if json {
@@ -40,16 +42,21 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
     Ok(if fit { Exit::Passed } else { Exit::HostNotReady })
 }
 
-/// Every machine.
-pub(super) async fn list(json: bool, io: &mut Io<'_>) -> Result<Exit> {
-    let rows = inventory::list(&deps()?).await?;
+/// Every machine; exit 3 where a backend's could not be seen.
+pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<Exit> {
+    let seen = inventory::list(&deps(&settings::load_host(config)?.tools)?).await;
+    let exit = if seen.unseen.is_empty() { Exit::Passed } else { Exit::HostNotReady };
+    for fault in &seen.unseen {
+        io.warn(&fault.render());
+    }
+    let rows = seen.rows;
     if json {
         io.say(&serde_json::to_string_pretty(&rows).unwrap_or_default());
-        return Ok(Exit::Passed);
+        return Ok(exit);
     }
     if rows.is_empty() {
         io.say("no machines");
-        return Ok(Exit::Passed);
+        return Ok(exit);
     }
     io.say(&format!("{:<28} {:<10} {:<9} {:<26} {}", "NAME", "BACKEND", "STATE", "OWNER", "ADDRESS"));
     for row in rows {
@@ -59,16 +66,18 @@ pub(super) async fn list(json: bool, io: &mut Io<'_>) -> Result<Exit> {
         };
         // A name may come from anybody's process.
         let name = Clean::from_text(&row.machine.name);
+        let state = Clean::from_text(&row.machine.state);
         let address = row.machine.address.as_deref().unwrap_or("-");
-        io.say(&format!("{name:<28} {:<10} {:<9} {owner:<26} {address}", row.machine.backend, row.machine.state));
+        io.say(&format!("{name:<28} {:<10} {state:<9} {owner:<26} {address}", row.machine.backend));
     }
-    Ok(Exit::Passed)
+    Ok(exit)
 }
 
 /// What dead runs left, and what was kept.
-pub(super) async fn cleanup(config: &ConfigArgs, list_only: bool, force: bool, io: &mut Io<'_>) -> Result<Exit> {
-    let deps = deps()?;
-    let lock = settings::load_host(config)?.lock;
+pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io<'_>) -> Result<Exit> {
+    let host = settings::load_host(config)?;
+    let deps = deps(&host.tools)?;
+    let mut exit = Exit::Passed;
     let found = tidy::preview(&deps);
     for item in &found {
         io.say(&item.to_string());
@@ -76,10 +85,12 @@ pub(super) async fn cleanup(config: &ConfigArgs, list_only: bool, force: bool, i
     if found.is_empty() {
         io.say("nothing is left behind by runs that have ended");
     }
-    if list_only {
-        return Ok(Exit::Passed);
+    let strangers = if args.all { by_prefix(&deps, &host.test_prefixes, &mut exit, io).await } else { Vec::new() };
+    if args.list_only {
+        return Ok(exit);
     }
-    if !force && !found.is_empty() {
+    let is_any = !found.is_empty() || !strangers.is_empty();
+    if is_any && !args.force {
         if !std::io::stdin().is_terminal() {
             return Err(Fault::user("cannot ask whether to remove this")
                 .because("standard input is no terminal")
@@ -87,22 +98,44 @@ pub(super) async fn cleanup(config: &ConfigArgs, list_only: bool, force: bool, i
         }
         if !confirmed(io) {
             io.say("nothing was removed");
-            return Ok(Exit::Passed);
+            return Ok(exit);
         }
     }
-    let mut exit = Exit::Passed;
     let mut told = Vec::new();
-    tidy::run(&deps, &lock, &mut |reaped| told.push(reaped)).await;
+    tidy::run(&deps, &host.lock, &mut |reaped| told.push(reaped)).await;
+    tidy::remove(&deps, &strangers, &mut |reaped| told.push(reaped)).await;
     for reaped in told {
         match reaped {
-            Reaped::Gone { what, how, .. } => io.say(&format!("removed {what}: {how}")),
+            Reaped::Gone { what, how, .. } => io.say(&format!("removed {}: {how}", Clean::from_text(&what))),
             Reaped::Left { what, fault } => {
-                io.warn(&format!("{what}: {}", fault.render()));
+                io.warn(&format!("{}: {}", Clean::from_text(&what), fault.render()));
                 exit = Exit::Leftover;
             }
         }
     }
     Ok(exit)
+}
+
+/// The machines of others that `--all` takes, each with its size.
+async fn by_prefix(deps: &backend::Deps, prefixes: &[String], exit: &mut Exit, io: &mut Io<'_>) -> Vec<backend::Found> {
+    if prefixes.is_empty() {
+        io.warn("note: `host.test_prefixes` names no prefix, so --all takes nothing more");
+        return Vec::new();
+    }
+    let (machines, unseen) = tidy::by_prefix(deps, prefixes).await;
+    for fault in unseen {
+        io.warn(&fault.render());
+        *exit = Exit::HostNotReady;
+    }
+    for machine in &machines {
+        let size = tidy::size(deps, machine).await.map_or("size not known".to_owned(), show_size);
+        let (name, state) = (Clean::from_text(&machine.name), Clean::from_text(&machine.state));
+        io.say(&format!("{name} ({}), {state}, not made by vmdeck, by its prefix: {size}", machine.backend));
+    }
+    if machines.is_empty() {
+        io.say(&format!("no machine of others begins with {}", prefixes.join(" or ")));
+    }
+    machines
 }
 
 fn confirmed(io: &mut Io<'_>) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! What each key means is in config.example.toml.
 
-use super::Io;
+use super::{Io, old_names};
 use crate::{
     error::{Fault, Result},
     host::machine,
@@ -15,8 +15,7 @@ const FILE: &str = "vmdeck.toml";
 pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<Exit> {
     let path = Path::new(FILE);
     let cannot = |e: std::io::Error| Fault::user(format!("cannot write `{FILE}`")).because(e);
-    let text =
-        text(machine::find_program("qemu-system-x86_64").is_some(), Path::new("guests/micro/out/initrd.cpio").exists());
+    let text = text(choose(), &old_names::families_set());
     let mut file = std::fs::OpenOptions::new();
     let opened = if force {
         file.write(true).create(true).truncate(true).open(path)
@@ -34,15 +33,31 @@ pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<Exit> {
     Ok(Exit::Passed)
 }
 
-/// The file for a host with or without QEMU and the micro guest.
-fn text(qemu: bool, micro: bool) -> String {
-    let guest = match (qemu, micro) {
-        (true, true) => MICRO,
-        (true, false) => QEMU,
-        (false, _) => LOCAL,
+/// The guest for what this host has.
+fn choose() -> &'static str {
+    let is_there = |name: &str| machine::find_program(name).is_some();
+    let micro = Path::new("guests/micro/out/initrd.cpio").exists();
+    match () {
+        () if micro && is_there("qemu-system-x86_64") => MICRO,
+        () if is_there("utmctl") || is_there("/Applications/UTM.app/Contents/MacOS/utmctl") => UTM,
+        () if is_there("multipass") => MULTIPASS,
+        () if is_there("qemu-system-x86_64") => QEMU,
+        () => LOCAL,
+    }
+}
+
+/// The file with this guest; old variables that are set are read on.
+fn text(guest: &str, families: &[&str]) -> String {
+    let compat = if families.is_empty() {
+        String::new()
+    } else {
+        let list = families.iter().map(|family| format!("\"{family}\"")).collect::<Vec<_>>().join(", ");
+        format!(
+            "[compat]                             # variables of the old system that are set here go on working\nenv = [{list}]\n\n"
+        )
     };
     format!(
-        "# vmdeck.toml - `vmdeck config example` prints every key with its default\n\n[host]\nmin_free_disk = \"2GiB\"\n\n{guest}\n{SUITE}"
+        "# vmdeck.toml - `vmdeck config example` prints every key with its default\n\n[host]\nmin_free_disk = \"2GiB\"\n\n{compat}{guest}\n{SUITE}"
     )
 }
 
@@ -73,6 +88,19 @@ key = "id_ed25519"                   # change: a key that the image knows
 image = "debian.qcow2"               # change: your disk image; it is never written
 "#;
 
+const UTM: &str = r#"[guests.linux]                       # the machine `ci-os-linux...` or `ci-linux...` of UTM; or name one with `machine`
+backend = "utm"
+[guests.linux.ssh]                   # without a key or password commands go by the guest agent
+user = "ci"
+"#;
+
+const MULTIPASS: &str = r#"[guests.ubuntu]
+backend = "multipass"
+fresh = "suite"                      # a machine for each suite, deleted after it
+[guests.ubuntu.multipass]
+image = "24.04"
+"#;
+
 const LOCAL: &str = r#"[guests.here]                        # NOT isolated: commands run on this host; install QEMU for real guests
 backend = "local"
 "#;
@@ -90,8 +118,9 @@ mod tests {
 
     #[test]
     fn what_it_writes_is_a_good_config() {
-        for (qemu, micro) in [(true, true), (true, false), (false, false)] {
-            let setup = settings::load_text(Path::new(FILE), &text(qemu, micro)).expect("good");
+        let families: [&[&str]; 2] = [&[], &["trustinstall", "vm-tests"]];
+        for (guest, families) in [MICRO, UTM, MULTIPASS, QEMU, LOCAL].into_iter().zip(families.into_iter().cycle()) {
+            let setup = settings::load_text(Path::new(FILE), &text(guest, families)).expect("good");
             assert_eq!((setup.guests.len(), setup.suites[0].cases.len()), (1, 1));
         }
     }

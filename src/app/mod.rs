@@ -7,6 +7,7 @@ mod demo;
 mod housekeeping;
 mod init;
 mod locks;
+mod old_names;
 mod run;
 mod settings;
 mod shell;
@@ -84,8 +85,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
     let exit = match command {
         None => run::run(&run, &config, &look, io).await?,
         Some(Sub::Doctor { json }) => housekeeping::doctor(&config, json, io).await?,
-        Some(Sub::List { json }) => housekeeping::list(json, io).await?,
-        Some(Sub::Cleanup { list_only, force, .. }) => housekeeping::cleanup(&config, list_only, force, io).await?,
+        Some(Sub::List { json }) => housekeeping::list(&config, json, io).await?,
+        Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
         Some(Sub::Shell { guest, machine, command }) => {
             return shell::run(&guest, machine.as_deref(), &command, &config, io).await;
@@ -116,11 +117,12 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
 }
 
 /// What the backends are built with, for this process.
-fn deps() -> Result<backend::Deps> {
+fn deps(tools: &backend::Tools) -> Result<backend::Deps> {
     let spawner = process::Spawner::new(std::env::current_exe().ok());
     Ok(backend::Deps {
         spawner: spawner.map_err(|e| Fault::host("cannot start a thread").because(e))?,
         state: machine::state_dir(),
+        tools: tools.clone(),
     })
 }
 

@@ -136,7 +136,7 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mu
         fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary)));
     }
     let deps = Deps {
-        backend: deps()?,
+        backend: deps(&plan.host.tools)?,
         binary: std::env::current_exe().ok(),
         signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
         shell: None,

@@ -95,6 +95,7 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: bool) -> Resul
         env: &env,
         set: &args.set,
         keys: &keys,
+        old_names: super::old_names::OLD_NAMES,
         backends: &backends,
         transports: &transports,
         secret_command: if secrets { Some(&secret_command) } else { None },

@@ -36,7 +36,7 @@ pub(super) async fn run(
     let known: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
     let unknown = || Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")));
     let guest = setup.guests.iter().find(|g| g.id.as_str() == name).ok_or_else(unknown)?.clone();
-    let deps = deps()?;
+    let deps = deps(&setup.host.tools)?;
     let (output, mut written) = mpsc::unbounded_channel::<(Stream, Vec<u8>)>();
     let (done, mut ended) = oneshot::channel();
     // One word is a command line; several are an argument list.
@@ -63,8 +63,8 @@ pub(super) async fn run(
     let request = shell::Request { command, terminal: wants_terminal.then_some(open), stdin, output, done };
     let mut record = None;
     let mut run = None;
-    if let Some(made) = shell::running(&deps.state, &guest, machine) {
-        tokio::spawn(async move { shell::in_running(&made, &guest, request).await });
+    if let Some(running) = shell::running(&deps, &guest, machine).await {
+        tokio::spawn(async move { shell::in_running(running, &guest, request).await });
     } else if let Some(machine) = machine {
         return Err(Fault::infra(format!("cannot open a shell in `{name}`"))
             .because(format!("its machine `{machine}` is gone")));
@@ -174,7 +174,9 @@ fn tell(kind: &EventKind, raw: bool, io: &mut Io<'_>) {
         }
         EventKind::PhaseStarted { guest, phase: Phase::Create, .. } => say(&format!("starting {guest} ...")),
         EventKind::Retrying { why, .. } => say(&format!("trying again: {why}")),
-        EventKind::CleanupEnded { guest, left, kept: false, .. } if left.is_empty() => say(&format!("{guest} is gone")),
+        EventKind::CleanupEnded { guest, left, kept: false, adopted, .. } if left.is_empty() => {
+            say(&format!("{guest} is {}", if *adopted { "let go" } else { "gone" }));
+        }
         EventKind::CleanupEnded { left, .. } => left.iter().for_each(|what| say(&format!("NOT CLEANED UP: {what}"))),
         _ => {}
     }

@@ -18,7 +18,6 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -53,8 +52,17 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What it can do.
-pub const CAPS: Caps =
-    Caps { isolated: true, network: false, guest_exec: true, console: true, dump_stacks: false, live_memory: false };
+pub const CAPS: Caps = Caps {
+    isolated: true,
+    network: false,
+    guest_exec: true,
+    console: true,
+    dump_stacks: false,
+    live_memory: false,
+    adopts: false,
+    sized: false,
+    takes_uuid: false,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -169,10 +177,6 @@ impl Vm for FakeVm {
 
     fn ended(&self) -> watch::Receiver<Option<Ended>> {
         self.ended.subscribe()
-    }
-
-    fn address(&self, _: u16) -> Fut<'_, Option<SocketAddr>> {
-        Box::pin(async { Ok(None) })
     }
 
     fn terminate(&mut self) -> Fut<'_, ()> {

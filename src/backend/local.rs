@@ -2,7 +2,7 @@
 //!
 //! It exists so that the demo, a first try and the engine's own tests work where no hypervisor does.
 
-use super::{Backend, Caps, Deps, Ended, Found, Fut, GuestExec, Identity, Order, Remnant, Vm};
+use super::{Backend, Caps, Deps, Ended, Found, Fut, GuestExec, Identity, Order, Remnant, Vm, child};
 use crate::{
     error::{Fault, Result},
     host::{
@@ -10,24 +10,20 @@ use crate::{
         process::{Child, Spawner, Spec, Streams},
     },
     model::{
-        event::{Finding, Severity, Stream},
-        exec::{Exec, Exit, Input, Sink},
+        event::{Finding, Severity},
+        exec::{Exec, Exit, Sink},
         guest::Guest,
         key::Key,
         suite::RunAs,
     },
 };
 use std::{
-    net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::watch,
-};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// It has no keys of its own.
@@ -39,8 +35,17 @@ const MARK: &str = "VMDECK_MACHINE";
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What it can do.
-pub const CAPS: Caps =
-    Caps { isolated: false, network: false, guest_exec: true, console: false, dump_stacks: false, live_memory: false };
+pub const CAPS: Caps = Caps {
+    isolated: false,
+    network: false,
+    guest_exec: true,
+    console: false,
+    dump_stacks: false,
+    live_memory: false,
+    adopts: false,
+    sized: false,
+    takes_uuid: false,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -117,10 +122,6 @@ impl Vm for LocalVm {
 
     fn ended(&self) -> watch::Receiver<Option<Ended>> {
         self.ended.subscribe()
-    }
-
-    fn address(&self, _: u16) -> Fut<'_, Option<SocketAddr>> {
-        Box::pin(async { Ok(None) })
     }
 
     fn terminate(&mut self) -> Fut<'_, ()> {
@@ -215,67 +216,18 @@ impl LocalExec {
         sink: &mut dyn Sink,
         cancel: &CancellationToken,
     ) -> Result<Exit> {
-        let lost = |e: std::io::Error| Fault::infra("cannot follow a local command").because(e);
-        if let (Some(mut stdin), Input::File(path)) = (child.inner.stdin.take(), &exec.stdin) {
-            let mut file: tokio::fs::File = files::open_input(path)
-                .map_err(|e| {
-                    Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e)
-                })?
-                .into();
-            tokio::spawn(async move {
-                // A command that does not read its input is no error.
-                let _ = tokio::io::copy(&mut file, &mut stdin).await;
-            });
-        }
-        let (mut out, mut err) = (child.inner.stdout.take(), child.inner.stderr.take());
-        let (mut out_buffer, mut err_buffer) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
-        let mut status = None;
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => {
-                    child.terminate_group();
-                    if clock::within(GRACE, child.wait()).await.is_none() {
-                        let _ = child.kill_group().await;
-                    }
-                    return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
-                }
-                n = read(&mut out, &mut out_buffer) => match n.map_err(lost)? {
-                    0 => out = None,
-                    n => sink.write(Stream::Stdout, &out_buffer[..n]),
-                },
-                n = read(&mut err, &mut err_buffer) => match n.map_err(lost)? {
-                    0 => err = None,
-                    n => sink.write(Stream::Stderr, &err_buffer[..n]),
-                },
-                ended = child.wait(), if status.is_none() => status = Some(ended.map_err(lost)?),
+        let Some(status) = child::follow(child, &exec.stdin, sink, cancel).await? else {
+            child.terminate_group();
+            if clock::within(GRACE, child.wait()).await.is_none() {
+                let _ = child.kill_group().await;
             }
-            if let Some(status) = status {
-                // What is in the pipes already is still read; a grandchild may hold them open for ever.
-                let rest = async {
-                    loop {
-                        tokio::select! {
-                            Ok(n @ 1..) = read(&mut out, &mut out_buffer) => sink.write(Stream::Stdout, &out_buffer[..n]),
-                            Ok(n @ 1..) = read(&mut err, &mut err_buffer) => sink.write(Stream::Stderr, &err_buffer[..n]),
-                            else => break,
-                        }
-                    }
-                };
-                let _ = clock::within(Duration::from_millis(100), rest).await;
-                return match (status.code(), status.signal()) {
-                    (Some(code), _) => Ok(Exit::Code(code)),
-                    (None, Some(signal)) => Ok(Exit::Signal(signal_name(signal))),
-                    (None, None) => Err(Fault::infra("cannot tell how a local command ended")),
-                };
-            }
+            return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
+        };
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Ok(Exit::Code(code)),
+            (None, Some(signal)) => Ok(Exit::Signal(signal_name(signal))),
+            (None, None) => Err(Fault::infra("cannot tell how a local command ended")),
         }
-    }
-}
-
-/// Reads from a stream that may be at its end already: then it never answers.
-async fn read(stream: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> std::io::Result<usize> {
-    match stream {
-        Some(stream) => stream.read(buffer).await,
-        None => std::future::pending().await,
     }
 }
 

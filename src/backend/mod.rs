@@ -2,9 +2,13 @@
 //!
 //! How to talk to what runs inside is `transport`'s matter; when to do what is `engine`'s.
 
+mod child;
 pub mod fake;
 pub mod local;
+pub mod multipass;
 pub mod qemu;
+mod tool;
+pub mod utm;
 
 use crate::{
     error::{Fault, Result},
@@ -18,6 +22,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::Pin,
@@ -45,6 +50,12 @@ pub struct Caps {
     pub dump_stacks: bool,
     /// Memory of a running guest can be changed.
     pub live_memory: bool,
+    /// Machines that others made are seen, and can be adopted.
+    pub adopts: bool,
+    /// A new machine gets the processors and the memory that the guest asks for.
+    pub sized: bool,
+    /// A new machine gets the UUID that it is told; else the provider chooses, if it has such ids at all.
+    pub takes_uuid: bool,
 }
 
 /// A machine to be made.
@@ -62,6 +73,32 @@ pub struct Order<'a> {
     pub record: &'a Path,
     /// Whether it may have to live on after us; else it is tied to our life.
     pub may_stay: bool,
+    /// The machine to take instead of making one: what [`Backend::existing`] found.
+    pub adopt: Option<&'a Existing>,
+}
+
+/// How far a machine is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// It does not run and holds no memory.
+    Off,
+    /// It is paused or suspended: its memory is kept.
+    Suspended,
+    /// It runs, or is about to.
+    On,
+}
+
+/// A machine that others made and a guest adopts. It is put back to where it was, and never deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Existing {
+    /// The provider's name for it.
+    pub name: String,
+    /// The provider's immutable id, where there are such ids.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// How it was found: where it is put back to.
+    pub was: Power,
 }
 
 /// What makes a machine recognisable for sure: written to the journal, compared before anything is destroyed.
@@ -87,6 +124,8 @@ pub struct Remnant {
     pub identity: Identity,
     /// The private folder.
     pub dir: PathBuf,
+    /// The machine that was adopted, if none was made.
+    pub adopted: Option<Existing>,
 }
 
 /// A machine that a backend sees.
@@ -102,6 +141,25 @@ pub struct Found {
     pub id: Option<String>,
     /// Where it can be reached.
     pub address: Option<String>,
+}
+
+/// A way to find where a machine can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The word in events: `forward`, `ip-address`, `leases`, `arp`, `scan`.
+    pub name: &'static str,
+    /// What it is, for a person.
+    pub doc: &'static str,
+}
+
+/// An address at which a machine may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether it is proven to be this machine's: by the hypervisor's own word, its MAC or its host name. One that is not
+    /// must show a pinned key before it is told anything.
+    pub proven: bool,
 }
 
 /// How a machine ended without being asked to.
@@ -156,10 +214,37 @@ pub trait Backend: Send + Sync {
     fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>>;
     /// Every machine that it sees; an error is never an empty list.
     fn list(&self) -> Fut<'_, Vec<Found>>;
-    /// Makes a machine that is not started. On failure nothing that was begun remains unknown to the journal.
+    /// The machine that this guest adopts, if it is to have none of its own. Nothing is changed by looking.
+    fn existing<'a>(&'a self, guest: &'a Guest) -> Fut<'a, Option<Existing>> {
+        Box::pin(async move {
+            match &guest.machine {
+                None => Ok(None),
+                Some(_) => Err(Fault::user(format!("cannot adopt a machine for guest `{}`", guest.id))
+                    .because(format!("the backend `{}` sees no machines of others", guest.backend))
+                    .hint(format!("remove `guests.{}.machine`", guest.id))),
+            }
+        })
+    }
+    /// Makes a machine that is not started, or takes the one to adopt. On failure nothing that was begun remains unknown to
+    /// the journal.
     fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>>;
     /// Destroys what a dead run left, if both proofs hold; returns how the absence was proven.
     fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String>;
+    /// A machine that a run of ours has made or adopted and that is up: to be reached, and nothing else.
+    fn revisit<'a>(&'a self, _guest: &'a Guest, _remnant: &'a Remnant) -> Fut<'a, Option<Box<dyn Vm>>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// Bytes that a machine takes on the disk; `None` = not known.
+    fn size<'a>(&'a self, _found: &'a Found) -> Fut<'a, Option<u64>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// Destroys a machine that no run of ours made, on a person's explicit word; returns how the absence was proven.
+    fn remove<'a>(&'a self, found: &'a Found) -> Fut<'a, String> {
+        Box::pin(async move {
+            Err(Fault::user(format!("cannot remove `{}`", found.name))
+                .because(format!("the backend `{}` removes only what vmdeck made", found.backend)))
+        })
+    }
 }
 
 /// One machine.
@@ -178,8 +263,23 @@ pub trait Vm: Send + Sync {
     fn start(&mut self) -> Fut<'_, ()>;
     /// How it ended, once it has, asked or unasked.
     fn ended(&self) -> watch::Receiver<Option<Ended>>;
-    /// Where a port of the guest can be reached from this host; `None` = not yet, or never.
-    fn address(&self, port: u16) -> Fut<'_, Option<SocketAddr>>;
+    /// Whether it is somebody else's machine that we only use.
+    fn adopted(&self) -> bool {
+        false
+    }
+    /// The ways to find where it can be reached, the best first.
+    fn ways(&self) -> &[Way] {
+        &[]
+    }
+    /// Where a port of the guest may be reached from this host, found in this way; empty = not yet, or not so. An error is
+    /// a reason to go on to the next way.
+    fn seek<'a>(&'a self, _: &'a Way, _port: u16) -> Fut<'a, Vec<Lead>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    /// Bytes that it takes on this host's disk and gives back when it is closed.
+    fn disk_used(&self) -> Fut<'_, Option<u64>> {
+        Box::pin(async { Ok(None) })
+    }
     /// Takes it down; legal whenever it has been started.
     fn terminate(&mut self) -> Fut<'_, ()>;
     /// Releases everything that it occupies and proves it; can be tried again. Returns the proofs.
@@ -214,7 +314,22 @@ pub trait Vm: Send + Sync {
 pub trait GuestExec: Send + Sync {
     /// Runs one command to its end; cancelling ends it in the guest.
     fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit>;
+    /// Whether output of any length comes through; if not, files are fetched by [`GuestExec::pull`].
+    fn takes_all(&self) -> bool {
+        true
+    }
+    /// Copies a file of the guest to one of this host, proven to be whole.
+    fn pull<'a>(&'a self, path: &'a str, _to: &'a Path, _cancel: &'a CancellationToken) -> Fut<'a, ()> {
+        Box::pin(async move { Err(Fault::bug(format!("cannot copy `{path}`")).because("this way needs no copies")) })
+    }
+    /// What a person types on this host for a shell in the guest, if its hypervisor has one.
+    fn shell_hint(&self) -> Option<String> {
+        None
+    }
 }
+
+/// The host's tools that are not where they usually are: the name, and the program. Keys of `[host.tools]`.
+pub type Tools = BTreeMap<String, String>;
 
 /// What a backend is built with.
 #[derive(Clone, Debug)]
@@ -223,6 +338,8 @@ pub struct Deps {
     pub spawner: Spawner,
     /// Where vmdeck keeps what must survive it.
     pub state: PathBuf,
+    /// See [`Tools`].
+    pub tools: Tools,
 }
 
 /// A row of the backend table.
@@ -247,6 +364,20 @@ pub static BACKENDS: &[BackendDef] = &[
         caps: qemu::CAPS,
         keys: qemu::KEYS,
         build: |deps| Box::new(qemu::Qemu::new(deps)),
+    },
+    BackendDef {
+        kind: "multipass",
+        summary: "Ubuntu machines of Canonical's Multipass",
+        caps: multipass::CAPS,
+        keys: multipass::KEYS,
+        build: |deps| Box::new(multipass::Multipass::new(deps)),
+    },
+    BackendDef {
+        kind: "utm",
+        summary: "machines of UTM on macOS",
+        caps: utm::CAPS,
+        keys: utm::KEYS,
+        build: |deps| Box::new(utm::Utm::new(deps)),
     },
     BackendDef {
         kind: "local",

@@ -44,6 +44,8 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
         .iter()
         .filter_map(|(name, origin, cases)| build.suite(name, origin, cases, &guests))
         .collect();
+    // Has had its effect already, and is shown like every value.
+    let _ = build.value("compat.env", "compat.env");
     let cockpit = build.table("cockpit");
     let keys = build.table("keys");
     let values = std::mem::take(&mut build.values);
@@ -111,7 +113,33 @@ impl Build<'_> {
             warn_free_disk: size(self, "host.warn_free_disk"),
             min_free_memory: size(self, "host.min_free_memory"),
             slots: self.number("host.slots", "host.slots"),
+            test_prefixes: self.test_prefixes(),
+            tools: self.tools(),
         }
+    }
+
+    fn test_prefixes(&mut self) -> Vec<String> {
+        let key = "host.test_prefixes";
+        let prefixes = self.texts(key, key);
+        if prefixes.iter().any(|prefix| prefix.len() < 2) {
+            self.problem(&Origin::Nowhere, key, "a prefix of less than two characters fits almost every machine", None);
+        }
+        prefixes
+    }
+
+    /// A program with a slash in it starts from the config's folder; one without is looked up.
+    fn tools(&mut self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
+        for (path, name) in
+            self.keys.iter().filter_map(|k| k.path.strip_prefix("host.tools.").map(|name| (k.path, name)))
+        {
+            if let Some(program) = self.text(path, path) {
+                let program =
+                    if program.contains('/') { self.base.join(program).display().to_string() } else { program };
+                out.insert(name.to_owned(), program);
+            }
+        }
+        out
     }
 
     fn text(&mut self, path: &str, pattern: &str) -> Option<String> {
@@ -175,7 +203,7 @@ impl Build<'_> {
             let text = "it is less than 16MiB; a bare number is bytes";
             self.problem(origin, &full("memory"), text, Some("write a unit: \"256MiB\""));
         }
-        for key in ["boot_timeout", "case_timeout"] {
+        for key in ["boot_timeout", "case_timeout", "transport_turn"] {
             if self.duration(&full(key), &any(key)) == Some(Duration::ZERO) {
                 self.problem(origin, &full(key), "nothing can be done in no time", Some("write it like \"90s\""));
             }
@@ -187,10 +215,11 @@ impl Build<'_> {
             disk: size(self, "disk"),
             machine: self.text(&full("machine"), &any("machine")),
             transports: self.transports(name, origin, os, sources),
-            fresh: if self.text(&full("fresh"), &any("fresh")).as_deref() == Some("case") {
-                Fresh::Case
-            } else {
-                Fresh::Run
+            transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),
+            fresh: match self.text(&full("fresh"), &any("fresh")).as_deref() {
+                Some("case") => Fresh::Case,
+                Some("suite") => Fresh::Suite,
+                _ => Fresh::Run,
             },
             launch_retries: self.number(&full("launch_retries"), &any("launch_retries")),
             boot_timeout: self.duration(&full("boot_timeout"), &any("boot_timeout")).unwrap_or_default(),

@@ -10,7 +10,8 @@ use super::{
 const PREFIX: &str = "VMDECK_";
 
 pub(super) fn apply(tree: &mut Node, sources: &Sources<'_>, problems: &mut Vec<Problem>, notes: &mut Vec<String>) {
-    let given: Vec<_> = sources.env.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let is_old = |name: &str| sources.old_names.iter().any(|old| old.name == name);
+    let given: Vec<_> = sources.env.iter().filter(|(name, _)| name.starts_with(PREFIX) && !is_old(name)).collect();
     if given.is_empty() {
         return;
     }

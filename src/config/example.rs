@@ -50,7 +50,7 @@ fn section(path: &str) -> String {
 }
 
 fn order(section: &str) -> usize {
-    ["[host", "[guests", "[suites", "[[suites"].iter().position(|p| section.starts_with(p)).unwrap_or(9)
+    ["[host", "[compat", "[guests", "[suites", "[[suites"].iter().position(|p| section.starts_with(p)).unwrap_or(9)
 }
 
 /// A value that shows a key without a default; the required ones are not commented out.

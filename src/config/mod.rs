@@ -4,6 +4,7 @@
 
 mod build;
 mod check;
+pub mod compat;
 mod env;
 pub mod example;
 pub mod keys;
@@ -36,6 +37,8 @@ pub struct Sources<'a> {
     pub keys: &'a [Key],
     /// The words that `backend` may be.
     pub backends: &'a [&'static str],
+    /// The variables of older systems.
+    pub old_names: &'a [compat::OldName],
     /// The words that `transports` may hold.
     pub transports: &'a [&'static str],
     /// Runs the command of a secret; `None` = secrets are not wanted now.
@@ -80,6 +83,8 @@ pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
         None => tree::Node::empty(),
     };
     let mut notes = Vec::new();
+    let families = families(&tree, sources, &mut problems);
+    compat::apply(&mut tree, sources, &families, &mut notes);
     env::apply(&mut tree, sources, &mut problems, &mut notes);
     for word in sources.set {
         tree::set(&mut tree, word).unwrap_or_else(|problem| problems.push(problem));
@@ -91,6 +96,17 @@ pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
     }
     setup.notes.extend(notes);
     Ok((setup, values))
+}
+
+/// The families of old names that are switched on, wherever that is said: variables and flags come after them.
+fn families(tree: &tree::Node, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Vec<String> {
+    let mut whole = tree.clone();
+    env::apply(&mut whole, sources, &mut Vec::new(), &mut Vec::new());
+    for word in sources.set {
+        // A flag that is wrong is told where it is applied.
+        let _ = tree::set(&mut whole, word);
+    }
+    compat::wanted(&whole, sources, problems)
 }
 
 fn fault(sources: &Sources<'_>, problems: &[Problem]) -> Fault {

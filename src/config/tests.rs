@@ -20,6 +20,7 @@ fn load_with(text: &str, env: &[(&str, &str)], set: &[&str]) -> Result<(Setup, V
         env: &env,
         set: &set,
         keys: &keys,
+        old_names: &[],
         backends: &["qemu", "local"],
         transports: &["ssh", "exec"],
         secret_command: Some(&|words: &[String]| Ok(format!("from {}\n", words.join(" ")))),

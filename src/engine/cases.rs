@@ -166,13 +166,18 @@ async fn one_attempt(
             let (verdict, message) = judge(&case.expect, &exit, stdout_good);
             (verdict, exit.code(), message, false)
         }
-        End::Timeout => {
+        End::Timeout(still_runs) => {
             let fault =
                 Fault::infra(format!("case `{}/{}` took longer than {}", suite.id, case.id, show_duration(limit)));
             // A guest that hangs is asked for its stacks while it still can be; they go to its console.
             let _ = clock::within(Duration::from_secs(10), machine.controller.dump_stacks()).await;
             launch::diagnose(shared, guest, &machine.controller, &fault).await;
-            (Verdict::Failed, None, format!("took longer than {} and was ended", show_duration(limit)), false)
+            let took = format!("took longer than {}", show_duration(limit));
+            match still_runs {
+                None => (Verdict::Failed, None, format!("{took} and was ended"), false),
+                // Nothing else may run beside it.
+                Some(why) => (Verdict::Failed, None, shared.redactor.text(&format!("{took}; {why}")), true),
+            }
         }
         End::Cancelled => (Verdict::Cancelled, None, shared.why_stopped().to_owned(), false),
         End::Refused(fault) => {
@@ -200,7 +205,8 @@ fn command(guest: &Guest, suite: &Suite, case: &Case) -> Exec {
 /// How a command came to its end.
 enum End {
     Exit(Exit),
-    Timeout,
+    /// It took too long; with the reason why it may still run in the guest.
+    Timeout(Option<Fault>),
     Cancelled,
     /// It was never started, and the machine is well: a folder or sudo's leave is missing.
     Refused(Fault),
@@ -233,8 +239,12 @@ async fn supervise(shared: &Shared, machine: &mut Machine, exec: &Exec, logs: &m
             Some(how) = link::told(&mut ended) => End::Lost(Fault::infra("cannot finish the command").because(how)),
             () = clock::sleep(limit) => {
                 token.cancel();
-                let _ = clock::within(GRACE, &mut run).await;
-                End::Timeout
+                let late = || Fault::infra("cannot end the command in the guest").because("nothing answers");
+                End::Timeout(match clock::within(GRACE, &mut run).await {
+                    Some(Err(fault)) if fault.blame() != Blame::Cancelled => Some(fault),
+                    Some(_) => None,
+                    None => Some(late()),
+                })
             }
         }
     };

@@ -5,7 +5,7 @@
 use super::{
     emit::Emit,
     guardian::Guardian,
-    journal::Journal,
+    journal::{Journal, Record},
     launch,
     lock::{self, HostLock},
     preflight, reap, shell,
@@ -167,6 +167,9 @@ async fn with_lock(
     .await;
     let lock_path = lock.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|l| l.path().to_owned());
     let journal = Journal::begin(&brief.backend.state, plan.run.as_str(), lock_path.as_deref(), &plan.dir)?;
+    if !brief.backend.tools.is_empty() {
+        journal.append(&Record::Tools { tools: brief.backend.tools.clone() })?;
+    }
     let guardian = start_guardian(brief, lock, &journal);
     let shared = Arc::new(Shared {
         plan: Arc::clone(plan),

@@ -27,7 +27,7 @@ pub const COMMAND: &str = "__guardian";
 /// What the main process says when there is nothing left to do.
 const DONE: &[u8] = b"done";
 /// The guardian's own limit.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// The running guardian, seen from the main process.
 pub(super) struct Guardian {
@@ -75,7 +75,8 @@ pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
         return Ok(());
     }
     let state = journal.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned();
-    let deps = backend::Deps { spawner: process::Spawner::new(None)?, state };
+    // The journal says which tools.
+    let deps = backend::Deps { spawner: process::Spawner::new(None)?, state, tools: backend::Tools::new() };
     let _ = clock::within(LIMIT, reap::one(&deps, journal)).await;
     if lock != Path::new("-") {
         lock::release_by_fd(lock, &rustix::stdio::stdout());

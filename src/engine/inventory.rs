@@ -5,11 +5,9 @@
 use super::{journal, reap};
 use crate::{
     backend::{self, BACKENDS, Found},
-    error::Result,
-    host::lockdir,
+    error::{Fault, Result},
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, fs::File};
 
 /// A machine with its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,25 +23,38 @@ pub struct Row {
     pub guest: Option<String>,
 }
 
-/// Lists them all, backend by backend.
-pub async fn list(deps: &backend::Deps) -> Result<Vec<Row>> {
+/// What there is to see.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// The machines, backend by backend.
+    pub rows: Vec<Row>,
+    /// Why a backend's machines could not be seen: a missing list is not an empty one.
+    pub unseen: Vec<Fault>,
+}
+
+/// Lists them all.
+pub async fn list(deps: &backend::Deps) -> Inventory {
     let ours = ours(deps);
-    let mut out = Vec::new();
+    let mut out = Inventory::default();
     for row in BACKENDS {
-        for machine in (row.build)(deps).list().await? {
-            let known = ours.get(&machine.name).filter(|(made, ..)| made.remnant.identity.uuid == machine.id);
-            out.push(match known {
-                Some((made, run, owner)) => Row {
-                    machine: Found { address: made.address.map(|a| a.to_string()).or(machine.address), ..machine },
-                    run: Some(run.clone()),
-                    owner,
-                    guest: Some(made.guest.to_string()),
-                },
-                None => Row { machine, run: None, owner: "not ours", guest: None },
-            });
+        match (row.build)(deps).list().await {
+            Ok(machines) => out.rows.extend(machines.into_iter().map(|machine| owned(machine, &ours))),
+            Err(fault) => out.unseen.push(fault),
         }
     }
-    Ok(out)
+    out
+}
+
+fn owned(machine: Found, ours: &[Ours]) -> Row {
+    match ours.iter().find(|ours| ours.is(&machine)) {
+        Some(Ours { made, run, owner }) => Row {
+            machine: Found { address: made.address.map(|a| a.to_string()).or(machine.address), ..machine },
+            run: Some(run.clone()),
+            owner,
+            guest: Some(made.guest.to_string()),
+        },
+        None => Row { machine, run: None, owner: "not ours", guest: None },
+    }
 }
 
 /// The record of a run that is not over, or left something: where its journal says that it is.
@@ -51,19 +62,43 @@ pub fn record_of(deps: &backend::Deps, run: &str) -> Option<std::path::PathBuf> 
     reap::histories(&deps.state).find(|history| history.run == run).map(|history| history.dir)
 }
 
-type Ours = BTreeMap<String, (journal::Made, String, &'static str)>;
+/// Something that a journal names.
+struct Ours {
+    made: journal::Made,
+    run: String,
+    owner: &'static str,
+}
 
-fn ours(deps: &backend::Deps) -> Ours {
-    let mut out = Ours::new();
-    for path in reap::journals(&deps.state) {
-        let Ok(history) = journal::read(&path) else { continue };
-        let alive = File::open(&path).and_then(|f| lockdir::try_flock(&f)).is_ok_and(|free| !free);
-        for (name, made) in history.open {
-            out.insert(name, (made, history.run.clone(), if alive { "running" } else { "dead" }));
-        }
-        for (name, made) in history.kept {
-            out.insert(name, (made, history.run.clone(), "kept"));
-        }
+impl Ours {
+    fn is(&self, machine: &Found) -> bool {
+        let remnant = &self.made.remnant;
+        let name = remnant.adopted.as_ref().map_or(&remnant.name, |existing| &existing.name);
+        let id = &remnant.identity.uuid;
+        self.made.backend == machine.backend && *name == machine.name && (id.is_none() || *id == machine.id)
+    }
+}
+
+fn ours(deps: &backend::Deps) -> Vec<Ours> {
+    let mut out = Vec::new();
+    for (history, alive) in reap::histories_alive(&deps.state) {
+        let run = &history.run;
+        let add = |made, owner| Ours { made, run: run.clone(), owner };
+        out.extend(history.open.into_values().map(|made| add(made, if alive { "running" } else { "dead" })));
+        out.extend(history.kept.into_values().map(|made| add(made, "kept")));
     }
     out
+}
+
+/// Whether no run of ours has anything to do with this machine, now; an error where a journal cannot be read.
+pub(super) fn is_nobodys(deps: &backend::Deps, machine: &Found) -> Result<bool> {
+    for path in reap::journals(&deps.state) {
+        if let Err(why) =
+            journal::read(&path).or_else(|why| if path.exists() { Err(why) } else { Ok(journal::History::default()) })
+        {
+            return Err(Fault::host(format!("cannot tell whose `{}` is", machine.name))
+                .because(format!("`{}`: {why}", path.display()))
+                .hint("look at that journal, end what it names by hand, then remove it"));
+        }
+    }
+    Ok(!ours(deps).iter().any(|ours| ours.is(machine)))
 }

@@ -7,7 +7,7 @@
 //! file cannot be trusted, and then nothing is destroyed on its word.
 
 use crate::{
-    backend::{Identity, Remnant},
+    backend::{Existing, Identity, Remnant, Tools},
     error::{Fault, Result},
     host::{files, lockdir},
     model::ids::GuestId,
@@ -23,7 +23,7 @@ use std::{
 };
 
 /// The version of the records; a file of a newer one is not touched.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,11 @@ pub enum Record {
         /// Its record.
         dir: PathBuf,
     },
+    /// The tools with which it is made: a reaper may be configured otherwise.
+    Tools {
+        /// See [`Tools`].
+        tools: Tools,
+    },
     /// Something is about to be made.
     Intent {
         /// Its generated name.
@@ -56,6 +61,9 @@ pub enum Record {
         dir: PathBuf,
         /// How it will be recognised.
         identity: Identity,
+        /// The machine of others that is about to be used instead.
+        #[serde(default)]
+        adopted: Option<Existing>,
     },
     /// It exists, or runs: what is known for sure now.
     Known {
@@ -224,6 +232,8 @@ pub struct History {
     pub lock: Option<PathBuf>,
     /// Its record.
     pub dir: PathBuf,
+    /// The tools that it used.
+    pub tools: Tools,
     /// What may still exist.
     pub open: BTreeMap<String, Made>,
     /// What was left in place on purpose.
@@ -294,8 +304,9 @@ fn apply(out: &mut History, record: Record) -> Result<(), Unreadable> {
             out.lock = lock;
             out.dir = dir;
         }
-        Record::Intent { name, backend, guest, dir, identity } => {
-            let remnant = Remnant { name: name.clone(), identity, dir };
+        Record::Tools { tools } => out.tools = tools,
+        Record::Intent { name, backend, guest, dir, identity, adopted } => {
+            let remnant = Remnant { name: name.clone(), identity, dir, adopted };
             out.open.insert(name, Made { remnant, backend, guest, address: None, host_key: None, console: None });
         }
         Record::Known { name, identity, console } => {
@@ -335,6 +346,7 @@ mod tests {
             guest: GuestId::new("deb").expect("name"),
             dir: "/m".into(),
             identity: Identity { uuid: Some("u".into()), ..Identity::default() },
+            adopted: None,
         }
     }
 

@@ -5,20 +5,21 @@
 use super::{
     conductor::Shared,
     controller::Controller,
-    journal::Record,
+    journal::{Made, Record},
     link::{self, ConsoleError, GuestLink},
-    retry,
+    reap, retry,
 };
 use crate::{
-    backend::{self, Ended, Identity, Order, Vm},
+    backend::{self, Backend, BackendDef, Ended, Existing, Identity, Order, Vm},
     error::{Fault, Result},
-    host::clock,
+    host::{clock, files, lockdir},
     model::{
         event::{EventKind, Phase},
         guest::Guest,
         ids::machine_name,
         plan::Keep,
     },
+    transport::Session,
 };
 use std::{
     path::PathBuf,
@@ -30,6 +31,8 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+/// How long asking for the size of its disk may take: the figure is worth no more.
+const MEASURE: Duration = Duration::from_secs(5);
 /// How long taking a machine down may take, on a clock of its own: never on a cancelled one.
 const CLEANUP: Duration = Duration::from_mins(1);
 
@@ -84,29 +87,97 @@ pub(super) async fn launch(
     }
 }
 
+/// What is about to be made or adopted, with its intent in the journal.
+struct Intended {
+    name: String,
+    uuid: String,
+    dir: PathBuf,
+    adopted: Option<Existing>,
+}
+
+/// Decides whether a machine is made or one of others adopted, and makes the intent durable before the provider hears of it.
+async fn intend(shared: &Shared, guest: &Guest, backend: &dyn Backend, row: &BackendDef) -> Result<Intended> {
+    let adopted = tokio::select! {
+        found = backend.existing(guest) => found?,
+        () = shared.cancel.cancelled() => return Err(Fault::cancelled(format!("cannot create guest `{}`", guest.id)).because("it was cancelled")),
+    };
+    // Nobody may come between the question whether it is used and the note that it is.
+    let _alone = match &adopted {
+        Some(existing) => {
+            let alone = only_one(&shared.backend.state).await?;
+            refuse_if_used(shared, guest, existing)?;
+            Some(alone)
+        }
+        None => None,
+    };
+    let name = machine_name(&shared.plan.run, fastrand::u32(..));
+    let dir = shared.backend.state.join("machines").join(&name);
+    let uuid = uuid();
+    let known = match &adopted {
+        Some(existing) => existing.id.clone(),
+        None => row.caps.takes_uuid.then(|| uuid.clone()),
+    };
+    shared.journal.append(&Record::Intent {
+        name: name.clone(),
+        backend: guest.backend.clone(),
+        guest: guest.id.clone(),
+        dir: dir.clone(),
+        identity: Identity { uuid: known, ..Identity::default() },
+        adopted: adopted.clone(),
+    })?;
+    Ok(Intended { name, uuid, dir, adopted })
+}
+
+/// Waits until no other guest, of this run or of another, is about to adopt; the flock ends with the file.
+async fn only_one(state: &std::path::Path) -> Result<std::fs::File> {
+    let path = state.join("adopting");
+    let cannot = |e: std::io::Error| Fault::host(format!("cannot lock `{}`", path.display())).because(e);
+    let file = files::append_private(&path).map_err(cannot)?;
+    let taken = async {
+        while !lockdir::try_flock(&file)? {
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    };
+    let late = || Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "another vmdeck holds it"));
+    clock::within(CLEANUP, taken).await.unwrap_or_else(late).map_err(cannot)?;
+    Ok(file)
+}
+
+/// Two guests in one machine would spoil each other's tests, and the first to end would stop it under the other.
+fn refuse_if_used(shared: &Shared, guest: &Guest, wanted: &Existing) -> Result<()> {
+    let same = |made: &&Made| {
+        let other = made.remnant.adopted.as_ref();
+        made.backend == guest.backend && other.is_some_and(|other| other.id == wanted.id && other.name == wanted.name)
+    };
+    for (history, alive) in reap::histories_alive(&shared.backend.state) {
+        if let Some(made) = history.open.values().chain(history.kept.values()).find(same) {
+            let mine = history.run == shared.plan.run.as_str();
+            let whose = if mine { "this run".to_owned() } else { format!("run {}", history.run) };
+            let state = if alive { "uses it" } else { "kept it, or left it behind" };
+            return Err(Fault::host(format!("cannot adopt `{}` for guest `{}`", wanted.name, guest.id))
+                .because(format!("guest `{}` of {whose} {state}", made.guest))
+                .hint("give each guest a machine of its own; `vmdeck cleanup` lets go of those that were kept")
+                .lasting());
+        }
+    }
+    Ok(())
+}
+
 async fn launch_once(
     shared: &Shared,
     guest: &Arc<Guest>,
     last: bool,
     place: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Machine> {
-    let backend = (backend::find(&guest.backend)?.build)(&shared.backend);
-    let name = machine_name(&shared.plan.run, fastrand::u32(..));
-    let uuid = uuid();
-    let dir = shared.backend.state.join("machines").join(&name);
+    let row = backend::find(&guest.backend)?;
+    let backend = (row.build)(&shared.backend);
     let record = shared.guest_dir(guest);
     std::fs::create_dir_all(&record).map_err(|e| {
         Fault::host(format!("cannot make `{}`", record.display())).because(e).hint("free disk space, or set --run-dir")
     })?;
     set_aside_console(&record);
-    // Durable before the provider hears of it.
-    shared.journal.append(&Record::Intent {
-        name: name.clone(),
-        backend: guest.backend.clone(),
-        guest: guest.id.clone(),
-        dir: dir.clone(),
-        identity: Identity { uuid: Some(uuid.clone()), ..Identity::default() },
-    })?;
+    let Intended { name, uuid, dir, adopted } = intend(shared, guest, backend.as_ref(), row).await?;
     let link = GuestLink::new(Arc::clone(guest), shared.emit.clone(), shared.journal.clone(), &shared.backend.state);
     let console_error = link.console_error();
     let (emit, id, machine) = (shared.emit.clone(), guest.id.clone(), name.clone());
@@ -116,7 +187,8 @@ async fn launch_once(
     });
     let mut controller = Controller::new(Box::new(link), on_change);
     let may_stay = shared.plan.options.keep != Keep::Never || shared.plan.options.steered;
-    let order = Order { guest, name: &name, uuid: &uuid, dir: &dir, record: &record, may_stay };
+    let order =
+        Order { guest, name: &name, uuid: &uuid, dir: &dir, record: &record, may_stay, adopt: adopted.as_ref() };
     let created = phase(shared, guest, Phase::Create, async {
         tokio::select! {
             made = controller.create(backend.create(order)) => made,
@@ -124,7 +196,13 @@ async fn launch_once(
         }
     });
     if let Err(fault) = created.await {
-        discard_uncreated(shared, guest, &name, &dir).await;
+        discard_uncreated(shared, guest, &name, &dir, adopted).await;
+        return Err(fault);
+    }
+    // What the provider chose itself, such as an id: from here on a reaper can be sure of it.
+    let known = controller.identity().map(|identity| Record::Known { name: name.clone(), identity, console: None });
+    if let Some(Err(fault)) = known.map(|known| shared.journal.append(&known)) {
+        take_down(shared, guest, &mut controller, &name).await;
         return Err(fault);
     }
     let started = controller.start(&shared.cancel).await;
@@ -136,7 +214,7 @@ async fn launch_once(
         pause(shared, guest, place).await;
         let is_there = machine.ended.borrow().is_none();
         if is_there && shared.steering.keeps(&guest.id, false, true) {
-            keep(shared, guest, machine).await;
+            keep(shared, guest, machine);
             return Err(fault);
         }
     }
@@ -215,13 +293,21 @@ fn end(shared: &Shared, guest: &Guest, phase: Phase, start: clock::Instant) {
 }
 
 /// A creation that failed may have made half a machine: the reaper's way finds and removes it.
-async fn discard_uncreated(shared: &Shared, guest: &Guest, name: &str, dir: &std::path::Path) {
-    let remnant = backend::Remnant { name: name.to_owned(), identity: Identity::default(), dir: dir.to_owned() };
+async fn discard_uncreated(
+    shared: &Shared,
+    guest: &Guest,
+    name: &str,
+    dir: &std::path::Path,
+    adopted: Option<Existing>,
+) {
+    let uuid = adopted.as_ref().and_then(|existing| existing.id.clone());
+    let identity = Identity { uuid, ..Identity::default() };
+    let remnant = backend::Remnant { name: name.to_owned(), identity, dir: dir.to_owned(), adopted };
     let reaped = match backend::find(&guest.backend) {
-        Ok(row) => (row.build)(&shared.backend).reap(&remnant).await,
-        Err(fault) => Err(fault),
+        Ok(row) => clock::within(CLEANUP, (row.build)(&shared.backend).reap(&remnant)).await,
+        Err(fault) => Some(Err(fault)),
     };
-    match reaped {
+    match reaped.unwrap_or_else(|| Err(too_long(name))) {
         Ok(proof) => drop(shared.journal.append(&Record::Gone { name: name.to_owned(), proof })),
         Err(fault) => left_behind(shared, guest, name, &fault),
     }
@@ -247,6 +333,11 @@ pub(super) async fn take_down(shared: &Shared, guest: &Guest, controller: &mut C
     let id = guest.id.clone();
     shared.emit.fact(EventKind::CleanupBegan { guest: id.clone() });
     begin(shared, guest, Phase::Cleanup, None);
+    let adopted = controller.vm().is_some_and(Vm::adopted);
+    let freed = match controller.vm() {
+        Some(vm) if !adopted => clock::within(MEASURE, vm.disk_used()).await.and_then(Result::ok).flatten(),
+        _ => None,
+    };
     let work = async {
         match controller.terminate("the run is done with it").await {
             Err(_) => controller.terminate("tried again").await,
@@ -254,10 +345,7 @@ pub(super) async fn take_down(shared: &Shared, guest: &Guest, controller: &mut C
         }
     };
     let result = clock::within(CLEANUP, work).await;
-    let result = result.unwrap_or_else(|| {
-        Err(Fault::new(crate::error::Blame::Leftover, format!("cannot take `{name}` down"))
-            .because("it took longer than 60 s"))
-    });
+    let result = result.unwrap_or_else(|| Err(too_long(name)));
     for fault in controller.swallowed() {
         shared.emit.warn(Some(&id), fault.to_string(), None);
     }
@@ -278,19 +366,28 @@ pub(super) async fn take_down(shared: &Shared, guest: &Guest, controller: &mut C
         ok,
         took_ms: clock::ms_since(start),
     });
-    shared.emit.fact(EventKind::CleanupEnded { guest: id, proofs: controller.proofs().to_vec(), left, kept: false });
+    let freed = freed.filter(|_| ok);
+    let proofs = controller.proofs().to_vec();
+    shared.emit.fact(EventKind::CleanupEnded { guest: id, proofs, left, kept: false, adopted, freed });
+}
+
+fn too_long(name: &str) -> Fault {
+    Fault::new(crate::error::Blame::Leftover, format!("cannot take `{name}` down")).because("it took longer than 60 s")
 }
 
 fn left_behind(shared: &Shared, guest: &Guest, name: &str, fault: &Fault) {
     let left = vec![format!("{name}: {fault}")];
-    shared.emit.fact(EventKind::CleanupEnded { guest: guest.id.clone(), proofs: Vec::new(), left, kept: false });
+    let (guest, proofs) = (guest.id.clone(), Vec::new());
+    shared.emit.fact(EventKind::CleanupEnded { guest, proofs, left, kept: false, adopted: false, freed: None });
 }
 
 /// Leaves a machine in place on a person's wish.
-pub(super) async fn keep(shared: &Shared, guest: &Guest, mut machine: Machine) {
+pub(super) fn keep(shared: &Shared, guest: &Guest, mut machine: Machine) {
     let name = machine.name;
+    let mut adopted = false;
+    let address = machine.controller.session().and_then(Session::peer);
     if let Some(vm) = machine.controller.leave() {
-        let address = vm.address(22).await.ok().flatten();
+        adopted = vm.adopted();
         let host_key = machine.controller.host_key();
         if let Err(fault) = shared.journal.append(&Record::Kept { name: name.clone(), address, host_key }) {
             shared.emit.warn(Some(&guest.id), fault.to_string(), None);
@@ -300,13 +397,19 @@ pub(super) async fn keep(shared: &Shared, guest: &Guest, mut machine: Machine) {
     shared.emit.warn(
         Some(&guest.id),
         format!("guest `{}` was kept as `{name}`", guest.id),
-        Some(format!("`vmdeck shell {}` goes in; `vmdeck cleanup` removes it", guest.id)),
+        Some(format!(
+            "`vmdeck shell {}` goes in; `vmdeck cleanup` {}",
+            guest.id,
+            if adopted { "puts it back" } else { "removes it" }
+        )),
     );
     shared.emit.fact(EventKind::CleanupEnded {
         guest: guest.id.clone(),
         proofs: Vec::new(),
         left: Vec::new(),
         kept: true,
+        adopted,
+        freed: None,
     });
 }
 

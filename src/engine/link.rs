@@ -11,7 +11,7 @@ use super::{
     stamps::Stamps,
 };
 use crate::{
-    backend::{Ended, Fut, Vm},
+    backend::{self, Ended, Fut, Vm},
     error::{Fault, Result},
     host::{clock, tail::Tail},
     model::{
@@ -145,12 +145,19 @@ impl GuestLink {
                 note(waiting, "the login service answered and no command could be run".into());
                 self.phase(Phase::FirstCommand);
             }
+            Step::Sought(sought) if sought.ok => {}
+            Step::Sought(sought) => {
+                let found = if sought.found.is_empty() { "it was not found".to_owned() } else { sought.why.clone() };
+                let why = if sought.why.is_empty() { found } else { sought.why };
+                note(waiting, format!("no login service answered; last looked for by {}: {why}", sought.way));
+            }
         };
-        let target = Target { guest: &self.guest, vm, created: true, pin: &self.pin, progress: &progress };
+        let target = Target { guest: &self.guest, vm, created: !vm.adopted(), pin: &self.pin, progress: &progress };
         let told = |tried: route::Tried| {
             self.emit.fact(EventKind::RouteTried {
                 guest: self.guest.id.clone(),
                 transport: tried.transport,
+                way: tried.way,
                 ok: tried.ok,
                 why: tried.why,
                 took_ms: tried.took_ms,
@@ -182,7 +189,7 @@ impl GuestLink {
             Some(how) = told(&mut ended) => return Err(self.explain_end(&how, failed()).await),
             () = cancel.cancelled() => return Err(Fault::cancelled(format!("cannot boot guest `{}`", self.guest.id)).because("it was cancelled")),
         };
-        let address = clock::within(LAG, vm.address(22)).await.and_then(Result::ok).flatten();
+        let address = session.peer();
         let (name, host_key) = (vm.name().to_owned(), self.pin.known());
         self.journal.append(&Record::Reached { name, address, host_key })?;
         self.session = Some(session);
@@ -238,7 +245,8 @@ impl Link for GuestLink {
     fn prepare<'a>(&'a mut self, vm: &'a dyn Vm) -> Fut<'a, ()> {
         Box::pin(async move {
             self.console = self.follow(vm)?;
-            self.phase(if self.console.is_some() { Phase::Firmware } else { Phase::FirstCommand });
+            let has_console = backend::find(&self.guest.backend).is_ok_and(|row| row.caps.console);
+            self.phase(if has_console { Phase::Firmware } else { Phase::Launch });
             Ok(())
         })
     }
@@ -255,6 +263,10 @@ impl Link for GuestLink {
             }
             booted
         })
+    }
+
+    fn not_started(&mut self) {
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner).close(false);
     }
 
     fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {

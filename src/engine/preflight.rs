@@ -2,6 +2,7 @@
 //!
 //! Checks of a backend or transport are theirs; here are those of the host itself.
 
+use super::cleanup;
 use crate::{
     backend::{self, BACKENDS},
     host::{capacity, files},
@@ -29,6 +30,9 @@ pub async fn run(plan: &Plan, deps: &backend::Deps, parallel: usize, told: &mut 
         }
     };
     host(&plan.host, &deps.state, &plan.dir, &memory_need(&plan.jobs, parallel)).into_iter().for_each(&mut tell);
+    if let Some(finding) = strangers(&plan.host, deps).await {
+        tell(finding);
+    }
     for job in &plan.jobs {
         for finding in guest(&job.guest, deps).await {
             tell(finding);
@@ -62,6 +66,21 @@ pub async fn bare(limits: &Host, deps: &backend::Deps) -> Vec<Finding> {
     out
 }
 
+/// Machines of others that the config calls test machines: who they belong to is not known, so that they only are told.
+async fn strangers(limits: &Host, deps: &backend::Deps) -> Option<Finding> {
+    if limits.test_prefixes.is_empty() {
+        return None;
+    }
+    let (machines, _) = cleanup::by_prefix(deps, &limits.test_prefixes).await;
+    let names: Vec<&str> = machines.iter().map(|machine| machine.name.as_str()).collect();
+    (!names.is_empty()).then(|| Finding {
+        check: "leftovers".into(),
+        severity: Severity::Warn,
+        text: format!("machines of others with a test prefix: {}", names.join(", ")),
+        hint: Some("`vmdeck cleanup --all` removes them, with their sizes".into()),
+    })
+}
+
 async fn probe(row: &backend::BackendDef, deps: &backend::Deps, guest: Option<&Guest>) -> Vec<Finding> {
     (row.build)(deps).probe(guest).await.unwrap_or_else(|fault| {
         let hint = fault.remedy().map(str::to_owned);
@@ -76,10 +95,10 @@ struct Need {
     guests: Vec<String>,
 }
 
-/// The largest guests that may run at the same time; those that take no memory of their own are left out.
+/// The largest guests that may run at the same time; those whose memory is not ours to say are left out.
 pub fn largest<'a>(guests: impl Iterator<Item = &'a Guest>, parallel: usize) -> Vec<&'a Guest> {
-    let isolated = |g: &&Guest| backend::find(&g.backend).is_ok_and(|row| row.caps.isolated && row.caps.network);
-    let mut all: Vec<&Guest> = guests.filter(isolated).collect();
+    let counts = |g: &&Guest| g.machine.is_none() && backend::find(&g.backend).is_ok_and(|row| row.caps.sized);
+    let mut all: Vec<&Guest> = guests.filter(counts).collect();
     all.sort_by_key(|g| std::cmp::Reverse(g.memory));
     all.truncate(parallel);
     all
@@ -178,7 +197,7 @@ async fn guest(guest: &Guest, deps: &backend::Deps) -> Vec<Finding> {
         Err(fault) => return vec![fatal("backend", fault.to_string(), "correct `backend`")],
     };
     let mut out = probe(row, deps, Some(guest)).await;
-    if guest.machine.is_some() {
+    if guest.machine.is_some() && !row.caps.adopts {
         out.push(fatal(
             "adopt",
             format!("guest `{}`: the backend `{}` cannot adopt a machine", guest.id, guest.backend),
@@ -199,8 +218,11 @@ async fn guest(guest: &Guest, deps: &backend::Deps) -> Vec<Finding> {
     for kind in &guest.transports {
         let Ok(way) = transport::find(kind) else { continue };
         let has_host = guest.transport_options.get(kind).is_some_and(|o| o.text("host").is_some());
-        // A transport that cannot work with this backend is passed over at run time, and says so there.
-        if kind != "ssh" || row.caps.network || has_host {
+        let has_other = row.caps.guest_exec && guest.transports.iter().any(|kind| kind == "exec");
+        let is_wanted = (row.caps.network || has_host) && (!has_other || transport::ssh::has_credential_of(guest));
+        // A transport that cannot work with this backend, or that nobody has set up beside another one, is passed over at run
+        // time, and says so there.
+        if kind != "ssh" || is_wanted {
             out.extend((way.check)(guest));
         }
     }
@@ -220,6 +242,8 @@ mod tests {
             warn_free_disk: warn,
             min_free_memory: memory,
             slots: 1,
+            test_prefixes: Vec::new(),
+            tools: std::collections::BTreeMap::new(),
         }
     }
 

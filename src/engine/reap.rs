@@ -8,7 +8,7 @@ use super::{
     lock,
 };
 use crate::{
-    backend,
+    backend::{self, Existing},
     error::{Blame, Fault},
     host::{clock, files, lockdir, pids},
 };
@@ -69,14 +69,30 @@ impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Made { remnant, backend, guest, .. } = &self.made;
         let kept = if self.kept { ", kept on purpose" } else { "" };
+        let run = &self.run;
+        if let Some(Existing { name, .. }) = &remnant.adopted {
+            return write!(
+                f,
+                "{name} ({backend}), adopted by guest `{guest}`, run {run}{kept}: will be put back to how it was"
+            );
+        }
         let size = crate::model::quantity::show_size(self.size);
-        write!(f, "{} ({backend}) of guest `{guest}`, run {}{kept}: {size}", remnant.name, self.run)
+        write!(f, "{} ({backend}) of guest `{guest}`, run {run}{kept}: {size}", remnant.name)
     }
 }
 
 /// Every journal that can be read.
 pub fn histories(state: &Path) -> impl Iterator<Item = History> {
     journals(state).into_iter().filter_map(|path| journal::read(&path).ok())
+}
+
+/// The same, and whether the run, or its guardian, is alive.
+pub(super) fn histories_alive(state: &Path) -> impl Iterator<Item = (History, bool)> {
+    journals(state).into_iter().filter_map(|path| {
+        let history = journal::read(&path).ok()?;
+        let alive = File::open(&path).and_then(|f| lockdir::try_flock(&f)).is_ok_and(|free| !free);
+        Some((history, alive))
+    })
 }
 
 /// Every journal.
@@ -182,8 +198,11 @@ async fn become_sole_owner(path: &Path, file: &File) -> bool {
 
 async fn take(deps: &backend::Deps, history: &History, made: &Made, mut file: &File) -> Reaped {
     let what = made.remnant.name.clone();
+    // With the tools of the run that made it: they may be others than ours.
+    let tools = if history.tools.is_empty() { deps.tools.clone() } else { history.tools.clone() };
+    let deps = backend::Deps { tools, ..deps.clone() };
     let reaped = match backend::find(&made.backend) {
-        Ok(row) => (row.build)(deps).reap(&made.remnant).await,
+        Ok(row) => (row.build)(&deps).reap(&made.remnant).await,
         Err(fault) => Err(fault),
     };
     match reaped {
@@ -217,7 +236,11 @@ mod tests {
     use crate::{backend::Identity, host::process::Spawner, model::ids::GuestId};
 
     fn deps(state: &Path) -> backend::Deps {
-        backend::Deps { spawner: Spawner::new(None).expect("spawner"), state: state.to_owned() }
+        backend::Deps {
+            spawner: Spawner::new(None).expect("spawner"),
+            state: state.to_owned(),
+            tools: backend::Tools::new(),
+        }
     }
 
     fn intend(journal: &Journal, state: &Path, name: &str) -> PathBuf {
@@ -227,7 +250,14 @@ mod tests {
         let identity = Identity { uuid: Some(format!("uuid-of-{name}")), ..Identity::default() };
         let guest = GuestId::new("deb").expect("name");
         journal
-            .append(&Record::Intent { name: name.into(), backend: "qemu".into(), guest, dir: dir.clone(), identity })
+            .append(&Record::Intent {
+                name: name.into(),
+                backend: "qemu".into(),
+                guest,
+                dir: dir.clone(),
+                identity,
+                adopted: None,
+            })
             .expect("intent");
         dir
     }

@@ -4,7 +4,7 @@
 
 use super::{conductor::Shared, journal::Made, launch, reap};
 use crate::{
-    backend::{Ended, Fut, Identity, Vm},
+    backend::{self, Ended, Fut, Identity, Lead, Vm, Way},
     error::{Fault, Result},
     host::pids,
     model::{
@@ -78,17 +78,31 @@ pub(super) async fn run(shared: &Shared, request: Request) {
 /// A machine of this guest that runs and can be reached: one that was kept, or one of a run that goes on.
 ///
 /// `machine` = only this one; else the newest of the guest.
-pub fn running(state: &Path, guest: &Guest, machine: Option<&str>) -> Option<Made> {
-    let made = reap::histories(state).flat_map(|h| h.open.into_values().chain(h.kept.into_values()));
-    let made = made.filter(|made| made.guest == guest.id && made.address.is_some());
-    let made = made.filter(|made| machine.is_none_or(|name| made.remnant.name == name));
-    let mut made: Vec<Made> = made.collect();
-    made.retain(|made| {
-        let id = &made.remnant.identity;
-        let process = id.pid.and_then(pids::lookup);
-        process.is_some_and(|p| id.uuid.as_ref().is_some_and(|uuid| p.has_arg(uuid)))
-    });
-    made.pop()
+pub async fn running(deps: &backend::Deps, guest: &Guest, machine: Option<&str>) -> Option<(Made, Box<dyn Vm>)> {
+    let made = reap::histories(&deps.state).flat_map(|h| h.open.into_values().chain(h.kept.into_values()));
+    let made = made.filter(|made| made.guest == guest.id && made.backend == guest.backend);
+    let mut made: Vec<Made> = made.filter(|made| machine.is_none_or(|name| made.remnant.name == name)).collect();
+    while let Some(made) = made.pop() {
+        if let Some(vm) = process_of(&made) {
+            return Some((made, vm));
+        }
+        let row = backend::find(&made.backend).ok()?;
+        if let Ok(Some(vm)) = (row.build)(deps).revisit(guest, &made.remnant).await {
+            return Some((made, vm));
+        }
+    }
+    None
+}
+
+/// A machine whose process is known and lives, at the address where its run reached it.
+fn process_of(made: &Made) -> Option<Box<dyn Vm>> {
+    let id = &made.remnant.identity;
+    let process = id.pid.and_then(pids::lookup)?;
+    let is_it = made.address.is_some() && id.uuid.as_ref().is_some_and(|uuid| process.has_arg(uuid));
+    is_it.then(|| {
+        let (name, identity) = (made.remnant.name.clone(), id.clone());
+        Box::new(OtherVm { name, identity, address: made.address, ended: watch::channel(None).0 }) as Box<dyn Vm>
+    })
 }
 
 /// A machine of a run that goes on, by its generated name, with the record of that run.
@@ -97,19 +111,13 @@ pub fn open_machine(state: &Path, name: &str) -> Option<(Made, std::path::PathBu
 }
 
 /// Serves the request in such a machine, which stays.
-pub async fn in_running(made: &Made, guest: &Guest, request: Request) {
-    let vm = OtherVm {
-        name: made.remnant.name.clone(),
-        identity: made.remnant.identity.clone(),
-        address: made.address,
-        ended: watch::channel(None).0,
-    };
+pub async fn in_running((made, vm): (Made, Box<dyn Vm>), guest: &Guest, request: Request) {
     let progress = |_: Step| {};
     // The key that it showed when it was new.
     let pin = Pin::of(made.host_key.clone());
-    let target = Target { guest, vm: &vm, created: true, pin: &pin, progress: &progress };
+    let target = Target { guest, vm: vm.as_ref(), created: !vm.adopted(), pin: &pin, progress: &progress };
     let opened = tokio::time::timeout(guest.boot_timeout, route::open(&target, |_| {})).await;
-    let late = || Fault::infra(format!("cannot reach the machine `{}`", vm.name)).hint("`vmdeck cleanup` removes it");
+    let late = || Fault::infra(format!("cannot reach the machine `{}`", vm.name())).hint("`vmdeck cleanup` removes it");
     match opened.unwrap_or_else(|_| Err(late())) {
         Ok(session) => {
             request.with(session.as_ref(), guest, &CancellationToken::new()).await;
@@ -117,6 +125,7 @@ pub async fn in_running(made: &Made, guest: &Guest, request: Request) {
         }
         Err(fault) => drop(request.done.send(Err(fault))),
     }
+    vm.leave();
 }
 
 /// A machine of somebody else's: it can be reached and nothing else.
@@ -148,8 +157,12 @@ impl Vm for OtherVm {
         self.ended.subscribe()
     }
 
-    fn address(&self, _: u16) -> Fut<'_, Option<SocketAddr>> {
-        Box::pin(async { Ok(self.address) })
+    fn ways(&self) -> &[Way] {
+        &[Way { name: "journal", doc: "where its run reached it" }]
+    }
+
+    fn seek<'a>(&'a self, _: &'a Way, _: u16) -> Fut<'a, Vec<Lead>> {
+        Box::pin(async { Ok(self.address.map(|address| Lead { address, proven: true }).into_iter().collect()) })
     }
 
     fn terminate(&mut self) -> Fut<'_, ()> {

@@ -10,6 +10,7 @@ use super::{
     logs::{Logs, Source},
 };
 use crate::{
+    backend::GuestExec,
     error::{Fault, Result},
     host::clock,
     model::{
@@ -201,7 +202,7 @@ impl Worker<'_> {
         }
         let keep = shared.steering.keeps(&self.guest.id, shared.plan.options.keep == Keep::Always, bad);
         if keep && !lost && !machine.is_lost() {
-            return launch::keep(shared, self.guest, machine).await;
+            return launch::keep(shared, self.guest, machine);
         }
         launch::take_down(shared, self.guest, &mut machine.controller, &machine.name).await;
     }
@@ -218,6 +219,9 @@ impl Worker<'_> {
             }
             let place = (item.suite, item.round);
             if current != Some(place) {
+                if current.is_some() && self.guest.fresh == Fresh::Suite {
+                    break;
+                }
                 if let Some((suite, _)) = current {
                     self.finish_suite(machine, &self.suites[suite]).await;
                 }
@@ -226,6 +230,10 @@ impl Worker<'_> {
                     self.fail_suite(place, &why);
                     if machine.is_lost() {
                         return true;
+                    }
+                    if self.guest.fresh != Fresh::Run {
+                        // What the failed preparation left behind is not for the next one.
+                        return false;
                     }
                     current = None;
                     continue;
@@ -361,6 +369,10 @@ impl Session for Through<'_> {
         cancel: &'a CancellationToken,
     ) -> crate::backend::Fut<'a, Exit> {
         Box::pin(self.0.controller.exec(exec, sink, cancel))
+    }
+
+    fn puller(&self) -> Option<&dyn GuestExec> {
+        self.0.controller.session().and_then(Session::puller)
     }
 
     fn close(&self) -> crate::backend::Fut<'_, ()> {

@@ -36,6 +36,15 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes a program that only this user can read and run, as a whole.
+pub fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temp = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    temp.write_all(bytes)?;
+    fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o700))?;
+    temp.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}
+
 /// Opens a file for appending, private to this user, parents made.
 pub fn append_private(path: &Path) -> io::Result<fs::File> {
     if let Some(parent) = path.parent() {

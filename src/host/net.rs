@@ -31,6 +31,17 @@ pub enum Silent {
     Io(String),
 }
 
+/// Whether this address is one of this host's own, apart from its loopback: no other machine answers there.
+pub fn is_own(ip: std::net::IpAddr) -> bool {
+    // Only an own address can be bound.
+    !ip.is_loopback() && std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Whether something accepts a connection there.
+pub async fn accepts(addr: SocketAddr, patience: Duration) -> bool {
+    matches!(clock::within(patience, TcpStream::connect(addr)).await, Some(Ok(_)))
+}
+
 /// One try: connects and waits until the first bytes can be read, without taking them.
 pub async fn spoken(addr: SocketAddr, prefix: &[u8], patience: Duration) -> Result<TcpStream, Silent> {
     let attempt = async {
@@ -85,6 +96,17 @@ pub async fn until_spoken(addr: SocketAddr, prefix: &'static [u8], mut told: imp
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn an_address_of_this_host_is_known_from_others() {
+        assert!(!is_own("192.0.2.250".parse().expect("ip")), "an address for documentation");
+        assert!(!is_own("127.0.0.1".parse().expect("ip")), "loopback is left to its users");
+        // Where there is a way out, the address that leads there is ours.
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("socket");
+        if socket.connect("198.51.100.1:9").is_ok() {
+            assert!(is_own(socket.local_addr().expect("address").ip()));
+        }
+    }
 
     async fn server() -> (tokio::net::TcpListener, SocketAddr) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");

@@ -241,7 +241,12 @@ impl Spawner {
 
     /// Runs a short tool to its end; both outputs are cut at 1 MiB.
     pub async fn output(&self, spec: &Spec, limit: Duration) -> io::Result<Output> {
-        let mut child = self.spawn(spec, Streams::piped_out()).await?;
+        self.output_of(spec, Streams::piped_out(), limit).await
+    }
+
+    /// The same with other streams; those that are no pipes are not read.
+    pub async fn output_of(&self, spec: &Spec, streams: Streams, limit: Duration) -> io::Result<Output> {
+        let mut child = self.spawn(spec, streams).await?;
         let (stdout, stderr) = (child.inner.stdout.take(), child.inner.stderr.take());
         let work = async {
             let (stdout, stderr) = tokio::join!(read_capped(stdout), read_capped(stderr));

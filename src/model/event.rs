@@ -37,6 +37,8 @@ fn millis<S: serde::Serializer>(at: &DateTime<Utc>, out: S) -> Result<S::Ok, S::
 pub enum Phase {
     /// The backend makes the machine.
     Create,
+    /// From the order to start until it answers, where there is no console to watch.
+    Launch,
     /// From power-on to the kernel's first line.
     Firmware,
     /// From the kernel's first line to the first process.
@@ -64,6 +66,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Create => "create",
+            Phase::Launch => "launch",
             Phase::Firmware => "firmware",
             Phase::Kernel => "kernel",
             Phase::Userspace => "userspace",
@@ -79,7 +82,10 @@ impl Phase {
 
     /// Whether it is part of the boot.
     pub fn is_boot(self) -> bool {
-        matches!(self, Phase::Firmware | Phase::Kernel | Phase::Userspace | Phase::Sshd | Phase::FirstCommand)
+        matches!(
+            self,
+            Phase::Launch | Phase::Firmware | Phase::Kernel | Phase::Userspace | Phase::Sshd | Phase::FirstCommand
+        )
     }
 }
 
@@ -249,10 +255,12 @@ pub enum EventKind {
     PhaseEnded { guest: GuestId, phase: Phase, ok: bool, took_ms: u64 },
     /// A pattern was found on the console.
     ConsoleMatch { guest: GuestId, meaning: Meaning, pattern: String, line: String, context: Vec<String> },
-    /// A transport was tried.
+    /// A transport was tried; with `way`, a way to find the address for it.
     RouteTried {
         guest: GuestId,
         transport: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        way: Option<String>,
         ok: bool,
         why: String,
         took_ms: u64,
@@ -300,8 +308,18 @@ pub enum EventKind {
     CancelBegan { reason: CancelReason },
     /// A guest is being taken down.
     CleanupBegan { guest: GuestId },
-    /// A guest was taken down; `left` names what could not be proven gone.
-    CleanupEnded { guest: GuestId, proofs: Vec<String>, left: Vec<String>, kept: bool },
+    /// A guest was taken down; `left` names what could not be proven gone, `adopted` says that the machine was put back to how
+    /// it was found, `freed` the bytes of disk that came free.
+    CleanupEnded {
+        guest: GuestId,
+        proofs: Vec<String>,
+        left: Vec<String>,
+        kept: bool,
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        adopted: bool,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        freed: Option<u64>,
+    },
     /// Last event of every record.
     RunEnded {
         tally: Tally,

@@ -24,6 +24,8 @@ pub struct Guest {
     pub machine: Option<String>,
     /// Transports, tried in this order.
     pub transports: Vec<String>,
+    /// How long each of several transports is waited for before the next one gets its turn.
+    pub transport_turn: Duration,
     /// How often a fresh one is made.
     pub fresh: Fresh,
     /// How many times a launch is tried.
@@ -93,6 +95,8 @@ impl fmt::Display for Os {
 pub enum Fresh {
     /// One machine for the whole run.
     Run,
+    /// One machine for each suite; it is gone before the next one is made.
+    Suite,
     /// One machine for each case.
     Case,
 }

@@ -20,3 +20,4 @@ pub mod secret;
 pub mod select;
 pub mod suite;
 pub mod text;
+pub mod wrap;

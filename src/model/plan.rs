@@ -11,7 +11,7 @@ use super::{
     suite::{Case, Suite},
 };
 use globset::Glob;
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// What the config says, before a selection.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,10 @@ pub struct Host {
     pub min_free_memory: u64,
     /// Guests of all vmdeck processes at a time.
     pub slots: u32,
+    /// Names of machines that others make for tests begin like this; `vmdeck cleanup --all` takes them.
+    pub test_prefixes: Vec<String>,
+    /// Tools that are not where they usually are: name and program.
+    pub tools: BTreeMap<String, String>,
 }
 
 /// What happens to guests at the end.

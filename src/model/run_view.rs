@@ -23,6 +23,8 @@ pub struct EndedCase {
     pub exit: Option<i32>,
     pub took_ms: u64,
     pub message: String,
+    /// What it took with all that was done for it: the launch, the setup, the cases' own way in; milliseconds.
+    pub span_ms: u64,
 }
 
 /// A phase that is on.
@@ -40,6 +42,17 @@ pub struct OpenPhase {
     pub quiet_ms: Option<u64>,
 }
 
+/// What a way to find an address gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SoughtView {
+    /// The way.
+    pub way: String,
+    /// What it found.
+    pub address: Option<String>,
+    /// Why it did not lead to the guest; empty = it did.
+    pub why: String,
+}
+
 /// How a guest stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuestView {
@@ -51,6 +64,8 @@ pub struct GuestView {
     pub machine: Option<String>,
     /// Where it was reached, and by which transport.
     pub reached: Option<(String, Option<String>)>,
+    /// How its address was looked for: the last word of each way.
+    pub sought: Vec<SoughtView>,
     /// When it last wrote to its console, in milliseconds of the run.
     pub heard_ms: Option<u64>,
     /// When its machine was powered on, in milliseconds of the run.
@@ -71,6 +86,8 @@ pub struct GuestView {
     pub case: Option<(SuiteId, CaseId)>,
     /// When it began, in milliseconds of the run.
     pub case_since_ms: u64,
+    /// Since when time counts for the case that ends next, in milliseconds of the run.
+    pub busy_since_ms: Option<u64>,
     /// Its results so far.
     pub tally: Tally,
     /// How many cases are planned.
@@ -92,6 +109,7 @@ impl GuestView {
             os: planned.os.clone(),
             machine: None,
             reached: None,
+            sought: Vec::new(),
             heard_ms: None,
             powered_ms: None,
             isolated: planned.isolated,
@@ -102,6 +120,7 @@ impl GuestView {
             boot_failed: false,
             case: None,
             case_since_ms: 0,
+            busy_since_ms: None,
             tally: Tally::default(),
             planned: planned.cases,
             names: planned.names.clone(),
@@ -115,6 +134,37 @@ impl GuestView {
     pub fn boot_ms(&self) -> Option<u64> {
         let booted = self.done.iter().any(|(p, _)| *p == Phase::FirstCommand);
         booted.then(|| self.done.iter().filter(|(p, _)| p.is_boot()).map(|(_, ms)| ms).sum())
+    }
+}
+
+/// How a suite went in a guest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SuiteView {
+    /// The guest.
+    pub guest: GuestId,
+    /// The suite.
+    pub suite: SuiteId,
+    /// The verdicts of its cases.
+    pub tally: Tally,
+    /// What it took, launches included; milliseconds.
+    pub took_ms: u64,
+    /// Whether its own preparation failed.
+    pub setup_failed: bool,
+}
+
+impl SuiteView {
+    /// Its outcome in one word, and why where that is not plain.
+    pub fn outcome(&self) -> (Verdict, &'static str) {
+        let any = |verdict| self.tally.of(verdict) > 0;
+        match () {
+            () if self.setup_failed => (Verdict::Infra, "FAILED (setup)"),
+            () if any(Verdict::Failed) => (Verdict::Failed, "FAILED"),
+            () if any(Verdict::Infra) => (Verdict::Infra, "FAILED (infra)"),
+            () if any(Verdict::Cancelled) => (Verdict::Cancelled, "CANCELLED"),
+            () if any(Verdict::Flaky) => (Verdict::Flaky, "PASSED (flaky)"),
+            () if any(Verdict::Passed) => (Verdict::Passed, "PASSED"),
+            () => (Verdict::Skipped, "SKIPPED"),
+        }
     }
 }
 
@@ -197,6 +247,8 @@ impl RunView {
             }
             EventKind::CaseEnded { guest, suite, case, round, verdict, exit, took_ms, message, .. } => {
                 self.tally.add(*verdict);
+                let now = event.elapsed_ms;
+                let busy = self.guests.get_mut(guest).and_then(|g| g.busy_since_ms.replace(now));
                 self.cases.push(EndedCase {
                     guest: guest.clone(),
                     suite: suite.clone(),
@@ -206,10 +258,14 @@ impl RunView {
                     exit: *exit,
                     took_ms: *took_ms,
                     message: message.clone(),
+                    span_ms: busy.map_or(0, |since| now.saturating_sub(since)),
                 });
                 if let Some(g) = self.guests.get_mut(guest) {
                     g.case = None;
                     g.tally.add(*verdict);
+                    if g.state == State::NotCreated {
+                        g.busy_since_ms = None;
+                    }
                 }
             }
             kind => self.apply_to_guest(event.elapsed_ms, kind),
@@ -228,6 +284,8 @@ impl RunView {
                 g.machine.clone_from(machine);
                 if *to == State::Created {
                     g.done.clear();
+                    g.busy_since_ms = Some(now);
+                    g.sought.clear();
                     g.boot_failed = false;
                     g.powered_ms = None;
                 }
@@ -235,9 +293,13 @@ impl RunView {
                     g.reached = None;
                 }
             }),
-            EventKind::RouteTried { guest, transport, ok: true, address, .. } => {
+            EventKind::RouteTried { guest, transport, way: None, ok: true, address, .. } => {
                 of(guest, &mut |g| g.reached = Some((transport.clone(), address.clone())));
             }
+            EventKind::RouteTried { guest, way: Some(way), address, why, .. } => of(guest, &mut |g| {
+                g.sought.retain(|s| s.way != *way);
+                g.sought.push(SoughtView { way: way.clone(), address: address.clone(), why: why.clone() });
+            }),
             EventKind::Output { guest, stream: Stream::Console, .. } => of(guest, &mut |g| g.heard_ms = Some(now)),
             EventKind::PhaseStarted { guest, phase, usual_ms, rest_ms, quiet_ms } => of(guest, &mut |g| {
                 if phase.is_boot() && g.powered_ms.is_none() {
@@ -261,7 +323,7 @@ impl RunView {
                     g.case_since_ms = now;
                 });
             }
-            EventKind::CleanupEnded { guest, left, proofs, kept } => of(guest, &mut |g| {
+            EventKind::CleanupEnded { guest, left, proofs, kept, .. } => of(guest, &mut |g| {
                 g.left.extend(left.iter().cloned());
                 g.proofs.extend(proofs.iter().cloned());
                 g.kept |= kept;
@@ -273,6 +335,23 @@ impl RunView {
     /// Whether a preflight check forbids the run.
     pub fn is_host_unfit(&self) -> bool {
         self.findings.iter().any(|f| f.severity == Severity::Fatal)
+    }
+
+    /// Every suite in every guest that had a case to tell, in the order in which they ended.
+    pub fn suites(&self) -> Vec<SuiteView> {
+        let mut out: Vec<SuiteView> = Vec::new();
+        for case in &self.cases {
+            let same = |s: &SuiteView| s.guest == case.guest && s.suite == case.suite;
+            let at = out.iter().position(same).unwrap_or_else(|| {
+                let (guest, suite) = (case.guest.clone(), case.suite.clone());
+                out.push(SuiteView { guest, suite, tally: Tally::default(), took_ms: 0, setup_failed: false });
+                out.len() - 1
+            });
+            out[at].tally.add(case.verdict);
+            out[at].took_ms += case.span_ms;
+            out[at].setup_failed |= case.verdict == Verdict::Infra && case.message.starts_with("setup failed");
+        }
+        out
     }
 
     /// Everything that could not be proven gone.

@@ -10,8 +10,8 @@ use super::{
 use crate::model::{
     event::{Event, EventKind, Phase, Severity},
     outcome::Verdict,
-    quantity::show_duration,
-    run_view::RunView,
+    quantity::{show_duration, show_size},
+    run_view::{RunView, SuiteView},
     text::Clean,
 };
 use std::{
@@ -93,15 +93,15 @@ impl Text {
     }
 
     fn verdict(&self, verdict: Verdict) -> String {
-        let (code, word) = match verdict {
-            Verdict::Passed => (GREEN, "pass "),
-            Verdict::Flaky => (YELLOW, "FLAKY"),
-            Verdict::Failed => (RED, "FAIL "),
-            Verdict::Infra => (RED, "INFRA"),
-            Verdict::Skipped => (DIM, "skip "),
-            Verdict::Cancelled => (DIM, "stop "),
+        let word = match verdict {
+            Verdict::Passed => "pass ",
+            Verdict::Flaky => "FLAKY",
+            Verdict::Failed => "FAIL ",
+            Verdict::Infra => "INFRA",
+            Verdict::Skipped => "skip ",
+            Verdict::Cancelled => "stop ",
         };
-        self.paint(code, word)
+        self.paint(color_of(verdict), word)
     }
 
     fn print(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
@@ -149,6 +149,11 @@ impl Text {
             EventKind::PhaseEnded { guest, phase: Phase::FirstCommand, ok: true, .. } if normal => {
                 self.booted(now, guest, view)
             }
+            EventKind::RouteTried { guest, way: Some(way), why, address, .. } if self.style.level == Level::Verbose => {
+                let found = address.as_deref().unwrap_or("no address");
+                let why = if why.is_empty() { String::new() } else { format!(": {}", safe(why)) };
+                self.line(now, &format!("  {guest}: {way}: {}{why}", safe(found)))
+            }
             EventKind::RouteTried { guest, transport, ok: false, why, .. } if self.style.level == Level::Verbose => {
                 self.line(now, &format!("  {guest}: not by {transport}: {}", safe(why)))
             }
@@ -180,7 +185,9 @@ impl Text {
             EventKind::CancelBegan { reason } => {
                 self.line(now, &self.paint(YELLOW, &format!("cancelled: {reason}; cleaning up")))
             }
-            EventKind::CleanupEnded { guest, left, kept, .. } => self.cleaned(now, guest, left, *kept, view),
+            EventKind::CleanupEnded { guest, left, kept, adopted, freed, .. } => {
+                self.cleaned(now, guest, left, *kept, (*adopted, *freed), view)
+            }
             EventKind::Warning { guest, text, hint } => {
                 let who = guest.as_ref().map(|g| format!("{g}: ")).unwrap_or_default();
                 self.line(now, &format!("  {} {who}{}", self.paint(YELLOW, "warn "), safe(text)))?;
@@ -241,6 +248,7 @@ impl Text {
         guest: &crate::model::ids::GuestId,
         left: &[String],
         kept: bool,
+        (adopted, freed): (bool, Option<u64>),
         view: &RunView,
     ) -> io::Result<()> {
         for what in left {
@@ -249,9 +257,30 @@ impl Text {
         if left.is_empty() && !kept && self.style.level >= Level::Normal {
             let took = view.guests.get(guest).and_then(|g| g.done.iter().rfind(|(p, _)| *p == Phase::Cleanup));
             let took = took.map(|(_, ms)| format!(" in {}", time(*ms))).unwrap_or_default();
-            self.line(now, &format!("{guest} is gone, proven{took}"))?;
+            let freed = freed.map(|bytes| format!(", {} of disk freed", show_size(bytes))).unwrap_or_default();
+            let how = if adopted { "was put back to how it was found" } else { "is gone, proven" };
+            self.line(now, &format!("{guest} {how}{took}{freed}"))?;
         }
         Ok(())
+    }
+
+    /// One line for each suite in each guest, where there is more than one.
+    fn table(&mut self, now: u64, view: &RunView) -> io::Result<()> {
+        let suites = view.suites();
+        if suites.len() < 2 || self.style.level < Level::Normal {
+            return Ok(());
+        }
+        let several = view.guests.len() > 1;
+        let name = |s: &SuiteView| if several { format!("{}@{}", s.suite, s.guest) } else { s.suite.to_string() };
+        let words = suites.iter().map(|s| s.outcome().1.len()).max().unwrap_or_default();
+        let names = suites.iter().map(|s| name(s).len()).max().unwrap_or_default();
+        self.line(now, "")?;
+        for suite in &suites {
+            let (verdict, word) = suite.outcome();
+            let word = self.paint(color_of(verdict), &format!("{word:<words$}"));
+            self.line(now, &format!("  {word} {:<names$} {:>8}", name(suite), time(suite.took_ms)))?;
+        }
+        self.line(now, "")
     }
 
     fn ended(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
@@ -271,17 +300,12 @@ impl Text {
                 self.line(now, &format!("\nhint: {}\n", safe(hint)))?;
             }
         }
+        self.table(now, view)?;
         let mut counts = String::new();
         for verdict in Verdict::ALL.into_iter().filter(|v| tally.of(*v) > 0) {
             let text = format!("{} {verdict}", tally.of(verdict));
-            let code = match verdict {
-                Verdict::Passed => GREEN,
-                Verdict::Flaky => YELLOW,
-                Verdict::Failed | Verdict::Infra => RED,
-                Verdict::Skipped | Verdict::Cancelled => DIM,
-            };
             let comma = if counts.is_empty() { "" } else { ", " };
-            let _ = write!(counts, "{comma}{}", self.paint(code, &text));
+            let _ = write!(counts, "{comma}{}", self.paint(color_of(verdict), &text));
         }
         let unrun = (view.planned as u64).saturating_sub(u64::from(tally.total()));
         if unrun > 0 {
@@ -311,6 +335,15 @@ impl Sink for Text {
             self.line(now, &format!("  ... {}", if text.is_empty() { "still running" } else { &text }))?;
         }
         self.redraw(now, view)
+    }
+}
+
+fn color_of(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => GREEN,
+        Verdict::Flaky => YELLOW,
+        Verdict::Failed | Verdict::Infra => RED,
+        Verdict::Skipped | Verdict::Cancelled => DIM,
     }
 }
 

@@ -7,7 +7,8 @@ use crate::{
     error::{Fault, Result},
     model::{
         event::Stream,
-        exec::{Exec, Exit, Sink, sh_quote},
+        exec::{Collected, Exec, Exit, Sink, sh_quote},
+        wrap,
     },
 };
 use std::{
@@ -35,8 +36,14 @@ pub async fn fetch(
     let failed = || Fault::infra("cannot fetch artifacts");
     // The shell expands the globs, each quoted around its wildcards; a glob that finds nothing is left out.
     let words: Vec<String> = globs.iter().map(|g| quote_glob(g)).collect();
+    // Where the way out is narrow the archive becomes a file of the guest first.
+    let spooled = session.puller().map(|puller| (puller, format!("/tmp/.vmdeck-{}", wrap::nonce())));
+    let pack = match &spooled {
+        Some((_, there)) => format!("{{ umask 077; tar -cf {there} -- \"$@\"; }}"),
+        None => "exec tar -cf - -- \"$@\"".to_owned(),
+    };
     let script = format!(
-        "set --; for f in {}; do [ -e \"$f\" ] || continue; case $f in /*) ;; *) f=./$f ;; esac; set -- \"$@\" \"$f\"; done; [ $# -eq 0 ] || exec tar -cf - -- \"$@\"",
+        "set --; for f in {}; do [ -e \"$f\" ] || continue; case $f in /*) ;; *) f=./$f ;; esac; set -- \"$@\" \"$f\"; done; [ $# -eq 0 ] || {pack}",
         words.join(" ")
     );
     let spool = tempfile::NamedTempFile::new().map_err(|e| failed().because(e))?;
@@ -49,6 +56,17 @@ pub async fn fetch(
     let exit = session
         .exec(&Exec { script, stdin: crate::model::exec::Input::Empty, ..env.clone() }, &mut sink, cancel)
         .await?;
+    if let Some((puller, there)) = spooled {
+        let out = Exec::new(format!("[ ! -e {there} ] || echo there"));
+        let mut said = Collected::default();
+        session.exec(&out, &mut said, cancel).await?;
+        if !said.stdout.is_empty() {
+            let pulled = puller.pull(&there, spool.path(), cancel).await;
+            // What stays is in /tmp of a machine that is taken down.
+            let _ = session.exec(&Exec::new(format!("rm -f {there}")), &mut Collected::default(), cancel).await;
+            pulled?;
+        }
+    }
     if let Some(why) = sink.full {
         return Err(failed().because(why));
     }

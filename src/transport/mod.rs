@@ -4,14 +4,14 @@
 
 pub mod artifacts;
 mod exec;
+mod reach;
 pub mod route;
 pub mod source;
 pub mod ssh;
 
 use crate::{
-    backend::{Fut, Vm},
+    backend::{Fut, GuestExec, Vm},
     error::{Fault, Result},
-    host::pids,
     model::{
         event::Finding,
         exec::{Exec, Exit, Sink},
@@ -20,7 +20,10 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +46,25 @@ pub struct Target<'a> {
 pub enum Step {
     /// Not there yet, because of this.
     Waiting(String),
+    /// A way to find its address was tried.
+    Sought(Sought),
     /// The service has spoken.
     Spoken,
+}
+
+/// What a way to find an address gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sought {
+    /// The way.
+    pub way: &'static str,
+    /// What it found; empty = nothing.
+    pub found: Vec<SocketAddr>,
+    /// Whether the service answered at one of these.
+    pub ok: bool,
+    /// Why not.
+    pub why: String,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
 }
 
 /// The host key of one machine, as seen at first contact.
@@ -87,7 +107,7 @@ pub struct Terminal {
 pub trait Transport: Send + Sync {
     /// Whether it can work with this machine at all; the reason if not.
     fn suits(&self, target: &Target<'_>) -> Result<(), String>;
-    /// Waits for the service and logs in; the caller limits the time.
+    /// Waits for the service and logs in; the caller limits the time. An error means that waiting longer cannot help.
     fn connect<'a>(&'a self, target: &'a Target<'a>) -> Fut<'a, Box<dyn Session>>;
 }
 
@@ -106,6 +126,14 @@ pub trait Session: Send + Sync {
                 .because(format!("the transport `{kind}` has no terminal"))
                 .hint("give a command: `vmdeck shell GUEST -- COMMAND`"))
         })
+    }
+    /// Where output of any length does not come through [`Session::exec`]: what copies a file out instead.
+    fn puller(&self) -> Option<&dyn GuestExec> {
+        None
+    }
+    /// Where the guest is, if there is such a place.
+    fn peer(&self) -> Option<SocketAddr> {
+        None
     }
     /// Ends it in order.
     fn close(&self) -> Fut<'_, ()>;
@@ -149,9 +177,4 @@ pub fn find(kind: &str) -> Result<&'static TransportDef> {
         let known: Vec<_> = TRANSPORTS.iter().map(|row| row.kind).collect();
         Fault::user(format!("unknown transport `{kind}` (known: {})", known.join(", ")))
     })
-}
-
-/// A random text that nobody in the guest can guess.
-pub(crate) fn nonce() -> String {
-    format!("{:016x}{:08x}", fastrand::u64(..), pids::current())
 }

@@ -208,6 +208,7 @@ mod tests {
             disk: 10 << 30,
             machine: None,
             transports: vec!["ssh".into()],
+            transport_turn: std::time::Duration::from_secs(45),
             fresh: Fresh::Run,
             launch_retries: 3,
             boot_timeout: Duration::from_mins(5),

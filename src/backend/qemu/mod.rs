@@ -82,8 +82,17 @@ pub const KEYS: &[Key] = &[
 const SOCKET_PATH_MAX: usize = 103;
 
 /// What it can do.
-pub const CAPS: Caps =
-    Caps { isolated: true, network: true, guest_exec: false, console: true, dump_stacks: true, live_memory: true };
+pub const CAPS: Caps = Caps {
+    isolated: true,
+    network: true,
+    guest_exec: false,
+    console: true,
+    dump_stacks: true,
+    live_memory: true,
+    adopts: false,
+    sized: true,
+    takes_uuid: true,
+};
 
 /// See the module.
 #[derive(Debug)]

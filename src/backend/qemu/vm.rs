@@ -7,7 +7,7 @@ use super::{
     qmp::{self, Qmp, QmpEvent},
 };
 use crate::{
-    backend::{Ended, Fut, Identity, Order, Stats, Update, Vm},
+    backend::{Ended, Fut, Identity, Lead, Order, Stats, Update, Vm, Way},
     error::{Blame, Fault, Result},
     host::{
         clock, files, pids,
@@ -16,7 +16,7 @@ use crate::{
 };
 use serde_json::json;
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -336,11 +336,20 @@ impl Vm for QemuVm {
         self.ended.subscribe()
     }
 
-    fn address(&self, port: u16) -> Fut<'_, Option<SocketAddr>> {
+    fn ways(&self) -> &[Way] {
+        &[Way { name: "forward", doc: "the port that QEMU forwards from this host" }]
+    }
+
+    fn seek<'a>(&'a self, _: &'a Way, port: u16) -> Fut<'a, Vec<Lead>> {
         Box::pin(async move {
             let text = self.running()?.qmp.human("info usernet").await?;
-            Ok(qmp::forwarded_port(&text, port).map(|port| (Ipv4Addr::LOCALHOST, port).into()))
+            let lead = |port| Lead { address: (Ipv4Addr::LOCALHOST, port).into(), proven: true };
+            Ok(qmp::forwarded_port(&text, port).map(lead).into_iter().collect())
         })
+    }
+
+    fn disk_used(&self) -> Fut<'_, Option<u64>> {
+        Box::pin(async { Ok(Some(files::disk_usage(&self.dir))) })
     }
 
     fn terminate(&mut self) -> Fut<'_, ()> {

@@ -25,6 +25,8 @@ pub trait Link: Send + Sync {
     fn connect<'a>(&'a mut self, vm: &'a dyn Vm, cancel: &'a CancellationToken) -> Fut<'a, ()>;
     /// Runs a command in the guest.
     fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit>;
+    /// The machine did not start: there is nothing to listen to.
+    fn not_started(&mut self) {}
     /// The open session, for a person.
     fn session(&self) -> Option<&dyn Session> {
         None
@@ -163,7 +165,14 @@ impl Controller {
         };
         self.link.prepare(vm.as_ref()).await?;
         self.powered = true;
-        vm.start().await?;
+        let started = tokio::select! {
+            started = vm.start() => started,
+            () = cancel.cancelled() => Err(Fault::cancelled("cannot start the machine").because("it was cancelled")),
+        };
+        if let Err(fault) = started {
+            self.link.not_started();
+            return Err(fault);
+        }
         self.started = Some(clock::utc());
         self.link.connect(vm.as_ref(), cancel).await
     }

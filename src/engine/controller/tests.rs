@@ -5,7 +5,6 @@ use crate::model::{event::Stream, exec::Collected, lifecycle::TRANSITIONS};
 use proptest::prelude::*;
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -66,9 +65,6 @@ impl Vm for ScriptedVm {
     }
     fn ended(&self) -> watch::Receiver<Option<Ended>> {
         self.ended.subscribe()
-    }
-    fn address(&self, _: u16) -> Fut<'_, Option<SocketAddr>> {
-        Box::pin(async { Ok(None) })
     }
     fn terminate(&mut self) -> Fut<'_, ()> {
         Box::pin(async { self.shared.call("terminate") })

@@ -24,6 +24,11 @@ pub(super) fn read(text: &str) -> Result<PublicKey, String> {
     parse(&content).ok_or_else(|| format!("the file `{text}` holds no host key"))
 }
 
+/// Every key in a text of one key a line.
+pub(super) fn all(text: &str) -> Vec<PublicKey> {
+    text.lines().filter_map(|line| PublicKey::from_openssh(line.trim()).ok()).collect()
+}
+
 /// The expected key of these options, if one is set.
 pub(super) fn of(options: &Options) -> Option<Result<PublicKey, String>> {
     let path = options.path("host_key").map(|p| p.to_string_lossy().into_owned());
@@ -40,13 +45,14 @@ pub(super) struct Refused {
 /// russh's handler: compares the key and remembers a refusal.
 #[derive(Clone)]
 pub(super) struct Checker {
-    expected: Option<PublicKey>,
+    /// Any of these; none = the key of the first contact.
+    expected: Vec<PublicKey>,
     pin: Pin,
     refused: Arc<Mutex<Option<Refused>>>,
 }
 
 impl Checker {
-    pub(super) fn new(expected: Option<PublicKey>, pin: Pin) -> Self {
+    pub(super) fn new(expected: Vec<PublicKey>, pin: Pin) -> Self {
         Self { expected, pin, refused: Arc::default() }
     }
 
@@ -54,15 +60,17 @@ impl Checker {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn expected_algorithm(&self) -> Option<Algorithm> {
-        self.expected.as_ref().map(PublicKey::algorithm)
+    pub(super) fn expected_algorithms(&self) -> Vec<Algorithm> {
+        self.expected.iter().map(PublicKey::algorithm).collect()
     }
 
     fn accepts(&self, key: &PublicKey) -> bool {
         let shown = print(key);
-        let (good, expected) = match &self.expected {
-            Some(expected) => (expected.key_data() == key.key_data(), print(expected)),
-            None => (self.pin.first_contact(&shown), "the key of the first contact".to_owned()),
+        let (good, expected) = if self.expected.is_empty() {
+            (self.pin.first_contact(&shown), "the key of the first contact".to_owned())
+        } else {
+            let good = self.expected.iter().any(|expected| expected.key_data() == key.key_data());
+            (good, self.expected.iter().map(print).collect::<Vec<_>>().join(" or "))
         };
         if !good {
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Refused { expected, shown });
@@ -102,7 +110,7 @@ mod tests {
     #[test]
     fn only_the_expected_key_is_taken() {
         let (a, b) = (read(A).expect("key"), read(B).expect("key"));
-        let strict = Checker::new(Some(a.clone()), Pin::default());
+        let strict = Checker::new(vec![a.clone()], Pin::default());
         assert!(strict.accepts(&a) && strict.refusal().is_none());
         assert!(!strict.accepts(&b) && strict.refusal().is_some());
     }
@@ -111,8 +119,8 @@ mod tests {
     fn the_first_contact_pins_for_every_later_one() {
         let (a, b) = (read(A).expect("key"), read(B).expect("key"));
         let pin = Pin::default();
-        assert!(Checker::new(None, pin.clone()).accepts(&a));
-        assert!(!Checker::new(None, pin.clone()).accepts(&b));
-        assert!(Checker::new(None, pin).accepts(&a));
+        assert!(Checker::new(Vec::new(), pin.clone()).accepts(&a));
+        assert!(!Checker::new(Vec::new(), pin.clone()).accepts(&b));
+        assert!(Checker::new(Vec::new(), pin).accepts(&a));
     }
 }

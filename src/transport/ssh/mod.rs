@@ -6,9 +6,11 @@
 mod auth;
 mod hostkey;
 mod session;
-mod wrap;
 
-use super::{Session, Step, Target, Transport};
+use super::{
+    Session, Step, Target, Transport,
+    reach::{Reached, Search},
+};
 use crate::{
     backend::Fut,
     error::{Fault, Result},
@@ -21,13 +23,8 @@ use crate::{
     },
 };
 use hostkey::{Checker, Refused};
-use russh::client;
-use std::{
-    borrow::Cow,
-    net::{SocketAddr, ToSocketAddrs},
-    sync::Arc,
-    time::Duration,
-};
+use russh::{client, keys::PublicKey};
+use std::{borrow::Cow, net::ToSocketAddrs, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Its keys.
@@ -62,6 +59,8 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
+/// How an SSH server begins.
+const BANNER: &[u8] = b"SSH-";
 /// Pause between two logins that the guest refused.
 const AUTH_PAUSE: Duration = Duration::from_secs(1);
 /// How long a refused login is tried again: keys may be written by the guest's first-boot setup after sshd is up.
@@ -94,7 +93,7 @@ pub fn check(guest: &Guest) -> Vec<Finding> {
             ),
             Ok(false) => {}
         }
-    } else if options.secret("password").is_none() && !options.flag("agent") {
+    } else if !has_credential(options) {
         fatal(
             format!("guest `{}` has no way to log in by ssh", guest.id),
             format!("set `guests.{0}.ssh.key`, `password` or `agent = true`", guest.id),
@@ -114,35 +113,55 @@ impl Transport for Ssh {
         if target.guest.os == Os::Windows {
             return Err("this version runs no PowerShell over ssh".into());
         }
-        let given = target.guest.transport_options.get("ssh").and_then(|o| o.text("host")).is_some();
-        if given || crate::backend::find(&target.guest.backend).is_ok_and(|row| row.caps.network) {
-            return Ok(());
+        let none = Options::default();
+        let options = target.guest.transport_options.get("ssh").unwrap_or(&none);
+        if options.text("host").is_none() && target.vm.ways().is_empty() {
+            return Err(format!("the backend `{}` has no network, and `ssh.host` is not set", target.guest.backend));
         }
-        Err(format!("the backend `{}` has no network, and `ssh.host` is not set", target.guest.backend))
+        if !has_credential(options) {
+            return Err("no key, password or agent is set".into());
+        }
+        Ok(())
     }
 
     fn connect<'a>(&'a self, target: &'a Target<'a>) -> Fut<'a, Box<dyn Session>> {
         Box::pin(async move {
             let none = Options::default();
             let options = target.guest.transport_options.get("ssh").unwrap_or(&none);
-            let expected = hostkey::of(options).transpose().map_err(Fault::user)?;
-            if expected.is_none() && !target.created {
-                return Err(Fault::user(format!("cannot log in to guest `{}`", target.guest.id))
-                    .because("its host key is not known and vmdeck did not make this machine")
-                    .hint(format!(
-                        "set `guests.{}.ssh.host_key`; `ssh-keyscan` on a trusted network shows it",
-                        target.guest.id
-                    )));
+            let expected: Vec<_> = hostkey::of(options).transpose().map_err(Fault::user)?.into_iter().collect();
+            let may_pin = target.created || !expected.is_empty() || target.pin.known().is_some();
+            // Better than a first contact, and all that there is for a machine that we did not make.
+            let asks_agent = expected.is_empty() && target.pin.known().is_none() && target.vm.guest_exec().is_some();
+            if !may_pin && !asks_agent {
+                return Err(unknown_key(target));
             }
+            let mut search = Search::new(target, port(options), BANNER, !expected.is_empty());
             let mut refused_since = None;
             loop {
-                let address = address(target, options).await?;
-                let stream =
-                    net::until_spoken(address, b"SSH-", |why| (target.progress)(Step::Waiting(why.to_string()))).await;
+                let Reached { stream, address, only } = reach(options, &mut search, target).await?;
                 (target.progress)(Step::Spoken);
-                let checker = Checker::new(expected.clone(), target.pin.clone());
+                // It answers, so its agent can be asked for the keys of the machine that the hypervisor means.
+                let learned = if asks_agent { learn_keys(target).await } else { Ok(expected.clone()) };
+                let expected = match learned {
+                    Ok(keys) => keys,
+                    // The agent comes later than sshd in many guests.
+                    Err(fault) if fault.is_worth_a_retry() => {
+                        (target.progress)(Step::Waiting(fault.to_string()));
+                        clock::sleep(AUTH_PAUSE).await;
+                        continue;
+                    }
+                    Err(_) if may_pin => Vec::new(),
+                    Err(fault) => return Err(fault),
+                };
+                let checker = Checker::new(expected, target.pin.clone());
                 let mut handle = match handshake(stream, &checker).await {
                     Ok(handle) => handle,
+                    // Another machine at an address that was only one of several: the search goes on without it.
+                    Err(Handshake::Final(fault)) if !only => {
+                        (target.progress)(Step::Waiting(fault.to_string()));
+                        search.exclude(address);
+                        continue;
+                    }
                     Err(Handshake::Final(fault)) => return Err(fault),
                     // The service died under our hands: a restart during the boot.
                     Err(Handshake::Again(why)) => {
@@ -153,7 +172,8 @@ impl Transport for Ssh {
                 };
                 match auth::log_in(&mut handle, options, &target.guest.id).await {
                     Ok(()) => {
-                        return session::open(handle, target.guest).await.map(|s| Box::new(s) as Box<dyn Session>);
+                        let session = session::open(handle, target.guest, address).await;
+                        return session.map(|s| Box::new(s) as Box<dyn Session>);
                     }
                     Err(fault) => {
                         let since = *refused_since.get_or_insert_with(clock::now);
@@ -169,19 +189,48 @@ impl Transport for Ssh {
     }
 }
 
-async fn address(target: &Target<'_>, options: &Options) -> Result<SocketAddr> {
-    let port = options.int("port").and_then(|p| u16::try_from(p).ok()).unwrap_or(22);
-    if let Some(host) = options.text("host") {
-        let found = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
-        return found.ok_or_else(|| Fault::user(format!("cannot resolve `{host}`")).hint("correct `ssh.host`"));
+/// Whether this guest's settings name a way to log in.
+pub fn has_credential_of(guest: &Guest) -> bool {
+    guest.transport_options.get("ssh").is_some_and(has_credential)
+}
+
+fn has_credential(options: &Options) -> bool {
+    options.path("key").is_some() || options.secret("password").is_some() || options.flag("agent")
+}
+
+fn port(options: &Options) -> u16 {
+    options.int("port").and_then(|p| u16::try_from(p).ok()).unwrap_or(22)
+}
+
+fn unknown_key(target: &Target<'_>) -> Fault {
+    Fault::user(format!("cannot log in to guest `{}`", target.guest.id))
+        .because("its host key is not known and vmdeck did not make this machine")
+        .hint(format!("set `guests.{}.ssh.host_key`; `ssh-keyscan` on a trusted network shows it", target.guest.id))
+}
+
+/// The host keys of a machine that we did not make, by the hypervisor's own way into it: no network can lie here.
+async fn learn_keys(target: &Target<'_>) -> Result<Vec<PublicKey>> {
+    let Some(agent) = target.vm.guest_exec() else { return Err(unknown_key(target)) };
+    let mut out = Collected::default();
+    let ask = Exec::new("cat /etc/ssh/ssh_host_*_key.pub");
+    let asked = clock::within(HANDSHAKE, agent.exec(&ask, &mut out, &CancellationToken::new())).await;
+    let keys = hostkey::all(&String::from_utf8_lossy(&out.stdout));
+    match asked {
+        Some(Ok(_)) if !keys.is_empty() => Ok(keys),
+        Some(Err(fault)) if fault.is_worth_a_retry() => Err(fault),
+        Some(Err(fault)) => Err(unknown_key(target).caused_by(fault)),
+        None => Err(Fault::infra("cannot learn the guest's host key").because("its agent does not answer")),
+        Some(Ok(_)) => Err(unknown_key(target)),
     }
-    loop {
-        if let Some(address) = target.vm.address(port).await? {
-            return Ok(address);
-        }
-        // The backend learns it from the guest; the caller limits the time.
-        clock::sleep(Duration::from_millis(250)).await;
-    }
+}
+
+/// Where the service answers: at the address that the config gives, or where the search leads to.
+async fn reach(options: &Options, search: &mut Search<'_>, target: &Target<'_>) -> Result<Reached> {
+    let Some(host) = options.text("host") else { return Ok(search.next().await) };
+    let found = (host, port(options)).to_socket_addrs().ok().and_then(|mut all| all.next());
+    let address = found.ok_or_else(|| Fault::user(format!("cannot resolve `{host}`")).hint("correct `ssh.host`"))?;
+    let stream = net::until_spoken(address, BANNER, |why| (target.progress)(Step::Waiting(why.to_string()))).await;
+    Ok(Reached { stream, address, only: true })
 }
 
 enum Handshake {
@@ -229,9 +278,10 @@ fn preferred(checker: &Checker) -> russh::Preferred {
         compression: Cow::Borrowed(&[russh::compression::NONE]),
         ..russh::Preferred::default()
     };
-    if let Some(kind) = checker.expected_algorithm() {
+    let kinds = checker.expected_algorithms();
+    if !kinds.is_empty() {
         let mut order = preferred.key.to_vec();
-        order.sort_by_key(|k| *k != kind);
+        order.sort_by_key(|k| !kinds.contains(k));
         preferred.key = Cow::Owned(order);
     }
     preferred

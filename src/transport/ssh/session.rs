@@ -2,10 +2,7 @@
 //!
 //! Every channel is drained to its end whatever the receiver does; a channel that ends without a status is a fault.
 
-use super::{
-    hostkey::Checker,
-    wrap::{self, LoginShell, Mark, Marks, Sudo},
-};
+use super::hostkey::Checker;
 use crate::{
     backend::Fut,
     error::{Fault, Result},
@@ -15,13 +12,14 @@ use crate::{
         exec::{Exec, Exit, Input, Sink},
         guest::Guest,
         secret::Secret,
-        suite::RunAs,
+        wrap::{self, LoginShell, Mark, Marks, Sudo, nonce},
     },
-    transport::{Session, Terminal, nonce},
+    transport::{Session, Terminal},
 };
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig, client};
 use std::{
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -41,11 +39,12 @@ pub(super) struct SshSession {
     handle: client::Handle<Checker>,
     shell: LoginShell,
     sudo: Option<Secret>,
+    peer: SocketAddr,
 }
 
 /// The first round trip: proves that commands run here, and learns which shell takes them.
-pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest) -> Result<SshSession> {
-    let mut session = SshSession { handle, shell: LoginShell::Other, sudo: guest.sudo.clone() };
+pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest, peer: SocketAddr) -> Result<SshSession> {
+    let mut session = SshSession { handle, shell: LoginShell::Other, sudo: guest.sudo.clone(), peer };
     let nonce = nonce();
     let answer = session.raw(&format!("echo {nonce} $0")).await?;
     match answer.lines().find_map(|l| l.trim().strip_prefix(&nonce)) {
@@ -165,16 +164,7 @@ impl SshSession {
         }
         let complaint = command.marks.complaint();
         let Some(exit) = command.exit else { return Err(lost("it ended before the command was started")) };
-        if let (Exit::Code(125), Some(dir)) = (&exit, &exec.dir) {
-            return Err(Fault::user(format!("cannot run a command in `{dir}`"))
-                .because(complaint)
-                .hint("does the suite's `dir` exist in the guest?"));
-        }
-        if exec.run_as == RunAs::Root {
-            return Err(refused_sudo(command.asked, &exit, &complaint));
-        }
-        let why = if complaint.is_empty() { exit.to_string() } else { complaint };
-        Err(Fault::user("cannot start the command").because(why))
+        Err(wrap::refused(exec, &exit, &complaint, command.asked))
     }
 
     /// Ends a cancelled command and everything that it started.
@@ -269,23 +259,6 @@ async fn send_input(write: Write, input: Option<tokio::fs::File>, unread: Arc<On
     let _ = write.eof().await;
 }
 
-fn refused_sudo(asked: u32, exit: &Exit, complaint: &str) -> Fault {
-    let fault = Fault::user("cannot run a command as root");
-    match (asked, exit) {
-        (2.., _) => fault.because("sudo refused the password").hint("correct `guests.NAME.sudo.password`"),
-        (1, _) => fault
-            .because(format!("the password is right and sudo does not allow it: {complaint}"))
-            .hint("add the user to sudoers in the guest"),
-        (_, Exit::Code(127)) => {
-            fault.because("there is no sudo in the guest").hint("install sudo there, or log in as root")
-        }
-        _ if complaint.contains("password is required") => fault
-            .because("sudo wants a password")
-            .hint("set `guests.NAME.sudo.password`, or NOPASSWD in the guest's sudoers"),
-        _ => fault.because(if complaint.is_empty() { exit.to_string() } else { complaint.to_owned() }),
-    }
-}
-
 impl Session for SshSession {
     fn kind(&self) -> &'static str {
         "ssh"
@@ -297,6 +270,10 @@ impl Session for SshSession {
 
     fn attach(&self, terminal: Terminal) -> Fut<'_, Exit> {
         Box::pin(self.terminal(terminal))
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(self.peer)
     }
 
     fn close(&self) -> Fut<'_, ()> {

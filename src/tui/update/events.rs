@@ -73,7 +73,7 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
                 let _ = model.logs.open(source);
             }
         }
-        EventKind::PhaseStarted { guest, phase: Phase::Firmware | Phase::FirstCommand, .. } => {
+        EventKind::PhaseStarted { guest, phase: Phase::Launch | Phase::Firmware | Phase::FirstCommand, .. } => {
             show_console(model, guest);
         }
         EventKind::PhaseEnded { guest, phase: Phase::FirstCommand, ok: true, .. } => {
@@ -188,6 +188,11 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             let severity = if *meaning == Meaning::Ready { Ok } else { Warn };
             (severity, "engine::console", format!("{guest}: {meaning:?}: {line}"))
         }
+        EventKind::RouteTried { guest, way: Some(way), ok, why, address, .. } => {
+            let found = address.as_deref().unwrap_or("nothing");
+            let how = if why.is_empty() { found.to_owned() } else { format!("{found}: {why}") };
+            (if *ok { Ok } else { Warn }, "engine::address", format!("{guest}: {way}: {how}"))
+        }
         EventKind::RouteTried { guest, transport, ok, why, .. } => {
             let how = if *ok { "connected".to_owned() } else { why.clone() };
             (if *ok { Ok } else { Warn }, "engine::route", format!("{guest}: {transport}: {how}"))
@@ -201,9 +206,10 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             (Warn, "engine::retry", format!("{what}: attempt {attempt} of {of}: {why}"))
         }
         EventKind::CancelBegan { reason } => (Warn, "engine::run", format!("cancelled: {reason:?}")),
-        EventKind::CleanupEnded { guest, left, kept, .. } => {
+        EventKind::CleanupEnded { guest, left, kept, adopted, .. } => {
             let how = match (kept, left.is_empty()) {
                 (true, _) => "kept".to_owned(),
+                (_, true) if *adopted => "let go".to_owned(),
                 (_, true) => "gone".to_owned(),
                 _ => format!("LEFT BEHIND: {}", left.join("; ")),
             };

@@ -148,8 +148,8 @@ impl Case {
         self.state(ms, "deb", State::NotCreated, State::Created);
         self.phase(ms, "deb", Phase::FirstCommand, None);
         let (transport, address) = ("ssh".to_owned(), Some("127.0.0.1:34567".to_owned()));
-        let kind =
-            EventKind::RouteTried { guest: guest("deb"), transport, ok: true, why: String::new(), took_ms: 1, address };
+        let (guest, why) = (guest("deb"), String::new());
+        let kind = EventKind::RouteTried { guest, transport, way: None, ok: true, why, took_ms: 1, address };
         self.event(ms + 1, kind);
         self.phase_end(ms + 2, "deb", Phase::FirstCommand, true);
         self.state(ms + 3, "deb", State::Created, State::Running)

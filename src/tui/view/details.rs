@@ -37,14 +37,14 @@ pub(super) fn draw(model: &Model, id: &GuestId, frame: &mut Frame<'_>) {
 }
 
 fn fact(model: &Model, word: &str, text: String) -> Line<'static> {
-    Line::from(vec![span(model, "ui.dim", format!("{word:<10}")), span(model, "ui.text", text)])
+    Line::from(vec![span(model, "ui.dim", format!("{word:<11}")), span(model, "ui.text", text)])
 }
 
 fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'static>>) {
     let now = model.run_ms();
     let (doing, role) = guest::doing(model, view, now);
     lines.push(Line::from(vec![
-        span(model, "ui.dim", "state     "),
+        span(model, "ui.dim", "state      "),
         span(model, role, format!("{:?}: {doing}", view.state)),
     ]));
     if let Some(machine) = &view.machine {
@@ -56,6 +56,11 @@ fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'s
             "reached",
             format!("{transport} {}", address.as_deref().unwrap_or("without a network")),
         ));
+    }
+    for sought in &view.sought {
+        let found = sought.address.as_deref().unwrap_or("nothing");
+        let why = if sought.why.is_empty() { String::new() } else { format!(": {}", sought.why) };
+        lines.push(fact(model, "looked for", format!("{} {found}{why}", sought.way)));
     }
     lines.push(Line::default());
     timeline(model, view, now, lines);
@@ -81,7 +86,7 @@ fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'s
     if !view.left.is_empty() {
         lines.extend(view.left.iter().map(|l| Line::from(span(model, "state.bad", format!("LEFT BEHIND: {l}")))));
     }
-    lines.extend(view.proofs.iter().map(|p| Line::from(span(model, "ui.dim", format!("gone: {p}")))));
+    lines.extend(view.proofs.iter().map(|p| Line::from(span(model, "ui.dim", p.clone()))));
     if !model.dir.as_os_str().is_empty() {
         let home = model.dir.join("guests").join(id.as_str());
         lines.push(fact(model, "record", home.display().to_string()));

@@ -110,7 +110,17 @@ fn states() -> Vec<(&'static str, Case)> {
         c.up(1000).case(5000, "deb", "install", Verdict::Passed).case(6000, "deb", "remove", Verdict::Skipped);
         c.state(7000, "deb", State::Running, State::Terminated);
         let proofs = vec!["process 7 was collected".into()];
-        c.event(7100, EventKind::CleanupEnded { guest: guest("deb"), proofs, left: Vec::new(), kept: false });
+        c.event(
+            7100,
+            EventKind::CleanupEnded {
+                guest: guest("deb"),
+                proofs,
+                left: Vec::new(),
+                kept: false,
+                adopted: false,
+                freed: None,
+            },
+        );
         c.phase(7200, "win", Phase::Kernel, None).phase_end(7300, "win", Phase::Kernel, false);
         c.state(7400, "win", State::Running, State::Terminated).case(7500, "win", "install", Verdict::Infra);
         c.ended(8000, Exit::Infra).msg(Msg::EngineEnded { exit: Some(Exit::Infra), words: String::new() });
