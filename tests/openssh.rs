@@ -2,57 +2,29 @@
 //!
 //! The "machine" is a `local` guest whose `ssh.host` is this host; sshd runs as whoever runs the test.
 
+#[path = "support/sshd.rs"]
+mod sshd;
 mod support;
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use sshd::Server;
+use std::{fs, process::Command, time::Duration};
 use support::{Ran, World, eventually, finish, read_until, signal};
 
 struct Sshd {
-    child: Child,
+    _server: Server,
     world: World,
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A server with keys of its own, and a guest that reaches it.
 fn sshd(suites: &str) -> Sshd {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("addr").port();
-    let user = Command::new("id").arg("-un").output().expect("id");
-    let user = String::from_utf8_lossy(&user.stdout).trim().to_owned();
+    let port = sshd::free_port("127.0.0.1");
+    let user = sshd::user();
     let world = World::new(&format!(
         "[guests.here]\nbackend = \"local\"\ntransports = [\"ssh\"]\nlaunch_retries = 1\nboot_timeout = \"20s\"\n\
          [guests.here.ssh]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"{user}\"\nkey = \"user_key\"\nhost_key = \"host_key.pub\"\n{suites}"
     ));
-    for (name, kind) in [("host_key", "ecdsa"), ("user_key", "rsa")] {
-        let made = Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-f"]).arg(world.path(name)).status();
-        assert!(made.expect("ssh-keygen").success());
-    }
-    fs::copy(world.path("user_key.pub"), world.path("authorized")).expect("copy");
-    // Where sshd runs as root it wants this folder.
-    let _ = fs::create_dir_all("/run/sshd");
-    let config = format!(
-        "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host_key\nAuthorizedKeysFile {0}/authorized\nStrictModes no\nUsePAM no\n\
-         PidFile none\nPermitRootLogin yes\nMaxSessions 2\n",
-        world.home.path().display()
-    );
-    fs::write(world.path("sshd_config"), config).expect("config");
-    let binary =
-        ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|p| fs::metadata(p).is_ok()).expect("sshd");
-    // By a relative path: its command line must not look like something of ours that was left.
-    let mut command = Command::new(binary);
-    let child = command.args(["-D", "-f", "sshd_config"]).current_dir(world.home.path()).stderr(Stdio::null()).spawn();
-    let child = child.expect("sshd starts");
-    eventually("sshd", Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    Sshd { child, world }
+    let server = Server::start(&world, "", "127.0.0.1", port);
+    Sshd { _server: server, world }
 }
 
 #[test]

@@ -439,7 +439,7 @@ fn the_screens_in_the_documentation_are_what_the_cockpit_shows() {
     tmux.keys(&["Escape"]);
     tmux.keys(&[":"]);
     tmux.keys(&["rerun"]);
-    tmux.see("rerun-failed");
+    tmux.see("find: rerun ");
     screens.push(("palette", tmux.screen()));
     tmux.keys(&["Escape"]);
     tmux.keys(&["C"]);

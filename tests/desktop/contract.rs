@@ -1,0 +1,218 @@
+//! The same life and the same failures on every backend, and one oracle for all of them.
+
+use crate::{
+    desk::{Desk, machine, multipass, utm},
+    support::{eventually, finish, signal},
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A way to have a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Local,
+    Fake,
+    MultipassMade,
+    MultipassAdopted,
+    UtmCopied,
+    UtmAdopted,
+}
+
+const ALL: [Kind; 6] =
+    [Kind::Local, Kind::Fake, Kind::MultipassMade, Kind::MultipassAdopted, Kind::UtmCopied, Kind::UtmAdopted];
+
+/// What can go wrong besides the test itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// The machine cannot be started.
+    Start,
+    /// It starts and never answers.
+    Boot,
+    /// It cannot be taken down or released.
+    Close,
+}
+
+impl Kind {
+    fn config(self, failure: Option<Failure>) -> String {
+        let head = match self {
+            Kind::Local => "backend = \"local\"".to_owned(),
+            Kind::Fake => {
+                let fail = match failure {
+                    Some(Failure::Start) => "fail = \"start\"\n",
+                    Some(Failure::Boot) => "fail = \"boot\"\n",
+                    Some(Failure::Close) => "fail = \"close\"\n",
+                    None => "",
+                };
+                let replies = "bad = \"3\"\nhang = \"hang\"\n\"echo good\" = \"0 good\"";
+                format!("backend = \"fake\"\n[guests.g.fake]\n{fail}[guests.g.fake.replies]\n{replies}")
+            }
+            Kind::MultipassMade => "backend = \"multipass\"".to_owned(),
+            Kind::MultipassAdopted => "backend = \"multipass\"\nmachine = \"ci-box\"".to_owned(),
+            Kind::UtmCopied => "backend = \"utm\"\n[guests.g.utm]\nnetworks = []\nclone = \"ci-box\"".to_owned(),
+            Kind::UtmAdopted => "backend = \"utm\"\nmachine = \"ci-box\"\n[guests.g.utm]\nnetworks = []".to_owned(),
+        };
+        let (bad, hang) = if self == Kind::Fake { ("bad", "hang") } else { ("exit 3", "sleep 73.5") };
+        let case = |name: &str, run: &str, more: &str| {
+            format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = \"{run}\"\n{more}\n")
+        };
+        format!(
+            "[defaults]\nlaunch_retries = 1\nboot_timeout = \"2s\"\n[guests.g]\n{head}\n[suites.s]\n{}{}{}{}",
+            case("good", "echo good", ""),
+            case("bad", bad, ""),
+            case("hangs", hang, "timeout = \"400ms\""),
+            case("stays", hang, "timeout = \"60s\"")
+        )
+    }
+
+    fn world(self, failure: Option<Failure>) -> Value {
+        let said = "{0} failed: something odd";
+        let multi = |on: &str| json!({ "tool": "multipass", "on": on, "times": -1, "exit": 2, "stderr": said });
+        let event = |on: &str| json!({ "tool": "utmctl", "on": on, "times": -1, "event": -50 });
+        let faults = match (self, failure) {
+            (Kind::MultipassMade, Some(Failure::Start)) => json!([multi("launch")]),
+            (Kind::MultipassAdopted, Some(Failure::Start)) => json!([multi("start")]),
+            (Kind::MultipassMade | Kind::MultipassAdopted, Some(Failure::Boot)) => json!([multi("exec")]),
+            (Kind::MultipassMade, Some(Failure::Close)) => json!([multi("delete")]),
+            (Kind::MultipassAdopted, Some(Failure::Close)) => json!([multi("stop")]),
+            (Kind::UtmCopied | Kind::UtmAdopted, Some(Failure::Start)) => json!([event("start")]),
+            (Kind::UtmCopied | Kind::UtmAdopted, Some(Failure::Boot)) => json!([event("exec")]),
+            (Kind::UtmCopied, Some(Failure::Close)) => json!([event("delete")]),
+            (Kind::UtmAdopted, Some(Failure::Close)) => json!([event("stop")]),
+            _ => json!([]),
+        };
+        match self {
+            Kind::UtmCopied | Kind::UtmAdopted => utm(&json!([machine("ci-box", "stopped")]), &faults),
+            _ => multipass(&json!({ "ci-box": { "state": "Stopped", "ipv4": ["10.0.0.5"] } }), &faults),
+        }
+    }
+
+    /// `local` has no start of its own, and nothing that could not be released.
+    fn can(self, failure: Failure) -> bool {
+        let _ = failure;
+        self != Kind::Local
+    }
+}
+
+/// What must hold after every run, whatever happened in it; the machines are as before it.
+#[track_caller]
+fn oracle(desk: &Desk, before: &Value, kind: Kind) {
+    let now = desk.found();
+    assert_eq!(
+        (&now["multipass"]["machines"], &now["utm"]["machines"]),
+        (&before["multipass"]["machines"], &before["utm"]["machines"]),
+        "{kind:?}"
+    );
+    desk.assert_nothing_left();
+    well_formed(desk, kind);
+    assert_eq!(desk.json("receipt.json")["clean"], true, "{kind:?}");
+    assert!(
+        desk.of_kind("cleanup_ended").iter().all(|e| e["proofs"].as_array().is_some_and(|p| !p.is_empty())),
+        "{kind:?}"
+    );
+}
+
+/// The record tells one story: states follow each other, phases and cases are closed, the end is the end.
+#[track_caller]
+fn well_formed(desk: &Desk, kind: Kind) {
+    let events = desk.events();
+    assert_eq!(events.first().map(|e| &e["kind"]), Some(&json!("run_started")));
+    assert_eq!(events.last().map(|e| &e["kind"]), Some(&json!("run_ended")));
+    let mut state = json!("NotCreated");
+    let mut open: Vec<&Value> = Vec::new();
+    for event in &events {
+        match event["kind"].as_str().unwrap_or_default() {
+            "guest_state" => {
+                let starts = event["from"] == "NotCreated" && state == "Terminated";
+                assert!(event["from"] == state || starts, "{kind:?}: {event} in {state}");
+                state = event["to"].clone();
+            }
+            "phase_started" => open.push(&event["phase"]),
+            "phase_ended" => assert_eq!(open.pop(), Some(&event["phase"]), "{kind:?}: {event}"),
+            _ => {}
+        }
+    }
+    assert!(open.is_empty(), "{kind:?}: {open:?}");
+    let count = |kind: &str| events.iter().filter(|e| e["kind"] == kind).count();
+    assert_eq!(count("cleanup_began"), count("cleanup_ended"), "{kind:?}");
+}
+
+fn desk(kind: Kind, failure: Option<Failure>) -> Desk {
+    Desk::new(&kind.config(failure), &kind.world(failure))
+}
+
+#[test]
+fn every_backend_tells_a_pass_a_failure_and_a_hang_apart() {
+    for kind in ALL {
+        let desk = desk(kind, None);
+        desk.ci(&["s/good", "s/bad", "s/hangs"]).exits(1);
+        let verdicts: Vec<String> = desk.verdicts().into_iter().map(|(_, verdict)| verdict).collect();
+        assert_eq!(verdicts, ["passed", "failed", "failed"], "{kind:?}");
+        assert_eq!(desk.record("guests/g/s/good/stdout.log"), "good\n", "{kind:?}");
+        assert_eq!(desk.of_kind("case_ended")[1]["exit"], 3, "{kind:?}");
+        oracle(&desk, &kind.world(None), kind);
+    }
+}
+
+#[test]
+fn every_backend_s_start_and_boot_failures_are_infra_and_leave_nothing() {
+    for kind in ALL {
+        for failure in [Failure::Start, Failure::Boot].into_iter().filter(|f| kind.can(*f)) {
+            let desk = desk(kind, Some(failure));
+            desk.ci(&["s/good"]).exits(5);
+            assert_eq!(desk.verdicts(), [("s/good".to_owned(), "infra".to_owned())], "{kind:?} {failure:?}");
+            oracle(&desk, &kind.world(Some(failure)), kind);
+        }
+    }
+}
+
+#[test]
+fn every_backend_s_failed_release_is_told_and_made_up_for() {
+    for kind in ALL.into_iter().filter(|kind| kind.can(Failure::Close)) {
+        let desk = desk(kind, Some(Failure::Close));
+        desk.ci(&["s/good"]).exits(6).says("NOT CLEANED UP");
+        assert_eq!(desk.verdict_of("s/good"), "passed");
+        well_formed(&desk, kind);
+        let mut found = desk.found();
+        found["faults"] = json!([]);
+        desk.becomes(&found);
+        desk.run(&["cleanup", "--force"]).exits(0);
+        let (now, before) = (desk.found(), kind.world(None));
+        assert_eq!(
+            (&now["multipass"]["machines"], &now["utm"]["machines"]),
+            (&before["multipass"]["machines"], &before["utm"]["machines"]),
+            "{kind:?}"
+        );
+        desk.assert_nothing_left();
+    }
+}
+
+#[test]
+fn every_backend_gives_way_to_ctrl_c_and_survives_kill_9() {
+    for kind in ALL {
+        for (name, code) in [("INT", Some(130)), ("KILL", None)] {
+            let desk = desk(kind, None);
+            let run = desk.start(&["--ci", "--run-dir", "record", "s/stays"]);
+            let record = desk.path("record/events.jsonl");
+            eventually("the case", Duration::from_secs(20), || {
+                std::fs::read_to_string(&record).is_ok_and(|text| text.contains("case_started"))
+            });
+            signal(&run, name);
+            let ran = finish(run);
+            if let Some(code) = code {
+                ran.exits(code);
+                oracle(&desk, &kind.world(None), kind);
+                continue;
+            }
+            desk.guardian_ends(&format!("{kind:?}"));
+            let (now, before) = (desk.found(), kind.world(None));
+            assert_eq!(
+                (&now["multipass"]["machines"], &now["utm"]["machines"]),
+                (&before["multipass"]["machines"], &before["utm"]["machines"]),
+                "{kind:?}"
+            );
+            eventually(&format!("the end of the command of {kind:?}"), Duration::from_secs(5), || {
+                !desk.processes().iter().any(|p| p.contains("73.5"))
+            });
+        }
+    }
+}
