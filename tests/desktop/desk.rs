@@ -97,7 +97,7 @@ impl Desk {
             let names = fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.file_name());
             names.filter(|name| name.to_string_lossy().starts_with(begin)).count() == 0
         };
-        eventually(&format!("the end of the guardian ({whose})"), Duration::from_secs(60), || {
+        eventually(&format!("the end of the guardian ({whose})"), Duration::from_mins(1), || {
             none(&self.state().join("runs"), "") && none(self.home.path(), "lock.d")
         });
     }
