@@ -1,25 +1,33 @@
-//! The same life and the same failures on every backend, and one oracle for all of them.
+//! The same life and the same failures on every backend, and one oracle for all of them. `qemu` boots the real micro guest.
 
 use crate::{
     desk::{Desk, machine, multipass, utm},
     support::{eventually, finish, signal},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// A way to have a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Local,
     Fake,
+    Qemu,
     MultipassMade,
     MultipassAdopted,
     UtmCopied,
     UtmAdopted,
 }
 
-const ALL: [Kind; 6] =
-    [Kind::Local, Kind::Fake, Kind::MultipassMade, Kind::MultipassAdopted, Kind::UtmCopied, Kind::UtmAdopted];
+const ALL: [Kind; 7] = [
+    Kind::Local,
+    Kind::Fake,
+    Kind::Qemu,
+    Kind::MultipassMade,
+    Kind::MultipassAdopted,
+    Kind::UtmCopied,
+    Kind::UtmAdopted,
+];
 
 /// What can go wrong besides the test itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +54,20 @@ impl Kind {
                 let replies = "bad = \"3\"\nhang = \"hang\"\n\"echo good\" = \"0 good\"";
                 format!("backend = \"fake\"\n[guests.g.fake]\n{fail}[guests.g.fake.replies]\n{replies}")
             }
+            Kind::Qemu => micro(failure),
             Kind::MultipassMade => "backend = \"multipass\"".to_owned(),
             Kind::MultipassAdopted => "backend = \"multipass\"\nmachine = \"ci-box\"".to_owned(),
             Kind::UtmCopied => "backend = \"utm\"\n[guests.g.utm]\nnetworks = []\nclone = \"ci-box\"".to_owned(),
             Kind::UtmAdopted => "backend = \"utm\"\nmachine = \"ci-box\"\n[guests.g.utm]\nnetworks = []".to_owned(),
         };
         let (bad, hang) = if self == Kind::Fake { ("bad", "hang") } else { ("exit 3", "sleep 73.5") };
+        // A boot that must fail is given no time; one that must not is emulated.
+        let boot = if self == Kind::Qemu && failure != Some(Failure::Boot) { "90s" } else { "2s" };
         let case = |name: &str, run: &str, more: &str| {
             format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = \"{run}\"\n{more}\n")
         };
         format!(
-            "[defaults]\nlaunch_retries = 1\nboot_timeout = \"2s\"\n[guests.g]\n{head}\n[suites.s]\n{}{}{}{}",
+            "[defaults]\nlaunch_retries = 1\nboot_timeout = \"{boot}\"\n[guests.g]\n{head}\n[suites.s]\n{}{}{}{}",
             case("good", "echo good", ""),
             case("bad", bad, ""),
             case("hangs", hang, "timeout = \"400ms\""),
@@ -86,11 +97,29 @@ impl Kind {
         }
     }
 
-    /// `local` has no start of its own, and nothing that could not be released.
+    /// `local` has no start of its own, and nothing that could not be released; a process can always be killed.
     fn can(self, failure: Failure) -> bool {
-        let _ = failure;
-        self != Kind::Local
+        self != Kind::Local && (self, failure) != (Kind::Qemu, Failure::Close)
     }
+}
+
+/// The micro guest; `make test` builds it first.
+fn micro(failure: Option<Failure>) -> String {
+    let part = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/micro/out").join(name);
+        assert!(path.exists(), "{} is missing: run `make guest`", path.display());
+        path.display().to_string()
+    };
+    let extra = if failure == Some(Failure::Start) { "extra_args = [\"-no-such-option\"]\n" } else { "" };
+    format!(
+        "backend = \"qemu\"\ncpus = 1\nmemory = \"256MiB\"\n[guests.g.boot]\npattern = \"login:\"\n\
+         [guests.g.ssh]\nkey = \"{}\"\nhost_key = \"{}\"\n\
+         [guests.g.qemu]\nkernel = \"{}\"\ninitrd = \"{}\"\nappend = \"console=ttyS0 panic=-1\"\n{extra}",
+        part("id_ed25519"),
+        part("host_key"),
+        part("vmlinux"),
+        part("initrd.cpio"),
+    )
 }
 
 /// What must hold after every run, whatever happened in it; the machines are as before it.
@@ -193,7 +222,7 @@ fn every_backend_gives_way_to_ctrl_c_and_survives_kill_9() {
             let desk = desk(kind, None);
             let run = desk.start(&["--ci", "--run-dir", "record", "s/stays"]);
             let record = desk.path("record/events.jsonl");
-            eventually("the case", Duration::from_secs(20), || {
+            eventually("the case", Duration::from_secs(90), || {
                 std::fs::read_to_string(&record).is_ok_and(|text| text.contains("case_started"))
             });
             signal(&run, name);
