@@ -114,6 +114,7 @@ fn what_is_asked_for_and_cannot_be_written_is_told_before_the_run() {
 #[test]
 fn selection_and_shards() {
     let world = local(&[("a", "true", ""), ("b", "true", ""), ("c", "true", "")]);
+    world.run(&["--ci", "s/b", "s/bb"]).exits(2).complains("`s/bb` matches no case");
     world.ci(&["s/b"]).exits(0);
     assert_eq!(world.verdicts().len(), 1);
     let mut seen = Vec::new();

@@ -20,6 +20,9 @@ use std::io::IsTerminal;
 /// Every check, with or without a config.
 pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<Exit> {
     let findings: Vec<Finding> = if let Some(setup) = settings::load_if_any(config)? {
+        for note in &setup.notes {
+            io.warn(&format!("warning: {note}"));
+        }
         preflight::of_setup(&setup, &deps(&setup.host.tools)?).await
     } else {
         let host = settings::load_host(config)?;
@@ -106,7 +109,10 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
     tidy::remove(&deps, &strangers, &mut |reaped| told.push(reaped)).await;
     for reaped in told {
         match reaped {
-            Reaped::Gone { what, how, .. } => io.say(&format!("removed {}: {how}", Clean::from_text(&what))),
+            Reaped::Gone { what, how, adopted, .. } => {
+                let verb = if adopted { "put back" } else { "removed" };
+                io.say(&format!("{verb} {}: {how}", Clean::from_text(&what)));
+            }
             Reaped::Left { what, fault } => {
                 io.warn(&format!("{}: {}", Clean::from_text(&what), fault.render()));
                 exit = Exit::Leftover;
@@ -132,7 +138,7 @@ async fn by_prefix(deps: &backend::Deps, prefixes: &[String], exit: &mut Exit, i
         let (name, state) = (Clean::from_text(&machine.name), Clean::from_text(&machine.state));
         io.say(&format!("{name} ({}), {state}, not made by vmdeck, by its prefix: {size}", machine.backend));
     }
-    if machines.is_empty() {
+    if machines.is_empty() && *exit == Exit::Passed {
         io.say(&format!("no machine of others begins with {}", prefixes.join(" or ")));
     }
     machines

@@ -66,6 +66,14 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     if jobs.is_empty() {
         return Err(nothing_matched(&setup, &args.select));
     }
+    // A word that selects nothing, beside others that do, would switch a suite off without a sound.
+    for (word, selector) in args.select.iter().zip(&selectors) {
+        let alone = std::slice::from_ref(selector);
+        let hits = if args.hold { plan::select_guests(&setup, alone) } else { plan::select(&setup, alone, None) };
+        if hits.is_empty() {
+            return Err(nothing_matched(&setup, std::slice::from_ref(word)));
+        }
+    }
     let run = RunId::from_bits(args.run_id.unwrap_or_else(|| fastrand::u64(..)));
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
     let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;

@@ -25,6 +25,14 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+/// Whether some transport of the guest may give a person a terminal.
+fn has_terminal(guest: &Guest) -> bool {
+    guest
+        .transports
+        .iter()
+        .any(|kind| kind != "exec" && (kind != "ssh" || crate::transport::ssh::has_credential_of(guest)))
+}
+
 pub(super) async fn run(
     name: &str,
     machine: Option<&str>,
@@ -50,6 +58,11 @@ pub(super) async fn run(
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
             .because("standard input is no terminal")
             .hint("give a command: `vmdeck shell GUEST -- COMMAND`"));
+    }
+    if wants_terminal && !has_terminal(&guest) {
+        return Err(Fault::user(format!("cannot open a shell in `{name}`"))
+            .because("commands reach it only by `exec`, which has no terminal")
+            .hint(format!("give a command: `vmdeck shell {name} -- COMMAND`; or set `guests.{name}.ssh.key`")));
     }
     let raw: Arc<Mutex<Option<attach::Raw>>> = Arc::default();
     let place = Arc::clone(&raw);

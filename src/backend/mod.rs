@@ -251,6 +251,14 @@ pub trait Backend: Send + Sync {
 pub trait Vm: Send + Sync {
     /// Its generated name.
     fn name(&self) -> &str;
+    /// The provider's name for it, where that is another one.
+    fn machine(&self) -> &str {
+        self.name()
+    }
+    /// Whether it has been made; some are made only by their start.
+    fn exists(&self) -> Fut<'_, bool> {
+        Box::pin(async { Ok(true) })
+    }
     /// What is known about it for sure.
     fn identity(&self) -> Identity;
     /// The raw console log, written from power-on.

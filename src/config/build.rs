@@ -53,6 +53,10 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     (Setup { host, guests, suites, cockpit, keys, notes }, values)
 }
 
+fn home() -> Option<PathBuf> {
+    etcetera::home_dir().ok()
+}
+
 struct Build<'a> {
     checked: Checked,
     keys: &'a [Key],
@@ -85,7 +89,10 @@ impl Build<'_> {
             (check::convert(text.kind, &node).ok()?, "default".to_owned())
         };
         let value = match value {
-            Value::Path(relative) => Value::Path(self.base.join(relative)),
+            Value::Path(path) => Value::Path(match (path.strip_prefix("~"), home()) {
+                (Ok(below), Some(home)) => home.join(below),
+                _ => self.base.join(path),
+            }),
             value => value,
         };
         self.values.insert(path.to_owned(), (value.clone(), place));
@@ -105,6 +112,10 @@ impl Build<'_> {
             Some(Value::Bool(shared)) => shared,
             _ => lock.ends_with(OLD_LOCK),
         };
+        if shared && self.number("host.slots", "host.slots") > 1 {
+            let text = "with the lock of the old scripts there is one slot: they know no others";
+            self.problem(&Origin::Nowhere, "host.slots", text, Some("set it to 1, or use a lock of vmdeck's own"));
+        }
         Host {
             lock_shared: shared,
             lock,

@@ -190,6 +190,8 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Text, Raw::Text(text)) if text.contains('\0') => Err("a NUL character is not allowed".into()),
         (Kind::Text, Raw::Text(text)) => Ok(Value::Text(text.clone())),
         (Kind::Text, Raw::Int(int)) => Ok(Value::Text(int.to_string())),
+        // A version such as 22.04, without quotes.
+        (Kind::Text, Raw::Other(text)) => Ok(Value::Text(text.clone())),
         (Kind::Text, _) => wrong("a text"),
         (Kind::Path, Raw::Text(text)) if !text.is_empty() && !text.contains('\0') => {
             Ok(Value::Path(PathBuf::from(text)))

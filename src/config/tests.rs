@@ -128,3 +128,20 @@ fn the_old_lock_turns_its_guards_on() {
     assert!(shared("lock = \"/tmp/redoubt-vm-tests.lock.d\""));
     assert!(shared("lock_shared = true"));
 }
+
+#[test]
+fn what_a_shell_leaves_of_quotes_and_homes_is_understood() {
+    let set = ["guests.deb.ssh.user=22.04", "guests.deb.qemu.kernel=~/vmlinux", "suites.smoke.cases.0.timeout=2s"];
+    let (setup, _) = load_with(SMALL, &[], &set).expect("good");
+    let guest = &setup.guests[0];
+    assert_eq!(guest.transport_options["ssh"].text("user"), Some("22.04"));
+    assert!(!guest.options.path("kernel").expect("kernel").to_string_lossy().contains('~'));
+    assert_eq!(setup.suites[0].cases[0].timeout, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn the_old_scripts_know_one_slot_only() {
+    let set = ["host.slots=2", "host.lock=/tmp/redoubt-vm-tests.lock.d"];
+    let told = load_with(SMALL, &[], &set).expect_err("slots").to_string();
+    assert!(told.contains("with the lock of the old scripts there is one slot"), "{told}");
+}

@@ -88,6 +88,11 @@ impl Node {
             *self = node;
             return;
         };
+        if let (Raw::List(items), Ok(index)) = (&mut self.raw, head.parse::<usize>())
+            && let Some(item) = items.get_mut(index)
+        {
+            return item.put(rest, node);
+        }
         if !matches!(self.raw, Raw::Table(_)) {
             *self = Node { raw: Raw::Table(Vec::new()), origin: node.origin.clone() };
         }

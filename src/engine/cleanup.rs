@@ -47,7 +47,7 @@ pub async fn remove(deps: &backend::Deps, machines: &[Found], told: &mut (dyn Fn
         };
         let what = machine.name.clone();
         told(match removed {
-            Ok(how) => Reaped::Gone { run: String::new(), what, how },
+            Ok(how) => Reaped::Gone { run: String::new(), what, how, adopted: false },
             Err(fault) => Reaped::Left { what, fault },
         });
     }

@@ -159,7 +159,7 @@ async fn with_lock(
             .hint("`vmdeck doctor` checks again"));
     }
     reap::dead_runs(&brief.backend, reap::Scope::Dead, &mut |reaped| match reaped {
-        reap::Reaped::Gone { run, what, how } => brief.emit.fact(EventKind::Reaped { run, what, how }),
+        reap::Reaped::Gone { run, what, how, .. } => brief.emit.fact(EventKind::Reaped { run, what, how }),
         reap::Reaped::Left { what, fault } => {
             brief.emit.warn(None, format!("{what}: {fault}"), Some("`vmdeck cleanup` tries again".into()));
         }

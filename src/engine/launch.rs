@@ -154,10 +154,14 @@ fn refuse_if_used(shared: &Shared, guest: &Guest, wanted: &Existing) -> Result<(
         if let Some(made) = history.open.values().chain(history.kept.values()).find(same) {
             let mine = history.run == shared.plan.run.as_str();
             let whose = if mine { "this run".to_owned() } else { format!("run {}", history.run) };
-            let state = if alive { "uses it" } else { "kept it, or left it behind" };
+            let (state, hint) = if alive {
+                ("uses it", "wait for that run, or give each guest a machine of its own")
+            } else {
+                ("kept it, or left it behind", "`vmdeck cleanup` puts it back")
+            };
             return Err(Fault::host(format!("cannot adopt `{}` for guest `{}`", wanted.name, guest.id))
                 .because(format!("guest `{}` of {whose} {state}", made.guest))
-                .hint("give each guest a machine of its own; `vmdeck cleanup` lets go of those that were kept")
+                .hint(hint)
                 .lasting());
         }
     }
@@ -212,7 +216,7 @@ async fn launch_once(
     diagnose(shared, guest, &machine.controller, &fault).await;
     if last || !fault.is_worth_a_retry() {
         pause(shared, guest, place).await;
-        let is_there = machine.ended.borrow().is_none();
+        let is_there = machine.ended.borrow().is_none() && exists(&machine.controller).await;
         if is_there && shared.steering.keeps(&guest.id, false, true) {
             keep(shared, guest, machine);
             return Err(fault);
@@ -220,6 +224,14 @@ async fn launch_once(
     }
     take_down(shared, guest, &mut machine.controller, &machine.name).await;
     Err(fault)
+}
+
+/// Whether there is a machine that could be kept.
+async fn exists(controller: &Controller) -> bool {
+    match controller.vm() {
+        Some(vm) => matches!(clock::within(MEASURE, vm.exists()).await, Some(Ok(true))),
+        None => false,
+    }
 }
 
 /// Keeps the console of an earlier machine of this guest: every machine writes a log of its own.
@@ -385,9 +397,11 @@ fn left_behind(shared: &Shared, guest: &Guest, name: &str, fault: &Fault) {
 pub(super) fn keep(shared: &Shared, guest: &Guest, mut machine: Machine) {
     let name = machine.name;
     let mut adopted = false;
+    let mut shown = name.clone();
     let address = machine.controller.session().and_then(Session::peer);
     if let Some(vm) = machine.controller.leave() {
         adopted = vm.adopted();
+        vm.machine().clone_into(&mut shown);
         let host_key = machine.controller.host_key();
         if let Err(fault) = shared.journal.append(&Record::Kept { name: name.clone(), address, host_key }) {
             shared.emit.warn(Some(&guest.id), fault.to_string(), None);
@@ -396,9 +410,9 @@ pub(super) fn keep(shared: &Shared, guest: &Guest, mut machine: Machine) {
     }
     shared.emit.warn(
         Some(&guest.id),
-        format!("guest `{}` was kept as `{name}`", guest.id),
+        format!("guest `{}` was kept as `{shown}`", guest.id),
         Some(format!(
-            "`vmdeck shell {}` goes in; `vmdeck cleanup` {}",
+            "`vmdeck shell {}` goes in (with `-- COMMAND` where only `exec` can); `vmdeck cleanup` {}",
             guest.id,
             if adopted { "puts it back" } else { "removes it" }
         )),

@@ -181,9 +181,8 @@ impl GuestLink {
         let session = tokio::select! {
             opened = clock::within(limit, self.open(vm, &waiting)) => if let Some(session) = opened { session.map_err(|inner| failed().caused_by(inner))? } else {
                 let why = waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                return Err(self.with_console(failed().because(format!("{why} within {}", show_duration(limit))))
-                    .hint(format!("see guests/{}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`", self.guest.id))
-                    .lasting());
+                let why = format!("{} within {}", why.trim_end_matches('.'), show_duration(limit));
+                return Err(self.with_console(failed().because(why)).hint(self.what_to_do()).lasting());
             },
             Some(found) = told(&mut error) => return Err(failed().caused_by(console_fault(&found)).lasting()),
             Some(how) = told(&mut ended) => return Err(self.explain_end(&how, failed()).await),
@@ -197,6 +196,19 @@ impl GuestLink {
         phases.close(true);
         phases.remember();
         Ok(())
+    }
+
+    /// About a guest that did not answer in time.
+    fn what_to_do(&self) -> String {
+        let id = &self.guest.id;
+        if backend::find(&self.guest.backend).is_ok_and(|row| row.caps.console) {
+            return format!(
+                "see guests/{id}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`"
+            );
+        }
+        format!(
+            "see that its sshd runs and `guests.{id}.ssh` has a key or password, or that its guest agent is installed and runs; or raise `boot_timeout`"
+        )
     }
 
     /// The end of the machine during its boot; the console may still be saying why.

@@ -33,9 +33,30 @@ pub async fn run(plan: &Plan, deps: &backend::Deps, parallel: usize, told: &mut 
     if let Some(finding) = strangers(&plan.host, deps).await {
         tell(finding);
     }
+    let mut adopted: Vec<(&Guest, backend::Existing)> = Vec::new();
     for job in &plan.jobs {
         for finding in guest(&job.guest, deps).await {
             tell(finding);
+        }
+        // Why it cannot be found was told by the backend's own check.
+        if let Ok(row) = backend::find(&job.guest.backend)
+            && let Ok(Some(existing)) = (row.build)(deps).existing(&job.guest).await
+        {
+            let same = |(other, e): &&(&Guest, backend::Existing)| {
+                other.backend == job.guest.backend && e.id == existing.id && e.name == existing.name
+            };
+            if let Some((other, _)) = adopted.iter().find(same) {
+                tell(Finding {
+                    check: "adopt".into(),
+                    severity: Severity::Fatal,
+                    text: format!(
+                        "guests `{}` and `{}` would share the machine `{}`",
+                        other.id, job.guest.id, existing.name
+                    ),
+                    hint: Some("give each guest a machine of its own, by `machine`".into()),
+                });
+            }
+            adopted.push((&job.guest, existing));
         }
     }
     fit

@@ -42,6 +42,8 @@ pub enum Reaped {
         what: String,
         /// How its absence was proven.
         how: String,
+        /// Whether it is somebody else's machine that was put back.
+        adopted: bool,
     },
     /// It may still be there.
     Left {
@@ -197,7 +199,7 @@ async fn become_sole_owner(path: &Path, file: &File) -> bool {
 }
 
 async fn take(deps: &backend::Deps, history: &History, made: &Made, mut file: &File) -> Reaped {
-    let what = made.remnant.name.clone();
+    let what = made.remnant.adopted.as_ref().map_or(&made.remnant.name, |existing| &existing.name).clone();
     // With the tools of the run that made it: they may be others than ours.
     let tools = if history.tools.is_empty() { deps.tools.clone() } else { history.tools.clone() };
     let deps = backend::Deps { tools, ..deps.clone() };
@@ -207,10 +209,10 @@ async fn take(deps: &backend::Deps, history: &History, made: &Made, mut file: &F
     };
     match reaped {
         Ok(how) => {
-            let line = journal::line(&Record::Gone { name: what.clone(), proof: how.clone() });
+            let line = journal::line(&Record::Gone { name: made.remnant.name.clone(), proof: how.clone() });
             // If it cannot be written the next reaper proves it once more, which does no harm.
             let _ = file.write_all(line.as_bytes());
-            Reaped::Gone { run: history.run.clone(), what, how }
+            Reaped::Gone { run: history.run.clone(), what, how, adopted: made.remnant.adopted.is_some() }
         }
         Err(fault) => Reaped::Left { what, fault },
     }

@@ -181,8 +181,10 @@ fn two_guests_never_share_an_adopted_machine() {
         guest("machine = \"ci-box\"\nlaunch_retries = 1").replace("launch_retries = 2\n", "")
     );
     let desk = Desk::new(&config, &multipass(&machines, &json!([])));
-    desk.ci(&["--set", "host.slots=2", "--keep", "always"]).exits(5).says("of this run");
-    desk.run(&["cleanup", "--force"]).exits(0).says("is not ours and stays");
+    desk.ci(&["--set", "host.slots=2"]).exits(3).says("guests `u` and `v` would share the machine `ci-box`");
+    desk.run(&["--ci", "--run-dir", "kept", "--keep", "always", "@u"]).exits(0).says("was kept as `ci-box`");
+    desk.run(&["--ci", "--run-dir", "other", "@v"]).exits(5).says("of run ").says("`vmdeck cleanup` puts it back");
+    desk.run(&["cleanup", "--force"]).exits(0).says("put back ci-box").says("is not ours and stays");
 }
 
 #[test]
@@ -340,4 +342,23 @@ fn what_a_failed_setup_left_behind_is_not_for_the_next_suite() {
     let ran = desk.ci(&[]).exits(5).says("FAILED (setup) one");
     assert!(ran.out.contains("PASSED         two"), "{}", ran.out);
     assert_eq!(desk.count("multipass launch"), 2);
+}
+
+#[test]
+fn a_tool_that_hangs_is_not_waited_for_longer_than_is_said() {
+    let hangs = json!([{ "on": "launch", "delay": 3, "times": -1, "exit": 2, "stderr": "launch failed: late" }]);
+    let keys = "[guests.u.multipass]\nlaunch_timeout = \"500ms\"";
+    let config = guest(keys).replace("launch_retries = 2", "launch_retries = 1");
+    let desk = Desk::new(&config, &multipass(&json!({}), &hangs));
+    desk.ci(&[]).exits(5).says("it took longer than 0.5s");
+    desk.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_that_never_was_is_not_kept() {
+    let config = guest("[guests.u.multipass]\nimage = \"nosuch\"");
+    let desk = Desk::new(&config, &none());
+    let ran = desk.ci(&["--keep", "failed"]).exits(5);
+    assert!(!ran.out.contains("was kept"), "{}", ran.out);
+    desk.assert_nothing_left();
 }

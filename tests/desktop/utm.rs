@@ -63,8 +63,8 @@ fn a_template_that_runs_is_told_and_an_answer_that_came_too_late_is_no_failure()
         &guest("", "networks = []\nclone = \"template\""),
         &utm(&json!([machine("template", "started")]), &json!([])),
     );
-    desk.ci(&[]).exits(5).says("must be stopped").says("utmctl stop --request");
-    assert_eq!(desk.count("utmctl clone"), 1, "it is not tried again");
+    desk.ci(&[]).exits(3).says("only a stopped machine can be copied").says("utmctl stop --request");
+    assert_eq!(desk.count("utmctl clone"), 0);
     let late = json!([{ "on": "clone", "effect": "full", "event": -1712 }, { "on": "delete", "effect": "full", "event": -1712 }]);
     let world = json!([machine("template", "stopped")]);
     let desk = Desk::new(&guest("", "networks = []\nclone = \"template\""), &utm(&world, &late));

@@ -24,7 +24,7 @@ const USUAL: &[&str] = &[
     "/Library/Application Support/com.canonical.multipass/bin/multipass",
 ];
 /// How long a question may take; the daemon asks each machine by ssh.
-const ASK: Duration = Duration::from_secs(30);
+const ASK: Duration = Duration::from_secs(20);
 /// How long stopping, deleting or restoring a machine may take.
 const CHANGE: Duration = Duration::from_secs(50);
 /// Pause between two looks at a machine that is about to appear or to go.

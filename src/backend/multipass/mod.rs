@@ -12,7 +12,7 @@ use crate::{
     error::{Fault, Result},
     model::{
         event::{Finding, Severity},
-        guest::{Guest, Os},
+        guest::{Fresh, Guest, Os},
         key::{Key, Kind},
     },
 };
@@ -149,10 +149,30 @@ impl Multipass {
                 vec![finding(Severity::Warn, text, Some("restart the daemon after an update"))]
             }
         };
+        // A daemon that has hung still tells its version.
+        if let Err(fault) = client.states().await {
+            out.push(finding(bad, fault.to_string(), Some(fault.remedy().unwrap_or(client::RESTART))));
+            return out;
+        }
         if let Some(guest) = guest {
             out.extend(check_guest(guest).into_iter().map(|(text, hint)| finding(Severity::Fatal, text, Some(&hint))));
-            if let Err(fault) = self.find_existing(guest).await {
-                out.push(finding(Severity::Fatal, fault.to_string(), fault.remedy()));
+            match self.find_existing(guest).await {
+                Ok(Some(existing)) if guest.options.text("snapshot").is_some() && existing.was != Power::Off => {
+                    let text = format!(
+                        "guest `{}`: `{}` is not stopped, and only a stopped machine is restored to its snapshot",
+                        guest.id, existing.name
+                    );
+                    out.push(finding(Severity::Fatal, text, Some(&format!("`multipass stop {}`", existing.name))));
+                }
+                Ok(Some(existing)) if guest.fresh != Fresh::Run && guest.options.text("snapshot").is_none() => {
+                    let text = format!(
+                        "guest `{}`: `{}` is adopted: the same machine each time, whatever `fresh` says",
+                        guest.id, existing.name
+                    );
+                    out.push(finding(Severity::Warn, text, Some("`multipass.snapshot` makes it fresh")));
+                }
+                Ok(_) => {}
+                Err(fault) => out.push(finding(Severity::Fatal, fault.to_string(), fault.remedy())),
             }
         }
         out
@@ -215,8 +235,12 @@ impl Backend for Multipass {
 
     fn list(&self) -> Fut<'_, Vec<Found>> {
         Box::pin(async {
-            // Where it is not installed it has no machines.
-            let Ok(client) = Client::find(&self.deps) else { return Ok(Vec::new()) };
+            // Where it is not installed it has no machines; one that the config names must be there.
+            let client = match Client::find(&self.deps) {
+                Ok(client) => client,
+                Err(_) if !self.deps.tools.contains_key(client::PROGRAM) => return Ok(Vec::new()),
+                Err(_) => Client::required(&self.deps)?,
+            };
             let mut out = Vec::new();
             for row in client.list().await? {
                 let address = row.ipv4.first().cloned();

@@ -303,6 +303,14 @@ impl Vm for MultipassVm {
         &self.name
     }
 
+    fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    fn exists(&self) -> Fut<'_, bool> {
+        Box::pin(async { Ok(self.client.state(&self.machine).await?.is_some()) })
+    }
+
     fn identity(&self) -> Identity {
         // Multipass has no ids besides the name, which is why ours holds a nonce.
         Identity::default()
@@ -393,7 +401,11 @@ impl Carrier for MultipassExec {
             return explain("exec", words, None);
         }
         Fault::infra("cannot finish the command")
-            .because(format!("`multipass exec` lost it: {words}"))
+            .because(if words.is_empty() {
+                "the machine or the connection to it ended without a word".to_owned()
+            } else {
+                format!("`multipass exec` lost it: {words}")
+            })
             .hint("the guest may have rebooted, run out of memory, or lost its network")
     }
 

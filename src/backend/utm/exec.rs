@@ -201,7 +201,11 @@ impl Carrier for Agent<'_> {
         if before || has_event_error(words) {
             return explain("exec", words, 0).fault;
         }
-        Fault::infra("cannot finish the command").because(format!("`utmctl exec` lost it: {}", one_line(words))).hint(
+        let words = match one_line(words) {
+            words if words.is_empty() => "the machine or its agent ended without a word".to_owned(),
+            words => format!("`utmctl exec` lost it: {words}"),
+        };
+        Fault::infra("cannot finish the command").because(words).hint(
             "the guest or its agent may have gone down; its output is kept only up to the agent's limit of 16 MiB",
         )
     }

@@ -18,7 +18,7 @@ use crate::{
     host::{clock, files},
     model::{
         event::{Finding, Severity},
-        guest::{Guest, Os},
+        guest::{Fresh, Guest, Os},
         key::{Key, Kind},
     },
 };
@@ -208,7 +208,14 @@ impl Utm {
             Err(_) if guest.is_none() => return Vec::new(),
             Err(why) => return vec![finding("utm", bad, format!("UTM is not installed: {why}"), Some(INSTALL))],
         };
-        let mut out = match utmctl.list().await {
+        let listed = utmctl.list().await;
+        let template = guest.and_then(|g| g.options.text("clone").map(|wanted| (g, wanted)));
+        if let (Ok(rows), Some((guest, wanted))) = (&listed, template)
+            && let Some(finding) = check_template(guest, rows, wanted)
+        {
+            return vec![finding];
+        }
+        let mut out = match listed {
             Ok(rows) => {
                 let count = if rows.len() == 1 { "1 machine".to_owned() } else { format!("{} machines", rows.len()) };
                 let text = format!("UTM shows {count}, `{}`", utmctl.tool.program().display());
@@ -225,7 +232,21 @@ impl Utm {
             out.push(finding("utm", Severity::Fatal, text, Some(&hint)));
         }
         match self.find_existing(guest).await {
-            Ok(Some(existing)) => out.extend(self.chain(guest, &utmctl, &existing).await),
+            Ok(Some(existing)) => {
+                if guest.fresh != Fresh::Run {
+                    let text = format!(
+                        "guest `{}`: `{}` is adopted: the same machine each time, whatever `fresh` says",
+                        guest.id, existing.name
+                    );
+                    out.push(finding(
+                        "utm",
+                        Severity::Warn,
+                        text,
+                        Some("`utm.clone` or `utm.disposable` makes it fresh"),
+                    ));
+                }
+                out.extend(self.chain(guest, &utmctl, &existing).await);
+            }
             Ok(None) => {}
             Err(fault) => out.push(finding("utm", Severity::Fatal, fault.to_string(), fault.remedy())),
         }
@@ -284,17 +305,42 @@ fn nothing(guest: &Guest, rows: &[Row], listing: Option<Fault>) -> Fault {
     let seen = if seen.is_empty() { "no machines".to_owned() } else { seen };
     let wanted = guest.options.text("clone").or(guest.machine.as_deref());
     let what = match wanted {
+        Some(wanted) if listing.is_some() => {
+            format!("UTM may not be asked, and `{wanted}` is not in its folder on disk")
+        }
         Some(wanted) => format!("there is no machine `{wanted}`"),
         None => format!("no machine is named for it: `ci-os-{0}...` or `ci-{0}...` would be taken", guest.os),
     };
     let fault = Fault::user(format!("cannot find the machine of guest `{}`", guest.id))
         .because(what)
-        .because(format!("UTM shows {seen}"));
+        .because(if listing.is_some() { format!("the folder holds {seen}") } else { format!("UTM shows {seen}") });
     let fault = match listing {
-        Some(listing) => fault.because(format!("only the folders on disk were seen: {listing}")),
+        Some(listing) => fault.because(listing),
         None => fault,
     };
-    fault.hint(format!("set `guests.{}.machine` to a name or UUID of these", guest.id)).lasting()
+    let key = if guest.options.text("clone").is_some() { "utm.clone" } else { "machine" };
+    fault.hint(format!("set `guests.{}.{key}` to a name or UUID of these", guest.id)).lasting()
+}
+
+/// A template that cannot be copied.
+fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> {
+    let row =
+        rows.iter().find(|row| row.uuid.eq_ignore_ascii_case(wanted)).or(rows.iter().find(|row| row.name == wanted));
+    let (text, hint) = match row {
+        None => {
+            let fault = nothing(guest, rows, None);
+            (fault.to_string(), format!("set `guests.{}.utm.clone` to a name or UUID of these", guest.id))
+        }
+        Some(row) if power(&row.status) != Power::Off => (
+            format!(
+                "guest `{}`: its template `{}` is not stopped, and only a stopped machine can be copied",
+                guest.id, row.name
+            ),
+            format!("`utmctl stop --request {}`", row.uuid),
+        ),
+        Some(_) => return None,
+    };
+    Some(Finding { check: "utm".into(), severity: Severity::Fatal, text, hint: Some(hint) })
 }
 
 /// Settings that cannot work, with what to do about each.
@@ -327,8 +373,12 @@ impl Backend for Utm {
 
     fn list(&self) -> Fut<'_, Vec<Found>> {
         Box::pin(async {
-            // Where it is not installed it has no machines.
-            let Ok(utmctl) = Utmctl::find(&self.deps, None) else { return Ok(Vec::new()) };
+            // Where it is not installed it has no machines; one that the config names must be there.
+            let utmctl = match Utmctl::find(&self.deps, None) {
+                Ok(utmctl) => utmctl,
+                Err(_) if !self.deps.tools.contains_key(utmctl::PROGRAM) => return Ok(Vec::new()),
+                Err(_) => Utmctl::required(&self.deps, None)?,
+            };
             let found = |row: Row| Found {
                 name: row.name,
                 backend: "utm",

@@ -9,6 +9,7 @@ use crate::{
     backend::{Deps, Ended, Existing, Fut, GuestExec, Identity, Lead, Order, Power, Vm, Way, tool},
     error::{Blame, Fault, Result},
     host::{clock, files, pids},
+    model::quantity::show_duration,
 };
 use std::{
     path::{Path, PathBuf},
@@ -21,8 +22,6 @@ use tokio::sync::watch;
 const STILL_UP: Duration = Duration::from_secs(10);
 /// First pause between two looks at a status that is changing; it doubles up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// How long a start may take until UTM says `started`.
-const START: Duration = Duration::from_mins(2);
 /// How long a guest may take to follow a polite request to shut down.
 const POLITE: Duration = Duration::from_secs(20);
 /// How long a copy that is being made is waited for before it is deleted.
@@ -35,9 +34,13 @@ pub(super) struct UtmVm {
     /// The name that the journal knows.
     name: String,
     uuid: String,
+    /// The name that UTM knows.
+    machine: String,
     /// What is put back at the end; `None` = it is ours.
     adopted: Option<Existing>,
     disposable: bool,
+    /// How long UTM may take until it says `started`.
+    limit: Duration,
     /// Set where UTM may not be asked: the machine is then taken as it is and nothing about it is changed.
     unasked: bool,
     finder: Finder,
@@ -58,7 +61,9 @@ impl UtmVm {
             uuid: uuid.to_owned(),
             adopted: order.adopt.cloned(),
             disposable: order.guest.options.flag("disposable"),
+            limit: order.guest.boot_timeout,
             unasked: false,
+            machine: name.to_owned(),
             bundle: finder.folder().map(Path::to_owned),
             finder,
             exec,
@@ -72,7 +77,7 @@ impl UtmVm {
         let failed = || Fault::infra(format!("cannot start `{}`", self.name));
         // What was found running is not started by us: then it would be nobody's to stop.
         let may_start = self.adopted.as_ref().is_none_or(|existing| existing.was != Power::On);
-        match clock::within(START, start(&self.utmctl, &self.uuid, may_start, self.disposable)).await {
+        match clock::within(self.limit, start(&self.utmctl, &self.uuid, may_start, self.disposable)).await {
             Some(Ok(true)) => {}
             // Without the right to talk to UTM every id is "not found": whoever named it has it running already.
             Some(Err(failure)) if self.may_go_unasked(&failure) => self.unasked = true,
@@ -80,7 +85,9 @@ impl UtmVm {
             Some(Ok(false)) => {
                 return Err(failed().because("it was running when it was adopted, and is not any more"));
             }
-            None => return Err(failed().because(format!("UTM did not say `started` within {} s", START.as_secs()))),
+            None => {
+                return Err(failed().because(format!("UTM did not say `started` within {}", show_duration(self.limit))));
+            }
         }
         if !self.unasked {
             let (utmctl, uuid) = (self.utmctl.clone(), self.uuid.clone());
@@ -269,6 +276,10 @@ pub(super) async fn destroy(utmctl: &Utmctl, uuid: &str, name: &str) -> Result<S
 impl Vm for UtmVm {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn machine(&self) -> &str {
+        &self.machine
     }
 
     fn identity(&self) -> Identity {
