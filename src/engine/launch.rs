@@ -215,8 +215,12 @@ async fn launch_once(
     let Err(fault) = started else { return Ok(machine) };
     diagnose(shared, guest, &machine.controller, &fault).await;
     if last || !fault.is_worth_a_retry() {
-        pause(shared, guest, place).await;
-        let is_there = machine.ended.borrow().is_none() && exists(&machine.controller).await;
+        // Nobody can look at what was never made.
+        let was_made = exists(&machine.controller).await;
+        if was_made {
+            pause(shared, guest, place).await;
+        }
+        let is_there = was_made && machine.ended.borrow().is_none();
         if is_there && shared.steering.keeps(&guest.id, false, true) {
             keep(shared, guest, machine);
             return Err(fault);
