@@ -128,6 +128,19 @@ pub struct Remnant {
     pub adopted: Option<Existing>,
 }
 
+impl Remnant {
+    /// The name that the provider knows.
+    pub fn machine(&self) -> &str {
+        self.adopted.as_ref().map_or(&self.name, |existing| &existing.name)
+    }
+
+    /// As the order that it came from, for a handle on what is there already.
+    fn order<'a>(&'a self, guest: &'a Guest) -> Order<'a> {
+        let Self { name, dir, adopted, .. } = self;
+        Order { guest, name, uuid: "", dir, record: dir, may_stay: true, adopt: adopted.as_ref() }
+    }
+}
+
 /// A machine that a backend sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Found {
@@ -148,8 +161,6 @@ pub struct Found {
 pub struct Way {
     /// The word in events: `forward`, `ip-address`, `leases`, `arp`, `scan`.
     pub name: &'static str,
-    /// What it is, for a person.
-    pub doc: &'static str,
 }
 
 /// An address at which a machine may answer.

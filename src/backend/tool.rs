@@ -18,7 +18,12 @@ use crate::{
         wrap::{self, Ending, Mark, Marks, Sudo},
     },
 };
-use std::{ffi::OsString, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long ending a command in the guest may take.
@@ -57,48 +62,32 @@ impl Tool {
         &self.program
     }
 
-    fn spec<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Spec {
+    fn spec<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Spec {
         Spec::new(&self.program).args(args)
     }
 
     /// Runs it to its end with nothing to read.
-    pub(super) async fn run<S: AsRef<std::ffi::OsStr>>(
+    pub(super) async fn run<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
         limit: Duration,
     ) -> Result<Output> {
-        let spec = self.spec(args);
-        self.spawner.output(&spec, limit).await.map_err(|e| self.failed(&spec).because(e))
+        self.run_with(args, Streams::piped_out(), limit).await
     }
 
-    /// Runs it with a file to read.
-    pub(super) async fn feed<S: AsRef<std::ffi::OsStr>>(
+    /// The same with other streams, such as a file to read or to print to.
+    pub(super) async fn run_with<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
-        file: std::fs::File,
+        streams: Streams,
         limit: Duration,
     ) -> Result<Output> {
         let spec = self.spec(args);
-        self.spawner
-            .output_of(&spec, Streams { stdin: file.into(), ..Streams::piped_out() }, limit)
-            .await
-            .map_err(|e| self.failed(&spec).because(e))
-    }
-
-    /// Runs it with a file for what it prints.
-    pub(super) async fn spill<S: AsRef<std::ffi::OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = S>,
-        stdout: std::fs::File,
-        limit: Duration,
-    ) -> Result<Output> {
-        let spec = self.spec(args);
-        let streams = Streams { stdout: stdout.into(), ..Streams::piped_out() };
         self.spawner.output_of(&spec, streams, limit).await.map_err(|e| self.failed(&spec).because(e))
     }
 
     /// Starts it with files for its two outputs; it lives on when it is dropped, and when we die.
-    pub(super) async fn start<S: AsRef<std::ffi::OsStr>>(
+    pub(super) async fn start<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
         stdout: std::fs::File,

@@ -72,9 +72,8 @@ struct Ours {
 impl Ours {
     fn is(&self, machine: &Found) -> bool {
         let remnant = &self.made.remnant;
-        let name = remnant.adopted.as_ref().map_or(&remnant.name, |existing| &existing.name);
         let id = &remnant.identity.uuid;
-        self.made.backend == machine.backend && *name == machine.name && (id.is_none() || *id == machine.id)
+        self.made.backend == machine.backend && remnant.machine() == machine.name && (id.is_none() || *id == machine.id)
     }
 }
 

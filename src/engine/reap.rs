@@ -199,7 +199,7 @@ async fn become_sole_owner(path: &Path, file: &File) -> bool {
 }
 
 async fn take(deps: &backend::Deps, history: &History, made: &Made, mut file: &File) -> Reaped {
-    let what = made.remnant.adopted.as_ref().map_or(&made.remnant.name, |existing| &existing.name).clone();
+    let what = made.remnant.machine().to_owned();
     // With the tools of the run that made it: they may be others than ours.
     let tools = if history.tools.is_empty() { deps.tools.clone() } else { history.tools.clone() };
     let deps = backend::Deps { tools, ..deps.clone() };

@@ -158,7 +158,7 @@ impl Vm for OtherVm {
     }
 
     fn ways(&self) -> &[Way] {
-        &[Way { name: "journal", doc: "where its run reached it" }]
+        &[Way { name: "journal" }]
     }
 
     fn seek<'a>(&'a self, _: &'a Way, _: u16) -> Fut<'a, Vec<Lead>> {

@@ -207,7 +207,7 @@ def mp_launch(args):
         json.dump([name, args, times], f)
     nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     daemon = subprocess.Popen([os.path.join(HOME, "bin", "multipassd"), order], start_new_session=True, **nowhere)
-    deadline = time.monotonic() + int(timeout) * times.get("second", 1.0)
+    deadline = time.monotonic() + int(timeout)
     spin("Retrieving image: 7%")
     spin("Starting " + name)
     while daemon.poll() is None:

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use client::Client;
-use std::{path::Path, time::Duration};
+use std::path::Path;
 use vm::MultipassVm;
 
 /// Its keys.
@@ -80,8 +80,6 @@ pub const CAPS: Caps = Caps {
 };
 
 const INSTALL: &str = "install it: `brew install --cask multipass` (macOS), `sudo snap install multipass` (Linux); or set `host.tools.multipass`";
-/// How long the launch of a dead run is waited for.
-const HALF_BORN: Duration = Duration::from_secs(45);
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -268,27 +266,16 @@ impl Backend for Multipass {
                 vm::put_back(&client, existing).await?;
                 return vm::settled(&client, existing).await;
             }
-            let name = &remnant.name;
-            // The client of a dead run still waits for the daemon, and only its end tells that no machine will appear.
-            client.destroy_half_born(name, || vm::is_launching(name), HALF_BORN).await
+            vm::destroy(&client, &remnant.name).await
         })
     }
 
     fn revisit<'a>(&'a self, guest: &'a Guest, remnant: &'a Remnant) -> Fut<'a, Option<Box<dyn Vm>>> {
         Box::pin(async move {
             let client = Client::required(&self.deps)?;
-            let name = remnant.adopted.as_ref().map_or(&remnant.name, |existing| &existing.name);
-            let is_up = client.state(name).await?.is_some_and(|state| reply::power(&state) == Power::On);
-            let order = Order {
-                guest,
-                name: &remnant.name,
-                uuid: "",
-                dir: &remnant.dir,
-                record: &remnant.dir,
-                may_stay: true,
-                adopt: remnant.adopted.as_ref(),
-            };
-            Ok(is_up.then(|| Box::new(MultipassVm::new(client, &order)) as Box<dyn Vm>))
+            let state = client.state(remnant.machine()).await?;
+            let is_up = state.is_some_and(|state| reply::power(&state) == Power::On);
+            Ok(is_up.then(|| Box::new(MultipassVm::new(client, &remnant.order(guest))) as Box<dyn Vm>))
         })
     }
 

@@ -169,9 +169,7 @@ impl MultipassVm {
         if let Some(existing) = &self.adopted {
             return settled(&self.client, existing).await.map(|proof| vec![proof]);
         }
-        let name = &self.machine;
-        // As long as its client waits for the daemon, "not listed" says nothing.
-        let gone = self.client.destroy_half_born(name, || is_launching(name), HALF_BORN).await?;
+        let gone = destroy(&self.client, &self.machine).await?;
         self.launching = None;
         Ok(vec![gone])
     }
@@ -189,8 +187,13 @@ fn late(verb: &str, limit: Duration) -> Fault {
         .hint("raise `multipass.launch_timeout`, or look at the host's load and network")
 }
 
+/// Deletes a machine of ours, whichever run made it. As long as a client waits for the daemon, "not listed" says nothing.
+pub(super) async fn destroy(client: &Client, name: &str) -> Result<String> {
+    client.destroy_half_born(name, || is_launching(name), HALF_BORN).await
+}
+
 /// Whether a client still waits for the daemon to launch or start a machine of this name.
-pub(super) fn is_launching(name: &str) -> bool {
+fn is_launching(name: &str) -> bool {
     pids::with_arg(name).iter().any(|process| process.argv.iter().any(|arg| arg == "launch" || arg == "start"))
 }
 
@@ -333,7 +336,7 @@ impl Vm for MultipassVm {
     }
 
     fn ways(&self) -> &[Way] {
-        &[Way { name: "info", doc: "the addresses that `multipass info` shows" }]
+        &[Way { name: "info" }]
     }
 
     fn seek<'a>(&'a self, _: &'a Way, port: u16) -> Fut<'a, Vec<Lead>> {

@@ -337,7 +337,7 @@ impl Vm for QemuVm {
     }
 
     fn ways(&self) -> &[Way] {
-        &[Way { name: "forward", doc: "the port that QEMU forwards from this host" }]
+        &[Way { name: "forward" }]
     }
 
     fn seek<'a>(&'a self, _: &'a Way, port: u16) -> Fut<'a, Vec<Lead>> {

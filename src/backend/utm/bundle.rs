@@ -29,14 +29,20 @@ pub(super) struct Bundle {
     pub(super) apple: bool,
 }
 
+/// Every machine in this folder, or in the usual one.
+pub(super) fn seen(documents: Option<&Path>) -> Vec<Bundle> {
+    let folder = documents.map(Path::to_owned).or_else(usual_folder);
+    folder.map(|folder| all(&folder)).unwrap_or_default()
+}
+
 /// The usual folder of UTM's machines.
-pub(super) fn usual_folder() -> Option<PathBuf> {
+fn usual_folder() -> Option<PathBuf> {
     let home = etcetera::home_dir().ok()?;
     Some(home.join("Library/Containers/com.utmapp.UTM/Data/Documents"))
 }
 
 /// Every machine in the folder; one that cannot be read is left out.
-pub(super) fn all(folder: &Path) -> Vec<Bundle> {
+fn all(folder: &Path) -> Vec<Bundle> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut out: Vec<Bundle> = entries
         .map(|entry| entry.path())

@@ -10,7 +10,7 @@ use crate::{
         tool::{self, Carrier, Tool, one_line},
     },
     error::{Fault, Result},
-    host::files,
+    host::{files, process::Streams},
     model::{
         exec::{Collected, Exec, Exit, Input, Sink, sh_quote},
         suite::RunAs,
@@ -75,7 +75,7 @@ impl UtmExec {
             return tool::carry(&agent, &exec, sink, cancel).await;
         };
         let pushed = tokio::select! {
-            pushed = agent.tool.feed(["file", "push", &self.uuid, &there], file, PUSH) => pushed?,
+            pushed = agent.tool.run_with(["file", "push", &self.uuid, &there], Streams { stdin: file.into(), ..Streams::piped_out() }, PUSH) => pushed?,
             () = cancel.cancelled() => return Err(Fault::cancelled("cannot bring a file into the guest").because("it was cancelled")),
         };
         if !pushed.status.success() || has_event_error(&pushed.stderr) {
@@ -146,7 +146,7 @@ impl UtmExec {
         let failed = || Fault::infra(format!("cannot copy `{path}` out of the guest"));
         let file = File::create(to).map_err(|e| failed().because(e))?;
         let pulled = tokio::select! {
-            pulled = agent.tool.spill(["file", "pull", &self.uuid, path], file, PUSH) => pulled?,
+            pulled = agent.tool.run_with(["file", "pull", &self.uuid, path], Streams { stdout: file.into(), ..Streams::piped_out() }, PUSH) => pulled?,
             () = cancel.cancelled() => return Err(Fault::cancelled("cannot copy a file").because("it was cancelled")),
         };
         if !pulled.status.success() || has_event_error(&pulled.stderr) {

@@ -18,21 +18,28 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) const FORWARD: Way = Way { name: "forward", doc: "the port that UTM forwards from this host" };
-pub(super) const IP_ADDRESS: Way = Way { name: "ip-address", doc: "what `utmctl ip-address` says" };
-pub(super) const AGENT: Way = Way { name: "agent", doc: "what the guest says itself, by its agent" };
-pub(super) const LEASES: Way = Way { name: "leases", doc: "this host's DHCP leases, by MAC or host name" };
-pub(super) const ARP: Way = Way { name: "arp", doc: "this host's ARP table, by MAC" };
-pub(super) const SCAN: Way =
-    Way { name: "scan", doc: "a scan of `utm.networks`; who answers must show the pinned host key" };
+/// The port that UTM forwards from this host.
+pub(super) const FORWARD: Way = Way { name: "forward" };
+/// What `utmctl ip-address` says.
+pub(super) const IP_ADDRESS: Way = Way { name: "ip-address" };
+/// What the guest says itself, by its agent.
+pub(super) const AGENT: Way = Way { name: "agent" };
+/// This host's DHCP leases, by MAC or host name.
+pub(super) const LEASES: Way = Way { name: "leases" };
+/// This host's ARP table, by MAC.
+pub(super) const ARP: Way = Way { name: "arp" };
+/// A scan of `utm.networks`; who answers must show the pinned host key.
+pub(super) const SCAN: Way = Way { name: "scan" };
 
+/// Why a machine of Apple's virtualization is not asked twice.
+const NO_AGENT: &str = "the backend of this machine has no guest agent";
 /// How long `arp -an` may take.
 const ARP_LIMIT: Duration = Duration::from_secs(5);
 /// How long the guest's agent may take.
@@ -57,7 +64,6 @@ pub(super) struct Finder {
     networks: Vec<String>,
     /// Set once UTM said that this machine can never answer.
     no_agent: AtomicBool,
-    told: OnceLock<String>,
 }
 
 impl Finder {
@@ -69,8 +75,7 @@ impl Finder {
         agent: Arc<dyn GuestExec>,
     ) -> Self {
         let options = &guest.options;
-        let folder = options.path("documents").map(PathBuf::from).or_else(bundle::usual_folder);
-        let all = folder.map(|folder| bundle::all(&folder)).unwrap_or_default();
+        let all = bundle::seen(options.path("documents"));
         let is_it = |b: &&Bundle| {
             b.uuid.as_ref().is_some_and(|u| u.eq_ignore_ascii_case(uuid)) || (b.uuid.is_none() && b.name == name)
         };
@@ -106,7 +111,6 @@ impl Finder {
             leases: options.path("leases").map_or_else(|| "/var/db/dhcpd_leases".into(), PathBuf::from),
             networks,
             no_agent: AtomicBool::new(false),
-            told: OnceLock::new(),
         }
     }
 
@@ -143,14 +147,13 @@ impl Finder {
     /// `utmctl ip-address`; a machine of Apple's virtualization is asked only once.
     async fn by_utm(&self) -> Result<Vec<IpAddr>> {
         if self.no_agent.load(Ordering::Relaxed) {
-            return Err(cannot(self.told.get().map_or("UTM cannot tell", String::as_str)));
+            return Err(cannot(NO_AGENT));
         }
         match self.utmctl.addresses(&self.uuid).await {
             Ok(text) => Ok(addresses(&text)),
             Err(failure) => {
                 if failure.meaning == Meaning::NotSupported {
                     self.no_agent.store(true, Ordering::Relaxed);
-                    let _ = self.told.set("the backend of this machine has no guest agent".into());
                 }
                 Err(failure.into())
             }
@@ -159,7 +162,7 @@ impl Finder {
 
     async fn by_agent(&self) -> Result<Vec<IpAddr>> {
         if self.no_agent.load(Ordering::Relaxed) {
-            return Err(cannot(self.told.get().map_or("it has no guest agent", String::as_str)));
+            return Err(cannot(NO_AGENT));
         }
         let mut out = Collected::default();
         // `hostname -I` is not everywhere; `ip` is in every Linux, busybox's included.

@@ -24,8 +24,8 @@ use crate::{
 };
 use exec::UtmExec;
 use find::Finder;
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use utmctl::{Meaning, Row, Utmctl, power};
+use std::{sync::Arc, time::Duration};
+use utmctl::{Failure, Meaning, Row, Utmctl, named, power};
 use vm::UtmVm;
 
 /// Its keys.
@@ -137,25 +137,7 @@ impl Utm {
             return Ok(None);
         }
         let utmctl = Utmctl::required(&self.deps, Some(guest))?;
-        let listed = utmctl.list().await;
-        let rows = match &listed {
-            Ok(rows) => rows.clone(),
-            Err(failure) if failure.meaning == Meaning::Forbidden => on_disk(guest),
-            Err(failure) if !failure.seen.is_empty() => failure.seen.clone(),
-            Err(failure) => return Err(failure.fault.clone()),
-        };
-        let wanted = match &guest.machine {
-            Some(wanted) => rows
-                .iter()
-                .find(|row| row.uuid.eq_ignore_ascii_case(wanted))
-                .or(rows.iter().find(|row| row.name == *wanted)),
-            None => choose::choose(rows.iter().map(|row| row.name.as_str()), guest.os)
-                .and_then(|name| rows.iter().find(|row| row.name == name)),
-        };
-        match wanted {
-            Some(row) => Ok(Some(existing(row))),
-            None => Err(nothing(guest, &rows, listed.err().map(|failure| failure.fault))),
-        }
+        pick(guest, utmctl.list().await)
     }
 
     /// A copy of the template, found again by its name: `clone` does not tell the new id.
@@ -163,11 +145,7 @@ impl Utm {
         let failed = || Fault::infra(format!("cannot copy the template `{template}`"));
         let utmctl = Utmctl::required(&self.deps, Some(order.guest))?;
         let rows = utmctl.list().await?;
-        let source = rows
-            .iter()
-            .find(|row| row.uuid.eq_ignore_ascii_case(template))
-            .or(rows.iter().find(|row| row.name == template));
-        let Some(source) = source else { return Err(nothing(order.guest, &rows, None)) };
+        let Some(source) = named(&rows, template) else { return Err(nothing(order.guest, &rows, None)) };
         let cloned = utmctl.clone_machine(&source.uuid, order.name, &order.record.join("utmctl")).await;
         // An answer that did not come in time is no failure, so that only the list counts.
         let lost = cloned.as_ref().is_err_and(|failure| failure.meaning == Meaning::Passing);
@@ -215,7 +193,7 @@ impl Utm {
         {
             return vec![finding];
         }
-        let mut out = match listed {
+        let mut out = match &listed {
             Ok(rows) => {
                 let count = if rows.len() == 1 { "1 machine".to_owned() } else { format!("{} machines", rows.len()) };
                 let text = format!("UTM shows {count}, `{}`", utmctl.tool.program().display());
@@ -231,7 +209,7 @@ impl Utm {
         for (text, hint) in check_guest(guest) {
             out.push(finding("utm", Severity::Fatal, text, Some(&hint)));
         }
-        match self.find_existing(guest).await {
+        match pick(guest, listed) {
             Ok(Some(existing)) => {
                 if guest.fresh != Fresh::Run {
                     let text = format!(
@@ -288,14 +266,33 @@ impl Utm {
     }
 }
 
-fn existing(row: &Row) -> Existing {
-    Existing { name: row.name.clone(), id: Some(row.uuid.clone()), was: power(&row.status) }
+/// The machine that a guest adopts, from what UTM lists or, where it may not be asked, from what is on disk. A copy adopts none.
+fn pick(guest: &Guest, listed: Result<Vec<Row>, Failure>) -> Result<Option<Existing>> {
+    if guest.options.text("clone").is_some() {
+        return Ok(None);
+    }
+    let (rows, why) = match listed {
+        Ok(rows) => (rows, None),
+        Err(failure) if failure.meaning == Meaning::Forbidden => (on_disk(guest), Some(failure.fault)),
+        Err(failure) if !failure.seen.is_empty() => (failure.seen, Some(failure.fault)),
+        Err(failure) => return Err(failure.fault),
+    };
+    let wanted = match &guest.machine {
+        Some(wanted) => named(&rows, wanted),
+        None => choose::choose(rows.iter().map(|row| row.name.as_str()), guest.os)
+            .and_then(|name| rows.iter().find(|row| row.name == name)),
+    };
+    match wanted {
+        Some(Row { name, uuid, status }) => {
+            Ok(Some(Existing { name: name.clone(), id: Some(uuid.clone()), was: power(status) }))
+        }
+        None => Err(nothing(guest, &rows, why)),
+    }
 }
 
 /// What can be known where UTM may not be asked: the folders of its machines. Whoever runs tests so has them running.
 fn on_disk(guest: &Guest) -> Vec<Row> {
-    let folder = guest.options.path("documents").map(PathBuf::from).or_else(bundle::usual_folder);
-    let all = folder.map(|folder| bundle::all(&folder)).unwrap_or_default();
+    let all = bundle::seen(guest.options.path("documents"));
     all.into_iter().map(|b| Row { uuid: b.uuid.unwrap_or_default(), status: "started".into(), name: b.name }).collect()
 }
 
@@ -324,9 +321,7 @@ fn nothing(guest: &Guest, rows: &[Row], listing: Option<Fault>) -> Fault {
 
 /// A template that cannot be copied.
 fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> {
-    let row =
-        rows.iter().find(|row| row.uuid.eq_ignore_ascii_case(wanted)).or(rows.iter().find(|row| row.name == wanted));
-    let (text, hint) = match row {
+    let (text, hint) = match named(rows, wanted) {
         None => {
             let fault = nothing(guest, rows, None);
             (fault.to_string(), format!("set `guests.{}.utm.clone` to a name or UUID of these", guest.id))
@@ -437,24 +432,14 @@ impl Backend for Utm {
             if power(&utmctl.status(&uuid).await?) != Power::On {
                 return Ok(None);
             }
-            let order = Order {
-                guest,
-                name: &remnant.name,
-                uuid: "",
-                dir: &remnant.dir,
-                record: &remnant.dir,
-                may_stay: true,
-                adopt: remnant.adopted.as_ref(),
-            };
-            let name = remnant.adopted.as_ref().map_or(&remnant.name, |existing| &existing.name);
-            Ok(Some(Box::new(UtmVm::new(&self.deps, utmctl, &order, (&uuid, name))) as Box<dyn Vm>))
+            let vm = UtmVm::new(&self.deps, utmctl, &remnant.order(guest), (&uuid, remnant.machine()));
+            Ok(Some(Box::new(vm) as Box<dyn Vm>))
         })
     }
 
     fn size<'a>(&'a self, found: &'a Found) -> Fut<'a, Option<u64>> {
         Box::pin(async move {
-            let bundles = bundle::usual_folder().map(|folder| bundle::all(&folder)).unwrap_or_default();
-            let bundle = bundles.into_iter().find(|b| b.uuid == found.id);
+            let bundle = bundle::seen(None).into_iter().find(|b| b.uuid == found.id);
             Ok(bundle.map(|b| files::disk_usage(&b.path)))
         })
     }

@@ -156,28 +156,24 @@ impl Utmctl {
             (Meaning::Other | Meaning::Passing, _) if self.hide == Hide::Auto => {
                 read(verb, self.tool.run(&plain, limit).await)
             }
+            (Meaning::Forbidden, Some(terminal)) => read(verb, terminal.run(&plain, limit).await),
             // Without the permission every id is "not found" as well.
-            (Meaning::Forbidden | Meaning::NotFound, Some(terminal)) if self.is_forbidden(&failure).await => {
+            (Meaning::NotFound, Some(terminal)) if self.is_forbidden().await => {
                 read(verb, terminal.run(&plain, limit).await)
             }
             _ => Err(failure),
         }
     }
 
-    async fn is_forbidden(&self, failure: &Failure) -> bool {
-        failure.meaning == Meaning::Forbidden
-            || read(&["list"], self.tool.run(["list"], ASK).await).is_err_and(|f| f.meaning == Meaning::Forbidden)
+    /// Whether this process may not talk to UTM: only `list` says so.
+    async fn is_forbidden(&self) -> bool {
+        read(&["list"], self.tool.run(["list"], ASK).await).is_err_and(|f| f.meaning == Meaning::Forbidden)
     }
 
     /// The program that can talk to UTM from here: itself, or through the graphical session.
     pub(super) async fn able(&self) -> &Tool {
         match &self.by_terminal {
-            Some(terminal)
-                if read(&["list"], self.tool.run(["list"], ASK).await)
-                    .is_err_and(|f| f.meaning == Meaning::Forbidden) =>
-            {
-                terminal
-            }
+            Some(terminal) if self.is_forbidden().await => terminal,
             _ => &self.tool,
         }
     }
@@ -317,6 +313,12 @@ pub(super) fn rows(text: &str) -> Vec<Row> {
         (good && !status.is_empty() && !name.is_empty()).then(row)
     };
     text.lines().filter_map(row).collect()
+}
+
+/// The machine that a person means: by its UUID, else by its whole name.
+pub(super) fn named<'a>(rows: &'a [Row], wanted: &str) -> Option<&'a Row> {
+    let by_id = rows.iter().find(|row| row.uuid.eq_ignore_ascii_case(wanted));
+    by_id.or_else(|| rows.iter().find(|row| row.name == wanted))
 }
 
 /// What a status word means for whether the machine is up.
