@@ -11,21 +11,22 @@ demo: deps guest build
 build:
 	$(CARGO) build --release
 
-# Every test, real QEMU guests included. Those of the desktop hypervisors mostly wait, so that more of them run at a time.
+# Every test, real QEMU guests included: with cargo-nextest, which keeps the groups of .config/nextest.toml, else without.
+TESTS = if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace --status-level fail; \
+	else $(CARGO) test --quiet --workspace --lib --bins --tests; fi
+
 test: deps guest
-	$(CARGO) test --quiet --lib --bins --test '[!d]*'
-	$(CARGO) test --quiet --test desktop -- --test-threads 5
+	$(TESTS)
 
 # The slow ones as well: many kills, floods, the cases that wait for a time-out.
 test-all: deps guest
-	VMDECK_TEST_SLOW=1 $(CARGO) test --quiet --lib --bins --test '[!d]*'
-	$(CARGO) test --quiet --test desktop -- --test-threads 5
+	export VMDECK_TEST_SLOW=1; $(TESTS)
 
 # Format, lints, documentation, licences and advisories.
 check:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --quiet --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --workspace
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo "note: cargo-deny is not installed; licences and advisories were not checked"; fi
 

@@ -3,14 +3,14 @@
 //! The real engine runs four `local` guests that write numbered lines; the real cockpit shows its record on a test screen
 //! of 200x60 while keys come in. Figures are of this machine at this time; the ratios and the losses are what to keep.
 
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
 use crossterm::event::{Event as TermEvent, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::{Terminal, backend::TestBackend};
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
     fs,
     io::{self, BufRead, BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -19,23 +19,19 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
-use vmdeck::{
-    engine::inventory::Row,
-    error::{Fault, Result},
-    host::process::Spawner,
-    model::{event::Finding, exit::Exit, ids::GuestId, key::Options, plan::Setup},
-    tui::{
-        Desk,
-        deck::Deck,
-        keymap::Keymap,
-        logs::{Logs, Source, file::Waker},
-        model::{Capacity, LockRow, Look, Model, Pane, Usage, Wish},
-        msg::Effect,
-        screen::Screen,
-        services::{Cleaned, Engine, Fut, Services},
-        theme::{Depth, Theme},
-        view,
-    },
+use vmdeck_core::host::process::Spawner;
+use vmdeck_model::{exit::Exit, ids::GuestId};
+use vmdeck_testkit::cockpit::{FakeServices, plain_look};
+use vmdeck_tui::{
+    effect_runner::EffectRunner,
+    event_loop::App,
+    host::Host,
+    logs::{Logs, Source, file::Waker},
+    model::{Model, Pane, Wish},
+    msg::Effect,
+    screen::Screen,
+    services::Engine,
+    view,
 };
 
 const GUESTS: usize = 4;
@@ -144,94 +140,45 @@ impl Screen for BenchScreen {
     }
 }
 
-/// The real engine in a process of its own, and nothing else.
-struct Bench {
-    home: PathBuf,
-    spawner: Spawner,
+/// Starts the real engine in a process of its own.
+fn start(home: &Path) -> Engine {
+    let dir = home.join("record");
+    fs::create_dir_all(&dir).expect("folder");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vmdeck"))
+        .args(["--ci", "-q", "--run-dir"])
+        .arg(&dir)
+        .current_dir(home)
+        .env("XDG_STATE_HOME", home.join("state"))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the engine starts");
+    let (commands, _) = mpsc::unbounded_channel();
+    let (ended_in, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        let code = child.wait().ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok());
+        let _ = ended_in.send((code.and_then(|c| Exit::try_from(c).ok()), String::new()));
+    });
+    Engine { dir, commands, ended }
 }
 
-impl Services for Bench {
-    fn setup(&self) -> Result<Setup> {
-        Err(Fault::user("cannot find a config"))
-    }
-    fn config_file(&self) -> PathBuf {
-        self.home.join("vmdeck.toml")
-    }
-    fn init(&self) -> Result<PathBuf> {
-        Ok(self.config_file())
-    }
-    fn demo<'a>(&'a self, _: &'a (dyn Fn(String) + Send + Sync)) -> Fut<'a, Result<()>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn start(&self, _: &Wish) -> Result<Engine> {
-        let dir = self.home.join("record");
-        fs::create_dir_all(&dir).expect("folder");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vmdeck"))
-            .args(["--ci", "-q", "--run-dir"])
-            .arg(&dir)
-            .current_dir(&self.home)
-            .env("XDG_STATE_HOME", self.home.join("state"))
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the engine starts");
-        let (commands, _) = mpsc::unbounded_channel();
-        let (ended_in, ended) = oneshot::channel();
-        std::thread::spawn(move || {
-            let code = child.wait().ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok());
-            let _ = ended_in.send((code.and_then(|c| Exit::try_from(c).ok()), String::new()));
-        });
-        Ok(Engine { dir, commands, ended })
-    }
-    fn machines(&self) -> Fut<'_, Result<Vec<Row>>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-    fn usage(&self) -> BTreeMap<String, Usage> {
-        BTreeMap::new()
-    }
-    fn findings(&self, _: Option<Arc<Setup>>) -> Fut<'_, (Vec<Finding>, Capacity)> {
-        Box::pin(async { (Vec::new(), Capacity::default()) })
-    }
-    fn locks(&self) -> Vec<LockRow> {
-        Vec::new()
-    }
-    fn record_of(&self, _: &str) -> Option<PathBuf> {
-        None
-    }
-    fn break_lock(&self, _: &Path, _: Option<u32>) -> Result<String> {
-        Ok(String::new())
-    }
-    fn orphans(&self) -> Vec<String> {
-        Vec::new()
-    }
-    fn clean_up(&self) -> Fut<'_, Cleaned> {
-        Box::pin(async { Cleaned::default() })
-    }
-    fn console(&self, _: &GuestId, _: &str) -> Result<(PathBuf, PathBuf)> {
-        Err(Fault::user("none"))
-    }
-    fn shell(&self, _: &GuestId, _: Option<&str>) -> Vec<OsString> {
-        Vec::new()
-    }
-    fn spawner(&self) -> &Spawner {
-        &self.spawner
-    }
+fn host() -> Arc<dyn Host> {
+    Arc::new(vmdeck::app::LocalHost::new(Spawner::new(None).expect("spawner")))
 }
 
 type Keys = mpsc::UnboundedSender<(Instant, TermEvent)>;
 
-fn cockpit(home: &Path) -> (Deck<BenchScreen>, Keys, Arc<Mutex<Measured>>) {
+fn cockpit(home: &Path) -> (App<BenchScreen>, Keys, Arc<Mutex<Measured>>) {
     let (send, receive) = mpsc::channel(256);
     let (type_in, keys) = mpsc::unbounded_channel();
     let measured: Arc<Mutex<Measured>> = Arc::default();
     let terminal = Terminal::new(TestBackend::new(200, 60)).expect("terminal");
     let screen = BenchScreen { terminal, keys, measured: Arc::clone(&measured) };
-    let theme = Theme::load("dark", None, Depth::True).expect("theme");
-    let look =
-        Look { keymap: Keymap::new(&Options::default()).0, theme, theme_folder: None, ascii: false, mouse: false };
-    let mut model = Model::new(look, Desk::waker(send.clone()), (200, 60));
+    let host = host();
+    let mut model = Model::new(plain_look(), EffectRunner::waker(send.clone()), Arc::clone(&host), (200, 60));
     model.focus = Pane::Logs;
-    let services = Arc::new(Bench { home: home.to_owned(), spawner: Spawner::new(None).expect("spawner") });
-    (Deck::new(model, screen, services, (send, receive), None), type_in, measured)
+    let engine_home = home.to_owned();
+    let services = Arc::new(FakeServices::new(home, Box::new(move |_: &Wish| Ok(start(&engine_home)))));
+    (App::new(model, screen, services, host, (send, receive), None), type_in, measured)
 }
 
 fn press(keys: &Keys, c: char) {
@@ -253,8 +200,8 @@ async fn load() {
     }
     let command = format!("{} --write {}", own.display(), ALL_LINES / GUESTS);
     config.push_str(&format!("[suites.flood]\n[[suites.flood.cases]]\nname = \"lines\"\nrun = \"{command}\"\n"));
-    fs::write(home.path().join("vmdeck.toml"), config).expect("config");
-    let (mut deck, keys, measured) = cockpit(home.path());
+    fs::write(home.path().join("vmapp.toml"), config).expect("config");
+    let (mut app, keys, measured) = cockpit(home.path());
     let record = home.path().join("record");
     let driver = {
         let (record, measured) = (record.clone(), Arc::clone(&measured));
@@ -291,7 +238,7 @@ async fn load() {
         }
     };
     let (ended, (mut paced, mut flat_out, memory)) =
-        tokio::join!(deck.run(vec![Effect::Start(Wish::default())]), driver);
+        tokio::join!(app.run(vec![Effect::Start(Wish::default())]), driver);
     ended.expect("the cockpit ends well");
     let lost: usize = (0..GUESTS).map(|n| missing(&record.join(format!("guests/g{n}/flood/lines/stdout.log")))).sum();
     row("4 guests, 25 000 lines/s each: keys pressed", &paced.key_to_frame.len().to_string(), "");
@@ -327,7 +274,7 @@ async fn search() {
         file.write_all(text(number).as_bytes()).expect("written");
     }
     file.flush().expect("flushed");
-    let mut logs = Logs::new(Waker::new(|| true));
+    let mut logs = Logs::new(Waker::new(|| true), host());
     logs.resize(58);
     let start = Instant::now();
     let guest = GuestId::new("g").expect("name");
@@ -351,7 +298,7 @@ async fn search() {
     ] {
         let start = Instant::now();
         logs.search_for(query);
-        while logs.search.as_ref().is_some_and(vmdeck::tui::logs::search::Search::is_busy) {
+        while logs.search.as_ref().is_some_and(vmdeck_tui::logs::search::Search::is_busy) {
             // As in the cockpit: the loop sleeps while the search has the processors.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -373,7 +320,7 @@ async fn search() {
 /// Nothing happens for five seconds.
 async fn idle() {
     let home = tempfile::tempdir().expect("tempdir");
-    let (mut deck, keys, measured) = cockpit(home.path());
+    let (mut app, keys, measured) = cockpit(home.path());
     let driver = async move {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (cpu, frames) = (cpu_time(), measured.lock().expect("lock").frames.len());
@@ -383,7 +330,7 @@ async fn idle() {
         let _ = keys.send((Instant::now(), TermEvent::Key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE))));
         (used, drawn)
     };
-    let (ended, (used, drawn)) = tokio::join!(deck.run(vec![Effect::ListMachines]), driver);
+    let (ended, (used, drawn)) = tokio::join!(app.run(vec![Effect::ListMachines]), driver);
     ended.expect("the cockpit ends well");
     limit("idle: CPU over 5 s", used.as_secs_f64() / 5.0 * 100.0, 0.5, "%");
     limit("  pictures drawn", f64::from(u32::try_from(drawn).unwrap_or(u32::MAX)), 0.0, "");

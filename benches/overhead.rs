@@ -5,6 +5,8 @@
 //! - vmdeck's own time in a run of 20 trivial cases, beyond the boot and the commands
 //!
 //! `make bench`; needs the micro guest and an ssh client. It fails if a figure is over its limit.
+
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use serde_json::Value;
@@ -19,9 +21,7 @@ const ROUNDS: usize = 7;
 const CASES: usize = 20;
 
 fn part(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/micro/out").join(name);
-    assert!(path.exists(), "{} is missing: run `make guest`", path.display());
-    path.display().to_string()
+    vmdeck_testkit::micro::part(name).display().to_string()
 }
 
 fn main() {

@@ -1,12 +1,12 @@
 //! The command line: what may be written, and its help. Plain data comes out; nothing is looked at here.
 
-use crate::model::{
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+use vmdeck_model::{
     plan::Keep,
     quantity::parse_duration,
     select::{Selector, Shard},
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, time::Duration};
 
 /// Boots virtual machines, runs the tests inside, reports, and leaves nothing behind.
 ///

@@ -1,9 +1,9 @@
 //! The real binary on the `local` and `fake` backends: exit codes, reports, selection, signals, and nothing left behind.
 
-mod support;
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
 use std::{fs, io::Write, process::Stdio, time::Duration};
-use support::{World, eventually, finish, read_until, signal};
+use vmdeck_testkit::world::{World, eventually, finish, read_until, signal};
 
 /// One local guest and these cases: name and command, with further lines.
 fn local(cases: &[(&str, &str, &str)]) -> World {
@@ -621,7 +621,9 @@ fn github_gets_annotations_and_guest_text_issues_no_command() {
         .env("GITHUB_ACTIONS", "true")
         .env("GITHUB_STEP_SUMMARY", world.path("summary.md"))
         .output();
-    let ran = support::Ran::of(&output.expect("ran")).exits(1).says("::error title=s/bad@here%3A failed::exit 1");
+    let ran = vmdeck_testkit::world::Ran::of(&output.expect("ran"))
+        .exits(1)
+        .says("::error title=s/bad@here%3A failed::exit 1");
     let commands: Vec<&str> =
         ran.out.lines().filter(|l| l.trim_start().starts_with("::") || l.contains("##[")).collect();
     assert_eq!(commands.len(), 1, "{commands:?}");
@@ -638,7 +640,7 @@ fn a_secret_is_in_nothing_that_is_written() {
     fs::write(world.path("canary.txt"), "canary-in-a-file\n").expect("write");
     let command = ["--ci", "--run-dir", "record", "--verbose"];
     let output = world.vmdeck(&command).env("CANARY", "canary-in-the-environment").output().expect("ran");
-    let ran = support::Ran::of(&output).exits(1).says("one *** two").says("| ***");
+    let ran = vmdeck_testkit::world::Ran::of(&output).exits(1).says("one *** two").says("| ***");
     let mut all = ran.out + &ran.err;
     let mut folders = vec![world.path("record"), world.path("state")];
     while let Some(folder) = folders.pop() {
@@ -661,7 +663,10 @@ fn the_state_folder_must_be_writable() {
         .env("XDG_STATE_HOME", "/proc/no")
         .stdout(Stdio::piped())
         .output();
-    support::Ran::of(&output.expect("ran")).exits(3).says("cannot write the state folder").says("XDG_STATE_HOME");
+    vmdeck_testkit::world::Ran::of(&output.expect("ran"))
+        .exits(3)
+        .says("cannot write the state folder")
+        .says("XDG_STATE_HOME");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The whole cockpit on a screen without a terminal: keys go in, a fake engine writes a record, pictures come out.
 
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
 use crossterm::event::{Event as TermEvent, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::{Terminal, backend::TestBackend};
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
     fs,
     future::Future,
     io::{self, Write},
@@ -16,29 +16,18 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Notify, mpsc, oneshot},
 };
-use vmdeck::{
-    engine::inventory::Row,
-    error::{Fault, Result},
-    host::process::Spawner,
-    model::{
-        event::Finding,
-        exit::Exit,
-        ids::GuestId,
-        key::Options,
-        plan::{Host, Setup},
-    },
-    tui::{
-        Desk,
-        deck::Deck,
-        keymap::Keymap,
-        model::{Capacity, LockRow, LockState, Look, Model, Usage, Wish},
-        msg::Effect,
-        replay::Player,
-        screen::Screen,
-        services::{Cleaned, Engine, Fut, Services},
-        theme::{Depth, Theme},
-        view,
-    },
+use vmdeck_core::host::process::Spawner;
+use vmdeck_model::{error::Result, event::Holder, exit::Exit};
+use vmdeck_testkit::cockpit::{FakeServices, empty_setup, plain_look};
+use vmdeck_tui::{
+    effect_runner::EffectRunner,
+    event_loop::App,
+    model::{LockRow, LockState, Model, Watch, Wish},
+    msg::Effect,
+    replay::Player,
+    screen::Screen,
+    services::{Engine, Services},
+    view,
 };
 
 /// How long a picture may take to come.
@@ -151,101 +140,27 @@ impl FakeRun {
     }
 }
 
-struct Fake {
-    home: PathBuf,
-    spawner: Spawner,
-    runs: mpsc::UnboundedSender<FakeRun>,
-    setup: Mutex<Option<Setup>>,
-    count: Mutex<u32>,
-    shells: Mutex<Vec<String>>,
-    locks: Mutex<Vec<LockRow>>,
-    record: Mutex<Option<PathBuf>>,
-}
-
-impl Services for Fake {
-    fn setup(&self) -> Result<Setup> {
-        let setup = self.setup.lock().expect("lock").clone();
-        setup.ok_or_else(|| Fault::user("cannot find a config").hint("`vmdeck init` writes one"))
-    }
-    fn config_file(&self) -> PathBuf {
-        self.home.join("vmdeck.toml")
-    }
-    fn init(&self) -> Result<PathBuf> {
-        *self.setup.lock().expect("lock") = Some(setup());
-        Ok(self.config_file())
-    }
-    fn demo<'a>(&'a self, told: &'a (dyn Fn(String) + Send + Sync)) -> Fut<'a, Result<()>> {
-        told("building".into());
-        Box::pin(async { Ok(()) })
-    }
-    fn start(&self, wish: &Wish) -> Result<Engine> {
-        let mut count = self.count.lock().expect("lock");
+/// Starts fake engines: each is handed to the test.
+fn engines(home: &Path, runs: mpsc::UnboundedSender<FakeRun>) -> impl Fn(&Wish) -> Result<Engine> + use<> {
+    let (home, count) = (home.to_owned(), Mutex::new(0));
+    move |wish| {
+        let mut count = count.lock().expect("lock");
         *count += 1;
-        let dir = self.home.join(format!("run-{count}"));
+        let dir = home.join(format!("run-{count}"));
         fs::create_dir_all(&dir).expect("folder");
         let (commands, lines) = mpsc::unbounded_channel();
         let (ended, end) = oneshot::channel();
         let run = FakeRun { dir: dir.clone(), wish: wish.clone(), commands: lines, ended: Some(ended), seq: 0 };
-        self.runs.send(run).expect("the test listens");
+        runs.send(run).expect("the test listens");
         Ok(Engine { dir, commands, ended: end })
     }
-    fn machines(&self) -> Fut<'_, Result<Vec<Row>>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-    fn usage(&self) -> BTreeMap<String, Usage> {
-        BTreeMap::new()
-    }
-    fn findings(&self, _: Option<Arc<Setup>>) -> Fut<'_, (Vec<Finding>, Capacity)> {
-        Box::pin(async { (Vec::new(), Capacity::default()) })
-    }
-    fn locks(&self) -> Vec<LockRow> {
-        self.locks.lock().expect("lock").clone()
-    }
-    fn record_of(&self, _: &str) -> Option<PathBuf> {
-        self.record.lock().expect("lock").clone()
-    }
-    fn break_lock(&self, _: &Path, _: Option<u32>) -> Result<String> {
-        Ok("removed".into())
-    }
-    fn orphans(&self) -> Vec<String> {
-        vec!["vmdeck-1 of guest deb".into()]
-    }
-    fn clean_up(&self) -> Fut<'_, Cleaned> {
-        Box::pin(async { Cleaned { gone: 1, left: Vec::new() } })
-    }
-    fn console(&self, _: &GuestId, _: &str) -> Result<(PathBuf, PathBuf)> {
-        Ok((self.home.join("console.sock"), self.home.join("run-1/guests/deb/console.log")))
-    }
-    fn shell(&self, guest: &GuestId, _: Option<&str>) -> Vec<OsString> {
-        self.shells.lock().expect("lock").push(guest.to_string());
-        vec!["true".into()]
-    }
-    fn spawner(&self) -> &Spawner {
-        &self.spawner
-    }
-}
-
-fn setup() -> Setup {
-    let host = Host {
-        lock: "/l".into(),
-        lock_shared: false,
-        lock_timeout: Duration::ZERO,
-        min_free_disk: 0,
-        warn_free_disk: 0,
-        min_free_memory: 0,
-        slots: 1,
-        test_prefixes: Vec::new(),
-        tools: std::collections::BTreeMap::new(),
-    };
-    let (cockpit, keys) = (Options::default(), Options::default());
-    Setup { host, guests: Vec::new(), suites: Vec::new(), cockpit, keys, notes: Vec::new() }
 }
 
 // --- a test's hands and eyes -----------------------------------------------------------------------------------------
 
 struct World {
     home: tempfile::TempDir,
-    fake: Arc<Fake>,
+    fake: Arc<FakeServices>,
     shown: Shown,
     type_in: mpsc::UnboundedSender<TermEvent>,
     runs: mpsc::UnboundedReceiver<FakeRun>,
@@ -292,19 +207,11 @@ impl World {
 }
 
 /// Opens a cockpit, lets the test act, and expects the cockpit to end by itself after it.
-async fn cockpit<F: Future<Output = ()>>(with: impl FnOnce(&Fake, &mut Model), test: impl FnOnce(World) -> F) {
+async fn cockpit<F: Future<Output = ()>>(with: impl FnOnce(&FakeServices, &mut Model), test: impl FnOnce(World) -> F) {
     let home = tempfile::tempdir().expect("tempdir");
     let (runs_in, runs) = mpsc::unbounded_channel();
-    let fake = Arc::new(Fake {
-        home: home.path().to_owned(),
-        spawner: Spawner::new(None).expect("spawner"),
-        runs: runs_in,
-        setup: Mutex::new(Some(setup())),
-        count: Mutex::new(0),
-        shells: Mutex::default(),
-        locks: Mutex::default(),
-        record: Mutex::default(),
-    });
+    let fake = Arc::new(FakeServices::new(home.path(), Box::new(engines(home.path(), runs_in))));
+    *fake.setup.lock().expect("lock") = Some(empty_setup());
     let shown = Shown {
         terminal: Arc::new(Mutex::new(Terminal::new(TestBackend::new(120, 40)).expect("terminal"))),
         drawn: Arc::default(),
@@ -314,20 +221,19 @@ async fn cockpit<F: Future<Output = ()>>(with: impl FnOnce(&Fake, &mut Model), t
     let (type_in, keys) = mpsc::unbounded_channel();
     let screen = TestScreen { shown: shown.clone(), keys };
     let (send, receive) = mpsc::channel(256);
-    let theme = Theme::load("dark", None, Depth::True).expect("theme");
-    let look =
-        Look { keymap: Keymap::new(&Options::default()).0, theme, theme_folder: None, ascii: false, mouse: false };
-    let mut model = Model::new(look, Desk::waker(send.clone()), (120, 40));
+    let host: Arc<dyn vmdeck_tui::host::Host> =
+        Arc::new(vmdeck::app::LocalHost::new(Spawner::new(None).expect("spawner")));
+    let mut model = Model::new(plain_look(), EffectRunner::waker(send.clone()), Arc::clone(&host), (120, 40));
     with(&fake, &mut model);
     let services = Arc::clone(&fake) as Arc<dyn Services>;
-    let mut deck = Deck::new(model, screen, services, (send, receive), None);
-    let first = if deck.model().player.is_some() {
+    let mut app = App::new(model, screen, services, host, (send, receive), None);
+    let first = if app.model().player.is_some() {
         Vec::new()
     } else {
         vec![Effect::LoadSetup, Effect::LookAtLock { attach: true }]
     };
     let test = test(World { home, fake, shown, type_in, runs });
-    let (ended, ()) = tokio::join!(deck.run(first), test);
+    let (ended, ()) = tokio::join!(app.run(first), test);
     ended.expect("the cockpit ends well");
 }
 
@@ -346,7 +252,7 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
             let mut first = world.run().await;
             *world.fake.record.lock().expect("lock") = Some(first.dir.clone());
             first.begin();
-            let holder = vmdeck::model::event::Holder { pid: Some(7), run: Some("r".into()), ..Default::default() };
+            let holder = Holder { pid: Some(7), run: Some("r".into()), ..Default::default() };
             let row = LockRow { path: "/l".into(), state: LockState::Held, holder: Some(holder) };
             world.fake.locks.lock().expect("lock").push(row);
             world.press(": r e l o a d enter");
@@ -401,7 +307,7 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
 /// Starts a run of the cockpit itself: the welcome's demo is the one way that needs no guest in the config.
 async fn own_run(world: &mut World) -> FakeRun {
     world.see("welcome").await;
-    *world.fake.setup.lock().expect("lock") = Some(setup());
+    *world.fake.setup.lock().expect("lock") = Some(empty_setup());
     world.press("d");
     let mut run = world.run().await;
     run.begin();
@@ -515,10 +421,10 @@ async fn logs_are_searched_saved_copied_and_a_console_is_typed_into() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_is_replayed_to_its_failures_and_to_its_end() {
-    let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/mixed.jsonl");
+    let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/testkit/records/mixed.jsonl");
     cockpit(
         |_, model| {
-            model.watch = vmdeck::tui::model::Watch::Replay;
+            model.watch = Watch::Replay;
             model.player = Some(Player::load(&record).expect("record"));
         },
         |world| async move {

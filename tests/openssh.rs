@@ -2,13 +2,11 @@
 //!
 //! The "machine" is a `local` guest whose `ssh.host` is this host; sshd runs as whoever runs the test.
 
-#[path = "support/sshd.rs"]
-mod sshd;
-mod support;
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
-use sshd::Server;
 use std::{fs, process::Command, time::Duration};
-use support::{Ran, World, eventually, finish, read_until, signal};
+use vmdeck_testkit::sshd::{self, Server};
+use vmdeck_testkit::world::{Ran, World, eventually, finish, read_until, signal};
 
 struct Sshd {
     _server: Server,

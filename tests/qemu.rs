@@ -2,23 +2,23 @@
 //!
 //! They need the micro guest in guests/micro/out (`make guest`); `make test` builds it first. Without it they fail.
 
-mod support;
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     fs,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use support::{World, eventually, finish, read_until, signal};
+use vmdeck_testkit::micro::{Micro, part};
+use vmdeck_testkit::world::{World, eventually, finish, read_until, signal};
 
 /// Emulated guests share two processors: one test at a time, so that boot times mean something.
 static ONE: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    ONE.lock()
 }
 
 /// Whether the slow tests were asked for (`make test-all`).
@@ -26,25 +26,11 @@ fn slow() -> bool {
     std::env::var_os("VMDECK_TEST_SLOW").is_some()
 }
 
-fn part(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/micro/out").join(name);
-    assert!(path.exists(), "{} is missing: run `make guest`", path.display());
-    path
-}
-
 /// A world with the micro guest and these suites.
 fn micro(suites: &str) -> World {
-    let path = |name: &str| part(name).display().to_string();
-    World::new(&format!(
-        "[guests.micro]\nbackend = \"qemu\"\ncpus = 1\nmemory = \"256MiB\"\nboot_timeout = \"60s\"\nlaunch_retries = 1\n\
-         [guests.micro.boot]\npattern = \"login:\"\n\
-         [guests.micro.ssh]\nkey = \"{}\"\nhost_key = \"{}\"\n\
-         [guests.micro.qemu]\nkernel = \"{}\"\ninitrd = \"{}\"\nappend = \"console=ttyS0 panic=-1 sysrq_always_enabled\"\n{suites}",
-        path("id_ed25519"),
-        path("host_key"),
-        path("vmlinux"),
-        path("initrd.cpio"),
-    ))
+    let keys = "boot_timeout = \"60s\"\nlaunch_retries = 1";
+    let guest = Micro { keys, append: "sysrq_always_enabled", ..Micro::default() }.guest("micro");
+    World::new(&format!("{guest}{suites}"))
 }
 
 const ONE_CASE: &str = "[suites.s]\n[[suites.s.cases]]\nname = \"ok\"\nrun = \"true\"\n";
@@ -148,7 +134,7 @@ fn an_encrypted_key_and_an_agent_log_in() {
     fs::write(world.path("vmdeck.toml"), lines.join("\n")).expect("config");
     fs::remove_dir_all(world.path("record")).expect("removed");
     let run = world.vmdeck(&["--ci", "--run-dir", "record"]).env("SSH_AUTH_SOCK", world.path("agent.sock")).output();
-    support::Ran::of(&run.expect("ran")).exits(0);
+    vmdeck_testkit::world::Ran::of(&run.expect("ran")).exits(0);
     assert!(Command::new("kill").arg(pid.trim()).status().expect("kill").success());
     world.run(&["--ci", "--run-dir", "second"]).exits(5).says("cannot use the ssh-agent");
     world.assert_nothing_left();

@@ -2,8 +2,7 @@
 //!
 //! The guests are of the `local` backend, and one is a real QEMU machine. Screens for `docs/screens` are made here too.
 
-#[expect(dead_code, reason = "only a part of the helpers is needed here")]
-mod support;
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
 use std::{
     fs,
@@ -11,7 +10,8 @@ use std::{
     process::Command,
     time::Duration,
 };
-use support::{World, eventually};
+use vmdeck_testkit::micro::Micro;
+use vmdeck_testkit::world::{World, eventually};
 
 /// How long a screen may take to come; a loaded machine boots a guest in it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -136,18 +136,8 @@ fn assert_all_gone(world: &World, tmux: Tmux) {
 }
 
 fn micro(suites: &str) -> World {
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/micro/out");
-    let path = |name: &str| out.join(name).display().to_string();
-    assert!(out.join("initrd.cpio").exists(), "the micro guest is missing: run `make guest`");
-    World::new(&format!(
-        "[guests.micro]\nbackend = \"qemu\"\ncpus = 1\nmemory = \"256MiB\"\nboot_timeout = \"60s\"\n\
-         [guests.micro.boot]\npattern = \"login:\"\n[guests.micro.ssh]\nkey = \"{}\"\nhost_key = \"{}\"\n\
-         [guests.micro.qemu]\nkernel = \"{}\"\ninitrd = \"{}\"\nappend = \"console=ttyS0 panic=-1\"\n{suites}",
-        path("id_ed25519"),
-        path("host_key"),
-        path("vmlinux"),
-        path("initrd.cpio"),
-    ))
+    let guest = Micro { keys: "boot_timeout = \"60s\"", ..Micro::default() }.guest("micro");
+    World::new(&format!("{guest}{suites}"))
 }
 
 #[test]
@@ -286,8 +276,8 @@ fn suspended_it_gives_the_terminal_back_and_takes_it_again() {
 fn panic_in_a_terminal() {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let _inside = runtime.enter();
-    vmdeck::tui::screen::restore_on_panic(|_| {});
-    let _tty = vmdeck::tui::screen::Tty::take(true).expect("a terminal");
+    vmdeck_tui::screen::restore_on_panic(|_| {});
+    let _tty = vmdeck_tui::screen::Tty::take(true).expect("a terminal");
     panic!("on purpose");
 }
 

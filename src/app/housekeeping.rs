@@ -3,19 +3,20 @@
 //! The rules are the engine's; here are the tables and the question.
 
 use super::{Io, deps, settings};
-use crate::{
-    backend,
-    cli::{CleanupArgs, ConfigArgs},
-    engine::{cleanup as tidy, inventory, preflight, reap::Reaped},
-    error::{Fault, Result},
-    model::{
-        event::{Finding, Severity},
-        exit::Exit,
-        quantity::show_size,
-        text::Clean,
-    },
-};
+use crate::cli::{CleanupArgs, ConfigArgs};
 use std::io::IsTerminal;
+use vmdeck_core::{
+    backend,
+    engine::{cleanup as tidy, inventory, preflight, reap::Reaped},
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::{Finding, Severity},
+    exit::Exit,
+    machine::MachineInfo,
+    quantity::show_size,
+    text::Clean,
+};
 
 /// Every check, with or without a config.
 pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<Exit> {
@@ -63,9 +64,9 @@ pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Re
     }
     io.say(&format!("{:<28} {:<10} {:<9} {:<26} {}", "NAME", "BACKEND", "STATE", "OWNER", "ADDRESS"));
     for row in rows {
-        let owner = match &row.run {
-            Some(run) => format!("run {} ({})", &run[..8.min(run.len())], row.owner),
-            None => row.owner.to_owned(),
+        let owner = match row.short_run() {
+            Some(run) => format!("run {run} ({})", row.owner),
+            None => row.owner.to_string(),
         };
         // A name may come from anybody's process.
         let name = Clean::from_text(&row.machine.name);
@@ -123,7 +124,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
 }
 
 /// The machines of others that `--all` takes, each with its size.
-async fn by_prefix(deps: &backend::Deps, prefixes: &[String], exit: &mut Exit, io: &mut Io<'_>) -> Vec<backend::Found> {
+async fn by_prefix(deps: &backend::Deps, prefixes: &[String], exit: &mut Exit, io: &mut Io<'_>) -> Vec<MachineInfo> {
     if prefixes.is_empty() {
         io.warn("note: `host.test_prefixes` names no prefix, so --all takes nothing more");
         return Vec::new();

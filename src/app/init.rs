@@ -3,12 +3,12 @@
 //! What each key means is in config.example.toml.
 
 use super::{Io, old_names};
-use crate::{
-    error::{Fault, Result},
-    host::machine,
-    model::exit::Exit,
-};
 use std::{io::Write, path::Path};
+use vmdeck_core::host::info;
+use vmdeck_model::{
+    error::{Fault, Result},
+    exit::Exit,
+};
 
 const FILE: &str = "vmdeck.toml";
 
@@ -35,7 +35,7 @@ pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<Exit> {
 
 /// The guest for what this host has.
 fn choose() -> &'static str {
-    let is_there = |name: &str| machine::find_program(name).is_some();
+    let is_there = |name: &str| info::find_program(name).is_some();
     let micro = Path::new("guests/micro/out/initrd.cpio").exists();
     match () {
         () if micro && is_there("qemu-system-x86_64") => MICRO,

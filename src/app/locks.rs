@@ -3,19 +3,24 @@
 //! The protocol is in `engine::lock`.
 
 use super::{Io, settings};
-use crate::{
-    cli::{ConfigArgs, LockSub},
+use crate::cli::{ConfigArgs, LockSub};
+use serde_json::json;
+use std::{path::Path, process::Stdio};
+use tokio_util::sync::CancellationToken;
+use vmdeck_core::{
     engine::lock::{self, Request, Standing},
-    error::{Fault, Result},
     host::{
         process::{Spawner, Spec, Streams},
         signal,
     },
-    model::{event::Holder, exit::Exit, plan::Host},
 };
-use serde_json::json;
-use std::{path::Path, process::Stdio};
-use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::Holder,
+    exit::Exit,
+    outcome::Signal,
+    plan::Host,
+};
 
 pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
     let host = settings::load_host(config)?;
@@ -23,7 +28,7 @@ pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> R
         LockSub::Status { json } => status(&host, json, io).map(Exit::code),
         LockSub::Break { force } => {
             match lock::break_dead(&host.lock, force)? {
-                Some(holder) => io.say(&format!("removed the lock of {}", lock::describe(&holder))),
+                Some(holder) => io.say(&format!("removed the lock of {holder}")),
                 None => io.say("there is no lock to break"),
             }
             Ok(0)
@@ -58,7 +63,7 @@ fn line(path: &Path, word: &str, holder: Option<&Holder>) -> String {
     let path = path.display();
     match (word, holder) {
         ("dead", _) => format!("{path}: dead: its holder is gone; the next run removes it, or `vmdeck lock break`"),
-        (_, Some(holder)) => format!("{path}: held by {}", lock::describe(holder)),
+        (_, Some(holder)) => format!("{path}: held by {holder}"),
         _ => format!("{path}: free"),
     }
 }
@@ -71,7 +76,7 @@ async fn exec(host: &Host, command: &[String], io: &mut Io<'_>) -> Result<u8> {
     let cancel = CancellationToken::new();
     let mut signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
     let held = {
-        let told = |holder: &Holder, _| io.warn(&format!("waiting for the host lock: {}", lock::describe(holder)));
+        let told = |holder: &Holder, _| io.warn(&format!("waiting for the host lock: {holder}"));
         let waiting = lock::acquire(&request, told, &cancel);
         tokio::select! {
             held = waiting => held?,
@@ -83,10 +88,7 @@ async fn exec(host: &Host, command: &[String], io: &mut Io<'_>) -> Result<u8> {
     result
 }
 
-async fn run_under(
-    command: &[String],
-    signals: &mut tokio::sync::mpsc::UnboundedReceiver<signal::Signal>,
-) -> Result<u8> {
+async fn run_under(command: &[String], signals: &mut tokio::sync::mpsc::UnboundedReceiver<Signal>) -> Result<u8> {
     let cannot = |e: std::io::Error| Fault::user(format!("cannot run `{}`", command[0])).because(e);
     let private = tempfile::tempdir().map_err(cannot)?;
     let spec =
@@ -102,7 +104,7 @@ async fn run_under(
                 return Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(Exit::Interrupted.code()));
             }
             // The terminal has sent it to the program as well; the lock is held until that has ended.
-            Some(signal) = signals.recv() => if signal == signal::Signal::Terminate { child.terminate() },
+            Some(signal) = signals.recv() => if signal == Signal::Terminate { child.terminate() },
         }
     }
 }

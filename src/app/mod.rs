@@ -4,27 +4,35 @@
 
 mod cockpit;
 mod demo;
+mod headless;
 mod housekeeping;
 mod init;
 mod locks;
+mod micro;
 mod old_names;
+mod plan;
 mod run;
 mod settings;
 mod shell;
+mod terminal;
 
-use crate::{
-    backend,
-    cli::{Cli, Color, ConfigSub, Sub},
-    engine::guardian,
-    error::{Fault, Result},
-    host::{machine, process},
-    model::exit::Exit,
-};
+pub use cockpit::LocalHost;
+
+use crate::cli::{Cli, Color, ConfigSub, Sub};
 use clap::{CommandFactory, Parser};
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
     path::Path,
+};
+use vmdeck_core::{
+    backend,
+    engine::guardian,
+    host::{info, process},
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    exit::Exit,
 };
 
 /// Writes for a person or a program; `main` decides where to.
@@ -83,7 +91,8 @@ pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
 async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
     let Cli { command, run, config, look } = cli;
     let exit = match command {
-        None => run::run(&run, &config, &look, io).await?,
+        None if run.ci || run.dry_run => run::run(&run, &config, &look, io).await?,
+        None => cockpit::open(&run, &config, &look, io).await?,
         Some(Sub::Doctor { json }) => housekeeping::doctor(&config, json, io).await?,
         Some(Sub::List { json }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
@@ -121,7 +130,7 @@ fn deps(tools: &backend::Tools) -> Result<backend::Deps> {
     let spawner = process::Spawner::new(std::env::current_exe().ok());
     Ok(backend::Deps {
         spawner: spawner.map_err(|e| Fault::host("cannot start a thread").because(e))?,
-        state: machine::state_dir(),
+        state: info::state_dir(),
         tools: tools.clone(),
     })
 }

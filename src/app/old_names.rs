@@ -1,6 +1,6 @@
 //! The variables of the systems that vmdeck replaces, and what each means here. docs/migrating.md tells the same for people.
 
-use crate::config::compat::{OldName, To};
+use vmdeck_core::config::compat::{OldName, To};
 
 /// Families, as in `[compat] env`.
 const TRUSTINSTALL: &str = "trustinstall";
@@ -113,18 +113,16 @@ pub(super) fn families_set() -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        app::settings,
-        config,
-        model::{plan::Setup, secret::Secret},
-    };
+    use crate::app::settings;
     use clap::Parser;
     use std::{collections::BTreeMap, path::Path};
+    use vmdeck_core::config;
+    use vmdeck_model::{plan::Setup, secret::Secret};
 
     const CONFIG: &str = "[guests.linux]\nbackend = \"utm\"\n[guests.mac]\nbackend = \"utm\"\nos = \"macos\"\n\
                           [guests.win]\nbackend = \"utm\"\nos = \"windows\"\n[guests.other]\nbackend = \"local\"\n";
 
-    fn load(config: &str, env: &[(&str, &str)], set: &[&str]) -> crate::error::Result<Setup> {
+    fn load(config: &str, env: &[(&str, &str)], set: &[&str]) -> vmdeck_model::error::Result<Setup> {
         let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let set: Vec<String> = set.iter().map(|word| (*word).to_owned()).collect();
         let sources = config::Sources {

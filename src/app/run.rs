@@ -1,21 +1,16 @@
-//! A run: the plan from config and command line, its record, the reports, and the front end.
+//! A run without a screen: its record, its reports, and following it to its end.
 //!
 //! What happens in it is the engine's.
 
-use super::{Io, cockpit, deps, settings, use_color};
-use crate::{
-    cli::{ConfigArgs, LookArgs, RunArgs},
+use super::{Io, deps, headless, plan, settings, use_color};
+use crate::cli::{ConfigArgs, LookArgs, RunArgs};
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+use vmdeck_core::{
     engine::{self, Deps},
-    error::{Fault, Result},
-    headless,
-    host::{clock, files, process, signal},
-    model::{
-        exit::Exit,
-        ids::RunId,
-        plan::{self, Keep, Plan, RunOptions, Setup},
-        quantity::show_duration,
-        suite::Action,
-    },
+    host::{files, process, signal},
     report::{
         Fanout,
         github::Github,
@@ -25,91 +20,30 @@ use crate::{
         text::{Level, Style, Text},
     },
 };
-use std::{
-    io::{IsTerminal, Write},
-    path::{Path, PathBuf},
+use vmdeck_model::{
+    error::{Fault, Result},
+    exit::Exit,
+    plan::Plan,
 };
 
-/// Where records go by default.
-pub(super) const RECORDS: &str = ".vmdeck/runs";
 /// What a record takes at the very least, bytes.
 const ROOM: usize = 256 * 1024;
 /// What to do about a report that cannot be written.
 const NO_ROOM: &str = "free disk space where the record is, or set --run-dir; the guests are still taken down";
 
-/// `vmdeck --ci`, and `vmdeck` alone.
+/// `vmdeck --ci` and `vmdeck --dry-run`.
 pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
-    if !args.ci && !args.dry_run {
-        return cockpit::open(args, config, look, io).await;
-    }
     if args.commands {
         // A cockpit's engine: neither its terminal nor its end is ours.
         process::leave_session();
     }
     let setup = settings::load(config)?;
-    let plan = make_plan(setup, args, io)?;
+    let plan = plan::make_plan(setup, args, io)?;
     if args.dry_run {
-        io.say(show(&plan).trim_end());
+        io.say(plan::show(&plan).trim_end());
         return Ok(Exit::Passed);
     }
     execute(plan, args, look, io).await
-}
-
-/// The plan of this config and command line.
-pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
-    for note in &setup.notes {
-        io.warn(&format!("warning: {note}"));
-    }
-    let selectors = args.selectors();
-    let jobs =
-        if args.hold { plan::select_guests(&setup, &selectors) } else { plan::select(&setup, &selectors, args.shard) };
-    if jobs.is_empty() {
-        return Err(nothing_matched(&setup, &args.select));
-    }
-    // A word that selects nothing, beside others that do, would switch a suite off without a sound.
-    for (word, selector) in args.select.iter().zip(&selectors) {
-        let alone = std::slice::from_ref(selector);
-        let hits = if args.hold { plan::select_guests(&setup, alone) } else { plan::select(&setup, alone, None) };
-        if hits.is_empty() {
-            return Err(nothing_matched(&setup, std::slice::from_ref(word)));
-        }
-    }
-    let run = RunId::from_bits(args.run_id.unwrap_or_else(|| fastrand::u64(..)));
-    let dir = args.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
-    let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
-    let mut host = setup.host;
-    host.lock_timeout = args.lock_timeout.unwrap_or(host.lock_timeout);
-    let options = RunOptions {
-        keep: args.keep.map_or(Keep::Never, Keep::from),
-        retries: args.retries,
-        repeat: args.repeat.max(1),
-        fail_fast: args.fail_fast,
-        no_lock: args.no_lock,
-        pause: args.pause,
-        hold: args.hold,
-        steered: args.commands,
-    };
-    Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
-}
-
-/// The name of the folder of a run's record.
-pub(super) fn record_name(run: &RunId) -> String {
-    format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short())
-}
-
-fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
-    let suites: Vec<&str> = setup.suites.iter().map(|s| s.id.as_str()).collect();
-    let guests: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
-    let what = if words.is_empty() {
-        "the config has no case that runs on a guest".to_owned()
-    } else {
-        format!("`{}` matches no case", words.join(" "))
-    };
-    Fault::user("cannot run anything").because(what).hint(format!(
-        "suites: {}; guests: {}; `vmdeck --dry-run` shows every case, `vmdeck --help` the subcommands",
-        suites.join(", "),
-        guests.join(", ")
-    ))
 }
 
 /// Carries a plan out with all its reports.
@@ -190,33 +124,4 @@ fn style(look: &LookArgs, to_stderr: bool) -> Style {
     let live = terminal && std::env::var("TERM").is_ok_and(|t| t != "dumb") && std::env::var_os("CI").is_none();
     let width = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map_or(80, |s| usize::from(s.ws_col.max(20)));
     Style { color: use_color(look.color), live, level, width }
-}
-
-/// The plan as text, for `--dry-run`.
-fn show(plan: &Plan) -> String {
-    let mut out = format!("record: {}\nlock:   {}\n", plan.dir.display(), plan.host.lock.display());
-    for job in &plan.jobs {
-        let guest = &job.guest;
-        let memory = crate::model::quantity::show_size(guest.memory);
-        out.push_str(&format!(
-            "\nguest {} ({}, {}): {} cpus, {memory}, by {}\n",
-            guest.id,
-            guest.backend,
-            guest.os,
-            guest.cpus,
-            guest.transports.join(" then ")
-        ));
-        for (suite, case) in job.cases() {
-            let limit = show_duration(case.timeout.unwrap_or(guest.case_timeout));
-            let what = match (&case.skip, &case.action) {
-                (Some(why), _) => format!("skipped: {why}"),
-                (None, Action::Run(text)) => text.lines().next().unwrap_or_default().to_owned(),
-                (None, Action::Script(path)) => format!("script {}", path.display()),
-            };
-            out.push_str(&format!("  {}/{} (at most {limit}): {what}\n", suite.id, case.id));
-        }
-    }
-    let count = plan.case_count();
-    out.push_str(&format!("\n{count} case{} in all\n", if count == 1 { "" } else { "s" }));
-    out
 }

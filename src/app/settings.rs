@@ -3,21 +3,24 @@
 //! Reading and checking is `config`'s work.
 
 use super::Io;
-use crate::{
-    backend::BACKENDS,
-    cli::ConfigArgs,
-    config::{self, Sources, Values},
-    error::{Fault, Result},
-    host::machine,
-    model::{exit::Exit, key::Key, plan::Setup},
-    transport::TRANSPORTS,
-    tui,
-};
+use crate::cli::ConfigArgs;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
+use vmdeck_core::{
+    backend::BACKENDS,
+    config::{self, Sources, Values},
+    host::{info, process},
+    transport::TRANSPORTS,
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    exit::Exit,
+    key::Key,
+    plan::Setup,
+};
+use vmdeck_tui as tui;
 
 /// Every key: the core's, then each backend's and transport's, then the cockpit's.
 pub(super) fn all_keys() -> Vec<Key> {
@@ -32,13 +35,13 @@ pub(super) fn find(args: &ConfigArgs) -> Option<PathBuf> {
     if let Some(file) = &args.file {
         return Some(file.clone());
     }
-    let usual = [Some(PathBuf::from("vmdeck.toml")), machine::config_dir().map(|d| d.join("config.toml"))];
+    let usual = [Some(PathBuf::from("vmdeck.toml")), info::config_dir().map(|d| d.join("config.toml"))];
     usual.into_iter().flatten().find(|p| p.exists())
 }
 
 /// Where the user's own themes are.
 pub(super) fn theme_folder() -> Option<PathBuf> {
-    machine::config_dir().map(|d| d.join("themes"))
+    info::config_dir().map(|d| d.join("themes"))
 }
 
 /// Loads the config; fails without one.
@@ -60,7 +63,7 @@ pub(super) fn load_if_any(args: &ConfigArgs) -> Result<Option<Setup>> {
 }
 
 /// The host's part alone, from the config or from the defaults.
-pub(super) fn load_host(args: &ConfigArgs) -> Result<crate::model::plan::Host> {
+pub(super) fn load_host(args: &ConfigArgs) -> Result<vmdeck_model::plan::Host> {
     load_file(find(args).as_deref(), args, false).map(|(setup, _)| setup.host)
 }
 
@@ -105,12 +108,11 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: bool) -> Resul
 /// Runs the command of a secret: its standard output is the secret, its complaints go to the user's terminal.
 fn secret_command(words: &[String]) -> Result<String, String> {
     let Some((program, args)) = words.split_first() else { return Err("the command is empty".into()) };
-    let out = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let out = out.map_err(|e| format!("cannot run `{program}`: {e}"))?;
-    if !out.status.success() {
-        return Err(format!("`{program}` failed: {}", out.status));
+    let (status, printed) = process::read_output(program, args).map_err(|e| format!("cannot run `{program}`: {e}"))?;
+    if !status.success() {
+        return Err(format!("`{program}` failed: {status}"));
     }
-    String::from_utf8(out.stdout).map_err(|_| format!("`{program}` printed no text"))
+    String::from_utf8(printed).map_err(|_| format!("`{program}` printed no text"))
 }
 
 pub(super) fn schema(io: &mut Io<'_>) -> Exit {

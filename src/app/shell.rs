@@ -2,35 +2,35 @@
 //!
 //! The terminal is `attach`'s, the machine the engine's.
 
-use super::{Io, deps, settings};
-use crate::{
-    attach,
-    cli::ConfigArgs,
-    engine::{self, Deps, shell},
-    error::{Blame, Fault, Result},
-    host::signal,
-    model::{
-        event::{EventKind, Phase, Stream},
-        exec::{Exit as Ended, Input, sh_quote},
-        exit::Exit,
-        guest::Guest,
-        ids::RunId,
-        plan::{Job, Plan, RunOptions},
-    },
-};
+use super::{Io, deps, settings, terminal};
+use crate::cli::ConfigArgs;
+use parking_lot::Mutex;
 use std::{
     io::{IsTerminal, Write},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
+use vmdeck_core::{
+    command::{Exit as Ended, Input, sh_quote},
+    engine::{self, Deps, shell},
+    host::signal,
+};
+use vmdeck_model::{
+    error::{Blame, Fault, Result},
+    event::{EventKind, Phase, Stream},
+    exit::Exit,
+    guest::Guest,
+    ids::RunId,
+    plan::{Job, Plan, RunOptions},
+};
 
 /// Whether some transport of the guest may give a person a terminal.
 fn has_terminal(guest: &Guest) -> bool {
     guest
         .transports
         .iter()
-        .any(|kind| kind != "exec" && (kind != "ssh" || crate::transport::ssh::has_credential_of(guest)))
+        .any(|kind| kind != "exec" && (kind != "ssh" || vmdeck_core::transport::ssh::has_credential_of(guest)))
 }
 
 pub(super) async fn run(
@@ -53,7 +53,7 @@ pub(super) async fn run(
         [line] => Some(line.clone()),
         words => Some(words.iter().map(|w| sh_quote(w)).collect::<Vec<_>>().join(" ")),
     };
-    let wants_terminal = attach::is_terminal() && command.is_none();
+    let wants_terminal = terminal::is_terminal() && command.is_none();
     if !wants_terminal && command.is_none() {
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
             .because("standard input is no terminal")
@@ -64,11 +64,11 @@ pub(super) async fn run(
             .because("commands reach it only by `exec`, which has no terminal")
             .hint(format!("give a command: `vmdeck shell {name} -- COMMAND`; or set `guests.{name}.ssh.key`")));
     }
-    let raw: Arc<Mutex<Option<attach::Raw>>> = Arc::default();
+    let raw: Arc<Mutex<Option<terminal::Raw>>> = Arc::default();
     let place = Arc::clone(&raw);
     let open: shell::OpenTerminal = Box::new(move || {
-        let (mode, terminal) = attach::terminal()?;
-        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(mode);
+        let (mode, terminal) = terminal::terminal()?;
+        *place.lock() = Some(mode);
         Ok(terminal)
     });
     // As with ssh, a command reads what is piped in.
@@ -86,8 +86,8 @@ pub(super) async fn run(
         record = Some(dir);
         run = Some(handle);
     }
-    let restore = || drop(raw.lock().unwrap_or_else(PoisonError::into_inner).take());
-    let is_raw = || raw.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    let restore = || drop(raw.lock().take());
+    let is_raw = || raw.lock().is_some();
     let mut result = None;
     loop {
         tokio::select! {
@@ -139,7 +139,7 @@ pub(super) async fn run(
     }
 }
 
-async fn next(run: &mut Option<engine::Handle>) -> Option<crate::model::event::Event> {
+async fn next(run: &mut Option<engine::Handle>) -> Option<vmdeck_model::event::Event> {
     match run {
         Some(run) => run.events.next().await,
         None => std::future::pending().await,
@@ -148,8 +148,8 @@ async fn next(run: &mut Option<engine::Handle>) -> Option<crate::model::event::E
 
 fn start(
     guest: Guest,
-    host: crate::model::plan::Host,
-    backend: crate::backend::Deps,
+    host: vmdeck_model::plan::Host,
+    backend: vmdeck_core::backend::Deps,
     request: shell::Request,
 ) -> Result<(engine::Handle, PathBuf)> {
     let run = RunId::from_bits(fastrand::u64(..));
@@ -177,9 +177,9 @@ fn tell(kind: &EventKind, raw: bool, io: &mut Io<'_>) {
     };
     match kind {
         EventKind::LockWaiting { holder, .. } => {
-            say(&format!("waiting for the host lock: {}", engine::lock::describe(holder)));
+            say(&format!("waiting for the host lock: {holder}"));
         }
-        EventKind::PreflightFinding(f) if f.severity == crate::model::event::Severity::Fatal => {
+        EventKind::PreflightFinding(f) if f.severity == vmdeck_model::event::Severity::Fatal => {
             say(&format!("FATAL {}", f.text));
             if let Some(hint) = &f.hint {
                 say(&format!("      hint: {hint}"));

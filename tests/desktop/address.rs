@@ -1,12 +1,12 @@
 //! Finding the address of a machine of UTM: each way leads to a real sshd, and nobody is told anything before they are proven to
 //! be the machine.
 
-use crate::{
-    desk::{Desk, ID, utm, utm_guest},
-    sshd::{self, Server},
-};
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt};
+use vmdeck_testkit::{
+    desktop::{DesktopWorld, ID, utm, utm_guest},
+    sshd::{self, Server},
+};
 
 /// Where the guest's own sshd listens: an address of this host that is not the usual one.
 const IP: &str = "127.0.0.9";
@@ -17,24 +17,24 @@ fn silent() -> Value {
     json!({ "uuid": ID, "name": "ci-linux", "status": "started", "backend": "Apple" })
 }
 
-fn desk(machine: &Value, port: u16, ssh: &str, of_utm: &str, top: &str) -> Desk {
+fn desk(machine: &Value, port: u16, ssh: &str, of_utm: &str, top: &str) -> DesktopWorld {
     let own =
         format!("{top}\n[guests.linux.ssh]\nport = {port}\nuser = \"{}\"\nkey = \"user_key\"\n{ssh}", sshd::user());
-    Desk::new(
+    DesktopWorld::new(
         &utm_guest(&own, of_utm).replace("leases = \"/nowhere\"", "leases = \"leases\""),
         &utm(&json!([machine]), &json!([])),
     )
 }
 
 /// The ways that were tried, with their addresses and reasons, as the record has them.
-fn tried(desk: &Desk) -> Vec<(String, String, String)> {
+fn tried(desk: &DesktopWorld) -> Vec<(String, String, String)> {
     let text = |e: &Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
     let ways = desk.of_kind("route_tried").into_iter().filter(|e| e["way"].is_string());
     ways.map(|e| (text(&e, "way"), text(&e, "address"), text(&e, "why"))).collect()
 }
 
 /// A key that only its owner can read, and that nobody knows.
-fn private_key(world: &Desk) {
+fn private_key(world: &DesktopWorld) {
     fs::write(world.path("user_key"), "x").expect("key");
     fs::set_permissions(world.path("user_key"), fs::Permissions::from_mode(0o600)).expect("mode");
 }
@@ -109,10 +109,11 @@ fn nothing_is_sent_to_a_scanned_host_that_does_not_prove_itself() {
     let unpinned = |config: &str| config.replace("launch_retries = 2\nboot_timeout = \"20s\"\n", "");
     let own = format!("{short}\n[guests.linux.ssh]\nport = {port}\nuser = \"{}\"\nkey = \"user_key\"\n", sshd::user());
     let agent = json!({ "uuid": ID, "name": "ci-linux", "status": "started" });
-    let world = Desk::new(&unpinned(&utm_guest(&own, scan)), &utm(&json!([agent]), &json!([])));
+    let world = DesktopWorld::new(&unpinned(&utm_guest(&own, scan)), &utm(&json!([agent]), &json!([])));
     let server = Server::start(&world, "", IP, port);
     world.ci(&[]).exits(5);
-    let scan_of = |world: &Desk| tried(world).into_iter().find(|(way, ..)| way == "scan").expect("a scan was made");
+    let scan_of =
+        |world: &DesktopWorld| tried(world).into_iter().find(|(way, ..)| way == "scan").expect("a scan was made");
     assert!(scan_of(&world).1.contains(IP) && scan_of(&world).2.contains("nothing proves that this is the machine"));
     let log = fs::read_to_string(world.path("sshd.log")).unwrap_or_default();
     assert!(!log.contains("Accepted") && !log.contains("Failed") && !log.contains("publickey"), "{log}");

@@ -1,11 +1,12 @@
 //! The same life and the same failures on every backend, and one oracle for all of them. `qemu` boots the real micro guest.
 
-use crate::{
-    desk::{Desk, machine, multipass, utm},
-    support::{eventually, finish, signal},
-};
 use serde_json::{Value, json};
-use std::{path::Path, time::Duration};
+use std::time::Duration;
+use vmdeck_testkit::micro::Micro;
+use vmdeck_testkit::{
+    desktop::{DesktopWorld, machine, multipass, utm},
+    world::{eventually, finish, signal},
+};
 
 /// A way to have a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,26 +106,13 @@ impl Kind {
 
 /// The micro guest; `make test` builds it first.
 fn micro(failure: Option<Failure>) -> String {
-    let part = |name: &str| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/micro/out").join(name);
-        assert!(path.exists(), "{} is missing: run `make guest`", path.display());
-        path.display().to_string()
-    };
     let extra = if failure == Some(Failure::Start) { "extra_args = [\"-no-such-option\"]\n" } else { "" };
-    format!(
-        "backend = \"qemu\"\ncpus = 1\nmemory = \"256MiB\"\n[guests.g.boot]\npattern = \"login:\"\n\
-         [guests.g.ssh]\nkey = \"{}\"\nhost_key = \"{}\"\n\
-         [guests.g.qemu]\nkernel = \"{}\"\ninitrd = \"{}\"\nappend = \"console=ttyS0 panic=-1\"\n{extra}",
-        part("id_ed25519"),
-        part("host_key"),
-        part("vmlinux"),
-        part("initrd.cpio"),
-    )
+    Micro { qemu: extra, ..Micro::default() }.tables("g")
 }
 
 /// What must hold after every run, whatever happened in it; the machines are as before it.
 #[track_caller]
-fn oracle(desk: &Desk, before: &Value, kind: Kind) {
+fn oracle(desk: &DesktopWorld, before: &Value, kind: Kind) {
     let now = desk.found();
     assert_eq!(
         (&now["multipass"]["machines"], &now["utm"]["machines"]),
@@ -142,7 +130,7 @@ fn oracle(desk: &Desk, before: &Value, kind: Kind) {
 
 /// The record tells one story: states follow each other, phases and cases are closed, the end is the end.
 #[track_caller]
-fn well_formed(desk: &Desk, kind: Kind) {
+fn well_formed(desk: &DesktopWorld, kind: Kind) {
     let events = desk.events();
     assert_eq!(events.first().map(|e| &e["kind"]), Some(&json!("run_started")));
     assert_eq!(events.last().map(|e| &e["kind"]), Some(&json!("run_ended")));
@@ -165,8 +153,8 @@ fn well_formed(desk: &Desk, kind: Kind) {
     assert_eq!(count("cleanup_began"), count("cleanup_ended"), "{kind:?}");
 }
 
-fn desk(kind: Kind, failure: Option<Failure>) -> Desk {
-    Desk::new(&kind.config(failure), &kind.world(failure))
+fn desk(kind: Kind, failure: Option<Failure>) -> DesktopWorld {
+    DesktopWorld::new(&kind.config(failure), &kind.world(failure))
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Multipass: the flow of the old scripts, launches that go wrong, adopted machines, cleaning up.
 
-use crate::{
-    desk::{Desk, multipass, multipass_guest as guest},
-    support::{eventually, finish, signal},
-};
 use serde_json::{Value, json};
 use std::time::Duration;
+use vmdeck_testkit::{
+    desktop::{DesktopWorld, multipass, multipass_guest as guest},
+    world::{eventually, finish, signal},
+};
 
 fn none() -> Value {
     multipass(&json!({}), &json!([]))
@@ -17,7 +17,7 @@ fn running(ip: &str) -> Value {
 
 #[test]
 fn a_machine_is_launched_used_and_deleted() {
-    let desk = Desk::new(&guest(""), &none());
+    let desk = DesktopWorld::new(&guest(""), &none());
     desk.ci(&["--verbose"])
         .exits(0)
         .says("u is gone, proven")
@@ -33,7 +33,7 @@ fn a_machine_is_launched_used_and_deleted() {
 fn everything_that_launch_takes_reaches_it() {
     let keys = "cpus = 4\ndisk = \"20GiB\"\n[guests.u.multipass]\nimage = \"24.04\"\ncloud_init = \"init.yaml\"\n\
                 mounts = [\"/tmp:/src\"]\nnetworks = [\"en0\"]\nlaunch_timeout = \"7m\"";
-    let desk = Desk::new(&guest(keys), &none());
+    let desk = DesktopWorld::new(&guest(keys), &none());
     std::fs::write(desk.path("init.yaml"), "#cloud-config\n").expect("file");
     desk.ci(&[]).exits(0);
     let calls = desk.calls();
@@ -67,7 +67,7 @@ fn suites_one_machine_at_a_time_each_deleted_after_its_suite() {
         suite("apt-repo", "false"),
         suite("rpm-repo", "true").replace("run = \"true\"", "run = \"true\"\nskip = \"no script\"")
     );
-    let desk = Desk::new(&config, &none());
+    let desk = DesktopWorld::new(&config, &none());
     let ran = desk.ci(&[]).exits(1);
     for line in ["PASSED  appimage ", "FAILED  apt-repo ", "SKIPPED rpm-repo "] {
         assert!(ran.out.contains(line), "{line:?} not in\n{}", ran.out);
@@ -84,7 +84,7 @@ fn suites_one_machine_at_a_time_each_deleted_after_its_suite() {
 #[test]
 fn a_launch_that_fails_is_tried_again_under_a_new_name() {
     let fault = json!([{ "on": "launch", "exit": 2, "stderr": "launch failed: The following errors occurred:\nx: timed out waiting for response", "effect": "full" }]);
-    let desk = Desk::new(&guest(""), &multipass(&json!({}), &fault));
+    let desk = DesktopWorld::new(&guest(""), &multipass(&json!({}), &fault));
     desk.ci(&[]).exits(0).says("again launch, attempt 2 of 2");
     let calls = desk.calls();
     let names: Vec<&str> = calls
@@ -111,7 +111,7 @@ fn what_cannot_get_better_is_not_tried_again() {
         ("[guests.u.multipass]\nimage = \"nosuch\"", "Unable to find an image"),
         ("cpus = 400\n[guests.u.multipass]\nimage = \"mirror:22.04\"", "is unknown or unreachable"),
     ] {
-        let desk = Desk::new(&guest(keys), &none());
+        let desk = DesktopWorld::new(&guest(keys), &none());
         desk.ci(&[]).exits(5).says(why).says("multipass find");
         assert_eq!(desk.count("multipass launch"), 1);
         desk.assert_nothing_left();
@@ -128,7 +128,7 @@ fn settings_that_cannot_work_are_told_before_anything_is_made() {
         ("machine = \"nope\"", "there is no such machine"),
         ("[guests.u.multipass]\nsnapshot = \"clean\"", "only an adopted machine has a snapshot"),
     ] {
-        let desk = Desk::new(&guest(keys), &none());
+        let desk = DesktopWorld::new(&guest(keys), &none());
         desk.ci(&[]).exits(3).says(why);
         assert_eq!(desk.count("multipass launch"), 0);
     }
@@ -136,7 +136,7 @@ fn settings_that_cannot_work_are_told_before_anything_is_made() {
 
 #[test]
 fn a_tool_or_a_daemon_that_is_missing_is_told_with_its_remedy() {
-    let desk = Desk::new(&guest(""), &json!({ "multipass": { "machines": {} } }));
+    let desk = DesktopWorld::new(&guest(""), &json!({ "multipass": { "machines": {} } }));
     desk.ci(&[]).exits(3).says("its daemon does not answer").says("launchctl kickstart");
     desk.run(&["list"]).exits(3).complains("cannot connect to the multipass socket");
     desk.run(&["--ci", "--set", "host.tools.multipass=/no/multipass"])
@@ -150,7 +150,7 @@ fn an_adopted_machine_is_used_and_put_back() {
     for (was, then) in [("Stopped", "Stopped"), ("Running", "Running"), ("Suspended", "Suspended")] {
         let machines =
             json!({ "ci-box": { "state": was, "ipv4": ["10.0.0.5"], "used": 5 }, "mine": running("10.0.0.6") });
-        let desk = Desk::new(&guest("machine = \"ci-box\""), &multipass(&machines, &json!([])));
+        let desk = DesktopWorld::new(&guest("machine = \"ci-box\""), &multipass(&machines, &json!([])));
         desk.ci(&[]).exits(0).says("u was put back to how it was found");
         assert_eq!(desk.multipass()["ci-box"]["state"], then);
         assert_eq!(desk.multipass()["mine"], running("10.0.0.6"));
@@ -165,7 +165,7 @@ fn a_snapshot_of_an_adopted_machine_is_taken_once_and_restored_before_each_later
     let machines = json!({ "ci-box": { "state": "Stopped", "ipv4": ["10.0.0.5"] } });
     let config = guest("machine = \"ci-box\"\n[guests.u.multipass]\nsnapshot = \"clean\"")
         .replace("echo fine; pwd", "test ! -e left && touch left");
-    let desk = Desk::new(&config, &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new(&config, &multipass(&machines, &json!([])));
     for run in ["one", "two", "three"] {
         desk.run(&["--ci", "--run-dir", run]).exits(0);
     }
@@ -180,7 +180,7 @@ fn two_guests_never_share_an_adopted_machine() {
         "{}\n[guests.v]\nbackend = \"multipass\"\nmachine = \"ci-box\"\n",
         guest("machine = \"ci-box\"\nlaunch_retries = 1").replace("launch_retries = 2\n", "")
     );
-    let desk = Desk::new(&config, &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new(&config, &multipass(&machines, &json!([])));
     desk.ci(&["--set", "host.slots=2"]).exits(3).says("guests `u` and `v` would share the machine `ci-box`");
     desk.run(&["--ci", "--run-dir", "kept", "--keep", "always", "@u"]).exits(0).says("was kept as `ci-box`");
     desk.run(&["--ci", "--run-dir", "other", "@v"]).exits(5).says("of run ").says("`vmdeck cleanup` puts it back");
@@ -191,7 +191,7 @@ fn two_guests_never_share_an_adopted_machine() {
 fn a_command_that_is_cancelled_ends_in_the_guest() {
     let config =
         guest("").replace("echo fine; pwd", "sleep 71.25").replace("name = \"a\"", "name = \"a\"\ntimeout = \"700ms\"");
-    let desk = Desk::new(&config, &none());
+    let desk = DesktopWorld::new(&config, &none());
     desk.ci(&[]).exits(1).says("FAIL  s/a");
     eventually("the end of the sleep", Duration::from_secs(5), || {
         !desk.processes().iter().any(|p| p.contains("71.25"))
@@ -204,7 +204,7 @@ fn ctrl_c_while_the_daemon_launches_leaves_nothing() {
     let mut found = none();
     found["multipass"]["prepare"] = json!(1.5);
     found["multipass"]["boot"] = json!(1.0);
-    let desk = Desk::new(&guest(""), &found);
+    let desk = DesktopWorld::new(&guest(""), &found);
     let run = desk.start(&["--ci", "--run-dir", "record"]);
     eventually("the launch", Duration::from_secs(10), || desk.count("multipass launch") == 1);
     signal(&run, "INT");
@@ -217,7 +217,7 @@ fn ctrl_c_while_the_daemon_launches_leaves_nothing() {
 fn kill_9_while_the_daemon_launches_is_finished_by_the_guardian() {
     let mut found = none();
     found["multipass"]["prepare"] = json!(1.0);
-    let desk = Desk::new(&guest(""), &found);
+    let desk = DesktopWorld::new(&guest(""), &found);
     let run = desk.start(&["--ci", "--run-dir", "record"]);
     eventually("the launch", Duration::from_secs(10), || desk.count("multipass launch") == 1);
     signal(&run, "KILL");
@@ -230,7 +230,7 @@ fn kill_9_while_the_daemon_launches_is_finished_by_the_guardian() {
 #[test]
 fn cleanup_takes_machines_of_others_only_by_the_configured_prefixes() {
     let machines = json!({ "test-a-17": running("10.0.0.5"), "redoubt-b": running("10.0.0.6"), "mine": running("10.0.0.7"), "contest-c": running("10.0.0.8") });
-    let desk = Desk::new("", &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new("", &multipass(&machines, &json!([])));
     let prefixes = ["--set", "host.test_prefixes=[\"test-\", \"redoubt-\"]"];
     desk.run(&["cleanup", "--all", "--list-only"]).exits(0).complains("names no prefix");
     let listed = desk.run(&[&["cleanup", "--all", "--list-only"][..], &prefixes].concat()).exits(0);
@@ -251,7 +251,7 @@ fn cleanup_takes_machines_of_others_only_by_the_configured_prefixes() {
 #[test]
 fn a_machine_that_cannot_be_deleted_is_told_and_taken_later() {
     let refuses = json!([{ "on": "delete", "times": -1, "exit": 2, "stderr": "delete failed: something odd" }]);
-    let desk = Desk::new(&guest(""), &multipass(&json!({}), &refuses));
+    let desk = DesktopWorld::new(&guest(""), &multipass(&json!({}), &refuses));
     desk.ci(&[]).exits(6).says("NOT CLEANED UP").says("something odd");
     desk.run(&["cleanup", "--list-only"]).exits(0).says("of guest `u`");
     let mut found = desk.found();
@@ -267,7 +267,7 @@ fn code_goes_in_and_artifacts_come_out_through_exec() {
     let config = guest("[guests.u.source]\npath = \"tree\"\nto = \"TO\"")
         .replace("echo fine; pwd", "cat hello; echo made > out.xml")
         .replace("[suites.s]", "[suites.s]\nartifacts = [\"*.xml\"]");
-    let desk = Desk::new("", &none());
+    let desk = DesktopWorld::new("", &none());
     desk.add(&config.replace("TO", &desk.path("guest-src/app").display().to_string()));
     std::fs::create_dir_all(desk.path("tree")).expect("tree");
     std::fs::write(desk.path("tree/hello"), "from the host\n").expect("file");
@@ -279,7 +279,7 @@ fn code_goes_in_and_artifacts_come_out_through_exec() {
 #[test]
 fn list_shows_every_machine_and_whose_it_is() {
     let machines = json!({ "mine": running("10.0.0.7"), "old": { "state": "Deleted" } });
-    let desk = Desk::new(&guest(""), &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new(&guest(""), &multipass(&machines, &json!([])));
     desk.ci(&["--keep", "always"]).exits(0);
     let rows: Value = serde_json::from_str(&desk.run(&["list", "--json"]).exits(0).out).expect("json");
     let row = |name: &str| {
@@ -302,7 +302,7 @@ fn list_shows_every_machine_and_whose_it_is() {
 #[test]
 fn machines_of_others_that_look_like_leftovers_are_told_before_the_run() {
     let machines = json!({ "test-a-17": running("10.0.0.5") });
-    let desk = Desk::new(&guest(""), &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new(&guest(""), &multipass(&machines, &json!([])));
     desk.ci(&["--set", "host.test_prefixes=[\"test-\"]"])
         .exits(0)
         .says("machines of others with a test prefix: test-a-17");
@@ -313,7 +313,7 @@ fn machines_of_others_that_look_like_leftovers_are_told_before_the_run() {
 fn a_connection_that_is_lost_in_mid_case_is_infra_and_nothing_is_run_twice() {
     let machines = json!({ "ci-box": { "state": "Running", "ipv4": ["10.0.0.5"], "exec_dies": 0.5 } });
     let config = guest("machine = \"ci-box\"").replace("echo fine; pwd", "echo begun; sleep 3");
-    let desk = Desk::new(&config, &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new(&config, &multipass(&machines, &json!([])));
     desk.ci(&["--retries", "3"]).exits(5).says("ssh connection lost");
     assert_eq!(desk.verdict_of("s/a"), "infra");
     assert_eq!(desk.calls().iter().filter(|c| c.contains("echo begun")).count(), 1);
@@ -321,7 +321,7 @@ fn a_connection_that_is_lost_in_mid_case_is_infra_and_nothing_is_run_twice() {
 
 #[test]
 fn a_folder_that_is_missing_does_not_cost_the_machine() {
-    let desk = Desk::new(&guest(""), &none());
+    let desk = DesktopWorld::new(&guest(""), &none());
     desk.ci(&["--set", "suites.s.dir=/no/such"]).exits(5).says("cannot run a command in `/no/such`");
     assert_eq!(desk.count("multipass launch"), 1);
 }
@@ -338,7 +338,7 @@ fn what_a_failed_setup_left_behind_is_not_for_the_next_suite() {
         suite("one", "touch left; false"),
         suite("two", "true")
     );
-    let desk = Desk::new(&config, &none());
+    let desk = DesktopWorld::new(&config, &none());
     let ran = desk.ci(&[]).exits(5).says("FAILED (setup) one");
     assert!(ran.out.contains("PASSED         two"), "{}", ran.out);
     assert_eq!(desk.count("multipass launch"), 2);
@@ -349,7 +349,7 @@ fn a_tool_that_hangs_is_not_waited_for_longer_than_is_said() {
     let hangs = json!([{ "on": "launch", "delay": 3, "times": -1, "exit": 2, "stderr": "launch failed: late" }]);
     let keys = "[guests.u.multipass]\nlaunch_timeout = \"500ms\"";
     let config = guest(keys).replace("launch_retries = 2", "launch_retries = 1");
-    let desk = Desk::new(&config, &multipass(&json!({}), &hangs));
+    let desk = DesktopWorld::new(&config, &multipass(&json!({}), &hangs));
     desk.ci(&[]).exits(5).says("it took longer than 0.5s");
     desk.assert_nothing_left();
 }
@@ -357,7 +357,7 @@ fn a_tool_that_hangs_is_not_waited_for_longer_than_is_said() {
 #[test]
 fn a_machine_that_never_was_is_not_kept() {
     let config = guest("[guests.u.multipass]\nimage = \"nosuch\"");
-    let desk = Desk::new(&config, &none());
+    let desk = DesktopWorld::new(&config, &none());
     let ran = desk.ci(&["--keep", "failed"]).exits(5);
     assert!(!ran.out.contains("was kept"), "{}", ran.out);
     desk.assert_nothing_left();

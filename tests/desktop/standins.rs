@@ -1,13 +1,13 @@
 //! The stand-ins themselves, against what was read in the tools' sources: a test on a wrong stand-in would prove nothing.
 
-use crate::desk::{Desk, ID, machine, multipass, utm};
 use serde_json::{Value, json};
+use vmdeck_testkit::desktop::{DesktopWorld, ID, machine, multipass, utm};
 
 /// Exit code, and what standard output or standard error holds.
 type Answer<'a> = (i32, &'a str, &'a str);
 
 #[track_caller]
-fn check(desk: &Desk, tool: &str, line: &str, (code, out, err): Answer<'_>) {
+fn check(desk: &DesktopWorld, tool: &str, line: &str, (code, out, err): Answer<'_>) {
     let words: Vec<&str> = line.split(' ').filter(|w| !w.is_empty()).collect();
     let got = desk.call(tool, &words);
     let holds = |whole: &str, part: &str| if part.is_empty() { whole.is_empty() } else { whole.contains(part) };
@@ -19,7 +19,7 @@ fn multipass_answers_as_its_sources_say() {
     let machines = json!({ "up": { "state": "Running", "ipv4": ["10.0.0.5"], "used": 7, "snapshots": {} },
         "off": { "state": "Stopped", "ipv4": ["10.0.0.6"] }, "gone": { "state": "Deleted" }, "sus": { "state": "Suspended" },
         "odd": { "state": "Delayed Shutdown", "ipv4": [] } });
-    let desk = Desk::new("", &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new("", &multipass(&machines, &json!([])));
     let missing = "The following errors occurred:\ninstance \"no\" does not exist";
     for (line, answer) in [
         ("version --format json", (0, "\"multipassd\"", "")),
@@ -83,7 +83,7 @@ fn multipass_answers_as_its_sources_say() {
 #[test]
 fn utmctl_answers_as_its_sources_say() {
     let apple = json!({ "uuid": "22222222-195C-499E-BDC9-066470BCA5C9", "name": "mac os", "status": "started", "backend": "Apple" });
-    let desk = Desk::new("", &utm(&json!([machine("ci-linux", "stopped"), apple]), &json!([])));
+    let desk = DesktopWorld::new("", &utm(&json!([machine("ci-linux", "stopped"), apple]), &json!([])));
     let event = "OSStatus error -2700.)\n";
     let refused = |why: &str| format!("{event}{why}");
     for (line, code, out, err) in [

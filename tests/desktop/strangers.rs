@@ -1,7 +1,7 @@
 //! Machines of others, in a world where everything goes wrong at random: they are what they were, byte by byte.
 
-use crate::desk::Desk;
 use serde_json::{Value, json};
+use vmdeck_testkit::desktop::DesktopWorld;
 
 /// Runs in all; each thread makes its share.
 const RUNS: usize = 200;
@@ -75,10 +75,10 @@ fn one_run(seed: u64) {
     let mut machines = multipass_strangers();
     machines["ci-box"] = json!({ "state": "Stopped", "ipv4": ["10.0.0.9"] });
     let mut of_utm = utm_strangers();
-    of_utm.push(json!({ "uuid": crate::desk::ID, "name": "ci-linux", "status": "stopped" }));
+    of_utm.push(json!({ "uuid": vmdeck_testkit::desktop::ID, "name": "ci-linux", "status": "stopped" }));
     let faults = faults(&mut random);
     let config = config(&mut random);
-    let desk = Desk::new(
+    let desk = DesktopWorld::new(
         &config,
         &json!({ "multipass": { "daemon": "1.16.3", "machines": machines }, "utm": { "machines": of_utm }, "faults": faults }),
     );

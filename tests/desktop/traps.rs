@@ -1,8 +1,8 @@
 //! The traps of the two tools that decide a verdict or a machine's life, each by its number. Those that are only about reading
 //! an answer (2, 6, 7, 9, 12) are tested beside the code that reads it.
 
-use crate::desk::{Desk, ID, machine, multipass, multipass_guest, utm, utm_guest};
 use serde_json::json;
+use vmdeck_testkit::desktop::{DesktopWorld, ID, machine, multipass, multipass_guest, utm, utm_guest};
 
 /// A failed Apple event gives exit code 0. Wherever it happens, the run is never green.
 #[test]
@@ -16,7 +16,7 @@ fn trap_01_an_event_error_with_exit_0_is_never_green() {
         ("status", -50, false),
     ] {
         let fault = json!([{ "tool": "utmctl", "on": command, "times": -1, "event": code, "localized": localized }]);
-        let desk = Desk::new(
+        let desk = DesktopWorld::new(
             &utm_guest("boot_timeout = \"2s\"", "networks = []").replace("boot_timeout = \"20s\"\n", ""),
             &utm(&json!([machine("ci-linux", "stopped")]), &fault),
         );
@@ -26,7 +26,8 @@ fn trap_01_an_event_error_with_exit_0_is_never_green() {
     }
     // After the command has begun, and even after it has ended well.
     let late = json!([{ "tool": "utmctl", "on": "exec", "arg": "echo fine", "effect": "full", "event": -10004 }]);
-    let desk = Desk::new(&utm_guest("", "networks = []"), &utm(&json!([machine("ci-linux", "stopped")]), &late));
+    let desk =
+        DesktopWorld::new(&utm_guest("", "networks = []"), &utm(&json!([machine("ci-linux", "stopped")]), &late));
     desk.ci(&[]).exits(5);
     assert_eq!(desk.verdict_of("s/a"), "infra");
 }
@@ -36,7 +37,7 @@ fn trap_01_an_event_error_with_exit_0_is_never_green() {
 fn trap_03_a_command_that_a_signal_ends_is_not_a_pass() {
     let check = |run: &str, exit, verdict: &str| {
         let config = utm_guest("", "networks = []").replace("echo fine; pwd", run);
-        let desk = Desk::new(&config, &utm(&json!([machine("ci-linux", "stopped")]), &json!([])));
+        let desk = DesktopWorld::new(&config, &utm(&json!([machine("ci-linux", "stopped")]), &json!([])));
         desk.ci(&[]).exits(exit);
         assert_eq!(desk.verdict_of("s/a"), verdict, "{run}");
     };
@@ -58,10 +59,10 @@ fn trap_04_a_mac_that_two_machines_have_finds_neither() {
     let mut found =
         utm(&json!([{ "uuid": ID, "name": "ci-linux", "status": "started", "backend": "Apple" }]), &json!([]));
     found["arp"] = json!("? (192.0.2.9) at 52:54:0:1:2:3 on bridge100 ifscope [bridge]\n");
-    let desk = Desk::new(&config, &found);
+    let desk = DesktopWorld::new(&config, &found);
     let network = "<key>Mode</key><string>Shared</string><key>MacAddress</key><string>52:54:00:01:02:03</string>";
     desk.bundle("ci-linux", ID, network);
-    let arp = |desk: &Desk| {
+    let arp = |desk: &DesktopWorld| {
         let tried = desk.of_kind("route_tried").into_iter().find(|e| e["way"] == "arp").expect("arp was tried");
         (tried["address"].as_str().unwrap_or_default().to_owned(), tried["why"].as_str().expect("why").to_owned())
     };
@@ -78,7 +79,7 @@ fn trap_04_a_mac_that_two_machines_have_finds_neither() {
 fn trap_05_a_machine_that_runs_already_is_used_and_not_started() {
     for (status, polls) in [("started", 0), ("starting", 2)] {
         let machine = json!({ "uuid": ID, "name": "ci-linux", "status": status, "polls": polls, "becomes": "started" });
-        let desk = Desk::new(&utm_guest("", "networks = []"), &utm(&json!([machine]), &json!([])));
+        let desk = DesktopWorld::new(&utm_guest("", "networks = []"), &utm(&json!([machine]), &json!([])));
         desk.ci(&[]).exits(0);
         assert_eq!(desk.count("utmctl start"), 0);
         assert_eq!(desk.utm()[0]["status"], "started", "and it still runs");
@@ -90,7 +91,7 @@ fn trap_05_a_machine_that_runs_already_is_used_and_not_started() {
 fn trap_08_exec_never_starts_a_machine_that_went_down() {
     let config = multipass_guest("").replace("run = \"echo fine; pwd\"", "run = \"POWEROFF\"")
         + "[[suites.s.cases]]\nname = \"b\"\nrun = \"true\"\n";
-    let desk = Desk::new("", &multipass(&json!({}), &json!([])));
+    let desk = DesktopWorld::new("", &multipass(&json!({}), &json!([])));
     desk.add(&config.replace("POWEROFF", &desk.path("desk/bin/poweroff").display().to_string()));
     desk.ci(&[]).exits(5);
     assert_eq!((desk.verdict_of("s/a").as_str(), desk.verdict_of("s/b").as_str()), ("infra", "passed"));
@@ -103,7 +104,7 @@ fn trap_08_exec_never_starts_a_machine_that_went_down() {
 #[test]
 fn trap_10_what_the_user_deleted_can_still_be_recovered() {
     let machines = json!({ "precious": { "state": "Deleted", "ipv4": [] } });
-    let desk = Desk::new(&multipass_guest(""), &multipass(&machines, &json!([])));
+    let desk = DesktopWorld::new(&multipass_guest(""), &multipass(&machines, &json!([])));
     desk.ci(&[]).exits(0);
     desk.run(&["cleanup", "--force"]).exits(0);
     assert_eq!((desk.multipass(), desk.count("multipass purge")), (machines, 0));
@@ -122,12 +123,12 @@ fn trap_11_a_launch_that_timed_out_leaves_nothing_behind() {
     // We give up while the daemon still prepares, and lists nothing yet.
     found["multipass"]["prepare"] = json!(1.5);
     let keys = "[guests.u.multipass]\nlaunch_timeout = \"300ms\"";
-    let desk = Desk::new(&multipass_guest(keys).replace("launch_retries = 2", "launch_retries = 1"), &found);
+    let desk = DesktopWorld::new(&multipass_guest(keys).replace("launch_retries = 2", "launch_retries = 1"), &found);
     desk.ci(&[]).exits(5).says("it took longer than 0.3s");
     assert_eq!(desk.multipass(), json!({}));
     desk.assert_nothing_left();
     let early = json!([{ "on": "launch", "times": -1, "exit": 2, "stderr": "launch failed: no space left" }]);
-    let desk = Desk::new(&multipass_guest(""), &multipass(&json!({}), &early));
+    let desk = DesktopWorld::new(&multipass_guest(""), &multipass(&json!({}), &early));
     desk.ci(&[]).exits(5).says("no space left");
     assert_eq!(desk.count("multipass delete"), 0, "there is nothing to delete");
     desk.assert_nothing_left();

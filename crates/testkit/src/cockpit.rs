@@ -1,0 +1,150 @@
+//! What the cockpit needs of vmdeck, faked: services whose answers a test sets, and the usual way to put a cockpit together.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::Finding,
+    ids::GuestId,
+    key::Options,
+    machine::OwnedMachine,
+    plan::{Host, Setup},
+};
+use vmdeck_tui::{
+    host::BoxFuture,
+    keymap::Keymap,
+    model::{Capacity, LockRow, Look, Usage, Wish},
+    services::{Cleaned, Engine, SerialConsole, Services},
+    theme::{Depth, Theme},
+};
+
+/// Starts an engine for a request.
+pub type StartEngine = Box<dyn Fn(&Wish) -> Result<Engine> + Send + Sync>;
+
+/// Services whose answers are set by the test.
+pub struct FakeServices {
+    /// The folder in which everything lies.
+    pub home: PathBuf,
+    /// The config; `None` = there is none.
+    pub setup: Mutex<Option<Setup>>,
+    /// How the lock's slots stand.
+    pub locks: Mutex<Vec<LockRow>>,
+    /// The record of another run.
+    pub record: Mutex<Option<PathBuf>>,
+    /// The guests whose shells were asked for.
+    pub shells: Mutex<Vec<String>>,
+    start: StartEngine,
+}
+
+impl FakeServices {
+    /// Returns services without a config whose engines are started by `start`.
+    pub fn new(home: &Path, start: StartEngine) -> Self {
+        Self {
+            home: home.to_owned(),
+            setup: Mutex::default(),
+            locks: Mutex::default(),
+            record: Mutex::default(),
+            shells: Mutex::default(),
+            start,
+        }
+    }
+}
+
+fn locked<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Services for FakeServices {
+    fn setup(&self) -> Result<Setup> {
+        let setup = locked(&self.setup).clone();
+        setup.ok_or_else(|| Fault::user("cannot find a config").hint("`vmdeck init` writes one"))
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.home.join("vmdeck.toml")
+    }
+
+    fn init(&self) -> Result<PathBuf> {
+        *locked(&self.setup) = Some(empty_setup());
+        Ok(self.config_file())
+    }
+
+    fn demo<'a>(&'a self, told: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<()>> {
+        told("building".into());
+        Box::pin(async { Ok(()) })
+    }
+
+    fn start(&self, wish: &Wish) -> Result<Engine> {
+        (self.start)(wish)
+    }
+
+    fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn usage(&self) -> BTreeMap<String, Usage> {
+        BTreeMap::new()
+    }
+
+    fn findings(&self, _: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)> {
+        Box::pin(async { (Vec::new(), Capacity::default()) })
+    }
+
+    fn locks(&self) -> Vec<LockRow> {
+        locked(&self.locks).clone()
+    }
+
+    fn record_of(&self, _: &str) -> Option<PathBuf> {
+        locked(&self.record).clone()
+    }
+
+    fn break_lock(&self, _: &Path, _: Option<u32>) -> Result<String> {
+        Ok("removed".into())
+    }
+
+    fn orphans(&self) -> Vec<String> {
+        vec!["vmdeck-1 of guest deb".into()]
+    }
+
+    fn clean_up(&self) -> BoxFuture<'_, Cleaned> {
+        Box::pin(async { Cleaned { gone: 1, left: Vec::new() } })
+    }
+
+    fn console(&self, _: &GuestId, _: &str) -> Result<SerialConsole> {
+        let log = self.home.join("run-1/guests/deb/console.log");
+        Ok(SerialConsole { socket: self.home.join("console.sock"), before: std::fs::read(log).unwrap_or_default() })
+    }
+
+    fn shell(&self, guest: &GuestId, _: Option<&str>) -> Vec<OsString> {
+        locked(&self.shells).push(guest.to_string());
+        vec!["true".into()]
+    }
+}
+
+/// Returns a config without guests and suites, whose host has no limits.
+pub fn empty_setup() -> Setup {
+    let host = Host {
+        lock: "/l".into(),
+        lock_shared: false,
+        lock_timeout: Duration::ZERO,
+        min_free_disk: 0,
+        warn_free_disk: 0,
+        min_free_memory: 0,
+        slots: 1,
+        test_prefixes: Vec::new(),
+        tools: BTreeMap::new(),
+    };
+    let (cockpit, keys) = (Options::default(), Options::default());
+    Setup { host, guests: Vec::new(), suites: Vec::new(), cockpit, keys, notes: Vec::new() }
+}
+
+/// Returns how a cockpit looks without a config: the dark theme in true colours.
+pub fn plain_look() -> Look {
+    let theme = Theme::load("dark", None, Depth::True).expect("the built-in theme");
+    Look { keymap: Keymap::new(&Options::default()).0, theme, theme_folder: None, ascii: false, mouse: false }
+}

@@ -1,0 +1,93 @@
+//! Follows a child process: what it writes to a sink, its end, or the wish to end it.
+//!
+//! Whose child it is and what its end means is its backend's matter.
+
+use crate::{
+    command::{Input, Sink},
+    host::{clock, files, process::Child},
+};
+use std::{
+    io,
+    process::ExitStatus,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::Stream,
+};
+
+/// How long what is in the pipes already may take to be read once the child has ended.
+const REST: Duration = Duration::from_millis(100);
+
+/// Follows `child`, whose three streams are pipes, to its end. `None` = it was cancelled and still runs.
+pub(super) async fn follow(
+    child: &mut Child,
+    stdin: &Input,
+    sink: &mut dyn Sink,
+    cancel: &CancellationToken,
+) -> Result<Option<ExitStatus>> {
+    let unread: Arc<OnceLock<String>> = Arc::default();
+    let lost = |e: io::Error| Fault::infra("cannot follow the command").because(e);
+    if let (Some(mut pipe), Input::File(path)) = (child.inner.stdin.take(), stdin) {
+        let mut file: tokio::fs::File = files::open_input(path)
+            .map_err(|e| {
+                Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e)
+            })?
+            .into();
+        let unread = Arc::clone(&unread);
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                match file.read(&mut buffer).await {
+                    Ok(0) => return,
+                    // A command that does not read its input is no error.
+                    Ok(n) => drop(pipe.write_all(&buffer[..n]).await),
+                    // Half a file must not look like a whole one.
+                    Err(e) => return drop(unread.set(e.to_string())),
+                }
+            }
+        });
+    }
+    let (mut out, mut err) = (child.inner.stdout.take(), child.inner.stderr.take());
+    let (mut out_buffer, mut err_buffer) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let status = loop {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(None),
+            n = read(&mut out, &mut out_buffer) => match n.map_err(lost)? {
+                0 => out = None,
+                n => sink.write(Stream::Stdout, &out_buffer[..n]),
+            },
+            n = read(&mut err, &mut err_buffer) => match n.map_err(lost)? {
+                0 => err = None,
+                n => sink.write(Stream::Stderr, &err_buffer[..n]),
+            },
+            ended = child.wait() => break ended.map_err(lost)?,
+        }
+    };
+    // What is in the pipes already is still read; a grandchild may hold them open for ever.
+    let rest = async {
+        loop {
+            tokio::select! {
+                Ok(n @ 1..) = read(&mut out, &mut out_buffer) => sink.write(Stream::Stdout, &out_buffer[..n]),
+                Ok(n @ 1..) = read(&mut err, &mut err_buffer) => sink.write(Stream::Stderr, &err_buffer[..n]),
+                else => break,
+            }
+        }
+    };
+    let _ = clock::within(REST, rest).await;
+    match unread.get() {
+        Some(why) => Err(Fault::infra("cannot send the command its input").because(why)),
+        None => Ok(Some(status)),
+    }
+}
+
+/// Reads from a stream that may be at its end already: then it never answers.
+async fn read(stream: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream {
+        Some(stream) => stream.read(buffer).await,
+        None => std::future::pending().await,
+    }
+}

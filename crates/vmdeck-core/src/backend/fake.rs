@@ -1,0 +1,261 @@
+//! The `fake` backend: a machine that follows a script from the config. It makes nothing and runs nothing.
+//!
+//! For trying out a config, the reports and the cockpit, and for the engine's own tests.
+
+use super::{Backend, Caps, Ended, Fut, GuestExec, Identity, Order, Remnant, Vm};
+use crate::{
+    command::{Exec, Exit, Sink},
+    host::clock,
+};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::machine::MachineInfo;
+use vmdeck_model::{
+    error::{Blame, Fault},
+    event::{Finding, Stream},
+    guest::Guest,
+    key::{Key, Kind, Options, Value},
+    quantity::parse_duration,
+};
+
+/// Points at which the script can make it fail.
+const FAILURES: &[&str] = &["create", "start", "boot", "panic", "terminate", "close", "close-once"];
+
+/// Its keys.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "guests.*.fake.boot",
+        kind: Kind::Duration,
+        default: Some("\"0s\""),
+        doc: "time from start to the first command",
+    },
+    Key {
+        path: "guests.*.fake.console",
+        kind: Kind::Texts,
+        default: Some("[]"),
+        doc: "lines on the console, spread over the boot",
+    },
+    Key { path: "guests.*.fake.fail", kind: Kind::Choice(FAILURES), default: None, doc: "where it fails" },
+    Key {
+        path: "guests.*.fake.replies",
+        kind: Kind::Map,
+        default: Some("{}"),
+        doc: "answers by exact command: `CODE[@DELAY] [TEXT]`, `lost` or `hang`; several, tried in turn, with ` | ` between",
+    },
+];
+
+/// What it can do.
+pub const CAPS: Caps = Caps {
+    isolated: true,
+    network: false,
+    guest_exec: true,
+    console: true,
+    dump_stacks: false,
+    live_memory: false,
+    adopts: false,
+    sized: false,
+    takes_uuid: false,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Fake;
+
+impl Backend for Fake {
+    fn probe<'a>(&'a self, _: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
+        Box::pin(async move {
+            let options = &order.guest.options;
+            let fail = options.text("fail").map(str::to_owned);
+            if fail.as_deref() == Some("create") {
+                return Err(Fault::infra(format!("cannot create `{}`", order.name)).because("the script says so"));
+            }
+            let (ended, _) = watch::channel(None);
+            let vm = FakeVm {
+                name: order.name.to_owned(),
+                console: order.record.join("console.log"),
+                script: options.clone(),
+                fail,
+                ready: Arc::new(watch::channel(false).0),
+                replies: Arc::new(Mutex::new(replies(options))),
+                ended,
+                boot: None,
+            };
+            Ok(Box::new(vm) as Box<dyn Vm>)
+        })
+    }
+
+    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
+        Box::pin(async { Ok(format!("`{}` never existed", remnant.name)) })
+    }
+}
+
+/// For each command its answers and how many of them were given.
+type Replies = BTreeMap<String, (Vec<String>, usize)>;
+
+fn replies(options: &Options) -> Replies {
+    let Some(Value::Map(map)) = options.get("replies") else { return Replies::new() };
+    map.iter()
+        .map(|(command, answers)| (command.clone(), (answers.split(" | ").map(str::to_owned).collect(), 0)))
+        .collect()
+}
+
+struct FakeVm {
+    name: String,
+    console: PathBuf,
+    script: Options,
+    fail: Option<String>,
+    ready: Arc<watch::Sender<bool>>,
+    replies: Arc<Mutex<Replies>>,
+    ended: watch::Sender<Option<Ended>>,
+    boot: Option<tokio::task::AbortHandle>,
+}
+
+impl FakeVm {
+    fn fails_at(&self, point: &str) -> bool {
+        self.fail.as_deref() == Some(point)
+    }
+}
+
+impl Vm for FakeVm {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { uuid: Some(format!("fake-{}", self.name)), ..Identity::default() }
+    }
+
+    fn console(&self) -> Option<&Path> {
+        Some(&self.console)
+    }
+
+    fn start(&mut self) -> Fut<'_, ()> {
+        Box::pin(async {
+            if self.fails_at("start") {
+                return Err(Fault::infra(format!("cannot start `{}`", self.name)).because("the script says so"));
+            }
+            let lines = self.script.texts("console").to_vec();
+            let step = self.script.duration("boot").unwrap_or_default() / u32::try_from(lines.len() + 1).unwrap_or(1);
+            let (console, ready, ended) = (self.console.clone(), Arc::clone(&self.ready), self.ended.clone());
+            let fail = self.fail.clone();
+            let boot = tokio::spawn(async move {
+                for line in lines {
+                    clock::sleep(step).await;
+                    if let Ok(mut file) = fs::OpenOptions::new().create(true).append(true).open(&console) {
+                        let _ = writeln!(file, "{line}");
+                    }
+                }
+                clock::sleep(step).await;
+                match fail.as_deref() {
+                    Some("boot") => std::future::pending().await,
+                    Some("panic") => ended.send_replace(Some(Ended::Panicked("the script says so".into()))),
+                    _ => {
+                        ready.send_replace(true);
+                        None
+                    }
+                }
+            });
+            self.boot = Some(boot.abort_handle());
+            Ok(())
+        })
+    }
+
+    fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+
+    fn terminate(&mut self) -> Fut<'_, ()> {
+        Box::pin(async {
+            if let Some(boot) = self.boot.take() {
+                boot.abort();
+            }
+            self.ended.send_if_modified(|now| {
+                let first = now.is_none();
+                now.get_or_insert(Ended::Shutdown("terminated".into()));
+                first
+            });
+            if self.fails_at("terminate") {
+                return Err(Fault::infra(format!("cannot stop `{}`", self.name)).because("the script says so"));
+            }
+            Ok(())
+        })
+    }
+
+    fn close(&mut self) -> Fut<'_, Vec<String>> {
+        Box::pin(async {
+            if self.fails_at("close") || self.fails_at("close-once") {
+                if self.fails_at("close-once") {
+                    self.fail = None;
+                }
+                return Err(Fault::new(Blame::Leftover, format!("cannot release `{}`", self.name))
+                    .because("the script says so"));
+            }
+            Ok(vec![format!("`{}` never existed", self.name)])
+        })
+    }
+
+    fn leave(self: Box<Self>) {}
+
+    fn guest_exec(&self) -> Option<Arc<dyn GuestExec>> {
+        Some(Arc::new(FakeExec { ready: self.ready.subscribe(), replies: Arc::clone(&self.replies) }))
+    }
+}
+
+struct FakeExec {
+    ready: watch::Receiver<bool>,
+    replies: Arc<Mutex<Replies>>,
+}
+
+impl FakeExec {
+    fn next_reply(&self, command: &str) -> String {
+        let mut all = self.replies.lock();
+        let Some((answers, given)) = all.get_mut(command) else { return "0".into() };
+        let answer = answers.get(*given).or(answers.last()).cloned().unwrap_or_default();
+        *given += 1;
+        answer
+    }
+}
+
+impl GuestExec for FakeExec {
+    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
+        Box::pin(async move {
+            let mut ready = self.ready.clone();
+            let answer = async {
+                ready.wait_for(|up| *up).await.map_err(|_| Fault::infra("cannot reach the fake guest"))?;
+                let reply = self.next_reply(&exec.script);
+                let (head, text) = reply.split_once(' ').unwrap_or((&reply, ""));
+                let (word, delay) = head.split_once('@').unwrap_or((head, "0s"));
+                clock::sleep(parse_duration(delay).unwrap_or(Duration::ZERO)).await;
+                if !text.is_empty() {
+                    sink.write(Stream::Stdout, format!("{text}\n").as_bytes());
+                }
+                match word {
+                    "lost" => Err(Fault::infra("cannot finish the command").because("the connection was lost")),
+                    "hang" => std::future::pending().await,
+                    code => Ok(Exit::Code(code.parse().unwrap_or(0))),
+                }
+            };
+            tokio::select! {
+                answer = answer => answer,
+                () = cancel.cancelled() => Err(Fault::cancelled("cannot finish the command").because("it was cancelled")),
+            }
+        })
+    }
+}

@@ -1,0 +1,291 @@
+//! QEMU's command line, as pure functions of what is wanted. Nothing is started and no file is looked at here.
+//!
+//! Facts: QEMU 7.2 and 10; commas in a value are doubled, because QEMU splits options at single ones.
+
+use std::path::{Path, PathBuf};
+use vmdeck_model::{guest::Guest, key::Options};
+
+/// The processor that the guest is for; decides machine type and console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arch {
+    X86,
+    Arm,
+}
+
+impl Arch {
+    /// By the name of the QEMU binary; anything unknown is treated as the common one.
+    pub(super) fn of(binary: &str) -> Self {
+        if binary.contains("aarch64") { Arch::Arm } else { Arch::X86 }
+    }
+
+    /// The binary for this host's own processor.
+    pub(super) fn default_binary() -> &'static str {
+        if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
+    }
+}
+
+/// The files of one machine.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    /// QMP's socket, in the private folder.
+    pub(super) qmp: PathBuf,
+    /// The console's socket, in the private folder.
+    pub(super) console: PathBuf,
+    /// The console's log, in the run's record.
+    pub(super) log: PathBuf,
+    /// The overlay over the base image, if there is an image.
+    pub(super) overlay: Option<PathBuf>,
+}
+
+impl Files {
+    pub(super) fn of(dir: &Path, record: &Path, has_image: bool) -> Self {
+        Self {
+            qmp: dir.join("qmp.sock"),
+            console: dir.join("console.sock"),
+            log: record.join("console.log"),
+            overlay: has_image.then(|| dir.join("overlay.qcow2")),
+        }
+    }
+}
+
+/// The whole command line without the binary.
+pub(super) fn arguments(guest: &Guest, name: &str, uuid: &str, accel: &str, arch: Arch, files: &Files) -> Vec<String> {
+    let options = &guest.options;
+    let mut out = Argv::default();
+    out.two("-name", &format!("{},debug-threads=on", escape(name)));
+    out.two("-uuid", uuid);
+    out.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
+    machine(&mut out, guest, accel, arch);
+    // A panic pauses the guest so that its last state can still be asked for; a restart ends it.
+    out.words(&["-action", "panic=pause,reboot=shutdown"]);
+    out.two("-device", if arch == Arch::X86 { "pvpanic" } else { "pvpanic-pci" });
+    out.two("-qmp", &format!("unix:{},server=on,wait=off", path(&files.qmp)));
+    // The log is written by QEMU itself and never waits for a reader; the socket is for a person who types.
+    let console = format!(
+        "socket,id=console,path={},server=on,wait=off,logfile={},logappend=on",
+        path(&files.console),
+        path(&files.log)
+    );
+    out.two("-chardev", &console);
+    out.two("-serial", "chardev:console");
+    // Port 0: the kernel picks one, and it is read back; two runs can never race for it.
+    out.two("-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22");
+    out.two("-device", "virtio-net-pci,netdev=net0,romfile=");
+    out.two("-device", "virtio-rng-pci");
+    out.two("-device", "virtio-balloon-pci,id=balloon0");
+    if let Some(overlay) = &files.overlay {
+        out.two("-blockdev", &format!("driver=qcow2,node-name=disk0,file.driver=file,file.filename={}", path(overlay)));
+        out.two("-device", "virtio-blk-pci,drive=disk0");
+    }
+    boot(&mut out, options);
+    out.list(options.texts("extra_args"));
+    out.words(&["-S"]);
+    out.0
+}
+
+fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch) {
+    let options = &guest.options;
+    let kind = options.text("vm_type").unwrap_or("legacy");
+    let base = match arch {
+        Arch::X86 => "q35",
+        Arch::Arm => "virt",
+    };
+    if kind == "legacy" {
+        out.two("-machine", base);
+    } else {
+        out.two("-machine", &format!("{base},kernel_irqchip=split,confidential-guest-support=tdx,memory-backend=ram1"));
+        let debug = options.text("debug").map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
+        out.two("-object", &format!(r#"{{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true{debug}}}"#));
+        out.two("-object", &format!("memory-backend-ram,id=ram1,size={}", guest.memory));
+    }
+    if kind == "tdxio" {
+        out.two("-object", "iommufd,id=iommufd0");
+    }
+    out.two("-accel", accel);
+    // `host` exists only under hardware acceleration; `max` is everything that emulation can do.
+    let model = if accel == "tcg" { "max" } else { "host" };
+    let pmu = options.text("pmu").map(|pmu| format!(",pmu={pmu}")).unwrap_or_default();
+    out.two("-cpu", &format!("{model}{pmu}"));
+    let sockets = options.int("sockets").map(|n| format!(",sockets={n}")).unwrap_or_default();
+    out.two("-smp", &format!("cpus={}{sockets}", guest.cpus));
+    out.two("-m", &format!("{}M", (guest.memory >> 20).max(1)));
+}
+
+fn boot(out: &mut Argv, options: &Options) {
+    for (flag, key) in [("-kernel", "kernel"), ("-initrd", "initrd"), ("-bios", "firmware")] {
+        if let Some(file) = options.path(key) {
+            out.two(flag, &file.to_string_lossy());
+        }
+    }
+    if options.path("kernel").is_some() {
+        out.two("-append", options.text("append").unwrap_or_default());
+    }
+}
+
+/// The command as a script that a person can run again: it makes its own private folder and overlay.
+pub(super) fn script(binary: &str, argv: &[String], dir: &Path, files: &Files, overlay: Option<&[String]>) -> String {
+    use crate::command::sh_quote;
+    let own = |text: &str| {
+        let text = text.replace(&*files.log.to_string_lossy(), "\0/console.log").replace(&*dir.to_string_lossy(), "\0");
+        // The private folder becomes a variable, outside of the quotes; a NUL makes sure that there are quotes.
+        sh_quote(&text).replace('\0', "'\"$DIR\"'")
+    };
+    let mut out = String::from(
+        "#!/bin/sh\n# The machine as vmdeck starts it (there it also has -S, and QMP sends `cont`), in a folder of its own.\n",
+    );
+    out.push_str("set -eu\nDIR=$(mktemp -d)\necho \"console: socat - UNIX-CONNECT:$DIR/console.sock\"\n");
+    if let Some(overlay) = overlay {
+        let words: Vec<String> = overlay.iter().map(|w| own(w)).collect();
+        out.push_str(&words.join(" "));
+        out.push('\n');
+    }
+    out.push_str(&format!("exec {}", sh_quote(binary)));
+    for word in argv.iter().filter(|w| *w != "-S") {
+        let separator = if word.starts_with('-') { " \\\n  " } else { " " };
+        out.push_str(separator);
+        out.push_str(&own(word));
+    }
+    out.push('\n');
+    out
+}
+
+/// Arguments of `qemu-img` that make the overlay; the base image is opened for reading only.
+pub(super) fn overlay_arguments(base: &Path, format: &str, overlay: &Path, size: Option<u64>) -> Vec<String> {
+    let mut out: Vec<String> = ["create", "-q", "-f", "qcow2", "-F", format, "-b"].map(str::to_owned).into();
+    out.push(base.to_string_lossy().into_owned());
+    out.push(overlay.to_string_lossy().into_owned());
+    out.extend(size.map(|bytes| bytes.to_string()));
+    out
+}
+
+/// Doubles the commas of a value.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn path(path: &Path) -> String {
+    escape(&path.to_string_lossy())
+}
+
+#[derive(Default)]
+struct Argv(Vec<String>);
+
+impl Argv {
+    fn two(&mut self, flag: &str, value: &str) {
+        self.0.extend([flag.to_owned(), value.to_owned()]);
+    }
+
+    fn words(&mut self, words: &[&str]) {
+        self.0.extend(words.iter().map(|w| (*w).to_owned()));
+    }
+
+    fn list(&mut self, words: &[String]) {
+        self.0.extend(words.iter().cloned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeMap, time::Duration};
+    use vmdeck_model::{
+        guest::{Boot, Fresh, Os},
+        ids::GuestId,
+        key::Value,
+    };
+
+    fn guest(set: &[(&str, Value)]) -> Guest {
+        let mut options = Options::default();
+        for (key, value) in set {
+            options.set(key, value.clone());
+        }
+        Guest {
+            id: GuestId::new("deb").expect("name"),
+            backend: "qemu".into(),
+            os: Os::Linux,
+            cpus: 2,
+            memory: 2 << 30,
+            disk: 10 << 30,
+            machine: None,
+            transports: vec!["ssh".into()],
+            transport_turn: std::time::Duration::from_secs(45),
+            fresh: Fresh::Run,
+            launch_retries: 3,
+            boot_timeout: Duration::from_mins(5),
+            case_timeout: Duration::from_mins(1),
+            boot: Boot::default(),
+            sudo: None,
+            source: None,
+            options,
+            transport_options: BTreeMap::new(),
+        }
+    }
+
+    fn argv(set: &[(&str, Value)], accel: &str, image: bool) -> String {
+        let files = Files::of(Path::new("/m"), Path::new("/r"), image);
+        arguments(&guest(set), "vmdeck-1-2", "u-u", accel, Arch::X86, &files).join(" ")
+    }
+
+    #[test]
+    fn a_direct_kernel_boot() {
+        insta::assert_snapshot!(argv(
+            &[
+                ("kernel", Value::Path("/k".into())),
+                ("initrd", Value::Path("/i".into())),
+                ("append", Value::Text("console=ttyS0 x=1,2".into())),
+            ],
+            "tcg",
+            false
+        ));
+    }
+
+    #[test]
+    fn an_image_is_never_opened_directly() {
+        let line = argv(&[("image", Value::Path("/base.qcow2".into()))], "kvm", true);
+        assert!(!line.contains("/base.qcow2"), "{line}");
+        assert!(line.contains("file.filename=/m/overlay.qcow2") && line.contains("-cpu host"));
+    }
+
+    #[test]
+    fn confidential_guests_get_their_objects() {
+        let line = argv(
+            &[
+                ("vm_type", Value::Text("tdxio".into())),
+                ("firmware", Value::Path("/OVMF.fd".into())),
+                ("debug", Value::Text("on".into())),
+            ],
+            "kvm",
+            false,
+        );
+        for part in [
+            "confidential-guest-support=tdx",
+            r#""debug":true}"#,
+            "iommufd,id=iommufd0",
+            "-bios /OVMF.fd",
+            "size=2147483648",
+        ] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_comma_in_a_path_is_no_option() {
+        let files = Files::of(Path::new("/m,readonly=on"), Path::new("/r"), true);
+        let line = arguments(&guest(&[]), "n", "u", "tcg", Arch::X86, &files).join(" ");
+        assert!(
+            line.contains("path=/m,,readonly=on/qmp.sock") || line.contains("unix:/m,,readonly=on/qmp.sock"),
+            "{line}"
+        );
+        assert!(line.contains("file.filename=/m,,readonly=on/overlay.qcow2"));
+    }
+
+    #[test]
+    fn the_script_uses_a_folder_of_its_own() {
+        let files = Files::of(Path::new("/m"), Path::new("/r x"), true);
+        let words = arguments(&guest(&[]), "n", "u", "tcg", Arch::X86, &files);
+        let overlay = overlay_arguments(Path::new("/it's"), "raw", Path::new("/m/overlay.qcow2"), None);
+        let text = script("qemu", &words, Path::new("/m"), &files, Some(&[vec!["qemu-img".into()], overlay].concat()));
+        assert!(!text.contains("/m/") && !text.contains("/r x/console.log"), "{text}");
+        assert!(text.contains(r#"'/it'\''s' ''"$DIR"'/overlay.qcow2'"#), "{text}");
+    }
+}

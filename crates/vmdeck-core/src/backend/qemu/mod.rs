@@ -1,0 +1,357 @@
+//! The `qemu` backend: a machine is a QEMU process with a private folder, a control socket and an overlay disk.
+//!
+//! Outcomes are read from control events, never from the exit code: a guest that panics makes QEMU exit with 0.
+
+mod accel;
+mod argv;
+mod qmp;
+mod vm;
+
+use super::{Backend, Caps, Deps, Fut, Order, Remnant, Vm};
+use crate::host::{
+    files, info, pids,
+    process::{Spawner, Spec},
+};
+use argv::{Arch, Files};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use vmdeck_model::machine::MachineInfo;
+use vmdeck_model::{
+    error::{Blame, Fault, Result},
+    event::{Finding, Severity},
+    guest::Guest,
+    key::{Key, Kind},
+};
+
+/// Its keys.
+pub const KEYS: &[Key] = &[
+    Key { path: "guests.*.qemu.kernel", kind: Kind::Path, default: None, doc: "kernel to boot directly" },
+    Key { path: "guests.*.qemu.initrd", kind: Kind::Path, default: None, doc: "initial file system of that kernel" },
+    Key { path: "guests.*.qemu.append", kind: Kind::Text, default: None, doc: "kernel command line" },
+    Key {
+        path: "guests.*.qemu.image",
+        kind: Kind::Path,
+        default: None,
+        doc: "base disk image; never written, an overlay is",
+    },
+    Key {
+        path: "guests.*.qemu.image_format",
+        kind: Kind::Choice(&["qcow2", "raw"]),
+        default: Some("\"qcow2\""),
+        doc: "format of the base image",
+    },
+    Key { path: "guests.*.qemu.firmware", kind: Kind::Path, default: None, doc: "firmware image (-bios)" },
+    Key {
+        path: "guests.*.qemu.accel",
+        kind: Kind::Choice(&["auto", "kvm", "hvf", "tcg"]),
+        default: Some("\"auto\""),
+        doc: "accelerator; auto proves that one really runs guests, else tcg",
+    },
+    Key {
+        path: "guests.*.qemu.vm_type",
+        kind: Kind::Choice(&["legacy", "tdx", "tdxio"]),
+        default: Some("\"legacy\""),
+        doc: "kind of machine",
+    },
+    Key { path: "guests.*.qemu.sockets", kind: Kind::Int(1, 64), default: None, doc: "processor sockets" },
+    Key {
+        path: "guests.*.qemu.pmu",
+        kind: Kind::Choice(&["on", "off"]),
+        default: None,
+        doc: "performance counters in the guest",
+    },
+    Key {
+        path: "guests.*.qemu.debug",
+        kind: Kind::Choice(&["on", "off"]),
+        default: None,
+        doc: "debug property of a tdx guest; only some versions of QEMU have it",
+    },
+    Key {
+        path: "guests.*.qemu.binary",
+        kind: Kind::Text,
+        default: None,
+        doc: "QEMU binary; default: the one of this processor",
+    },
+    Key { path: "guests.*.qemu.extra_args", kind: Kind::Texts, default: Some("[]"), doc: "further arguments for QEMU" },
+];
+
+/// Longest path of a Unix socket on the systems that vmdeck runs on (macOS: 104 with the final NUL).
+const SOCKET_PATH_MAX: usize = 103;
+
+/// What it can do.
+pub const CAPS: Caps = Caps {
+    isolated: true,
+    network: true,
+    guest_exec: false,
+    console: true,
+    dump_stacks: true,
+    live_memory: true,
+    adopts: false,
+    sized: true,
+    takes_uuid: true,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Qemu {
+    spawner: Spawner,
+    state: PathBuf,
+}
+
+impl Qemu {
+    /// Looks for nothing yet; [`Backend::probe`] does.
+    pub fn new(deps: &Deps) -> Self {
+        Self { spawner: deps.spawner.clone(), state: deps.state.clone() }
+    }
+
+    fn binary(guest: Option<&Guest>) -> String {
+        let chosen = guest.and_then(|g| g.options.text("binary"));
+        chosen.unwrap_or(Arch::default_binary()).to_owned()
+    }
+
+    async fn accel(&self, guest: &Guest, binary: &Path) -> accel::Choice {
+        match guest.options.text("accel") {
+            Some(accel) if accel != "auto" => accel::Choice { accel: accel.into(), why: "the config says so".into() },
+            _ => accel::choose(&self.spawner, binary, &self.state).await,
+        }
+    }
+
+    async fn create(&self, order: &Order<'_>) -> Result<Box<dyn Vm>> {
+        let failed = || Fault::infra(format!("cannot create guest `{}`", order.guest.id));
+        let name = Self::binary(Some(order.guest));
+        let binary =
+            info::find_program(&name).ok_or_else(|| Fault::host(format!("cannot find `{name}`")).hint(INSTALL))?;
+        let image = order.guest.options.path("image");
+        let files = Files::of(order.dir, order.record, image.is_some());
+        let length = files.console.as_os_str().len().max(files.qmp.as_os_str().len());
+        if length > SOCKET_PATH_MAX {
+            return Err(failed()
+                .because(format!(
+                    "the socket path `{}` is longer than {SOCKET_PATH_MAX} bytes",
+                    files.console.display()
+                ))
+                .hint("set XDG_STATE_HOME to a shorter path"));
+        }
+        files::private_dir(order.dir).map_err(|e| failed().because(e))?;
+        let overlay = match image.zip(files.overlay.as_deref()) {
+            Some((base, overlay)) => {
+                let format = order.guest.options.text("image_format").unwrap_or("qcow2");
+                let size =
+                    self.grown(base, order.guest.disk).await.map_err(|cause| failed().because(cause).hint(INSTALL))?;
+                let arguments = argv::overlay_arguments(base, format, overlay, size);
+                self.qemu_img(&arguments).await.map_err(|cause| failed().because(cause))?;
+                Some([vec!["qemu-img".to_owned()], arguments].concat())
+            }
+            None => None,
+        };
+        let accel = self.accel(order.guest, &binary).await;
+        let arch = Arch::of(&name);
+        let argv = argv::arguments(order.guest, order.name, order.uuid, &accel.accel, arch, &files);
+        let script = argv::script(&binary.to_string_lossy(), &argv, order.dir, &files, overlay.as_deref());
+        std::fs::write(order.record.join("qemu.cmd"), script).map_err(|e| failed().because(e))?;
+        let vm = vm::QemuVm::new(self.spawner.clone(), order, Spec::new(binary).args(argv), files);
+        Ok(Box::new(vm))
+    }
+}
+
+impl Qemu {
+    async fn qemu_img(&self, arguments: &[String]) -> Result<String, String> {
+        let out = self.spawner.output(&Spec::new("qemu-img").args(arguments), Duration::from_mins(1)).await;
+        match out {
+            Ok(out) if out.status.success() => Ok(out.stdout),
+            Ok(out) => Err(out.stderr.trim().to_owned()),
+            Err(e) => Err(format!("qemu-img: {e}")),
+        }
+    }
+
+    /// The overlay's size where the config wants a larger disk than the image has; an overlay never shrinks one.
+    async fn grown(&self, base: &Path, wanted: u64) -> Result<Option<u64>, String> {
+        let base = base.to_string_lossy().into_owned();
+        let arguments =
+            ["info", "-U", "--output=json"].map(str::to_owned).into_iter().chain([base]).collect::<Vec<_>>();
+        let text = self.qemu_img(&arguments).await?;
+        let info: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("qemu-img info: {e}"))?;
+        Ok(info["virtual-size"].as_u64().filter(|size| *size < wanted).map(|_| wanted))
+    }
+}
+
+const INSTALL: &str =
+    "install QEMU: `apt-get install qemu-system-x86 qemu-utils` (Debian, Ubuntu) or `brew install qemu` (macOS)";
+
+impl Backend for Qemu {
+    fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
+        Box::pin(async move {
+            let mut out = Vec::new();
+            let name = Self::binary(guest);
+            let Some(binary) = info::find_program(&name) else {
+                let severity = if guest.is_some() { Severity::Fatal } else { Severity::Warn };
+                out.push(Finding {
+                    check: "qemu".into(),
+                    severity,
+                    text: format!("`{name}` is not installed"),
+                    hint: Some(INSTALL.into()),
+                });
+                return Ok(out);
+            };
+            out.push(version(&self.spawner, &binary).await);
+            if let Some(guest) = guest {
+                out.extend(check_guest(guest));
+                out.push(accel_finding(&self.accel(guest, &binary).await));
+            } else {
+                out.push(accel_finding(&accel::choose(&self.spawner, &binary, &self.state).await));
+            }
+            Ok(out)
+        })
+    }
+
+    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
+        Box::pin(async { Ok(processes().into_iter().filter(Running::is_qemu).map(Running::found).collect()) })
+    }
+
+    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
+        Box::pin(async move { self.create(&order).await })
+    }
+
+    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
+        Box::pin(reap(remnant))
+    }
+}
+
+async fn version(spawner: &Spawner, binary: &Path) -> Finding {
+    let check = "qemu".to_owned();
+    match spawner.output(&Spec::new(binary).args(["--version"]), Duration::from_secs(10)).await {
+        Ok(out) if out.status.success() => {
+            let text = out.stdout.lines().next().unwrap_or("?").to_owned();
+            Finding { check, severity: Severity::Ok, text, hint: None }
+        }
+        Ok(out) => Finding {
+            check,
+            severity: Severity::Fatal,
+            text: format!("`{}` does not run: {}", binary.display(), out.stderr.trim()),
+            hint: Some(INSTALL.into()),
+        },
+        Err(e) => Finding {
+            check,
+            severity: Severity::Fatal,
+            text: format!("`{}` does not run: {e}", binary.display()),
+            hint: Some(INSTALL.into()),
+        },
+    }
+}
+
+fn accel_finding(choice: &accel::Choice) -> Finding {
+    let emulated = choice.accel == "tcg" && choice.why != "the config says so";
+    Finding {
+        check: "accelerator".into(),
+        severity: if emulated { Severity::Warn } else { Severity::Ok },
+        text: format!("{}: {}", choice.accel, choice.why),
+        hint: emulated.then(|| "give longer timeouts, or run on a host whose KVM works".into()),
+    }
+}
+
+/// Files and host features that this guest needs.
+fn check_guest(guest: &Guest) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let mut fatal = |check: &str, text: String, hint: &str| {
+        out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
+    };
+    for key in ["kernel", "initrd", "image", "firmware"] {
+        if let Some(path) = guest.options.path(key)
+            && let Err(e) = std::fs::File::open(path)
+        {
+            let hint = format!("make the file, or correct `guests.{}.qemu.{key}`", guest.id);
+            fatal("image", format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()), &hint);
+        }
+    }
+    if ["kernel", "image", "firmware"].iter().all(|key| guest.options.path(key).is_none()) {
+        let hint = format!("set `guests.{0}.qemu.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
+        fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint);
+    }
+    if guest.options.path("image").is_some() && info::find_program("qemu-img").is_none() {
+        fatal("qemu-img", format!("guest `{}` has an image and `qemu-img` is not installed", guest.id), INSTALL);
+    }
+    if guest.options.text("vm_type").is_some_and(|kind| kind != "legacy") {
+        let state = std::fs::read_to_string("/sys/module/kvm_intel/parameters/tdx").unwrap_or_default();
+        if state.trim() != "Y" {
+            let hint = "boot a host kernel with TDX enabled: /sys/module/kvm_intel/parameters/tdx must read Y";
+            fatal("tdx", format!("guest `{}` needs TDX and this host does not have it", guest.id), hint);
+        }
+        if guest.options.path("firmware").is_none() {
+            let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.id);
+            fatal("firmware", format!("guest `{}` is a TDX guest and has no firmware", guest.id), &hint);
+        }
+    }
+    out
+}
+
+/// A QEMU process of this host.
+struct Running {
+    process: pids::Process,
+    name: Option<String>,
+    uuid: Option<String>,
+}
+
+impl Running {
+    /// By its program's name; a wrapper or a distribution's own name is not recognised, and not needed for ours.
+    fn is_qemu(&self) -> bool {
+        let program = self.process.argv.first().map(Path::new).and_then(Path::file_name);
+        program.is_some_and(|name| name.to_string_lossy().starts_with("qemu-system-"))
+    }
+
+    fn found(self) -> MachineInfo {
+        MachineInfo {
+            name: self.name.unwrap_or_else(|| format!("pid {}", self.process.pid)),
+            backend: "qemu",
+            state: "running".into(),
+            id: self.uuid,
+            address: None,
+        }
+    }
+}
+
+/// Every process with what QEMU calls a name and an id, whatever its program is called.
+fn processes() -> Vec<Running> {
+    let after = |argv: &[std::ffi::OsString], flag: &str| {
+        let at = argv.iter().position(|a| a == flag)?;
+        argv.get(at + 1).map(|v| v.to_string_lossy().into_owned())
+    };
+    pids::all()
+        .into_iter()
+        .map(|process| {
+            let name = after(&process.argv, "-name")
+                .map(|n| n.split(',').next().unwrap_or_default().trim_start_matches("guest=").to_owned());
+            let uuid = after(&process.argv, "-uuid");
+            Running { process, name, uuid }
+        })
+        .collect()
+}
+
+/// Both proofs: the journal names the machine, and the process shows its generated name *and* its UUID.
+async fn reap(remnant: &Remnant) -> Result<String> {
+    let leftover = |what: String| Fault::new(Blame::Leftover, what);
+    let uuid = remnant.identity.uuid.clone().unwrap_or_default();
+    let ours = |r: &Running| r.name.as_deref() == Some(&remnant.name) && r.uuid.as_deref() == Some(&uuid);
+    let mut killed = Vec::new();
+    for running in processes().into_iter().filter(ours) {
+        let pid = running.process.pid;
+        let gone = pids::kill_exactly(pid, |p| p.has_arg(&uuid), Duration::from_secs(10)).await;
+        match gone {
+            Ok(true) => killed.push(pid.to_string()),
+            Ok(false) => return Err(leftover(format!("cannot kill QEMU process {pid} of `{}`", remnant.name))),
+            Err(e) => return Err(leftover(format!("cannot kill QEMU process {pid} of `{}`", remnant.name)).because(e)),
+        }
+    }
+    if processes().iter().any(ours) {
+        return Err(leftover(format!("a QEMU process of `{}` is still there", remnant.name)));
+    }
+    files::remove_dir(&remnant.dir)
+        .map_err(|e| leftover(format!("cannot remove `{}`", remnant.dir.display())).because(e))?;
+    let process = if killed.is_empty() {
+        "no process has its UUID".to_owned()
+    } else {
+        format!("killed pid {}", killed.join(", "))
+    };
+    Ok(format!("{process}; its folder is gone"))
+}

@@ -1,0 +1,216 @@
+//! Commands in a guest by its QEMU guest agent: `utmctl exec`, with a mark of ours in place of its exit code.
+//!
+//! Its traps: a failed Apple event and a process that dies of a signal both give exit code 0; output comes only at the end;
+//! the agent keeps a limited amount of it; what a command is to read goes into one message. So files go by `file push`.
+
+use super::utmctl::{Hide, Utmctl, explain, has_event_error};
+use crate::{
+    backend::{
+        Fut, GuestExec,
+        tool::{self, Carrier, Tool, one_line},
+    },
+    command::frame,
+    command::{Collected, Exec, Exit, Input, Sink, sh_quote},
+    host::{files, process::Streams},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{Read, Seek},
+    path::Path,
+    time::Duration,
+};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Fault, Result},
+    suite::RunAs,
+};
+
+/// How long a file may take on its way: it goes in pieces of 4 KiB, each an Apple event.
+const PUSH: Duration = Duration::from_mins(15);
+
+pub(super) struct UtmExec {
+    utmctl: Utmctl,
+    uuid: String,
+    /// Who runs the commands; the agent itself is root.
+    user: Option<String>,
+    tool: OnceCell<Tool>,
+}
+
+impl UtmExec {
+    pub(super) fn new(utmctl: Utmctl, uuid: String, user: Option<String>) -> Self {
+        Self { utmctl, uuid, user, tool: OnceCell::new() }
+    }
+
+    /// What the guest says is the checksum of a file, or what it says instead.
+    async fn sum_of(&self, agent: &Agent<'_>, script: &str, cancel: &CancellationToken) -> Result<String> {
+        let mut out = Collected::default();
+        tool::carry(agent, &Exec { run_as: RunAs::Root, ..Exec::new(script) }, &mut out, cancel).await?;
+        let said = one_line(&String::from_utf8_lossy(&[out.stdout, out.stderr].concat()));
+        Ok(said
+            .split_once(' ')
+            .map_or(said.clone(), |(sum, rest)| if rest.trim() == "-" { sum.to_owned() } else { said.clone() }))
+    }
+
+    async fn carrier(&self) -> Agent<'_> {
+        let tool = self.tool.get_or_init(|| async { self.utmctl.able().await.clone() }).await;
+        Agent { tool, hide: self.utmctl.hide, uuid: &self.uuid, user: self.user.as_deref() }
+    }
+
+    /// Brings a file in, proves that it arrived as it is, and lets the command read it.
+    async fn with_file(
+        &self,
+        exec: &Exec,
+        path: &Path,
+        sink: &mut dyn Sink,
+        cancel: &CancellationToken,
+    ) -> Result<Exit> {
+        let agent = self.carrier().await;
+        let there = format!("/tmp/.vmdeck-{}", frame::nonce());
+        let failed = || Fault::infra(format!("cannot bring `{}` into the guest", path.display()));
+        let Some((file, sum)) = spooled(path)? else {
+            let exec = Exec { stdin: Input::Empty, ..exec.clone() };
+            return tool::carry(&agent, &exec, sink, cancel).await;
+        };
+        let pushed = tokio::select! {
+            pushed = agent.tool.run_with(["file", "push", &self.uuid, &there], Streams { stdin: file.into(), ..Streams::piped_out() }, PUSH) => pushed?,
+            () = cancel.cancelled() => return Err(Fault::cancelled("cannot bring a file into the guest").because("it was cancelled")),
+        };
+        if !pushed.status.success() || has_event_error(&pushed.stderr) {
+            return Err(
+                failed().caused_by(explain("file push", &pushed.stderr, pushed.status.code().unwrap_or(-1)).fault)
+            );
+        }
+        // Its errors give exit code 0 as well.
+        let arrived = self.sum_of(&agent, &format!("chmod 644 {there} && sha256sum < {there}"), cancel).await?;
+        if arrived != sum {
+            return Err(failed().because(format!("it arrived with other contents: {arrived}")));
+        }
+        let script = format!("(\n{}\n) < {there}", exec.script);
+        let ran = tool::carry(&agent, &Exec { script, stdin: Input::Empty, ..exec.clone() }, sink, cancel).await;
+        let remove = Exec { run_as: RunAs::Root, ..Exec::new(format!("rm -f {there}")) };
+        // What stays is in /tmp of a machine that is taken down.
+        let _ = tool::carry(&agent, &remove, &mut Collected::default(), &CancellationToken::new()).await;
+        ran
+    }
+}
+
+/// A copy of the file and its checksum in hexadecimal, since a pipe can be read only once; `None` = there is nothing in it.
+fn spooled(path: &Path) -> Result<Option<(File, String)>> {
+    let cannot = |e: std::io::Error| {
+        Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e)
+    };
+    let mut copy = tempfile::tempfile().map_err(cannot)?;
+    let length = std::io::copy(&mut files::open_input(path).map_err(cannot)?, &mut copy).map_err(cannot)?;
+    let sum = checksum(&mut copy).map_err(cannot)?;
+    copy.rewind().map_err(cannot)?;
+    Ok((length > 0).then_some((copy, sum)))
+}
+
+/// SHA-256 of a file from its beginning, in hexadecimal.
+fn checksum(file: &mut File) -> std::io::Result<String> {
+    file.rewind()?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+impl GuestExec for UtmExec {
+    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
+        Box::pin(async move {
+            match &exec.stdin {
+                Input::Empty => tool::carry(&self.carrier().await, exec, sink, cancel).await,
+                Input::File(path) => self.with_file(exec, path, sink, cancel).await,
+            }
+        })
+    }
+
+    fn takes_all(&self) -> bool {
+        false
+    }
+
+    fn pull<'a>(&'a self, path: &'a str, to: &'a Path, cancel: &'a CancellationToken) -> Fut<'a, ()> {
+        Box::pin(self.copy_out(path, to, cancel))
+    }
+}
+
+impl UtmExec {
+    async fn copy_out(&self, path: &str, to: &Path, cancel: &CancellationToken) -> Result<()> {
+        let agent = self.carrier().await;
+        let failed = || Fault::infra(format!("cannot copy `{path}` out of the guest"));
+        let file = File::create(to).map_err(|e| failed().because(e))?;
+        let pulled = tokio::select! {
+            pulled = agent.tool.run_with(["file", "pull", &self.uuid, path], Streams { stdout: file.into(), ..Streams::piped_out() }, PUSH) => pulled?,
+            () = cancel.cancelled() => return Err(Fault::cancelled("cannot copy a file").because("it was cancelled")),
+        };
+        if !pulled.status.success() || has_event_error(&pulled.stderr) {
+            return Err(
+                failed().caused_by(explain("file pull", &pulled.stderr, pulled.status.code().unwrap_or(-1)).fault)
+            );
+        }
+        let there = self.sum_of(&agent, &format!("sha256sum < {}", sh_quote(path)), cancel).await?;
+        let here = File::open(to).and_then(|mut file| checksum(&mut file)).map_err(|e| failed().because(e))?;
+        if there == here { Ok(()) } else { Err(failed().because(format!("it arrived with other contents: {there}"))) }
+    }
+}
+
+/// One guest's agent, by a program that may talk to UTM.
+struct Agent<'a> {
+    tool: &'a Tool,
+    hide: Hide,
+    uuid: &'a str,
+    user: Option<&'a str>,
+}
+
+impl Carrier for Agent<'_> {
+    fn tool(&self) -> &Tool {
+        self.tool
+    }
+
+    fn args(&self, text: &str) -> Vec<OsString> {
+        let mut out: Vec<OsString> = vec!["exec".into()];
+        if self.hide != Hide::Never {
+            // Only here: after `--cmd` everything belongs to the command.
+            out.push("--hide".into());
+        }
+        out.extend([self.uuid, "--cmd", "/bin/sh", "-c", text].map(OsString::from));
+        out
+    }
+
+    fn adapt(&self, exec: &Exec) -> Exec {
+        let mut exec = exec.clone();
+        if let (RunAs::User, Some(user)) = (exec.run_as, self.user) {
+            exec.script = format!("exec su -s /bin/sh {} -c {}", sh_quote(user), sh_quote(&exec.script));
+        }
+        // The agent is root, and its guest may have no sudo.
+        exec.run_as = RunAs::User;
+        exec
+    }
+
+    fn killer(&self, _: RunAs) -> RunAs {
+        RunAs::Root
+    }
+
+    fn fault(&self, words: &str, before: bool) -> Fault {
+        if before || has_event_error(words) {
+            return explain("exec", words, 0).fault;
+        }
+        let words = match one_line(words) {
+            words if words.is_empty() => "the machine or its agent ended without a word".to_owned(),
+            words => format!("`utmctl exec` lost it: {words}"),
+        };
+        Fault::infra("cannot finish the command").because(words).hint(
+            "the guest or its agent may have gone down; its output is kept only up to the agent's limit of 16 MiB",
+        )
+    }
+
+    fn is_failure(&self, words: &str) -> bool {
+        has_event_error(words)
+    }
+}

@@ -1,0 +1,452 @@
+//! The `utm` backend: machines of UTM on macOS, adopted by name, chosen by their name, or copied from a template.
+//!
+//! Everything goes through `utmctl`, which has neither JSON nor honest exit codes; what it does not tell is read from disk.
+
+mod bundle;
+mod choose;
+mod exec;
+mod find;
+mod leases;
+mod neighbours;
+mod terminal;
+mod utmctl;
+mod vm;
+
+use super::{Backend, Caps, Deps, Existing, Fut, GuestExec, Order, Power, Remnant, Vm};
+use crate::host::{clock, files};
+use exec::UtmExec;
+use find::Finder;
+use std::{sync::Arc, time::Duration};
+use utmctl::{Failure, Meaning, Row, Utmctl, named, power};
+use vm::UtmVm;
+use vmdeck_model::machine::MachineInfo;
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::{Finding, Severity},
+    guest::{Fresh, Guest, Os},
+    key::{Key, Kind},
+};
+
+/// Its keys.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "host.tools.utmctl",
+        kind: Kind::Text,
+        default: None,
+        doc: "the program `utmctl`; default: on the search path, then inside /Applications/UTM.app",
+    },
+    Key { path: "host.tools.arp", kind: Kind::Text, default: None, doc: "the program `arp`" },
+    Key {
+        path: "host.tools.open",
+        kind: Kind::Text,
+        default: None,
+        doc: "macOS's program `open`, for `utm.terminal`; default: /usr/bin/open",
+    },
+    Key {
+        path: "guests.*.utm.clone",
+        kind: Kind::Text,
+        default: None,
+        doc: "template, stopped, of which a copy is made for the run and deleted after it; its MAC is the template's",
+    },
+    Key {
+        path: "guests.*.utm.disposable",
+        kind: Kind::Bool,
+        default: Some("false"),
+        doc: "start it so that nothing that happens in it is kept; not for machines of Apple's virtualization",
+    },
+    Key {
+        path: "guests.*.utm.hide",
+        kind: Kind::Choice(&["auto", "always", "never"]),
+        default: Some("\"auto\""),
+        doc: "hide UTM's window; auto also tries without where that fails",
+    },
+    Key {
+        path: "guests.*.utm.terminal",
+        kind: Kind::Choice(&["auto", "never"]),
+        default: Some("\"auto\""),
+        doc: "where this session may not talk to UTM, let Terminal.app of the logged-in user do it",
+    },
+    Key {
+        path: "guests.*.utm.agent_user",
+        kind: Kind::Text,
+        default: None,
+        doc: "who runs commands that go by the guest agent (by `su`); default: the agent's own user, root",
+    },
+    Key {
+        path: "guests.*.utm.documents",
+        kind: Kind::Path,
+        default: None,
+        doc: "folder of UTM's machines; default: the one in the user's Library",
+    },
+    Key {
+        path: "guests.*.utm.leases",
+        kind: Kind::Path,
+        default: Some("\"/var/db/dhcpd_leases\""),
+        doc: "macOS's DHCP leases",
+    },
+    Key {
+        path: "guests.*.utm.dhcp_names",
+        kind: Kind::Texts,
+        default: Some("[]"),
+        doc: "host names under which it may stand in the leases, besides the machine's own name",
+    },
+    Key {
+        path: "guests.*.utm.networks",
+        kind: Kind::Texts,
+        default: Some("[\"192.168.64.0/24\"]"),
+        doc: "subnets to scan as the last way to find it; [] = never",
+    },
+];
+
+/// What it can do.
+pub const CAPS: Caps = Caps {
+    isolated: true,
+    network: true,
+    guest_exec: true,
+    console: false,
+    dump_stacks: false,
+    live_memory: false,
+    adopts: true,
+    sized: false,
+    takes_uuid: false,
+};
+
+/// How long a copy whose answer was lost may take to appear.
+const APPEARS: Duration = Duration::from_mins(1);
+/// Pause between two looks for it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+const INSTALL: &str =
+    "install UTM (https://mac.getutm.app) in /Applications, or set `host.tools.utmctl` or VMDECK_UTMCTL";
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Utm {
+    deps: Deps,
+}
+
+impl Utm {
+    /// Looks for its program only when it is needed.
+    pub fn new(deps: &Deps) -> Self {
+        Self { deps: deps.clone() }
+    }
+
+    async fn find_existing(&self, guest: &Guest) -> Result<Option<Existing>> {
+        if guest.options.text("clone").is_some() {
+            return Ok(None);
+        }
+        let utmctl = Utmctl::required(&self.deps, Some(guest))?;
+        pick(guest, utmctl.list().await)
+    }
+
+    /// A copy of the template, found again by its name: `clone` does not tell the new id.
+    async fn copy(&self, order: &Order<'_>, template: &str) -> Result<Row> {
+        let failed = || Fault::infra(format!("cannot copy the template `{template}`"));
+        let utmctl = Utmctl::required(&self.deps, Some(order.guest))?;
+        let rows = utmctl.list().await?;
+        let Some(source) = named(&rows, template) else { return Err(nothing(order.guest, &rows, None)) };
+        let cloned = utmctl.clone_machine(&source.uuid, order.name, &order.record.join("utmctl")).await;
+        // An answer that did not come in time is no failure, so that only the list counts.
+        let lost = cloned.as_ref().is_err_and(|failure| failure.meaning == Meaning::Passing);
+        let appeared = async {
+            loop {
+                if let Some(row) = utmctl.list().await?.into_iter().find(|row| row.name == order.name) {
+                    return Ok::<_, Fault>(Some(row));
+                }
+                if !lost {
+                    return Ok(None);
+                }
+                clock::sleep(PAUSE).await;
+            }
+        };
+        if let Some(row) = clock::within(APPEARS, appeared).await.transpose()?.flatten() {
+            return Ok(row);
+        }
+        match cloned {
+            Err(failure) if failure.meaning == Meaning::MustBeStopped => Err(failed()
+                .caused_by(failure.fault)
+                .hint(format!("stop it: `utmctl stop --request {}`", source.uuid))
+                .lasting()),
+            Err(failure) => Err(failed().caused_by(failure.fault)),
+            Ok(()) => Err(failed().because("UTM does not list the copy")),
+        }
+    }
+
+    async fn check(&self, guest: Option<&Guest>) -> Vec<Finding> {
+        let finding = |check: &str, severity, text: String, hint: Option<&str>| Finding {
+            check: check.into(),
+            severity,
+            text,
+            hint: hint.map(str::to_owned),
+        };
+        let bad = if guest.is_some() { Severity::Fatal } else { Severity::Warn };
+        let utmctl = match Utmctl::find(&self.deps, guest) {
+            Ok(utmctl) => utmctl,
+            Err(_) if guest.is_none() => return Vec::new(),
+            Err(why) => return vec![finding("utm", bad, format!("UTM is not installed: {why}"), Some(INSTALL))],
+        };
+        let listed = utmctl.list().await;
+        let template = guest.and_then(|g| g.options.text("clone").map(|wanted| (g, wanted)));
+        if let (Ok(rows), Some((guest, wanted))) = (&listed, template)
+            && let Some(finding) = check_template(guest, rows, wanted)
+        {
+            return vec![finding];
+        }
+        let mut out = match &listed {
+            Ok(rows) => {
+                let count = if rows.len() == 1 { "1 machine".to_owned() } else { format!("{} machines", rows.len()) };
+                let text = format!("UTM shows {count}, `{}`", utmctl.tool.program().display());
+                vec![finding("utm", Severity::Ok, text, None)]
+            }
+            // A machine that is named and runs can be used without asking UTM.
+            Err(failure) if failure.meaning == Meaning::Forbidden && guest.is_some_and(|g| g.machine.is_some()) => {
+                vec![finding("utm", Severity::Warn, failure.fault.to_string(), failure.fault.remedy())]
+            }
+            Err(failure) => return vec![finding("utm", bad, failure.fault.to_string(), failure.fault.remedy())],
+        };
+        let Some(guest) = guest else { return out };
+        for (text, hint) in check_guest(guest) {
+            out.push(finding("utm", Severity::Fatal, text, Some(&hint)));
+        }
+        match pick(guest, listed) {
+            Ok(Some(existing)) => {
+                if guest.fresh != Fresh::Run {
+                    let text = format!(
+                        "guest `{}`: `{}` is adopted: the same machine each time, whatever `fresh` says",
+                        guest.id, existing.name
+                    );
+                    out.push(finding(
+                        "utm",
+                        Severity::Warn,
+                        text,
+                        Some("`utm.clone` or `utm.disposable` makes it fresh"),
+                    ));
+                }
+                out.extend(self.chain(guest, &utmctl, &existing).await);
+            }
+            Ok(None) => {}
+            Err(fault) => out.push(finding("utm", Severity::Fatal, fault.to_string(), fault.remedy())),
+        }
+        out
+    }
+
+    /// How the address of the guest's machine is looked for; what each way says now, if it runs. No scan is made.
+    async fn chain(&self, guest: &Guest, utmctl: &Utmctl, existing: &Existing) -> Vec<Finding> {
+        let uuid = existing.id.clone().unwrap_or_default();
+        let agent = Arc::new(UtmExec::new(utmctl.clone(), uuid.clone(), None)) as Arc<dyn GuestExec>;
+        let finder = Finder::new(&self.deps, utmctl, guest, (&uuid, &existing.name), agent);
+        let state = match existing.was {
+            Power::Off => "stopped",
+            Power::Suspended => "paused",
+            Power::On => "running",
+        };
+        let names: Vec<&str> = finder.ways.iter().map(|way| way.name).collect();
+        let head = format!(
+            "guest `{}` is `{}`, {state}; its address is looked for by: {}",
+            guest.id,
+            existing.name,
+            names.join(", ")
+        );
+        let finding = |severity, text| Finding { check: "address".into(), severity, text, hint: None };
+        let mut out = vec![finding(Severity::Ok, head)];
+        let port = guest.transport_options.get("ssh").and_then(|o| o.int("port")).and_then(|p| u16::try_from(p).ok());
+        let asked = finder.ways.iter().filter(|way| existing.was == Power::On && **way != find::SCAN);
+        for way in asked {
+            out.push(match finder.seek(way, port.unwrap_or(22)).await {
+                Ok(leads) if !leads.is_empty() => {
+                    let list: Vec<String> = leads.iter().map(|lead| lead.address.to_string()).collect();
+                    finding(Severity::Ok, format!("{}: {}", way.name, list.join(", ")))
+                }
+                Ok(_) => finding(Severity::Ok, format!("{}: nothing", way.name)),
+                Err(fault) => finding(Severity::Ok, format!("{}: {fault}", way.name)),
+            });
+        }
+        out
+    }
+}
+
+/// The machine that a guest adopts, from what UTM lists or, where it may not be asked, from what is on disk. A copy adopts none.
+fn pick(guest: &Guest, listed: Result<Vec<Row>, Failure>) -> Result<Option<Existing>> {
+    if guest.options.text("clone").is_some() {
+        return Ok(None);
+    }
+    let (rows, why) = match listed {
+        Ok(rows) => (rows, None),
+        Err(failure) if failure.meaning == Meaning::Forbidden => (on_disk(guest), Some(failure.fault)),
+        Err(failure) if !failure.seen.is_empty() => (failure.seen, Some(failure.fault)),
+        Err(failure) => return Err(failure.fault),
+    };
+    let wanted = match &guest.machine {
+        Some(wanted) => named(&rows, wanted),
+        None => choose::choose(rows.iter().map(|row| row.name.as_str()), guest.os)
+            .and_then(|name| rows.iter().find(|row| row.name == name)),
+    };
+    match wanted {
+        Some(Row { name, uuid, status }) => {
+            Ok(Some(Existing { name: name.clone(), id: Some(uuid.clone()), was: power(status) }))
+        }
+        None => Err(nothing(guest, &rows, why)),
+    }
+}
+
+/// What can be known where UTM may not be asked: the folders of its machines. Whoever runs tests so has them running.
+fn on_disk(guest: &Guest) -> Vec<Row> {
+    let all = bundle::seen(guest.options.path("documents"));
+    all.into_iter().map(|b| Row { uuid: b.uuid.unwrap_or_default(), status: "started".into(), name: b.name }).collect()
+}
+
+/// Nothing fits: what was seen, and how to say which one is meant.
+fn nothing(guest: &Guest, rows: &[Row], listing: Option<Fault>) -> Fault {
+    let seen = rows.iter().map(|row| format!("`{}` ({})", row.name, row.uuid)).collect::<Vec<_>>().join(", ");
+    let seen = if seen.is_empty() { "no machines".to_owned() } else { seen };
+    let wanted = guest.options.text("clone").or(guest.machine.as_deref());
+    let what = match wanted {
+        Some(wanted) if listing.is_some() => {
+            format!("UTM may not be asked, and `{wanted}` is not in its folder on disk")
+        }
+        Some(wanted) => format!("there is no machine `{wanted}`"),
+        None => format!("no machine is named for it: `ci-os-{0}...` or `ci-{0}...` would be taken", guest.os),
+    };
+    let fault = Fault::user(format!("cannot find the machine of guest `{}`", guest.id))
+        .because(what)
+        .because(if listing.is_some() { format!("the folder holds {seen}") } else { format!("UTM shows {seen}") });
+    let fault = match listing {
+        Some(listing) => fault.because(listing),
+        None => fault,
+    };
+    let key = if guest.options.text("clone").is_some() { "utm.clone" } else { "machine" };
+    fault.hint(format!("set `guests.{}.{key}` to a name or UUID of these", guest.id)).lasting()
+}
+
+/// A template that cannot be copied.
+fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> {
+    let (text, hint) = match named(rows, wanted) {
+        None => {
+            let fault = nothing(guest, rows, None);
+            (fault.to_string(), format!("set `guests.{}.utm.clone` to a name or UUID of these", guest.id))
+        }
+        Some(row) if power(&row.status) != Power::Off => (
+            format!(
+                "guest `{}`: its template `{}` is not stopped, and only a stopped machine can be copied",
+                guest.id, row.name
+            ),
+            format!("`utmctl stop --request {}`", row.uuid),
+        ),
+        Some(_) => return None,
+    };
+    Some(Finding { check: "utm".into(), severity: Severity::Fatal, text, hint: Some(hint) })
+}
+
+/// Settings that cannot work, with what to do about each.
+fn check_guest(guest: &Guest) -> Vec<(String, String)> {
+    let (id, mut out) = (&guest.id, Vec::new());
+    if guest.machine.is_some() && guest.options.text("clone").is_some() {
+        out.push((
+            format!("guest `{id}`: it cannot be adopted and a copy at once"),
+            "set either `machine` or `utm.clone`".into(),
+        ));
+    }
+    for cidr in guest.options.texts("networks") {
+        if let Err(why) = neighbours::hosts(cidr) {
+            out.push((format!("guest `{id}`: {why}"), format!("correct `guests.{id}.utm.networks`")));
+        }
+    }
+    if guest.os == Os::Macos && guest.options.flag("disposable") {
+        out.push((
+            format!("guest `{id}`: macOS machines cannot be started disposable"),
+            "remove `utm.disposable`".into(),
+        ));
+    }
+    out
+}
+
+impl Backend for Utm {
+    fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
+        Box::pin(async move { Ok(self.check(guest).await) })
+    }
+
+    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
+        Box::pin(async {
+            // Where it is not installed it has no machines; one that the config names must be there.
+            let utmctl = match Utmctl::find(&self.deps, None) {
+                Ok(utmctl) => utmctl,
+                Err(_) if !self.deps.tools.contains_key(utmctl::PROGRAM) => return Ok(Vec::new()),
+                Err(_) => Utmctl::required(&self.deps, None)?,
+            };
+            let found = |row: Row| MachineInfo {
+                name: row.name,
+                backend: "utm",
+                state: row.status,
+                id: Some(row.uuid),
+                address: None,
+            };
+            Ok(utmctl.list().await?.into_iter().map(found).collect())
+        })
+    }
+
+    fn existing<'a>(&'a self, guest: &'a Guest) -> Fut<'a, Option<Existing>> {
+        Box::pin(self.find_existing(guest))
+    }
+
+    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
+        Box::pin(async move {
+            let utmctl = Utmctl::required(&self.deps, Some(order.guest))?;
+            let (uuid, name) = match (order.adopt, order.guest.options.text("clone")) {
+                (Some(existing), _) => (existing.id.clone().unwrap_or_default(), existing.name.clone()),
+                (None, Some(template)) => {
+                    let row = self.copy(&order, template).await?;
+                    (row.uuid, row.name)
+                }
+                (None, None) => return Err(nothing(order.guest, &[], None)),
+            };
+            Ok(Box::new(UtmVm::new(&self.deps, utmctl, &order, (&uuid, &name))) as Box<dyn Vm>)
+        })
+    }
+
+    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
+        Box::pin(async move {
+            let utmctl = Utmctl::required(&self.deps, None)?;
+            let uuid = remnant.identity.uuid.as_deref();
+            if let Some(existing) = &remnant.adopted {
+                let uuid = existing.id.as_deref().unwrap_or(&existing.name);
+                if existing.was != Power::On {
+                    vm::put_back(&utmctl, uuid, existing).await?;
+                }
+                return vm::settled(&utmctl, uuid, existing).await;
+            }
+            // The generated name holds the nonce; the id, where it became known, must be the same one.
+            let rows = vm::list_once_copied(&utmctl, &remnant.name).await?;
+            let ours = rows.iter().find(|row| row.name == remnant.name && uuid.is_none_or(|uuid| uuid == row.uuid));
+            match ours {
+                Some(row) => vm::destroy(&utmctl, &row.uuid, &row.name).await,
+                None => Ok(format!("UTM lists no machine `{}`", remnant.name)),
+            }
+        })
+    }
+
+    fn revisit<'a>(&'a self, guest: &'a Guest, remnant: &'a Remnant) -> Fut<'a, Option<Box<dyn Vm>>> {
+        Box::pin(async move {
+            let utmctl = Utmctl::required(&self.deps, Some(guest))?;
+            let Some(uuid) = remnant.identity.uuid.clone() else { return Ok(None) };
+            if power(&utmctl.status(&uuid).await?) != Power::On {
+                return Ok(None);
+            }
+            let vm = UtmVm::new(&self.deps, utmctl, &remnant.order(guest), (&uuid, remnant.machine()));
+            Ok(Some(Box::new(vm) as Box<dyn Vm>))
+        })
+    }
+
+    fn size<'a>(&'a self, found: &'a MachineInfo) -> Fut<'a, Option<u64>> {
+        Box::pin(async move {
+            let bundle = bundle::seen(None).into_iter().find(|b| b.uuid == found.id);
+            Ok(bundle.map(|b| files::disk_usage(&b.path)))
+        })
+    }
+
+    fn remove<'a>(&'a self, found: &'a MachineInfo) -> Fut<'a, String> {
+        Box::pin(async move {
+            let utmctl = Utmctl::required(&self.deps, None)?;
+            vm::destroy(&utmctl, found.id.as_deref().unwrap_or_default(), &found.name).await
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! The `utmctl` program: its commands as functions, and its failures, most of which it leaves with exit code 0.
+//!
+//! Success is exit code 0 *and* no Apple event's error on standard error (facts of UTM 5.0.3: `UTMCtl.swift`,
+//! `UTMScriptable.swift`). The words of such an error come in the user's language, so that only its number is read.
+
+use crate::{
+    backend::{
+        Deps, Power,
+        tool::{Tool, one_line},
+    },
+    host::{clock, files, process::Output},
+};
+use regex::Regex;
+use std::{fs::File, os::unix::process::ExitStatusExt, path::Path, sync::LazyLock, time::Duration};
+use vmdeck_model::{
+    error::{Blame, Fault, Result},
+    guest::Guest,
+};
+
+/// The key of `[host.tools]`, and the program.
+pub(super) const PROGRAM: &str = "utmctl";
+const USUAL: &[&str] = &["/Applications/UTM.app/Contents/MacOS/utmctl"];
+/// How long a question may take: UTM itself may have to start first.
+const ASK: Duration = Duration::from_secs(30);
+/// How long a start may take.
+const START: Duration = Duration::from_mins(2);
+/// How long another change of state may take: it must fit into a clean-up.
+const CHANGE: Duration = Duration::from_secs(25);
+/// How long copying a machine may take.
+const COPY: Duration = Duration::from_mins(20);
+/// How often a command is tried while the connection to UTM fails in passing.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The number in an Apple event's error, whatever language it is in.
+static EVENT: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"OSStatus[^-\d\n]*(-\d+)").unwrap_or_else(|_| unreachable!("built in")));
+
+/// What a failure means for what is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// It is in no state in which this can be done: already started, for one.
+    NotAvailable,
+    /// This kind of machine can never do it.
+    NotSupported,
+    /// It does not run.
+    NotRunning,
+    /// It runs, and must not.
+    MustBeStopped,
+    /// Its guest agent does not answer, yet or at all.
+    NoAgent,
+    /// An argument was wrong.
+    BadArgument,
+    /// macOS forbids it: no permission to automate, an SSH session, no login.
+    Forbidden,
+    /// The connection to UTM failed in passing.
+    Passing,
+    /// `utmctl` could not be run, or did not answer in time.
+    Late,
+    /// There is no such machine, or none that may be seen.
+    NotFound,
+    /// Anything else.
+    Other,
+}
+
+/// A failure of `utmctl`.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) meaning: Meaning,
+    pub(super) fault: Fault,
+    /// The rows that `list` printed all the same: good to choose from, and no proof that there are no others.
+    pub(super) seen: Vec<Row>,
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        failure.fault
+    }
+}
+
+/// Whether these words hold an Apple event's error.
+pub(super) fn has_event_error(words: &str) -> bool {
+    EVENT.is_match(words)
+}
+
+/// Whether the window of UTM is hidden by each command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hide {
+    /// Hidden, and tried without where that fails.
+    Auto,
+    Always,
+    Never,
+}
+
+/// A row of `list`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) uuid: String,
+    /// UTM's own word.
+    pub(super) status: String,
+    pub(super) name: String,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Utmctl {
+    pub(super) tool: Tool,
+    pub(super) hide: Hide,
+    /// Carries each command into the graphical session, where this one may not talk to UTM.
+    by_terminal: Option<Tool>,
+}
+
+impl Utmctl {
+    /// The program with this guest's settings; the error is a sentence.
+    pub(super) fn find(deps: &Deps, guest: Option<&Guest>) -> Result<Self, String> {
+        let tool = Tool::find(deps, PROGRAM, USUAL)?;
+        let option = |key| guest.and_then(|guest| guest.options.text(key));
+        let hide = match option("hide") {
+            Some("always") => Hide::Always,
+            Some("never") => Hide::Never,
+            _ => Hide::Auto,
+        };
+        let by_terminal = if option("terminal") == Some("never") { None } else { super::terminal::relay(deps, &tool) };
+        Ok(Self { tool, hide, by_terminal })
+    }
+
+    /// The program that must be there.
+    pub(super) fn required(deps: &Deps, guest: Option<&Guest>) -> Result<Self> {
+        Self::find(deps, guest).map_err(|why| Fault::host("cannot use UTM").because(why).hint(super::INSTALL).lasting())
+    }
+
+    /// Runs a command that may be repeated. `verb` has one or two words; its options follow them.
+    async fn run(&self, verb: &[&str], rest: &[&str], limit: Duration) -> Result<String, Failure> {
+        let mut tries = 1;
+        loop {
+            let failure = match self.once(verb, rest, limit).await {
+                Ok(stdout) => return Ok(stdout),
+                Err(failure) => failure,
+            };
+            if failure.meaning != Meaning::Passing || tries >= TRIES {
+                return Err(failure);
+            }
+            tries += 1;
+            clock::sleep(PAUSE).await;
+        }
+    }
+
+    async fn once(&self, verb: &[&str], rest: &[&str], limit: Duration) -> Result<String, Failure> {
+        let hidden = [verb, &["--hide"], rest].concat();
+        let plain = [verb, rest].concat();
+        let first = if self.hide == Hide::Never { &plain } else { &hidden };
+        let failure = match read(verb, self.tool.run(first, limit).await) {
+            Err(failure) => failure,
+            done => return done,
+        };
+        match (failure.meaning, &self.by_terminal) {
+            // Two further events are behind `--hide`, and they may be what is refused.
+            (Meaning::Other | Meaning::Passing, _) if self.hide == Hide::Auto => {
+                read(verb, self.tool.run(&plain, limit).await)
+            }
+            (Meaning::Forbidden, Some(terminal)) => read(verb, terminal.run(&plain, limit).await),
+            // Without the permission every id is "not found" as well.
+            (Meaning::NotFound, Some(terminal)) if self.is_forbidden().await => {
+                read(verb, terminal.run(&plain, limit).await)
+            }
+            _ => Err(failure),
+        }
+    }
+
+    /// Whether this process may not talk to UTM: only `list` says so.
+    async fn is_forbidden(&self) -> bool {
+        read(&["list"], self.tool.run(["list"], ASK).await).is_err_and(|f| f.meaning == Meaning::Forbidden)
+    }
+
+    /// The program that can talk to UTM from here: itself, or through the graphical session.
+    pub(super) async fn able(&self) -> &Tool {
+        match &self.by_terminal {
+            Some(terminal) if self.is_forbidden().await => terminal,
+            _ => &self.tool,
+        }
+    }
+
+    /// Every machine that UTM shows. A header without rows beside an error is no empty list.
+    pub(super) async fn list(&self) -> Result<Vec<Row>, Failure> {
+        self.run(&["list"], &[], ASK).await.map(|text| rows(&text))
+    }
+
+    /// Its status, in UTM's own word.
+    pub(super) async fn status(&self, id: &str) -> Result<String, Failure> {
+        let text = self.run(&["status"], &[id], ASK).await?;
+        Ok(text.trim().to_owned())
+    }
+
+    pub(super) async fn start(&self, id: &str, disposable: bool) -> Result<(), Failure> {
+        let rest: &[&str] = if disposable { &["--disposable", id] } else { &[id] };
+        self.run(&["start"], rest, START).await.map(drop)
+    }
+
+    pub(super) async fn stop(&self, id: &str, how: &str) -> Result<(), Failure> {
+        self.run(&["stop"], &[how, id], CHANGE).await.map(drop)
+    }
+
+    pub(super) async fn suspend(&self, id: &str) -> Result<(), Failure> {
+        self.run(&["suspend"], &[id], CHANGE).await.map(drop)
+    }
+
+    pub(super) async fn delete(&self, id: &str) -> Result<(), Failure> {
+        self.run(&["delete"], &[id], CHANGE).await.map(drop)
+    }
+
+    /// Copies a machine; never repeated, since a copy whose answer was lost would be made twice. It goes on when this is
+    /// dropped, and when we die: UTM does too, and only its end tells when. `scratch` holds what it says.
+    pub(super) async fn clone_machine(&self, id: &str, name: &str, scratch: &Path) -> Result<(), Failure> {
+        let failed = |e: std::io::Error| {
+            let fault = Fault::host(format!("cannot write `{}`", scratch.display())).because(e);
+            Failure { meaning: Meaning::Other, fault, seen: Vec::new() }
+        };
+        let (out, err) = (scratch.with_extension("out"), scratch.with_extension("err"));
+        let (stdout, stderr) = (File::create(&out).map_err(failed)?, File::create(&err).map_err(failed)?);
+        let hide: &[&str] = if self.hide == Hide::Never { &[] } else { &["--hide"] };
+        let args = [&["clone"], hide, &[id, "--name", name]].concat();
+        let late = |fault| Failure { meaning: Meaning::Late, fault, seen: Vec::new() };
+        let mut child = self.able().await.start(args, stdout, stderr).await.map_err(late)?;
+        let status = clock::within(COPY, child.wait()).await;
+        let status =
+            status.ok_or_else(|| late(Fault::infra("cannot copy a machine").because("UTM took longer than 20 min")))?;
+        let read_file = |path: &Path| String::from_utf8_lossy(&files::read_tail(path, 4096)).into_owned();
+        let output = Output { status: status.map_err(failed)?, stdout: read_file(&out), stderr: read_file(&err) };
+        read(&["clone"], Ok(output)).map(drop)
+    }
+
+    /// What UTM says about its addresses, as it says it.
+    pub(super) async fn addresses(&self, id: &str) -> Result<String, Failure> {
+        self.run(&["ip-address"], &[id], ASK).await
+    }
+}
+
+/// The outcome of one call.
+fn read(verb: &[&str], out: Result<Output>) -> Result<String, Failure> {
+    let out = out.map_err(|fault| Failure { meaning: Meaning::Late, fault, seen: Vec::new() })?;
+    if out.status.success() && !has_event_error(&out.stderr) {
+        return Ok(out.stdout);
+    }
+    let code = out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0));
+    let failure = explain(&verb.join(" "), &out.stderr, code);
+    Err(Failure { seen: rows(&out.stdout), ..failure })
+}
+
+/// A failure in the tool's own words, with what to do about those that are known.
+pub(super) fn explain(command: &str, words: &str, code: i32) -> Failure {
+    let number: Option<i32> = EVENT.captures(words).and_then(|found| found[1].parse().ok());
+    let shown =
+        if words.trim().is_empty() { format!("it ended with {code} and without a word") } else { one_line(words) };
+    let make = |meaning, blame| Failure {
+        meaning,
+        fault: Fault::new(blame, format!("cannot run `utmctl {command}`")).because(&shown),
+        seen: Vec::new(),
+    };
+    let hinted = |meaning, blame, hint: &str| {
+        let failure = make(meaning, blame);
+        Failure { fault: failure.fault.hint(hint).lasting(), ..failure }
+    };
+    let says = |text: &str| words.contains(text);
+    match number {
+        Some(-1743) => hinted(Meaning::Forbidden, Blame::Host, AUTOMATION),
+        Some(-600) => hinted(
+            Meaning::Other,
+            Blame::Host,
+            "UTM does not run for this user: do not use sudo, and log in to the desktop first",
+        ),
+        Some(-10004) => hinted(
+            Meaning::Other,
+            Blame::Host,
+            "macOS refused for want of privilege: run vmdeck as the user who owns the machines",
+        ),
+        Some(-609 | -1712) => make(Meaning::Passing, Blame::Infra),
+        Some(-2700) if says("Operation not available") => make(Meaning::NotAvailable, Blame::Infra),
+        Some(-2700) if says("not supported by the backend") => hinted(
+            Meaning::NotSupported,
+            Blame::Infra,
+            "machines of Apple's virtualization have no guest agent: set `ssh.host`, or let the address be looked for",
+        ),
+        Some(-2700) if says("must be stopped before") => make(Meaning::MustBeStopped, Blame::Infra),
+        Some(-2700) if says("is not running.") && !says("guest agent") => make(Meaning::NotRunning, Blame::Infra),
+        Some(-2700) if says("guest agent") || says("Timed out waiting for RPC") => make(Meaning::NoAgent, Blame::Infra),
+        Some(-2700) if says("missing or invalid") => {
+            hinted(Meaning::BadArgument, Blame::Bug, "this is a bug in vmdeck")
+        }
+        Some(_) => make(Meaning::Other, Blame::Infra),
+        None if says("Virtual machine not found") => hinted(
+            Meaning::NotFound,
+            Blame::Infra,
+            "`utmctl list` shows the machines; without the permission to automate UTM every machine is `not found`",
+        ),
+        None if says("Application not found") => hinted(Meaning::Other, Blame::Host, super::INSTALL),
+        None if code == 64 => {
+            hinted(Meaning::BadArgument, Blame::Bug, "this version of utmctl knows another command line")
+        }
+        None if matches!(code, 133 | 134) => hinted(Meaning::Forbidden, Blame::Host, AUTOMATION),
+        None => make(Meaning::Other, Blame::Infra),
+    }
+}
+
+const AUTOMATION: &str = "macOS does not let this process talk to UTM: allow it in System Settings > Privacy & Security > Automation; \
+                          from SSH or before the login run vmdeck as a LaunchAgent of the logged-in user, or set `ssh.host` and start the machine by hand";
+
+/// The rows of `list`: `UUID STATUS NAME`, the name may contain blanks.
+pub(super) fn rows(text: &str) -> Vec<Row> {
+    let row = |line: &str| {
+        let (uuid, rest) = line.trim_end().split_at_checked(36)?;
+        let good = uuid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') && uuid.contains('-');
+        let (status, name) = rest.strip_prefix(' ')?.split_once(' ')?;
+        let name = name.trim_start();
+        let row = || Row { uuid: uuid.to_owned(), status: status.to_owned(), name: name.to_owned() };
+        (good && !status.is_empty() && !name.is_empty()).then(row)
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// The machine that a person means: by its UUID, else by its whole name.
+pub(super) fn named<'a>(rows: &'a [Row], wanted: &str) -> Option<&'a Row> {
+    let by_id = rows.iter().find(|row| row.uuid.eq_ignore_ascii_case(wanted));
+    by_id.or_else(|| rows.iter().find(|row| row.name == wanted))
+}
+
+/// What a status word means for whether the machine is up.
+pub(super) fn power(status: &str) -> Power {
+    match status {
+        "stopped" | "stopping" => Power::Off,
+        "paused" | "pausing" => Power::Suspended,
+        _ => Power::On,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: &str = "UUID                                 Status   Name\n\
+                        FC379EA4-195C-499E-BDC9-066470BCA5C9 started  macOS (blank backup)\n\
+                        0C379EA4-195C-499E-BDC9-066470BCA5C9 stopped  ci-linux\n";
+
+    #[test]
+    fn the_list_is_read_without_its_header() {
+        let found = rows(TEXT);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].status.as_str(), found[0].name.as_str()), ("started", "macOS (blank backup)"));
+    }
+
+    /// Trap 2 of the tool: one number, six meanings.
+    #[test]
+    fn trap_02_the_second_line_tells_what_2700_means() {
+        let check = |text: &str, is| {
+            let words =
+                format!("Error from event: The operation couldn’t be completed. (OSStatus error -2700.)\n{text}");
+            assert_eq!(explain("x", &words, 0).meaning, is, "{text}");
+        };
+        check("Operation not available.", Meaning::NotAvailable);
+        check("Operation not supported by the backend.", Meaning::NotSupported);
+        check("The virtual machine is not running.", Meaning::NotRunning);
+        check("The virtual machine must be stopped before this operation can be performed.", Meaning::MustBeStopped);
+        check("The QEMU guest agent is not running or not installed on the guest.", Meaning::NoAgent);
+        check("One or more required parameters are missing or invalid.", Meaning::BadArgument);
+        check("Timed out waiting for RPC.", Meaning::NoAgent);
+        check("The virtual machine is in an invalid state.", Meaning::Other);
+    }
+
+    #[test]
+    fn the_other_numbers_tell_whose_matter_it_is() {
+        for (number, meaning, blame, again) in [
+            (-1743, Meaning::Forbidden, Blame::Host, false),
+            (-600, Meaning::Other, Blame::Host, false),
+            (-10004, Meaning::Other, Blame::Host, false),
+            (-609, Meaning::Passing, Blame::Infra, true),
+            (-1712, Meaning::Passing, Blame::Infra, true),
+            (-50, Meaning::Other, Blame::Infra, true),
+        ] {
+            for words in [
+                format!("Error from event: x (OSStatus error {number}.)"),
+                format!("操作を完了できませんでした。（OSStatusエラー{number}）"),
+            ] {
+                let Failure { meaning: found, fault, .. } = explain("list", &words, 0);
+                assert_eq!((found, fault.blame(), fault.is_worth_a_retry()), (meaning, blame, again), "{words}");
+            }
+        }
+        for (code, words, meaning) in [
+            (1, "Error: Virtual machine not found.", Meaning::NotFound),
+            (64, "Error: Unknown option '--foo'", Meaning::BadArgument),
+            (133, "Trace/BPT trap: 5", Meaning::Forbidden),
+            (7, "", Meaning::Other),
+        ] {
+            assert_eq!(explain("x", words, code).meaning, meaning, "{words}");
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_meaning() {
+        for (word, is) in [
+            ("stopped", Power::Off),
+            ("starting", Power::On),
+            ("started", Power::On),
+            ("pausing", Power::Suspended),
+            ("paused", Power::Suspended),
+            ("resuming", Power::On),
+            ("stopping", Power::Off),
+            ("unknown", Power::On),
+        ] {
+            assert_eq!(power(word), is, "{word}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_readers(text in ".{0,300}") {
+            let _ = (rows(&text), explain("x", &text, 0));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! A command for a guest, and how it ended.
+//!
+//! How it gets there is a transport's or backend's work.
+
+pub mod frame;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+use vmdeck_model::{event::Stream, suite::RunAs};
+
+/// A command to run in a guest.
+#[derive(Clone, Debug, Default)]
+pub struct Exec {
+    /// Shell text: `sh -c`, on Windows PowerShell.
+    pub script: String,
+    /// Variables to set.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; unset: the login directory.
+    pub dir: Option<String>,
+    /// Who runs it.
+    pub run_as: RunAs,
+    /// What it reads.
+    pub stdin: Input,
+    /// A terminal for it; excludes a separate standard error.
+    pub terminal: bool,
+    /// Whether standard error is wanted apart from standard output.
+    pub separate_stderr: bool,
+}
+
+/// What a command reads from its standard input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// A file of this host, streamed.
+    File(PathBuf),
+}
+
+impl Exec {
+    /// A command of the logged-in user with both outputs apart.
+    pub fn new(script: impl Into<String>) -> Self {
+        Self { script: script.into(), separate_stderr: true, ..Self::default() }
+    }
+}
+
+/// How a command ended; there is no "unknown": a lost status is a fault, never an exit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself.
+    Code(i32),
+    /// By a signal of this name, without `SIG`.
+    Signal(String),
+}
+
+impl Exit {
+    /// The code; `None` for a signal.
+    pub fn code(&self) -> Option<i32> {
+        if let Exit::Code(code) = self { Some(*code) } else { None }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit {code}"),
+            Exit::Signal(name) => write!(f, "killed by SIG{name}"),
+        }
+    }
+}
+
+/// Takes what a command writes, as it comes; must be quick and must not block.
+pub trait Sink: Send {
+    /// A piece of output, raw.
+    fn write(&mut self, stream: Stream, bytes: &[u8]);
+}
+
+impl<F: FnMut(Stream, &[u8]) + Send> Sink for F {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        self(stream, bytes);
+    }
+}
+
+/// Collects a command's output for a caller that only wants the whole, up to 1 MiB a stream.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Sink for Collected {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let into = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
+        let room = (1usize << 20).saturating_sub(into.len());
+        into.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+/// Quotes a text for a POSIX shell: what comes out is one word with exactly these bytes.
+pub fn sh_quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) && !text.starts_with(['~', '=']) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::Command;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_quoted_text_survives_every_shell_here(text in "[^\u{0}]{0,40}") {
+            for shell in ["/bin/sh", "/bin/bash"] {
+                if !std::path::Path::new(shell).exists() {
+                    continue;
+                }
+                let script = format!("printf %s {}", sh_quote(&text));
+                let out = Command::new(shell).args(["-c", &script]).output().expect("shell");
+                prop_assert_eq!(String::from_utf8_lossy(&out.stdout), &*text);
+            }
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Checked values to a [`Setup`]: defaults filled in, names looked up, paths made absolute.
+//!
+//! What the values may be was decided before, in `check`.
+
+use super::{
+    Problem, Sources,
+    check::{self, Checked},
+    tree::{self, Origin},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use vmdeck_model::{
+    guest::{Boot, Fresh, Guest, Os, Source},
+    ids::{CaseId, GuestId, SuiteId},
+    key::{Key, Options, Value},
+    pattern::Pattern,
+    plan::{Host, Setup},
+    secret::Secret,
+    select::Selector,
+    suite::{Action, Case, Expect, RunAs, Suite},
+};
+
+/// Every effective value with its place, for `config show`.
+pub type Values = BTreeMap<String, (Value, String)>;
+
+/// Less memory than any guest can use, in bytes: a forgotten unit.
+const MEMORY_MIN: u64 = 16 << 20;
+
+/// The lock of the old scripts: whoever uses it must guard against their races.
+const OLD_LOCK: &str = "redoubt-vm-tests.lock.d";
+
+pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> (Setup, Values) {
+    let mut build = Build { checked, keys: sources.keys, base: sources.base, problems, values: Values::new() };
+    let host = build.host();
+    let guests: Vec<Guest> =
+        build.checked.guests.clone().iter().filter_map(|(name, origin)| build.guest(name, origin, sources)).collect();
+    let suites: Vec<Suite> = build
+        .checked
+        .suites
+        .clone()
+        .iter()
+        .filter_map(|(name, origin, cases)| build.suite(name, origin, cases, &guests))
+        .collect();
+    // Has had its effect already, and is shown like every value.
+    let _ = build.value("compat.env", "compat.env");
+    let cockpit = build.table("cockpit");
+    let keys = build.table("keys");
+    let values = std::mem::take(&mut build.values);
+    let notes = std::mem::take(&mut build.checked.notes);
+    (Setup { host, guests, suites, cockpit, keys, notes }, values)
+}
+
+fn home() -> Option<PathBuf> {
+    etcetera::home_dir().ok()
+}
+
+struct Build<'a> {
+    checked: Checked,
+    keys: &'a [Key],
+    base: &'a Path,
+    problems: &'a mut Vec<Problem>,
+    values: Values,
+}
+
+impl Build<'_> {
+    /// A mistake at this key: where the key itself was written, else at `origin`.
+    fn problem(&mut self, origin: &Origin, key: &str, text: impl Into<String>, hint: Option<&str>) {
+        let origin = self.checked.values.get(key).map_or(origin, |(_, at)| at);
+        self.problems.push(Problem {
+            place: origin.to_string(),
+            key: key.into(),
+            text: text.into(),
+            hint: hint.map(str::to_owned),
+        });
+    }
+
+    /// The value at `path` of the key `pattern`: as written, else from `[defaults]`, else built in.
+    fn value(&mut self, path: &str, pattern: &str) -> Option<Value> {
+        let defaults = pattern.strip_prefix("guests.*.").map(|rest| format!("defaults.{rest}"));
+        let written = self.checked.values.get(path).or_else(|| defaults.and_then(|d| self.checked.values.get(&d)));
+        let (value, place) = if let Some((value, origin)) = written {
+            (value.clone(), origin.to_string())
+        } else {
+            let text = self.keys.iter().find(|k| k.path == pattern)?;
+            let node = tree::loose(text.default?, &Origin::Nowhere);
+            (check::convert(text.kind, &node).ok()?, "default".to_owned())
+        };
+        let value = match value {
+            Value::Path(path) => Value::Path(match (path.strip_prefix("~"), home()) {
+                (Ok(below), Some(home)) => home.join(below),
+                _ => self.base.join(path),
+            }),
+            value => value,
+        };
+        self.values.insert(path.to_owned(), (value.clone(), place));
+        Some(value)
+    }
+
+    fn is_written(&self, path: &str) -> bool {
+        self.checked.values.contains_key(path)
+    }
+
+    fn host(&mut self) -> Host {
+        let size =
+            |build: &mut Self, path: &str| if let Some(Value::Size(size)) = build.value(path, path) { size } else { 0 };
+        let lock =
+            if let Some(Value::Path(path)) = self.value("host.lock", "host.lock") { path } else { PathBuf::new() };
+        let shared = match self.value("host.lock_shared", "host.lock_shared") {
+            Some(Value::Bool(shared)) => shared,
+            _ => lock.ends_with(OLD_LOCK),
+        };
+        if shared && self.number("host.slots", "host.slots") > 1 {
+            let text = "with the lock of the old scripts there is one slot: they know no others";
+            self.problem(&Origin::Nowhere, "host.slots", text, Some("set it to 1, or use a lock of vmdeck's own"));
+        }
+        Host {
+            lock_shared: shared,
+            lock,
+            lock_timeout: self.duration("host.lock_timeout", "host.lock_timeout").unwrap_or_default(),
+            min_free_disk: size(self, "host.min_free_disk"),
+            warn_free_disk: size(self, "host.warn_free_disk"),
+            min_free_memory: size(self, "host.min_free_memory"),
+            slots: self.number("host.slots", "host.slots"),
+            test_prefixes: self.test_prefixes(),
+            tools: self.tools(),
+        }
+    }
+
+    fn test_prefixes(&mut self) -> Vec<String> {
+        let key = "host.test_prefixes";
+        let prefixes = self.texts(key, key);
+        if prefixes.iter().any(|prefix| prefix.len() < 2) {
+            self.problem(&Origin::Nowhere, key, "a prefix of less than two characters fits almost every machine", None);
+        }
+        prefixes
+    }
+
+    /// A program with a slash in it starts from the config's folder; one without is looked up.
+    fn tools(&mut self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
+        for (path, name) in
+            self.keys.iter().filter_map(|k| k.path.strip_prefix("host.tools.").map(|name| (k.path, name)))
+        {
+            if let Some(program) = self.text(path, path) {
+                let program =
+                    if program.contains('/') { self.base.join(program).display().to_string() } else { program };
+                out.insert(name.to_owned(), program);
+            }
+        }
+        out
+    }
+
+    fn text(&mut self, path: &str, pattern: &str) -> Option<String> {
+        if let Some(Value::Text(text)) = self.value(path, pattern) { Some(text) } else { None }
+    }
+
+    fn texts(&mut self, path: &str, pattern: &str) -> Vec<String> {
+        if let Some(Value::Texts(texts)) = self.value(path, pattern) { texts } else { Vec::new() }
+    }
+
+    fn duration(&mut self, path: &str, pattern: &str) -> Option<Duration> {
+        if let Some(Value::Duration(time)) = self.value(path, pattern) { Some(time) } else { None }
+    }
+
+    fn number(&mut self, path: &str, pattern: &str) -> u32 {
+        if let Some(Value::Int(int)) = self.value(path, pattern) { u32::try_from(int).unwrap_or(0) } else { 0 }
+    }
+
+    fn patterns(&mut self, path: &str, pattern: &str) -> Vec<Pattern> {
+        if let Some(Value::Patterns(all)) = self.value(path, pattern) { all } else { Vec::new() }
+    }
+
+    fn guest(&mut self, name: &str, origin: &Origin, sources: &Sources<'_>) -> Option<Guest> {
+        let id = match GuestId::new(name) {
+            Ok(id) => id,
+            Err(e) => {
+                self.problem(origin, &format!("guests.{name}"), e.to_string(), None);
+                return None;
+            }
+        };
+        let full = |key: &str| format!("guests.{name}.{key}");
+        let any = |key: &str| format!("guests.*.{key}");
+        let Some(backend) = self.text(&full("backend"), &any("backend")) else {
+            self.problem(
+                origin,
+                &full("backend"),
+                "it is missing",
+                Some(&format!("one of {}", sources.backends.join(", "))),
+            );
+            return None;
+        };
+        if !sources.backends.contains(&backend.as_str()) {
+            let known = sources.backends.join(", ");
+            self.problem(origin, &full("backend"), format!("unknown backend `{backend}` (known: {known})"), None);
+            return None;
+        }
+        let os = match self.text(&full("os"), &any("os")).as_deref() {
+            Some("windows") => Os::Windows,
+            Some("macos") => Os::Macos,
+            _ => Os::Linux,
+        };
+        let size = |build: &mut Self, key: &str| {
+            if let Some(Value::Size(size)) = build.value(&full(key), &any(key)) { size } else { 0 }
+        };
+        let pattern = if let Some(Value::Pattern(p)) = self.value(&full("boot.pattern"), &any("boot.pattern")) {
+            Some(p)
+        } else {
+            None
+        };
+        if size(self, "memory") < MEMORY_MIN {
+            let text = "it is less than 16MiB; a bare number is bytes";
+            self.problem(origin, &full("memory"), text, Some("write a unit: \"256MiB\""));
+        }
+        for key in ["boot_timeout", "case_timeout", "transport_turn"] {
+            if self.duration(&full(key), &any(key)) == Some(Duration::ZERO) {
+                self.problem(origin, &full(key), "nothing can be done in no time", Some("write it like \"90s\""));
+            }
+        }
+        Some(Guest {
+            os,
+            cpus: self.number(&full("cpus"), &any("cpus")),
+            memory: size(self, "memory"),
+            disk: size(self, "disk"),
+            machine: self.text(&full("machine"), &any("machine")),
+            transports: self.transports(name, origin, os, sources),
+            transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),
+            fresh: match self.text(&full("fresh"), &any("fresh")).as_deref() {
+                Some("case") => Fresh::Case,
+                Some("suite") => Fresh::Suite,
+                _ => Fresh::Run,
+            },
+            launch_retries: self.number(&full("launch_retries"), &any("launch_retries")),
+            boot_timeout: self.duration(&full("boot_timeout"), &any("boot_timeout")).unwrap_or_default(),
+            case_timeout: self.duration(&full("case_timeout"), &any("case_timeout")).unwrap_or_default(),
+            boot: Boot {
+                pattern,
+                errors: self.patterns(&full("boot.errors"), &any("boot.errors")),
+                warnings: self.patterns(&full("boot.warnings"), &any("boot.warnings")),
+            },
+            sudo: self.secret(name, "sudo.password"),
+            source: self.source(name, origin),
+            options: self.options(name, &backend),
+            transport_options: sources
+                .transports
+                .iter()
+                .map(|kind| ((*kind).to_owned(), self.options(name, kind)))
+                .collect(),
+            id,
+            backend,
+        })
+    }
+
+    fn transports(&mut self, name: &str, origin: &Origin, os: Os, sources: &Sources<'_>) -> Vec<String> {
+        let path = format!("guests.{name}.transports");
+        let written = self.texts(&path, "guests.*.transports");
+        if written.is_empty() {
+            // Those of the default order that this version has.
+            return os
+                .transports()
+                .iter()
+                .filter(|kind| sources.transports.contains(kind))
+                .map(|k| (*k).to_owned())
+                .collect();
+        }
+        for kind in &written {
+            if !sources.transports.contains(&kind.as_str()) {
+                let known = sources.transports.join(", ");
+                self.problem(origin, &path, format!("unknown transport `{kind}` (known: {known})"), None);
+            }
+        }
+        written
+    }
+
+    fn secret(&mut self, guest: &str, key: &str) -> Option<Secret> {
+        let path = format!("guests.{guest}.{key}");
+        let value = self.value(&path, &format!("guests.*.{key}"));
+        if let Some(Value::Secret(secret)) = value { Some(secret) } else { None }
+    }
+
+    fn source(&mut self, guest: &str, origin: &Origin) -> Option<Source> {
+        let full = |key: &str| format!("guests.{guest}.source.{key}");
+        let path = self.value(&full("path"), "guests.*.source.path");
+        let to = self.text(&full("to"), "guests.*.source.to");
+        let exclude = self.texts(&full("exclude"), "guests.*.source.exclude");
+        match (path, to) {
+            (Some(Value::Path(path)), Some(to)) => {
+                let inner = to.trim_end_matches('/');
+                // The folder is replaced as a whole: a short path would take a system down.
+                if !to.starts_with('/') || inner.matches('/').count() < 2 || inner.split('/').any(|p| p == "..") {
+                    self.problem(
+                        origin,
+                        &full("to"),
+                        format!("`{to}` is not a safe folder to replace"),
+                        Some("give an absolute path at least two levels deep, like /home/ci/src"),
+                    );
+                }
+                Some(Source { path, to: inner.to_owned(), exclude })
+            }
+            (None, None) => None,
+            _ => {
+                self.problem(origin, &full("path"), "`source.path` and `source.to` go together", None);
+                None
+            }
+        }
+    }
+
+    /// The keys of a table of its own, by their names in it.
+    fn table(&mut self, name: &str) -> Options {
+        let prefix = format!("{name}.");
+        let mut out = Options::default();
+        for (path, key) in self.keys.iter().filter_map(|k| k.path.strip_prefix(&prefix).map(|rest| (k.path, rest))) {
+            if let Some(value) = self.value(path, path) {
+                out.set(key, value);
+            }
+        }
+        out
+    }
+
+    /// The keys of a backend's or transport's own table.
+    fn options(&mut self, guest: &str, kind: &str) -> Options {
+        let prefix = format!("guests.*.{kind}.");
+        let mut out = Options::default();
+        for pattern in self.keys.iter().filter_map(|k| k.path.strip_prefix(&prefix).map(|rest| (k.path, rest))) {
+            if let Some(value) = self.value(&format!("guests.{guest}.{kind}.{}", pattern.1), pattern.0) {
+                out.set(pattern.1, value);
+            }
+        }
+        out
+    }
+
+    fn suite(&mut self, name: &str, origin: &Origin, cases: &[Origin], guests: &[Guest]) -> Option<Suite> {
+        let full = |key: &str| format!("suites.{name}.{key}");
+        let any = |key: &str| format!("suites.*.{key}");
+        let id = match SuiteId::new(name) {
+            Ok(id) => id,
+            Err(e) => {
+                self.problem(origin, &format!("suites.{name}"), e.to_string(), None);
+                return None;
+            }
+        };
+        let on = self.texts(&full("guests"), &any("guests"));
+        for word in &on {
+            let fits = Selector::parse(&format!("@{word}"));
+            let hits =
+                |g: &&Guest| globset::Glob::new(word).is_ok_and(|glob| glob.compile_matcher().is_match(g.id.as_str()));
+            if fits.is_err() || !guests.iter().any(|g| hits(&g)) {
+                let known: Vec<&str> = guests.iter().map(|g| g.id.as_str()).collect();
+                self.problem(
+                    origin,
+                    &full("guests"),
+                    format!("`{word}` is no guest (known: {})", known.join(", ")),
+                    None,
+                );
+            }
+        }
+        let timeout = self.duration(&full("timeout"), &any("timeout"));
+        let retries = self.number(&full("retries"), &any("retries"));
+        let mut seen = BTreeSet::new();
+        let mut list = Vec::new();
+        for (index, origin) in cases.iter().enumerate() {
+            let case = self.case(name, index, origin, timeout, retries);
+            if let Some(case) = case {
+                if !seen.insert(case.id.clone()) {
+                    self.problem(
+                        origin,
+                        &full("cases"),
+                        format!("there are two cases `{}`", case.id),
+                        Some("give each its own name"),
+                    );
+                }
+                list.push(case);
+            }
+        }
+        if cases.is_empty() {
+            self.problem(
+                origin,
+                &full("cases"),
+                "the suite has no cases",
+                Some("add `[[suites.NAME.cases]]` with `name` and `run`"),
+            );
+        }
+        Some(Suite {
+            id,
+            guests: on,
+            setup: self.text(&full("setup"), &any("setup")),
+            teardown: self.text(&full("teardown"), &any("teardown")),
+            env: self.env(name, origin),
+            dir: self.text(&full("dir"), &any("dir")),
+            run_as: if self.text(&full("run_as"), &any("run_as")).as_deref() == Some("root") {
+                RunAs::Root
+            } else {
+                RunAs::User
+            },
+            artifacts: self.texts(&full("artifacts"), &any("artifacts")),
+            cases: list,
+        })
+    }
+
+    fn env(&mut self, suite: &str, origin: &Origin) -> BTreeMap<String, String> {
+        let path = format!("suites.{suite}.env");
+        let Some(Value::Map(map)) = self.value(&path, "suites.*.env") else { return BTreeMap::new() };
+        for name in map.keys() {
+            let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                && !name.starts_with(|c: char| c.is_ascii_digit());
+            if !good {
+                self.problem(
+                    origin,
+                    &path,
+                    format!("`{name}` cannot be a variable's name"),
+                    Some("use letters, digits and _"),
+                );
+            }
+        }
+        map
+    }
+
+    fn case(
+        &mut self,
+        suite: &str,
+        index: usize,
+        origin: &Origin,
+        timeout: Option<Duration>,
+        retries: u32,
+    ) -> Option<Case> {
+        let full = |key: &str| format!("suites.{suite}.cases.{index}.{key}");
+        let any = |key: &str| format!("suites.*.cases.[].{key}");
+        let shown = format!("suites.{suite}.cases[{index}]");
+        let Some(name) = self.text(&full("name"), &any("name")) else {
+            self.problem(origin, &shown, "`name` is missing", None);
+            return None;
+        };
+        let id = CaseId::new(&name).map_err(|e| self.problem(origin, &shown, e.to_string(), None)).ok()?;
+        let run = self.text(&full("run"), &any("run"));
+        let script = self.value(&full("script"), &any("script"));
+        let action = match (run, script) {
+            (Some(run), None) if run.trim().is_empty() => {
+                self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
+                return None;
+            }
+            (Some(run), None) => Action::Run(run),
+            (None, Some(Value::Path(path))) => {
+                let usable = std::fs::File::open(&path).and_then(|f| f.metadata()).map(|m| m.is_file() && m.len() > 0);
+                let why = match usable {
+                    Ok(true) => None,
+                    Ok(false) => Some(format!("`{}` is no file with something in it", path.display())),
+                    Err(e) => Some(format!("cannot open `{}`: {e}", path.display())),
+                };
+                if let Some(why) = why {
+                    self.problem(origin, &format!("{shown}.script"), why, None);
+                }
+                Action::Script(path)
+            }
+            _ => {
+                self.problem(origin, &shown, format!("case `{name}` needs exactly one of `run` and `script`"), None);
+                return None;
+            }
+        };
+        let own =
+            if self.is_written(&full("retries")) { self.number(&full("retries"), &any("retries")) } else { retries };
+        let expect = if let Some(Value::Expect(expect)) = self.value(&full("expect"), &any("expect")) {
+            expect
+        } else {
+            Expect::default()
+        };
+        Some(Case {
+            id,
+            action,
+            timeout: self.duration(&full("timeout"), &any("timeout")).or(timeout),
+            expect,
+            retries: own,
+            skip: self.text(&full("skip"), &any("skip")),
+        })
+    }
+}

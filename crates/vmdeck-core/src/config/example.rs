@@ -1,0 +1,75 @@
+//! `config.example.toml`: every key with its default and its meaning, made from the key tables.
+//!
+//! A test compares the file in the repository with this, and parses it.
+
+use std::collections::BTreeMap;
+use vmdeck_model::key::Key;
+
+/// The whole file; keys without a default are commented out.
+pub fn render(keys: &[Key]) -> String {
+    let mut sections: Vec<(String, Vec<&Key>)> = Vec::new();
+    let mut place = BTreeMap::new();
+    for key in keys {
+        let section = section(key.path);
+        let at = *place.entry(section.clone()).or_insert_with(|| {
+            sections.push((section, Vec::new()));
+            sections.len() - 1
+        });
+        sections[at].1.push(key);
+    }
+    sections.sort_by_key(|(name, _)| (order(name), name.matches('.').count()));
+    let mut out = String::from(
+        "# Every key of vmdeck.toml with its built-in default. Keys that begin with `#` have none and show their form.\n\
+         # Any key of a guest may also stand in [defaults], for all guests.\n",
+    );
+    for (name, keys) in sections {
+        out.push_str(&format!("\n{name}\n"));
+        for key in keys {
+            let last = key.path.rsplit('.').next().unwrap_or_default();
+            let (lead, value) = match key.default {
+                Some(value) => ("", value),
+                None => forms(key.path),
+            };
+            out.push_str(&format!("{:<42} # {}\n", format!("{lead}{last} = {value}"), key.doc));
+        }
+    }
+    out
+}
+
+/// The table header of a key.
+fn section(path: &str) -> String {
+    let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
+    let named = match parent.split('.').next() {
+        Some("guests") => parent.replacen('*', "debian", 1),
+        _ => parent.replacen('*', "smoke", 1),
+    };
+    match named.strip_suffix(".[]") {
+        Some(list) => format!("[[{list}]]"),
+        None => format!("[{named}]"),
+    }
+}
+
+fn order(section: &str) -> usize {
+    ["[host", "[compat", "[guests", "[suites", "[[suites"].iter().position(|p| section.starts_with(p)).unwrap_or(9)
+}
+
+/// A value that shows a key without a default; the required ones are not commented out.
+fn forms(path: &str) -> (&'static str, &'static str) {
+    match path {
+        "guests.*.backend" => ("", "\"qemu\""),
+        "suites.*.cases.[].name" => ("", "\"install\""),
+        "suites.*.cases.[].run" => ("", "\"./install.sh && ./check.sh\""),
+        "host.lock_shared" | "guests.*.ssh.agent" => ("# ", "true"),
+        "guests.*.boot.pattern" => ("# ", "\"login:\""),
+        "guests.*.transports" => ("# ", "[\"ssh\", \"exec\"]"),
+        "guests.*.source.path" => ("# ", "\".\""),
+        "guests.*.source.to" => ("# ", "\"/home/ci/src/app\""),
+        "guests.*.ssh.host_key" => ("# ", "\"ssh-ed25519 AAAA...\""),
+        "guests.*.qemu.pmu" => ("# ", "\"off\""),
+        "guests.*.fake.fail" => ("# ", "\"boot\""),
+        "suites.*.cases.[].retries" | "guests.*.qemu.sockets" => ("# ", "1"),
+        p if p.ends_with("timeout") => ("# ", "\"2m\""),
+        p if p.ends_with("password") || p.ends_with("passphrase") => ("# ", "{ env = \"CI_PASSWORD\" }"),
+        _ => ("# ", "\"...\""),
+    }
+}

@@ -1,0 +1,107 @@
+//! The core keys of the config; backends and transports add theirs.
+//!
+//! A default here is the only place where it is written down.
+
+use vmdeck_model::key::{Key, Kind};
+
+const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { path, kind, default, doc }
+}
+
+/// Every key that belongs to no backend or transport. The keys below `guests.*` are legal in `[defaults]` as well.
+pub const CORE: &[Key] = &[
+    key(
+        "host.lock",
+        Kind::Path,
+        Some("\"/tmp/vmdeck.lock.d\""),
+        "lock directory; runs with the same one exclude each other",
+    ),
+    key("host.lock_shared", Kind::Bool, None, "guard against the old scripts' races; default: when the path is theirs"),
+    key("host.lock_timeout", Kind::Duration, Some("\"5m\""), "how long to wait for the lock"),
+    key("host.min_free_disk", Kind::Size, Some("\"10GiB\""), "below this, preflight fails"),
+    key("host.warn_free_disk", Kind::Size, Some("\"20GiB\""), "below this, preflight warns"),
+    key(
+        "host.min_free_memory",
+        Kind::Size,
+        Some("\"2GiB\""),
+        "memory to leave free besides what the guests of this run need",
+    ),
+    key("host.slots", Kind::Int(1, 64), Some("1"), "guests of all vmdeck processes of this host at a time"),
+    key(
+        "host.test_prefixes",
+        Kind::Texts,
+        Some("[]"),
+        "machines of others whose names begin so are for tests: `vmdeck cleanup --all` takes them",
+    ),
+    key(
+        "compat.env",
+        Kind::Texts,
+        Some("[]"),
+        "old variables that are read as well: trustinstall (TRUSTINSTALL_*), vm-tests (VM_LOCK_*); see docs/migrating.md",
+    ),
+    key("guests.*.backend", Kind::Text, None, "qemu | multipass | utm | local | fake; required"),
+    key("guests.*.os", Kind::Choice(&["linux", "windows", "macos"]), Some("\"linux\""), "what runs in it"),
+    key("guests.*.cpus", Kind::Int(1, 512), Some("2"), "virtual processors"),
+    key("guests.*.memory", Kind::Size, Some("\"2GiB\""), "memory"),
+    key("guests.*.disk", Kind::Size, Some("\"10GiB\""), "disk; a smaller base image is grown to this"),
+    key("guests.*.machine", Kind::Text, None, "adopt this existing machine; it is stopped at most, never deleted"),
+    key(
+        "guests.*.transports",
+        Kind::Texts,
+        None,
+        "tried in this order; default by os: linux/macos ssh, exec; windows ssh, winrm, exec",
+    ),
+    key(
+        "guests.*.transport_turn",
+        Kind::Duration,
+        Some("\"45s\""),
+        "how long each of several transports is waited for before the next one gets its turn",
+    ),
+    key(
+        "guests.*.fresh",
+        Kind::Choice(&["run", "suite", "case"]),
+        Some("\"run\""),
+        "one machine for the run, or a fresh one for each suite or case",
+    ),
+    key("guests.*.launch_retries", Kind::Int(1, 20), Some("3"), "how many times a launch is tried"),
+    key("guests.*.boot_timeout", Kind::Duration, Some("\"5m\""), "from power-on to the first command"),
+    key("guests.*.case_timeout", Kind::Duration, Some("\"10m\""), "for each case that sets no timeout"),
+    key("guests.*.boot.pattern", Kind::Pattern, None, "glob or /regex/ on the console: ready to be contacted"),
+    key(
+        "guests.*.boot.errors",
+        Kind::Patterns,
+        Some("[\"/Kernel panic/\"]"),
+        "a match fails the boot, and later the case that runs",
+    ),
+    key("guests.*.boot.warnings", Kind::Patterns, Some("[]"), "a match is reported"),
+    key("guests.*.sudo.password", Kind::Secret, None, "for run_as = \"root\" where sudo asks"),
+    key("guests.*.source.path", Kind::Path, None, "folder of this host to bring in"),
+    key("guests.*.source.to", Kind::Text, None, "absolute folder in the guest; replaced as a whole"),
+    key("guests.*.source.exclude", Kind::Texts, Some("[]"), "globs that stay behind, besides what git ignores"),
+    key("suites.*.guests", Kind::Texts, Some("[\"*\"]"), "names or globs of the guests that it runs on"),
+    key("suites.*.setup", Kind::Text, None, "command before the first case; if it fails, every case is infra"),
+    key("suites.*.teardown", Kind::Text, None, "command after the last case; if it fails, a warning"),
+    key("suites.*.env", Kind::Map, Some("{}"), "environment of every command"),
+    key(
+        "suites.*.dir",
+        Kind::Text,
+        None,
+        "working directory; default: where the source was put, else the login directory",
+    ),
+    key("suites.*.run_as", Kind::Choice(&["user", "root"]), Some("\"user\""), "who runs the commands; root by sudo"),
+    key("suites.*.artifacts", Kind::Texts, Some("[]"), "globs of files to fetch after the last case"),
+    key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
+    key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),
+    key("suites.*.cases.[].name", Kind::Text, None, "name; required"),
+    key("suites.*.cases.[].run", Kind::Text, None, "command: sh -c, on Windows PowerShell"),
+    key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),
+    key("suites.*.cases.[].timeout", Kind::Duration, None, "for this case"),
+    key("suites.*.cases.[].retries", Kind::Int(0, 20), None, "for this case"),
+    key("suites.*.cases.[].skip", Kind::Text, None, "why it is not run"),
+    key(
+        "suites.*.cases.[].expect",
+        Kind::Expect,
+        Some("{ exit = 0 }"),
+        "what makes it pass: exit, stdout = \"/regex/\", skip = exit code that means skipped",
+    ),
+];

@@ -1,0 +1,90 @@
+//! `vmdeck config schema`: the key tables as a JSON schema, for editors.
+//!
+//! It is made from the same rows as the checks, so it cannot tell another story.
+
+use serde_json::{Map, Value, json};
+use vmdeck_model::key::{Key, Kind};
+
+/// The schema (draft 2020-12).
+pub fn render(keys: &[Key]) -> Value {
+    let mut root = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "vmdeck.toml",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {},
+    });
+    for key in keys {
+        let parts: Vec<&str> = key.path.split('.').collect();
+        put(&mut root, &parts, key);
+        if let ["guests", "*", rest @ ..] = &parts[..] {
+            put(&mut root, &[&["defaults"], rest].concat(), key);
+        }
+    }
+    root
+}
+
+fn object() -> Value {
+    json!({ "type": "object", "additionalProperties": false, "properties": {} })
+}
+
+fn put(node: &mut Value, parts: &[&str], key: &Key) {
+    match parts {
+        [] => *node = leaf(key),
+        ["*", rest @ ..] => {
+            let child = slot(node, "additionalProperties", object);
+            put(child, rest, key);
+        }
+        ["[]", rest @ ..] => {
+            node["type"] = json!("array");
+            if let Some(map) = node.as_object_mut() {
+                map.remove("additionalProperties");
+                map.remove("properties");
+            }
+            let child = slot(node, "items", object);
+            put(child, rest, key);
+        }
+        [name, rest @ ..] => {
+            let properties = slot(node, "properties", || json!({}));
+            let child = slot(properties, name, || if rest.is_empty() { Value::Null } else { object() });
+            put(child, rest, key);
+        }
+    }
+}
+
+/// The member `name`, made if it is absent or only a `false`.
+fn slot<'a>(node: &'a mut Value, name: &str, make: impl FnOnce() -> Value) -> &'a mut Value {
+    if !node.get(name).is_some_and(Value::is_object) {
+        node[name] = make();
+    }
+    &mut node[name]
+}
+
+fn leaf(key: &Key) -> Value {
+    let texts = || json!({ "type": "array", "items": { "type": "string" } });
+    let mut out = match key.kind {
+        Kind::Bool => json!({ "type": "boolean" }),
+        Kind::Int(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
+        Kind::Duration | Kind::Size => json!({ "type": ["string", "integer"] }),
+        Kind::Text | Kind::Path | Kind::KeyOrPath | Kind::Pattern => json!({ "type": "string" }),
+        Kind::Choice(words) => json!({ "enum": words }),
+        Kind::Texts | Kind::Patterns | Kind::Chords => texts(),
+        Kind::Map => json!({ "type": "object", "additionalProperties": { "type": ["string", "integer", "boolean"] } }),
+        Kind::Secret => json!({ "oneOf": [
+            { "type": "string" },
+            { "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+              "properties": { "env": { "type": "string" }, "file": { "type": "string" }, "command": texts() } },
+        ] }),
+        Kind::Expect => json!({ "type": "object", "additionalProperties": false, "properties": {
+            "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": { "type": "string" } } }),
+    };
+    let map: &mut Map<String, Value> = match out.as_object_mut() {
+        Some(map) => map,
+        None => return out,
+    };
+    map.insert("description".into(), json!(key.doc));
+    if let Some(default) = key.default {
+        map.insert("x-default".into(), json!(default));
+    }
+    out
+}

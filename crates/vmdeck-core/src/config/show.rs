@@ -1,0 +1,49 @@
+//! `vmdeck config show`: every effective value with the place that it comes from.
+//!
+//! Secrets print as `***`, by their type.
+
+use super::Values;
+use vmdeck_model::{
+    key::Value,
+    quantity::{show_duration, show_size},
+};
+
+/// One line for each key: `guests.deb.memory = "2GiB"  # vmdeck.toml:3`.
+pub fn render(values: &Values) -> String {
+    let lines: Vec<(String, &str)> =
+        values.iter().map(|(key, (value, place))| (format!("{key} = {}", toml(value)), place.as_str())).collect();
+    let width = lines.iter().map(|(text, _)| text.chars().count()).filter(|w| *w < 60).max().unwrap_or(0);
+    lines.iter().map(|(text, place)| format!("{text:<width$}  # {place}\n")).collect()
+}
+
+/// A value as it would be written in the file.
+pub fn toml(value: &Value) -> String {
+    let quoted = |text: &str| ::toml::Value::String(text.to_owned()).to_string();
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    match value {
+        Value::Bool(flag) => flag.to_string(),
+        Value::Int(int) => int.to_string(),
+        Value::Duration(time) if time.subsec_millis() == 0 => {
+            quoted(&humantime::format_duration(*time).to_string().replace(' ', ""))
+        }
+        Value::Duration(time) => quoted(&show_duration(*time)),
+        Value::Size(bytes) => quoted(&show_size(*bytes)),
+        Value::Text(text) => quoted(text),
+        Value::Path(path) => quoted(&path.display().to_string()),
+        Value::Pattern(pattern) => quoted(pattern.source()),
+        Value::Texts(texts) => list(texts.iter().map(|t| quoted(t)).collect()),
+        Value::Patterns(patterns) => list(patterns.iter().map(|p| quoted(p.source())).collect()),
+        Value::Chords(chords) => list(chords.iter().map(|c| quoted(&c.to_string())).collect()),
+        Value::Secret(secret) => quoted(&secret.to_string()),
+        Value::Map(map) => {
+            let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{} = {}", quoted(k), quoted(v))).collect();
+            if pairs.is_empty() { "{}".into() } else { format!("{{ {} }}", pairs.join(", ")) }
+        }
+        Value::Expect(expect) => {
+            let stdout =
+                expect.stdout.as_ref().map(|p| format!(", stdout = {}", quoted(p.source()))).unwrap_or_default();
+            let skip = expect.skip.map(|code| format!(", skip = {code}")).unwrap_or_default();
+            format!("{{ exit = {}{skip}{stdout} }}", expect.exit)
+        }
+    }
+}

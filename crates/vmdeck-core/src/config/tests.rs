@@ -1,0 +1,147 @@
+//! Whole configs in, setups or lists of problems out.
+
+use super::*;
+use std::time::Duration;
+use vmdeck_model::{key::Kind, secret::Secret, suite::RunAs};
+
+const EXTRA: &[Key] = &[
+    Key { path: "guests.*.qemu.kernel", kind: Kind::Path, default: None, doc: "" },
+    Key { path: "guests.*.ssh.user", kind: Kind::Text, default: Some("\"ci\""), doc: "" },
+    Key { path: "guests.*.ssh.password", kind: Kind::Secret, default: None, doc: "" },
+];
+
+fn load_with(text: &str, env: &[(&str, &str)], set: &[&str]) -> Result<(Setup, Values)> {
+    let keys: Vec<Key> = [keys::CORE, EXTRA].concat();
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+    load(&Sources {
+        file: Some((Path::new("/p/vmdeck.toml"), text)),
+        base: Path::new("/p"),
+        env: &env,
+        set: &set,
+        keys: &keys,
+        old_names: &[],
+        backends: &["qemu", "local"],
+        transports: &["ssh", "exec"],
+        secret_command: Some(&|words: &[String]| Ok(format!("from {}\n", words.join(" ")))),
+    })
+}
+
+fn problems(text: &str) -> String {
+    load_with(text, &[], &[]).expect_err("problems").to_string()
+}
+
+const SMALL: &str =
+    "[guests.deb]\nbackend = \"qemu\"\n[suites.smoke]\n[[suites.smoke.cases]]\nname = \"a\"\nrun = \"true\"\n";
+
+#[test]
+fn defaults_are_filled_in_and_overridden_in_order() {
+    let text = format!("[defaults]\ncpus = 3\nmemory = \"1GiB\"\n{SMALL}");
+    let (setup, values) =
+        load_with(&text, &[("VMDECK_GUESTS_DEB_MEMORY", "4GiB")], &["guests.deb.disk=\"7GiB\"", "host.slots=2"])
+            .expect("good");
+    let guest = &setup.guests[0];
+    assert_eq!((guest.cpus, guest.memory, guest.disk, setup.host.slots), (3, 4 << 30, 7 << 30, 2));
+    assert_eq!(guest.boot_timeout, Duration::from_mins(5));
+    assert_eq!(guest.transports, ["ssh", "exec"]);
+    assert_eq!(values["guests.deb.cpus"].1, "/p/vmdeck.toml:2");
+    assert_eq!(values["guests.deb.memory"].1, "VMDECK_GUESTS_DEB_MEMORY");
+    assert_eq!(values["host.slots"].1, "--set");
+    assert_eq!(setup.suites[0].run_as, RunAs::User);
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_place() {
+    let text = "[host]\nlokc = \"/x\"\n[guests.deb]\nbackend = \"quemu\"\nmemroy = \"1GiB\"\n[guests.\"-x\"]\nbackend = \"qemu\"\n\
+                [guests.ok]\nbackend = \"qemu\"\ncpus = 0\nmemory = \"lots\"\nboot = { pattern = \"/(/\" }\n\
+                [suites.s]\nguests = [\"nosuch\"]\n[[suites.s.cases]]\nrun = \"x\"\n[[suites.s.cases]]\nname = \"a\"\n";
+    let told = problems(text);
+    for part in [
+        "/p/vmdeck.toml:2: `host.lokc`: unknown key (did you mean `lock`?)",
+        "/p/vmdeck.toml:5: `guests.deb.memroy`: unknown key (did you mean `memory`?)",
+        "/p/vmdeck.toml:4: `guests.deb.backend`: unknown backend `quemu` (known: qemu, local)",
+        "`-x` is not a name",
+        "`guests.ok.cpus`: 0 is out of range: 1 to 512",
+        "`guests.ok.memory`: `lots` is not a unit of size",
+        "`guests.ok.boot.pattern`: `/(/` is not a regular expression",
+        "/p/vmdeck.toml:14: `suites.s.guests`: `nosuch` is no guest (known: ",
+        "/p/vmdeck.toml:15: `suites.s.cases[0]`: `name` is missing",
+        "case `a` needs exactly one of `run` and `script`",
+    ] {
+        assert!(told.contains(part), "{part:?} not in\n{told}");
+    }
+}
+
+#[test]
+fn broken_toml_names_its_line() {
+    let told = problems("[host]\nslots = = 3\n");
+    assert!(told.contains("/p/vmdeck.toml:2: "), "{told}");
+}
+
+#[test]
+fn a_table_where_a_value_belongs_and_the_other_way_round() {
+    let told = problems("host = 3\n[guests.deb.cpus]\nx = 1\n");
+    assert!(told.contains("`host`: this is a whole number, it must be a table"), "{told}");
+    assert!(told.contains("`guests.deb.cpus`: this is a table, it must be a whole number"), "{told}");
+}
+
+#[test]
+fn secrets_come_from_where_they_are_kept_and_plain_ones_are_noted() {
+    let with = |value: &str| {
+        let text = format!("{SMALL}[guests.deb.ssh]\npassword = {value}\n");
+        load_with(&text, &[("PW", "from-env")], &[])
+    };
+    let secret = |value: &str| {
+        with(value).expect("good").0.guests[0].transport_options["ssh"]
+            .secret("password")
+            .map(Secret::expose)
+            .map(str::to_owned)
+    };
+    assert_eq!(secret("{ env = \"PW\" }").as_deref(), Some("from-env"));
+    assert_eq!(secret("{ command = [\"pass\", \"ci\"] }").as_deref(), Some("from pass ci"));
+    assert!(with("\"plain-text\"").expect("good").0.notes[0].contains("in plain text"));
+    assert!(with("{ env = \"NOT_SET\" }").expect_err("unset").to_string().contains("`NOT_SET` is not set"));
+    assert!(with("{ env = \"PW\", file = \"x\" }").expect_err("two").to_string().contains("exactly one"));
+    let shown = show::render(&with("\"plain-text\"").expect("good").1);
+    assert!(shown.contains("guests.deb.ssh.password = \"***\"") && !shown.contains("plain-text"), "{shown}");
+}
+
+#[test]
+fn a_folder_that_is_replaced_must_be_deep_enough() {
+    for to in ["/", "/home", "home/ci", "/home/../etc"] {
+        let told = problems(&format!("{SMALL}[guests.deb.source]\npath = \".\"\nto = \"{to}\"\n"));
+        assert!(told.contains("not a safe folder"), "{to}: {told}");
+    }
+}
+
+#[test]
+fn an_unknown_variable_is_noted_and_the_config_still_loads() {
+    let (setup, _) = load_with(SMALL, &[("VMDECK_GUESTS_DEB_MEMROY", "1")], &[]).expect("good");
+    assert!(setup.notes[0].contains("VMDECK_GUESTS_DEB_MEMROY"));
+}
+
+#[test]
+fn the_old_lock_turns_its_guards_on() {
+    let shared =
+        |line: &str| load_with(&format!("[host]\n{line}\n{SMALL}"), &[], &[]).expect("good").0.host.lock_shared;
+    assert!(!shared(""));
+    assert!(shared("lock = \"/tmp/redoubt-vm-tests.lock.d\""));
+    assert!(shared("lock_shared = true"));
+}
+
+#[test]
+fn what_a_shell_leaves_of_quotes_and_homes_is_understood() {
+    let set = ["guests.deb.ssh.user=22.04", "guests.deb.qemu.kernel=~/vmlinux", "suites.smoke.cases.0.timeout=2s"];
+    let (setup, _) = load_with(SMALL, &[], &set).expect("good");
+    let guest = &setup.guests[0];
+    assert_eq!(guest.transport_options["ssh"].text("user"), Some("22.04"));
+    assert!(!guest.options.path("kernel").expect("kernel").to_string_lossy().contains('~'));
+    assert_eq!(setup.suites[0].cases[0].timeout, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn the_old_scripts_know_one_slot_only() {
+    let set = ["host.slots=2", "host.lock=/tmp/redoubt-vm-tests.lock.d"];
+    let told = load_with(SMALL, &[], &set).expect_err("slots").to_string();
+    assert!(told.contains("with the lock of the old scripts there is one slot"), "{told}");
+}

@@ -1,0 +1,89 @@
+//! Every machine that the backends see, and whose it is.
+//!
+//! Ownership comes from the journals alone; a name proves nothing.
+
+use super::{journal, reap};
+use crate::backend::{self, BACKENDS};
+use vmdeck_model::{
+    error::{Fault, Result},
+    machine::{MachineInfo, OwnedMachine, Owner},
+};
+
+/// What there is to see.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// The machines, backend by backend.
+    pub rows: Vec<OwnedMachine>,
+    /// Why a backend's machines could not be seen: a missing list is not an empty one.
+    pub unseen: Vec<Fault>,
+}
+
+/// Lists them all.
+pub async fn list(deps: &backend::Deps) -> Inventory {
+    let ours = ours(deps);
+    let mut out = Inventory::default();
+    for row in BACKENDS {
+        match (row.build)(deps).list().await {
+            Ok(machines) => out.rows.extend(machines.into_iter().map(|machine| owned(machine, &ours))),
+            Err(fault) => out.unseen.push(fault),
+        }
+    }
+    out
+}
+
+fn owned(machine: MachineInfo, ours: &[Ours]) -> OwnedMachine {
+    match ours.iter().find(|ours| ours.is(&machine)) {
+        Some(Ours { made, run, owner }) => OwnedMachine {
+            machine: MachineInfo { address: made.address.map(|a| a.to_string()).or(machine.address), ..machine },
+            run: Some(run.clone()),
+            owner: *owner,
+            guest: Some(made.guest.to_string()),
+        },
+        None => OwnedMachine { machine, run: None, owner: Owner::NotOurs, guest: None },
+    }
+}
+
+/// The record of a run that is not over, or left something: where its journal says that it is.
+pub fn record_of(deps: &backend::Deps, run: &str) -> Option<std::path::PathBuf> {
+    reap::histories(&deps.state).find(|history| history.run == run).map(|history| history.dir)
+}
+
+/// Something that a journal names.
+struct Ours {
+    made: journal::Made,
+    run: String,
+    owner: Owner,
+}
+
+impl Ours {
+    fn is(&self, machine: &MachineInfo) -> bool {
+        let remnant = &self.made.remnant;
+        let id = &remnant.identity.uuid;
+        self.made.backend == machine.backend && remnant.machine() == machine.name && (id.is_none() || *id == machine.id)
+    }
+}
+
+fn ours(deps: &backend::Deps) -> Vec<Ours> {
+    let mut out = Vec::new();
+    for (history, alive) in reap::histories_alive(&deps.state) {
+        let run = &history.run;
+        let add = |made, owner| Ours { made, run: run.clone(), owner };
+        out.extend(history.open.into_values().map(|made| add(made, if alive { Owner::Running } else { Owner::Dead })));
+        out.extend(history.kept.into_values().map(|made| add(made, Owner::Kept)));
+    }
+    out
+}
+
+/// Whether no run of ours has anything to do with this machine, now; an error where a journal cannot be read.
+pub(super) fn is_nobodys(deps: &backend::Deps, machine: &MachineInfo) -> Result<bool> {
+    for path in reap::journals(&deps.state) {
+        if let Err(why) =
+            journal::read(&path).or_else(|why| if path.exists() { Err(why) } else { Ok(journal::History::default()) })
+        {
+            return Err(Fault::host(format!("cannot tell whose `{}` is", machine.name))
+                .because(format!("`{}`: {why}", path.display()))
+                .hint("look at that journal, end what it names by hand, then remove it"));
+        }
+    }
+    Ok(!ours(deps).iter().any(|ours| ours.is(machine)))
+}

@@ -1,0 +1,432 @@
+//! The write-ahead list of what this run makes: durable before the provider hears of it, closed only by a proof.
+//!
+//! One file for each run in the state folder, never in /tmp: a machine may outlive a restart of the host. Its flock is
+//! held while the run, or its guardian, lives; a free flock is the kernel's word that the run is dead.
+//!
+//! Format: a line for each record, `CRC32 SPACE JSON`. A torn last line is ignored; a bad line before others means that the
+//! file cannot be trusted, and then nothing is destroyed on its word.
+
+use crate::{
+    backend::{Existing, Identity, Remnant, Tools},
+    host::{files, lockdir},
+};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    ids::GuestId,
+};
+
+/// The version of the records; a file of a newer one is not touched.
+const VERSION: u32 = 3;
+
+/// What is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Record {
+    /// First record.
+    Run {
+        /// The version of the file.
+        version: u32,
+        /// The run.
+        run: String,
+        /// The main process.
+        pid: u32,
+        /// When it began, seconds since 1970: with the pid it names a process.
+        started: u64,
+        /// The host lock that it holds.
+        lock: Option<PathBuf>,
+        /// Its record.
+        dir: PathBuf,
+    },
+    /// The tools with which it is made: a reaper may be configured otherwise.
+    Tools {
+        /// See [`Tools`].
+        tools: Tools,
+    },
+    /// Something is about to be made.
+    Intent {
+        /// Its generated name.
+        name: String,
+        /// The backend.
+        backend: String,
+        /// For which guest.
+        guest: GuestId,
+        /// Its private folder.
+        dir: PathBuf,
+        /// How it will be recognised.
+        identity: Identity,
+        /// The machine of others that is about to be used instead.
+        #[serde(default)]
+        adopted: Option<Existing>,
+    },
+    /// It exists, or runs: what is known for sure now.
+    Known {
+        /// Its name.
+        name: String,
+        /// Its identity.
+        identity: Identity,
+        /// The socket of its serial console, for a person who types.
+        #[serde(default)]
+        console: Option<PathBuf>,
+    },
+    /// It can be reached.
+    Reached {
+        /// Its name.
+        name: String,
+        /// Where its login service is.
+        address: Option<std::net::SocketAddr>,
+        /// The host key that it showed.
+        host_key: Option<String>,
+    },
+    /// It is proven gone.
+    Gone {
+        /// Its name.
+        name: String,
+        /// How.
+        proof: String,
+    },
+    /// It was left in place on a person's wish; only `vmdeck cleanup` takes it.
+    Kept {
+        /// Its name.
+        name: String,
+        /// Where its login service is.
+        address: Option<std::net::SocketAddr>,
+        /// The host key that it showed.
+        #[serde(default)]
+        host_key: Option<String>,
+    },
+    /// The run ended in order.
+    End,
+}
+
+/// A journal that is written.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    file: Arc<Mutex<File>>,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// The folder of all journals below the state folder.
+    pub fn folder(state: &Path) -> PathBuf {
+        state.join("runs")
+    }
+
+    /// Begins one for this process. Fails where nothing can be made durable: then nothing may be made at all.
+    pub fn begin(state: &Path, run: &str, lock: Option<&Path>, dir: &Path) -> Result<Self> {
+        let folder = Self::folder(state);
+        let path = folder.join(format!("{run}.journal"));
+        let cannot = |e: io::Error| {
+            Fault::host(format!("cannot write the journal `{}`", path.display()))
+                .because(e)
+                .hint("vmdeck makes nothing that it could not clean up; free disk space, or set XDG_STATE_HOME to a writable folder")
+        };
+        files::private_dir(&folder).map_err(cannot)?;
+        // Under a name that no reaper looks at, until it is locked and says whose it is.
+        let fresh = folder.join(format!("{run}.new"));
+        let file = files::append_private(&fresh).map_err(cannot)?;
+        if !lockdir::try_flock(&file).map_err(cannot)? {
+            return Err(Fault::bug(format!("cannot lock the fresh journal `{}`", fresh.display())));
+        }
+        let journal = Self { file: Arc::new(Mutex::new(file)), path: path.clone() };
+        let pid = crate::host::pids::current();
+        let started = crate::host::pids::lookup(pid).map_or(0, |p| p.started);
+        journal.append(&Record::Run {
+            version: VERSION,
+            run: run.into(),
+            pid,
+            started,
+            lock: lock.map(Path::to_owned),
+            dir: dir.to_owned(),
+        })?;
+        fs::rename(&fresh, &path).map_err(cannot)?;
+        // The name itself must survive a power loss too.
+        File::open(&folder).and_then(|dir| dir.sync_all()).map_err(cannot)?;
+        Ok(journal)
+    }
+
+    /// Writes a record; it is on the disk when this returns.
+    pub fn append(&self, record: &Record) -> Result<()> {
+        let line = line(record);
+        let mut file = self.file.lock();
+        let before = file.metadata().map(|m| m.len());
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| {
+            // Half a record must not stand before later ones.
+            let _ = before.and_then(|length| file.set_len(length));
+            Fault::host(format!("cannot write the journal `{}`", self.path.display()))
+                .because(e)
+                .hint("vmdeck makes nothing that it could not clean up; free disk space first")
+        })
+    }
+
+    /// A copy of its descriptor: whoever holds it keeps the run alive for all reapers.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        let file = self.file.lock();
+        Ok(file.try_clone()?.into())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The run ended: the file goes, unless something is left open or kept.
+    pub fn end(&self) -> Result<()> {
+        self.append(&Record::End)?;
+        let history = read(&self.path).map_err(|e| Fault::bug("cannot read the journal back").because(e))?;
+        if history.open.is_empty() && history.kept.is_empty() {
+            fs::remove_file(&self.path)
+                .map_err(|e| Fault::host(format!("cannot remove `{}`", self.path.display())).because(e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a torn last record off, so that others can follow; the caller holds the flock.
+pub(super) fn mend(file: &mut File) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    if whole < bytes.len() { file.set_len(whole as u64) } else { Ok(()) }
+}
+
+/// A record as it is written.
+pub(super) fn line(record: &Record) -> String {
+    // Plain data of our own: it always has a JSON form.
+    let json = serde_json::to_string(record).unwrap_or_default();
+    format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+}
+
+/// Something that was made, or was about to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// How to find and recognise it.
+    pub remnant: Remnant,
+    /// The backend.
+    pub backend: String,
+    /// For which guest.
+    pub guest: GuestId,
+    /// Where its login service is, once it was reached.
+    pub address: Option<std::net::SocketAddr>,
+    /// The host key that it showed.
+    pub host_key: Option<String>,
+    /// The socket of its serial console.
+    pub console: Option<PathBuf>,
+}
+
+/// What a journal says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The run.
+    pub run: String,
+    /// The main process and when it began.
+    pub process: Option<(u32, u64)>,
+    /// The lock that it held.
+    pub lock: Option<PathBuf>,
+    /// Its record.
+    pub dir: PathBuf,
+    /// The tools that it used.
+    pub tools: Tools,
+    /// What may still exist.
+    pub open: BTreeMap<String, Made>,
+    /// What was left in place on purpose.
+    pub kept: BTreeMap<String, Made>,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The system said no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A record before the last is broken.
+    #[error("line {0} is damaged")]
+    Damaged(usize),
+    /// It was written by a newer vmdeck.
+    #[error("it was written by a newer vmdeck (version {0})")]
+    Newer(u32),
+}
+
+/// Reads a journal by its path.
+pub fn read(path: &Path) -> Result<History, Unreadable> {
+    replay(&fs::read(path)?)
+}
+
+/// Reads a journal that is open.
+pub fn read_open(file: &mut File) -> Result<History, Unreadable> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    replay(&bytes)
+}
+
+fn replay(bytes: &[u8]) -> Result<History, Unreadable> {
+    let mut out = History::default();
+    let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').collect();
+    for (index, line) in lines.iter().enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let Some(record) = parse(line) else {
+            // Only the last record can be torn: every earlier one was synced before the next began.
+            if lines[index + 1..].iter().all(|l| l.is_empty()) {
+                break;
+            }
+            return Err(Unreadable::Damaged(index + 1));
+        };
+        apply(&mut out, record)?;
+    }
+    Ok(out)
+}
+
+fn parse(line: &[u8]) -> Option<Record> {
+    let text = std::str::from_utf8(line).ok()?;
+    let (sum, json) = text.split_once(' ')?;
+    if u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(json.as_bytes()) {
+        return None;
+    }
+    serde_json::from_str(json).ok()
+}
+
+fn apply(out: &mut History, record: Record) -> Result<(), Unreadable> {
+    match record {
+        Record::Run { version, .. } if version > VERSION => return Err(Unreadable::Newer(version)),
+        Record::Run { run, pid, started, lock, dir, .. } => {
+            out.run = run;
+            out.process = Some((pid, started));
+            out.lock = lock;
+            out.dir = dir;
+        }
+        Record::Tools { tools } => out.tools = tools,
+        Record::Intent { name, backend, guest, dir, identity, adopted } => {
+            let remnant = Remnant { name: name.clone(), identity, dir, adopted };
+            out.open.insert(name, Made { remnant, backend, guest, address: None, host_key: None, console: None });
+        }
+        Record::Known { name, identity, console } => {
+            if let Some(made) = out.open.get_mut(&name) {
+                made.remnant.identity = identity;
+                made.console = console;
+            }
+        }
+        Record::Reached { name, address, host_key } => {
+            if let Some(made) = out.open.get_mut(&name) {
+                made.address = address;
+                made.host_key = host_key;
+            }
+        }
+        Record::Gone { name, .. } => {
+            out.open.remove(&name);
+            out.kept.remove(&name);
+        }
+        Record::Kept { name, address, host_key } => {
+            if let Some(made) = out.open.remove(&name) {
+                out.kept.insert(name, Made { address, host_key, ..made });
+            }
+        }
+        Record::End => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intent(name: &str) -> Record {
+        Record::Intent {
+            name: name.into(),
+            backend: "qemu".into(),
+            guest: GuestId::new("deb").expect("name"),
+            dir: "/m".into(),
+            identity: Identity { uuid: Some("u".into()), ..Identity::default() },
+            adopted: None,
+        }
+    }
+
+    fn written(records: &[Record]) -> (tempfile::TempDir, Journal) {
+        let home = tempfile::tempdir().expect("tempdir");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        for record in records {
+            journal.append(record).expect("written");
+        }
+        (home, journal)
+    }
+
+    #[test]
+    fn what_is_open_is_what_was_intended_and_not_proven_gone() {
+        let gone = Record::Gone { name: "a".into(), proof: "p".into() };
+        let known = Record::Known {
+            name: "b".into(),
+            identity: Identity { pid: Some(7), ..Identity::default() },
+            console: None,
+        };
+        let (_home, journal) = written(&[
+            intent("a"),
+            intent("b"),
+            known,
+            gone,
+            intent("c"),
+            Record::Kept { name: "c".into(), address: None, host_key: None },
+        ]);
+        let history = read(journal.path()).expect("readable");
+        assert_eq!(history.open.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(history.open["b"].remnant.identity.pid, Some(7));
+        assert_eq!(history.kept.keys().collect::<Vec<_>>(), ["c"]);
+        journal.end().expect("ended");
+        assert!(journal.path().exists(), "something is left, so the file stays");
+    }
+
+    #[test]
+    fn a_clean_end_removes_the_file() {
+        let (_home, journal) = written(&[intent("a"), Record::Gone { name: "a".into(), proof: "p".into() }]);
+        journal.end().expect("ended");
+        assert!(!journal.path().exists());
+    }
+
+    #[test]
+    fn a_tear_at_any_byte_loses_at_most_the_last_record() {
+        let (_home, journal) = written(&[intent("a"), intent("b")]);
+        let bytes = fs::read(journal.path()).expect("bytes");
+        let lines: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1).collect();
+        for cut in 0..=bytes.len() {
+            let whole = lines.iter().filter(|end| **end <= cut || **end - 1 == cut).count();
+            let history = replay(&bytes[..cut]).expect("a torn end is no damage");
+            assert_eq!(history.open.len(), whole.saturating_sub(1), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_forbids_everything() {
+        let (_home, journal) = written(&[intent("a"), intent("b")]);
+        let bytes = fs::read(journal.path()).expect("bytes");
+        let second = bytes.iter().position(|b| *b == b'\n').expect("line") + 1;
+        for at in [second, second + 9, second + 30] {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(matches!(replay(&bad), Err(Unreadable::Damaged(2))), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_left_alone() {
+        let json = r#"{"op":"run","version":99,"run":"r","pid":1,"started":0,"lock":null,"dir":"/"}"#;
+        let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        assert!(matches!(replay(line.as_bytes()), Err(Unreadable::Newer(99))));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_forbids_the_run() {
+        let fault = Journal::begin(Path::new("/proc/no"), "r1", None, Path::new("/d")).expect_err("not writable");
+        assert_eq!(fault.blame(), vmdeck_model::error::Blame::Host);
+    }
+}

@@ -1,0 +1,109 @@
+//! Who holds a lock directory, and whether that holder is alive.
+//!
+//! A directory with `owner.json` is ours: its flock alone decides. One without is of the old scripts: there the pid has to
+//! do, and a directory without a readable pid counts as "being made" for 30 s.
+
+use crate::host::{clock, lockdir, pids};
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
+use vmdeck_model::event::Holder;
+
+/// How long a directory without a pid may stand before it counts as dead.
+const NO_PID_GRACE: Duration = Duration::from_secs(30);
+/// A process that began this much after the pid file was written is not the one that wrote it.
+const REUSE_MARGIN: u64 = 2;
+
+/// How a lock directory stands.
+#[derive(Debug)]
+pub enum Standing {
+    /// There is none.
+    Free,
+    /// Somebody has it.
+    Live(Holder),
+    /// Its holder is gone; `guard` holds its flock so that nobody else can break it meanwhile.
+    Dead {
+        /// The directory that was judged.
+        inode: lockdir::Inode,
+        /// Its flock.
+        guard: OwnedFd,
+    },
+}
+
+/// Looks once.
+pub fn look(path: &Path) -> io::Result<Standing> {
+    Judge::default().look(path)
+}
+
+/// Judges a directory, and remembers since when one without a pid has been standing.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    without_pid: Option<(lockdir::Inode, clock::Instant)>,
+}
+
+impl Judge {
+    pub(super) fn look(&mut self, path: &Path) -> io::Result<Standing> {
+        let fd = match lockdir::open(path) {
+            Ok(fd) => fd,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Free),
+            Err(e) => return Err(e),
+        };
+        if !lockdir::try_flock(&fd)? {
+            return Ok(Standing::Live(read_owner(path)));
+        }
+        let inode = lockdir::inode_of(&fd)?;
+        if lockdir::inode_at(path)? != Some(inode) {
+            // It was replaced while it was opened; the next look sees the new one.
+            return Ok(Standing::Live(read_owner(path)));
+        }
+        if is_ours(path) || self.is_dead_script(path, inode) {
+            return Ok(Standing::Dead { inode, guard: fd });
+        }
+        Ok(Standing::Live(read_owner(path)))
+    }
+
+    fn is_dead_script(&mut self, path: &Path, inode: lockdir::Inode) -> bool {
+        let Some(pid) = read_pid(path) else {
+            let (seen, since) = *self.without_pid.get_or_insert_with(|| (inode, clock::now()));
+            if seen != inode {
+                self.without_pid = None;
+                return false;
+            }
+            let by_stamp =
+                lockdir::age(path).is_ok_and(|age| age >= NO_PID_GRACE && age < Duration::from_hours(1_000_000));
+            return since.elapsed() >= NO_PID_GRACE || by_stamp;
+        };
+        let Some(process) = pids::lookup(pid) else { return true };
+        let written = fs::metadata(path.join("pid")).and_then(|m| m.modified()).ok();
+        let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(u64::MAX, |d| d.as_secs());
+        process.started > written.saturating_add(REUSE_MARGIN)
+    }
+}
+
+/// Whether vmdeck made it: it has our record, owned by the owner of the directory.
+fn is_ours(path: &Path) -> bool {
+    let record = fs::symlink_metadata(path.join("owner.json"));
+    let owner = lockdir::owner(path);
+    matches!((record, owner), (Ok(record), Ok(owner)) if record.is_file() && (record.uid() == owner || record.uid() == 0))
+}
+
+/// What is written about the holder; a missing or foreign record leaves only the pid.
+pub(super) fn read_owner(path: &Path) -> Holder {
+    let record = if is_ours(path) { fs::read(path.join("owner.json")).unwrap_or_default() } else { Vec::new() };
+    let mut holder: Holder = serde_json::from_slice(&record).unwrap_or_default();
+    holder.pid = holder.pid.or_else(|| read_pid(path));
+    if holder.since.is_none() {
+        let at = fs::metadata(path.join("pid")).and_then(|m| m.modified()).ok();
+        holder.since =
+            at.map(|at| chrono::DateTime::<chrono::Utc>::from(at).to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    }
+    holder
+}
+
+/// Exactly one whole number; anything else is no pid.
+fn read_pid(path: &Path) -> Option<u32> {
+    fs::read_to_string(path.join("pid")).ok()?.trim_end_matches('\n').parse().ok()
+}

@@ -1,0 +1,255 @@
+//! The lock against copies of itself, dead holders, old scripts and hostile paths.
+
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+use super::*;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+fn request(dir: &Path, timeout_ms: u64) -> Request {
+    Request {
+        path: dir.join("lock.d"),
+        shared: false,
+        timeout: Duration::from_millis(timeout_ms),
+        owner: owner(Some("r1")),
+    }
+}
+
+async fn take(request: &Request) -> Result<HostLock> {
+    acquire(request, |_, _| {}, &CancellationToken::new()).await
+}
+
+fn plant(path: &Path, pid: Option<&str>) {
+    fs::create_dir_all(path).expect("mkdir");
+    if let Some(pid) = pid {
+        fs::write(path.join("pid"), pid).expect("pid");
+    }
+}
+
+/// How long a lock that is free by now may still look taken: a process that another test is just starting holds copies
+/// of all descriptors until it becomes its program.
+const COPIES: u64 = 5000;
+
+/// Breaks a lock that is dead, once no copy of its descriptor is left.
+async fn break_in_the_end(path: &Path, force: bool) -> Option<Holder> {
+    loop {
+        match break_dead(path, force) {
+            Ok(broken) => return broken,
+            Err(_) => clock::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// A pid that no process has.
+fn dead_pid() -> String {
+    let mut child = std::process::Command::new("true").spawn().expect("true");
+    let pid = child.id();
+    child.wait().expect("ended");
+    format!("{pid}\n")
+}
+
+#[tokio::test]
+async fn the_second_waits_says_for_whom_and_gets_it_afterwards() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let first = take(&request(home.path(), 1000)).await.expect("free");
+    let told = Arc::new(AtomicU32::new(0));
+    let heard = Arc::clone(&told);
+    let second = request(home.path(), 5000);
+    let waiter = tokio::spawn(async move {
+        let tell = |holder: &Holder, _| {
+            assert_eq!(holder.run.as_deref(), Some("r1"));
+            assert_eq!(holder.pid, Some(pids::current()));
+            heard.fetch_add(1, Ordering::SeqCst);
+        };
+        acquire(&second, tell, &CancellationToken::new()).await
+    });
+    while told.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    first.release();
+    let lock = waiter.await.expect("task").expect("second");
+    assert!(lock.is_ours());
+    lock.release();
+    assert!(fs::read_dir(home.path()).expect("dir").next().is_none(), "nothing stays behind");
+}
+
+#[tokio::test]
+async fn a_live_lock_times_out_with_the_holder_named() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let _held = take(&request(home.path(), 1000)).await.expect("free");
+    let fault = take(&request(home.path(), 50)).await.expect_err("busy");
+    assert_eq!(fault.blame(), Blame::Lock);
+    assert!(fault.to_string().contains(&format!("process {}", pids::current())), "{fault}");
+}
+
+#[tokio::test]
+async fn a_dead_holder_is_broken_at_once_whatever_its_pid_says() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let lock = take(&request(home.path(), 1000)).await.expect("free");
+    // As after SIGKILL: the descriptor is closed, the directory stays, with the pid of a live process.
+    drop(lock);
+    assert!(home.path().join("lock.d/owner.json").exists());
+    take(&request(home.path(), COPIES)).await.expect("broken").release();
+}
+
+#[tokio::test]
+async fn a_lock_that_looks_ancient_is_not_stolen_from_a_live_holder() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let held = take(&request(home.path(), 1000)).await.expect("free");
+    std::process::Command::new("touch").args(["-d", "2 hours ago"]).arg(held.path()).status().expect("touch");
+    assert!(take(&request(home.path(), 50)).await.is_err());
+    assert!(held.is_ours());
+}
+
+#[tokio::test]
+async fn locks_of_the_old_scripts_are_judged_by_their_pid() {
+    let check = |pid: Option<String>, free: bool| async move {
+        let home = tempfile::tempdir().expect("tempdir");
+        plant(&home.path().join("lock.d"), pid.as_deref());
+        let got = take(&request(home.path(), if free { COPIES } else { 50 })).await;
+        assert_eq!(got.is_ok(), free, "pid file {pid:?}");
+    };
+    check(Some(dead_pid()), true).await;
+    check(Some(format!("{}\n", pids::current())), false).await;
+    // Being made: no pid yet, or garbage that may be completed.
+    check(None, false).await;
+    check(Some("12\nextra".into()), false).await;
+}
+
+#[tokio::test]
+async fn a_script_lock_with_a_reused_pid_is_dead() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("lock.d");
+    plant(&path, Some(&format!("{}\n", pids::current())));
+    std::process::Command::new("touch").args(["-d", "3 days ago"]).arg(path.join("pid")).status().expect("touch");
+    take(&request(home.path(), COPIES)).await.expect("the process began after the file was written");
+}
+
+#[tokio::test]
+async fn a_link_or_file_at_the_path_is_refused_and_untouched() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let decoy = home.path().join("decoy");
+    fs::create_dir(&decoy).expect("mkdir");
+    std::os::unix::fs::symlink(&decoy, home.path().join("lock.d")).expect("link");
+    let fault = take(&request(home.path(), 50)).await.expect_err("a link");
+    assert_eq!(fault.blame(), Blame::Host);
+    assert!(fs::read_dir(&decoy).expect("dir").next().is_none());
+    fs::remove_file(home.path().join("lock.d")).expect("rm");
+    fs::write(home.path().join("lock.d"), "x").expect("file");
+    assert!(take(&request(home.path(), 50)).await.is_err());
+}
+
+#[tokio::test]
+async fn release_never_removes_somebody_elses_lock() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let lock = take(&request(home.path(), 1000)).await.expect("free");
+    fs::remove_dir_all(lock.path()).expect("a person follows bad advice");
+    plant(&home.path().join("lock.d"), Some("1\n"));
+    assert!(!lock.is_ours());
+    lock.release();
+    assert!(home.path().join("lock.d/pid").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn losing_it_is_noticed() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let lock = take(&request(home.path(), 1000)).await.expect("free");
+    fs::remove_dir_all(lock.path()).expect("removed");
+    assert!(lock.watcher().until_lost().await.contains("removed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_script_that_removes_a_fresh_lock_only_delays_us() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("lock.d");
+    let request = Request { shared: true, ..request(home.path(), 60_000) };
+    let start = clock::now();
+    // The old script judged an older lock, and acts on that now.
+    let thief = async {
+        while !path.exists() {
+            clock::sleep(Duration::from_millis(10)).await;
+        }
+        clock::sleep(Duration::from_millis(500)).await;
+        fs::remove_dir_all(&path).expect("removed");
+    };
+    let (lock, ()) = tokio::join!(take(&request), thief);
+    let lock = lock.expect("in the end");
+    assert!(lock.is_ours() && start.elapsed() >= SETTLE + Duration::from_millis(500), "{:?}", start.elapsed());
+    // Its rule of one hour cannot hit a time stamp that lies in the future.
+    assert_eq!(lockdir::age(&path).expect("age"), Duration::ZERO);
+    lock.release();
+}
+
+#[tokio::test]
+async fn cancelling_the_wait_leaves_nothing() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let held = take(&request(home.path(), 1000)).await.expect("free");
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let second = request(home.path(), 60_000);
+    let fault = acquire(&second, |_, _| {}, &cancel).await.expect_err("cancelled");
+    assert_eq!(fault.blame(), Blame::Cancelled);
+    held.release();
+    assert!(fs::read_dir(home.path()).expect("dir").next().is_none());
+}
+
+#[tokio::test]
+async fn slots_are_shared_out_and_the_next_one_waits() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let never = CancellationToken::new();
+    let request = request(home.path(), 300);
+    let first = acquire_slots(&request, 3, 2, |_, _| {}, &never).await.expect("two of three");
+    let second = acquire_slots(&request, 3, 2, |_, _| {}, &never).await.expect("the third");
+    assert_eq!((first.len(), second.len()), (2, 1));
+    let fault = acquire_slots(&request, 3, 1, |_, _| {}, &never).await.expect_err("none left");
+    assert_eq!(fault.blame(), Blame::Lock);
+    first.into_iter().for_each(HostLock::release);
+    assert!(acquire_slots(&request, 3, 1, |_, _| {}, &never).await.is_ok());
+}
+
+#[tokio::test]
+async fn breaking_refuses_the_living() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("lock.d");
+    let held = take(&request(home.path(), 1000)).await.expect("free");
+    assert!(break_dead(&path, true).is_err(), "a flock is proof of life, --force or not");
+    drop(held);
+    assert!(break_in_the_end(&path, false).await.is_some());
+    assert!(!path.exists() && break_dead(&path, false).expect("free").is_none());
+    plant(&path, Some(&format!("{}\n", pids::current())));
+    assert!(break_dead(&path, false).is_err());
+    assert!(break_in_the_end(&path, true).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_at_once_over_a_dead_lock_never_overlap() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let inside = Arc::new(AtomicBool::new(false));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (request, inside) = (request(home.path(), 60_000), Arc::clone(&inside));
+        tasks.spawn(async move {
+            for turn in 0..20 {
+                // Without the poll's pause: contention is what is tested.
+                let mut judge = judge::Judge::default();
+                let lock = loop {
+                    match attempt(&request, &mut judge).expect("usable") {
+                        Attempt::Made(lock) => break lock,
+                        _ => tokio::task::yield_now().await,
+                    }
+                };
+                assert!(!inside.swap(true, Ordering::SeqCst), "two inside");
+                tokio::task::yield_now().await;
+                assert!(lock.is_ours());
+                inside.store(false, Ordering::SeqCst);
+                // Every other holder dies instead of releasing.
+                if turn % 2 == 0 { lock.release() } else { drop(lock) }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("no overlap");
+    }
+}

@@ -1,0 +1,352 @@
+//! Destroys exactly what dead runs left: what their journals name, and what shows their marks.
+//!
+//! Two proofs are needed for each: the journal of a run whose flock is free, and the live object's own name and id. Who is
+//! alive is the kernel's word, never an age or a pid.
+
+use super::{
+    journal::{self, History, Journal, Made, Record},
+    lock,
+};
+use crate::{
+    backend::{self, Existing},
+    host::{clock, files, lockdir, pids},
+};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use vmdeck_model::error::{Blame, Fault};
+
+/// How long a reaper waits for the guardian of a run whose main process is dead.
+const GUARDIAN: Duration = Duration::from_secs(20);
+
+/// What is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What dead runs left against their will.
+    Dead,
+    /// That, and what was kept on purpose by runs that have ended.
+    Kept,
+}
+
+/// What became of one leftover.
+#[derive(Clone, Debug)]
+pub enum Reaped {
+    /// It is proven gone.
+    Gone {
+        /// The run that made it.
+        run: String,
+        /// Its name.
+        what: String,
+        /// How its absence was proven.
+        how: String,
+        /// Whether it is somebody else's machine that was put back.
+        adopted: bool,
+    },
+    /// It may still be there.
+    Left {
+        /// Its name, or the journal's.
+        what: String,
+        /// Why.
+        fault: Fault,
+    },
+}
+
+/// Something that a reaper would take.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    /// The run that made it.
+    pub run: String,
+    /// What it is.
+    pub made: Made,
+    /// Whether it was kept on purpose.
+    pub kept: bool,
+    /// Bytes that its folder takes.
+    pub size: u64,
+}
+
+impl std::fmt::Display for Leftover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Made { remnant, backend, guest, .. } = &self.made;
+        let kept = if self.kept { ", kept on purpose" } else { "" };
+        let run = &self.run;
+        if let Some(Existing { name, .. }) = &remnant.adopted {
+            return write!(
+                f,
+                "{name} ({backend}), adopted by guest `{guest}`, run {run}{kept}: will be put back to how it was"
+            );
+        }
+        let size = vmdeck_model::quantity::show_size(self.size);
+        write!(f, "{} ({backend}) of guest `{guest}`, run {run}{kept}: {size}", remnant.name)
+    }
+}
+
+/// Every journal that can be read.
+pub fn histories(state: &Path) -> impl Iterator<Item = History> {
+    journals(state).into_iter().filter_map(|path| journal::read(&path).ok())
+}
+
+/// The same, and whether the run, or its guardian, is alive.
+pub(super) fn histories_alive(state: &Path) -> impl Iterator<Item = (History, bool)> {
+    journals(state).into_iter().filter_map(|path| {
+        let history = journal::read(&path).ok()?;
+        let alive = File::open(&path).and_then(|f| lockdir::try_flock(&f)).is_ok_and(|free| !free);
+        Some((history, alive))
+    })
+}
+
+/// Every journal.
+pub fn journals(state: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(Journal::folder(state)).into_iter().flatten().flatten();
+    let mut out: Vec<PathBuf> =
+        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "journal")).collect();
+    out.sort();
+    out
+}
+
+/// What the journals of dead runs name; nothing is touched.
+pub fn leftovers(state: &Path) -> Vec<Leftover> {
+    let mut out = Vec::new();
+    for path in journals(state) {
+        let Ok(file) = File::open(&path) else { continue };
+        if !matches!(lockdir::try_flock(&file), Ok(true)) {
+            continue;
+        }
+        let Ok(history) = journal::read(&path) else { continue };
+        let all = history.open.values().map(|m| (m, false)).chain(history.kept.values().map(|m| (m, true)));
+        for (made, kept) in all {
+            let size = files::disk_usage(&made.remnant.dir);
+            out.push(Leftover { run: history.run.clone(), made: made.clone(), kept, size });
+        }
+    }
+    out
+}
+
+/// Reaps every dead run. A run that is alive is left alone, however old it is.
+pub async fn dead_runs(deps: &backend::Deps, scope: Scope, told: &mut (dyn FnMut(Reaped) + Send)) {
+    for path in journals(&deps.state) {
+        match File::options().read(true).append(true).open(&path) {
+            Ok(file) => reap_if_dead(deps, scope, &path, file, told).await,
+            // Another reaper was faster.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => told(Reaped::Left {
+                what: path.display().to_string(),
+                fault: Fault::host("cannot open the journal").because(e),
+            }),
+        }
+    }
+}
+
+async fn reap_if_dead(
+    deps: &backend::Deps,
+    scope: Scope,
+    path: &Path,
+    mut file: File,
+    told: &mut (dyn FnMut(Reaped) + Send),
+) {
+    if !become_sole_owner(path, &file).await {
+        return;
+    }
+    let history = match journal::read_open(&mut file) {
+        Ok(history) => history,
+        Err(e) => {
+            let fault = Fault::new(Blame::Leftover, "cannot trust the journal")
+                .because(e)
+                .hint("look at it, end what it names by hand, then remove it");
+            told(Reaped::Left { what: path.display().to_string(), fault });
+            return;
+        }
+    };
+    // If it cannot be mended the records below are lost, and the next reaper proves everything once more.
+    let _ = journal::mend(&mut file);
+    let kept = history.kept.values().filter(|_| scope == Scope::Kept);
+    let mut all_gone = scope == Scope::Kept || history.kept.is_empty();
+    for made in history.open.values().chain(kept) {
+        let reaped = take(deps, &history, made, &file).await;
+        all_gone &= matches!(reaped, Reaped::Gone { .. });
+        told(reaped);
+    }
+    if let Some(lock) = &history.lock {
+        // Alive means that somebody else has it by now, which is fine.
+        let _ = lock::break_dead(lock, false);
+        lock::sweep_private(lock);
+    }
+    if all_gone {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Takes the flock of a journal; waits for the guardian where the main process is dead.
+async fn become_sole_owner(path: &Path, file: &File) -> bool {
+    let taken = || matches!(lockdir::try_flock(file), Ok(true));
+    if taken() {
+        // A journal that was removed meanwhile is nobody's any more.
+        return path.exists();
+    }
+    let main = journal::read(path).ok().and_then(|h| h.process);
+    let Some((pid, started)) = main else { return false };
+    if pids::lookup(pid).is_some_and(|p| p.started == started) {
+        return false;
+    }
+    let freed = async {
+        while !taken() {
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    clock::within(GUARDIAN, freed).await.is_some() && path.exists()
+}
+
+async fn take(deps: &backend::Deps, history: &History, made: &Made, mut file: &File) -> Reaped {
+    let what = made.remnant.machine().to_owned();
+    // With the tools of the run that made it: they may be others than ours.
+    let tools = if history.tools.is_empty() { deps.tools.clone() } else { history.tools.clone() };
+    let deps = backend::Deps { tools, ..deps.clone() };
+    let reaped = match backend::find(&made.backend) {
+        Ok(row) => (row.build)(&deps).reap(&made.remnant).await,
+        Err(fault) => Err(fault),
+    };
+    match reaped {
+        Ok(how) => {
+            let line = journal::line(&Record::Gone { name: made.remnant.name.clone(), proof: how.clone() });
+            // If it cannot be written the next reaper proves it once more, which does no harm.
+            let _ = file.write_all(line.as_bytes());
+            Reaped::Gone { run: history.run.clone(), what, how, adopted: made.remnant.adopted.is_some() }
+        }
+        Err(fault) => Reaped::Left { what, fault },
+    }
+}
+
+/// Reaps one journal whose flock the caller holds already: the guardian's work.
+pub(super) async fn one(deps: &backend::Deps, path: &Path) {
+    let Ok(history) = journal::read(path) else { return };
+    let Ok(mut file) = File::options().read(true).append(true).open(path) else { return };
+    let _ = journal::mend(&mut file);
+    let mut all_gone = history.kept.is_empty();
+    for made in history.open.values() {
+        all_gone &= matches!(take(deps, &history, made, &file).await, Reaped::Gone { .. });
+    }
+    if all_gone {
+        let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+    use super::*;
+    use crate::{backend::Identity, host::process::Spawner};
+    use vmdeck_model::ids::GuestId;
+
+    fn deps(state: &Path) -> backend::Deps {
+        backend::Deps {
+            spawner: Spawner::new(None).expect("spawner"),
+            state: state.to_owned(),
+            tools: backend::Tools::new(),
+        }
+    }
+
+    fn intend(journal: &Journal, state: &Path, name: &str) -> PathBuf {
+        let dir = state.join("machines").join(name);
+        fs::create_dir_all(&dir).expect("mkdir");
+        fs::write(dir.join("overlay.qcow2"), vec![1; 9000]).expect("overlay");
+        let identity = Identity { uuid: Some(format!("uuid-of-{name}")), ..Identity::default() };
+        let guest = GuestId::new("deb").expect("name");
+        journal
+            .append(&Record::Intent {
+                name: name.into(),
+                backend: "qemu".into(),
+                guest,
+                dir: dir.clone(),
+                identity,
+                adopted: None,
+            })
+            .expect("intent");
+        dir
+    }
+
+    /// A process that looks like QEMU to whoever reads its argument list.
+    fn pretender(name: &str, uuid: &str) -> std::process::Child {
+        use std::os::unix::process::CommandExt;
+        let script = "read x";
+        let mut command = std::process::Command::new("/bin/sh");
+        command.arg0("/usr/bin/qemu-system-x86_64").args(["-c", script, "-name", name, "-uuid", uuid]);
+        command.stdin(Stdio::piped()).spawn().expect("sh")
+    }
+    use std::process::Stdio;
+
+    async fn reap(state: &Path, scope: Scope) -> Vec<Reaped> {
+        let mut out = Vec::new();
+        dead_runs(&deps(state), scope, &mut |r| out.push(r)).await;
+        out
+    }
+
+    /// The run ends; waits until no process that another test is just starting holds a copy of the flock.
+    async fn die(journal: Journal) {
+        let path = journal.path().to_owned();
+        drop(journal);
+        while !File::open(&path).and_then(|f| lockdir::try_flock(&f)).expect("journal") {
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn exactly_what_the_dead_run_left_is_taken() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let state = home.path();
+        let journal = Journal::begin(state, "r1", None, Path::new("/d")).expect("begun");
+        let dir = intend(&journal, state, "vmdeck-a");
+        let stranger_dir = state.join("machines/somebody-elses");
+        fs::create_dir_all(&stranger_dir).expect("mkdir");
+        let mut ours = pretender("vmdeck-a", "uuid-of-vmdeck-a");
+        // The right name with another id, and the right id with another name: one proof is none.
+        let mut name_only = pretender("vmdeck-a", "another-uuid");
+        let mut id_only = pretender("vmdeck-b", "uuid-of-vmdeck-a");
+
+        assert!(reap(state, Scope::Kept).await.is_empty(), "a live run is left alone");
+        assert_eq!(leftovers(state).len(), 0);
+        die(journal).await;
+        assert_eq!(leftovers(state).len(), 1);
+        assert!(leftovers(state)[0].size >= 9000);
+
+        let reaped = reap(state, Scope::Dead).await;
+        assert!(matches!(&reaped[..], [Reaped::Gone { what, .. }] if what == "vmdeck-a"), "{reaped:?}");
+        assert!(!dir.exists() && stranger_dir.exists());
+        ours.wait().expect("killed");
+        assert!(pids::lookup(name_only.id()).is_some() && pids::lookup(id_only.id()).is_some());
+        assert!(journals(state).is_empty());
+        assert!(reap(state, Scope::Dead).await.is_empty(), "twice is harmless");
+        for child in [&mut name_only, &mut id_only] {
+            child.kill().expect("kill");
+            child.wait().expect("collected");
+        }
+    }
+
+    #[tokio::test]
+    async fn kept_machines_go_only_when_asked_for() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        let dir = intend(&journal, home.path(), "vmdeck-a");
+        journal.append(&Record::Kept { name: "vmdeck-a".into(), address: None, host_key: None }).expect("kept");
+        die(journal).await;
+        assert!(reap(home.path(), Scope::Dead).await.is_empty() && dir.exists());
+        assert_eq!(reap(home.path(), Scope::Kept).await.len(), 1);
+        assert!(!dir.exists() && journals(home.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_journal_destroys_nothing_and_is_told() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        let dir = intend(&journal, home.path(), "vmdeck-a");
+        let path = journal.path().to_owned();
+        die(journal).await;
+        let mut bytes = fs::read(&path).expect("journal");
+        bytes[3] ^= 1;
+        fs::write(&path, bytes).expect("damaged");
+        assert!(matches!(&reap(home.path(), Scope::Kept).await[..], [Reaped::Left { .. }]));
+        assert!(dir.exists() && path.exists());
+    }
+}

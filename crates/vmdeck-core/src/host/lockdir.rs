@@ -1,0 +1,83 @@
+//! A directory as a lock: atomic publish, exchange and removal by name, and a kernel `flock` on its own inode.
+//!
+//! The rules of the host lock (who may break it, how long to wait) are in `engine::lock`.
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
+
+/// Which directory it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inode {
+    dev: u64,
+    ino: u64,
+}
+
+/// The inode that a name leads to now; a link is not followed; `None` = there is none.
+pub fn inode_at(path: &Path) -> io::Result<Option<Inode>> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some(Inode { dev: meta.dev(), ino: meta.ino() })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Opens a directory without following a link; fails with `NotADirectory` or `FilesystemLoop` on anything else.
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// The inode of an open directory.
+pub fn inode_of(fd: &impl std::os::fd::AsFd) -> io::Result<Inode> {
+    let meta = fs::File::from(fd.as_fd().try_clone_to_owned()?).metadata()?;
+    Ok(Inode { dev: meta.dev(), ino: meta.ino() })
+}
+
+/// Takes the exclusive lock of an open file or directory unless somebody has it; never waits.
+///
+/// The kernel frees it when the last descriptor of this opening is gone, however its holder ended.
+pub fn try_flock(fd: &impl std::os::fd::AsFd) -> io::Result<bool> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(e) if e == rustix::io::Errno::WOULDBLOCK => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Gives `from` the name `to` if that name is free; `false` = it is taken.
+pub fn publish(from: &Path, to: &Path) -> io::Result<bool> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(e) if e == rustix::io::Errno::EXIST || e == rustix::io::Errno::NOTEMPTY => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Swaps two names in one step: at no time is either of them absent.
+pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
+}
+
+/// Sets a directory's modification time to `lead` from now, through its descriptor.
+pub fn push_mtime(fd: &OwnedFd, lead: Duration) -> io::Result<()> {
+    let then = super::clock::system() + lead;
+    let since = then.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stamp = rustix::fs::Timespec { tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
+    Ok(rustix::fs::futimens(fd, &rustix::fs::Timestamps { last_access: stamp, last_modification: stamp })?)
+}
+
+/// How long ago a directory was modified by its own account; zero where that lies in the future.
+pub fn age(path: &Path) -> io::Result<Duration> {
+    let modified = fs::symlink_metadata(path)?.modified()?;
+    Ok(super::clock::system().duration_since(modified).unwrap_or_default())
+}
+
+/// The user who owns a path.
+pub fn owner(path: &Path) -> io::Result<u32> {
+    Ok(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_uid)
+}

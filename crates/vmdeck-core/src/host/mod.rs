@@ -1,0 +1,14 @@
+//! The only code that touches the operating system: processes, files, memory, network, clock and signals.
+//!
+//! Nothing in here knows what a run, a guest or a report is.
+
+pub mod capacity;
+pub mod clock;
+pub mod files;
+pub mod info;
+pub mod lockdir;
+pub mod net;
+pub mod pids;
+pub mod process;
+pub mod signal;
+pub mod tail;

@@ -1,0 +1,144 @@
+//! Which processes there are, and killing exactly the one that was meant.
+//!
+//! A pid alone proves nothing: it may have been reused. Whoever kills says how the process is recognised.
+
+use std::{ffi::OsString, time::Duration};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
+
+/// A process as the system tells it.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its pid.
+    pub pid: u32,
+    /// When it started, seconds since 1970.
+    pub started: u64,
+    /// Its argument list.
+    pub argv: Vec<OsString>,
+    /// Its parent.
+    pub parent: Option<u32>,
+    /// Whether it is dead and only waits to be collected by its parent.
+    pub zombie: bool,
+}
+
+impl Process {
+    /// Whether this exact word is among its arguments.
+    pub fn has_arg(&self, word: &str) -> bool {
+        self.argv.iter().any(|a| a == word)
+    }
+}
+
+fn read(which: ProcessesToUpdate<'_>, kind: ProcessRefreshKind) -> Option<System> {
+    let mut system = System::new().ok()?;
+    system.refresh_processes_specifics(which, true, kind);
+    Some(system)
+}
+
+fn describe(process: &sysinfo::Process) -> Process {
+    Process {
+        pid: process.pid().as_u32(),
+        started: process.start_time(),
+        argv: process.cmd().to_vec(),
+        parent: process.parent().map(Pid::as_u32),
+        zombie: matches!(process.status(), sysinfo::ProcessStatus::Zombie | sysinfo::ProcessStatus::Dead),
+    }
+}
+
+/// The process of this pid, if there is one that is not dead.
+pub fn lookup(pid: u32) -> Option<Process> {
+    let pid = Pid::from_u32(pid);
+    let kind = ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always);
+    let system = read(ProcessesToUpdate::Some(&[pid]), kind)?;
+    system.process(pid).map(describe).filter(|p| !p.zombie)
+}
+
+/// This process.
+pub fn current() -> u32 {
+    std::process::id()
+}
+
+/// Every process that is not dead; threads are left out.
+pub fn all() -> Vec<Process> {
+    let kind = ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always);
+    let Some(system) = read(ProcessesToUpdate::All, kind) else { return Vec::new() };
+    let all = system.processes().values().filter(|p| p.thread_kind().is_none()).map(describe);
+    all.filter(|p| !p.zombie).collect()
+}
+
+/// Every process that has this exact word among its arguments.
+pub fn with_arg(word: &str) -> Vec<Process> {
+    all().into_iter().filter(|p| p.has_arg(word)).collect()
+}
+
+/// Every process that has this exact `NAME=value` in its environment.
+pub fn with_env(pair: &str) -> Vec<Process> {
+    let kind = ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always).with_environ(UpdateKind::Always);
+    let Some(system) = read(ProcessesToUpdate::All, kind) else { return Vec::new() };
+    let all = system.processes().values().filter(|p| p.thread_kind().is_none());
+    all.filter(|p| p.environ().iter().any(|e| e == pair)).map(describe).filter(|p| !p.zombie).collect()
+}
+
+/// Resident memory in bytes and processor time in milliseconds of a process.
+pub fn usage(pid: u32) -> Option<(u64, u64)> {
+    let pid = Pid::from_u32(pid);
+    let system = read(ProcessesToUpdate::Some(&[pid]), ProcessRefreshKind::nothing().with_memory().with_cpu())?;
+    system.process(pid).map(|p| (p.memory(), p.accumulated_cpu_time()))
+}
+
+/// Kills the process of this pid if `is_it` recognises it, and waits until it is gone; `false` = it is still there.
+///
+/// On Linux the process is held by a pidfd from before the check, so a reused pid cannot be hit.
+pub async fn kill_exactly(pid: u32, is_it: impl Fn(&Process) -> bool, limit: Duration) -> std::io::Result<bool> {
+    use rustix::process::{Pid, Signal};
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(true) };
+    #[cfg(target_os = "linux")]
+    let handle = match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
+        Ok(handle) => Some(handle),
+        Err(rustix::io::Errno::SRCH) => return Ok(true),
+        // An old kernel: the check by name and start time has to do.
+        Err(_) => None,
+    };
+    let Some(process) = lookup(pid) else { return Ok(true) };
+    if !is_it(&process) {
+        return Ok(true);
+    }
+    #[cfg(target_os = "linux")]
+    let sent = match &handle {
+        Some(handle) => rustix::process::pidfd_send_signal(handle, Signal::KILL),
+        None => rustix::process::kill_process(raw, Signal::KILL),
+    };
+    #[cfg(not(target_os = "linux"))]
+    let sent = rustix::process::kill_process(raw, Signal::KILL);
+    match sent {
+        Ok(()) => {}
+        Err(rustix::io::Errno::SRCH) => return Ok(true),
+        Err(e) => return Err(e.into()),
+    }
+    let gone = async {
+        // Somebody else's child cannot be waited for; it ends within microseconds of the signal. By its start time: a dying
+        // process has no argument list any more.
+        while lookup(pid).is_some_and(|p| p.started == process.started) {
+            super::clock::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    Ok(super::clock::within(limit, gone).await.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[tokio::test]
+    async fn only_the_recognised_process_is_killed() {
+        let mut child = Command::new("sleep").arg("31.5").stdin(Stdio::null()).spawn().expect("sleep");
+        let limit = Duration::from_secs(5);
+        assert!(kill_exactly(child.id(), |p| p.has_arg("not this one"), limit).await.expect("no error"));
+        assert!(lookup(child.id()).is_some(), "an innocent process must live");
+        assert!(with_arg("31.5").iter().any(|p| p.pid == child.id()));
+        assert!(kill_exactly(child.id(), |p| p.has_arg("31.5"), limit).await.expect("killed"));
+        assert!(lookup(child.id()).is_none());
+        child.wait().expect("collected");
+    }
+}

@@ -1,0 +1,73 @@
+//! The stream of events, one JSON object per line: the truth of a run.
+//!
+//! Lines are written whole and at once, so that a record survives the death of its writer at any moment.
+
+use super::Sink;
+use std::io::{self, Write};
+use vmdeck_model::{
+    event::{Event, EventKind},
+    run_view::RunView,
+};
+
+/// See the module.
+pub struct Jsonl {
+    name: String,
+    out: Box<dyn Write + Send>,
+    pending: Vec<u8>,
+}
+
+/// Output lines are gathered up to this size, in bytes; any other event is written at once, with what was gathered.
+const GATHER: usize = 32 * 1024;
+
+impl Jsonl {
+    /// Writes to `out`.
+    pub fn new(name: String, out: Box<dyn Write + Send>) -> Self {
+        Self { name, out, pending: Vec::new() }
+    }
+}
+
+impl Sink for Jsonl {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn event(&mut self, event: &Event, _: &RunView) -> io::Result<()> {
+        serde_json::to_writer(&mut self.pending, event)?;
+        self.pending.push(b'\n');
+        if !matches!(event.kind, EventKind::Output { .. }) || self.pending.len() >= GATHER {
+            self.out.write_all(&self.pending)?;
+            self.out.flush()?;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    fn idle(&mut self, _: u64, _: &RunView) -> io::Result<()> {
+        self.out.write_all(&self.pending)?;
+        self.pending.clear();
+        self.out.flush()
+    }
+}
+
+/// A buffer that a test can look into.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(super) struct Shared(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Shared {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().clone()).expect("text")
+    }
+}
+
+#[cfg(test)]
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

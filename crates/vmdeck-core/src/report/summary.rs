@@ -1,0 +1,72 @@
+//! `summary.json`: how the run stood at its end; `receipt.json`: what was made, and how its absence was proven.
+//!
+//! Both are folds of the events; nothing is in them that the record does not hold.
+
+use super::Sink;
+use serde_json::{Value, json};
+use std::{io, path::PathBuf};
+use vmdeck_model::{
+    event::{Event, EventKind},
+    run_view::RunView,
+};
+
+/// Writes both files into the record at the end.
+pub struct Summary {
+    dir: PathBuf,
+}
+
+impl Summary {
+    /// `dir` is the run's record.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+}
+
+impl Sink for Summary {
+    fn name(&self) -> String {
+        "summary.json and receipt.json".into()
+    }
+
+    fn event(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
+        if !matches!(event.kind, EventKind::RunEnded { .. }) {
+            return Ok(());
+        }
+        let write = |name: &str, value: &Value| {
+            let text = format!("{}\n", serde_json::to_string_pretty(value)?);
+            std::fs::write(self.dir.join(name), text)
+        };
+        write("summary.json", &summary(view))?;
+        write("receipt.json", &receipt(view))
+    }
+}
+
+fn summary(view: &RunView) -> Value {
+    let guests: Vec<Value> = view
+        .guests
+        .iter()
+        .map(|(id, guest)| {
+            let phases: serde_json::Map<String, Value> =
+                guest.done.iter().map(|(p, ms)| (p.as_str().replace(' ', "_"), json!(ms))).collect();
+            json!({ "guest": id, "backend": guest.backend, "isolated": guest.isolated, "state": guest.state,
+                "boot_ms": guest.boot_ms(), "phases_ms": phases, "tally": guest.tally })
+        })
+        .collect();
+    let cases: Vec<Value> = view
+        .cases
+        .iter()
+        .map(|c| {
+            json!({ "guest": c.guest, "suite": c.suite, "case": c.case, "round": c.round, "verdict": c.verdict,
+                "exit": c.exit, "took_ms": c.took_ms, "message": c.message })
+        })
+        .collect();
+    json!({ "run": view.run, "exit": view.exit, "took_ms": view.now_ms, "planned": view.planned, "tally": view.tally,
+            "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings,
+            "skipped_output": view.skipped_output })
+}
+
+fn receipt(view: &RunView) -> Value {
+    let resources: Vec<Value> = view.guests.iter().map(|(id, guest)| {
+        json!({ "guest": id, "backend": guest.backend, "gone": guest.proofs, "left": guest.left, "kept": guest.kept })
+    }).collect();
+    json!({ "run": view.run, "clean": view.left().next().is_none(), "resources": resources })
+}

@@ -1,0 +1,426 @@
+//! The report that a person reads while the run goes on.
+//!
+//! Every line that shows guest text begins with a mark of ours, and what CI systems would take for a command anywhere in
+//! a line is broken up. State is never shown by colour alone.
+
+use super::{
+    Sink,
+    progress::{self, Progress},
+};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    time::Duration,
+};
+use vmdeck_model::{
+    event::{Event, EventKind, Phase, Severity},
+    outcome::Verdict,
+    quantity::{show_duration, show_size},
+    run_view::{RunView, SuiteView},
+    text::Clean,
+};
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What is not green, and the end.
+    Quiet,
+    /// Phases and cases.
+    Normal,
+    /// Every output line as well.
+    Verbose,
+}
+
+/// How it is said.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Whether colours are used.
+    pub color: bool,
+    /// Whether the last line is rewritten in place, as on a terminal.
+    pub live: bool,
+    /// How much is said.
+    pub level: Level,
+    /// Columns of the terminal.
+    pub width: usize,
+}
+
+/// A line after this long a silence, milliseconds.
+const HEARTBEAT: u64 = 30_000;
+
+/// See the module.
+pub struct Text {
+    out: Box<dyn Write + Send>,
+    style: Style,
+    progress: Progress,
+    last_line_ms: u64,
+}
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+impl Text {
+    /// Writes to `out`.
+    pub fn new(out: Box<dyn Write + Send>, style: Style) -> Self {
+        Self { out, style, progress: Progress::default(), last_line_ms: 0 }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.style.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn line(&mut self, now: u64, text: &str) -> io::Result<()> {
+        self.clear()?;
+        self.last_line_ms = now;
+        writeln!(self.out, "{text}")
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        if self.progress.take_shown() { write!(self.out, "\r\x1b[2K") } else { Ok(()) }
+    }
+
+    /// Rewrites the line at the bottom.
+    fn redraw(&mut self, now: u64, view: &RunView) -> io::Result<()> {
+        if self.style.live && self.style.level > Level::Quiet {
+            let text = progress::line(view, now, self.style.width);
+            if let Some(text) = self.progress.change(text) {
+                write!(self.out, "\r\x1b[2K{}", self.paint(DIM, &text))?;
+            }
+        }
+        self.out.flush()
+    }
+
+    fn verdict(&self, verdict: Verdict) -> String {
+        let word = match verdict {
+            Verdict::Passed => "pass ",
+            Verdict::Flaky => "FLAKY",
+            Verdict::Failed => "FAIL ",
+            Verdict::Infra => "INFRA",
+            Verdict::Skipped => "skip ",
+            Verdict::Cancelled => "stop ",
+        };
+        self.paint(color_of(verdict), word)
+    }
+
+    fn print(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
+        let now = event.elapsed_ms;
+        let normal = self.style.level >= Level::Normal;
+        match &event.kind {
+            EventKind::RunStarted { run, version, guests, cases, dir, .. } if normal => {
+                let isolated = guests.iter().all(|g| g.isolated);
+                let names: Vec<String> = guests.iter().map(|g| format!("{} ({})", g.guest, g.backend)).collect();
+                let cases = plural(*cases, "case");
+                self.line(now, &format!("vmdeck {version} · run {} · {cases} on {}", run.short(), names.join(", ")))?;
+                self.line(now, &self.paint(DIM, &format!("record: {dir}")))?;
+                if !isolated {
+                    let text = "NOT ISOLATED: commands of a `local` guest run on this very host, as you".to_owned();
+                    self.line(now, &self.paint(YELLOW, &text))?;
+                }
+                Ok(())
+            }
+            EventKind::LockWaiting { holder, waited_ms, .. } => {
+                let who = holder;
+                let text = format!("waiting for the host lock, {} so far: {who}", time(*waited_ms));
+                self.line(now, &self.paint(YELLOW, &text))
+            }
+            EventKind::LockLost { path, why } => self.line(now, &self.paint(RED, &format!("LOCK LOST: {path}: {why}"))),
+            EventKind::PreflightFinding(finding) => {
+                let code = match finding.severity {
+                    Severity::Ok | Severity::Fixed => GREEN,
+                    Severity::Warn => YELLOW,
+                    Severity::Fatal => RED,
+                };
+                if normal || finding.severity == Severity::Fatal {
+                    self.line(
+                        now,
+                        &format!("  {} {}", self.paint(code, finding.severity.word()), safe(&finding.text)),
+                    )?;
+                    if let (Some(hint), true) = (&finding.hint, finding.severity >= Severity::Warn) {
+                        self.line(now, &self.paint(DIM, &format!("        hint: {}", safe(hint))))?;
+                    }
+                }
+                Ok(())
+            }
+            EventKind::Reaped { what, how, run } if normal => {
+                self.line(now, &format!("  {} {what}, left by run {run}: {how}", self.paint(YELLOW, "reaped")))
+            }
+            EventKind::PhaseEnded { guest, phase: Phase::FirstCommand, ok: true, .. } if normal => {
+                self.booted(now, guest, view)
+            }
+            EventKind::RouteTried { guest, way: Some(way), why, address, .. } if self.style.level == Level::Verbose => {
+                let found = address.as_deref().unwrap_or("no address");
+                let why = if why.is_empty() { String::new() } else { format!(": {}", safe(why)) };
+                self.line(now, &format!("  {guest}: {way}: {}{why}", safe(found)))
+            }
+            EventKind::RouteTried { guest, transport, ok: false, why, .. } if self.style.level == Level::Verbose => {
+                self.line(now, &format!("  {guest}: not by {transport}: {}", safe(why)))
+            }
+            EventKind::ConsoleMatch { guest, meaning, pattern, line, .. } => {
+                use vmdeck_model::event::Meaning;
+                match meaning {
+                    Meaning::Ready => Ok(()),
+                    Meaning::Warning => self.line(
+                        now,
+                        &format!(
+                            "  {} {guest}: console matched `{pattern}`: {}",
+                            self.paint(YELLOW, "warn "),
+                            safe(line)
+                        ),
+                    ),
+                    Meaning::Error => self.line(
+                        now,
+                        &format!("  {} {guest}: console matched `{pattern}`: {}", self.paint(RED, "ERROR"), safe(line)),
+                    ),
+                }
+            }
+            EventKind::Retrying { what, attempt, of, why, .. } if normal => self
+                .line(now, &self.paint(YELLOW, &format!("  again {what}, attempt {attempt} of {of}: {}", safe(why)))),
+            EventKind::Output { guest, case, line, .. } if self.style.level == Level::Verbose => {
+                let who = case.as_ref().map_or_else(|| guest.to_string(), |c| format!("{guest} {c}"));
+                self.line(now, &format!("{} {}", self.paint(DIM, &format!("  {who} |")), safe(line)))
+            }
+            EventKind::CaseEnded { .. } => self.case(event, view),
+            EventKind::CancelBegan { reason } => {
+                self.line(now, &self.paint(YELLOW, &format!("cancelled: {reason}; cleaning up")))
+            }
+            EventKind::CleanupEnded { guest, left, kept, adopted, freed, .. } => {
+                self.cleaned(now, guest, left, *kept, (*adopted, *freed), view)
+            }
+            EventKind::Warning { guest, text, hint } => {
+                let who = guest.as_ref().map(|g| format!("{g}: ")).unwrap_or_default();
+                self.line(now, &format!("  {} {who}{}", self.paint(YELLOW, "warn "), safe(text)))?;
+                match hint {
+                    Some(hint) => self.line(now, &self.paint(DIM, &format!("        hint: {}", safe(hint)))),
+                    None => Ok(()),
+                }
+            }
+            EventKind::RunEnded { .. } => self.ended(event, view),
+            _ => Ok(()),
+        }
+    }
+
+    fn booted(&mut self, now: u64, guest: &vmdeck_model::ids::GuestId, view: &RunView) -> io::Result<()> {
+        let Some(seen) = view.guests.get(guest) else { return Ok(()) };
+        let phases: Vec<String> = seen
+            .done
+            .iter()
+            .filter(|(p, _)| p.is_boot())
+            .map(|(p, ms)| format!("{} {}", p.as_str(), time(*ms)))
+            .collect();
+        let total = time(seen.boot_ms().unwrap_or_default());
+        let ready = self.paint(BOLD, &format!("{guest} is ready after {total}"));
+        self.line(now, &format!("{ready}  {}", self.paint(DIM, &phases.join(" · "))))
+    }
+
+    fn case(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
+        let EventKind::CaseEnded {
+            guest, suite, case, round, verdict, took_ms, message, stdout_tail, stderr_tail, ..
+        } = &event.kind
+        else {
+            return Ok(());
+        };
+        let now = event.elapsed_ms;
+        let red = matches!(verdict, Verdict::Failed | Verdict::Infra | Verdict::Flaky);
+        if self.style.level == Level::Quiet && !red {
+            return Ok(());
+        }
+        let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
+        let round = if *round > 1 { format!(" (round {round})") } else { String::new() };
+        let name = format!("{suite}/{case}{at}{round}");
+        let why = if message.is_empty() { String::new() } else { format!("  {}", safe(message)) };
+        self.line(now, &format!("  {} {name:<38} {:>7}{why}", self.verdict(*verdict), time(*took_ms)))?;
+        if *verdict == Verdict::Failed {
+            for (stream, tail) in [("stdout", stdout_tail), ("stderr", stderr_tail)] {
+                let lines: Vec<&str> = tail.lines().collect();
+                for text in &lines[lines.len().saturating_sub(12)..] {
+                    self.line(now, &format!("        {} {}", self.paint(DIM, &format!("{stream} |")), short(text)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cleaned(
+        &mut self,
+        now: u64,
+        guest: &vmdeck_model::ids::GuestId,
+        left: &[String],
+        kept: bool,
+        (adopted, freed): (bool, Option<u64>),
+        view: &RunView,
+    ) -> io::Result<()> {
+        for what in left {
+            self.line(now, &self.paint(RED, &format!("NOT CLEANED UP: {guest}: {}", safe(what))))?;
+        }
+        if left.is_empty() && !kept && self.style.level >= Level::Normal {
+            let took = view.guests.get(guest).and_then(|g| g.done.iter().rfind(|(p, _)| *p == Phase::Cleanup));
+            let took = took.map(|(_, ms)| format!(" in {}", time(*ms))).unwrap_or_default();
+            let freed = freed.map(|bytes| format!(", {} of disk freed", show_size(bytes))).unwrap_or_default();
+            let how = if adopted { "was put back to how it was found" } else { "is gone, proven" };
+            self.line(now, &format!("{guest} {how}{took}{freed}"))?;
+        }
+        Ok(())
+    }
+
+    /// One line for each suite in each guest, where there is more than one.
+    fn table(&mut self, now: u64, view: &RunView) -> io::Result<()> {
+        let suites = view.suites();
+        if suites.len() < 2 || self.style.level < Level::Normal {
+            return Ok(());
+        }
+        let several = view.guests.len() > 1;
+        let name = |s: &SuiteView| if several { format!("{}@{}", s.suite, s.guest) } else { s.suite.to_string() };
+        let words = suites.iter().map(|s| s.outcome().1.len()).max().unwrap_or_default();
+        let names = suites.iter().map(|s| name(s).len()).max().unwrap_or_default();
+        self.line(now, "")?;
+        for suite in &suites {
+            let (verdict, word) = suite.outcome();
+            let word = self.paint(color_of(verdict), &format!("{word:<words$}"));
+            self.line(now, &format!("  {word} {:<names$} {:>8}", name(suite), time(suite.took_ms)))?;
+        }
+        self.line(now, "")
+    }
+
+    fn ended(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
+        let EventKind::RunEnded { tally, exit, took_ms, skipped_output, error, hint } = &event.kind else {
+            return Ok(());
+        };
+        let now = event.elapsed_ms;
+        if *skipped_output > 0 {
+            self.line(
+                now,
+                &format!("  {skipped_output} output lines came too fast to be shown; the logs in the record have them"),
+            )?;
+        }
+        if let Some(error) = error {
+            self.line(now, &format!("{} {}", self.paint(RED, "error:"), safe(error)))?;
+            if let Some(hint) = hint {
+                self.line(now, &format!("\nhint: {}\n", safe(hint)))?;
+            }
+        }
+        self.table(now, view)?;
+        let mut counts = String::new();
+        for verdict in Verdict::ALL.into_iter().filter(|v| tally.of(*v) > 0) {
+            let text = format!("{} {verdict}", tally.of(verdict));
+            let comma = if counts.is_empty() { "" } else { ", " };
+            let _ = write!(counts, "{comma}{}", self.paint(color_of(verdict), &text));
+        }
+        let unrun = (view.planned as u64).saturating_sub(u64::from(tally.total()));
+        if unrun > 0 {
+            let comma = if counts.is_empty() { "" } else { ", " };
+            let _ = write!(counts, "{comma}{unrun} not run");
+        }
+        let head = self.paint(BOLD, &format!("{}:", plural(view.planned, "case")));
+        self.line(now, &format!("{head} {counts} in {} (exit {})", time(*took_ms), exit.code()))?;
+        self.out.flush()
+    }
+}
+
+impl Sink for Text {
+    fn name(&self) -> String {
+        "to the terminal".into()
+    }
+
+    fn event(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
+        self.print(event, view)?;
+        // One screen line for a burst of output is enough.
+        if matches!(event.kind, EventKind::Output { .. }) { Ok(()) } else { self.redraw(event.elapsed_ms, view) }
+    }
+
+    fn idle(&mut self, now: u64, view: &RunView) -> io::Result<()> {
+        if now.saturating_sub(self.last_line_ms) >= HEARTBEAT && view.exit.is_none() {
+            let text = progress::line(view, now, usize::MAX);
+            self.line(now, &format!("  ... {}", if text.is_empty() { "still running" } else { &text }))?;
+        }
+        self.redraw(now, view)
+    }
+}
+
+fn color_of(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => GREEN,
+        Verdict::Flaky => YELLOW,
+        Verdict::Failed | Verdict::Infra => RED,
+        Verdict::Skipped | Verdict::Cancelled => DIM,
+    }
+}
+
+fn time(ms: u64) -> String {
+    show_duration(Duration::from_millis(ms))
+}
+
+fn plural(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// A line of a failed case's output, cut to what a screen can take.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(400) {
+        Some((end, _)) => format!("{} ... ({} more bytes in the log)", safe(&text[..end]), text.len() - end),
+        None => safe(text),
+    }
+}
+
+/// Guest text for a terminal and a CI log: clean, and without what a CI system takes for a command in mid-line.
+fn safe(text: &str) -> String {
+    let clean: Vec<String> = text.split('\n').map(|l| Clean::from_text(l).into_string()).collect();
+    let mut out = String::new();
+    for c in clean.join("\n").chars() {
+        if matches!(c, '#' | ':') && out.ends_with(c) {
+            out.push(' ');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::jsonl::Shared;
+
+    /// A recorded run, read as a person would see it on a dumb terminal.
+    #[test]
+    fn a_recorded_run_reads_well() {
+        let buffer = Shared::default();
+        let style = Style { color: false, live: false, level: Level::Normal, width: 80 };
+        let mut sink = Text::new(Box::new(buffer.clone()), style);
+        let mut view = RunView::default();
+        for line in include_str!("../../../testkit/records/mixed.jsonl").lines() {
+            let event: Event = serde_json::from_str(line).expect("event");
+            view.apply(&event);
+            sink.event(&event, &view).expect("written");
+        }
+        insta::assert_snapshot!(buffer.text());
+    }
+
+    #[test]
+    fn ci_commands_in_guest_text_are_broken_up() {
+        for hostile in [
+            "::set-env name=x::y",
+            "a ##[error]x",
+            "##vso[task.setvariable]x",
+            "##teamcity[x]",
+            "###[error]x",
+            "a:::error::y",
+            "\x1b]0;t\x07::error::x",
+        ] {
+            let shown = safe(hostile);
+            assert!(!shown.contains("::") && !shown.contains("##") && !shown.contains('\x1b'), "{shown}");
+        }
+    }
+
+    #[test]
+    fn silence_is_broken_every_thirty_seconds() {
+        let buffer = Shared::default();
+        let style = Style { color: false, live: false, level: Level::Normal, width: 80 };
+        let mut sink = Text::new(Box::new(buffer.clone()), style);
+        let view = RunView::default();
+        for now in (0..=90_000).step_by(1000) {
+            sink.idle(now, &view).expect("written");
+        }
+        assert_eq!(buffer.text().lines().count(), 3);
+    }
+}

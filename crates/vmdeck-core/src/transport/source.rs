@@ -1,0 +1,164 @@
+//! Packs a working tree the way git sees it, and unpacks it in the guest.
+//!
+//! Uncommitted work goes along, ignored files stay behind, and a tracked file is taken although a rule names it.
+
+use super::Session;
+use crate::command::{Collected, Exec, Exit, Input, sh_quote};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Fault, Result},
+    guest::Source,
+};
+
+/// Brings the tree in, replacing the folder in the guest as a whole.
+pub async fn send(session: &dyn Session, source: &Source, cancel: &CancellationToken) -> Result<u64> {
+    let failed = || Fault::infra(format!("cannot bring `{}` into the guest", source.path.display()));
+    let (from, exclude) = (source.path.clone(), source.exclude.clone());
+    let packed = tokio::task::spawn_blocking(move || pack(&from, &exclude)).await;
+    let archive = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))?.map_err(|e| {
+        Fault::user(format!("cannot pack `{}`", source.path.display()))
+            .because(e)
+            .hint("check `source.path` and its permissions")
+    })?;
+    let size = archive.as_file().metadata().map_or(0, |m| m.len());
+    let to = sh_quote(&source.to);
+    let exec = Exec {
+        stdin: Input::File(archive.path().to_owned()),
+        ..Exec::new(format!("rm -rf -- {to} && mkdir -p -- {to} && exec tar -xf - -C {to}"))
+    };
+    let mut out = Collected::default();
+    match session.exec(&exec, &mut out, cancel).await? {
+        Exit::Code(0) => Ok(size),
+        exit => Err(failed().because(exit).because(String::from_utf8_lossy(&out.stderr).trim())),
+    }
+}
+
+/// Writes a tar of the tree to a private temporary file.
+fn pack(root: &Path, exclude: &[String]) -> io::Result<tempfile::NamedTempFile> {
+    let mut globs = GlobSetBuilder::new();
+    for glob in exclude {
+        globs.add(Glob::new(glob).map_err(io::Error::other)?);
+    }
+    let globs = globs.build().map_err(io::Error::other)?;
+    let file = tempfile::NamedTempFile::new()?;
+    let mut tar = tar::Builder::new(io::BufWriter::new(file.reopen()?));
+    for path in tree(root, &globs)? {
+        append(&mut tar, root, &path)?;
+    }
+    io::Write::flush(&mut tar.into_inner()?)?;
+    Ok(file)
+}
+
+/// Every file and link below `root` that belongs to the tree, relative and sorted.
+fn tree(root: &Path, exclude: &GlobSet) -> io::Result<BTreeSet<PathBuf>> {
+    let mut out = BTreeSet::new();
+    let walk = ignore::WalkBuilder::new(root)
+        .standard_filters(false)
+        .git_ignore(true)
+        .git_exclude(true)
+        .git_global(true)
+        .parents(true)
+        .require_git(false)
+        .filter_entry(|e| e.file_name() != ".git")
+        .build();
+    for entry in walk {
+        let entry = entry.map_err(io::Error::other)?;
+        if entry.file_type().is_some_and(|kind| kind.is_file() || kind.is_symlink()) {
+            out.extend(entry.path().strip_prefix(root).ok().map(Path::to_owned));
+        }
+    }
+    out.extend(tracked_but_ignored(root));
+    out.retain(|path| !path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part)));
+    Ok(out)
+}
+
+/// Tracked files that an ignore rule names; git keeps them, so the guest gets them.
+fn tracked_but_ignored(root: &Path) -> Vec<PathBuf> {
+    let words = ["ls-files", "-z", "-ci", "--exclude-standard"];
+    let listed = crate::host::process::run_blocking("git", &words, root);
+    let names = listed.unwrap_or_default();
+    let paths = names
+        .split(|b| *b == 0)
+        .filter(|n| !n.is_empty())
+        .map(|n| PathBuf::from(String::from_utf8_lossy(n).into_owned()));
+    paths.filter(|p| root.join(p).symlink_metadata().is_ok()).collect()
+}
+
+fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> io::Result<()> {
+    let full = root.join(path);
+    let meta = fs::symlink_metadata(&full)?;
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(u64::try_from(meta.mtime()).unwrap_or_default());
+    if meta.is_symlink() {
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        return tar.append_link(&mut header, path, fs::read_link(&full)?);
+    }
+    // Whole at once: a file that grows while it is packed would break the archive.
+    let bytes = fs::read(&full)?;
+    header.set_size(bytes.len() as u64);
+    header.set_mode(if meta.permissions().mode() & 0o111 != 0 { 0o755 } else { 0o644 });
+    tar.append_data(&mut header, path, &bytes[..])
+}
+
+/// Runs a file of this host in the guest: it is sent to a temporary name there, run, and removed.
+pub fn script(path: &Path, env: &Exec) -> Exec {
+    let body =
+        "f=$(mktemp) || exit 126; trap 'rm -f \"$f\"' EXIT; cat > \"$f\" && chmod 700 \"$f\" && \"$f\" </dev/null";
+    Exec { script: body.to_owned(), stdin: Input::File(path.to_owned()), ..env.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(root: &Path, files: &[(&str, &str)]) {
+        for (name, text) in files {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+            fs::write(path, text).expect("write");
+        }
+    }
+
+    fn names(root: &Path, exclude: &[&str]) -> Vec<String> {
+        let exclude: Vec<String> = exclude.iter().map(|s| (*s).to_owned()).collect();
+        let archive = pack(root, &exclude).expect("packed");
+        let mut tar = tar::Archive::new(archive.reopen().expect("open"));
+        tar.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string()).collect()
+    }
+
+    #[test]
+    fn the_tree_is_what_git_sees() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let root = home.path();
+        make(
+            root,
+            &[
+                (".gitignore", "target\n*.log\n"),
+                (".github/ci.yml", "x"),
+                ("src/a b.rs", "x"),
+                ("target/big", "x"),
+                ("kept.log", "x"),
+                ("sub/.gitignore", "secret\n"),
+                ("sub/secret", "x"),
+                ("skip/me/x", "x"),
+            ],
+        );
+        let git = |words: &[&str]| crate::host::process::run_blocking("git", words, root).expect("git");
+        git(&["init", "-q"]);
+        git(&["add", "-f", "kept.log"]);
+        std::os::unix::fs::symlink("a b.rs", root.join("src/link")).expect("link");
+        assert_eq!(
+            names(root, &["skip"]),
+            [".github/ci.yml", ".gitignore", "kept.log", "src/a b.rs", "src/link", "sub/.gitignore"]
+        );
+    }
+}

@@ -1,0 +1,398 @@
+//! What can happen in a run: one plain record for each fact, the only thing that leaves the engine.
+//!
+//! Events carry facts, never display policy. The JSON form is a contract: one object per line, `kind` names the variant,
+//! readers ignore unknown kinds and fields.
+
+use super::{
+    exit::Exit,
+    ids::{CaseId, GuestId, RunId, SuiteId},
+    lifecycle::State,
+    outcome::{CancelReason, Tally, Verdict},
+    text::Clean,
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One fact with its place in the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// From 1, without gaps except where `output` lines were skipped for a slow reader.
+    pub seq: u64,
+    /// Wall-clock time.
+    #[serde(serialize_with = "millis")]
+    pub at: DateTime<Utc>,
+    /// Milliseconds since the run started, by a clock that never jumps.
+    pub elapsed_ms: u64,
+    /// The fact.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+fn millis<S: serde::Serializer>(at: &DateTime<Utc>, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
+/// A step on a guest's way; a pair of `phase_started` and `phase_ended` frames it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The backend makes the machine.
+    Create,
+    /// From the order to start until it answers, where there is no console to watch.
+    Launch,
+    /// From power-on to the kernel's first line.
+    Firmware,
+    /// From the kernel's first line to the first process.
+    Kernel,
+    /// From the first process to the ready pattern, or to the first answer of a service.
+    Userspace,
+    /// Until the login service shows its banner.
+    Sshd,
+    /// Until a command has been run and has answered.
+    FirstCommand,
+    /// The code is brought in.
+    Source,
+    /// The suites' cases.
+    Tests,
+    /// It is up for a person, with no case to run.
+    Hold,
+    /// A case failed and a person may still look, before it is taken down; `usual_ms` is the countdown.
+    Pause,
+    /// The machine is taken down and its absence proven.
+    Cleanup,
+}
+
+impl Phase {
+    /// The word in events and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Create => "create",
+            Phase::Launch => "launch",
+            Phase::Firmware => "firmware",
+            Phase::Kernel => "kernel",
+            Phase::Userspace => "userspace",
+            Phase::Sshd => "sshd",
+            Phase::FirstCommand => "first command",
+            Phase::Source => "source",
+            Phase::Tests => "tests",
+            Phase::Hold => "hold",
+            Phase::Pause => "pause",
+            Phase::Cleanup => "cleanup",
+        }
+    }
+
+    /// Whether it is part of the boot.
+    pub fn is_boot(self) -> bool {
+        matches!(
+            self,
+            Phase::Launch | Phase::Firmware | Phase::Kernel | Phase::Userspace | Phase::Sshd | Phase::FirstCommand
+        )
+    }
+}
+
+/// How serious a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Was wrong and has been put right.
+    Fixed,
+    /// A person should look at it.
+    Warn,
+    /// The run cannot start.
+    Fatal,
+}
+
+impl Severity {
+    /// The word in front of a finding, all of one width.
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Ok => "ok   ",
+            Severity::Fixed => "fixed",
+            Severity::Warn => "warn ",
+            Severity::Fatal => "FATAL",
+        }
+    }
+}
+
+/// A check of the host and what it found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Name of the check: `disk`, `memory`, `qemu`.
+    pub check: String,
+    /// How serious it is.
+    pub severity: Severity,
+    /// What was found.
+    pub text: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+}
+
+/// Who holds the host lock, as far as it can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its run.
+    pub run: Option<String>,
+    /// Its command line.
+    pub command: Option<String>,
+    /// Its host name.
+    pub host: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// What it is doing.
+    pub phase: Option<String>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid}")?,
+            None => f.write_str("an unknown process")?,
+        }
+        for (word, value) in [("on", &self.host), ("run", &self.run), ("since", &self.since), ("now", &self.phase)] {
+            if let Some(value) = value {
+                // Another program wrote it.
+                write!(f, ", {word} {}", Clean::from_text(value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a console line meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Meaning {
+    /// The ready pattern.
+    Ready,
+    /// A warning pattern.
+    Warning,
+    /// An error pattern, or a panic.
+    Error,
+}
+
+/// A guest in the list of `run_started`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedGuest {
+    /// Its name.
+    pub guest: GuestId,
+    /// Its backend.
+    pub backend: String,
+    /// Its operating system.
+    pub os: String,
+    /// `false` where the backend gives no isolation from this host.
+    pub isolated: bool,
+    /// How many cases will run in it.
+    pub cases: usize,
+    /// Their names, `suite/case`, in order and without repetitions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub names: Vec<String>,
+}
+
+/// Which stream an output line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output of a command.
+    Stdout,
+    /// Standard error of a command.
+    Stderr,
+    /// The serial console.
+    Console,
+}
+
+/// How one attempt at a case went, where there were several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Its exit code, if it had one.
+    pub exit: Option<i32>,
+    /// How long it took.
+    pub took_ms: u64,
+    /// Why it was not a pass.
+    pub message: String,
+    /// Last lines of standard output.
+    pub stdout_tail: String,
+    /// Last lines of standard error.
+    pub stderr_tail: String,
+}
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are named after what they hold; each variant says what happened")]
+pub enum EventKind {
+    /// First event of every record.
+    RunStarted {
+        run: RunId,
+        version: String,
+        host: String,
+        dir: String,
+        selection: Vec<String>,
+        guests: Vec<PlannedGuest>,
+        cases: usize,
+    },
+    /// Somebody else holds the lock; repeated every 10 s.
+    LockWaiting { path: String, holder: Holder, waited_ms: u64 },
+    /// The lock is ours.
+    LockHeld { path: String, waited_ms: u64 },
+    /// The lock is not ours any more: the run ends as infra.
+    LockLost { path: String, why: String },
+    /// The host was checked.
+    PreflightFinding(Finding),
+    /// Something that a dead run left behind is gone.
+    Reaped { run: String, what: String, how: String },
+    /// A machine went from one state to another.
+    GuestState {
+        guest: GuestId,
+        from: State,
+        to: State,
+        why: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        machine: Option<String>,
+    },
+    /// A phase began; from earlier boots of this guest: `usual_ms` is what it took, `rest_ms` what the boot still took after
+    /// it, `quiet_ms` the longest time without a console line in it.
+    PhaseStarted {
+        guest: GuestId,
+        phase: Phase,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        usual_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        rest_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        quiet_ms: Option<u64>,
+    },
+    /// A phase ended.
+    PhaseEnded { guest: GuestId, phase: Phase, ok: bool, took_ms: u64 },
+    /// A pattern was found on the console.
+    ConsoleMatch { guest: GuestId, meaning: Meaning, pattern: String, line: String, context: Vec<String> },
+    /// A transport was tried; with `way`, a way to find the address for it.
+    RouteTried {
+        guest: GuestId,
+        transport: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        way: Option<String>,
+        ok: bool,
+        why: String,
+        took_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        address: Option<String>,
+    },
+    /// A case began.
+    CaseStarted { guest: GuestId, suite: SuiteId, case: CaseId, round: u32, attempt: u32 },
+    /// A case ended, after all its attempts.
+    CaseEnded {
+        guest: GuestId,
+        suite: SuiteId,
+        case: CaseId,
+        round: u32,
+        verdict: Verdict,
+        exit: Option<i32>,
+        took_ms: u64,
+        message: String,
+        stdout_tail: String,
+        stderr_tail: String,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        earlier: Vec<Attempt>,
+    },
+    /// A line that a guest wrote, made safe.
+    Output {
+        guest: GuestId,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        suite: Option<SuiteId>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        case: Option<CaseId>,
+        stream: Stream,
+        line: String,
+    },
+    /// Something is tried once more.
+    Retrying {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        guest: Option<GuestId>,
+        what: String,
+        attempt: u32,
+        of: u32,
+        after_ms: u64,
+        why: String,
+    },
+    /// The run is being cancelled.
+    CancelBegan { reason: CancelReason },
+    /// A guest is being taken down.
+    CleanupBegan { guest: GuestId },
+    /// A guest was taken down; `left` names what could not be proven gone, `adopted` says that the machine was put back to how
+    /// it was found, `freed` the bytes of disk that came free.
+    CleanupEnded {
+        guest: GuestId,
+        proofs: Vec<String>,
+        left: Vec<String>,
+        kept: bool,
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        adopted: bool,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        freed: Option<u64>,
+    },
+    /// Last event of every record.
+    RunEnded {
+        tally: Tally,
+        exit: Exit,
+        took_ms: u64,
+        skipped_output: u64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        error: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        hint: Option<String>,
+    },
+    /// Worth knowing.
+    Warning {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        guest: Option<GuestId>,
+        text: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        hint: Option<String>,
+    },
+    /// A kind that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_flat_object_with_the_kind_in_it() {
+        let event = Event {
+            seq: 12,
+            at: DateTime::from_timestamp_millis(1_795_000_000_123).expect("time"),
+            elapsed_ms: 4511,
+            kind: EventKind::PhaseEnded {
+                guest: GuestId::new("deb").expect("name"),
+                phase: Phase::FirstCommand,
+                ok: true,
+                took_ms: 7,
+            },
+        };
+        let line = serde_json::to_string(&event).expect("json");
+        assert_eq!(
+            line,
+            r#"{"seq":12,"at":"2026-11-18T11:06:40.123Z","elapsed_ms":4511,"kind":"phase_ended","guest":"deb","phase":"first_command","ok":true,"took_ms":7}"#
+        );
+        assert_eq!(serde_json::from_str::<Event>(&line).expect("back"), event);
+    }
+
+    #[test]
+    fn an_unknown_kind_and_unknown_fields_are_read() {
+        let line = r#"{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":1,"kind":"teleported","to":"mars"}"#;
+        let event: Event = serde_json::from_str(line).expect("readable");
+        assert_eq!(event.kind, EventKind::Unknown);
+        let line = r#"{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":1,"kind":"warning","text":"x","new":3}"#;
+        assert!(serde_json::from_str::<Event>(line).is_ok());
+    }
+}

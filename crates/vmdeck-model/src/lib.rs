@@ -1,0 +1,24 @@
+//! What a run is, what can happen in it, and how it stands: plain data and pure functions.
+//!
+//! No I/O, no clock, no async and no terminal in here; everything is total and can be tested with plain values. Other
+//! programs may read the records of runs with it: start with [`event`] and [`run_view`].
+
+pub mod chord;
+pub mod command;
+pub mod error;
+pub mod event;
+pub mod exit;
+pub mod guest;
+pub mod ids;
+pub mod key;
+pub mod lifecycle;
+pub mod machine;
+pub mod outcome;
+pub mod pattern;
+pub mod plan;
+pub mod quantity;
+pub mod run_view;
+pub mod secret;
+pub mod select;
+pub mod suite;
+pub mod text;

@@ -1,0 +1,66 @@
+//! The cockpit: a terminal program over the record of a run and the commands to its engine.
+//!
+//! `model` is how things stand, `update` takes messages in and gives effects out, `view` draws; none of them does I/O beyond
+//! reading the log that is shown. `event_loop` is the loop around them, `effect_runner` carries
+//! effects out. It knows the model, and the services and the host that it is handed; never the engine.
+
+mod clock;
+pub mod console;
+pub mod effect_runner;
+pub mod event_loop;
+#[cfg(test)]
+mod fixture;
+pub mod host;
+mod input;
+pub mod keymap;
+pub mod layout;
+pub mod logs;
+pub mod model;
+pub mod msg;
+mod notify;
+pub mod overlay;
+pub mod prompt;
+mod record;
+pub mod replay;
+pub mod screen;
+pub mod services;
+pub mod theme;
+pub mod tree;
+pub mod update;
+pub mod view;
+
+use vmdeck_model::key::{Key, Kind};
+
+/// The rows of `[cockpit]`; those of `[keys]` are in [`keymap::KEYS`].
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "cockpit.theme",
+        kind: Kind::Text,
+        default: Some("\"dark\""),
+        doc: "dark, light, high-contrast, colour-blind, ansi16, mono, one of the user's own, or a file",
+    },
+    Key {
+        path: "cockpit.symbols",
+        kind: Kind::Choice(&["unicode", "ascii"]),
+        default: Some("\"unicode\""),
+        doc: "what frames and signs are drawn with",
+    },
+    Key {
+        path: "cockpit.mouse",
+        kind: Kind::Bool,
+        default: Some("false"),
+        doc: "whether the mouse is listened to from the start",
+    },
+    Key {
+        path: "cockpit.notify",
+        kind: Kind::Choice(&["auto", "bell", "osc9", "osc777", "off"]),
+        default: Some("\"auto\""),
+        doc: "how you are told that a boot or run has ended while you look elsewhere",
+    },
+    Key {
+        path: "cockpit.pause",
+        kind: Kind::Duration,
+        default: Some("\"2m\""),
+        doc: "how long a guest that failed stands for a look before it is taken down; 0s = not at all",
+    },
+];

@@ -1,0 +1,503 @@
+//! The logs pane's state: which log, which part of it, how it is shown, what is searched and marked.
+//!
+//! A log is a file of the record that is read window by window, or all guests' lines merged. Drawing is `view::logs`.
+
+pub mod ansi;
+pub mod file;
+pub mod index;
+pub mod merged;
+pub mod save;
+pub mod search;
+pub mod times;
+
+use crate::host::Host;
+use ansi::{Look, Parts};
+use file::{LogFile, Waker};
+use merged::{Merged, MergedLine};
+use ratatui::style::Style;
+use save::Part;
+use search::{Query, Search};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use vmdeck_model::ids::GuestId;
+
+/// A log of the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Whose.
+    pub guest: GuestId,
+    /// `console`, `smoke/install stdout`, `qemu.log`.
+    pub label: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Which times are shown before the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeMode {
+    /// None.
+    #[default]
+    Off,
+    /// The clock on the wall, UTC.
+    Clock,
+    /// Since the guest was powered on.
+    Power,
+    /// Since the line before.
+    Delta,
+}
+
+impl TimeMode {
+    fn next(self) -> Self {
+        match self {
+            TimeMode::Off => TimeMode::Clock,
+            TimeMode::Clock => TimeMode::Power,
+            TimeMode::Power => TimeMode::Delta,
+            TimeMode::Delta => TimeMode::Off,
+        }
+    }
+
+    /// Its word in the pane's title.
+    pub fn word(self) -> &'static str {
+        match self {
+            TimeMode::Off => "",
+            TimeMode::Clock => "clock",
+            TimeMode::Power => "since power-on",
+            TimeMode::Delta => "delta",
+        }
+    }
+}
+
+/// A line as it is shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Its number, from 0.
+    pub number: u64,
+    /// When it came, in milliseconds of the run.
+    pub ms: Option<u64>,
+    /// Whose it is, in the merged log.
+    pub origin: Option<(GuestId, String)>,
+    /// Its text.
+    pub parts: Parts,
+}
+
+/// See the module.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the pane")]
+pub struct Logs {
+    /// The log that is shown; none = all merged.
+    pub source: Option<Source>,
+    /// All guests' lines.
+    pub merged: Merged,
+    file: Option<LogFile>,
+    waker: Waker,
+    host: Arc<dyn Host>,
+    /// The current line.
+    pub at: u64,
+    /// The first line on the screen.
+    pub top: u64,
+    /// Whether the end is followed.
+    pub follow: bool,
+    /// How many lines there were when following ended.
+    pub left_at: u64,
+    /// Whether long lines are wrapped.
+    pub wrap: bool,
+    /// Columns that are scrolled away to the left.
+    pub left: usize,
+    /// Which times are shown.
+    pub times: TimeMode,
+    /// Colours, plain or raw.
+    pub look: Look,
+    /// Whether only matches are shown.
+    pub only: bool,
+    /// What is searched for.
+    pub search: Option<Search>,
+    /// Errors or warnings that were jumped to.
+    jumps: BTreeMap<&'static str, Search>,
+    /// A jump that waits for its search: what for, and whether forward.
+    pub waiting: Option<(&'static str, bool)>,
+    bookmarks: BTreeMap<PathBuf, BTreeSet<u64>>,
+    /// Where a selection began.
+    pub selected_from: Option<u64>,
+    /// Whether the person chose this log: then no boot takes its place.
+    pub is_chosen: bool,
+    /// In a replay, the time up to which lines are shown.
+    pub until_ms: Option<u64>,
+    /// Rows on the screen.
+    pub height: usize,
+}
+
+/// Longest text for the clipboard, in bytes: what is more goes to a file.
+const TEXT_MAX: usize = 4 << 20;
+/// The name under which the person's own search is waited for.
+const OWN: &str = "";
+
+impl Logs {
+    /// Shows the merged log, which is empty.
+    pub fn new(waker: Waker, host: Arc<dyn Host>) -> Self {
+        Self {
+            source: None,
+            merged: Merged::default(),
+            file: None,
+            waker,
+            host,
+            at: 0,
+            top: 0,
+            follow: true,
+            left_at: 0,
+            wrap: false,
+            left: 0,
+            times: TimeMode::Off,
+            look: Look::Colours,
+            only: false,
+            search: None,
+            jumps: BTreeMap::new(),
+            waiting: None,
+            bookmarks: BTreeMap::new(),
+            selected_from: None,
+            is_chosen: false,
+            until_ms: None,
+            height: 10,
+        }
+    }
+
+    /// Shows a log from its end; `None` = all merged. Searching goes on in it.
+    pub fn open(&mut self, source: Option<Source>) -> io::Result<()> {
+        self.file = None;
+        self.source = None;
+        if let Some(source) = &source {
+            self.file = Some(LogFile::open(self.host.as_ref(), &source.path, self.waker.clone())?);
+        }
+        self.source = source;
+        self.jumps.clear();
+        self.waiting = None;
+        self.selected_from = None;
+        self.left = 0;
+        if let Some(query) = self.search.take().map(|s| s.query.clone()) {
+            self.search = Some(Search::new(query));
+        }
+        self.set_follow(true);
+        self.refresh();
+        Ok(())
+    }
+
+    /// The shown file.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(LogFile::path)
+    }
+
+    /// The first line that there is, and one past the last.
+    pub fn range(&self) -> (u64, u64) {
+        match &self.file {
+            Some(file) => (0, file.lines(self.until_ms)),
+            None => (self.merged.first(), self.merged.end()),
+        }
+    }
+
+    /// Something has grown: follow it, search it.
+    pub fn refresh(&mut self) {
+        self.waker.seen();
+        let (first, end) = self.range();
+        if self.follow {
+            self.at = end.saturating_sub(1);
+            self.left_at = end;
+        }
+        self.at = self.at.clamp(first, end.saturating_sub(1).max(first));
+        self.scroll();
+        if let Some(file) = &self.file {
+            for search in self.search.iter().chain(self.jumps.values()) {
+                let index = file.index();
+                search.go_on(file.path(), &index, self.waker.clone());
+            }
+        }
+        if let Some((what, forward)) = self.waiting {
+            self.jump(what, forward);
+        }
+    }
+
+    /// Keeps the current line on the screen.
+    fn scroll(&mut self) {
+        let (first, end) = self.range();
+        let height = self.height.max(1) as u64;
+        if self.follow {
+            self.top = end.saturating_sub(height);
+        } else if self.at < self.top {
+            self.top = self.at;
+        } else if self.at >= self.top + height {
+            self.top = self.at + 1 - height;
+        }
+        self.top = self.top.max(first);
+    }
+
+    /// How many rows there are.
+    pub fn resize(&mut self, height: usize) {
+        self.height = height.max(1);
+        self.scroll();
+    }
+
+    /// Follows the end, or stands still at the current line.
+    pub fn set_follow(&mut self, on: bool) {
+        self.follow = on;
+        self.refresh();
+    }
+
+    /// Lines that have come since following ended.
+    pub fn unseen(&self) -> u64 {
+        let end = self.range().1;
+        if self.follow || self.at + 1 >= end { 0 } else { end.saturating_sub(self.left_at) }
+    }
+
+    /// Moves the current line; towards the beginning this ends following.
+    pub fn step(&mut self, lines: i64) {
+        if self.only {
+            return self.step_hits(lines);
+        }
+        let target = self.at.saturating_add_signed(lines);
+        let (first, end) = self.range();
+        self.go(target.clamp(first, end.saturating_sub(1).max(first)));
+    }
+
+    fn step_hits(&mut self, lines: i64) {
+        for _ in 0..lines.unsigned_abs().min(10_000) {
+            let Some(search) = &self.search else { return };
+            let next = match &self.file {
+                None if lines > 0 => self.merged_hit(&search.query, self.at + 1, true),
+                None => self.merged_hit(&search.query, self.at, false),
+                Some(_) if lines > 0 => search.found().at_or_after(self.at + 1),
+                Some(_) => search.found().before(self.at),
+            };
+            match next {
+                Some(line) => self.go(line),
+                None => return,
+            }
+        }
+    }
+
+    /// Goes to a line and stands still there, unless it is the last.
+    pub fn go(&mut self, line: u64) {
+        let (_, end) = self.range();
+        self.at = line;
+        let is_last = line + 1 >= end;
+        if self.follow && !is_last {
+            self.left_at = end;
+        }
+        if !is_last {
+            self.follow = false;
+        }
+        self.scroll();
+    }
+
+    /// Scrolls sideways; this does not end following.
+    pub fn sideways(&mut self, columns: i64) {
+        self.left = self.left.saturating_add_signed(isize::try_from(columns).unwrap_or(0));
+    }
+
+    /// The next way of showing times.
+    pub fn next_times(&mut self) {
+        self.times = self.times.next();
+    }
+
+    /// The next way of showing bytes.
+    pub fn next_look(&mut self) {
+        self.look = match self.look {
+            Look::Colours => Look::Plain,
+            Look::Plain => Look::Raw,
+            Look::Raw => Look::Colours,
+        };
+    }
+
+    /// Searches for this from the current line on; an empty text ends searching.
+    pub fn search_for(&mut self, text: &str) {
+        self.search = (!text.is_empty()).then(|| Search::new(Query::new(text)));
+        self.only &= self.search.is_some();
+        self.waiting = self.search.is_some().then_some((OWN, true));
+        self.refresh();
+    }
+
+    /// The next or previous match.
+    pub fn next_match(&mut self, forward: bool) {
+        self.jump(OWN, forward);
+    }
+
+    /// The next or previous line that looks like this expression.
+    pub fn next_like(&mut self, pattern: &'static str, forward: bool) {
+        self.jumps.entry(pattern).or_insert_with(|| Search::new(Query::new(pattern)));
+        self.waiting = Some((pattern, forward));
+        self.refresh();
+    }
+
+    fn jump(&mut self, what: &'static str, forward: bool) {
+        self.waiting = None;
+        let search = if what == OWN { self.search.as_ref() } else { self.jumps.get(what) };
+        let Some(search) = search else { return };
+        let from = if forward { self.at + 1 } else { self.at };
+        let (hit, busy) = match &self.file {
+            Some(_) => {
+                let found = search.found();
+                let busy = search.is_busy();
+                let next = if forward { found.at_or_after(from) } else { found.before(from) };
+                // At the end it begins again at the other end, once that is known.
+                let around = || if forward { found.at_or_after(0) } else { found.before(u64::MAX) };
+                (if busy { next } else { next.or_else(around) }, busy)
+            }
+            None => (self.merged_hit(&search.query, from, forward), false),
+        };
+        match hit {
+            Some(line) => self.go(line),
+            None if busy => self.waiting = Some((what, forward)),
+            None => {}
+        }
+    }
+
+    fn merged_hit(&self, query: &Query, from: u64, forward: bool) -> Option<u64> {
+        let is_hit = |(number, line): &(u64, &MergedLine)| {
+            let wanted = if forward { *number >= from } else { *number < from };
+            wanted && query.is_in(line.text.as_bytes())
+        };
+        let hit = if forward { self.merged.iter().find(is_hit) } else { self.merged.iter().rev().find(is_hit) };
+        hit.map(|(number, _)| number)
+    }
+
+    /// `3 of 17`, or how many so far; empty without a search.
+    pub fn count(&self) -> String {
+        let Some(search) = &self.search else { return String::new() };
+        if self.file.is_none() {
+            return search.query.text.clone();
+        }
+        let found = search.found();
+        let (total, more) = (found.lines.len(), if found.more || search.is_busy() { "+" } else { "" });
+        match found.rank(self.at) {
+            Some(rank) => format!("{} [{rank} of {total}{more}]", search.query.text),
+            None => format!("{} [{total}{more}]", search.query.text),
+        }
+    }
+
+    /// Marks the current line, or takes the mark off.
+    pub fn bookmark(&mut self) {
+        let marks = self.bookmarks.entry(self.path().map(Path::to_owned).unwrap_or_default()).or_default();
+        if !marks.remove(&self.at) {
+            marks.insert(self.at);
+        }
+    }
+
+    /// Whether a line is marked.
+    pub fn is_bookmarked(&self, line: u64) -> bool {
+        self.bookmarks.get(self.path().unwrap_or(Path::new(""))).is_some_and(|marks| marks.contains(&line))
+    }
+
+    /// To the next or previous marked line.
+    pub fn next_bookmark(&mut self, forward: bool) {
+        let Some(marks) = self.bookmarks.get(self.path().unwrap_or(Path::new(""))) else { return };
+        let next = if forward {
+            marks.range(self.at + 1..).next().or(marks.first())
+        } else {
+            marks.range(..self.at).next_back().or(marks.last())
+        };
+        if let Some(line) = next.copied() {
+            self.go(line);
+        }
+    }
+
+    /// The selected lines, or the current one.
+    pub fn selection(&self) -> (u64, u64) {
+        let from = self.selected_from.unwrap_or(self.at);
+        (from.min(self.at), from.max(self.at))
+    }
+
+    /// The lines on a screen of so many rows.
+    pub fn window(&self, rows: usize) -> Vec<Shown> {
+        if self.only {
+            return self.hits_window(rows);
+        }
+        let (_, end) = self.range();
+        let count = usize::try_from(end.saturating_sub(self.top)).unwrap_or(rows).min(rows);
+        self.read(self.top, count)
+    }
+
+    fn hits_window(&self, rows: usize) -> Vec<Shown> {
+        let Some(search) = &self.search else { return Vec::new() };
+        if self.file.is_none() {
+            let is_hit = |(_, line): &(u64, &MergedLine)| search.query.is_in(line.text.as_bytes());
+            let until = if self.follow { u64::MAX } else { self.at };
+            let hits = self.merged.iter().rev().filter(|(number, _)| *number <= until).filter(is_hit).take(rows);
+            let mut out: Vec<Shown> = hits.map(|(number, line)| of_merged(number, line)).collect();
+            out.reverse();
+            return out;
+        }
+        let numbers: Vec<u64> = {
+            let found = search.found();
+            let here = found.lines.partition_point(|l| *l <= self.at);
+            let end = if self.follow { found.lines.len() } else { here.max(rows.min(found.lines.len())) };
+            found.lines[end.saturating_sub(rows)..end].to_vec()
+        };
+        numbers.into_iter().flat_map(|number| self.read(number, 1)).collect()
+    }
+
+    /// So many lines from one on.
+    pub fn read(&self, from: u64, count: usize) -> Vec<Shown> {
+        let Some(file) = &self.file else {
+            let lines = (from..from + count as u64).filter_map(|n| Some((n, self.merged.get(n)?)));
+            return lines.map(|(number, line)| of_merged(number, line)).collect();
+        };
+        let timed = self.times != TimeMode::Off;
+        let shown = |line: &file::RawLine| Shown {
+            number: line.number,
+            ms: if timed { file.time_of(line) } else { None },
+            origin: None,
+            parts: ansi::render(&line.bytes, self.look),
+        };
+        file.read(from, count).iter().map(shown).collect()
+    }
+
+    /// The text of these lines, for the clipboard.
+    pub fn text(&self, (from, to): (u64, u64)) -> String {
+        let mut out = String::new();
+        let mut at = from;
+        while at <= to && out.len() < TEXT_MAX {
+            let count = usize::try_from(to - at + 1).unwrap_or(100).min(100);
+            let lines = self.read(at, count);
+            if lines.is_empty() {
+                break;
+            }
+            for line in &lines {
+                out.push_str(&ansi::plain(&line.parts));
+                out.push('\n');
+            }
+            at += lines.len() as u64;
+        }
+        out.pop();
+        out
+    }
+
+    /// What is saved: the selection, the matches, or everything.
+    pub fn part(&self) -> Part {
+        let (first, end) = self.range();
+        if self.file.is_none() {
+            let (from, to) =
+                if self.selected_from.is_some() { self.selection() } else { (first, end.saturating_sub(1)) };
+            return Part::Text(self.text((from, to)));
+        }
+        match &self.search {
+            Some(search) if self.only => Part::Hits(search.found().lines.clone()),
+            _ if self.selected_from.is_some() => {
+                let (from, to) = self.selection();
+                Part::Lines(from, to)
+            }
+            _ => Part::Lines(first, end.saturating_sub(1)),
+        }
+    }
+}
+
+fn of_merged(number: u64, line: &MergedLine) -> Shown {
+    Shown {
+        number,
+        ms: Some(line.ms),
+        origin: Some((line.guest.clone(), line.from.clone())),
+        parts: vec![(line.text.clone(), Style::new())],
+    }
+}
+
+#[cfg(test)]
+mod tests;

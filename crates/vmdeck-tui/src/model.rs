@@ -1,0 +1,474 @@
+//! How things stand in the cockpit: what the record says, what the host says, and what the person looks at.
+//!
+//! Plain state. `update` is the only one that changes it, `view` only reads it.
+
+use super::{
+    console::Console,
+    host::Host,
+    keymap::Keymap,
+    logs::{Logs, file::Waker},
+    overlay::Overlay,
+    prompt::Prompt,
+    replay::Player,
+    theme::Theme,
+    tree::{self, Node},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+use tui_logger::TuiWidgetState;
+use vmdeck_model::machine::OwnedMachine;
+use vmdeck_model::{
+    event::{Finding, Holder, Severity},
+    exit::Exit,
+    ids::GuestId,
+    plan::Setup,
+    run_view::RunView,
+    select::Selector,
+    text::Clean,
+};
+
+/// A part of the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pane {
+    /// Guests and every other machine.
+    Machines,
+    /// Who holds the host lock.
+    Lock,
+    /// The host's checks.
+    Preflight,
+    /// Logs, or a console that is typed into.
+    Logs,
+    /// Suites and cases.
+    Run,
+    /// What vmdeck itself does.
+    Events,
+}
+
+impl Pane {
+    /// All of them, in the order of their keys.
+    pub const ALL: [Pane; 6] = [Pane::Machines, Pane::Lock, Pane::Preflight, Pane::Logs, Pane::Run, Pane::Events];
+
+    /// Its name in its title.
+    pub fn title(self) -> &'static str {
+        match self {
+            Pane::Machines => "machines",
+            Pane::Lock => "lock",
+            Pane::Preflight => "preflight",
+            Pane::Logs => "logs",
+            Pane::Run => "run",
+            Pane::Events => "events",
+        }
+    }
+}
+
+/// Which record is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Watch {
+    /// None yet.
+    #[default]
+    Nothing,
+    /// That of a run of this cockpit.
+    Own {
+        /// Whether its engine has ended.
+        ended: bool,
+    },
+    /// That of somebody else's run: only looked at.
+    Other {
+        /// Whose.
+        who: String,
+    },
+    /// One that is over, played again.
+    Replay,
+}
+
+/// What a run is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// SELECT words; none = everything.
+    pub select: Vec<String>,
+    /// Boot the guests and run nothing.
+    pub hold: bool,
+    /// Keep guests with a failed case.
+    pub keep_failed: bool,
+    /// How long a failed guest stands before it is taken down.
+    pub pause: Option<std::time::Duration>,
+}
+
+/// A slot of the host lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockRow {
+    /// Its directory.
+    pub path: String,
+    /// How it stands.
+    pub state: LockState,
+    /// Who holds it.
+    pub holder: Option<Holder>,
+}
+
+/// How a slot of the lock stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// Nobody has it.
+    Free,
+    /// Somebody has it and lives.
+    Held,
+    /// Its holder is gone.
+    Stale,
+}
+
+/// What this host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Free disk where the state is, bytes.
+    pub disk_free: u64,
+    /// Below this a run does not start, bytes.
+    pub disk_min: u64,
+    /// Below this it warns, bytes.
+    pub disk_warn: u64,
+    /// Free memory, bytes.
+    pub memory_free: u64,
+    /// To be left free besides the guests', bytes.
+    pub memory_min: u64,
+    /// What the guests of a run take at a time, bytes.
+    pub memory_need: u64,
+    /// What their disks may grow to, bytes.
+    pub disk_need: u64,
+}
+
+/// What a machine uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory, bytes.
+    pub memory: u64,
+    /// Processor time so far, milliseconds.
+    pub cpu_ms: u64,
+    /// Share of a processor since the last look, per cent.
+    pub cpu_percent: u64,
+    /// Disk, bytes.
+    pub disk: u64,
+}
+
+/// A list with a current row and a filter.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// The current row.
+    pub at: usize,
+    /// What is filtered for; empty = nothing.
+    pub filter: String,
+}
+
+impl List {
+    /// Moves within so many rows.
+    pub fn step(&mut self, by: i64, rows: usize) {
+        let last = rows.saturating_sub(1);
+        self.at = self.at.saturating_add_signed(isize::try_from(by).unwrap_or(0)).min(last);
+    }
+
+    /// Whether a row with this text is shown: `x`, `!x` (without x), `~x` (fuzzy).
+    pub fn shows(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let filter = self.filter.to_lowercase();
+        match (filter.strip_prefix('!'), filter.strip_prefix('~')) {
+            (Some(""), _) => true,
+            (Some(without), _) => !text.contains(without),
+            (_, Some(letters)) => {
+                let mut rest = text.chars();
+                letters.chars().all(|l| rest.any(|c| c == l))
+            }
+            _ => text.contains(&filter),
+        }
+    }
+}
+
+/// A short message over the footer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Toast {
+    /// What.
+    pub text: String,
+    /// How serious it is.
+    pub severity: Severity,
+    /// When it goes, on the cockpit's clock.
+    pub until_ms: u64,
+}
+
+/// How things look, from the config and the keys.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Which key does what.
+    pub keymap: Keymap,
+    /// The colours.
+    pub theme: Theme,
+    /// Where the user's themes are.
+    pub theme_folder: Option<PathBuf>,
+    /// Whether only ASCII is drawn.
+    pub ascii: bool,
+    /// Whether the mouse is listened to.
+    pub mouse: bool,
+}
+
+/// See the module.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts and switches")]
+pub struct Model {
+    /// The cockpit's clock, milliseconds since it was opened.
+    pub now_ms: u64,
+    /// The clock on the wall, milliseconds since 1970.
+    pub wall_ms: i64,
+    /// Columns and rows.
+    pub size: (u16, u16),
+    /// How things look.
+    pub look: Look,
+    /// Whether whatever changes something is off.
+    pub read_only: bool,
+    /// Whether the terminal says that the person looks elsewhere.
+    pub unfocused: bool,
+
+    /// The config.
+    pub setup: Option<Arc<Setup>>,
+    /// Which record is shown.
+    pub watch: Watch,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The fold of its events.
+    pub view: RunView,
+    /// When its run began, milliseconds since 1970.
+    pub began_wall_ms: Option<i64>,
+    /// The player of a record that is over.
+    pub player: Option<Player>,
+    /// Whether a run was asked for and has no record yet.
+    pub is_starting: bool,
+    /// A run to be started when the current one has ended.
+    pub next: Option<Wish>,
+
+    /// Every machine that the backends see.
+    pub inventory: Vec<OwnedMachine>,
+    /// What our machines use, by name.
+    pub usage: BTreeMap<String, Usage>,
+    /// The lock's slots.
+    pub locks: Vec<LockRow>,
+    /// What the host's checks found.
+    pub findings: Vec<Finding>,
+    /// What the host has.
+    pub capacity: Capacity,
+
+    /// The pane that gets the keys.
+    pub focus: Pane,
+    /// Whether it is alone on the screen.
+    pub zoom: bool,
+    /// The machines pane.
+    pub machines: List,
+    /// The run pane.
+    pub run: List,
+    /// First rows of the panes that only scroll.
+    pub scroll: BTreeMap<Pane, usize>,
+    /// Guests that are marked.
+    pub marks: BTreeSet<GuestId>,
+    /// Rows of the run pane.
+    pub tree: Vec<Node>,
+    /// Rows of the run pane that are folded in, by their path.
+    pub folded: BTreeSet<String>,
+    /// Whether `tree` has to be made anew.
+    pub is_tree_stale: bool,
+    /// The logs pane.
+    pub logs: Logs,
+    /// The console that is typed into.
+    pub console: Option<Console>,
+    /// The events pane's own state.
+    pub events: TuiWidgetState,
+
+    /// The selection of the command line: only these cases are shown and run; none = all.
+    pub select: Vec<Selector>,
+    /// What lies over the panes.
+    pub overlay: Option<Overlay>,
+    /// What is being typed in the footer.
+    pub prompt: Option<Prompt>,
+    /// A short message.
+    pub toast: Option<Toast>,
+    /// Whether guests with a failed case are kept.
+    pub keep_failed: bool,
+    /// How long a failed guest stands in the next run.
+    pub pause: Option<std::time::Duration>,
+    /// Guests that stay at the end of this run.
+    pub kept: BTreeSet<GuestId>,
+    /// The guest whose shell is wanted as soon as it is up.
+    pub shell_when_up: Option<GuestId>,
+    /// When Ctrl-C was last pressed, and how often in a row.
+    pub interrupts: (u64, u32),
+    /// Whether the run was let go on without the cockpit.
+    pub is_detached: bool,
+    /// Whether the cockpit closes when its run has ended.
+    pub is_leaving: bool,
+    /// Runs of this cockpit that have ended: a line for the normal screen each, and the last exit.
+    pub results: Vec<(String, Exit)>,
+}
+
+impl Model {
+    /// An empty cockpit.
+    pub fn new(look: Look, waker: Waker, host: Arc<dyn Host>, size: (u16, u16)) -> Self {
+        Self {
+            now_ms: 0,
+            wall_ms: 0,
+            size,
+            look,
+            read_only: false,
+            unfocused: false,
+            setup: None,
+            watch: Watch::Nothing,
+            dir: PathBuf::new(),
+            view: RunView::default(),
+            began_wall_ms: None,
+            player: None,
+            is_starting: false,
+            next: None,
+            inventory: Vec::new(),
+            usage: BTreeMap::new(),
+            locks: Vec::new(),
+            findings: Vec::new(),
+            capacity: Capacity::default(),
+            focus: Pane::Machines,
+            zoom: false,
+            machines: List::default(),
+            run: List::default(),
+            scroll: BTreeMap::new(),
+            marks: BTreeSet::new(),
+            tree: Vec::new(),
+            folded: BTreeSet::new(),
+            is_tree_stale: true,
+            logs: Logs::new(waker, host),
+            console: None,
+            events: TuiWidgetState::new(),
+            select: Vec::new(),
+            overlay: None,
+            prompt: None,
+            toast: None,
+            keep_failed: false,
+            pause: None,
+            kept: BTreeSet::new(),
+            shell_when_up: None,
+            interrupts: (0, 0),
+            is_detached: false,
+            is_leaving: false,
+            results: Vec::new(),
+        }
+    }
+
+    /// Milliseconds of the shown run now.
+    pub fn run_ms(&self) -> u64 {
+        if let Some(player) = &self.player {
+            return player.now_ms();
+        }
+        let by_clock = self.began_wall_ms.and_then(|began| u64::try_from(self.wall_ms - began).ok());
+        match by_clock {
+            Some(now) if self.is_live() => now.max(self.view.now_ms),
+            _ => self.view.now_ms,
+        }
+    }
+
+    /// The shown run's name in short.
+    pub fn run_name(&self) -> Option<String> {
+        // A record may be anybody's: no id is trusted to have eight bytes, or to be one line.
+        self.view.run.as_ref().map(|run| Clean::from_text(run).as_str().chars().take(8).collect())
+    }
+
+    /// Whether the shown run goes on.
+    pub fn is_live(&self) -> bool {
+        let is_over = self.view.exit.is_some() || matches!(self.watch, Watch::Own { ended: true } | Watch::Replay);
+        self.view.run.is_some() && !is_over
+    }
+
+    /// Whether the engine of the shown run is gone without having ended it.
+    pub fn is_orphaned(&self) -> bool {
+        self.view.run.is_some() && self.view.exit.is_none() && self.watch == (Watch::Own { ended: true })
+    }
+
+    /// Whether a run of this cockpit goes on, or is about to.
+    pub fn is_running(&self) -> bool {
+        self.is_starting || self.watch == Watch::Own { ended: false }
+    }
+
+    /// Whether nothing may be changed, and why.
+    pub fn forbidden(&self) -> Option<String> {
+        match &self.watch {
+            _ if self.read_only => Some("this cockpit is read-only".into()),
+            Watch::Replay => Some("this is a replay: nothing can be changed".into()),
+            Watch::Other { who } if self.view.exit.is_none() => {
+                Some(format!("this is the run of {who}: it can only be looked at"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The guests: those of the run, else those of the config.
+    pub fn guests(&self) -> Vec<GuestId> {
+        let mut all: Vec<GuestId> = self.setup.iter().flat_map(|s| s.guests.iter().map(|g| g.id.clone())).collect();
+        if matches!(self.watch, Watch::Other { .. } | Watch::Replay) {
+            all.clear();
+        }
+        all.extend(self.view.guests.keys().filter(|id| !all.contains(id)).cloned().collect::<Vec<_>>());
+        all
+    }
+
+    /// The guests that the machines pane shows.
+    pub fn shown_guests(&self) -> Vec<GuestId> {
+        self.guests().into_iter().filter(|id| self.machines.shows(id.as_str())).collect()
+    }
+
+    /// Machines that are not of a guest that is shown: of other runs, kept, or not ours.
+    pub fn other_machines(&self) -> Vec<&OwnedMachine> {
+        let ours: BTreeSet<&str> = self.view.guests.values().filter_map(|g| g.machine.as_deref()).collect();
+        let is_other =
+            |row: &&OwnedMachine| !ours.contains(row.machine.name.as_str()) && self.machines.shows(&row.machine.name);
+        self.inventory.iter().filter(is_other).collect()
+    }
+
+    /// The guest that is meant: the current row of the run pane if that has the keys, else of the machines pane.
+    pub fn guest(&self) -> Option<GuestId> {
+        if self.focus == Pane::Run
+            && let Some(node) = self.tree.get(self.run.at)
+        {
+            return Some(node.guest.clone());
+        }
+        let all = self.shown_guests();
+        all.get(self.machines.at).or(all.last()).cloned()
+    }
+
+    /// The marked guests, else the current one.
+    pub fn chosen(&self) -> Vec<GuestId> {
+        if self.marks.is_empty() { self.guest().into_iter().collect() } else { self.marks.iter().cloned().collect() }
+    }
+
+    /// Makes what is derived from the state, before it is drawn.
+    pub fn prepare(&mut self) {
+        if std::mem::take(&mut self.is_tree_stale) {
+            self.tree = tree::rows(self);
+            self.run.at = self.run.at.min(self.tree.len().saturating_sub(1));
+        }
+        let rows = self.shown_guests().len() + self.other_machines().len();
+        self.machines.at = self.machines.at.min(rows.saturating_sub(1));
+        let layout = super::layout::Layout::of(self);
+        if let Some(area) = layout.area(Pane::Logs) {
+            self.logs.resize(usize::from(area.height.saturating_sub(2)));
+            if let Some(console) = &mut self.console {
+                console.resize(area.width.saturating_sub(2), area.height.saturating_sub(2));
+            }
+        }
+    }
+
+    /// When the screen changes without a message, in milliseconds from now; `None` = never: then nothing runs at all.
+    pub fn next_change_ms(&self) -> Option<u64> {
+        let toast = self.toast.as_ref().map(|t| t.until_ms.saturating_sub(self.now_ms).max(1));
+        let moving = self.player.as_ref().is_some_and(Player::is_playing);
+        let live = self.player.is_none() && self.is_live();
+        let second = (live || self.is_leaving).then_some(1000);
+        [toast, moving.then_some(50), second].into_iter().flatten().min()
+    }
+
+    /// Says something for a few seconds.
+    pub fn say(&mut self, severity: Severity, text: impl Into<String>) {
+        let text = text.into();
+        let until_ms = self.now_ms + 4000 + 40 * text.len() as u64;
+        self.toast = Some(Toast { text, severity, until_ms });
+    }
+}

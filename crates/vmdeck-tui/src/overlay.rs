@@ -1,0 +1,147 @@
+//! What lies over the panes: help, palette, questions, details. Its state and its rows; what its keys do is in `update`.
+
+use super::{
+    keymap::{ACTIONS, Action, ActionDef},
+    model::Model,
+    prompt::Line,
+    theme::Theme,
+};
+use nucleo_matcher::{
+    Config, Matcher,
+    pattern::{CaseMatching, Normalization, Pattern},
+};
+use vmdeck_model::ids::GuestId;
+
+/// What is asked before something is destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// End these guests now.
+    Kill(Vec<GuestId>),
+    /// Cancel the run.
+    Cancel,
+    /// Remove what dead runs left.
+    CleanUp,
+    /// Release this slot of the lock; with the pid of a holder that lives.
+    BreakLock(std::path::PathBuf, Option<u32>),
+}
+
+/// A question with what is needed for yes.
+#[derive(Clone, Debug)]
+pub struct Confirm {
+    /// What is asked.
+    pub question: Question,
+    /// The question in words.
+    pub title: String,
+    /// What it is about.
+    pub lines: Vec<String>,
+    /// What must be typed for yes; none = the key `y`.
+    pub word: Option<String>,
+    /// What has been typed.
+    pub typed: Line,
+}
+
+/// A list to choose from by typing.
+#[derive(Clone, Debug, Default)]
+pub struct Chooser {
+    /// What has been typed.
+    pub line: Line,
+    /// The current row.
+    pub at: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub enum Overlay {
+    /// Every key.
+    Help(Chooser),
+    /// Every action by name.
+    Palette(Chooser),
+    /// The themes; the one that was on before comes back on Esc.
+    Themes {
+        /// Their names.
+        names: Vec<String>,
+        /// The current row.
+        at: usize,
+        /// What was on.
+        before: Box<Theme>,
+    },
+    /// Everything about a guest.
+    Details(GuestId),
+    /// Before something is destroyed.
+    Confirm(Confirm),
+    /// Leaving while a run goes on.
+    Quit,
+    /// There is no config.
+    Welcome(String),
+    /// Something to read.
+    Message {
+        /// Its title.
+        title: String,
+        /// Its text.
+        text: String,
+    },
+}
+
+/// The actions that fit what was typed, best first.
+pub fn matching(line: &Line) -> Vec<&'static ActionDef> {
+    let text = line.text();
+    if text.trim().is_empty() {
+        return ACTIONS.iter().collect();
+    }
+    let pattern = Pattern::parse(&text, CaseMatching::Ignore, Normalization::Smart);
+    let mut matcher = Matcher::new(Config::DEFAULT);
+    let mut buffer = Vec::new();
+    let mut score = |row: &ActionDef| {
+        let text = format!("{} {}", row.name, row.doc);
+        // A hit in the name is worth more than one in its explanation.
+        let name = pattern.score(nucleo_matcher::Utf32Str::new(row.name, &mut buffer), &mut matcher);
+        let all = pattern.score(nucleo_matcher::Utf32Str::new(&text, &mut buffer), &mut matcher)?;
+        Some(all + 2 * name.unwrap_or(0))
+    };
+    let mut hits: Vec<(u32, &ActionDef)> = ACTIONS.iter().filter_map(|row| Some((score(row)?, row))).collect();
+    hits.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    hits.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The action on the current row of the help or the palette.
+pub fn chosen(chooser: &Chooser) -> Option<Action> {
+    matching(&chooser.line).get(chooser.at).map(|row| row.action)
+}
+
+impl Confirm {
+    /// Asks for the key `y`.
+    pub fn new(question: Question, title: impl Into<String>, lines: Vec<String>) -> Self {
+        Self { question, title: title.into(), lines, word: None, typed: Line::default() }
+    }
+
+    /// Asks for a word to be typed.
+    #[must_use]
+    pub fn typed(self, word: impl Into<String>) -> Self {
+        Self { word: Some(word.into()), ..self }
+    }
+}
+
+/// Whether keys are typed into something.
+pub fn is_typing(model: &Model) -> bool {
+    let over = match &model.overlay {
+        Some(Overlay::Help(_) | Overlay::Palette(_)) => true,
+        Some(Overlay::Confirm(confirm)) => confirm.word.is_some(),
+        _ => false,
+    };
+    over || model.prompt.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_palette_finds_by_parts_of_the_name_and_by_the_explanation() {
+        let first = |text: &str| matching(&Line::new(text)).first().map(|row| row.name);
+        assert_eq!(first("rerun"), Some("rerun-failed"));
+        assert_eq!(first("brklk"), Some("break-lock"));
+        assert_eq!(first("serial"), Some("attach"));
+        assert_eq!(first("zzzzqq"), None);
+        assert_eq!(matching(&Line::default()).len(), ACTIONS.len());
+    }
+}

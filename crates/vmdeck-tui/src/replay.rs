@@ -1,0 +1,304 @@
+//! Playing a record that is over: which events have happened at a time, at what speed, where the failures are.
+//!
+//! Facts are few and kept in memory; output lines may be millions and are read from the file when their time comes.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::{Event, EventKind},
+    outcome::Verdict,
+};
+
+/// What every output line of a record has in it.
+pub const OUTPUT: &[u8] = br#""kind":"output""#;
+/// Output lines between two marks.
+const STRIDE: usize = 128;
+/// More of the record than this at a time is a jump, milliseconds.
+const GAP: u64 = 10_000;
+/// Marks of output lines that are read again after a jump.
+const BEHIND: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Player {
+    path: PathBuf,
+    facts: Vec<Event>,
+    /// Every 128th output line: its time and its offset.
+    marks: Vec<(u64, u64)>,
+    /// Facts that have happened.
+    done: usize,
+    /// Where the next output line is.
+    out_at: u64,
+    at_ms: u64,
+    /// When it plays: the cockpit's time and the record's time at its beginning.
+    since: Option<(u64, u64)>,
+    speed: f64,
+    /// Times of what went wrong.
+    pub failures: Vec<u64>,
+    /// The length of the record, milliseconds.
+    pub total_ms: u64,
+}
+
+impl Player {
+    /// Reads a record: its folder, or its file of events. A torn last line is left out.
+    pub fn load(path: &Path) -> Result<Self> {
+        let path = if path.is_dir() { path.join("events.jsonl") } else { path.to_owned() };
+        let cannot = || Fault::user(format!("cannot replay `{}`", path.display()));
+        let file = File::open(&path).map_err(|e| {
+            cannot().because(e).hint("give a run's folder or its events.jsonl; `.vmdeck/runs` has them")
+        })?;
+        let mut player = Self {
+            path: path.clone(),
+            facts: Vec::new(),
+            marks: Vec::new(),
+            done: 0,
+            out_at: 0,
+            at_ms: 0,
+            since: None,
+            speed: 1.0,
+            failures: Vec::new(),
+            total_ms: 0,
+        };
+        let (mut outputs, mut offset, mut number) = (0, 0, 0);
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let n = reader.read_until(b'\n', &mut line).map_err(|e| cannot().because(e))?;
+            if n == 0 || line.last() != Some(&b'\n') {
+                break;
+            }
+            number += 1;
+            if memchr::memmem::find(&line, OUTPUT).is_some() {
+                if outputs % STRIDE == 0 {
+                    player.marks.push((elapsed_of(&line), offset));
+                }
+                outputs += 1;
+            } else {
+                let event: Event = serde_json::from_slice(&line)
+                    .map_err(|e| cannot().because(format!("line {number} is no event: {e}")))?;
+                player.total_ms = player.total_ms.max(event.elapsed_ms);
+                if is_failure(&event.kind) {
+                    player.failures.push(event.elapsed_ms);
+                }
+                player.facts.push(event);
+            }
+            offset += n as u64;
+        }
+        if player.facts.is_empty() {
+            return Err(cannot().because("it has no event in it"));
+        }
+        player.out_at = player.marks.first().map_or(u64::MAX, |m| m.1);
+        Ok(player)
+    }
+
+    /// The record's folder.
+    pub fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// The time of the record that is shown.
+    pub fn now_ms(&self) -> u64 {
+        self.at_ms
+    }
+
+    /// Whether it plays.
+    pub fn is_playing(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// How fast it plays.
+    pub fn speed(&self) -> f64 {
+        self.speed
+    }
+
+    /// Plays or pauses; at the end it begins again.
+    pub fn toggle(&mut self, now_ms: u64) {
+        self.since = match self.since {
+            Some(_) => None,
+            None => Some((now_ms, self.at_ms)),
+        };
+    }
+
+    /// Plays faster or slower, between a quarter and 64 times.
+    pub fn change_speed(&mut self, factor: f64, now_ms: u64) {
+        self.speed = (self.speed * factor).clamp(0.25, 64.0);
+        if self.since.is_some() {
+            self.since = Some((now_ms, self.at_ms));
+        }
+    }
+
+    /// Time has passed: the events that have happened since.
+    pub fn tick(&mut self, now_ms: u64) -> Vec<Event> {
+        let Some((since, from)) = self.since else { return Vec::new() };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "milliseconds of a run"
+        )]
+        let target = from + (now_ms.saturating_sub(since) as f64 * self.speed) as u64;
+        if target >= self.total_ms {
+            self.since = None;
+        }
+        let target = target.min(self.total_ms);
+        if target > self.at_ms + GAP {
+            // After a long absence: of the output only what would be seen now.
+            self.skip_output(target);
+        }
+        self.forward(target)
+    }
+
+    fn forward(&mut self, to_ms: u64) -> Vec<Event> {
+        let from = self.done;
+        self.done = self.facts.partition_point(|e| e.elapsed_ms <= to_ms).max(from);
+        self.at_ms = to_ms;
+        let mut out = self.outputs(to_ms);
+        out.extend(self.facts[from..self.done].iter().cloned());
+        out.sort_by_key(|e| e.seq);
+        out
+    }
+
+    /// Goes to a time; the events that have happened by then, from the first on. Of output only the last lines.
+    pub fn seek(&mut self, to_ms: u64, now_ms: u64) -> Vec<Event> {
+        let to_ms = to_ms.min(self.total_ms);
+        if self.since.is_some() {
+            self.since = Some((now_ms, to_ms));
+        }
+        self.done = 0;
+        self.skip_output(to_ms);
+        self.forward(to_ms)
+    }
+
+    /// Goes on in the output with the last lines before a time.
+    fn skip_output(&mut self, to_ms: u64) {
+        let mark = self.marks.partition_point(|(ms, _)| *ms <= to_ms).saturating_sub(BEHIND);
+        self.out_at = self.marks.get(mark).map_or(u64::MAX, |m| m.1);
+    }
+
+    /// The time of the next event, or of the one before.
+    pub fn neighbour(&self, forward: bool) -> u64 {
+        let after = self.facts.partition_point(|e| e.elapsed_ms <= self.at_ms);
+        if forward {
+            return self.facts.get(after).map_or(self.total_ms, |e| e.elapsed_ms);
+        }
+        let before = self.facts.partition_point(|e| e.elapsed_ms < self.at_ms);
+        before.checked_sub(1).map_or(0, |i| self.facts[i].elapsed_ms)
+    }
+
+    /// The time of the next failure; after the last one, the first again.
+    pub fn next_failure(&self) -> Option<u64> {
+        let after = self.failures.partition_point(|ms| *ms <= self.at_ms);
+        self.failures.get(after).or(self.failures.first()).copied()
+    }
+
+    /// The output lines up to a time from where the last call ended.
+    fn outputs(&mut self, to_ms: u64) -> Vec<Event> {
+        let mut out = Vec::new();
+        if self.out_at == u64::MAX {
+            return out;
+        }
+        let Ok(mut file) = File::open(&self.path) else { return out };
+        if file.seek(SeekFrom::Start(self.out_at)).is_err() {
+            return out;
+        }
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match reader.read_until(b'\n', &mut line) {
+                Ok(1..) if line.ends_with(b"\n") && elapsed_of(&line) <= to_ms => {}
+                _ => return out,
+            }
+            self.out_at += line.len() as u64;
+            if memchr::memmem::find(&line, OUTPUT).is_some()
+                && let Ok(event) = serde_json::from_slice(&line)
+            {
+                out.push(event);
+            }
+        }
+    }
+}
+
+/// The time of an event without reading all of it: output lines are many.
+fn elapsed_of(line: &[u8]) -> u64 {
+    const KEY: &[u8] = br#""elapsed_ms":"#;
+    let Some(at) = memchr::memmem::find(line, KEY) else { return 0 };
+    let digits = line[at + KEY.len()..].iter().take_while(|b| b.is_ascii_digit());
+    digits.fold(0, |n: u64, b| n.saturating_mul(10).saturating_add(u64::from(b - b'0')))
+}
+
+fn is_failure(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::CaseEnded { verdict, .. } => matches!(verdict, Verdict::Failed | Verdict::Infra),
+        EventKind::PhaseEnded { ok, .. } => !ok,
+        EventKind::LockLost { .. } => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmdeck_model::run_view::RunView;
+
+    fn record() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/records/mixed.jsonl")
+    }
+
+    fn whole() -> Vec<Event> {
+        let text = std::fs::read_to_string(record()).expect("record");
+        text.lines().map(|l| serde_json::from_str(l).expect("event")).collect()
+    }
+
+    #[test]
+    fn playing_to_the_end_gives_what_the_run_gave() {
+        let mut player = Player::load(&record()).expect("record");
+        player.toggle(0);
+        let (mut view, mut now) = (RunView::default(), 0);
+        while player.is_playing() {
+            now += 50;
+            player.tick(now).iter().for_each(|e| view.apply(e));
+        }
+        assert_eq!(view, RunView::of(&whole()));
+        assert_eq!(player.now_ms(), player.total_ms);
+    }
+
+    #[test]
+    fn any_jump_gives_the_fold_of_what_had_happened() {
+        let mut player = Player::load(&record()).expect("record");
+        let all = whole();
+        for to in [player.total_ms, 0, player.total_ms / 2, player.total_ms / 3, 17, player.total_ms] {
+            let got = RunView::of(&player.seek(to, 0));
+            let wanted = RunView::of(all.iter().filter(|e| e.elapsed_ms <= to));
+            assert_eq!(got, wanted, "at {to}");
+        }
+    }
+
+    #[test]
+    fn failures_are_found_one_after_the_other() {
+        let mut player = Player::load(&record()).expect("record");
+        assert!(!player.failures.is_empty());
+        let first = player.next_failure().expect("failure");
+        player.seek(first, 0);
+        assert_ne!(player.next_failure(), Some(first).filter(|_| player.failures.len() > 1));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_the_line() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let path = home.path().join("events.jsonl");
+        let fault = |text: &str| {
+            std::fs::write(&path, text).expect("write");
+            Player::load(home.path()).map(drop).expect_err(text).to_string()
+        };
+        assert!(fault("").contains("no event"));
+        assert!(fault("{\"torn\": tru").contains("no event"));
+        assert!(fault("hello\n").contains("line 1 is no event"));
+        assert!(Player::load(Path::new("/nowhere")).is_err());
+    }
+}

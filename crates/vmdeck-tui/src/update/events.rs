@@ -1,0 +1,220 @@
+//! What the record says next: folded into the view, shown, logged, and told to a person who looks elsewhere.
+
+use crate::{
+    keymap::Action,
+    logs::{Source, merged::MergedLine},
+    model::{Model, Watch},
+    msg::Effect,
+};
+use std::time::Duration;
+use vmdeck_model::{
+    event::{Event, EventKind, Meaning, Phase, Severity},
+    exit::Exit,
+    lifecycle::State,
+    outcome::Verdict,
+    quantity::show_duration,
+    text::{Clean, is_deceptive},
+};
+
+/// Takes one event of the record in.
+pub(super) fn event(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
+    fold(model, event);
+    if matches!(event.kind, EventKind::Output { .. }) {
+        if model.logs.source.is_none() {
+            model.logs.refresh();
+        }
+        return;
+    }
+    react(model, event, out);
+    if let Some((severity, target, text)) = line(&event.kind) {
+        let text = format!("{:>8} {text}", show_duration(Duration::from_millis(event.elapsed_ms)));
+        out.push(Effect::Log { severity, target, text });
+    }
+}
+
+/// Takes an event into what is shown, without telling anybody.
+pub(super) fn fold(model: &mut Model, event: &Event) {
+    model.view.apply(event);
+    let EventKind::Output { guest, suite, case, stream, line } = &event.kind else {
+        if let EventKind::RunStarted { .. } = &event.kind {
+            model.began_wall_ms = Some(event.at.timestamp_millis());
+        }
+        model.is_tree_stale = true;
+        return;
+    };
+    let from = match (suite, case) {
+        (Some(suite), Some(case)) => format!("{suite}/{case}"),
+        (Some(suite), None) => suite.to_string(),
+        _ => "console".to_owned(),
+    };
+    let (ms, guest) = (event.elapsed_ms, guest.clone());
+    // Our engine's lines are clean; a record may be anybody's.
+    let text = if is_clean(line) { line.clone() } else { Clean::from_text(line).into_string() };
+    model.logs.merged.push(MergedLine { ms, guest, from, stream: *stream, text });
+}
+
+fn is_clean(line: &str) -> bool {
+    line.bytes().all(|b| (0x20..0x7f).contains(&b)) || !line.chars().any(|c| c.is_control() || is_deceptive(c))
+}
+
+fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
+    match &event.kind {
+        EventKind::LockHeld { .. }
+        | EventKind::LockLost { .. }
+        | EventKind::PhaseStarted { phase: Phase::Create | Phase::Tests | Phase::Hold, .. } => {
+            out.push(Effect::LookAtLock { attach: false });
+        }
+        EventKind::GuestState { guest, to: State::Created, .. } => {
+            // The console log of the machine before was set aside: this name is a new file now.
+            let source = model.logs.source.clone().filter(|s| s.guest == *guest && s.label == "console");
+            if source.is_some() && model.player.is_none() {
+                let _ = model.logs.open(source);
+            }
+        }
+        EventKind::PhaseStarted { guest, phase: Phase::Launch | Phase::Firmware | Phase::FirstCommand, .. } => {
+            show_console(model, guest);
+        }
+        EventKind::PhaseEnded { guest, phase: Phase::FirstCommand, ok: true, .. } => {
+            out.push(Effect::ListMachines);
+            if model.shell_when_up.as_ref() == Some(guest) {
+                model.shell_when_up = None;
+                out.push(Effect::Shell(guest.clone()));
+            }
+            tell(model, format!("{guest} is up"), out);
+        }
+        EventKind::PhaseEnded { guest, phase, ok: false, .. } if phase.is_boot() => {
+            if model.shell_when_up.as_ref() == Some(guest) {
+                model.shell_when_up = None;
+            }
+            model.say(Severity::Warn, format!("{guest} did not boot: it failed in {}", phase.as_str()));
+            tell(model, format!("{guest} did not boot"), out);
+        }
+        EventKind::PhaseStarted { guest, phase: Phase::Pause, usual_ms, .. } => {
+            let seconds = usual_ms.unwrap_or(0) / 1000;
+            let key = |action| model.look.keymap.key(action);
+            let way = if model.view.guests.get(guest).is_some_and(|v| v.boot_failed) {
+                format!("{} console", key(Action::Attach))
+            } else {
+                format!("{} shell", key(Action::Shell))
+            };
+            let (keep, go_on) = (key(Action::KeepGuest), key(Action::Proceed));
+            model.say(
+                Severity::Warn,
+                format!("{guest} failed and stands for {seconds} s: {way}, {keep} keep, {go_on} go on"),
+            );
+            tell(model, format!("{guest} failed and waits for you"), out);
+        }
+        EventKind::CaseEnded { .. } if model.view.planned > 0 => {
+            let done = u64::from(model.view.tally.total()) * 100 / model.view.planned as u64;
+            out.push(Effect::Progress(u8::try_from(done.min(100)).ok()));
+        }
+        EventKind::CleanupEnded { guest, .. } => {
+            model.kept.remove(guest);
+            out.push(Effect::ListMachines);
+        }
+        EventKind::RunEnded { exit, error, hint, .. } => {
+            out.push(Effect::LookAtLock { attach: false });
+            let text = result(model, Some(*exit));
+            if let Some(error) = error {
+                let hint = hint.as_ref().map(|h| format!("\n\nhint: {h}")).unwrap_or_default();
+                let text = format!("{error}{hint}");
+                model.overlay = Some(crate::overlay::Overlay::Message { title: "the run ended early".into(), text });
+            }
+            model.say(if *exit == Exit::Passed { Severity::Ok } else { Severity::Warn }, text.clone());
+            tell(model, text, out);
+        }
+        _ => {}
+    }
+}
+
+/// The console of a guest that boots is worth looking at, unless something else is being looked at.
+pub(super) fn show_console(model: &mut Model, guest: &vmdeck_model::ids::GuestId) {
+    // The first guest that boots; the others, and the merged log, are one key away.
+    if model.logs.source.is_some() || model.logs.is_chosen {
+        return;
+    }
+    let path = model.dir.join("guests").join(guest.as_str()).join("console.log");
+    let source = Source { guest: guest.clone(), label: "console".into(), path };
+    let _ = model.logs.open(Some(source));
+}
+
+/// Tells a person who looks elsewhere; in a replay nothing happens now.
+fn tell(model: &Model, text: String, out: &mut Vec<Effect>) {
+    if model.unfocused && model.watch != Watch::Replay {
+        out.push(Effect::Notify { text });
+    }
+}
+
+/// One line about how a run ended.
+pub(super) fn result(model: &Model, exit: Option<Exit>) -> String {
+    let tally = &model.view.tally;
+    let counts: Vec<String> =
+        Verdict::ALL.iter().filter(|v| tally.of(**v) > 0).map(|v| format!("{} {v}", tally.of(*v))).collect();
+    let counts = if counts.is_empty() { "no case ended".to_owned() } else { counts.join(", ") };
+    let run = model.run_name().unwrap_or_else(|| "?".into());
+    let took = show_duration(Duration::from_millis(model.view.now_ms));
+    let code = exit.map_or("no exit".to_owned(), |e| format!("exit {}", e.code()));
+    format!("run {run}: {counts} in {took} ({code})")
+}
+
+/// An event as a line for the events pane; what is shown elsewhere in full is left out.
+fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
+    use Severity::{Fatal, Ok, Warn};
+    Some(match kind {
+        EventKind::RunStarted { run, cases, .. } => (Ok, "engine::run", format!("run {run} began: {cases} cases")),
+        EventKind::RunEnded { exit, .. } => (
+            if *exit == Exit::Passed { Ok } else { Warn },
+            "engine::run",
+            format!("the run ended: exit {}", exit.code()),
+        ),
+        EventKind::LockWaiting { holder, .. } => (Warn, "engine::lock", format!("waiting for {holder}")),
+        EventKind::LockHeld { waited_ms, .. } => (Ok, "engine::lock", format!("held, after {waited_ms} ms")),
+        EventKind::LockLost { why, .. } => (Fatal, "engine::lock", format!("LOST: {why}")),
+        EventKind::PreflightFinding(f) => (f.severity, "engine::preflight", format!("{}: {}", f.check, f.text)),
+        EventKind::Reaped { what, how, .. } => (Ok, "engine::reap", format!("{what}: {how}")),
+        EventKind::GuestState { guest, from, to, why, .. } => {
+            (Ok, "engine::vm", format!("{guest}: {from:?} -> {to:?}: {why}"))
+        }
+        EventKind::PhaseEnded { guest, phase, ok, took_ms } => {
+            let word = if *ok { "took" } else { "FAILED after" };
+            (if *ok { Ok } else { Warn }, "engine::vm", format!("{guest}: {} {word} {took_ms} ms", phase.as_str()))
+        }
+        EventKind::ConsoleMatch { guest, meaning, line, .. } => {
+            let severity = if *meaning == Meaning::Ready { Ok } else { Warn };
+            (severity, "engine::console", format!("{guest}: {meaning:?}: {line}"))
+        }
+        EventKind::RouteTried { guest, way: Some(way), ok, why, address, .. } => {
+            let found = address.as_deref().unwrap_or("nothing");
+            let how = if why.is_empty() { found.to_owned() } else { format!("{found}: {why}") };
+            (if *ok { Ok } else { Warn }, "engine::address", format!("{guest}: {way}: {how}"))
+        }
+        EventKind::RouteTried { guest, transport, ok, why, .. } => {
+            let how = if *ok { "connected".to_owned() } else { why.clone() };
+            (if *ok { Ok } else { Warn }, "engine::route", format!("{guest}: {transport}: {how}"))
+        }
+        EventKind::CaseEnded { guest, suite, case, verdict, message, .. } => {
+            let good = matches!(verdict, Verdict::Passed | Verdict::Skipped);
+            let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+            (if good { Ok } else { Warn }, "engine::cases", format!("{guest}: {suite}/{case} {verdict}{why}"))
+        }
+        EventKind::Retrying { what, attempt, of, why, .. } => {
+            (Warn, "engine::retry", format!("{what}: attempt {attempt} of {of}: {why}"))
+        }
+        EventKind::CancelBegan { reason } => (Warn, "engine::run", format!("cancelled: {reason:?}")),
+        EventKind::CleanupEnded { guest, left, kept, adopted, .. } => {
+            let how = match (kept, left.is_empty()) {
+                (true, _) => "kept".to_owned(),
+                (_, true) if *adopted => "let go".to_owned(),
+                (_, true) => "gone".to_owned(),
+                _ => format!("LEFT BEHIND: {}", left.join("; ")),
+            };
+            (if left.is_empty() { Ok } else { Fatal }, "engine::cleanup", format!("{guest}: {how}"))
+        }
+        EventKind::Warning { text, .. } => (Warn, "engine::run", text.clone()),
+        EventKind::PhaseStarted { .. }
+        | EventKind::CaseStarted { .. }
+        | EventKind::CleanupBegan { .. }
+        | EventKind::Output { .. }
+        | EventKind::Unknown => return None,
+    })
+}

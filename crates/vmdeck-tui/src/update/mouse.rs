@@ -1,0 +1,72 @@
+//! The mouse: a click chooses, the wheel scrolls, a click on the line of a replay goes to that time.
+
+use super::actions;
+use crate::{
+    layout::Layout,
+    model::{Model, Pane},
+    view::track_start,
+};
+use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+
+/// Rows of one turn of the wheel.
+const WHEEL: i64 = 3;
+
+/// Takes a mouse event.
+pub(super) fn mouse(model: &mut Model, mouse: MouseEvent) {
+    if model.overlay.is_some() {
+        return;
+    }
+    let layout = Layout::of(model);
+    match mouse.kind {
+        MouseEventKind::Down(MouseButton::Left) => {
+            if let (Some(bar), Some(player)) = (layout.bar, &model.player)
+                && bar.contains((mouse.column, mouse.row).into())
+            {
+                let lead = u16::try_from(track_start(model)).unwrap_or(0);
+                let cells = u64::from(bar.width.saturating_sub(lead + 1)).max(2) - 1;
+                let cell = u64::from((mouse.column - bar.x).saturating_sub(lead)).min(cells);
+                let to_ms = cell * player.total_ms / cells;
+                return super::seek(model, to_ms);
+            }
+            let Some((pane, area)) = layout.at(mouse.column, mouse.row) else { return };
+            model.focus = pane;
+            let row = usize::from(mouse.row.saturating_sub(area.y + 1));
+            click(model, pane, row, area.height);
+        }
+        MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
+            let Some((pane, _)) = layout.at(mouse.column, mouse.row) else { return };
+            let by = if mouse.kind == MouseEventKind::ScrollUp { -WHEEL } else { WHEEL };
+            let before = std::mem::replace(&mut model.focus, pane);
+            actions::step(model, by);
+            model.focus = before;
+        }
+        _ => {}
+    }
+}
+
+fn click(model: &mut Model, pane: Pane, row: usize, height: u16) {
+    let rows = usize::from(height.saturating_sub(2));
+    match pane {
+        Pane::Machines => {
+            let all = model.shown_guests().len() + model.other_machines().len();
+            let first = first_row(model.machines.at, rows.saturating_sub(1), all);
+            model.machines.at = (first + row.saturating_sub(1)).min(all.saturating_sub(1));
+        }
+        Pane::Run => {
+            model.run.at =
+                (first_row(model.run.at, rows, model.tree.len()) + row).min(model.tree.len().saturating_sub(1));
+        }
+        Pane::Logs => {
+            let line = model.logs.top + row as u64;
+            if line < model.logs.range().1 {
+                model.logs.go(line);
+            }
+        }
+        Pane::Lock | Pane::Preflight | Pane::Events => {}
+    }
+}
+
+/// The first row of a list that is drawn, so that the current one is seen.
+pub(crate) fn first_row(at: usize, rows: usize, all: usize) -> usize {
+    if all <= rows { 0 } else { at.saturating_sub(rows / 2).min(all - rows) }
+}

@@ -1,0 +1,142 @@
+//! Everything about a guest: its boot as a timeline against earlier ones, its machine, what was tried, what went wrong.
+
+use super::{guest, overlays, span, symbols};
+use crate::model::Model;
+use ratatui::{Frame, text::Line};
+use vmdeck_model::{event::Phase, ids::GuestId, outcome::Verdict, quantity::show_size, run_view::GuestView};
+
+/// Cells of the longest bar.
+const CELLS: usize = 30;
+
+/// Draws it.
+pub(super) fn draw(model: &Model, id: &GuestId, frame: &mut Frame<'_>) {
+    let mut lines: Vec<Line<'static>> = Vec::new();
+    if let Some(g) = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id)) {
+        let what = format!(
+            "{} {}, {} cpus, {} memory, {} disk, by {}",
+            g.backend,
+            g.os,
+            g.cpus,
+            show_size(g.memory),
+            show_size(g.disk),
+            g.transports.join(" then ")
+        );
+        lines.push(fact(model, "guest", what));
+    }
+    match model.view.guests.get(id) {
+        Some(view) => of_run(model, id, view, &mut lines),
+        None => lines.push(fact(model, "state", "not in the run that is shown".into())),
+    }
+    let hints = [("i", "close"), ("S", "shell"), ("a", "console"), ("j k", "other guest")];
+    lines.push(Line::default());
+    let spans = hints.iter().flat_map(|(k, w)| [span(model, "ui.key", *k), span(model, "ui.dim", format!(" {w}   "))]);
+    lines.push(Line::from(spans.collect::<Vec<_>>()));
+    overlays::show(model, frame, &format!("guest {id}"), lines, 96);
+}
+
+fn fact(model: &Model, word: &str, text: String) -> Line<'static> {
+    Line::from(vec![span(model, "ui.dim", format!("{word:<11}")), span(model, "ui.text", text)])
+}
+
+fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'static>>) {
+    let now = model.run_ms();
+    let (doing, role) = guest::doing(model, view, now);
+    lines.push(Line::from(vec![
+        span(model, "ui.dim", "state      "),
+        span(model, role, format!("{:?}: {doing}", view.state)),
+    ]));
+    if let Some(machine) = &view.machine {
+        lines.push(fact(model, "machine", machine.clone()));
+    }
+    if let Some((transport, address)) = &view.reached {
+        lines.push(fact(
+            model,
+            "reached",
+            format!("{transport} {}", address.as_deref().unwrap_or("without a network")),
+        ));
+    }
+    for sought in &view.sought {
+        let found = sought.address.as_deref().unwrap_or("nothing");
+        let why = if sought.why.is_empty() { String::new() } else { format!(": {}", sought.why) };
+        lines.push(fact(model, "looked for", format!("{} {found}{why}", sought.way)));
+    }
+    lines.push(Line::default());
+    timeline(model, view, now, lines);
+    let warnings: Vec<&String> =
+        model.view.warnings.iter().filter(|w| w.contains(id.as_str()) || view.boot_failed).collect();
+    if !warnings.is_empty() {
+        lines.push(Line::default());
+        for text in warnings.iter().rev().take(4).rev() {
+            lines.extend(text.lines().take(6).map(|l| Line::from(span(model, "state.warn", l.to_owned()))));
+        }
+    }
+    let bad =
+        model.view.cases.iter().filter(|c| c.guest == *id && matches!(c.verdict, Verdict::Failed | Verdict::Infra));
+    for case in bad.take(6) {
+        let (sign, role) = symbols::verdict(model, case.verdict);
+        let why = case.message.lines().next().unwrap_or_default();
+        lines.push(Line::from(span(
+            model,
+            role,
+            format!("{sign} {}/{} {}: {why}", case.suite, case.case, case.verdict),
+        )));
+    }
+    if !view.left.is_empty() {
+        lines.extend(view.left.iter().map(|l| Line::from(span(model, "state.bad", format!("LEFT BEHIND: {l}")))));
+    }
+    lines.extend(view.proofs.iter().map(|p| Line::from(span(model, "ui.dim", p.clone()))));
+    if !model.dir.as_os_str().is_empty() {
+        let home = model.dir.join("guests").join(id.as_str());
+        lines.push(fact(model, "record", home.display().to_string()));
+    }
+}
+
+/// Each phase with its time, and what it usually takes.
+fn timeline(model: &Model, view: &GuestView, now: u64, lines: &mut Vec<Line<'static>>) {
+    let mut rows: Vec<(Phase, u64, Option<u64>, bool)> = Vec::new();
+    for (phase, ms) in &view.done {
+        rows.push((*phase, *ms, view.usual.get(phase).copied(), false));
+    }
+    for open in &view.open {
+        rows.push((open.phase, now.saturating_sub(open.since_ms), open.usual_ms, true));
+    }
+    // A pause or a long test would make the boot too small to see.
+    let boots = || rows.iter().filter(|(phase, ..)| phase.is_boot());
+    let scale = boots().map(|(_, ms, usual, _)| (*ms).max(usual.unwrap_or(0))).max().unwrap_or(1).max(1);
+    for (phase, ms, usual, is_open) in rows {
+        let cells =
+            |ms: u64| if phase.is_boot() { usize::try_from(ms * CELLS as u64 / scale).unwrap_or(CELLS) } else { 0 };
+        let usual = usual.filter(|_| phase.is_boot());
+        let usual_cells = usual.map_or(0, cells);
+        let (taken, over) = (cells(ms).min(usual_cells.max(usize::from(usual.is_none()) * CELLS)), cells(ms));
+        let (full, rest) = (symbols::pick(model, "█", "#"), symbols::pick(model, "░", "-"));
+        let mut spans = vec![
+            span(model, if is_open { "state.busy" } else { "ui.text" }, format!("{:<14}", phase.as_str())),
+            span(model, "ui.text", format!("{:>7} ", guest::time(ms))),
+            span(model, "gauge.full", full.repeat(taken)),
+            span(model, "gauge.over", full.repeat(over.saturating_sub(taken))),
+            span(model, "gauge.usual", rest.repeat(usual_cells.saturating_sub(over))),
+        ];
+        if let Some(usual) = usual {
+            spans.push(span(model, "ui.dim", format!(" usual {}", guest::time(usual))));
+            if ms > usual * 3 / 2 && ms > usual + 1000 {
+                spans.push(span(model, "state.warn", " slower than usual"));
+            }
+        }
+        lines.push(Line::from(spans));
+    }
+    if let Some(boot) = guest::boot(view, now)
+        && let (Some(usual), Some(left)) = (boot.usual_ms, boot.left_ms)
+    {
+        let text = format!(
+            "boot: {} of usually {}, about {} left",
+            guest::time(boot.took_ms),
+            guest::time(usual),
+            guest::time(left)
+        );
+        lines.push(Line::from(span(model, "state.busy", text)));
+    }
+    if let Some(quiet) = guest::quiet(view, now) {
+        lines.push(Line::from(span(model, "state.warn", quiet)));
+    }
+}

@@ -1,0 +1,126 @@
+//! The lock and preflight panes: who holds this host, and whether it is fit for a run.
+
+use super::{frame_of, paint, span, symbols};
+use crate::model::{LockState, Model, Pane};
+use ratatui::{Frame, layout::Rect, text::Line};
+use vmdeck_model::{
+    event::{Finding, Holder},
+    quantity::show_size,
+    run_view::LockView,
+    text::Clean,
+};
+
+/// Draws the lock pane.
+pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let mut lines = Vec::new();
+    for row in &model.locks {
+        let (word, role) = match row.state {
+            LockState::Free => ("free", "state.ok"),
+            LockState::Held => ("held", "state.busy"),
+            LockState::Stale => ("STALE: its holder is gone; U releases it", "state.warn"),
+        };
+        let path = format!("  {}", row.path);
+        lines.push(Line::from(vec![span(model, role, word.to_owned()), span(model, "ui.dim", path)]));
+    }
+    // First how each slot stands, then who has them: the pane may be low.
+    let mut holders: Vec<&Holder> = model.locks.iter().filter_map(|row| row.holder.as_ref()).collect();
+    if let LockView::Waiting(holder) = &model.view.lock
+        && model.view.exit.is_none()
+    {
+        lines.push(Line::from(span(model, "state.warn", "this run waits for it")));
+        if !holders.iter().any(|h| h.pid == holder.pid) {
+            holders.push(holder);
+        }
+    }
+    lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
+    if lines.is_empty() {
+        lines.push(Line::from(span(model, "ui.dim", "not looked at yet; ctrl-r looks")));
+    }
+    let skip = model.scroll.get(&Pane::Lock).copied().unwrap_or(0).min(lines.len().saturating_sub(1));
+    paint(frame, area, frame_of(model, Pane::Lock, Vec::new()), lines.split_off(skip));
+}
+
+fn describe(model: &Model, holder: &Holder) -> Vec<Line<'static>> {
+    let pid = holder.pid.map(|p| p.to_string());
+    let age = holder.since.as_ref().and_then(|s| chrono::DateTime::parse_from_rfc3339(s).ok()).map(|since| {
+        let ms = model.wall_ms.saturating_sub(since.timestamp_millis());
+        super::guest::time(u64::try_from(ms).unwrap_or(0))
+    });
+    let rows = [
+        ("process", &pid),
+        ("host", &holder.host),
+        ("for", &age),
+        ("run", &holder.run),
+        ("doing", &holder.phase),
+        ("command", &holder.command),
+    ];
+    let known = rows.into_iter().filter_map(|(word, value)| Some((word, value.as_ref()?)));
+    known
+        .map(|(word, value)| {
+            // Another program wrote it.
+            let value = Clean::from_text(value).into_string();
+            Line::from(vec![span(model, "ui.dim", format!("  {word:<8}")), span(model, "ui.text", value)])
+        })
+        .collect()
+}
+
+/// Draws the preflight pane.
+pub(super) fn preflight(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let width = usize::from(area.width.saturating_sub(2));
+    let mut lines = Vec::new();
+    let c = &model.capacity;
+    if c.disk_free > 0 {
+        lines.push(gauge(model, "disk", c.disk_free, c.disk_need, c.disk_min, c.disk_warn, width));
+    }
+    if c.memory_free > 0 {
+        lines.push(gauge(model, "memory", c.memory_free, c.memory_need, c.memory_min, c.memory_min, width));
+    }
+    // A run's own findings are newer than those of the last look.
+    let findings = if model.view.findings.is_empty() { &model.findings } else { &model.view.findings };
+    lines.extend(findings.iter().flat_map(|finding| rows(model, finding)));
+    if lines.is_empty() {
+        lines.push(Line::from(span(model, "ui.dim", "not checked yet; ctrl-r checks")));
+    }
+    let bad = findings.iter().filter(|f| f.severity > vmdeck_model::event::Severity::Fixed).count();
+    let extra = match bad {
+        0 => Vec::new(),
+        n => vec![span(model, "state.warn", format!(" {n} to look at "))],
+    };
+    let skip = model.scroll.get(&Pane::Preflight).copied().unwrap_or(0).min(lines.len().saturating_sub(1));
+    paint(frame, area, frame_of(model, Pane::Preflight, extra), lines.split_off(skip));
+}
+
+/// What is free, what a run takes of it, and where it gets too little.
+fn gauge(model: &Model, word: &str, free: u64, need: u64, min: u64, warn: u64, width: usize) -> Line<'static> {
+    let left = free.saturating_sub(need);
+    let (role, verdict) = match left {
+        left if left < min => ("state.bad", "TOO LITTLE"),
+        left if left < warn => ("state.warn", "low"),
+        _ => ("state.ok", "enough"),
+    };
+    let cells = if width >= 60 { 12 } else { 6 };
+    let (full, rest) = symbols::bar(model, need.max(1), free, cells);
+    Line::from(vec![
+        span(model, "ui.text", format!("{word:<7}")),
+        span(model, role, full),
+        span(model, "gauge.usual", rest),
+        span(model, role, format!(" {verdict}")),
+        span(
+            model,
+            "ui.dim",
+            format!(": {} free, a run takes {}, {} must stay", show_size(free), show_size(need), show_size(min)),
+        ),
+    ])
+}
+
+fn rows(model: &Model, finding: &Finding) -> Vec<Line<'static>> {
+    let mut out = vec![Line::from(vec![
+        span(model, symbols::severity(finding.severity), finding.severity.word()),
+        span(model, "ui.text", format!(" {}: ", finding.check)),
+        span(model, "ui.dim", finding.text.clone()),
+    ])];
+    if let Some(hint) = &finding.hint {
+        out.push(Line::from(span(model, "ui.key", format!("      {} {hint}", symbols::pick(model, "→", "->")))));
+    }
+    out
+}

@@ -1,0 +1,336 @@
+//! Every pane and state at two sizes, with styles: a picture is its text, then a letter for each cell's look.
+
+use crate::{
+    fixture::{Case, guest},
+    model::{Capacity, LockRow, LockState, Model, Usage, Watch},
+    msg::Msg,
+    theme::{BUILT_IN, Depth, Theme},
+};
+use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Style};
+use std::collections::BTreeMap;
+use vmdeck_model::machine::{MachineInfo, OwnedMachine, Owner};
+use vmdeck_model::{
+    error::Fault,
+    event::{EventKind, Finding, Holder, Phase, Severity},
+    exit::Exit,
+    lifecycle::State,
+    outcome::Verdict,
+};
+
+fn buffer(model: &Model) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(model.size.0, model.size.1)).expect("terminal");
+    terminal.draw(|frame| super::view(model, frame)).expect("drawn");
+    terminal.backend().buffer().clone()
+}
+
+/// Text and styles.
+fn picture(model: &Model) -> String {
+    let buffer = buffer(model);
+    let (mut text, mut looks) = (String::new(), String::new());
+    let mut letters: Vec<(Style, char)> = Vec::new();
+    for y in 0..buffer.area.height {
+        let (mut line, mut look) = (String::new(), String::new());
+        for x in 0..buffer.area.width {
+            let cell = &buffer[(x, y)];
+            line.push_str(cell.symbol());
+            let style = cell.style();
+            let next = char::from(b'a' + u8::try_from(letters.len()).expect("few looks"));
+            let letter = if let Some((_, letter)) = letters.iter().find(|(s, _)| *s == style) {
+                *letter
+            } else {
+                letters.push((style, next));
+                next
+            };
+            look.push(letter);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+        // Runs of one look are written as a number and the letter.
+        let mut runs: Vec<(char, usize)> = Vec::new();
+        for c in look.chars() {
+            match runs.last_mut() {
+                Some((last, count)) if *last == c => *count += 1,
+                _ => runs.push((c, 1)),
+            }
+        }
+        looks.push_str(&runs.iter().map(|(c, n)| format!("{n}{c} ")).collect::<String>());
+        looks.push('\n');
+    }
+    let shown =
+        |s: &Style| format!("{:?} on {:?} {:?}", s.fg.unwrap_or_default(), s.bg.unwrap_or_default(), s.add_modifier);
+    let legend: String = letters.iter().map(|(s, c)| format!("{c} = {}\n", shown(s))).collect();
+    format!("{text}---\n{looks}---\n{legend}")
+}
+
+/// The states that are worth a look, by name.
+fn states() -> Vec<(&'static str, Case)> {
+    let mut out = Vec::new();
+    let mut add = |name, change: &dyn Fn(&mut Case)| {
+        let mut case = Case::with_run();
+        case.model.capacity = Capacity {
+            disk_free: 70 << 30,
+            disk_min: 10 << 30,
+            disk_warn: 20 << 30,
+            memory_free: 6 << 30,
+            memory_min: 2 << 30,
+            memory_need: 5 << 30,
+            disk_need: 10 << 30,
+        };
+        change(&mut case);
+        case.model.toast = case.model.toast.take().filter(|_| name == "paused");
+        out.push((name, case));
+    };
+    add("booting", &|c| {
+        c.state(100, "deb", State::NotCreated, State::Created).phase(100, "deb", Phase::Firmware, Some(900));
+        c.phase_end(1400, "deb", Phase::Firmware, true).phase(1400, "deb", Phase::Kernel, Some(2000));
+        c.output(1500, "deb", "[    0.000000] Linux version 6.1").output(1600, "deb", "[    0.1] Booting");
+        c.phase(1500, "win", Phase::Firmware, None).at(2600).msg(Msg::Tick);
+    });
+    add("quiet", &|c| {
+        c.phase(100, "deb", Phase::Kernel, Some(2000)).output(200, "deb", "last words").at(40_200).msg(Msg::Tick);
+    });
+    add("testing", &|c| {
+        c.up(1000)
+            .case(5000, "deb", "install", Verdict::Failed)
+            .case_begins(5100, "deb", "remove")
+            .at(7100)
+            .msg(Msg::Tick);
+        let usage = Usage { memory: 260 << 20, cpu_ms: 900, cpu_percent: 87, disk: 12 << 20 };
+        c.msg(Msg::Usage([("vmdeck-abcdef01-deb".to_owned(), usage)].into()));
+        c.keys("5 down down");
+    });
+    add("paused", &|c| {
+        c.up(1000).case(5000, "deb", "install", Verdict::Failed).case(6000, "deb", "remove", Verdict::Flaky);
+        c.phase(6100, "deb", Phase::Pause, Some(120_000)).keys("i");
+    });
+    add("ended", &|c| {
+        c.up(1000).case(5000, "deb", "install", Verdict::Passed).case(6000, "deb", "remove", Verdict::Skipped);
+        c.state(7000, "deb", State::Running, State::Terminated);
+        let proofs = vec!["process 7 was collected".into()];
+        c.event(
+            7100,
+            EventKind::CleanupEnded {
+                guest: guest("deb"),
+                proofs,
+                left: Vec::new(),
+                kept: false,
+                adopted: false,
+                freed: None,
+            },
+        );
+        c.phase(7200, "win", Phase::Kernel, None).phase_end(7300, "win", Phase::Kernel, false);
+        c.state(7400, "win", State::Running, State::Terminated).case(7500, "win", "install", Verdict::Infra);
+        c.ended(8000, Exit::Infra).msg(Msg::EngineEnded { exit: Some(Exit::Infra), words: String::new() });
+    });
+    add("lock", &|c| {
+        let holder = Holder {
+            pid: Some(4711),
+            host: Some("build7".into()),
+            since: Some("2026-11-18T10:06:40Z".into()),
+            phase: Some("testing in deb".into()),
+            run: Some("1234567890abcdef".into()),
+            command: Some("vmdeck --ci \u{1b}[31mevil".into()),
+        };
+        let path = "/tmp/vmdeck.lock.d".to_owned();
+        c.event(500, EventKind::LockWaiting { path: path.clone(), holder: holder.clone(), waited_ms: 400 });
+        let stale = LockRow { path: format!("{path}.1"), state: LockState::Stale, holder: None };
+        c.msg(Msg::Locks(vec![LockRow { path, state: LockState::Held, holder: Some(holder) }, stale])).keys("2");
+    });
+    add("preflight", &|c| {
+        let finding = |check: &str, severity, text: &str, hint: Option<&str>| {
+            EventKind::PreflightFinding(Finding {
+                check: check.into(),
+                severity,
+                text: text.into(),
+                hint: hint.map(str::to_owned),
+            })
+        };
+        c.event(10, finding("disk", Severity::Ok, "70GiB free", None));
+        c.event(
+            20,
+            finding("memory", Severity::Fatal, "6GiB available, 5GiB needed", Some("lower a guest's `memory`")),
+        );
+        c.keys("3");
+    });
+    add("logs", &|c| {
+        for n in 0..40 {
+            c.output(
+                100 * n,
+                if n % 3 == 0 { "win" } else { "deb" },
+                &format!("line {n} with a needle and more of it"),
+            );
+        }
+        c.keys("4 /").type_in("needle").keys("enter up up t m v up");
+    });
+    add("machines", &|c| {
+        c.up(1000);
+        let row = |name: &str, owner, run: Option<&str>| OwnedMachine {
+            machine: MachineInfo {
+                name: name.into(),
+                backend: "qemu",
+                state: "running".into(),
+                id: None,
+                address: Some("127.0.0.1:5000".into()),
+            },
+            run: run.map(str::to_owned),
+            owner,
+            guest: None,
+        };
+        c.msg(Msg::Machines(Ok(vec![
+            row("vmdeck-abcdef01-deb", Owner::Running, Some("abcdef0123456789")),
+            row("vmdeck-00000000-aa", Owner::Dead, Some("0000000011111111")),
+            row("vmdeck-22222222-bb", Owner::Kept, Some("2222222233333333")),
+            row("somebody's own", Owner::NotOurs, None),
+        ])));
+        c.keys("space");
+    });
+    add("help", &|c| {
+        c.keys("?").type_in("lock");
+    });
+    add("palette", &|c| {
+        c.keys(":").type_in("rer");
+    });
+    add("kill", &|c| {
+        c.up(10).keys("X");
+    });
+    add("cleanup", &|c| {
+        c.msg(Msg::Orphans(vec!["vmdeck-1 (qemu) of guest deb: 12MiB".into()])).type_in("del");
+    });
+    add("quit", &|c| {
+        c.keys("q");
+    });
+    add("themes", &|c| {
+        c.keys("T down");
+    });
+    add("welcome", &|c| {
+        c.model.watch = Watch::Nothing;
+        let fault =
+            Fault::user("cannot find a config").because("there is no ./vmdeck.toml").hint("`vmdeck init` writes one");
+        c.msg(Msg::Setup(Err(fault)));
+    });
+    add("replay", &|c| {
+        let record = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/records/mixed.jsonl");
+        let player = crate::replay::Player::load(&record).expect("record");
+        c.model.watch = Watch::Replay;
+        c.model.player = Some(player);
+        c.model.logs.is_chosen = true;
+        c.model.view = vmdeck_model::run_view::RunView::default();
+        c.msg(Msg::Tick).keys("F");
+    });
+    add("console", &|c| {
+        c.up(10).msg(Msg::ConsoleOpened(guest("deb"), b"\x1b[1;32mdeb\x1b[0m login: ".to_vec()));
+    });
+    out
+}
+
+fn check(columns: u16, rows: u16) {
+    for (name, mut case) in states() {
+        case.msg(Msg::Resize(columns, rows));
+        insta::with_settings!({ omit_expression => true }, {
+            insta::assert_snapshot!(format!("{name}-{columns}x{rows}"), picture(&case.model));
+        });
+    }
+}
+
+#[test]
+fn every_state_at_80x24() {
+    check(80, 24);
+}
+
+#[test]
+fn every_state_at_160x50() {
+    check(160, 50);
+}
+
+#[test]
+fn nothing_breaks_at_any_size_in_any_theme() {
+    for (name, mut case) in states() {
+        for (columns, rows) in [
+            (0, 0),
+            (60, 10),
+            (60, 12),
+            (120, 12),
+            (160, 13),
+            (80, 14),
+            (1, 1),
+            (20, 5),
+            (5, 20),
+            (49, 11),
+            (51, 13),
+            (80, 24),
+            (120, 40),
+            (300, 90),
+            (1, 60),
+        ] {
+            for zoom in [false, true] {
+                case.model.zoom = zoom;
+                case.msg(Msg::Resize(columns, rows));
+                for pane in crate::model::Pane::ALL {
+                    case.model.focus = pane;
+                    case.model.prepare();
+                    buffer(&case.model);
+                }
+            }
+        }
+        for (theme, _) in BUILT_IN {
+            case.model.look.theme = Theme::load(theme, None, Depth::Ansi16).expect(name);
+            case.model.look.ascii = true;
+            case.msg(Msg::Resize(100, 30));
+            let text = buffer(&case.model).content.iter().map(ratatui::buffer::Cell::symbol).collect::<String>();
+            assert!(text.is_ascii(), "{name}: ascii symbols only: {:?}", text.chars().find(|c| !c.is_ascii()));
+        }
+    }
+}
+
+#[test]
+fn what_is_bad_is_said_in_words_and_not_by_colour_alone() {
+    for (name, word) in [("testing", "failed"), ("paused", "flaky"), ("ended", "did not boot"), ("lock", "STALE")] {
+        let (_, mut case) = states().into_iter().find(|(n, _)| *n == name).expect("state");
+        case.model.look.theme = Theme::load("dark", None, Depth::Mono).expect("mono");
+        case.msg(Msg::Resize(160, 50));
+        let buffer = buffer(&case.model);
+        let text: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
+        assert!(text.contains(word), "{name}: {word}");
+        let colours = buffer
+            .content
+            .iter()
+            .filter(|c| c.fg != ratatui::style::Color::Reset || c.bg != ratatui::style::Color::Reset);
+        assert_eq!(colours.count(), 0, "{name}: mono has no colour");
+    }
+}
+
+#[test]
+fn what_a_guest_or_another_program_wrote_cannot_reach_the_terminal() {
+    let (_, mut case) = states().into_iter().find(|(n, _)| *n == "lock").expect("state");
+    case.output(600, "deb", "x\u{202e}y");
+    case.msg(Msg::Resize(160, 50));
+    case.keys("4").msg(Msg::ConsoleOpened(guest("deb"), "a\u{202e}b".into()));
+    for console in [true, false] {
+        if !console {
+            case.model.console = None;
+        }
+        let buffer = buffer(&case.model);
+        let is_bad = |c: char| c.is_control() || vmdeck_model::text::is_deceptive(c);
+        assert!(buffer.content.iter().all(|cell| !cell.symbol().chars().any(is_bad)), "console: {console}");
+    }
+}
+
+#[tokio::test]
+async fn headless_and_cockpit_fold_the_same_events_to_the_same_numbers() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/records/mixed.jsonl"))
+        .expect("record");
+    let events: Vec<vmdeck_model::event::Event> =
+        text.lines().map(|line| serde_json::from_str(line).expect("event")).collect();
+    let mut fanout = vmdeck_model::run_view::RunView::default();
+    for event in &events {
+        fanout.apply(event);
+    }
+    let mut case = Case::new();
+    case.msg(Msg::Events(events));
+    assert_eq!(case.model.view.tally, fanout.tally);
+    assert_eq!(case.model.view, fanout);
+    let by_guest = |view: &vmdeck_model::run_view::RunView| -> BTreeMap<String, u32> {
+        view.guests.iter().map(|(id, g)| (id.to_string(), g.tally.total())).collect()
+    };
+    assert_eq!(by_guest(&case.model.view), by_guest(&fanout));
+}

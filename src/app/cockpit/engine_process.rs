@@ -1,0 +1,155 @@
+//! The engine of a cockpit's run: this binary with `--ci --commands`, in a process of its own.
+//!
+//! Its input carries commands, a line of JSON each. The end of that input without [`DETACH`] is a hang-up: the engine cleans up.
+
+use crate::{
+    app::{Io, plan},
+    cli::{KeepArg, RunArgs},
+};
+use parking_lot::Mutex;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{mpsc, oneshot},
+};
+use vmdeck_core::host::{clock, files, process};
+use vmdeck_model::{
+    command::DETACH,
+    error::{Fault, Result},
+    exit::Exit,
+    ids::RunId,
+};
+use vmdeck_tui::{model::Wish, services::Engine};
+
+/// The engines that this cockpit started and has not let go.
+#[derive(Default)]
+pub(super) struct Engines(Mutex<Vec<tokio::task::JoinHandle<Option<Exit>>>>);
+
+impl Engines {
+    /// Starts an engine for this request; `config_args` are the arguments that name the config.
+    pub(super) fn start(&self, wish: &Wish, args: &RunArgs, config_args: Vec<OsString>) -> Result<Engine> {
+        let cannot = |e: std::io::Error| Fault::host("cannot start the engine").because(e);
+        let id = RunId::from_bits(fastrand::u64(..));
+        let home = args.run_dir.as_deref().unwrap_or(Path::new(plan::RECORDS));
+        let dir = home.join(plan::record_name(&id));
+        let dir = std::path::absolute(dir).map_err(cannot)?;
+        std::fs::create_dir_all(&dir).map_err(cannot)?;
+        let words = dir.join("engine.log");
+        let log = files::append_private(&words).map_err(cannot)?;
+        let binary = std::env::current_exe().map_err(cannot)?;
+        let words_of_engine = arguments(wish, args, config_args, &id, &dir);
+        let child = process::spawn_apart(&binary, &words_of_engine, log).map_err(cannot)?;
+        let (commands, lines) = mpsc::unbounded_channel();
+        let (done, ended) = oneshot::channel();
+        self.0.lock().push(tokio::spawn(serve(child.inner, lines, words, done)));
+        Ok(Engine { dir, commands, ended })
+    }
+
+    /// Waits for engines that clean up because we go, and returns how the last of them ended; those that were let go on are
+    /// not among them.
+    pub(super) async fn hang_up(&self, io: &mut Io<'_>) -> Option<Exit> {
+        let engines = std::mem::take(&mut *self.0.lock());
+        let mut last = None;
+        for mut engine in engines.into_iter().filter(|e| !e.is_finished()) {
+            // One that was just let go on ends within a moment.
+            if let Some(ended) = clock::within(Duration::from_millis(300), &mut engine).await {
+                last = ended.ok().flatten().or(last);
+                continue;
+            }
+            io.warn("the run is being ended and cleaned up ...");
+            match clock::within(Duration::from_mins(2), engine).await {
+                Some(ended) => {
+                    last = ended.ok().flatten().or(last);
+                    if let Some(exit) = last {
+                        io.warn(&format!("it has ended: exit {}", exit.code()));
+                    }
+                }
+                None => io.warn("it still is; `vmdeck lock status` shows it"),
+            }
+        }
+        last
+    }
+}
+
+/// The arguments of an engine's process.
+fn arguments(wish: &Wish, args: &RunArgs, config_args: Vec<OsString>, run: &RunId, dir: &Path) -> Vec<OsString> {
+    let mut out: Vec<OsString> = ["--ci", "--commands", "--run-id", run.as_str(), "--run-dir"].map(Into::into).into();
+    out.push(dir.into());
+    out.extend(config_args);
+    if wish.hold {
+        out.push("--hold".into());
+    }
+    if let Some(pause) = wish.pause {
+        out.extend(["--pause".into(), format!("{}ms", pause.as_millis()).into()]);
+    }
+    let keep = match args.keep {
+        Some(KeepArg::Always) => "always",
+        _ if wish.keep_failed => "failed",
+        _ => "never",
+    };
+    out.extend(["--keep".into(), keep.into()]);
+    if let Some(time) = args.lock_timeout {
+        out.extend(["--lock-timeout".into(), format!("{}ms", time.as_millis()).into()]);
+    }
+    if let Some(retries) = args.retries {
+        out.extend(["--retries".into(), retries.to_string().into()]);
+    }
+    for (on, flag) in [(args.no_lock, "--no-lock"), (args.fail_fast, "--fail-fast")] {
+        if on {
+            out.push(flag.into());
+        }
+    }
+    for (file, flag) in [(&args.junit, "--junit"), (&args.events, "--events")] {
+        if let Some(file) = file {
+            out.extend([flag.into(), file.into()]);
+        }
+    }
+    if let Some(shard) = args.shard {
+        out.extend(["--shard".into(), format!("{}/{}", shard.index, shard.count).into()]);
+    }
+    if args.repeat > 1 {
+        out.extend(["--repeat".into(), args.repeat.to_string().into()]);
+    }
+    let select = if wish.select.is_empty() { &args.select } else { &wish.select };
+    out.push("--".into());
+    out.extend(select.iter().map(Into::into));
+    out
+}
+
+/// Passes commands to an engine and waits for its end; returns at once when the engine was told to continue alone.
+async fn serve(
+    mut child: tokio::process::Child,
+    mut lines: mpsc::UnboundedReceiver<String>,
+    words: PathBuf,
+    done: oneshot::Sender<(Option<Exit>, String)>,
+) -> Option<Exit> {
+    let mut stdin = child.stdin.take();
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let code = status.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok());
+                let text = String::from_utf8_lossy(&files::read_tail(&words, 8192)).into_owned();
+                let exit = code.and_then(|c| Exit::try_from(c).ok());
+                // The cockpit may be gone.
+                let _ = done.send((exit, text));
+                return exit;
+            }
+            line = lines.recv(), if stdin.is_some() => match (line, &mut stdin) {
+                (Some(line), Some(pipe)) => {
+                    let written = pipe.write_all(format!("{line}\n").as_bytes()).await;
+                    if line == DETACH || written.is_err() {
+                        // Its end comes by itself; this one is not waited for.
+                        if line == DETACH { return None }
+                        stdin = None;
+                    }
+                }
+                // The cockpit is gone: the end of its input tells the engine.
+                _ => stdin = None,
+            },
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The cockpit put together: its services over the engine, the config and the host, and its beginning and end.
+//!
+//! A run of the cockpit is a process of its own: this binary with `--ci --commands`. So a cockpit that dies does not take
+//! the run with it, and one that is left can be opened again.
+
+mod engine_process;
+mod host;
+mod services;
+
+use super::{Io, plan, settings};
+use crate::cli::{Color, ConfigArgs, KeepArg, LookArgs, RunArgs};
+use futures_util::FutureExt;
+use std::{io::IsTerminal, panic::AssertUnwindSafe, path::Path, sync::Arc};
+use tokio::sync::mpsc;
+use vmdeck_core::host::signal;
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::Severity,
+    exit::Exit,
+    key::Options,
+    outcome::Signal,
+    plan::Setup,
+    text::Clean,
+};
+use vmdeck_tui::{
+    effect_runner::EffectRunner,
+    event_loop::App,
+    keymap::Keymap,
+    model::{Look, Model, Watch},
+    msg::{Effect, Msg},
+    replay::Player,
+    screen::{self, Tty},
+    services::Services,
+    theme::{Depth, Theme},
+};
+
+pub use host::LocalHost;
+
+/// Messages that may wait for the loop.
+const QUEUE: usize = 256;
+
+/// `vmdeck` in a terminal.
+pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+    if args.hold || args.events.as_deref() == Some(Path::new("-")) {
+        let (what, hint) = if args.hold {
+            ("--hold", "in the cockpit `s` boots the marked guests and keeps them up")
+        } else {
+            ("--events -", "give a file, or use --ci")
+        };
+        return Err(Fault::user(format!("cannot use `{what}` in the cockpit")).because("it is for --ci").hint(hint));
+    }
+    let words = args.select.join(" ");
+    if words.is_empty() {
+        need_terminal("open the cockpit", "`vmdeck --ci` runs without a screen")?;
+    } else {
+        let hint = format!("it is no subcommand; `vmdeck --ci {words}` runs that selection without a screen");
+        need_terminal(&format!("do `{words}` in the cockpit"), &hint)?;
+    }
+    let setup = settings::load(config);
+    if let Ok(setup) = &setup
+        && !args.select.is_empty()
+    {
+        // A mistyped subcommand is a selection that matches nothing: told now, not in a screen full of other things.
+        let (mut out, mut err) = (std::io::sink(), std::io::sink());
+        plan::make_plan(setup.clone(), args, &mut Io { out: &mut out, err: &mut err })?;
+    }
+    let first = vec![Effect::ListMachines, Effect::LookAtLock { attach: true }];
+    show(args, config, look, setup, None, first, io).await
+}
+
+/// `vmdeck replay`.
+pub(super) async fn replay(path: &Path, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+    let player = Player::load(path)?;
+    need_terminal(
+        "replay a record",
+        "its events.jsonl can be read as text, and junit.xml and summary.json are beside it",
+    )?;
+    let args = RunArgs { read_only: true, ..RunArgs::default() };
+    show(&args, config, look, settings::load(config), Some(player), Vec::new(), io).await
+}
+
+fn need_terminal(what: &str, hint: &str) -> Result<()> {
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    let stream = if std::io::stdin().is_terminal() { "output" } else { "input" };
+    Err(Fault::user(format!("cannot {what}")).because(format!("standard {stream} is no terminal")).hint(hint))
+}
+
+async fn show(
+    args: &RunArgs,
+    config: &ConfigArgs,
+    look: &LookArgs,
+    setup: Result<Setup>,
+    player: Option<Player>,
+    first: Vec<Effect>,
+    io: &mut Io<'_>,
+) -> Result<Exit> {
+    let signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
+    let services = Arc::new(services::Real::new(args, config)?);
+    let host: Arc<dyn vmdeck_tui::host::Host> = Arc::new(LocalHost::new(services.spawner()));
+    let theme_folder = settings::theme_folder();
+    let depth = match look.color {
+        Color::Never => Depth::Mono,
+        Color::Always => Depth::True,
+        Color::Auto => Depth::from_env(|name| std::env::var(name).ok()),
+    };
+    let wanted = setup.as_ref().ok().and_then(|s| s.cockpit.text("theme")).unwrap_or("dark").to_owned();
+    let (theme, complaint) = match Theme::load(&wanted, theme_folder.as_deref(), depth) {
+        Ok(theme) => (theme, None),
+        Err(fault) => (Theme::load("dark", None, depth)?, Some(fault)),
+    };
+    let (send, receive) = mpsc::channel(QUEUE);
+    let mouse = setup.as_ref().is_ok_and(|s| s.cockpit.flag("mouse"));
+    let look = Look { keymap: Keymap::new(&Options::default()).0, theme, theme_folder, ascii: false, mouse };
+    let mut model = Model::new(look, EffectRunner::waker(send.clone()), Arc::clone(&host), (80, 24));
+    model.read_only = args.read_only;
+    model.pause = args.pause;
+    model.select = args.selectors();
+    model.keep_failed = args.keep == Some(KeepArg::Failed);
+    if let Some(fault) = complaint {
+        model.say(Severity::Warn, fault.to_string());
+    }
+    if let Some(player) = player {
+        player.dir().clone_into(&mut model.dir);
+        model.watch = Watch::Replay;
+        model.player = Some(player);
+    }
+    // Read once, and taken in first of all; the queue is empty yet.
+    let _ = send.try_send(Msg::Setup(setup.map(Arc::new)));
+    let elsewhere = send.clone();
+    screen::restore_on_panic(move |text| {
+        let text = format!("a task of vmdeck panicked, which is a bug: {text}");
+        let _ = elsewhere.try_send(Msg::Said(Severity::Fatal, text));
+    });
+    let tty = Tty::take(mouse).map_err(|e| Fault::host("cannot use this terminal").because(e))?;
+    let handed: Arc<dyn Services> = Arc::clone(&services) as _;
+    let mut app = App::new(model, tty, handed, host, (send, receive), Some(signals));
+    let ran = AssertUnwindSafe(app.run(first)).catch_unwind().await;
+    let _ = std::panic::take_hook();
+    let (farewell, last) = (farewell(app.model()), app.model().results.last().map(|(_, exit)| *exit));
+    let signal = app.last_signal;
+    drop(app);
+    screen::restore();
+    for line in &farewell {
+        // Messages hold what guests wrote, and this is the normal screen.
+        io.say(Clean::from_text(line).as_str());
+    }
+    let hung_up = services.engines.hang_up(io).await;
+    match ran {
+        Ok(result) => result?,
+        Err(_) => return Err(Fault::bug("cannot go on with the cockpit").because("it panicked; see above")),
+    }
+    Ok(match signal {
+        // What could not be cleaned up, or a bug, says more than the signal.
+        _ if matches!(hung_up, Some(Exit::Leftover | Exit::Bug)) => hung_up.unwrap_or(Exit::Bug),
+        Some(Signal::Interrupt | Signal::Quit) => Exit::Interrupted,
+        Some(_) => Exit::Terminated,
+        None => hung_up.or(last).unwrap_or(Exit::Passed),
+    })
+}
+
+/// What is worth saying once the normal screen is back.
+fn farewell(model: &Model) -> Vec<String> {
+    let mut lines: Vec<String> = model.results.iter().map(|(line, _)| line.clone()).collect();
+    match model.watch {
+        Watch::Own { ended: false } => {
+            let run = model.run_name().unwrap_or_default();
+            lines.push(if model.is_detached {
+                format!("run {run} has not ended: it goes on; `vmdeck` shows it, `vmdeck lock status` names its process (kill -INT ends it)")
+            } else {
+                format!("run {run} has not ended")
+            });
+        }
+        Watch::Own { ended: true } if !model.results.is_empty() => {
+            for case in model.view.cases.iter().filter(|c| c.verdict.is_bad()) {
+                let why = case.message.lines().next().unwrap_or_default();
+                lines.push(format!("  {} {}/{}@{}: {why}", case.verdict, case.suite, case.case, case.guest));
+            }
+            lines.extend(model.view.left().map(|left| format!("  NOT CLEANED UP: {left}")));
+        }
+        _ => {}
+    }
+    if !lines.is_empty() {
+        lines.push(format!("  record: {}", model.dir.display()));
+    }
+    lines
+}

@@ -1,0 +1,230 @@
+//! What the cockpit needs of the rest of vmdeck: config, machines, lock, clean-up, engines, shells.
+//!
+//! The trait is the cockpit's; the deeds are those of the engine and of the other subcommands.
+
+use super::engine_process::Engines;
+use crate::{
+    app::{Io, deps, init, micro, settings},
+    cli::{ConfigArgs, RunArgs},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use vmdeck_core::{
+    backend::{self, BACKENDS},
+    engine::{
+        cleanup, inventory,
+        lock::{self, Standing},
+        preflight, reap, shell,
+    },
+    host::{capacity, files, pids, process::Spawner},
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::Finding,
+    ids::GuestId,
+    machine::OwnedMachine,
+    plan::Setup,
+};
+use vmdeck_tui::{
+    host::BoxFuture,
+    model::{Capacity, LockRow, LockState, Usage, Wish},
+    services::{Cleaned, Engine, SerialConsole, Services},
+};
+
+/// Bytes of a console's log that are shown when the console is attached.
+const BEFORE: u64 = 8 * 1024;
+
+/// The services over the real engine and host.
+pub(super) struct Real {
+    config: Mutex<ConfigArgs>,
+    args: RunArgs,
+    deps: backend::Deps,
+    /// The engines of this cockpit's runs.
+    pub(super) engines: Engines,
+}
+
+impl Real {
+    pub(super) fn new(args: &RunArgs, config: &ConfigArgs) -> Result<Self> {
+        // A config with a mistake is told elsewhere.
+        let tools = settings::load_host(config).map(|host| host.tools).unwrap_or_default();
+        let config = Mutex::new(config.clone());
+        Ok(Self { config, args: args.clone(), deps: deps(&tools)?, engines: Engines::default() })
+    }
+
+    /// Returns what starts programs, for the cockpit's host.
+    pub(super) fn spawner(&self) -> Spawner {
+        self.deps.spawner.clone()
+    }
+
+    fn config(&self) -> ConfigArgs {
+        self.config.lock().clone()
+    }
+
+    /// The config as arguments of another process of ours.
+    fn config_args(&self) -> Vec<OsString> {
+        let config = self.config();
+        let mut out: Vec<OsString> = Vec::new();
+        if let Some(file) = config.file {
+            out.extend(["--config".into(), file.into()]);
+        }
+        for word in config.set {
+            out.extend(["--set".into(), word.into()]);
+        }
+        out
+    }
+}
+
+impl Services for Real {
+    fn setup(&self) -> Result<Setup> {
+        settings::load(&self.config())
+    }
+
+    fn config_file(&self) -> PathBuf {
+        settings::find(&self.config()).unwrap_or_else(|| "vmdeck.toml".into())
+    }
+
+    fn init(&self) -> Result<PathBuf> {
+        let (mut out, mut err) = (std::io::sink(), std::io::sink());
+        init::run(false, &mut Io { out: &mut out, err: &mut err })?;
+        Ok("vmdeck.toml".into())
+    }
+
+    fn demo<'a>(&'a self, told: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let file = micro::write_config(told).await?;
+            self.config.lock().file = Some(file);
+            Ok(())
+        })
+    }
+
+    fn start(&self, wish: &Wish) -> Result<Engine> {
+        self.engines.start(wish, &self.args, self.config_args())
+    }
+
+    fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>> {
+        Box::pin(async {
+            let mut seen = inventory::list(&self.deps).await;
+            // What can be seen is worth more than the reason why the rest cannot.
+            match seen.unseen.pop().filter(|_| seen.rows.is_empty()) {
+                Some(fault) => Err(fault),
+                None => Ok(seen.rows),
+            }
+        })
+    }
+
+    fn usage(&self) -> BTreeMap<String, Usage> {
+        reap::histories(&self.deps.state)
+            .flat_map(|h| h.open)
+            .filter_map(|(name, made)| {
+                let (memory, cpu_ms) = pids::usage(made.remnant.identity.pid?)?;
+                let disk = files::disk_usage(&made.remnant.dir);
+                Some((name, Usage { memory, cpu_ms, cpu_percent: 0, disk }))
+            })
+            .collect()
+    }
+
+    fn findings(&self, setup: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)> {
+        Box::pin(async move {
+            let Some(setup) = setup else {
+                let host = settings::load_host(&ConfigArgs::default());
+                let findings = match &host {
+                    Ok(host) => preflight::bare(host, &self.deps).await,
+                    Err(_) => Vec::new(),
+                };
+                return (findings, Capacity::default());
+            };
+            let findings = preflight::of_setup(&setup, &self.deps).await;
+            (findings, self.capacity(&setup))
+        })
+    }
+
+    fn locks(&self) -> Vec<LockRow> {
+        let Ok(host) = settings::load_host(&self.config()) else { return Vec::new() };
+        let row = |path: PathBuf| {
+            let (state, holder) = match lock::look(&path).ok()? {
+                Standing::Free => (LockState::Free, None),
+                Standing::Live(holder) => (LockState::Held, Some(holder)),
+                Standing::Dead { .. } => (LockState::Stale, None),
+            };
+            Some(LockRow { path: path.display().to_string(), state, holder })
+        };
+        lock::slot_paths(&host.lock, host.slots).filter_map(row).collect()
+    }
+
+    fn record_of(&self, run: &str) -> Option<PathBuf> {
+        inventory::record_of(&self.deps, run)
+    }
+
+    fn break_lock(&self, path: &Path, pid: Option<u32>) -> Result<String> {
+        if let Some(pid) = pid {
+            return lock::take_away(path, pid).map(|holder| format!("taken away from {holder}"));
+        }
+        Ok(match lock::break_dead(path, false)? {
+            Some(holder) => format!("removed the lock of {holder}"),
+            None => "the lock is free".into(),
+        })
+    }
+
+    fn orphans(&self) -> Vec<String> {
+        cleanup::preview(&self.deps).iter().map(ToString::to_string).collect()
+    }
+
+    fn clean_up(&self) -> BoxFuture<'_, Cleaned> {
+        Box::pin(async {
+            let mut cleaned = Cleaned::default();
+            let Ok(host) = settings::load_host(&self.config()) else { return cleaned };
+            cleanup::run(&self.deps, &host.lock, &mut |reaped| match reaped {
+                reap::Reaped::Gone { .. } => cleaned.gone += 1,
+                reap::Reaped::Left { what, fault } => cleaned.left.push(format!("{what}: {}", fault.render())),
+            })
+            .await;
+            cleaned
+        })
+    }
+
+    fn console(&self, guest: &GuestId, machine: &str) -> Result<SerialConsole> {
+        let cannot = || Fault::user(format!("cannot attach the console of `{guest}`"));
+        let Some((made, dir)) = shell::open_machine(&self.deps.state, machine) else {
+            return Err(cannot().because(format!("its machine `{machine}` is gone")));
+        };
+        let log = dir.join("guests").join(guest.as_str()).join("console.log");
+        let caps = BACKENDS.iter().find(|row| row.kind == made.backend).map(|row| row.caps);
+        match made.console {
+            Some(socket) => Ok(SerialConsole { socket, before: files::read_tail(&log, BEFORE) }),
+            None if caps.is_some_and(|c| c.console) => {
+                Err(cannot().because("it has not been powered on yet, or takes no input"))
+            }
+            None => Err(cannot().because(format!("the backend `{}` has no serial console", made.backend))),
+        }
+    }
+
+    fn shell(&self, guest: &GuestId, machine: Option<&str>) -> Vec<OsString> {
+        let binary = std::env::current_exe().unwrap_or_else(|_| "vmdeck".into());
+        let mut out: Vec<OsString> = vec![binary.into(), "shell".into(), guest.as_str().into()];
+        if let Some(machine) = machine {
+            out.extend(["--machine".into(), machine.into()]);
+        }
+        out.extend(self.config_args());
+        out
+    }
+}
+
+impl Real {
+    fn capacity(&self, setup: &Setup) -> Capacity {
+        let guests = preflight::largest(setup.guests.iter(), setup.host.slots as usize);
+        Capacity {
+            disk_free: capacity::free_disk(&self.deps.state).unwrap_or(0),
+            disk_min: setup.host.min_free_disk,
+            disk_warn: setup.host.warn_free_disk,
+            disk_need: guests.iter().filter(|g| g.options.path("image").is_some()).map(|g| g.disk).sum(),
+            memory_free: capacity::available_memory().unwrap_or(0),
+            memory_min: setup.host.min_free_memory,
+            memory_need: guests.iter().map(|g| g.memory).sum(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The front end without a screen: events go to the report sinks, the engine's exit code comes back.
+//!
+//! It sends one command only: when a report cannot be written, the run is cancelled rather than lost.
+
+use std::time::Duration;
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt},
+    sync::mpsc,
+};
+use vmdeck_core::{engine::Handle, host::clock, report::Fanout};
+use vmdeck_model::{
+    command::{Command, DETACH},
+    event::EventKind,
+    exit::Exit,
+    outcome::CancelReason,
+};
+
+/// How often a live line is looked at again.
+pub(super) const LIVE: Duration = Duration::from_millis(100);
+/// How often without one: heartbeats and gathered output only.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
+
+/// Follows a run to its end; `broken` hears of reports that could not be written.
+pub(super) async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut broken: impl FnMut(&str)) -> Exit {
+    let start = clock::now();
+    let mut timer = tokio::time::interval(tick);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut lost = false;
+    loop {
+        let failed = tokio::select! {
+            event = run.events.next() => match event {
+                Some(event) => {
+                    let last = matches!(event.kind, EventKind::RunEnded { .. });
+                    let failed = fanout.event(&event);
+                    lost |= !failed.is_empty();
+                    if last {
+                        report(&failed, &run, &mut broken);
+                        break;
+                    }
+                    failed
+                }
+                None => break,
+            },
+            _ = timer.tick() => fanout.idle(clock::ms_since(start)),
+        };
+        lost |= !failed.is_empty();
+        report(&failed, &run, &mut broken);
+    }
+    let exit = run.done.await.unwrap_or(Exit::Bug);
+    // A run whose report was asked for and lost is not green.
+    if lost && exit == Exit::Passed { Exit::Infra } else { exit }
+}
+
+/// Passes the commands of another process on, one line of JSON each. Its end without [`DETACH`] is that of a terminal:
+/// the run ends and cleans up.
+pub(super) async fn obey(input: impl AsyncBufRead + Unpin, commands: mpsc::Sender<Command>) {
+    let mut lines = input.lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == DETACH {
+            return;
+        }
+        // A word of another version is left alone: it cannot be answered here.
+        if let Ok(command) = serde_json::from_str(&line) {
+            let _ = commands.send(command).await;
+        }
+    }
+    let _ = commands.send(Command::Cancel { reason: CancelReason::Hangup }).await;
+}
+
+fn report(failed: &[String], run: &Handle, broken: &mut impl FnMut(&str)) {
+    for why in failed {
+        broken(why);
+        // Full only while the engine ends anyway.
+        let _ = run.commands.try_send(Command::Cancel { reason: CancelReason::ReportFailed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmdeck_model::ids::GuestId;
+
+    #[tokio::test]
+    async fn an_end_is_a_hangup_and_a_detach_is_not() {
+        let stop = Command::Stop { guest: GuestId::new("deb").expect("name") };
+        let hangup = Command::Cancel { reason: CancelReason::Hangup };
+        for (text, expected) in [
+            ("{\"command\":\"stop\",\"guest\":\"deb\"}\ndetach\n", vec![stop]),
+            ("{\"command\":\"dance\"}\nnonsense\n", vec![hangup.clone()]),
+            ("", vec![hangup]),
+        ] {
+            let (send, mut receive) = mpsc::channel(8);
+            obey(text.as_bytes(), send).await;
+            let mut got = Vec::new();
+            while let Ok(command) = receive.try_recv() {
+                got.push(command);
+            }
+            assert_eq!(got, expected, "{text}");
+        }
+    }
+}

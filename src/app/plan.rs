@@ -1,0 +1,104 @@
+//! The plan of a run, from the config and the command line.
+//!
+//! Carrying it out is the engine's work.
+
+use super::Io;
+use crate::cli::RunArgs;
+use std::path::Path;
+use vmdeck_core::host::clock;
+use vmdeck_model::{
+    error::{Fault, Result},
+    ids::RunId,
+    plan::{self, Keep, Plan, RunOptions, Setup},
+    quantity::show_duration,
+    suite::Action,
+};
+
+/// Where records go by default.
+pub(super) const RECORDS: &str = ".vmdeck/runs";
+
+/// The plan of this config and command line.
+pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
+    for note in &setup.notes {
+        io.warn(&format!("warning: {note}"));
+    }
+    let selectors = args.selectors();
+    let jobs =
+        if args.hold { plan::select_guests(&setup, &selectors) } else { plan::select(&setup, &selectors, args.shard) };
+    if jobs.is_empty() {
+        return Err(nothing_matched(&setup, &args.select));
+    }
+    // A word that selects nothing, beside others that do, would switch a suite off without a sound.
+    for (word, selector) in args.select.iter().zip(&selectors) {
+        let alone = std::slice::from_ref(selector);
+        let hits = if args.hold { plan::select_guests(&setup, alone) } else { plan::select(&setup, alone, None) };
+        if hits.is_empty() {
+            return Err(nothing_matched(&setup, std::slice::from_ref(word)));
+        }
+    }
+    let run = RunId::from_bits(args.run_id.unwrap_or_else(|| fastrand::u64(..)));
+    let dir = args.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
+    let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
+    let mut host = setup.host;
+    host.lock_timeout = args.lock_timeout.unwrap_or(host.lock_timeout);
+    let options = RunOptions {
+        keep: args.keep.map_or(Keep::Never, Keep::from),
+        retries: args.retries,
+        repeat: args.repeat.max(1),
+        fail_fast: args.fail_fast,
+        no_lock: args.no_lock,
+        pause: args.pause,
+        hold: args.hold,
+        steered: args.commands,
+    };
+    Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
+}
+
+/// The name of the folder of a run's record.
+pub(super) fn record_name(run: &RunId) -> String {
+    format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short())
+}
+
+fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
+    let suites: Vec<&str> = setup.suites.iter().map(|s| s.id.as_str()).collect();
+    let guests: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
+    let what = if words.is_empty() {
+        "the config has no case that runs on a guest".to_owned()
+    } else {
+        format!("`{}` matches no case", words.join(" "))
+    };
+    Fault::user("cannot run anything").because(what).hint(format!(
+        "suites: {}; guests: {}; `vmdeck --dry-run` shows every case, `vmdeck --help` the subcommands",
+        suites.join(", "),
+        guests.join(", ")
+    ))
+}
+
+/// The plan as text, for `--dry-run`.
+pub(super) fn show(plan: &Plan) -> String {
+    let mut out = format!("record: {}\nlock:   {}\n", plan.dir.display(), plan.host.lock.display());
+    for job in &plan.jobs {
+        let guest = &job.guest;
+        let memory = vmdeck_model::quantity::show_size(guest.memory);
+        out.push_str(&format!(
+            "\nguest {} ({}, {}): {} cpus, {memory}, by {}\n",
+            guest.id,
+            guest.backend,
+            guest.os,
+            guest.cpus,
+            guest.transports.join(" then ")
+        ));
+        for (suite, case) in job.cases() {
+            let limit = show_duration(case.timeout.unwrap_or(guest.case_timeout));
+            let what = match (&case.skip, &case.action) {
+                (Some(why), _) => format!("skipped: {why}"),
+                (None, Action::Run(text)) => text.lines().next().unwrap_or_default().to_owned(),
+                (None, Action::Script(path)) => format!("script {}", path.display()),
+            };
+            out.push_str(&format!("  {}/{} (at most {limit}): {what}\n", suite.id, case.id));
+        }
+    }
+    let count = plan.case_count();
+    out.push_str(&format!("\n{count} case{} in all\n", if count == 1 { "" } else { "s" }));
+    out
+}
