@@ -20,14 +20,14 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use vmdeck_core::host::process::Spawner;
-use vmdeck_model::{exit::Exit, ids::GuestId};
+use vmdeck_model::{exit::RunExit, ids::GuestId};
 use vmdeck_testkit::cockpit::{FakeServices, plain_look};
 use vmdeck_tui::{
     effect_runner::EffectRunner,
     event_loop::App,
     host::Host,
-    logs::{Logs, Source, file::Waker},
-    model::{Model, Pane, Wish},
+    logs::{LogPane, LogSource, file::Waker},
+    model::{Model, Pane, RunRequest},
     msg::Effect,
     screen::Screen,
     services::Engine,
@@ -156,7 +156,7 @@ fn start(home: &Path) -> Engine {
     let (ended_in, ended) = oneshot::channel();
     std::thread::spawn(move || {
         let code = child.wait().ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok());
-        let _ = ended_in.send((code.and_then(|c| Exit::try_from(c).ok()), String::new()));
+        let _ = ended_in.send((code.and_then(|c| RunExit::try_from(c).ok()), String::new()));
     });
     Engine { dir, commands, ended }
 }
@@ -175,9 +175,9 @@ fn cockpit(home: &Path) -> (App<BenchScreen>, Keys, Arc<Mutex<Measured>>) {
     let screen = BenchScreen { terminal, keys, measured: Arc::clone(&measured) };
     let host = host();
     let mut model = Model::new(plain_look(), EffectRunner::waker(send.clone()), Arc::clone(&host), (200, 60));
-    model.focus = Pane::Logs;
+    model.panes.focus = Pane::Logs;
     let engine_home = home.to_owned();
-    let services = Arc::new(FakeServices::new(home, Box::new(move |_: &Wish| Ok(start(&engine_home)))));
+    let services = Arc::new(FakeServices::new(home, Box::new(move |_: &RunRequest| Ok(start(&engine_home)))));
     (App::new(model, screen, services, host, (send, receive), None), type_in, measured)
 }
 
@@ -238,7 +238,7 @@ async fn load() {
         }
     };
     let (ended, (mut paced, mut flat_out, memory)) =
-        tokio::join!(app.run(vec![Effect::Start(Wish::default())]), driver);
+        tokio::join!(app.run(vec![Effect::Start(RunRequest::default())]), driver);
     ended.expect("the cockpit ends well");
     let lost: usize = (0..GUESTS).map(|n| missing(&record.join(format!("guests/g{n}/flood/lines/stdout.log")))).sum();
     row("4 guests, 25 000 lines/s each: keys pressed", &paced.key_to_frame.len().to_string(), "");
@@ -252,7 +252,7 @@ async fn load() {
     limit("memory of the cockpit after 10 million lines", mib, 150.0, "MiB");
 }
 
-/// Lines that are not there, or not where they must be.
+/// Returns lines that are not there, or not where they must be.
 fn missing(log: &Path) -> usize {
     let file = io::BufReader::with_capacity(1 << 20, fs::File::open(log).expect("log"));
     let mut next = 0;
@@ -274,11 +274,11 @@ async fn search() {
         file.write_all(text(number).as_bytes()).expect("written");
     }
     file.flush().expect("flushed");
-    let mut logs = Logs::new(Waker::new(|| true), host());
+    let mut logs = LogPane::new(Waker::new(|| true), host());
     logs.resize(58);
     let start = Instant::now();
     let guest = GuestId::new("g").expect("name");
-    logs.open(Some(Source { guest, label: "console".into(), path: path.clone() })).expect("open");
+    logs.open(Some(LogSource { guest, label: "console".into(), path: path.clone() })).expect("open");
     while logs.range().1 < 1_000_000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -298,7 +298,7 @@ async fn search() {
     ] {
         let start = Instant::now();
         logs.search_for(query);
-        while logs.search.as_ref().is_some_and(vmdeck_tui::logs::search::Search::is_busy) {
+        while logs.search.as_ref().is_some_and(vmdeck_tui::logs::search::LogSearch::is_busy) {
             // As in the cockpit: the loop sleeps while the search has the processors.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

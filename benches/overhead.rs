@@ -107,7 +107,7 @@ fn our_boot(home: &Path, round: usize) -> Duration {
     Duration::from_millis(first(&events, "case_ended") - at(on))
 }
 
-/// The same machine by hand: QEMU, then `ssh` until it works.
+/// Returns the same machine by hand: QEMU, then `ssh` until it works.
 fn bare_boot(home: &Path) -> Duration {
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("addr").port();
     let forward = format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:22");
@@ -132,7 +132,7 @@ fn bare_boot(home: &Path) -> Duration {
     took
 }
 
-/// The accelerator that vmdeck found, for a fair comparison.
+/// Returns the accelerator that vmdeck found, for a fair comparison.
 fn accelerator(home: &Path) -> String {
     let text = fs::read_to_string(home.join("state/vmdeck/accel.json")).expect("accel.json");
     let value: Value = serde_json::from_str(&text).expect("json");

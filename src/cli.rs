@@ -10,7 +10,7 @@ use vmdeck_model::{
 
 /// Boots virtual machines, runs the tests inside, reports, and leaves nothing behind.
 ///
-/// SELECT is `suite[/case][@guest]` with globs: `trust-store`, `*/install@windows`, `@debian`. None = everything.
+/// SELECT is `suite[/case][@guest]` with globs: `trust-store`, `*/install@windows`, `@debian`. Without SELECT, everything runs.
 #[derive(Parser, Debug)]
 #[command(name = "vmdeck", version, subcommand_precedence_over_arg = true, after_help = EXITS)]
 pub struct Cli {
@@ -25,10 +25,10 @@ pub struct Cli {
     pub config: ConfigArgs,
     /// How much is said.
     #[command(flatten)]
-    pub look: LookArgs,
+    pub look: OutputArgs,
 }
 
-const EXITS: &str = "Exit codes: 0 all passed; 1 a test failed; 2 usage or config; 3 host not ready; 4 lock not had in time;\n\
+const EXITS: &str = "Exit codes: 0 all passed; 1 a test failed; 2 usage or config; 3 host not ready; 4 could not acquire the lock in time;\n\
                      5 infra; 6 something could not be proven cleaned up; 70 a bug in vmdeck; 130, 143 cancelled.";
 
 /// Where the config comes from.
@@ -44,14 +44,14 @@ pub struct ConfigArgs {
 
 /// How much is said, and how.
 #[derive(Args, Debug, Clone, Default)]
-pub struct LookArgs {
+pub struct OutputArgs {
     /// Colours
     #[arg(long, value_enum, default_value_t, global = true)]
     pub color: Color,
-    /// Only what is not green, and the end
+    /// Print only failures and the summary
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Every output line as well
+    /// Print every output line as well
     #[arg(long, global = true)]
     pub verbose: bool,
 }
@@ -81,25 +81,25 @@ pub struct RunArgs {
     /// Folder of the run's record; default: `.vmdeck/runs/<time>-<id>`
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
-    /// Also write the `JUnit` report here
+    /// Also write the report in JUnit format to this file
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
-    /// Also write the event stream here; `-` = standard output
+    /// Also write the events to this file; `-` = standard output
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
-    /// What happens to guests at the end
+    /// Which guests to keep at the end
     #[arg(long, value_enum, value_name = "WHEN")]
     pub keep: Option<KeepArg>,
     /// How long to wait for the host lock [default: `host.lock_timeout`]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub lock_timeout: Option<Duration>,
-    /// Leave the host lock alone
+    /// Do not take the host lock
     #[arg(long)]
     pub no_lock: bool,
-    /// How often a failed case is tried again [default: each case's own]
+    /// How many times a failed case is tried again [default: each case's own]
     #[arg(long, value_name = "N")]
     pub retries: Option<u32>,
-    /// How often each case is run
+    /// How many times each case is run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repeat: u32,
     /// End the run at the first failure
@@ -108,7 +108,7 @@ pub struct RunArgs {
     /// Run part I of N of the cases
     #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
-    /// How long a guest with a failed case, or one that did not boot, is left standing for a look before it is taken down
+    /// How long a guest with a failed case, or one that did not boot, is held for inspection before it is taken down
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub pause: Option<Duration>,
     /// Boot the selected guests, run nothing in them, and keep them up until they are stopped
@@ -120,7 +120,7 @@ pub struct RunArgs {
     /// The run's id, 16 hexadecimal digits; default: random
     #[arg(long, hide = true, value_name = "HEX", value_parser = |s: &str| u64::from_str_radix(s, 16))]
     pub run_id: Option<u64>,
-    /// Look only: whatever changes something is switched off in the cockpit
+    /// View only: everything that changes something is switched off in the cockpit
     #[arg(long)]
     pub read_only: bool,
     /// Print the plan and start nothing
@@ -129,7 +129,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The selection, read.
+    /// Returns the selection, read.
     pub fn selectors(&self) -> Vec<Selector> {
         // Each word was checked when the command line was read.
         self.select.iter().filter_map(|word| Selector::parse(word).ok()).collect()
@@ -160,15 +160,15 @@ impl From<KeepArg> for Keep {
 /// Everything besides a run.
 #[derive(Subcommand, Debug)]
 pub enum Sub {
-    /// Check this host: each finding with its remedy (exit 0 or 3)
+    /// Check this host: list problems and how to fix them (exit 0 or 3)
     Doctor {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// List every machine that each backend sees, and whose it is
+    /// List every machine that the backends see, and which run owns it
     List {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -179,16 +179,16 @@ pub enum Sub {
     Lock(LockSub),
     /// Open a shell in a guest, starting it if needed, or run one command in it
     Shell {
-        /// The guest
+        /// The name of a guest in the config
         guest: String,
-        /// Only this machine of it
+        /// Only this machine of the guest
         #[arg(long, hide = true, value_name = "NAME")]
         machine: Option<String>,
-        /// A command instead of a shell
+        /// A command to run instead of a shell
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,
     },
-    /// Open a recorded run in the cockpit: play it, go to any time, look at every log as it was then
+    /// Open a recorded run in the cockpit: play it, go to any time, see every log as it was then
     Replay {
         /// A run's folder, or its events.jsonl
         #[arg(value_name = "RUN-DIR|EVENTS.jsonl")]
@@ -214,7 +214,7 @@ pub enum Sub {
     Config(ConfigSub),
     /// Print a completion script
     Completions {
-        /// For this shell
+        /// Shell to generate completions for
         shell: clap_complete::Shell,
     },
     /// Print the manual page
@@ -230,7 +230,7 @@ pub struct CleanupArgs {
     /// Do not ask
     #[arg(long)]
     pub force: bool,
-    /// Also machines of others whose names begin with one of `host.test_prefixes`
+    /// Also remove machines of others whose names begin with one of `host.test_prefixes`
     #[arg(long)]
     pub all: bool,
 }
@@ -238,19 +238,19 @@ pub struct CleanupArgs {
 /// `vmdeck lock`.
 #[derive(Subcommand, Debug)]
 pub enum LockSub {
-    /// Who holds it, since when, doing what
+    /// Show who holds the lock, since when, and what they are doing
     Status {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Remove a dead lock; refuses a live holder
     Break {
-        /// Also one whose holder cannot be proven alive (a lock of the old scripts)
+        /// Also remove a lock whose holder may be dead (a lock made by other scripts)
         #[arg(long)]
         force: bool,
     },
-    /// Run a command while holding it
+    /// Run a command while holding the lock
     Exec {
         /// The command
         #[arg(last = true, required = true, value_name = "CMD")]
@@ -261,7 +261,7 @@ pub enum LockSub {
 /// `vmdeck config`.
 #[derive(Subcommand, Debug, Clone, Copy)]
 pub enum ConfigSub {
-    /// Check it: every problem at once
+    /// Validate the config; list every problem
     Check,
     /// Show every effective value and where it comes from
     Show,

@@ -13,9 +13,11 @@ const CORE: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("config", &[]),
     ("report", &[]),
-    ("backend", &["command", "host"]),
-    ("transport", &["command", "host", "backend"]),
-    ("engine", &["command", "host", "backend", "transport"]),
+    ("context", &["host"]),
+    ("backend", &["command", "host", "context"]),
+    ("transport", &["command", "host", "context", "backend"]),
+    ("engine", &["command", "host", "context", "backend", "transport"]),
+    ("fuzz", &["command", "config", "backend", "engine"]),
 ];
 
 /// Crates and the only ones of ours that each may depend on.
@@ -43,7 +45,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every crate's source folder.
+/// Returns every crate's source folder.
 fn crates() -> Vec<PathBuf> {
     let mut out: Vec<PathBuf> = CRATES.iter().map(|(name, _)| root().join("crates").join(name).join("src")).collect();
     out.push(root().join("src"));
@@ -84,12 +86,57 @@ impl Modules {
         Self { files }
     }
 
-    /// The file that a path leads to: the longest part of it that is a module.
+    /// Returns the file that a path leads to: the longest part of it that is a module, or the child from which that module takes the
+    /// name to show it as its own.
     fn resolve(&self, path: &[String]) -> Option<&Vec<String>> {
-        (0..=path.len()).rev().find_map(|n| self.files.get_key_value(&path[..n]).map(|(key, _)| key))
+        let (length, module) =
+            (0..=path.len()).rev().find_map(|n| Some((n, self.files.get_key_value(&path[..n])?.0)))?;
+        let origin = path.get(length).and_then(|name| self.shown(module).remove(name));
+        match origin {
+            Some(origin) if origin != *module => self.resolve(&origin),
+            _ => Some(module),
+        }
     }
 
-    /// The modules that a file takes something from, by every path in it that begins with `crate` or `super`, and by the
+    /// Returns the names that a module shows as its own, each with its full path.
+    fn shown(&self, module: &[String]) -> BTreeMap<String, Vec<String>> {
+        let mut out = BTreeMap::new();
+        for statement in self.files[module].1.split(';') {
+            let Some(body) = shown_body(statement) else { continue };
+            for leaf in leaves(body) {
+                let child = [module, &leaf[..1]].concat();
+                if self.files.contains_key(&child) {
+                    out.insert(leaf[leaf.len() - 1].clone(), [module, &leaf[..]].concat());
+                }
+            }
+        }
+        out
+    }
+
+    /// Files that import each other, directly or by others.
+    fn circles(&self) -> Vec<Vec<String>> {
+        let imports: BTreeMap<&Vec<String>, BTreeSet<Vec<String>>> =
+            self.files.keys().map(|module| (module, self.imports(module))).collect();
+        let reach = |from: &Vec<String>| {
+            let (mut seen, mut todo) = (BTreeSet::new(), vec![from.clone()]);
+            while let Some(next) = todo.pop() {
+                todo.extend(imports[&next].iter().filter(|to| seen.insert((*to).clone())).cloned());
+            }
+            seen
+        };
+        let all: BTreeMap<&Vec<String>, BTreeSet<Vec<String>>> = imports.keys().map(|m| (*m, reach(m))).collect();
+        let mut out: BTreeSet<Vec<String>> = BTreeSet::new();
+        for (module, reached) in &all {
+            let circle = all.iter().filter(|(other, back)| reached.contains(**other) && back.contains(*module));
+            let names: Vec<String> = circle.map(|(other, _)| self.files[*other].0.clone()).collect();
+            if !names.is_empty() {
+                out.insert(names);
+            }
+        }
+        out.into_iter().collect()
+    }
+
+    /// Returns the modules that a file takes something from, by every path in it that begins with `crate` or `super`, and by the
     /// names of its own child modules.
     fn imports(&self, module: &[String]) -> BTreeSet<Vec<String>> {
         let code = &self.files[module].1;
@@ -99,7 +146,8 @@ impl Modules {
             if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') && !code[..at].ends_with("super::") {
                 continue;
             }
-            if code[..at].ends_with("super::") {
+            // A visibility takes nothing.
+            if code[..at].ends_with("super::") || code[..at].ends_with("(in ") {
                 continue;
             }
             let mut start: Vec<String> = if word == "crate::" { Vec::new() } else { parent(module) };
@@ -113,6 +161,8 @@ impl Modules {
                 out.extend(self.resolve(&full).cloned());
             }
         }
+        // What a module shows as its own is no use of it.
+        let code: String = code.split_inclusive(';').filter(|statement| shown_body(statement).is_none()).collect();
         for child in self.files.keys().filter(|key| key.len() == module.len() + 1 && key.starts_with(module)) {
             let name = child.last().expect("a name");
             let uses = |(at, _): (usize, &str)| {
@@ -128,11 +178,18 @@ impl Modules {
     }
 }
 
+/// Returns the path of a `pub use` statement, without what stands before it.
+fn shown_body(statement: &str) -> Option<&str> {
+    let at = statement.rfind("use ")?;
+    let before = statement[..at].trim_end().lines().next_back().unwrap_or_default().trim();
+    before.starts_with("pub").then(|| statement[at + 4..].trim_end_matches(';'))
+}
+
 fn parent(module: &[String]) -> Vec<String> {
     module[..module.len().saturating_sub(1)].to_vec()
 }
 
-/// The paths that a path with groups stands for: `a::{b, c::D}` is `a::b` and `a::c::D`.
+/// Returns the paths that a path with groups stands for: `a::{b, c::D}` is `a::b` and `a::c::D`.
 fn leaves(text: &str) -> Vec<Vec<String>> {
     let ident: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
     let after = &text[ident.len()..];
@@ -152,7 +209,8 @@ fn group(body: &str) -> Vec<Vec<String>> {
         match c {
             '{' => depth += 1,
             '}' if depth == 0 => {
-                out.extend(leaves(body[from..at].trim_start()));
+                let last = body[from..at].trim();
+                out.extend((!last.is_empty()).then(|| leaves(last)).into_iter().flatten());
                 break;
             }
             '}' => depth -= 1,
@@ -185,6 +243,49 @@ fn the_layers_of_the_core() {
     }
     assert!(core.files.len() > 50, "the sources were found");
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn no_file_imports_in_a_circle() {
+    let circles: Vec<String> = crates()
+        .iter()
+        .flat_map(|src| {
+            Modules::of(src).circles().into_iter().map(|circle| format!("{}: {}", src.display(), circle.join(", ")))
+        })
+        .collect();
+    assert!(circles.is_empty(), "\n{}\n", circles.join("\n"));
+}
+
+#[test]
+fn no_type_name_stands_for_two_things() {
+    let mut files = Vec::new();
+    for src in crates() {
+        sources(&src, &mut files);
+    }
+    sources(&root().join("tests"), &mut files);
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in files {
+        for line in fs::read_to_string(&path).expect("text").lines() {
+            // A type of a trait's implementation is indented, and means that trait's.
+            let bare =
+                if line.starts_with(' ') && line.trim_start().starts_with("type ") { "" } else { line.trim_start() };
+            let bare = bare.strip_prefix("pub").map_or(bare, |rest| match rest.strip_prefix('(') {
+                Some(scoped) => scoped.split_once(") ").map_or("", |(_, rest)| rest),
+                None => rest.trim_start(),
+            });
+            let named =
+                ["struct ", "enum ", "trait ", "type ", "union "].iter().find_map(|word| bare.strip_prefix(word));
+            let name: String =
+                named.unwrap_or_default().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                seen.entry(name).or_default().push(path.display().to_string());
+            }
+        }
+    }
+    assert!(seen.len() > 300, "the types were found");
+    let twice: Vec<String> =
+        seen.iter().filter(|(_, at)| at.len() > 1).map(|(name, at)| format!("{name}: {}", at.join(", "))).collect();
+    assert!(twice.is_empty(), "\n{}\n", twice.join("\n"));
 }
 
 #[test]
@@ -236,7 +337,53 @@ fn the_map_names_every_layer_and_crate() {
 #[test]
 fn the_readme_lists_the_exit_codes() {
     let text = fs::read_to_string(root().join("README.md")).expect("README.md");
-    for (_, code, meaning) in vmdeck_model::exit::Exit::ALL {
+    for (_, code, meaning) in vmdeck_model::exit::RunExit::ALL {
         assert!(text.contains(&format!("| `{code}` | {meaning} |")), "README's table lacks {code}: {meaning}");
     }
+}
+
+/// The getters of `Options` and the kinds of keys that each can find.
+const GETTERS: &[(&str, &[&str])] = &[
+    ("text", &["Text", "Choice", "KeyOrPath"]),
+    ("path", &["Path", "KeyOrPath"]),
+    ("flag", &["Bool"]),
+    ("int", &["Int"]),
+    ("duration", &["Duration"]),
+    ("texts", &["Texts"]),
+    ("secret", &["Secret"]),
+];
+
+#[test]
+fn every_key_that_is_read_is_a_key_of_the_config_with_that_kind() {
+    use vmdeck_core::{backend::BACKENDS, config::keys, transport::TRANSPORTS};
+    let tables = BACKENDS.iter().map(|row| row.keys).chain(TRANSPORTS.iter().map(|row| row.keys));
+    let all = tables.flatten().chain(keys::CORE).chain(vmdeck_tui::KEYS).chain(vmdeck_tui::keymap::KEYS);
+    let known: Vec<(String, String)> = all
+        .map(|key| {
+            (
+                format!(".{}", key.path),
+                format!("{:?}", key.kind).chars().take_while(char::is_ascii_alphanumeric).collect(),
+            )
+        })
+        .collect();
+    let mut files = Vec::new();
+    crates().iter().filter(|src| !src.ends_with("testkit/src")).for_each(|src| sources(src, &mut files));
+    let (mut read, mut wrong) = (0, Vec::new());
+    for path in files {
+        let text = code(&fs::read_to_string(&path).expect("text"));
+        for (getter, kinds) in GETTERS {
+            for (at, _) in text.match_indices(&format!(".{getter}(\"")) {
+                let name: String = text[at + getter.len() + 3..].chars().take_while(|c| *c != '"').collect();
+                read += 1;
+                if !known
+                    .iter()
+                    .any(|(known, kind)| known.ends_with(&format!(".{name}")) && kinds.contains(&kind.as_str()))
+                {
+                    wrong.push(format!("{}: no key `{name}` for `{getter}`", path.display()));
+                }
+            }
+        }
+    }
+    assert!(read > 50, "the getters were found");
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }

@@ -5,7 +5,7 @@
 use std::{fs, io::Write, process::Stdio, time::Duration};
 use vmdeck_testkit::world::{World, eventually, finish, read_until, signal};
 
-/// One local guest and these cases: name and command, with further lines.
+/// Returns one local guest and these cases: name and command, with further lines.
 fn local(cases: &[(&str, &str, &str)]) -> World {
     let mut config = "[guests.here]\nbackend = \"local\"\n[suites.s]\n".to_owned();
     for (name, run, more) in cases {
@@ -349,7 +349,7 @@ fn lock_exec_holds_it_for_another_program() {
 // --- commands from another process -----------------------------------------------------------------------------------
 
 /// Starts a run that takes commands.
-fn steered(world: &World, args: &[&str]) -> (std::process::Child, std::process::ChildStdin) {
+fn controlled(world: &World, args: &[&str]) -> (std::process::Child, std::process::ChildStdin) {
     let all = [&["--ci", "--commands", "--run-dir", "record"], args].concat();
     let mut command = world.vmdeck(&all);
     let mut child =
@@ -378,7 +378,7 @@ fn two_guests(run: &str) -> World {
 #[test]
 fn a_guest_that_failed_stands_while_the_others_go_on() {
     let world = two_guests("exit 3");
-    let (child, mut stdin) = steered(&world, &["--pause", "5m"]);
+    let (child, mut stdin) = controlled(&world, &["--pause", "5m"]);
     until_event(&world, r#""kind":"case_ended","guest":"b","suite":"s","case":"two""#);
     let paused = |guest: &str| {
         let is_it = |e: &&serde_json::Value| e["guest"] == guest && e["phase"] == "pause";
@@ -408,14 +408,14 @@ fn a_pause_ends_by_itself_and_a_green_guest_has_none() {
 #[test]
 fn a_stop_lets_the_case_end_and_a_kill_does_not_and_neither_is_green() {
     let world = local(&[("first", "echo begun; sleep 0.3", ""), ("second", "true", "")]);
-    let (child, mut stdin) = steered(&world, &[]);
+    let (child, mut stdin) = controlled(&world, &[]);
     until_event(&world, r#""line":"begun""#);
     tell(&mut stdin, r#"{"command":"stop","guest":"here"}"#);
     finish(child).exits(130);
     assert_eq!((world.verdict_of("s/first").as_str(), world.verdict_of("s/second").as_str()), ("passed", "cancelled"));
     world.assert_nothing_left();
     let world = local(&[("first", "echo begun; sleep 300", ""), ("second", "true", "")]);
-    let (child, mut stdin) = steered(&world, &[]);
+    let (child, mut stdin) = controlled(&world, &[]);
     until_event(&world, r#""line":"begun""#);
     tell(&mut stdin, r#"{"command":"kill","guest":"here"}"#);
     finish(child).exits(130);
@@ -429,7 +429,7 @@ fn a_stop_lets_the_case_end_and_a_kill_does_not_and_neither_is_green() {
 #[test]
 fn guests_that_are_held_stay_up_until_they_are_stopped() {
     let world = two_guests("false");
-    let (child, mut stdin) = steered(&world, &["--hold", "@a"]);
+    let (child, mut stdin) = controlled(&world, &["--hold", "@a"]);
     until_event(&world, r#""phase":"hold""#);
     assert!(world.verdicts().is_empty(), "no case is run");
     tell(&mut stdin, r#"{"command":"stop","guest":"nobody"}"#);
@@ -447,7 +447,7 @@ fn a_guest_that_cannot_be_held_is_not_green() {
     fs::remove_dir_all(world.path("record")).expect("removed");
     // The end of the commands ends a hold as it ends a run.
     let world = fake("launch_retries = 1", "a = \"0\"");
-    let (child, stdin) = steered(&world, &["--hold"]);
+    let (child, stdin) = controlled(&world, &["--hold"]);
     until_event(&world, r#""phase":"hold""#);
     drop(stdin);
     finish(child).exits(143);
@@ -466,7 +466,7 @@ fn a_boot_that_fails_is_compared_with_the_last_good_one() {
     let bad = "guests.g.fake.console=[\"[ 0.2] Linux version 6\", \"[ 9.9] eth0: no carrier\", \"login:\"]";
     world.ci(&["--set", bad, "--set", "guests.g.fake.fail=boot"]).exits(5).says("eth0: no carrier");
     let warnings = world.of_kind("warning");
-    let wanted = "the first console line that the last good boot did not have: [ 9.9] eth0: no carrier";
+    let wanted = "first console line not seen in the last good boot: [ 9.9] eth0: no carrier";
     assert!(warnings.iter().any(|w| w["text"] == wanted), "{warnings:?}");
     world.assert_nothing_left();
 }
@@ -474,13 +474,13 @@ fn a_boot_that_fails_is_compared_with_the_last_good_one() {
 #[test]
 fn a_run_whose_cockpit_is_gone_ends_and_one_that_was_let_go_does_not() {
     let world = local(&[("long", "echo begun; sleep 300", "")]);
-    let (child, stdin) = steered(&world, &[]);
+    let (child, stdin) = controlled(&world, &[]);
     until_event(&world, r#""line":"begun""#);
     drop(stdin);
     finish(child).exits(143);
     world.assert_nothing_left();
     let world = local(&[("long", "echo begun; sleep 0.5", "")]);
-    let (child, mut stdin) = steered(&world, &[]);
+    let (child, mut stdin) = controlled(&world, &[]);
     until_event(&world, r#""line":"begun""#);
     tell(&mut stdin, "detach");
     drop(stdin);
@@ -501,7 +501,7 @@ fn bad_configs_say_what_where_and_what_to_do() {
     world.run(&["--ci", "-f", "none.toml"]).exits(2).complains("cannot read the config `none.toml`");
     world.run(&["--ci", "--shard", "9/2"]).exits(2).complains("not a shard");
     world.run(&["--nonsense"]).exits(2);
-    world.run(&["frob"]).exits(2).complains("it is no subcommand");
+    world.run(&["frob"]).exits(2).complains("is not a subcommand");
     let bad = ["guests.g.memory=256", "guests.g.boot_timeout=0s"];
     world.ci(&["--set", bad[0], "--set", bad[1]]).exits(2).complains("a bare number is bytes").complains("in no time");
     fs::remove_file(world.path("vmdeck.toml")).expect("removed");
@@ -577,7 +577,7 @@ fn the_demo_works_without_qemu_and_names_the_next_commands() {
     let config = next.split_whitespace().nth(2).expect("file").to_owned();
     world.run(&["-f", &config, "shell", "here", "--", "echo", "a b"]).exits(0).says("a b\n");
     world.run(&["-f", &config, "--ci", "basics/*"]).exits(0);
-    world.run(&["demo", "--guest", "no/such/folder"]).exits(2).complains("it is no built micro guest");
+    world.run(&["demo", "--guest", "no/such/folder"]).exits(2).complains("it is not a built micro guest");
     assert!(!world.path("no").exists());
     world.assert_nothing_left();
 }

@@ -17,12 +17,12 @@ use tokio::{
     sync::{Notify, mpsc, oneshot},
 };
 use vmdeck_core::host::process::Spawner;
-use vmdeck_model::{error::Result, event::Holder, exit::Exit};
+use vmdeck_model::{error::Result, event::Holder, exit::RunExit};
 use vmdeck_testkit::cockpit::{FakeServices, empty_setup, plain_look};
 use vmdeck_tui::{
     effect_runner::EffectRunner,
     event_loop::App,
-    model::{LockRow, LockState, Model, Watch, Wish},
+    model::{LockRow, LockState, Model, RecordSource, RunRequest},
     msg::Effect,
     replay::Player,
     screen::Screen,
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 // --- a screen without a terminal -------------------------------------------------------------------------------------
 
 #[derive(Clone)]
-struct Shown {
+struct ShownScreen {
     terminal: Arc<Mutex<Terminal<TestBackend>>>,
     drawn: Arc<Notify>,
     written: Arc<Mutex<Vec<u8>>>,
@@ -44,7 +44,7 @@ struct Shown {
 }
 
 struct TestScreen {
-    shown: Shown,
+    shown: ShownScreen,
     keys: mpsc::UnboundedReceiver<TermEvent>,
 }
 
@@ -83,9 +83,9 @@ impl Screen for TestScreen {
 
 struct FakeRun {
     dir: PathBuf,
-    wish: Wish,
+    request: RunRequest,
     commands: mpsc::UnboundedReceiver<String>,
-    ended: Option<oneshot::Sender<(Option<Exit>, String)>>,
+    ended: Option<oneshot::Sender<(Option<RunExit>, String)>>,
     seq: u64,
 }
 
@@ -123,7 +123,7 @@ impl FakeRun {
         );
     }
 
-    fn end(&mut self, ms: u64, exit: Exit) {
+    fn end(&mut self, ms: u64, exit: RunExit) {
         let tally = r#"{"passed":0,"failed":0,"infra":0,"skipped":0,"cancelled":0,"flaky":0}"#;
         let code = exit.code();
         self.tell(
@@ -141,16 +141,16 @@ impl FakeRun {
 }
 
 /// Starts fake engines: each is handed to the test.
-fn engines(home: &Path, runs: mpsc::UnboundedSender<FakeRun>) -> impl Fn(&Wish) -> Result<Engine> + use<> {
+fn engines(home: &Path, runs: mpsc::UnboundedSender<FakeRun>) -> impl Fn(&RunRequest) -> Result<Engine> + use<> {
     let (home, count) = (home.to_owned(), Mutex::new(0));
-    move |wish| {
+    move |request| {
         let mut count = count.lock().expect("lock");
         *count += 1;
         let dir = home.join(format!("run-{count}"));
         fs::create_dir_all(&dir).expect("folder");
         let (commands, lines) = mpsc::unbounded_channel();
         let (ended, end) = oneshot::channel();
-        let run = FakeRun { dir: dir.clone(), wish: wish.clone(), commands: lines, ended: Some(ended), seq: 0 };
+        let run = FakeRun { dir: dir.clone(), request: request.clone(), commands: lines, ended: Some(ended), seq: 0 };
         runs.send(run).expect("the test listens");
         Ok(Engine { dir, commands, ended: end })
     }
@@ -158,15 +158,15 @@ fn engines(home: &Path, runs: mpsc::UnboundedSender<FakeRun>) -> impl Fn(&Wish) 
 
 // --- a test's hands and eyes -----------------------------------------------------------------------------------------
 
-struct World {
+struct CockpitWorld {
     home: tempfile::TempDir,
     fake: Arc<FakeServices>,
-    shown: Shown,
+    shown: ShownScreen,
     type_in: mpsc::UnboundedSender<TermEvent>,
     runs: mpsc::UnboundedReceiver<FakeRun>,
 }
 
-impl World {
+impl CockpitWorld {
     fn text(&self) -> String {
         let terminal = self.shown.terminal.lock().expect("lock");
         let buffer = terminal.backend().buffer();
@@ -207,12 +207,15 @@ impl World {
 }
 
 /// Opens a cockpit, lets the test act, and expects the cockpit to end by itself after it.
-async fn cockpit<F: Future<Output = ()>>(with: impl FnOnce(&FakeServices, &mut Model), test: impl FnOnce(World) -> F) {
+async fn cockpit<F: Future<Output = ()>>(
+    with: impl FnOnce(&FakeServices, &mut Model),
+    test: impl FnOnce(CockpitWorld) -> F,
+) {
     let home = tempfile::tempdir().expect("tempdir");
     let (runs_in, runs) = mpsc::unbounded_channel();
     let fake = Arc::new(FakeServices::new(home.path(), Box::new(engines(home.path(), runs_in))));
     *fake.setup.lock().expect("lock") = Some(empty_setup());
-    let shown = Shown {
+    let shown = ShownScreen {
         terminal: Arc::new(Mutex::new(Terminal::new(TestBackend::new(120, 40)).expect("terminal"))),
         drawn: Arc::default(),
         written: Arc::default(),
@@ -227,12 +230,12 @@ async fn cockpit<F: Future<Output = ()>>(with: impl FnOnce(&FakeServices, &mut M
     with(&fake, &mut model);
     let services = Arc::clone(&fake) as Arc<dyn Services>;
     let mut app = App::new(model, screen, services, host, (send, receive), None);
-    let first = if app.model().player.is_some() {
+    let first = if app.model().shown.player.is_some() {
         Vec::new()
     } else {
         vec![Effect::LoadSetup, Effect::LookAtLock { attach: true }]
     };
-    let test = test(World { home, fake, shown, type_in, runs });
+    let test = test(CockpitWorld { home, fake, shown, type_in, runs });
     let (ended, ()) = tokio::join!(app.run(first), test);
     ended.expect("the cockpit ends well");
 }
@@ -244,11 +247,11 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
     cockpit(
         |_, _| {},
         |mut world| async move {
-            world.see("no run is shown").await;
+            world.see("no run yet").await;
             world.press(": s t a r t enter");
             world.see("there is no guest to start").await;
             // The config of this cockpit has no guests: the run itself tells of them.
-            world.fake.start(&Wish::default()).expect("started");
+            world.fake.start(&RunRequest::default()).expect("started");
             let mut first = world.run().await;
             *world.fake.record.lock().expect("lock") = Some(first.dir.clone());
             first.begin();
@@ -257,7 +260,7 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
             world.fake.locks.lock().expect("lock").push(row);
             world.press(": r e l o a d enter");
             world.see("run abcdef01 of process 7").await;
-            world.see("LOOK ONLY").await;
+            world.see("VIEW ONLY").await;
             first.boot();
             first.console("SeaBIOS\r\n[    0.0] Linux version 6.1\r\nKernel panic - not syncing\r\n");
             world.see("Kernel panic").await;
@@ -266,13 +269,13 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
             first.tell(1000, &[
                 r#""kind":"case_ended","guest":"deb","suite":"smoke","case":"install","round":1,"verdict":"infra","exit":null,"took_ms":0,"message":"cannot boot","stdout_tail":"","stderr_tail":"""#,
             ]);
-            first.end(1100, Exit::Infra);
+            first.end(1100, RunExit::Infra);
             world.see("ended, exit 5").await;
             // It is over: what failed can be run again, as a run of our own.
             world.fake.locks.lock().expect("lock").clear();
             world.press("1 R");
             let mut second = world.run().await;
-            assert_eq!(second.wish.select, ["smoke/install@deb"]);
+            assert_eq!(second.request.select, ["smoke/install@deb"]);
             second.begin();
             second.boot();
             second.tell(300, &[
@@ -296,7 +299,7 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
                 r#""kind":"case_ended","guest":"deb","suite":"smoke","case":"install","round":1,"verdict":"passed","exit":0,"took_ms":40,"message":"","stdout_tail":"","stderr_tail":"""#,
             ]);
             world.see("passed").await;
-            second.end(700, Exit::Passed);
+            second.end(700, RunExit::Passed);
             world.see("exit 0").await;
             world.press("q");
         },
@@ -305,7 +308,7 @@ async fn a_boot_fails_one_looks_goes_in_runs_again_and_it_passes() {
 }
 
 /// Starts a run of the cockpit itself: the welcome's demo is the one way that needs no guest in the config.
-async fn own_run(world: &mut World) -> FakeRun {
+async fn own_run(world: &mut CockpitWorld) -> FakeRun {
     world.see("welcome").await;
     *world.fake.setup.lock().expect("lock") = Some(empty_setup());
     world.press("d");
@@ -329,7 +332,7 @@ async fn a_first_start_without_a_config_is_one_key_from_a_run() {
             world.press("q s");
             assert_eq!(run.command().await, r#"{"command":"cancel","reason":"user"}"#);
             world.see("STOPPING").await;
-            run.end(900, Exit::Interrupted);
+            run.end(900, RunExit::Interrupted);
         },
     )
     .await;
@@ -385,7 +388,7 @@ async fn logs_are_searched_saved_copied_and_a_console_is_typed_into() {
             world.press("&");
             world.see("only matches").await;
             world.press("ctrl-s");
-            world.see("3 lines in").await;
+            world.see("3 lines saved in").await;
             let saved = run.dir.join("saved/deb-console-1.txt");
             assert_eq!(
                 fs::read_to_string(saved).expect("saved"),
@@ -411,7 +414,7 @@ async fn logs_are_searched_saved_copied_and_a_console_is_typed_into() {
             assert_eq!(&typed, b"root\r");
             drop(guest);
             world.see("the console is closed").await;
-            run.end(100, Exit::Passed);
+            run.end(100, RunExit::Passed);
             world.see("exit 0").await;
             world.press("1 q");
         },
@@ -424,8 +427,8 @@ async fn a_record_is_replayed_to_its_failures_and_to_its_end() {
     let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/testkit/records/mixed.jsonl");
     cockpit(
         |_, model| {
-            model.watch = Watch::Replay;
-            model.player = Some(Player::load(&record).expect("record"));
+            model.shown.record = RecordSource::Replay;
+            model.shown.player = Some(Player::load(&record).expect("record"));
         },
         |world| async move {
             world.see("0.0s /").await;
@@ -449,7 +452,7 @@ async fn an_idle_cockpit_draws_nothing() {
     cockpit(
         |_, _| {},
         |world| async move {
-            world.see("no run is shown").await;
+            world.see("no run yet").await;
             // Everything that the beginning asked for has come when two pictures are the same and no third one comes.
             let quiet = async {
                 loop {

@@ -13,7 +13,7 @@ struct Sshd {
     world: World,
 }
 
-/// A server with keys of its own, and a guest that reaches it.
+/// Returns a server with keys of its own, and a guest that reaches it.
 fn sshd(suites: &str) -> Sshd {
     let port = sshd::free_port("127.0.0.1");
     let user = sshd::user();

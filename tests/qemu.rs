@@ -21,12 +21,12 @@ fn turn() -> MutexGuard<'static, ()> {
     ONE.lock()
 }
 
-/// Whether the slow tests were asked for (`make test-all`).
+/// Returns whether the slow tests were asked for (`make test-all`).
 fn slow() -> bool {
     std::env::var_os("VMDECK_TEST_SLOW").is_some()
 }
 
-/// A world with the micro guest and these suites.
+/// Returns a world with the micro guest and these suites.
 fn micro(suites: &str) -> World {
     let keys = "boot_timeout = \"60s\"\nlaunch_retries = 1";
     let guest = Micro { keys, append: "sysrq_always_enabled", ..Micro::default() }.guest("micro");
@@ -74,7 +74,7 @@ fn a_real_guest_boots_is_tested_and_is_gone() {
         ["create", "firmware", "kernel", "userspace", "sshd", "first_command", "source", "tests", "cleanup"]
     );
     let receipt = world.json("receipt.json");
-    assert!(receipt["resources"][0]["gone"][0].as_str().expect("proof").contains("was collected"), "{receipt}");
+    assert!(receipt["resources"][0]["gone"][0].as_str().expect("proof").contains("was reaped"), "{receipt}");
     // The command is a script that a shell can read.
     let script = world.path("record/guests/micro/qemu.cmd");
     assert!(Command::new("sh").arg("-n").arg(&script).status().expect("sh").success());
@@ -301,7 +301,7 @@ fn a_full_disk_is_told_and_nothing_stays() {
 
 // --- vmdeck itself dies ----------------------------------------------------------------------------------------------
 
-/// A process that looks like a QEMU of somebody else.
+/// Returns a process that looks like a QEMU of somebody else.
 fn stranger() -> std::process::Child {
     let mut command = Command::new("/bin/sh");
     command.arg0("/usr/bin/qemu-system-x86_64").args([
@@ -360,7 +360,7 @@ fn ctrl_c_takes_the_guest_down_while_it_boots_and_while_it_works() {
         fs::read_to_string(world.path("record/guests/micro/console.log")).is_ok_and(|t| t.contains("Linux version"))
     });
     signal(&child, "INT");
-    finish(child).exits(130).says("micro is gone, proven");
+    finish(child).exits(130).says("removed micro (verified");
     world.assert_nothing_left();
 
     fs::remove_dir_all(world.path("record")).expect("removed");

@@ -66,7 +66,7 @@ impl Tmux {
         String::from_utf8_lossy(&self.command(&["capture-pane", "-p"]).output().expect("tmux").stdout).into_owned()
     }
 
-    /// The screen with its escape sequences.
+    /// Returns the screen with its escape sequences.
     fn styled(&self) -> String {
         String::from_utf8_lossy(&self.command(&["capture-pane", "-p", "-e"]).output().expect("tmux").stdout)
             .into_owned()
@@ -96,12 +96,12 @@ const LONG: &str = "[guests.here]\nbackend = \"local\"\n[suites.smoke]\n\
 /// A shell that runs the cockpit, tells its exit and stays.
 const LINE: &str = concat!("sh -c '", env!("CARGO_BIN_EXE_vmdeck"), "; echo exit=$?; exec cat'");
 
-/// Where the engine's process is, once there is one.
+/// Returns where the engine's process is, once there is one.
 fn engine(world: &World) -> bool {
     world.processes().iter().any(|line| line.contains("--commands"))
 }
 
-/// The cockpit's own process: named by where it was started.
+/// Returns the cockpit's own process: named by where it was started.
 fn cockpit(world: &World) -> u32 {
     let home = fs::canonicalize(world.home.path()).expect("home");
     let all = fs::read_dir("/proc").expect("proc").flatten();
@@ -114,7 +114,7 @@ fn cockpit(world: &World) -> u32 {
     pids.find(is_it).expect("the cockpit runs")
 }
 
-/// The engine's process.
+/// Returns the engine's process.
 fn engine_pid(world: &World) -> u32 {
     let home = world.home.path().to_string_lossy().into_owned();
     let all = fs::read_dir("/proc").expect("proc").flatten();
@@ -211,7 +211,7 @@ fn an_engine_that_is_killed_is_told_and_the_clock_stops() {
     kill("-KILL", engine_pid(&world));
     tmux.see("the engine died");
     tmux.keys(&["Enter"]);
-    tmux.see("ITS ENGINE DIED");
+    tmux.see("ENGINE DIED");
     tmux.see("lost with its engine");
     eventually("its guardian cleans up", PATIENCE, || !world.path("lock.d").exists());
     tmux.keys(&["q"]);
@@ -232,10 +232,10 @@ fn a_run_that_was_detached_goes_on_and_a_second_cockpit_only_looks() {
     tmux.see("has not ended");
     assert!(engine(&world), "it goes on");
     let second = Tmux::start(&world, 100, 30, LINE, &[]);
-    second.see("LOOK ONLY");
+    second.see("VIEW ONLY");
     second.see("smoke/long");
     second.keys(&["C-x"]);
-    second.see("can only be looked at");
+    second.see("view only");
     second.keys(&["q"]);
     second.see("exit=0");
     // A person ends it as any other process.
@@ -371,7 +371,7 @@ fn a_record_is_replayed_in_the_terminal() {
 
 // --- the screens in docs/screens -------------------------------------------------------------------------------------
 
-/// What differs from run to run, made the same. Widths stay, so that frames do.
+/// Returns what differs from run to run, made the same. Widths stay, so that frames do.
 fn settled(screen: &str) -> String {
     let mut out = String::new();
     for line in screen.lines() {
@@ -433,7 +433,7 @@ fn the_screens_in_the_documentation_are_what_the_cockpit_shows() {
     screens.push(("palette", tmux.screen()));
     tmux.keys(&["Escape"]);
     tmux.keys(&["C"]);
-    tmux.see("nothing is left behind");
+    tmux.see("nothing to clean up");
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screens");
     for (name, screen) in screens {
         let (path, now) = (folder.join(format!("{name}.txt")), settled(&screen));

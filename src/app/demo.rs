@@ -3,20 +3,20 @@
 //! The guest is built by the script that the binary carries.
 
 use super::{Io, micro, plan, run, settings};
-use crate::cli::{LookArgs, RunArgs};
+use crate::cli::{OutputArgs, RunArgs};
 use std::path::{Path, PathBuf};
 use vmdeck_model::{
     error::{Fault, Result},
-    exit::Exit,
+    exit::RunExit,
 };
 
-pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let table = if local {
         micro::local_guest("--local was given", &mut |text| io.say(&text))
     } else {
         if let Some(dir) = guest.as_ref().filter(|dir| !micro::is_built(dir)) {
             return Err(Fault::user(format!("cannot use `{}`", dir.display()))
-                .because(format!("it is no built micro guest: it lacks one of {}", micro::PARTS.join(", ")))
+                .because(format!("it is not a built micro guest, which has {}", micro::PARTS.join(", ")))
                 .hint("`guests/micro/build.sh DIR` builds one; without --guest the demo builds its own"));
         }
         match micro::build(guest, &mut |text| io.say(&text)).await {

@@ -11,7 +11,7 @@ use vmdeck_core::{engine::Handle, host::clock, report::Fanout};
 use vmdeck_model::{
     command::{Command, DETACH},
     event::EventKind,
-    exit::Exit,
+    exit::RunExit,
     outcome::CancelReason,
 };
 
@@ -21,7 +21,12 @@ pub(super) const LIVE: Duration = Duration::from_millis(100);
 pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// Follows a run to its end; `broken` hears of reports that could not be written.
-pub(super) async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration, mut broken: impl FnMut(&str)) -> Exit {
+pub(super) async fn follow(
+    mut run: Handle,
+    fanout: &mut Fanout,
+    tick: Duration,
+    mut broken: impl FnMut(&str),
+) -> RunExit {
     let start = clock::now();
     let mut timer = tokio::time::interval(tick);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -46,9 +51,9 @@ pub(super) async fn follow(mut run: Handle, fanout: &mut Fanout, tick: Duration,
         lost |= !failed.is_empty();
         report(&failed, &run, &mut broken);
     }
-    let exit = run.done.await.unwrap_or(Exit::Bug);
+    let exit = run.done.await.unwrap_or(RunExit::Bug);
     // A run whose report was asked for and lost is not green.
-    if lost && exit == Exit::Passed { Exit::Infra } else { exit }
+    if lost && exit == RunExit::Passed { RunExit::Infra } else { exit }
 }
 
 /// Passes the commands of another process on, one line of JSON each. Its end without [`DETACH`] is that of a terminal:

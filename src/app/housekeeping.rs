@@ -2,7 +2,7 @@
 //!
 //! The rules are the engine's; here are the tables and the question.
 
-use super::{Io, deps, settings};
+use super::{Io, deps::deps, settings};
 use crate::cli::{CleanupArgs, ConfigArgs};
 use std::io::IsTerminal;
 use vmdeck_core::{
@@ -12,14 +12,14 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    exit::Exit,
+    exit::RunExit,
     machine::MachineInfo,
     quantity::show_size,
     text::Clean,
 };
 
-/// Every check, with or without a config.
-pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<Exit> {
+/// Returns every check, with or without a config.
+pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let findings: Vec<Finding> = if let Some(setup) = settings::load_if_any(config)? {
         for note in &setup.notes {
             io.warn(&format!("warning: {note}"));
@@ -43,13 +43,13 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
         }
         io.say(if fit { "\nthis host is ready" } else { "\nthis host is NOT ready" });
     }
-    Ok(if fit { Exit::Passed } else { Exit::HostNotReady })
+    Ok(if fit { RunExit::Passed } else { RunExit::HostNotReady })
 }
 
-/// Every machine; exit 3 where a backend's could not be seen.
-pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<Exit> {
+/// Returns every machine; exit 3 where a backend's could not be seen.
+pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let seen = inventory::list(&deps(&settings::load_host(config)?.tools)?).await;
-    let exit = if seen.unseen.is_empty() { Exit::Passed } else { Exit::HostNotReady };
+    let exit = if seen.unseen.is_empty() { RunExit::Passed } else { RunExit::HostNotReady };
     for fault in &seen.unseen {
         io.warn(&fault.render());
     }
@@ -77,17 +77,17 @@ pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Re
     Ok(exit)
 }
 
-/// What dead runs left, and what was kept.
-pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io<'_>) -> Result<Exit> {
+/// Returns what dead runs left, and what was kept.
+pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let host = settings::load_host(config)?;
     let deps = deps(&host.tools)?;
-    let mut exit = Exit::Passed;
+    let mut exit = RunExit::Passed;
     let found = tidy::preview(&deps);
     for item in &found {
         io.say(&item.to_string());
     }
     if found.is_empty() {
-        io.say("nothing is left behind by runs that have ended");
+        io.say("nothing to clean up");
     }
     let strangers = if args.all { by_prefix(&deps, &host.test_prefixes, &mut exit, io).await } else { Vec::new() };
     if args.list_only {
@@ -97,7 +97,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
     if is_any && !args.force {
         if !std::io::stdin().is_terminal() {
             return Err(Fault::user("cannot ask whether to remove this")
-                .because("standard input is no terminal")
+                .because("standard input is not a terminal")
                 .hint("use --force, or --list-only to look"));
         }
         if !confirmed(io) {
@@ -116,15 +116,20 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
             }
             Reaped::Left { what, fault } => {
                 io.warn(&format!("{}: {}", Clean::from_text(&what), fault.render()));
-                exit = Exit::Leftover;
+                exit = RunExit::Leftover;
             }
         }
     }
     Ok(exit)
 }
 
-/// The machines of others that `--all` takes, each with its size.
-async fn by_prefix(deps: &backend::Deps, prefixes: &[String], exit: &mut Exit, io: &mut Io<'_>) -> Vec<MachineInfo> {
+/// Returns the machines of others that `--all` takes, each with its size.
+async fn by_prefix(
+    deps: &backend::BackendDeps,
+    prefixes: &[String],
+    exit: &mut RunExit,
+    io: &mut Io<'_>,
+) -> Vec<MachineInfo> {
     if prefixes.is_empty() {
         io.warn("note: `host.test_prefixes` names no prefix, so --all takes nothing more");
         return Vec::new();
@@ -132,14 +137,14 @@ async fn by_prefix(deps: &backend::Deps, prefixes: &[String], exit: &mut Exit, i
     let (machines, unseen) = tidy::by_prefix(deps, prefixes).await;
     for fault in unseen {
         io.warn(&fault.render());
-        *exit = Exit::HostNotReady;
+        *exit = RunExit::HostNotReady;
     }
     for machine in &machines {
         let size = tidy::size(deps, machine).await.map_or("size not known".to_owned(), show_size);
         let (name, state) = (Clean::from_text(&machine.name), Clean::from_text(&machine.state));
         io.say(&format!("{name} ({}), {state}, not made by vmdeck, by its prefix: {size}", machine.backend));
     }
-    if machines.is_empty() && *exit == Exit::Passed {
+    if machines.is_empty() && *exit == RunExit::Passed {
         io.say(&format!("no machine of others begins with {}", prefixes.join(" or ")));
     }
     machines

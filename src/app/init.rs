@@ -7,12 +7,12 @@ use std::{io::Write, path::Path};
 use vmdeck_core::host::info;
 use vmdeck_model::{
     error::{Fault, Result},
-    exit::Exit,
+    exit::RunExit,
 };
 
 const FILE: &str = "vmdeck.toml";
 
-pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<Exit> {
+pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let path = Path::new(FILE);
     let cannot = |e: std::io::Error| Fault::user(format!("cannot write `{FILE}`")).because(e);
     let text = text(choose(), &old_names::families_set());
@@ -30,10 +30,10 @@ pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<Exit> {
     io.say(&format!(
         "wrote {FILE}\n\nnext: `vmdeck doctor`, then `vmdeck --ci`; `vmdeck config example` shows every key"
     ));
-    Ok(Exit::Passed)
+    Ok(RunExit::Passed)
 }
 
-/// The guest for what this host has.
+/// Returns the guest for what this host has.
 fn choose() -> &'static str {
     let is_there = |name: &str| info::find_program(name).is_some();
     let micro = Path::new("guests/micro/out/initrd.cpio").exists();
@@ -46,14 +46,14 @@ fn choose() -> &'static str {
     }
 }
 
-/// The file with this guest; old variables that are set are read on.
+/// Returns the file with this guest; old variables that are set are read on.
 fn text(guest: &str, families: &[&str]) -> String {
     let compat = if families.is_empty() {
         String::new()
     } else {
         let list = families.iter().map(|family| format!("\"{family}\"")).collect::<Vec<_>>().join(", ");
         format!(
-            "[compat]                             # variables of the old system that are set here go on working\nenv = [{list}]\n\n"
+            "[compat]                             # variables of the old system that are set here keep working\nenv = [{list}]\n\n"
         )
     };
     format!(

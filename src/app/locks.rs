@@ -8,7 +8,7 @@ use serde_json::json;
 use std::{path::Path, process::Stdio};
 use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
-    engine::lock::{self, Request, Standing},
+    engine::lock::{self, LockRequest, Standing},
     host::{
         process::{Spawner, Spec, Streams},
         signal,
@@ -17,15 +17,15 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     event::Holder,
-    exit::Exit,
+    exit::RunExit,
     outcome::Signal,
-    plan::Host,
+    plan::HostConfig,
 };
 
 pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
     let host = settings::load_host(config)?;
     match sub {
-        LockSub::Status { json } => status(&host, json, io).map(Exit::code),
+        LockSub::Status { json } => status(&host, json, io).map(RunExit::code),
         LockSub::Break { force } => {
             match lock::break_dead(&host.lock, force)? {
                 Some(holder) => io.say(&format!("removed the lock of {holder}")),
@@ -37,11 +37,11 @@ pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> R
     }
 }
 
-fn status(host: &Host, json: bool, io: &mut Io<'_>) -> Result<Exit> {
+fn status(host: &HostConfig, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let mut slots = Vec::new();
     for path in lock::slot_paths(&host.lock, host.slots) {
         let standing = lock::look(&path)
-            .map_err(|e| Fault::host(format!("cannot look at the lock `{}`", path.display())).because(e))?;
+            .map_err(|e| Fault::host(format!("cannot inspect the lock `{}`", path.display())).because(e))?;
         let (word, holder) = match standing {
             Standing::Free => ("free", None),
             Standing::Live(holder) => ("held", Some(holder)),
@@ -56,7 +56,7 @@ fn status(host: &Host, json: bool, io: &mut Io<'_>) -> Result<Exit> {
     if json {
         io.say(&serde_json::to_string_pretty(&slots).unwrap_or_default());
     }
-    Ok(Exit::Passed)
+    Ok(RunExit::Passed)
 }
 
 fn line(path: &Path, word: &str, holder: Option<&Holder>) -> String {
@@ -69,10 +69,10 @@ fn line(path: &Path, word: &str, holder: Option<&Holder>) -> String {
 }
 
 /// Runs a program under the lock. The old scripts get a private lock directory, so that they do not wait for us.
-async fn exec(host: &Host, command: &[String], io: &mut Io<'_>) -> Result<u8> {
+async fn exec(host: &HostConfig, command: &[String], io: &mut Io<'_>) -> Result<u8> {
     let mut owner = lock::owner(None);
     owner.phase = Some(format!("running {}", command[0]));
-    let request = Request { path: host.lock.clone(), shared: host.lock_shared, timeout: host.lock_timeout, owner };
+    let request = LockRequest { path: host.lock.clone(), shared: host.lock_shared, timeout: host.lock_timeout, owner };
     let cancel = CancellationToken::new();
     let mut signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
     let held = {
@@ -101,7 +101,7 @@ async fn run_under(command: &[String], signals: &mut tokio::sync::mpsc::Unbounde
         tokio::select! {
             status = child.wait() => {
                 let status = status.map_err(cannot)?;
-                return Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(Exit::Interrupted.code()));
+                return Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(RunExit::Interrupted.code()));
             }
             // The terminal has sent it to the program as well; the lock is held until that has ended.
             Some(signal) = signals.recv() => if signal == Signal::Terminate { child.terminate() },

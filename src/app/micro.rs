@@ -38,7 +38,7 @@ pub(super) fn is_built(dir: &Path) -> bool {
     PARTS.iter().all(|part| dir.join(part).exists())
 }
 
-/// A folder with a built micro guest; the error says why there is none.
+/// Returns a folder with a built micro guest; the error says why there is none.
 pub(super) async fn build(
     wanted: Option<PathBuf>,
     told: &mut (impl FnMut(String) + Send),
@@ -56,7 +56,10 @@ pub(super) async fn build(
     if is_built(&dir) {
         return Ok(dir);
     }
-    told(format!("building the micro guest in {} from Debian packages (once, some seconds) ...", dir.display()));
+    told(format!(
+        "building the micro guest in {} from Debian packages (only once, takes a few seconds) ...",
+        dir.display()
+    ));
     let script = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
     std::fs::write(script.path(), BUILD).map_err(|e| e.to_string())?;
     let spec = Spec::new("bash").args([script.path(), &dir]);

@@ -4,9 +4,11 @@
 
 mod cockpit;
 mod demo;
+mod deps;
 mod headless;
 mod housekeeping;
 mod init;
+mod io;
 mod locks;
 mod micro;
 mod old_names;
@@ -17,43 +19,16 @@ mod shell;
 mod terminal;
 
 pub use cockpit::LocalHost;
+pub use io::Io;
 
-use crate::cli::{Cli, Color, ConfigSub, Sub};
+use crate::cli::{Cli, ConfigSub, Sub};
 use clap::{CommandFactory, Parser};
-use std::{
-    ffi::OsString,
-    io::{IsTerminal, Write},
-    path::Path,
-};
-use vmdeck_core::{
-    backend,
-    engine::guardian,
-    host::{info, process},
-};
+use std::{ffi::OsString, io::Write, path::Path};
+use vmdeck_core::{engine::guardian, host::process};
 use vmdeck_model::{
     error::{Fault, Result},
-    exit::Exit,
+    exit::RunExit,
 };
-
-/// Writes for a person or a program; `main` decides where to.
-pub struct Io<'a> {
-    /// Data and the headless report.
-    pub out: &'a mut (dyn Write + Send),
-    /// Diagnostics.
-    pub err: &'a mut (dyn Write + Send),
-}
-
-impl Io<'_> {
-    /// A line of data; a closed pipe is no error.
-    fn say(&mut self, text: &str) {
-        let _ = writeln!(self.out, "{text}");
-    }
-
-    /// A line of diagnostics.
-    fn warn(&mut self, text: &str) {
-        let _ = writeln!(self.err, "{text}");
-    }
-}
 
 /// Runs the program; returns its exit code, which may be a guest command's own.
 pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
@@ -69,19 +44,19 @@ pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
             let text = e.render();
             let target: &mut (dyn Write + Send) = if e.use_stderr() { io.err } else { io.out };
             let _ = write!(target, "{text}");
-            return if e.use_stderr() { Exit::Usage.code() } else { 0 };
+            return if e.use_stderr() { RunExit::Usage.code() } else { 0 };
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
             io.warn(&Fault::bug("cannot start the runtime").because(e).render());
-            return Exit::Bug.code();
+            return RunExit::Bug.code();
         }
     };
     let code = runtime.block_on(async { dispatch(cli, io).await }).unwrap_or_else(|fault| {
         io.warn(&fault.render());
-        Exit::of_blame(fault.blame()).code()
+        RunExit::of_blame(fault.blame()).code()
     });
     // A thread that waits for typed input cannot be joined.
     runtime.shutdown_background();
@@ -111,7 +86,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "vmdeck", &mut script);
             let _ = io.out.write_all(&script);
-            Exit::Passed
+            RunExit::Passed
         }
         Some(Sub::Man) => {
             let mut page = Vec::new();
@@ -119,42 +94,23 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
                 .render(&mut page)
                 .map_err(|e| Fault::bug("cannot write the manual").because(e))?;
             let _ = io.out.write_all(&page);
-            Exit::Passed
+            RunExit::Passed
         }
     };
     Ok(exit.code())
 }
 
-/// What the backends are built with, for this process.
-fn deps(tools: &backend::Tools) -> Result<backend::Deps> {
-    let spawner = process::Spawner::new(std::env::current_exe().ok());
-    Ok(backend::Deps {
-        spawner: spawner.map_err(|e| Fault::host("cannot start a thread").because(e))?,
-        state: info::state_dir(),
-        tools: tools.clone(),
-    })
-}
-
-/// Whether colours are wanted on standard output.
-fn use_color(color: Color) -> bool {
-    match color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
-    }
-}
-
 fn tether(args: &[OsString], io: &mut Io<'_>) -> u8 {
-    let [parent, program, rest @ ..] = args else { return Exit::Usage.code() };
-    let Some(parent) = parent.to_str().and_then(|p| p.parse().ok()) else { return Exit::Usage.code() };
+    let [parent, program, rest @ ..] = args else { return RunExit::Usage.code() };
+    let Some(parent) = parent.to_str().and_then(|p| p.parse().ok()) else { return RunExit::Usage.code() };
     let error = process::exec_tethered(parent, program, rest);
     io.warn(&format!("cannot run {}: {error}", program.display()));
     127
 }
 
 fn guard(args: &[OsString]) -> u8 {
-    let [journal, lock] = args else { return Exit::Usage.code() };
+    let [journal, lock] = args else { return RunExit::Usage.code() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let watched = runtime.and_then(|runtime| runtime.block_on(guardian::watch(Path::new(journal), Path::new(lock))));
-    if watched.is_ok() { 0 } else { Exit::Bug.code() }
+    if watched.is_ok() { 0 } else { RunExit::Bug.code() }
 }

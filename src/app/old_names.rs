@@ -1,6 +1,6 @@
 //! The variables of the systems that vmdeck replaces, and what each means here. docs/migrating.md tells the same for people.
 
-use vmdeck_core::config::compat::{OldName, To};
+use vmdeck_core::config::old_name::{OldName, To};
 
 /// Families, as in `[compat] env`.
 const TRUSTINSTALL: &str = "trustinstall";
@@ -99,7 +99,7 @@ pub(super) const OLD_NAMES: &[OldName] = &[
     ),
 ];
 
-/// The families of the old names that are set here and now.
+/// Returns the families of the old names that are set here and now.
 pub(super) fn families_set() -> Vec<&'static str> {
     let mut out: Vec<&str> = Vec::new();
     for old in OLD_NAMES.iter().filter(|old| !old.family.is_empty() && std::env::var_os(old.name).is_some()) {

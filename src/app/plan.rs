@@ -10,14 +10,14 @@ use vmdeck_model::{
     error::{Fault, Result},
     ids::RunId,
     plan::{self, Keep, Plan, RunOptions, Setup},
-    quantity::show_duration,
-    suite::Action,
+    quantity::{show_count, show_duration},
+    suite::CaseAction,
 };
 
 /// Where records go by default.
 pub(super) const RECORDS: &str = ".vmdeck/runs";
 
-/// The plan of this config and command line.
+/// Returns the plan of this config and command line.
 pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
@@ -49,12 +49,12 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         no_lock: args.no_lock,
         pause: args.pause,
         hold: args.hold,
-        steered: args.commands,
+        controlled: args.commands,
     };
     Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
 }
 
-/// The name of the folder of a run's record.
+/// Returns the name of the folder of a run's record.
 pub(super) fn record_name(run: &RunId) -> String {
     format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short())
 }
@@ -74,26 +74,26 @@ fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
     ))
 }
 
-/// The plan as text, for `--dry-run`.
+/// Returns the plan as text, for `--dry-run`.
 pub(super) fn show(plan: &Plan) -> String {
     let mut out = format!("record: {}\nlock:   {}\n", plan.dir.display(), plan.host.lock.display());
     for job in &plan.jobs {
-        let guest = &job.guest;
+        let guest = job.guest();
         let memory = vmdeck_model::quantity::show_size(guest.memory);
         out.push_str(&format!(
-            "\nguest {} ({}, {}): {} cpus, {memory}, by {}\n",
+            "\nguest {} ({}, {}): {}, {memory}, by {}\n",
             guest.id,
             guest.backend,
             guest.os,
-            guest.cpus,
+            show_count(guest.cpus as usize, "cpu"),
             guest.transports.join(" then ")
         ));
         for (suite, case) in job.cases() {
             let limit = show_duration(case.timeout.unwrap_or(guest.case_timeout));
             let what = match (&case.skip, &case.action) {
                 (Some(why), _) => format!("skipped: {why}"),
-                (None, Action::Run(text)) => text.lines().next().unwrap_or_default().to_owned(),
-                (None, Action::Script(path)) => format!("script {}", path.display()),
+                (None, CaseAction::Run(text)) => text.lines().next().unwrap_or_default().to_owned(),
+                (None, CaseAction::Script(path)) => format!("script {}", path.display()),
             };
             out.push_str(&format!("  {}/{} (at most {limit}): {what}\n", suite.id, case.id));
         }

@@ -2,14 +2,14 @@
 //!
 //! What happens in it is the engine's.
 
-use super::{Io, deps, headless, plan, settings, use_color};
-use crate::cli::{ConfigArgs, LookArgs, RunArgs};
+use super::{Io, deps::deps, headless, io::use_color, plan, settings};
+use crate::cli::{ConfigArgs, OutputArgs, RunArgs};
 use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
 };
 use vmdeck_core::{
-    engine::{self, Deps},
+    engine::{self, EngineDeps},
     host::{files, process, signal},
     report::{
         Fanout,
@@ -22,7 +22,7 @@ use vmdeck_core::{
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    exit::Exit,
+    exit::RunExit,
     plan::Plan,
 };
 
@@ -32,7 +32,7 @@ const ROOM: usize = 256 * 1024;
 const NO_ROOM: &str = "free disk space where the record is, or set --run-dir; the guests are still taken down";
 
 /// `vmdeck --ci` and `vmdeck --dry-run`.
-pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     if args.commands {
         // A cockpit's engine: neither its terminal nor its end is ours.
         process::leave_session();
@@ -41,13 +41,13 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io
     let plan = plan::make_plan(setup, args, io)?;
     if args.dry_run {
         io.say(plan::show(&plan).trim_end());
-        return Ok(Exit::Passed);
+        return Ok(RunExit::Passed);
     }
     execute(plan, args, look, io).await
 }
 
 /// Carries a plan out with all its reports.
-pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     // What was asked for and cannot be written is found out now, not after the run.
     let unwritable = |path: &Path, e| Fault::user(format!("cannot write `{}`", path.display())).because(e);
     if let Some(path) = &args.junit {
@@ -77,11 +77,10 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &LookArgs, io: &mu
         let summary = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from);
         fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary)));
     }
-    let deps = Deps {
+    let deps = EngineDeps {
         backend: deps(&plan.host.tools)?,
         binary: std::env::current_exe().ok(),
         signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
-        shell: None,
     };
     let handle = engine::start(plan, deps);
     if args.commands {
@@ -114,7 +113,7 @@ fn open_record(dir: &Path) -> Result<std::fs::File> {
     files::append_private(&events).map_err(cannot)
 }
 
-fn style(look: &LookArgs, to_stderr: bool) -> Style {
+fn style(look: &OutputArgs, to_stderr: bool) -> Style {
     let level = match (look.quiet, look.verbose) {
         (true, _) => Level::Quiet,
         (_, true) => Level::Verbose,

@@ -16,13 +16,13 @@ use vmdeck_core::{
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    exit::Exit,
+    exit::RunExit,
     key::Key,
     plan::Setup,
 };
 use vmdeck_tui as tui;
 
-/// Every key: the core's, then each backend's and transport's, then the cockpit's.
+/// Returns every key: the core's, then each backend's and transport's, then the cockpit's.
 pub(super) fn all_keys() -> Vec<Key> {
     let backends = BACKENDS.iter().flat_map(|row| row.keys);
     let transports = TRANSPORTS.iter().flat_map(|row| row.keys);
@@ -30,7 +30,7 @@ pub(super) fn all_keys() -> Vec<Key> {
     config::keys::CORE.iter().chain(transports).chain(backends).chain(cockpit).copied().collect()
 }
 
-/// The config file to read: the one that was named, or the first of the usual places that exists.
+/// Returns the config file to read: the one that was named, or the first of the usual places that exists.
 pub(super) fn find(args: &ConfigArgs) -> Option<PathBuf> {
     if let Some(file) = &args.file {
         return Some(file.clone());
@@ -39,40 +39,58 @@ pub(super) fn find(args: &ConfigArgs) -> Option<PathBuf> {
     usual.into_iter().flatten().find(|p| p.exists())
 }
 
-/// Where the user's own themes are.
+/// Returns where the user's own themes are.
 pub(super) fn theme_folder() -> Option<PathBuf> {
     info::config_dir().map(|d| d.join("themes"))
 }
 
-/// Loads the config; fails without one.
+/// What happens to the secrets of a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Secrets {
+    /// They are read, and their commands run.
+    Resolved,
+    /// They are left empty: only whether they are set is known.
+    LeftEmpty,
+}
+
+/// Loads the config with its secrets; fails without one.
 pub(super) fn load(args: &ConfigArgs) -> Result<Setup> {
+    load_required(args, Secrets::Resolved)
+}
+
+/// Loads the config without its secrets, for a front end that logs in nowhere; fails without one.
+pub(super) fn load_without_secrets(args: &ConfigArgs) -> Result<Setup> {
+    load_required(args, Secrets::LeftEmpty)
+}
+
+fn load_required(args: &ConfigArgs, secrets: Secrets) -> Result<Setup> {
     let Some(path) = find(args) else {
         return Err(Fault::user("cannot find a config")
             .because("there is no ./vmdeck.toml and no config in the user's config folder")
-            .hint("`vmdeck init` writes one, `vmdeck demo` works without"));
+            .hint("`vmdeck init` writes one, `vmdeck demo` works without one"));
     };
-    load_file(Some(&path), args, true).map(|(setup, _)| setup)
+    load_file(Some(&path), args, secrets).map(|(setup, _)| setup)
 }
 
 /// Loads the config if there is one.
 pub(super) fn load_if_any(args: &ConfigArgs) -> Result<Option<Setup>> {
     match find(args) {
-        Some(path) => load_file(Some(&path), args, true).map(|(setup, _)| Some(setup)),
+        Some(path) => load_file(Some(&path), args, Secrets::Resolved).map(|(setup, _)| Some(setup)),
         None => Ok(None),
     }
 }
 
-/// The host's part alone, from the config or from the defaults.
-pub(super) fn load_host(args: &ConfigArgs) -> Result<vmdeck_model::plan::Host> {
-    load_file(find(args).as_deref(), args, false).map(|(setup, _)| setup.host)
+/// Returns the host's part alone, from the config or from the defaults.
+pub(super) fn load_host(args: &ConfigArgs) -> Result<vmdeck_model::plan::HostConfig> {
+    load_file(find(args).as_deref(), args, Secrets::LeftEmpty).map(|(setup, _)| setup.host)
 }
 
 /// Loads this text as the config.
 pub(super) fn load_text(path: &Path, text: &str) -> Result<Setup> {
-    parse(Some((path, text)), &ConfigArgs::default(), true).map(|(setup, _)| setup)
+    parse(Some((path, text)), &ConfigArgs::default(), Secrets::Resolved).map(|(setup, _)| setup)
 }
 
-fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: bool) -> Result<(Setup, Values)> {
+fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: Secrets) -> Result<(Setup, Values)> {
     let Some(path) = path else { return parse(None, args, secrets) };
     let text = std::fs::read_to_string(path).map_err(|e| {
         let fault = Fault::user(format!("cannot read the config `{}`", path.display()));
@@ -84,7 +102,7 @@ fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: bool) -> Result<(S
     parse(Some((path, &text)), args, secrets)
 }
 
-fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: bool) -> Result<(Setup, Values)> {
+fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: Secrets) -> Result<(Setup, Values)> {
     let keys = all_keys();
     let env: BTreeMap<String, String> =
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
@@ -101,7 +119,7 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: bool) -> Resul
         old_names: super::old_names::OLD_NAMES,
         backends: &backends,
         transports: &transports,
-        secret_command: if secrets { Some(&secret_command) } else { None },
+        secret_command: (secrets == Secrets::Resolved).then_some(&secret_command),
     })
 }
 
@@ -115,20 +133,20 @@ fn secret_command(words: &[String]) -> Result<String, String> {
     String::from_utf8(printed).map_err(|_| format!("`{program}` printed no text"))
 }
 
-pub(super) fn schema(io: &mut Io<'_>) -> Exit {
+pub(super) fn schema(io: &mut Io<'_>) -> RunExit {
     let schema = config::schema::render(&all_keys());
     io.say(&serde_json::to_string_pretty(&schema).unwrap_or_default());
-    Exit::Passed
+    RunExit::Passed
 }
 
-pub(super) fn example(io: &mut Io<'_>) -> Exit {
+pub(super) fn example(io: &mut Io<'_>) -> RunExit {
     io.say(config::example::render(&all_keys()).trim_end());
-    Exit::Passed
+    RunExit::Passed
 }
 
-pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
+pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let path = find(args);
-    let (setup, _) = load_file(path.as_deref(), args, false)?;
+    let (setup, _) = load_file(path.as_deref(), args, Secrets::LeftEmpty)?;
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
     }
@@ -143,12 +161,37 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
     let name = path.map_or("the built-in defaults".into(), |p| p.display().to_string());
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (guests, suites) = (count(setup.guests.len(), "guest"), count(setup.suites.len(), "suite"));
-    io.say(&format!("{name}: good: {guests}, {suites}, {}", count(cases, "case")));
-    Ok(Exit::Passed)
+    io.say(&format!("{name} is valid: {guests}, {suites}, {}", count(cases, "case")));
+    Ok(RunExit::Passed)
 }
 
-pub(super) fn show(args: &ConfigArgs, io: &mut Io<'_>) -> Result<Exit> {
-    let (_, values) = load_file(find(args).as_deref(), args, false)?;
+pub(super) fn show(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    let (_, values) = load_file(find(args).as_deref(), args, Secrets::LeftEmpty)?;
     io.say(config::show::render(&values).trim_end());
-    Ok(Exit::Passed)
+    Ok(RunExit::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_of_a_secret_is_run_only_where_the_secret_is_needed() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let (file, ran) = (home.path().join("vmdeck.toml"), home.path().join("ran"));
+        let command = format!("touch {} && echo canary", ran.display());
+        let text = format!(
+            "[guests.deb]\nbackend = \"qemu\"\n[guests.deb.qemu]\nimage = \"x.qcow2\"\n[guests.deb.ssh]\npassword = {{ command = [\"sh\", \"-c\", {command:?}] }}\n"
+        );
+        std::fs::write(&file, text).expect("config");
+        let args = ConfigArgs { file: Some(file), ..ConfigArgs::default() };
+        let password = |setup: &Setup| {
+            let options = setup.guests[0].transport_options.get("ssh").expect("options");
+            options.secret("password").expect("it is known to be set").expose().to_owned()
+        };
+        let shown = load_without_secrets(&args).expect("loaded");
+        assert_eq!((password(&shown).as_str(), ran.exists()), ("", false));
+        let run = load(&args).expect("loaded");
+        assert_eq!((password(&run).as_str(), ran.exists()), ("canary", true));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The terminal is `attach`'s, the machine the engine's.
 
-use super::{Io, deps, settings, terminal};
+use super::{Io, deps::deps, settings, terminal};
 use crate::cli::ConfigArgs;
 use parking_lot::Mutex;
 use std::{
@@ -12,26 +12,18 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use vmdeck_core::{
-    command::{Exit as Ended, Input, sh_quote},
-    engine::{self, Deps, shell},
+    command::{CommandExit, Input, sh_quote},
+    engine::{self, EngineDeps, shell},
     host::signal,
 };
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::{EventKind, Phase, Stream},
-    exit::Exit,
+    exit::RunExit,
     guest::Guest,
     ids::RunId,
     plan::{Job, Plan, RunOptions},
 };
-
-/// Whether some transport of the guest may give a person a terminal.
-fn has_terminal(guest: &Guest) -> bool {
-    guest
-        .transports
-        .iter()
-        .any(|kind| kind != "exec" && (kind != "ssh" || vmdeck_core::transport::ssh::has_credential_of(guest)))
-}
 
 pub(super) async fn run(
     name: &str,
@@ -56,15 +48,15 @@ pub(super) async fn run(
     let wants_terminal = terminal::is_terminal() && command.is_none();
     if !wants_terminal && command.is_none() {
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
-            .because("standard input is no terminal")
+            .because("standard input is not a terminal")
             .hint("give a command: `vmdeck shell GUEST -- COMMAND`"));
     }
-    if wants_terminal && !has_terminal(&guest) {
+    if wants_terminal && !shell::may_have_terminal(&guest) {
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
             .because("commands reach it only by `exec`, which has no terminal")
             .hint(format!("give a command: `vmdeck shell {name} -- COMMAND`; or set `guests.{name}.ssh.key`")));
     }
-    let raw: Arc<Mutex<Option<terminal::Raw>>> = Arc::default();
+    let raw: Arc<Mutex<Option<terminal::RawMode>>> = Arc::default();
     let place = Arc::clone(&raw);
     let open: shell::OpenTerminal = Box::new(move || {
         let (mode, terminal) = terminal::terminal()?;
@@ -73,7 +65,7 @@ pub(super) async fn run(
     });
     // As with ssh, a command reads what is piped in.
     let stdin = if std::io::stdin().is_terminal() { Input::Empty } else { Input::File("/dev/stdin".into()) };
-    let request = shell::Request { command, terminal: wants_terminal.then_some(open), stdin, output, done };
+    let request = shell::ShellRequest { command, terminal: wants_terminal.then_some(open), stdin, output, done };
     let mut record = None;
     let mut run = None;
     if let Some(running) = shell::running(&deps, &guest, machine).await {
@@ -117,15 +109,15 @@ pub(super) async fn run(
     };
     // Only a shell that failed leaves something to look at.
     let failed = matches!(&result, Some(Ok(Err(fault))) if fault.blame() != Blame::Cancelled)
-        || matches!(exit, Some(Exit::Leftover | Exit::Bug | Exit::Infra));
+        || matches!(exit, Some(RunExit::Leftover | RunExit::Bug | RunExit::Infra));
     if let Some(dir) = record.filter(|_| !failed) {
         let _ = std::fs::remove_dir_all(dir);
     }
     match (result, exit) {
         // The command went well and the guest's end did not.
-        (Some(Ok(Ok(_))), Some(exit @ (Exit::Leftover | Exit::Bug | Exit::Infra))) => Ok(exit.code()),
-        (Some(Ok(Ok(Ended::Code(code)))), _) => Ok(u8::try_from(code).unwrap_or(1)),
-        (Some(Ok(Ok(Ended::Signal(signal)))), _) => {
+        (Some(Ok(Ok(_))), Some(exit @ (RunExit::Leftover | RunExit::Bug | RunExit::Infra))) => Ok(exit.code()),
+        (Some(Ok(Ok(CommandExit::Code(code)))), _) => Ok(u8::try_from(code).unwrap_or(1)),
+        (Some(Ok(Ok(CommandExit::Signal(signal)))), _) => {
             Err(Fault::infra("cannot finish the command").because(format!("it was killed by SIG{signal}")))
         }
         // Which signal ended it is known to the engine.
@@ -148,9 +140,9 @@ async fn next(run: &mut Option<engine::Handle>) -> Option<vmdeck_model::event::E
 
 fn start(
     guest: Guest,
-    host: vmdeck_model::plan::Host,
-    backend: vmdeck_core::backend::Deps,
-    request: shell::Request,
+    host: vmdeck_model::plan::HostConfig,
+    backend: vmdeck_core::backend::BackendDeps,
+    request: shell::ShellRequest,
 ) -> Result<(engine::Handle, PathBuf)> {
     let run = RunId::from_bits(fastrand::u64(..));
     let dir = backend.state.join("shells").join(run.short());
@@ -160,12 +152,12 @@ fn start(
         dir: dir.clone(),
         host,
         options: RunOptions::default(),
-        jobs: vec![Job { guest, suites: Vec::new() }],
+        jobs: vec![Job::new(guest, Vec::new())],
         selection: vec!["shell".into()],
     };
     let signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
-    let deps = Deps { backend, binary: std::env::current_exe().ok(), signals: Some(signals), shell: Some(request) };
-    Ok((engine::start(plan, deps), dir))
+    let deps = EngineDeps { backend, binary: std::env::current_exe().ok(), signals: Some(signals) };
+    Ok((engine::start_shell(plan, deps, request), dir))
 }
 
 /// What a person who waits for a shell wants to know, on standard error.

@@ -9,20 +9,20 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use vmdeck_core::transport::Terminal;
+use vmdeck_core::transport::session::TerminalStreams;
 use vmdeck_model::error::{Fault, Result};
 
-/// Whether a person sits at both ends.
+/// Returns whether a person sits at both ends.
 pub(super) fn is_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
 /// The terminal in raw mode; restored when dropped.
-pub(super) struct Raw {
+pub(super) struct RawMode {
     before: Termios,
 }
 
-impl Raw {
+impl RawMode {
     fn enter() -> Result<Self> {
         let cannot = |e: rustix::io::Errno| Fault::user("cannot use this terminal").because(e);
         let stdin = rustix::stdio::stdin();
@@ -34,7 +34,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
         // What a program in the guest may have left on: other screen, hidden cursor, colours, mouse, bracketed paste.
         let mut out = std::io::stdout();
@@ -50,8 +50,8 @@ fn size() -> (u16, u16) {
 }
 
 /// Puts the terminal into raw mode and connects it; the first part must be kept until the end.
-pub(super) fn terminal() -> Result<(Raw, Terminal)> {
-    let raw = Raw::enter()?;
+pub(super) fn terminal() -> Result<(RawMode, TerminalStreams)> {
+    let raw = RawMode::enter()?;
     let (type_in, input) = mpsc::channel(16);
     // A thread of its own: a blocking read of a terminal cannot be cancelled, and must not hold the runtime's end up.
     std::thread::spawn(move || {
@@ -74,5 +74,5 @@ pub(super) fn terminal() -> Result<(Raw, Terminal)> {
         signal(SignalKind::window_change()).map_err(|e| Fault::bug("cannot watch the window's size").because(e))?;
     tokio::spawn(async move { while resized.recv().await.is_some() && size_in.send(size()).is_ok() {} });
     let kind = std::env::var("TERM").unwrap_or_else(|_| "xterm".into());
-    Ok((raw, Terminal { input, output, size: size_out, kind, command: None }))
+    Ok((raw, TerminalStreams { input, output, size: size_out, kind, command: None }))
 }

@@ -12,7 +12,7 @@ use vmdeck_testkit::{
 const IP: &str = "127.0.0.9";
 const MAC: &str = "<key>Mode</key><string>Shared</string><key>MacAddress</key><string>52:54:00:01:02:03</string>";
 
-/// A running machine of Apple's virtualization: UTM itself can tell nothing about it.
+/// Returns a running machine of Apple's virtualization: UTM itself can tell nothing about it.
 fn silent() -> Value {
     json!({ "uuid": ID, "name": "ci-linux", "status": "started", "backend": "Apple" })
 }
@@ -26,7 +26,7 @@ fn desk(machine: &Value, port: u16, ssh: &str, of_utm: &str, top: &str) -> Deskt
     )
 }
 
-/// The ways that were tried, with their addresses and reasons, as the record has them.
+/// Returns the ways that were tried, with their addresses and reasons, as the record has them.
 fn tried(desk: &DesktopWorld) -> Vec<(String, String, String)> {
     let text = |e: &Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
     let ways = desk.of_kind("route_tried").into_iter().filter(|e| e["way"].is_string());
@@ -186,7 +186,7 @@ fn doctor_shows_the_chain_and_what_each_way_says_now() {
     let world = desk(&machine, 22, "host_key = \"host_key.pub\"", "", "");
     let ran = world.run(&["doctor"]);
     for line in [
-        "is `ci-linux`, running; its address is looked for by: ip-address, agent, leases, arp, scan",
+        "is `ci-linux`, running; its address is searched by: ip-address, agent, leases, arp, scan",
         "ip-address: 192.168.64.4:22",
         "leases: cannot find its address this way",
         "arp: cannot find its address this way: its MAC is not known",

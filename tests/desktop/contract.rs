@@ -10,7 +10,7 @@ use vmdeck_testkit::{
 
 /// A way to have a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum BackendKind {
     Local,
     Fake,
     Qemu,
@@ -20,19 +20,19 @@ enum Kind {
     UtmAdopted,
 }
 
-const ALL: [Kind; 7] = [
-    Kind::Local,
-    Kind::Fake,
-    Kind::Qemu,
-    Kind::MultipassMade,
-    Kind::MultipassAdopted,
-    Kind::UtmCopied,
-    Kind::UtmAdopted,
+const ALL: [BackendKind; 7] = [
+    BackendKind::Local,
+    BackendKind::Fake,
+    BackendKind::Qemu,
+    BackendKind::MultipassMade,
+    BackendKind::MultipassAdopted,
+    BackendKind::UtmCopied,
+    BackendKind::UtmAdopted,
 ];
 
 /// What can go wrong besides the test itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+enum FailurePoint {
     /// The machine cannot be started.
     Start,
     /// It starts and never answers.
@@ -41,29 +41,31 @@ enum Failure {
     Close,
 }
 
-impl Kind {
-    fn config(self, failure: Option<Failure>) -> String {
+impl BackendKind {
+    fn config(self, failure: Option<FailurePoint>) -> String {
         let head = match self {
-            Kind::Local => "backend = \"local\"".to_owned(),
-            Kind::Fake => {
+            BackendKind::Local => "backend = \"local\"".to_owned(),
+            BackendKind::Fake => {
                 let fail = match failure {
-                    Some(Failure::Start) => "fail = \"start\"\n",
-                    Some(Failure::Boot) => "fail = \"boot\"\n",
-                    Some(Failure::Close) => "fail = \"close\"\n",
+                    Some(FailurePoint::Start) => "fail = \"start\"\n",
+                    Some(FailurePoint::Boot) => "fail = \"boot\"\n",
+                    Some(FailurePoint::Close) => "fail = \"close\"\n",
                     None => "",
                 };
                 let replies = "bad = \"3\"\nhang = \"hang\"\n\"echo good\" = \"0 good\"";
                 format!("backend = \"fake\"\n[guests.g.fake]\n{fail}[guests.g.fake.replies]\n{replies}")
             }
-            Kind::Qemu => micro(failure),
-            Kind::MultipassMade => "backend = \"multipass\"".to_owned(),
-            Kind::MultipassAdopted => "backend = \"multipass\"\nmachine = \"ci-box\"".to_owned(),
-            Kind::UtmCopied => "backend = \"utm\"\n[guests.g.utm]\nnetworks = []\nclone = \"ci-box\"".to_owned(),
-            Kind::UtmAdopted => "backend = \"utm\"\nmachine = \"ci-box\"\n[guests.g.utm]\nnetworks = []".to_owned(),
+            BackendKind::Qemu => micro(failure),
+            BackendKind::MultipassMade => "backend = \"multipass\"".to_owned(),
+            BackendKind::MultipassAdopted => "backend = \"multipass\"\nmachine = \"ci-box\"".to_owned(),
+            BackendKind::UtmCopied => "backend = \"utm\"\n[guests.g.utm]\nnetworks = []\nclone = \"ci-box\"".to_owned(),
+            BackendKind::UtmAdopted => {
+                "backend = \"utm\"\nmachine = \"ci-box\"\n[guests.g.utm]\nnetworks = []".to_owned()
+            }
         };
-        let (bad, hang) = if self == Kind::Fake { ("bad", "hang") } else { ("exit 3", "sleep 73.5") };
+        let (bad, hang) = if self == BackendKind::Fake { ("bad", "hang") } else { ("exit 3", "sleep 73.5") };
         // A boot that must fail is given no time; one that must not is emulated.
-        let boot = if self == Kind::Qemu && failure != Some(Failure::Boot) { "90s" } else { "2s" };
+        let boot = if self == BackendKind::Qemu && failure != Some(FailurePoint::Boot) { "90s" } else { "2s" };
         let case = |name: &str, run: &str, more: &str| {
             format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = \"{run}\"\n{more}\n")
         };
@@ -76,43 +78,45 @@ impl Kind {
         )
     }
 
-    fn world(self, failure: Option<Failure>) -> Value {
+    fn world(self, failure: Option<FailurePoint>) -> Value {
         let said = "{0} failed: something odd";
         let multi = |on: &str| json!({ "tool": "multipass", "on": on, "times": -1, "exit": 2, "stderr": said });
         let event = |on: &str| json!({ "tool": "utmctl", "on": on, "times": -1, "event": -50 });
         let faults = match (self, failure) {
-            (Kind::MultipassMade, Some(Failure::Start)) => json!([multi("launch")]),
-            (Kind::MultipassAdopted, Some(Failure::Start)) => json!([multi("start")]),
-            (Kind::MultipassMade | Kind::MultipassAdopted, Some(Failure::Boot)) => json!([multi("exec")]),
-            (Kind::MultipassMade, Some(Failure::Close)) => json!([multi("delete")]),
-            (Kind::MultipassAdopted, Some(Failure::Close)) => json!([multi("stop")]),
-            (Kind::UtmCopied | Kind::UtmAdopted, Some(Failure::Start)) => json!([event("start")]),
-            (Kind::UtmCopied | Kind::UtmAdopted, Some(Failure::Boot)) => json!([event("exec")]),
-            (Kind::UtmCopied, Some(Failure::Close)) => json!([event("delete")]),
-            (Kind::UtmAdopted, Some(Failure::Close)) => json!([event("stop")]),
+            (BackendKind::MultipassMade, Some(FailurePoint::Start)) => json!([multi("launch")]),
+            (BackendKind::MultipassAdopted, Some(FailurePoint::Start)) => json!([multi("start")]),
+            (BackendKind::MultipassMade | BackendKind::MultipassAdopted, Some(FailurePoint::Boot)) => {
+                json!([multi("exec")])
+            }
+            (BackendKind::MultipassMade, Some(FailurePoint::Close)) => json!([multi("delete")]),
+            (BackendKind::MultipassAdopted, Some(FailurePoint::Close)) => json!([multi("stop")]),
+            (BackendKind::UtmCopied | BackendKind::UtmAdopted, Some(FailurePoint::Start)) => json!([event("start")]),
+            (BackendKind::UtmCopied | BackendKind::UtmAdopted, Some(FailurePoint::Boot)) => json!([event("exec")]),
+            (BackendKind::UtmCopied, Some(FailurePoint::Close)) => json!([event("delete")]),
+            (BackendKind::UtmAdopted, Some(FailurePoint::Close)) => json!([event("stop")]),
             _ => json!([]),
         };
         match self {
-            Kind::UtmCopied | Kind::UtmAdopted => utm(&json!([machine("ci-box", "stopped")]), &faults),
+            BackendKind::UtmCopied | BackendKind::UtmAdopted => utm(&json!([machine("ci-box", "stopped")]), &faults),
             _ => multipass(&json!({ "ci-box": { "state": "Stopped", "ipv4": ["10.0.0.5"] } }), &faults),
         }
     }
 
     /// `local` has no start of its own, and nothing that could not be released; a process can always be killed.
-    fn can(self, failure: Failure) -> bool {
-        self != Kind::Local && (self, failure) != (Kind::Qemu, Failure::Close)
+    fn can(self, failure: FailurePoint) -> bool {
+        self != BackendKind::Local && (self, failure) != (BackendKind::Qemu, FailurePoint::Close)
     }
 }
 
-/// The micro guest; `make test` builds it first.
-fn micro(failure: Option<Failure>) -> String {
-    let extra = if failure == Some(Failure::Start) { "extra_args = [\"-no-such-option\"]\n" } else { "" };
+/// Returns the micro guest; `make test` builds it first.
+fn micro(failure: Option<FailurePoint>) -> String {
+    let extra = if failure == Some(FailurePoint::Start) { "extra_args = [\"-no-such-option\"]\n" } else { "" };
     Micro { qemu: extra, ..Micro::default() }.tables("g")
 }
 
 /// What must hold after every run, whatever happened in it; the machines are as before it.
 #[track_caller]
-fn oracle(desk: &DesktopWorld, before: &Value, kind: Kind) {
+fn oracle(desk: &DesktopWorld, before: &Value, kind: BackendKind) {
     let now = desk.found();
     assert_eq!(
         (&now["multipass"]["machines"], &now["utm"]["machines"]),
@@ -130,7 +134,7 @@ fn oracle(desk: &DesktopWorld, before: &Value, kind: Kind) {
 
 /// The record tells one story: states follow each other, phases and cases are closed, the end is the end.
 #[track_caller]
-fn well_formed(desk: &DesktopWorld, kind: Kind) {
+fn well_formed(desk: &DesktopWorld, kind: BackendKind) {
     let events = desk.events();
     assert_eq!(events.first().map(|e| &e["kind"]), Some(&json!("run_started")));
     assert_eq!(events.last().map(|e| &e["kind"]), Some(&json!("run_ended")));
@@ -153,7 +157,7 @@ fn well_formed(desk: &DesktopWorld, kind: Kind) {
     assert_eq!(count("cleanup_began"), count("cleanup_ended"), "{kind:?}");
 }
 
-fn desk(kind: Kind, failure: Option<Failure>) -> DesktopWorld {
+fn desk(kind: BackendKind, failure: Option<FailurePoint>) -> DesktopWorld {
     DesktopWorld::new(&kind.config(failure), &kind.world(failure))
 }
 
@@ -173,7 +177,7 @@ fn every_backend_tells_a_pass_a_failure_and_a_hang_apart() {
 #[test]
 fn every_backend_s_start_and_boot_failures_are_infra_and_leave_nothing() {
     for kind in ALL {
-        for failure in [Failure::Start, Failure::Boot].into_iter().filter(|f| kind.can(*f)) {
+        for failure in [FailurePoint::Start, FailurePoint::Boot].into_iter().filter(|f| kind.can(*f)) {
             let desk = desk(kind, Some(failure));
             desk.ci(&["s/good"]).exits(5);
             assert_eq!(desk.verdicts(), [("s/good".to_owned(), "infra".to_owned())], "{kind:?} {failure:?}");
@@ -184,8 +188,8 @@ fn every_backend_s_start_and_boot_failures_are_infra_and_leave_nothing() {
 
 #[test]
 fn every_backend_s_failed_release_is_told_and_made_up_for() {
-    for kind in ALL.into_iter().filter(|kind| kind.can(Failure::Close)) {
-        let desk = desk(kind, Some(Failure::Close));
+    for kind in ALL.into_iter().filter(|kind| kind.can(FailurePoint::Close)) {
+        let desk = desk(kind, Some(FailurePoint::Close));
         desk.ci(&["s/good"]).exits(6).says("NOT CLEANED UP");
         assert_eq!(desk.verdict_of("s/good"), "passed");
         well_formed(&desk, kind);

@@ -20,7 +20,7 @@ fn a_machine_is_launched_used_and_deleted() {
     let desk = DesktopWorld::new(&guest(""), &none());
     desk.ci(&["--verbose"])
         .exits(0)
-        .says("u is gone, proven")
+        .says("removed u (verified")
         .says("1.1GiB of disk freed")
         .says("u | Retrieving image: 7%");
     assert_eq!(desk.verdicts(), [("s/a".to_owned(), "passed".to_owned())]);
@@ -85,7 +85,7 @@ fn suites_one_machine_at_a_time_each_deleted_after_its_suite() {
 fn a_launch_that_fails_is_tried_again_under_a_new_name() {
     let fault = json!([{ "on": "launch", "exit": 2, "stderr": "launch failed: The following errors occurred:\nx: timed out waiting for response", "effect": "full" }]);
     let desk = DesktopWorld::new(&guest(""), &multipass(&json!({}), &fault));
-    desk.ci(&[]).exits(0).says("again launch, attempt 2 of 2");
+    desk.ci(&[]).exits(0).says("retry launch (attempt 2 of 2)");
     let calls = desk.calls();
     let names: Vec<&str> = calls
         .iter()

@@ -27,7 +27,7 @@ fn utm_strangers() -> Vec<Value> {
     ]
 }
 
-/// One to three faults for anything but a look at a list: what cannot be listed cannot be proven either.
+/// Returns one to three faults for anything but a look at a list: what cannot be listed cannot be proven either.
 fn faults(random: &mut fastrand::Rng) -> Value {
     let multi = ["launch", "exec", "delete", "info", "stop", "start", "version"];
     let utm = ["start", "exec", "delete", "clone", "stop", "status", "suspend"];

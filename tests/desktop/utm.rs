@@ -51,7 +51,7 @@ fn a_machine_is_meant_by_its_name_or_its_uuid_and_else_what_was_seen_is_told() {
 fn a_copy_of_a_template_is_made_used_and_deleted() {
     let world = json!([machine("template", "stopped")]);
     let desk = DesktopWorld::new(&guest("", "networks = []\nclone = \"template\""), &utm(&world, &json!([])));
-    desk.ci(&[]).exits(0).says("linux is gone, proven");
+    desk.ci(&[]).exits(0).says("removed linux (verified");
     assert_eq!(desk.utm(), world);
     assert!(desk.calls().iter().any(|c| c.starts_with(&format!("utmctl clone --hide {ID} --name vmdeck-"))));
     desk.assert_nothing_left();

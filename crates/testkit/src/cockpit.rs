@@ -13,18 +13,18 @@ use vmdeck_model::{
     ids::GuestId,
     key::Options,
     machine::OwnedMachine,
-    plan::{Host, Setup},
+    plan::{HostConfig, Setup},
 };
 use vmdeck_tui::{
     host::BoxFuture,
     keymap::Keymap,
-    model::{Capacity, LockRow, Look, Usage, Wish},
+    model::{Appearance, Capacity, LockRow, RunRequest, Usage},
     services::{Cleaned, Engine, SerialConsole, Services},
     theme::{Depth, Theme},
 };
 
 /// Starts an engine for a request.
-pub type StartEngine = Box<dyn Fn(&Wish) -> Result<Engine> + Send + Sync>;
+pub type StartEngine = Box<dyn Fn(&RunRequest) -> Result<Engine> + Send + Sync>;
 
 /// Services whose answers are set by the test.
 pub struct FakeServices {
@@ -79,8 +79,8 @@ impl Services for FakeServices {
         Box::pin(async { Ok(()) })
     }
 
-    fn start(&self, wish: &Wish) -> Result<Engine> {
-        (self.start)(wish)
+    fn start(&self, request: &RunRequest) -> Result<Engine> {
+        (self.start)(request)
     }
 
     fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>> {
@@ -128,7 +128,7 @@ impl Services for FakeServices {
 
 /// Returns a config without guests and suites, whose host has no limits.
 pub fn empty_setup() -> Setup {
-    let host = Host {
+    let host = HostConfig {
         lock: "/l".into(),
         lock_shared: false,
         lock_timeout: Duration::ZERO,
@@ -144,7 +144,7 @@ pub fn empty_setup() -> Setup {
 }
 
 /// Returns how a cockpit looks without a config: the dark theme in true colours.
-pub fn plain_look() -> Look {
+pub fn plain_look() -> Appearance {
     let theme = Theme::load("dark", None, Depth::True).expect("the built-in theme");
-    Look { keymap: Keymap::new(&Options::default()).0, theme, theme_folder: None, ascii: false, mouse: false }
+    Appearance { keymap: Keymap::new(&Options::default()).0, theme, theme_folder: None, ascii: false, mouse: false }
 }

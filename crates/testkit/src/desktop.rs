@@ -56,7 +56,7 @@ impl DesktopWorld {
         fs::write(self.path("desk/world.json"), found.to_string()).expect("world");
     }
 
-    /// What the stand-ins' world holds now.
+    /// Returns what the stand-ins' world holds now.
     pub fn found(&self) -> Value {
         serde_json::from_str(&fs::read_to_string(self.path("desk/world.json")).expect("world")).expect("json")
     }
@@ -71,13 +71,13 @@ impl DesktopWorld {
         self.found()["utm"]["machines"].clone()
     }
 
-    /// Every call of a stand-in so far, as a line.
+    /// Returns every call of a stand-in so far, as a line.
     pub fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("desk/calls.jsonl")).unwrap_or_default();
         text.lines().map(|l| serde_json::from_str::<Vec<String>>(l).expect("call").join(" ")).collect()
     }
 
-    /// How many calls begin like this.
+    /// Returns how many calls begin like this.
     pub fn count(&self, begin: &str) -> usize {
         self.calls().iter().filter(|call| call.starts_with(begin)).count()
     }
@@ -115,29 +115,29 @@ impl DesktopWorld {
     }
 }
 
-/// A world with these machines of Multipass.
+/// Returns a world with these machines of Multipass.
 pub fn multipass(machines: &Value, faults: &Value) -> Value {
     json!({ "multipass": { "daemon": "1.16.3", "machines": machines }, "utm": { "machines": [] }, "faults": faults })
 }
 
-/// A world with these machines of UTM.
+/// Returns a world with these machines of UTM.
 pub fn utm(machines: &Value, faults: &Value) -> Value {
     json!({ "multipass": { "daemon": "1.16.3", "machines": {} }, "utm": { "machines": machines }, "faults": faults })
 }
 
-/// A machine of UTM with [`ID`].
+/// Returns a machine of UTM with [`ID`].
 pub fn machine(name: &str, status: &str) -> Value {
     json!({ "uuid": ID, "name": name, "status": status, "ips": ["192.0.2.4"] })
 }
 
-/// A Multipass guest `u`, with further keys.
+/// Returns a Multipass guest `u`, with further keys.
 pub fn multipass_guest(more: &str) -> String {
     format!(
         "[guests.u]\nbackend = \"multipass\"\nmemory = \"1GiB\"\nlaunch_retries = 2\nboot_timeout = \"20s\"\n{more}\n{CASES}"
     )
 }
 
-/// A UTM guest `linux`, with further keys of its own and of its `utm` table.
+/// Returns a UTM guest `linux`, with further keys of its own and of its `utm` table.
 pub fn utm_guest(more: &str, of_utm: &str) -> String {
     format!(
         "[guests.linux]\nbackend = \"utm\"\nlaunch_retries = 2\nboot_timeout = \"20s\"\n{more}\n\

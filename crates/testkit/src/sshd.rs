@@ -18,12 +18,12 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody has at this address.
+/// Returns a port that nobody has at this address.
 pub fn free_port(ip: &str) -> u16 {
     TcpListener::bind((ip, 0)).expect("port").local_addr().expect("address").port()
 }
 
-/// Who runs the test, and so may log in.
+/// Returns who runs the test, and so may log in.
 pub fn user() -> String {
     let out = Command::new("id").arg("-un").output().expect("id");
     String::from_utf8_lossy(&out.stdout).trim().to_owned()

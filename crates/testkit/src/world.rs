@@ -48,7 +48,7 @@ impl World {
         self.path("state/vmdeck")
     }
 
-    /// The binary in this world; environment that could change its ways is taken out.
+    /// Returns the binary in this world; environment that could change its ways is taken out.
     pub fn vmdeck(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.home.path()).env("XDG_STATE_HOME", self.path("state"));
@@ -89,7 +89,7 @@ impl World {
         self.record("events.jsonl").lines().map(|l| serde_json::from_str(l).expect("event")).collect()
     }
 
-    /// The events of a kind.
+    /// Returns the events of a kind.
     pub fn of_kind(&self, kind: &str) -> Vec<Value> {
         self.events().into_iter().filter(|e| e["kind"] == kind).collect()
     }
@@ -113,17 +113,17 @@ impl World {
             let list = fs::read_dir(path).into_iter().flatten().flatten();
             list.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
         };
-        assert_eq!(entries(self.state().join("machines")), Vec::<String>::new(), "machines");
-        assert_eq!(entries(self.state().join("runs")), Vec::<String>::new(), "journals");
-        let locks: Vec<String> =
-            entries(self.home.path().to_owned()).into_iter().filter(|n| n.starts_with("lock.d")).collect();
-        assert_eq!(locks, Vec::<String>::new(), "locks");
-        // A guardian that has done everything may still be ending on a loaded machine.
+        // A guardian may still be about its last deed, such as removing the lock that it has set aside.
         let start = Instant::now();
         while !self.processes().is_empty() {
             assert!(start.elapsed() < Duration::from_secs(5), "processes: {:?}", self.processes());
             std::thread::sleep(Duration::from_millis(5));
         }
+        assert_eq!(entries(self.state().join("machines")), Vec::<String>::new(), "machines");
+        assert_eq!(entries(self.state().join("runs")), Vec::<String>::new(), "journals");
+        let locks: Vec<String> =
+            entries(self.home.path().to_owned()).into_iter().filter(|n| n.starts_with("lock.d")).collect();
+        assert_eq!(locks, Vec::<String>::new(), "locks");
     }
 
     /// Command lines of processes that name this world's folder, and of local guests made in it.

@@ -16,6 +16,7 @@
 pub mod backend;
 pub mod command;
 pub mod config;
+pub mod context;
 pub mod engine;
 pub mod host;
 pub mod report;

@@ -50,7 +50,7 @@ pub const NAMED: [&str; 17] = [
 ];
 
 impl Chord {
-    /// A key without modifiers.
+    /// Returns a key without modifiers.
     pub const fn plain(key: KeyName) -> Self {
         Self { ctrl: false, alt: false, shift: false, key }
     }

@@ -1,7 +1,7 @@
 //! What a front end may ask of a running engine.
 //!
-//! A command that is not legal now is answered by a `warning` event, never ignored. A front end in another process sends
-//! each as one line of JSON.
+//! A command that is not legal now is answered by a `warning` event. A front end in another process sends each as one line of
+//! JSON; a line that is no command is dropped.
 
 use super::{ids::GuestId, outcome::CancelReason};
 use serde::{Deserialize, Serialize};
@@ -13,34 +13,34 @@ pub const DETACH: &str = "detach";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
-    /// Stop taking cases, end the current one, collect, destroy.
+    /// Ends the current cases, begins no further ones, and takes every guest down; nothing is fetched.
     Cancel {
         /// Why.
         reason: CancelReason,
     },
-    /// No further case in this guest: the current one is finished, artifacts are fetched, then it is taken down.
+    /// Begins no further case in this guest: the current one is finished, artifacts are fetched, then it is taken down.
     Stop {
         /// Which.
         guest: GuestId,
     },
-    /// End the current case of this guest now and take it down; nothing is collected.
+    /// Ends the current case of this guest now and takes it down; nothing is fetched.
     Kill {
         /// Which.
         guest: GuestId,
     },
-    /// Leave this guest in place at the end, or not.
+    /// Keeps this guest at the end, or not.
     Keep {
         /// Which.
         guest: GuestId,
         /// Whether it stays.
         on: bool,
     },
-    /// Leave every guest in place that has a failed case, or not.
+    /// Keeps every guest that has a failed case, or not.
     KeepFailed {
         /// Whether they stay.
         on: bool,
     },
-    /// Do not wait any longer before this guest is taken down.
+    /// Ends the pause in which this guest is held for inspection.
     Proceed {
         /// Which.
         guest: GuestId,

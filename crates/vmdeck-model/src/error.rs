@@ -33,26 +33,26 @@ pub struct Fault {
     causes: Vec<String>,
     hint: Option<String>,
     blame: Blame,
-    lasting: bool,
+    permanent: bool,
 }
 
 impl Fault {
-    /// A fault that reads ``cannot <verb> <thing>``; add the cause with [`Fault::because`].
+    /// Returns a fault that reads ``cannot <verb> <thing>``; add the cause with [`Fault::because`].
     pub fn new(blame: Blame, what: impl Into<String>) -> Self {
-        Self { what: what.into(), causes: Vec::new(), hint: None, blame, lasting: false }
+        Self { what: what.into(), causes: Vec::new(), hint: None, blame, permanent: false }
     }
 
-    /// The command line or the config is at fault.
+    /// Returns the command line or the config is at fault.
     pub fn user(what: impl Into<String>) -> Self {
         Self::new(Blame::User, what)
     }
 
-    /// The host is at fault.
+    /// Returns the host is at fault.
     pub fn host(what: impl Into<String>) -> Self {
         Self::new(Blame::Host, what)
     }
 
-    /// A guest, or the way to it, is at fault.
+    /// Returns a guest, or the way to it, is at fault.
     pub fn infra(what: impl Into<String>) -> Self {
         Self::new(Blame::Infra, what)
     }
@@ -62,7 +62,7 @@ impl Fault {
         Self::new(Blame::Bug, what)
     }
 
-    /// The work was cancelled from outside.
+    /// Returns the work was cancelled from outside.
     pub fn cancelled(what: impl Into<String>) -> Self {
         Self::new(Blame::Cancelled, what)
     }
@@ -83,7 +83,7 @@ impl Fault {
         self.causes.push(inner.what);
         self.causes.extend(inner.causes);
         self.hint = self.hint.or(inner.hint);
-        self.lasting |= inner.lasting;
+        self.permanent |= inner.permanent;
         self
     }
 
@@ -96,27 +96,27 @@ impl Fault {
 
     /// Marks a fault that another try cannot mend: a wrong key stays wrong.
     #[must_use]
-    pub fn lasting(mut self) -> Self {
-        self.lasting = true;
+    pub fn permanent(mut self) -> Self {
+        self.permanent = true;
         self
     }
 
-    /// Whether another try can mend it.
+    /// Returns whether another try can mend it.
     pub fn is_worth_a_retry(&self) -> bool {
-        !self.lasting && self.blame == Blame::Infra
+        !self.permanent && self.blame == Blame::Infra
     }
 
-    /// Who has to act.
+    /// Returns who has to act.
     pub fn blame(&self) -> Blame {
         self.blame
     }
 
-    /// The remedy, if one is known.
+    /// Returns the remedy, if one is known.
     pub fn remedy(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The text for a terminal: ``error: cannot …: cause``, a blank line, ``hint: …``.
+    /// Returns the text for a terminal: ``error: cannot …: cause``, a blank line, ``hint: …``.
     pub fn render(&self) -> String {
         let hint = self.hint.as_ref().map(|h| format!("\n\nhint: {h}")).unwrap_or_default();
         format!("error: {self}{hint}")

@@ -4,9 +4,9 @@
 //! readers ignore unknown kinds and fields.
 
 use super::{
-    exit::Exit,
+    exit::RunExit,
     ids::{CaseId, GuestId, RunId, SuiteId},
-    lifecycle::State,
+    lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
     text::Clean,
 };
@@ -17,7 +17,7 @@ use std::fmt;
 /// One fact with its place in the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// From 1, without gaps except where `output` lines were skipped for a slow reader.
+    /// The number of the event, from 1 and without gaps: `output` lines that are skipped for a slow reader get none.
     pub seq: u64,
     /// Wall-clock time.
     #[serde(serialize_with = "millis")]
@@ -48,7 +48,8 @@ pub enum Phase {
     /// From the first process to the ready pattern, or to the first answer of a service.
     Userspace,
     /// Until the login service shows its banner.
-    Sshd,
+    #[serde(rename = "sshd", alias = "service")]
+    Service,
     /// Until a command has been run and has answered.
     FirstCommand,
     /// The code is brought in.
@@ -64,7 +65,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The word in events and reports.
+    /// Returns the word in events and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Create => "create",
@@ -72,7 +73,7 @@ impl Phase {
             Phase::Firmware => "firmware",
             Phase::Kernel => "kernel",
             Phase::Userspace => "userspace",
-            Phase::Sshd => "sshd",
+            Phase::Service => "sshd",
             Phase::FirstCommand => "first command",
             Phase::Source => "source",
             Phase::Tests => "tests",
@@ -82,11 +83,11 @@ impl Phase {
         }
     }
 
-    /// Whether it is part of the boot.
+    /// Returns whether it is part of the boot.
     pub fn is_boot(self) -> bool {
         matches!(
             self,
-            Phase::Launch | Phase::Firmware | Phase::Kernel | Phase::Userspace | Phase::Sshd | Phase::FirstCommand
+            Phase::Launch | Phase::Firmware | Phase::Kernel | Phase::Userspace | Phase::Service | Phase::FirstCommand
         )
     }
 }
@@ -106,7 +107,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The word in front of a finding, all of one width.
+    /// Returns the word in front of a finding, all of one width.
     pub fn word(self) -> &'static str {
         match self {
             Severity::Ok => "ok   ",
@@ -134,13 +135,13 @@ pub struct Finding {
 /// Who holds the host lock, as far as it can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its process.
+    /// The process.
     pub pid: Option<u32>,
-    /// Its run.
+    /// The run.
     pub run: Option<String>,
-    /// Its command line.
+    /// The command line.
     pub command: Option<String>,
-    /// Its host name.
+    /// The host name.
     pub host: Option<String>,
     /// Since when, RFC 3339.
     pub since: Option<String>,
@@ -167,7 +168,7 @@ impl fmt::Display for Holder {
 /// What a console line meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Meaning {
+pub enum PatternKind {
     /// The ready pattern.
     Ready,
     /// A warning pattern.
@@ -179,11 +180,11 @@ pub enum Meaning {
 /// A guest in the list of `run_started`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedGuest {
-    /// Its name.
+    /// The name.
     pub guest: GuestId,
-    /// Its backend.
+    /// The backend.
     pub backend: String,
-    /// Its operating system.
+    /// The operating system.
     pub os: String,
     /// `false` where the backend gives no isolation from this host.
     pub isolated: bool,
@@ -206,12 +207,20 @@ pub enum Stream {
     Console,
 }
 
+/// What a verdict comes from, if not from the case itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaseCause {
+    /// The setup of its suite failed.
+    Setup,
+}
+
 /// How one attempt at a case went, where there were several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Its verdict.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Its exit code, if it had one.
+    /// The exit code, if it had one.
     pub exit: Option<i32>,
     /// How long it took.
     pub took_ms: u64,
@@ -251,8 +260,8 @@ pub enum EventKind {
     /// A machine went from one state to another.
     GuestState {
         guest: GuestId,
-        from: State,
-        to: State,
+        from: MachineState,
+        to: MachineState,
         why: String,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         machine: Option<String>,
@@ -272,7 +281,7 @@ pub enum EventKind {
     /// A phase ended.
     PhaseEnded { guest: GuestId, phase: Phase, ok: bool, took_ms: u64 },
     /// A pattern was found on the console.
-    ConsoleMatch { guest: GuestId, meaning: Meaning, pattern: String, line: String, context: Vec<String> },
+    ConsoleMatch { guest: GuestId, meaning: PatternKind, pattern: String, line: String, context: Vec<String> },
     /// A transport was tried; with `way`, a way to find the address for it.
     RouteTried {
         guest: GuestId,
@@ -299,6 +308,9 @@ pub enum EventKind {
         message: String,
         stdout_tail: String,
         stderr_tail: String,
+        /// What the verdict comes from, if not from the case itself.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        cause: Option<CaseCause>,
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         earlier: Vec<Attempt>,
     },
@@ -341,7 +353,7 @@ pub enum EventKind {
     /// Last event of every record.
     RunEnded {
         tally: Tally,
-        exit: Exit,
+        exit: RunExit,
         took_ms: u64,
         skipped_output: u64,
         #[serde(skip_serializing_if = "Option::is_none", default)]

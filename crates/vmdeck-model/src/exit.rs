@@ -1,6 +1,6 @@
 //! The exit codes, and which one wins when several hold.
 //!
-//! README's table is compared with [`Exit::ALL`] by a test.
+//! README's table is compared with [`RunExit::ALL`] by a test.
 
 use super::outcome::{CancelReason, Tally};
 use crate::error::Blame;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What the process returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
-pub enum Exit {
+pub enum RunExit {
     /// All passed (flaky and skipped cases included).
     Passed,
     /// A test failed.
@@ -32,70 +32,74 @@ pub enum Exit {
     Terminated,
 }
 
-impl Exit {
+impl RunExit {
     /// Every code with its meaning.
-    pub const ALL: [(Exit, u8, &'static str); 10] = [
-        (Exit::Passed, 0, "all passed"),
-        (Exit::TestFailed, 1, "a test failed"),
-        (Exit::Usage, 2, "usage or config error"),
-        (Exit::HostNotReady, 3, "host not ready (preflight)"),
-        (Exit::LockTimeout, 4, "lock not had in time"),
-        (Exit::Infra, 5, "infra: a guest could not be launched, booted or reached, or a connection was lost mid-test"),
-        (Exit::Leftover, 6, "something could not be proven cleaned up"),
-        (Exit::Bug, 70, "a bug in vmdeck"),
-        (Exit::Interrupted, 130, "cancelled by SIGINT"),
-        (Exit::Terminated, 143, "cancelled by SIGTERM"),
+    pub const ALL: [(RunExit, u8, &'static str); 10] = [
+        (RunExit::Passed, 0, "all passed"),
+        (RunExit::TestFailed, 1, "a test failed"),
+        (RunExit::Usage, 2, "usage or config error"),
+        (RunExit::HostNotReady, 3, "host not ready (preflight)"),
+        (RunExit::LockTimeout, 4, "could not acquire the lock in time"),
+        (
+            RunExit::Infra,
+            5,
+            "infra: a guest could not be launched, booted or reached, or a connection was lost mid-test",
+        ),
+        (RunExit::Leftover, 6, "something could not be proven cleaned up"),
+        (RunExit::Bug, 70, "a bug in vmdeck"),
+        (RunExit::Interrupted, 130, "cancelled by SIGINT"),
+        (RunExit::Terminated, 143, "cancelled by SIGTERM"),
     ];
 
-    /// The number.
+    /// Returns the number.
     pub fn code(self) -> u8 {
         Self::ALL.iter().find(|row| row.0 == self).map_or(70, |row| row.1)
     }
 
-    /// The code for a fault that ended everything.
+    /// Returns the code for a fault that ended everything.
     pub fn of_blame(blame: Blame) -> Self {
         match blame {
-            Blame::User => Exit::Usage,
-            Blame::Host => Exit::HostNotReady,
-            Blame::Lock => Exit::LockTimeout,
-            Blame::Infra => Exit::Infra,
-            Blame::Leftover => Exit::Leftover,
-            Blame::Bug => Exit::Bug,
-            Blame::Cancelled => Exit::Interrupted,
+            Blame::User => RunExit::Usage,
+            Blame::Host => RunExit::HostNotReady,
+            Blame::Lock => RunExit::LockTimeout,
+            Blame::Infra => RunExit::Infra,
+            Blame::Leftover => RunExit::Leftover,
+            Blame::Bug => RunExit::Bug,
+            Blame::Cancelled => RunExit::Interrupted,
         }
     }
 
-    /// The code of a run that got as far as its guests. If several hold: 6, 130/143, 5, 1.
+    /// Returns the code of a run that got as far as its guests. If several hold: 6, 130/143, 5, 1.
     pub fn of_run(tally: &Tally, infra: bool, leftover: bool, cancelled: Option<CancelReason>) -> Self {
         if leftover {
-            return Exit::Leftover;
+            return RunExit::Leftover;
         }
         match cancelled {
-            Some(CancelReason::Terminate | CancelReason::Hangup) => return Exit::Terminated,
-            Some(CancelReason::Interrupt | CancelReason::Again | CancelReason::User) => return Exit::Interrupted,
-            Some(CancelReason::LockLost | CancelReason::ReportFailed) => return Exit::Infra,
+            Some(CancelReason::Terminate | CancelReason::Hangup) => return RunExit::Terminated,
+            Some(CancelReason::Interrupt | CancelReason::Again | CancelReason::User) => return RunExit::Interrupted,
+            Some(CancelReason::LockLost | CancelReason::ReportFailed) => return RunExit::Infra,
             Some(CancelReason::FailFast) | None => {}
         }
         if infra || tally.infra > 0 {
-            Exit::Infra
+            RunExit::Infra
         } else if tally.failed > 0 {
-            Exit::TestFailed
+            RunExit::TestFailed
         } else if tally.cancelled > 0 {
             // One guest was stopped by a person: what was not run is not green.
-            Exit::Interrupted
+            RunExit::Interrupted
         } else {
-            Exit::Passed
+            RunExit::Passed
         }
     }
 }
 
-impl From<Exit> for u8 {
-    fn from(exit: Exit) -> u8 {
+impl From<RunExit> for u8 {
+    fn from(exit: RunExit) -> u8 {
         exit.code()
     }
 }
 
-impl TryFrom<u8> for Exit {
+impl TryFrom<u8> for RunExit {
     type Error = String;
     fn try_from(code: u8) -> Result<Self, String> {
         Self::ALL.iter().find(|row| row.1 == code).map(|row| row.0).ok_or_else(|| format!("{code} is no exit code"))
@@ -112,7 +116,7 @@ mod tests {
         let red = Tally { passed: 3, failed: 1, flaky: 1, ..Tally::default() };
         let green = Tally { passed: 3, flaky: 1, skipped: 2, ..Tally::default() };
         let check = |tally, infra, leftover, cancelled, code| {
-            assert_eq!(Exit::of_run(tally, infra, leftover, cancelled).code(), code);
+            assert_eq!(RunExit::of_run(tally, infra, leftover, cancelled).code(), code);
         };
         check(&green, false, false, None, 0);
         check(&red, false, false, None, 1);
@@ -129,8 +133,8 @@ mod tests {
 
     #[test]
     fn codes_are_distinct_and_round_trip() {
-        for (exit, code, _) in Exit::ALL {
-            assert_eq!(Exit::try_from(code), Ok(exit));
+        for (exit, code, _) in RunExit::ALL {
+            assert_eq!(RunExit::try_from(code), Ok(exit));
         }
     }
 }

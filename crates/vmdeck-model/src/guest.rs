@@ -1,6 +1,6 @@
 //! A guest: the record in the config that says which machine is wanted and how to talk to it.
 //!
-//! The machine itself is a backend's `Vm`.
+//! The machine itself is a backend's `Machine`.
 
 use super::{ids::GuestId, key::Options, pattern::Pattern, secret::Secret};
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 /// A guest of the config, fully resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guest {
-    /// Its name.
+    /// The name.
     pub id: GuestId,
     /// The backend's kind: a row of the backend table.
     pub backend: String,
@@ -35,7 +35,7 @@ pub struct Guest {
     /// How long a case may take that sets no limit of its own.
     pub case_timeout: Duration,
     /// What the console tells.
-    pub boot: Boot,
+    pub boot: ConsolePatterns,
     /// Password for `sudo -S`.
     pub sudo: Option<Secret>,
     /// Code to bring in.
@@ -47,7 +47,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Every secret of this guest, for the redactor.
+    /// Returns every secret of this guest, for the redactor.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let tables = self.transport_options.values().chain([&self.options]);
         tables.flat_map(Options::secrets).chain(&self.sudo)
@@ -66,7 +66,7 @@ pub enum Os {
 }
 
 impl Os {
-    /// The word in the config.
+    /// Returns the word in the config.
     pub fn as_str(self) -> &'static str {
         match self {
             Os::Linux => "linux",
@@ -75,7 +75,7 @@ impl Os {
         }
     }
 
-    /// The transports that are tried when the config names none.
+    /// Returns the transports that are tried when the config names none.
     pub fn transports(self) -> &'static [&'static str] {
         match self {
             Os::Linux | Os::Macos => &["ssh", "exec"],
@@ -103,7 +103,7 @@ pub enum Fresh {
 
 /// What to look for on the console.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Boot {
+pub struct ConsolePatterns {
     /// The guest is ready to be contacted.
     pub pattern: Option<Pattern>,
     /// A match fails the boot, and later the case that runs.

@@ -37,7 +37,7 @@ macro_rules! name_type {
                 checked(text).map(Self)
             }
 
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -87,12 +87,12 @@ impl RunId {
         Self(format!("{bits:016x}").into())
     }
 
-    /// All 16 digits.
+    /// Returns all 16 digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The first eight digits: what machine names and run folders carry.
+    /// Returns the first eight digits: what machine names and run folders carry.
     pub fn short(&self) -> &str {
         &self.0[..8.min(self.0.len())]
     }
@@ -104,7 +104,7 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The name a created machine gets: `vmdeck-<run8>-<rand8>`.
+/// Returns the name a created machine gets: `vmdeck-<run8>-<rand8>`.
 ///
 /// It never begins with `test-` or `redoubt-`: the old scripts' preflight deletes those.
 pub fn machine_name(run: &RunId, random: u32) -> String {

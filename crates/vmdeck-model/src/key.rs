@@ -85,37 +85,37 @@ impl Options {
         self.0.insert(key.to_owned(), value);
     }
 
-    /// A key's value, whatever its kind.
+    /// Returns a key's value, whatever its kind.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
 
-    /// A text or choice.
+    /// Returns a text or choice.
     pub fn text(&self, key: &str) -> Option<&str> {
         if let Some(Value::Text(text)) = self.get(key) { Some(text) } else { None }
     }
 
-    /// A path.
+    /// Returns a path.
     pub fn path(&self, key: &str) -> Option<&std::path::Path> {
         if let Some(Value::Path(path)) = self.get(key) { Some(path) } else { None }
     }
 
-    /// A switch; unset is `false`.
+    /// Returns a switch; unset is `false`.
     pub fn flag(&self, key: &str) -> bool {
         matches!(self.get(key), Some(Value::Bool(true)))
     }
 
-    /// A whole number.
+    /// Returns a whole number.
     pub fn int(&self, key: &str) -> Option<i64> {
         if let Some(Value::Int(int)) = self.get(key) { Some(*int) } else { None }
     }
 
-    /// A duration.
+    /// Returns a duration.
     pub fn duration(&self, key: &str) -> Option<Duration> {
         if let Some(Value::Duration(time)) = self.get(key) { Some(*time) } else { None }
     }
 
-    /// A list of texts; unset is empty.
+    /// Returns a list of texts; unset is empty.
     pub fn texts(&self, key: &str) -> &[String] {
         if let Some(Value::Texts(texts)) = self.get(key) { texts } else { &[] }
     }
@@ -125,12 +125,12 @@ impl Options {
         if let Some(Value::Chords(chords)) = self.get(key) { Some(chords) } else { None }
     }
 
-    /// A secret.
+    /// Returns a secret.
     pub fn secret(&self, key: &str) -> Option<&Secret> {
         if let Some(Value::Secret(secret)) = self.get(key) { Some(secret) } else { None }
     }
 
-    /// Every secret in here, for the redactor.
+    /// Returns every secret in here, for the redactor.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.0.values().filter_map(|v| if let Value::Secret(secret) = v { Some(secret) } else { None })
     }

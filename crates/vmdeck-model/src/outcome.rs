@@ -11,7 +11,7 @@ use std::fmt;
 pub enum Verdict {
     /// As expected, at the first try.
     Passed,
-    /// The command ran to its end and not as expected, or it outlived its time.
+    /// The command ran to its end and not as expected, outlived its time, or made the system complain on its console.
     Failed,
     /// No statement about the code: the guest, or the way to it, failed.
     Infra,
@@ -28,12 +28,12 @@ impl Verdict {
     pub const ALL: [Verdict; 6] =
         [Verdict::Passed, Verdict::Flaky, Verdict::Failed, Verdict::Infra, Verdict::Skipped, Verdict::Cancelled];
 
-    /// Whether it says that something is wrong.
-    pub fn is_bad(self) -> bool {
+    /// Returns whether it says that something is wrong.
+    pub fn is_failure(self) -> bool {
         matches!(self, Verdict::Failed | Verdict::Infra)
     }
 
-    /// The word used in events and reports.
+    /// Returns the word used in events and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Verdict::Passed => "passed",
@@ -75,13 +75,13 @@ impl Tally {
         *self.slot(verdict) += 1;
     }
 
-    /// How many ended this way.
+    /// Returns how many ended this way.
     pub fn of(&self, verdict: Verdict) -> u32 {
         let mut copy = *self;
         *copy.slot(verdict)
     }
 
-    /// All that ended.
+    /// Returns all that ended.
     pub fn total(&self) -> u32 {
         Verdict::ALL.iter().map(|v| self.of(*v)).sum()
     }
@@ -129,7 +129,7 @@ pub enum CancelReason {
     Terminate,
     /// SIGINT.
     Interrupt,
-    /// A second signal: kill, do not collect.
+    /// A further signal.
     Again,
 }
 

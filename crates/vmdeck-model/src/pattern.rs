@@ -26,7 +26,7 @@ impl Pattern {
             .map_err(|e| format!("`{source}` is not a regular expression: {}", last_line(&e.to_string())))
     }
 
-    /// Whether it is found in these bytes.
+    /// Returns whether it is found in these bytes.
     pub fn is_match(&self, bytes: &[u8]) -> bool {
         self.regex.is_match(bytes)
     }

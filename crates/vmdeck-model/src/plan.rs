@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
     /// The host's limits and lock.
-    pub host: Host,
+    pub host: HostConfig,
     /// Every guest.
     pub guests: Vec<Guest>,
     /// Every suite.
@@ -32,7 +32,7 @@ pub struct Setup {
 
 /// The host's limits and its lock.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Host {
+pub struct HostConfig {
     /// The lock directory.
     pub lock: PathBuf,
     /// Whether the old scripts use the same lock: their races are then guarded against.
@@ -53,7 +53,7 @@ pub struct Host {
     pub tools: BTreeMap<String, String>,
 }
 
-/// What happens to guests at the end.
+/// Which guests to keep at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Keep {
     /// They are destroyed.
@@ -84,7 +84,7 @@ pub struct RunOptions {
     /// Whether guests stay up until they are stopped, even without a case to run.
     pub hold: bool,
     /// Whether somebody may send commands: then a guest may have to outlive the run.
-    pub steered: bool,
+    pub controlled: bool,
 }
 
 impl Default for RunOptions {
@@ -97,7 +97,7 @@ impl Default for RunOptions {
             no_lock: false,
             pause: None,
             hold: false,
-            steered: false,
+            controlled: false,
         }
     }
 }
@@ -105,12 +105,12 @@ impl Default for RunOptions {
 /// A run, ready to be carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Its id.
+    /// The id.
     pub run: RunId,
     /// The run's record.
     pub dir: PathBuf,
     /// The host's part.
-    pub host: Host,
+    pub host: HostConfig,
     /// The command line's part.
     pub options: RunOptions,
     /// What runs where, guest by guest.
@@ -119,35 +119,71 @@ pub struct Plan {
     pub selection: Vec<String>,
 }
 
-/// One guest with the suites that run in it.
+/// The part that a guest has in a job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The guest in which the cases run; it needs no name.
+    Main,
+    /// A guest beside it, by the name that cases use.
+    Named(String),
+}
+
+/// Suites with the guests that they need: one for each role. Their machines are up together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// The guest.
-    pub guest: Guest,
+    /// The guest of the main role.
+    main: Guest,
+    /// The guests beside it.
+    others: BTreeMap<Role, Guest>,
     /// The suites, each with the selected cases only.
     pub suites: Vec<Suite>,
 }
 
 impl Job {
-    /// Every case with its suite.
+    /// Returns a job of one guest.
+    pub fn new(guest: Guest, suites: Vec<Suite>) -> Self {
+        Self { main: guest, others: BTreeMap::new(), suites }
+    }
+
+    /// Returns the guest in which the cases run.
+    pub fn guest(&self) -> &Guest {
+        &self.main
+    }
+
+    /// Returns every role with its guest, the main one first.
+    pub fn roles(&self) -> impl Iterator<Item = (&Role, &Guest)> {
+        std::iter::once((&Role::Main, &self.main)).chain(&self.others)
+    }
+
+    /// Returns every guest, the main one first.
+    pub fn guests(&self) -> impl Iterator<Item = &Guest> {
+        self.roles().map(|(_, guest)| guest)
+    }
+
+    /// Returns every case with its suite.
     pub fn cases(&self) -> impl Iterator<Item = (&Suite, &Case)> {
         self.suites.iter().flat_map(|s| s.cases.iter().map(move |c| (s, c)))
     }
 }
 
 impl Plan {
-    /// How many cases will be run or skipped, repetitions included.
+    /// Returns how many cases will be run or skipped, repetitions included.
     pub fn case_count(&self) -> usize {
         self.jobs.iter().map(|j| j.cases().count()).sum::<usize>() * self.options.repeat as usize
     }
 
-    /// Every secret of the run.
+    /// Returns every guest of the run, job by job.
+    pub fn guests(&self) -> impl Iterator<Item = &Guest> {
+        self.jobs.iter().flat_map(Job::guests)
+    }
+
+    /// Returns every secret of the run.
     pub fn secrets(&self) -> Vec<Secret> {
-        self.jobs.iter().flat_map(|j| j.guest.secrets().cloned().collect::<Vec<_>>()).collect()
+        self.guests().flat_map(|guest| guest.secrets().cloned().collect::<Vec<_>>()).collect()
     }
 }
 
-/// The jobs that a selection leaves of a config; empty = nothing matched.
+/// Returns the jobs that a selection leaves of a config; empty = nothing matched.
 pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Vec<Job> {
     let mut position = 0;
     let mut jobs = Vec::new();
@@ -167,7 +203,7 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
             }
         }
         if !suites.is_empty() {
-            jobs.push(Job { guest: guest.clone(), suites });
+            jobs.push(Job::new(guest.clone(), suites));
         }
     }
     jobs
@@ -176,10 +212,10 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
 /// Jobs without any case: the guests that a selection names; none = all.
 pub fn select_guests(setup: &Setup, selectors: &[Selector]) -> Vec<Job> {
     let wanted = |guest: &&Guest| selectors.is_empty() || selectors.iter().any(|s| s.takes(&guest.id));
-    setup.guests.iter().filter(wanted).map(|guest| Job { guest: guest.clone(), suites: Vec::new() }).collect()
+    setup.guests.iter().filter(wanted).map(|guest| Job::new(guest.clone(), Vec::new())).collect()
 }
 
-/// Whether a suite names this guest, directly or by a glob.
+/// Returns whether a suite names this guest, directly or by a glob.
 pub fn runs_on(suite: &Suite, guest: &GuestId) -> bool {
     suite.guests.iter().any(|glob| Glob::new(glob).is_ok_and(|g| g.compile_matcher().is_match(guest.as_str())))
 }
@@ -189,6 +225,6 @@ pub fn runs_on(suite: &Suite, guest: &GuestId) -> bool {
 pub struct KindKeys {
     /// `qemu`, `ssh`.
     pub kind: &'static str,
-    /// Its rows; paths begin with `guests.*.<kind>.`.
+    /// The rows; paths begin with `guests.*.<kind>.`.
     pub keys: &'static [Key],
 }

@@ -62,6 +62,11 @@ pub fn show_duration(time: Duration) -> String {
     }
 }
 
+/// Returns a number with its noun in the right form: `1 case`, `2 cases`.
+pub fn show_count(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

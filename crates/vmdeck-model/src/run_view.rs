@@ -3,13 +3,22 @@
 //! It holds no text for the screen and asks no clock: a replay of a record gives the same view as the run gave.
 
 use super::{
-    event::{Event, EventKind, Finding, Holder, Phase, PlannedGuest, Severity, Stream},
-    exit::Exit,
+    event::{CaseCause, Event, EventKind, Finding, Holder, Phase, PlannedGuest, Severity, Stream},
+    exit::RunExit,
     ids::{CaseId, GuestId, SuiteId},
-    lifecycle::State,
+    lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
 };
 use std::collections::BTreeMap;
+
+/// A warning of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunWarning {
+    /// The guest that it is about; `None` = the whole run.
+    pub guest: Option<GuestId>,
+    /// The text.
+    pub text: String,
+}
 
 /// A case that has ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +34,8 @@ pub struct EndedCase {
     pub message: String,
     /// What it took with all that was done for it: the launch, the setup, the cases' own way in; milliseconds.
     pub span_ms: u64,
+    /// What the verdict comes from, if not from the case itself.
+    pub cause: Option<CaseCause>,
 }
 
 /// A phase that is on.
@@ -56,9 +67,9 @@ pub struct SoughtView {
 /// How a guest stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuestView {
-    /// Its backend.
+    /// The backend.
     pub backend: String,
-    /// Its operating system.
+    /// The operating system.
     pub os: String,
     /// The name of its machine, once there was one.
     pub machine: Option<String>,
@@ -72,8 +83,8 @@ pub struct GuestView {
     pub powered_ms: Option<u64>,
     /// Whether it is isolated from this host.
     pub isolated: bool,
-    /// Its machine's state.
-    pub state: State,
+    /// The machine's state.
+    pub state: MachineState,
     /// The phases that are on, oldest first.
     pub open: Vec<OpenPhase>,
     /// The phases that have ended with their milliseconds, in order.
@@ -88,7 +99,7 @@ pub struct GuestView {
     pub case_since_ms: u64,
     /// Since when time counts for the case that ends next, in milliseconds of the run.
     pub busy_since_ms: Option<u64>,
-    /// Its results so far.
+    /// The results so far.
     pub tally: Tally,
     /// How many cases are planned.
     pub planned: usize,
@@ -113,7 +124,7 @@ impl GuestView {
             heard_ms: None,
             powered_ms: None,
             isolated: planned.isolated,
-            state: State::NotCreated,
+            state: MachineState::NotCreated,
             open: Vec::new(),
             done: Vec::new(),
             usual: BTreeMap::new(),
@@ -130,7 +141,7 @@ impl GuestView {
         }
     }
 
-    /// Milliseconds from power-on to the first command, once it has booted.
+    /// Returns milliseconds from power-on to the first command, once it has booted.
     pub fn boot_ms(&self) -> Option<u64> {
         let booted = self.done.iter().any(|(p, _)| *p == Phase::FirstCommand);
         booted.then(|| self.done.iter().filter(|(p, _)| p.is_boot()).map(|(_, ms)| ms).sum())
@@ -153,7 +164,7 @@ pub struct SuiteView {
 }
 
 impl SuiteView {
-    /// Its outcome in one word, and why where that is not plain.
+    /// Returns its outcome in one word, and why where that is not plain.
     pub fn outcome(&self) -> (Verdict, &'static str) {
         let any = |verdict| self.tally.of(verdict) > 0;
         match () {
@@ -187,7 +198,7 @@ pub enum LockView {
 pub struct RunView {
     /// The run's id, once started.
     pub run: Option<String>,
-    /// Its record's folder.
+    /// The record's folder.
     pub dir: String,
     /// Milliseconds of the run at the last event.
     pub now_ms: u64,
@@ -203,12 +214,12 @@ pub struct RunView {
     pub planned: usize,
     /// Results so far.
     pub tally: Tally,
-    /// Warnings so far.
-    pub warnings: Vec<String>,
+    /// The warnings so far.
+    pub warnings: Vec<RunWarning>,
     /// Why it is being cancelled.
     pub cancelled: Option<CancelReason>,
     /// The end.
-    pub exit: Option<Exit>,
+    pub exit: Option<RunExit>,
     /// Output lines that a slow reader was spared; the record has them.
     pub skipped_output: u64,
 }
@@ -240,16 +251,19 @@ impl RunView {
             EventKind::LockLost { .. } => self.lock = LockView::Lost,
             EventKind::PreflightFinding(finding) => self.findings.push(finding.clone()),
             EventKind::CancelBegan { reason } => self.cancelled = Some(*reason),
-            EventKind::Warning { text, .. } => self.warnings.push(text.clone()),
+            EventKind::Warning { guest, text, .. } => {
+                self.warnings.push(RunWarning { guest: guest.clone(), text: text.clone() });
+            }
             EventKind::RunEnded { exit, skipped_output, .. } => {
                 self.exit = Some(*exit);
                 self.skipped_output = *skipped_output;
             }
-            EventKind::CaseEnded { guest, suite, case, round, verdict, exit, took_ms, message, .. } => {
+            EventKind::CaseEnded { guest, suite, case, round, verdict, exit, took_ms, message, cause, .. } => {
                 self.tally.add(*verdict);
                 let now = event.elapsed_ms;
                 let busy = self.guests.get_mut(guest).and_then(|g| g.busy_since_ms.replace(now));
                 self.cases.push(EndedCase {
+                    cause: *cause,
                     guest: guest.clone(),
                     suite: suite.clone(),
                     case: case.clone(),
@@ -263,7 +277,7 @@ impl RunView {
                 if let Some(g) = self.guests.get_mut(guest) {
                     g.case = None;
                     g.tally.add(*verdict);
-                    if g.state == State::NotCreated {
+                    if g.state == MachineState::NotCreated {
                         g.busy_since_ms = None;
                     }
                 }
@@ -282,14 +296,14 @@ impl RunView {
             EventKind::GuestState { guest, to, machine, .. } => of(guest, &mut |g| {
                 g.state = *to;
                 g.machine.clone_from(machine);
-                if *to == State::Created {
+                if *to == MachineState::Created {
                     g.done.clear();
                     g.busy_since_ms = Some(now);
                     g.sought.clear();
                     g.boot_failed = false;
                     g.powered_ms = None;
                 }
-                if *to != State::Running {
+                if *to != MachineState::Running {
                     g.reached = None;
                 }
             }),
@@ -332,12 +346,12 @@ impl RunView {
         }
     }
 
-    /// Whether a preflight check forbids the run.
+    /// Returns whether a preflight check forbids the run.
     pub fn is_host_unfit(&self) -> bool {
         self.findings.iter().any(|f| f.severity == Severity::Fatal)
     }
 
-    /// Every suite in every guest that had a case to tell, in the order in which they ended.
+    /// Returns every suite in every guest that had a case to tell, in the order in which they ended.
     pub fn suites(&self) -> Vec<SuiteView> {
         let mut out: Vec<SuiteView> = Vec::new();
         for case in &self.cases {
@@ -349,12 +363,12 @@ impl RunView {
             });
             out[at].tally.add(case.verdict);
             out[at].took_ms += case.span_ms;
-            out[at].setup_failed |= case.verdict == Verdict::Infra && case.message.starts_with("setup failed");
+            out[at].setup_failed |= case.cause == Some(CaseCause::Setup);
         }
         out
     }
 
-    /// Everything that could not be proven gone.
+    /// Returns everything that could not be proven gone.
     pub fn left(&self) -> impl Iterator<Item = &String> {
         self.guests.values().flat_map(|g| &g.left)
     }

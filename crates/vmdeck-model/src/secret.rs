@@ -15,7 +15,7 @@ impl Secret {
         Self(SecretString::from(text.into()))
     }
 
-    /// The text itself; only for handing it to the guest over an authenticated channel.
+    /// Returns the text itself; only for handing it to the guest over an authenticated channel.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -53,7 +53,7 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// A filter for these secrets; those under [`REDACT_MIN`] bytes are left out.
+    /// Returns a filter for these secrets; those under [`REDACT_MIN`] bytes are left out.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut secrets: Vec<Secret> =
             secrets.into_iter().filter(|s| s.expose().len() >= REDACT_MIN).cloned().collect();
@@ -79,7 +79,7 @@ impl Redactor {
         out
     }
 
-    /// The end of the stream: what was held back.
+    /// Returns the end of the stream: what was held back.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.held.len());
         let mut at = 0;
@@ -90,7 +90,7 @@ impl Redactor {
         out
     }
 
-    /// A whole text at once.
+    /// Returns a whole text at once.
     pub fn text(&self, text: &str) -> String {
         let mut filter = Self { held: Vec::new(), ..self.clone() };
         let mut out = filter.feed(text.as_bytes());

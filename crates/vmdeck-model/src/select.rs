@@ -28,12 +28,12 @@ impl Selector {
         Ok(Self { suite: glob(suite)?, case: glob(case)?, guest: glob(guest)? })
     }
 
-    /// Whether it selects anything on this guest.
+    /// Returns whether it selects anything on this guest.
     pub fn takes(&self, guest: &GuestId) -> bool {
         self.guest.is_match(guest.as_str())
     }
 
-    /// Whether it selects this case on this guest.
+    /// Returns whether it selects this case on this guest.
     pub fn matches(&self, suite: &SuiteId, case: &CaseId, guest: &GuestId) -> bool {
         self.suite.is_match(suite.as_str()) && self.case.is_match(case.as_str()) && self.guest.is_match(guest.as_str())
     }
@@ -57,7 +57,7 @@ impl Shard {
         if shard.index >= 1 && shard.index <= shard.count { Ok(shard) } else { Err(bad()) }
     }
 
-    /// Whether the case at this position belongs to this part.
+    /// Returns whether the case at this position belongs to this part.
     pub fn takes(self, position: usize) -> bool {
         position % self.count == self.index - 1
     }

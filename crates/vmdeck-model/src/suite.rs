@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 /// A group of cases with a common setup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suite {
-    /// Its name.
+    /// The name.
     pub id: SuiteId,
     /// Names or globs of the guests that it runs on.
     pub guests: Vec<String>,
@@ -34,10 +34,10 @@ pub struct Suite {
 /// One command with an expected outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
-    /// Its name within the suite.
+    /// The name within the suite.
     pub id: CaseId,
     /// What is run.
-    pub action: Action,
+    pub action: CaseAction,
     /// How long it may take; unset: the guest's own limit.
     pub timeout: Option<Duration>,
     /// What makes it pass.
@@ -50,7 +50,7 @@ pub struct Case {
 
 /// What a case runs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum CaseAction {
     /// A command line: `sh -c`, on Windows PowerShell.
     Run(String),
     /// A file of this host that is sent and run.

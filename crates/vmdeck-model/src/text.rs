@@ -17,19 +17,19 @@ pub struct Clean(String);
 impl Clean {
     /// Cleans a whole text at once; line ends become blanks.
     pub fn from_text(text: &str) -> Self {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut out = Vec::new();
         lines.feed(text.as_bytes(), |line| out.push(line.0));
         lines.finish(|line| out.push(line.0));
         Self(out.join(" "))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text, owned.
+    /// Returns the text, owned.
     pub fn into_string(self) -> String {
         self.0
     }
@@ -43,7 +43,7 @@ impl std::fmt::Display for Clean {
 
 /// Where the escape-sequence parser stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum EscapeState {
     #[default]
     Ground,
     /// After ESC.
@@ -58,8 +58,8 @@ enum State {
 
 /// Splits hostile bytes into clean lines, piece by piece and in bounded memory.
 #[derive(Clone, Debug, Default)]
-pub struct Lines {
-    state: State,
+pub struct LineSplitter {
+    state: EscapeState,
     line: Vec<u8>,
     /// Bytes of the current line that did not fit.
     dropped: bool,
@@ -72,7 +72,7 @@ pub struct Lines {
 /// Longest escape sequence that is swallowed whole, in bytes.
 const SEQUENCE_MAX: usize = 4096;
 
-impl Lines {
+impl LineSplitter {
     /// Feeds a chunk; `each` gets every line that ended in it.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Clean)) {
         for &byte in bytes {
@@ -89,11 +89,11 @@ impl Lines {
     }
 
     fn byte(&mut self, byte: u8, each: &mut impl FnMut(Clean)) {
-        if self.state != State::Ground {
+        if self.state != EscapeState::Ground {
             self.sequence += 1;
             // A newline ends every sequence: a guest must not hide the lines that follow.
             if byte == b'\n' || self.sequence > SEQUENCE_MAX {
-                self.state = State::Ground;
+                self.state = EscapeState::Ground;
             } else {
                 self.state = after(self.state, byte);
                 return;
@@ -102,7 +102,7 @@ impl Lines {
         match byte {
             b'\n' => self.end_line(each),
             0x1b => {
-                self.state = State::Escape;
+                self.state = EscapeState::Escape;
                 self.sequence = 0;
             }
             b'\r' => self.returned = true,
@@ -139,16 +139,18 @@ impl Lines {
     }
 }
 
-fn after(state: State, byte: u8) -> State {
+fn after(state: EscapeState, byte: u8) -> EscapeState {
     match (state, byte) {
-        (State::Escape, b'[') => State::Csi,
-        (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => State::Text,
-        (State::Escape, 0x20..=0x2f) => State::Escape,
-        (State::Csi, 0x40..=0x7e) | (State::Text, 0x07) | (State::TextEscape, b'\\') => State::Ground,
-        (State::Csi, _) => State::Csi,
-        (State::Text | State::TextEscape, 0x1b) => State::TextEscape,
-        (State::Text | State::TextEscape, _) => State::Text,
-        _ => State::Ground,
+        (EscapeState::Escape, b'[') => EscapeState::Csi,
+        (EscapeState::Escape, b']' | b'P' | b'X' | b'^' | b'_') => EscapeState::Text,
+        (EscapeState::Escape, 0x20..=0x2f) => EscapeState::Escape,
+        (EscapeState::Csi, 0x40..=0x7e) | (EscapeState::Text, 0x07) | (EscapeState::TextEscape, b'\\') => {
+            EscapeState::Ground
+        }
+        (EscapeState::Csi, _) => EscapeState::Csi,
+        (EscapeState::Text | EscapeState::TextEscape, 0x1b) => EscapeState::TextEscape,
+        (EscapeState::Text | EscapeState::TextEscape, _) => EscapeState::Text,
+        _ => EscapeState::Ground,
     }
 }
 
@@ -175,7 +177,7 @@ fn visible(text: &str) -> String {
     out
 }
 
-/// Whether a character moves, hides or reorders what is around it.
+/// Returns whether a character moves, hides or reorders what is around it.
 pub fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}'
         | '\u{61c}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}')
@@ -192,7 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn lines(parts: &[&[u8]]) -> Vec<String> {
-        let mut splitter = Lines::default();
+        let mut splitter = LineSplitter::default();
         let mut out = Vec::new();
         for part in parts {
             splitter.feed(part, |l| out.push(l.into_string()));

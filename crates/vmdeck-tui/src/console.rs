@@ -12,7 +12,7 @@ use vmdeck_model::{ids::GuestId, text::is_deceptive};
 const SCROLLBACK: usize = 2000;
 
 /// An attached console.
-pub struct Console {
+pub struct AttachedConsole {
     /// Whose.
     pub guest: GuestId,
     parser: vt100::Parser,
@@ -23,8 +23,8 @@ fn size(value: u16) -> NonZeroU16 {
     NonZeroU16::new(value.max(2)).unwrap_or(NonZeroU16::MIN)
 }
 
-impl Console {
-    /// An empty screen.
+impl AttachedConsole {
+    /// Returns an empty screen.
     pub fn new(guest: GuestId, columns: u16, rows: u16) -> Self {
         Self { guest, parser: vt100::Parser::new(size(rows), size(columns), SCROLLBACK) }
     }
@@ -49,13 +49,13 @@ impl Console {
         self.parser.screen_mut().set_scrollback(wanted);
     }
 
-    /// Where the cursor is, unless it is hidden: row and column.
+    /// Returns where the cursor is, unless it is hidden: row and column.
     pub fn cursor(&self) -> Option<(u16, u16)> {
         let screen = self.parser.screen();
         (!screen.hide_cursor() && screen.scrollback() == 0).then(|| screen.cursor_position())
     }
 
-    /// A cell's text and look; `None` outside, or where a wide character goes on.
+    /// Returns a cell's text and look; `None` outside, or where a wide character goes on.
     pub fn cell(&self, row: u16, column: u16) -> Option<(&str, Style)> {
         let cell = self.parser.screen().cell(row, column)?;
         if cell.is_wide_continuation() {
@@ -90,7 +90,7 @@ impl Console {
         Some((text, style))
     }
 
-    /// What a key sends down the line; `None` = nothing.
+    /// Returns what a key sends down the line; `None` = nothing.
     pub fn bytes(&self, key: KeyEvent) -> Option<Vec<u8>> {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         let arrow = |letter: u8| {
@@ -129,8 +129,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn console() -> Console {
-        Console::new(GuestId::new("deb").expect("name"), 20, 5)
+    fn console() -> AttachedConsole {
+        AttachedConsole::new(GuestId::new("deb").expect("name"), 20, 5)
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn keys_are_those_of_a_serial_terminal() {
         let mut console = console();
-        let bytes = |c: &Console, code, mods| c.bytes(KeyEvent::new(code, mods));
+        let bytes = |c: &AttachedConsole, code, mods| c.bytes(KeyEvent::new(code, mods));
         assert_eq!(bytes(&console, KeyCode::Char('c'), KeyModifiers::CONTROL), Some(vec![3]));
         assert_eq!(bytes(&console, KeyCode::Enter, KeyModifiers::NONE), Some(vec![13]));
         assert_eq!(bytes(&console, KeyCode::Up, KeyModifiers::NONE), Some(b"\x1b[A".to_vec()));

@@ -4,7 +4,7 @@ use super::{
     clock,
     host::Host,
     logs::{self, file::Waker},
-    model::{LockState, Model, Watch, Wish},
+    model::{LockState, Model, RecordSource, RunRequest},
     msg::{Effect, Msg, Opened},
     record,
     services::{Engine, SerialConsole, Services},
@@ -17,7 +17,9 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::{command::DETACH, event::Severity, ids::GuestId, lifecycle::State, text::Clean};
+use vmdeck_model::{
+    command::DETACH, event::Severity, ids::GuestId, lifecycle::MachineState, quantity::show_count, text::Clean,
+};
 
 /// How often what machines use is looked at while a run goes on.
 const USAGE: Duration = Duration::from_secs(2);
@@ -90,7 +92,7 @@ impl EffectRunner {
         });
     }
 
-    /// The same for what blocks.
+    /// Returns the same for what blocks.
     fn spawn_blocking(&self, work: impl FnOnce(&dyn Services) -> Option<Msg> + Send + 'static) {
         let services = Arc::clone(&self.services);
         self.spawn(async move { tokio::task::spawn_blocking(move || work(services.as_ref())).await.ok().flatten() });
@@ -104,7 +106,7 @@ impl EffectRunner {
     /// Begins an effect; returns what the loop itself must do.
     pub fn run(&mut self, model: &Model, effect: Effect) -> Option<TerminalAction> {
         match effect {
-            Effect::Start(wish) => self.start(&wish),
+            Effect::Start(request) => self.start(&request),
             Effect::Send(command) => {
                 let line = serde_json::to_string(&command).unwrap_or_default();
                 self.tell_engine(line);
@@ -121,7 +123,7 @@ impl EffectRunner {
                     Some(Msg::Findings(findings, capacity))
                 });
             }
-            Effect::LookAtLock { attach } => self.look_at_lock(attach && model.watch == Watch::Nothing),
+            Effect::LookAtLock { attach } => self.look_at_lock(attach && model.shown.record == RecordSource::Nothing),
             Effect::Watch { dir, who } => drop(self.show(dir, Some(who))),
             Effect::BreakLock { path, pid } => self.spawn_blocking(move |services| {
                 Some(match services.break_lock(&path, pid) {
@@ -153,7 +155,14 @@ impl EffectRunner {
             },
             Effect::Save { log, to, what } => self.spawn_blocking(move |_| {
                 Some(match logs::save::save(&log, &to, &what) {
-                    Ok(count) => Msg::Said(Severity::Ok, format!("{count} lines in {}", to.display())),
+                    Ok(count) => Msg::Said(
+                        Severity::Ok,
+                        format!(
+                            "{} saved in {}",
+                            show_count(usize::try_from(count).unwrap_or(usize::MAX), "line"),
+                            to.display()
+                        ),
+                    ),
                     Err(e) => Msg::Said(Severity::Warn, format!("cannot save: {e}")),
                 })
             }),
@@ -178,7 +187,7 @@ impl EffectRunner {
             }),
             Effect::Demo => self.demo(),
             Effect::LoadTheme(name) => {
-                let (folder, depth) = (model.look.theme_folder.clone(), model.look.theme.depth);
+                let (folder, depth) = (model.appearance.theme_folder.clone(), model.appearance.theme.depth);
                 self.load_theme(name, folder, depth);
             }
             Effect::Copy(text) => return self.copy(text),
@@ -203,8 +212,8 @@ impl EffectRunner {
         }
     }
 
-    fn start(&mut self, wish: &Wish) {
-        let engine = match self.services.start(wish) {
+    fn start(&mut self, request: &RunRequest) {
+        let engine = match self.services.start(request) {
             Ok(engine) => engine,
             Err(fault) => return self.spawn(async move { Some(Msg::NotStarted(fault)) }),
         };
@@ -336,7 +345,7 @@ impl EffectRunner {
                 return Some(Msg::Setup(Err(fault)));
             }
             let _ = messages.send(Msg::Setup(services.setup().map(Arc::new))).await;
-            Some(Msg::Do(Effect::Start(Wish::default())))
+            Some(Msg::Do(Effect::Start(RunRequest::default())))
         });
     }
 
@@ -351,14 +360,19 @@ impl EffectRunner {
             self.spawn(async move {
                 let count = text.lines().count();
                 Some(match host.feed(&words, text.as_bytes()).await {
-                    Ok(()) => Msg::Said(Severity::Ok, format!("{count} lines copied with {}", words[0])),
+                    Ok(()) => {
+                        Msg::Said(Severity::Ok, format!("{} copied with {}", show_count(count, "line"), words[0]))
+                    }
                     Err(e) => Msg::Said(Severity::Warn, format!("cannot copy with {}: {e}", words[0])),
                 })
             });
             return None;
         }
         if let Some(bytes) = super::notify::osc52(&text) {
-            self.say(Severity::Ok, format!("{} lines copied through the terminal (OSC 52)", text.lines().count()));
+            self.say(
+                Severity::Ok,
+                format!("{} copied through the terminal (OSC 52)", show_count(text.lines().count(), "line")),
+            );
             Some(TerminalAction::Write(bytes))
         } else {
             self.say(Severity::Warn, "too much for the terminal's clipboard: ctrl-s saves it to a file");
@@ -367,18 +381,18 @@ impl EffectRunner {
     }
 }
 
-/// The machine of a guest in the run that is shown, once it runs.
+/// Returns the machine of a guest in the run that is shown, once it runs.
 fn machine_of(model: &Model, guest: &GuestId) -> Option<String> {
-    let view = model.view.guests.get(guest)?;
-    let is_there = model.view.exit.is_none() && view.powered_ms.is_some();
-    view.machine.clone().filter(|_| is_there && view.state != State::Terminated)
+    let view = model.shown.view.guests.get(guest)?;
+    let is_there = model.shown.view.exit.is_none() && view.powered_ms.is_some();
+    view.machine.clone().filter(|_| is_there && view.state != MachineState::Terminated)
 }
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 
-/// The user's own program for a file, at a line.
+/// Returns the user's own program for a file, at a line.
 fn program(editor: bool, path: &std::path::Path, line: u64) -> Vec<std::ffi::OsString> {
     let names: &[&str] = if editor { &["VISUAL", "EDITOR"] } else { &["PAGER"] };
     let wanted = names.iter().find_map(|n| env(n)).unwrap_or_else(|| if editor { "vi".into() } else { "less".into() });

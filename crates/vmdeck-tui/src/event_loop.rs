@@ -4,7 +4,7 @@
 //! Everything that has come is taken in before anything is drawn, and what changed is drawn at most 60 times a second.
 
 use super::{
-    clock,
+    clock, derive,
     effect_runner::{EffectRunner, TerminalAction},
     host::Host,
     model::Model,
@@ -50,7 +50,7 @@ pub struct App<S> {
 }
 
 impl<S: Screen> App<S> {
-    /// A cockpit on a screen; must be called within a runtime. `channel` is the one that the model's waker sends to.
+    /// Returns a cockpit on a screen; must be called within a runtime. `channel` is the one that the model's waker sends to.
     pub fn new(
         model: Model,
         screen: S,
@@ -78,12 +78,12 @@ impl<S: Screen> App<S> {
         }
     }
 
-    /// How things stand.
+    /// Returns how things stand.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The screen, for tests.
+    /// Returns the screen, for tests.
     pub fn screen(&mut self) -> &mut S {
         &mut self.screen
     }
@@ -141,7 +141,7 @@ impl<S: Screen> App<S> {
         if !self.is_dirty || !self.until_frame().is_zero() {
             return Ok(());
         }
-        self.model.prepare();
+        derive::derive(&mut self.model);
         self.screen.draw(&self.model).map_err(|e| Fault::host("cannot draw on this terminal").because(e))?;
         self.frames += 1;
         self.drawn = Some(clock::now());
@@ -181,7 +181,7 @@ impl<S: Screen> App<S> {
 
     /// Hears of changes to the files of the theme that is on.
     fn watch_theme(&mut self) {
-        let files = &self.model.look.theme.files;
+        let files = &self.model.appearance.theme.files;
         if self.theme.0 != *files {
             let send = self.send.clone();
             // Full = a message is there that makes the loop look anyway, and editors write more than once.

@@ -3,7 +3,7 @@
 use crate::{
     keymap::Keymap,
     logs::file::Waker,
-    model::{Look, Model},
+    model::{Appearance, Model},
     msg::{Effect, Msg, Opened},
     theme::{Depth, Theme},
     update::{Now, update},
@@ -12,10 +12,10 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use vmdeck_model::{
     command::Command,
     event::{Event, EventKind, Phase, PlannedGuest, Stream},
-    exit::Exit,
+    exit::RunExit,
     ids::{CaseId, GuestId, RunId, SuiteId},
     key::Options,
-    lifecycle::State,
+    lifecycle::MachineState,
     outcome::{Tally, Verdict},
 };
 
@@ -26,22 +26,22 @@ pub(crate) fn guest(name: &str) -> GuestId {
     GuestId::new(name).expect("name")
 }
 
-/// A cockpit with nothing in it.
+/// Returns a cockpit with nothing in it.
 pub(crate) fn empty() -> Model {
     let theme = Theme::load("dark", None, Depth::True).expect("theme");
     let keymap = Keymap::new(&Options::default()).0;
-    let look = Look { keymap, theme, theme_folder: None, ascii: false, mouse: false };
+    let look = Appearance { keymap, theme, theme_folder: None, ascii: false, mouse: false };
     Model::new(look, Waker::new(|| true), crate::host::tests::host(), (80, 24))
 }
 
 /// A cockpit under test, with what it wanted done.
-pub(crate) struct Case {
+pub(crate) struct TestCockpit {
     pub(crate) model: Model,
     pub(crate) now: Now,
     pub(crate) effects: Vec<Effect>,
 }
 
-impl Case {
+impl TestCockpit {
     pub(crate) fn new() -> Self {
         Self { model: empty(), now: Now { ms: 0, wall_ms: BEGAN }, effects: Vec::new() }
     }
@@ -72,7 +72,7 @@ impl Case {
     pub(crate) fn msg(&mut self, msg: Msg) -> &mut Self {
         let out = update(&mut self.model, self.now, msg);
         self.effects.extend(out.into_iter().filter(|e| !matches!(e, Effect::Log { .. })));
-        self.model.prepare();
+        crate::derive::derive(&mut self.model);
         self
     }
 
@@ -97,7 +97,7 @@ impl Case {
         self.event(ms, EventKind::PhaseEnded { guest: guest(name), phase, ok, took_ms: ms / 2 })
     }
 
-    pub(crate) fn state(&mut self, ms: u64, name: &str, from: State, to: State) -> &mut Self {
+    pub(crate) fn state(&mut self, ms: u64, name: &str, from: MachineState, to: MachineState) -> &mut Self {
         let machine = Some(format!("vmdeck-abcdef01-{name}"));
         self.event(ms, EventKind::GuestState { guest: guest(name), from, to, why: "w".into(), machine })
     }
@@ -117,6 +117,7 @@ impl Case {
                 message: if verdict == Verdict::Passed { String::new() } else { "exit 3".into() },
                 stdout_tail: String::new(),
                 stderr_tail: String::new(),
+                cause: None,
                 earlier: Vec::new(),
             },
         )
@@ -132,7 +133,7 @@ impl Case {
         self.event(ms, EventKind::Output { guest, suite: None, case: None, stream, line: line.into() })
     }
 
-    pub(crate) fn ended(&mut self, ms: u64, exit: Exit) -> &mut Self {
+    pub(crate) fn ended(&mut self, ms: u64, exit: RunExit) -> &mut Self {
         let kind = EventKind::RunEnded {
             tally: Tally::default(),
             exit,
@@ -146,14 +147,14 @@ impl Case {
 
     /// `deb` is up and reached.
     pub(crate) fn up(&mut self, ms: u64) -> &mut Self {
-        self.state(ms, "deb", State::NotCreated, State::Created);
+        self.state(ms, "deb", MachineState::NotCreated, MachineState::Created);
         self.phase(ms, "deb", Phase::FirstCommand, None);
         let (transport, address) = ("ssh".to_owned(), Some("127.0.0.1:34567".to_owned()));
         let (guest, why) = (guest("deb"), String::new());
         let kind = EventKind::RouteTried { guest, transport, way: None, ok: true, why, took_ms: 1, address };
         self.event(ms + 1, kind);
         self.phase_end(ms + 2, "deb", Phase::FirstCommand, true);
-        self.state(ms + 3, "deb", State::Created, State::Running)
+        self.state(ms + 3, "deb", MachineState::Created, MachineState::Running)
     }
 
     /// Keys as in the config, each a word.

@@ -5,7 +5,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use vmdeck_model::chord::{Chord, KeyName};
 
-/// A key as a chord; `None` for one that cannot be bound.
+/// Returns a key as a chord; `None` for one that cannot be bound.
 pub(super) fn chord(key: KeyEvent) -> Option<Chord> {
     let has = |modifier| key.modifiers.contains(modifier);
     let mut chord = Chord {

@@ -26,7 +26,7 @@ pub enum Scope {
 
 /// What an action may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Power {
+pub enum Privilege {
     /// It changes nothing but the screen.
     Look,
     /// It changes something; off with `--read-only`.
@@ -40,20 +40,20 @@ pub enum Power {
 pub struct ActionDef {
     /// The action.
     pub action: Action,
-    /// Its name in the palette and in `[keys]`.
+    /// The name in the palette and in `[keys]`.
     pub name: &'static str,
     /// Where it works.
     pub scope: Scope,
     /// What it may do.
-    pub power: Power,
+    pub privilege: Privilege,
     /// One line for people.
     pub doc: &'static str,
-    /// Its keys without a config.
+    /// The keys without a config.
     pub keys: &'static [&'static str],
 }
 
 macro_rules! actions {
-    ($($action:ident $name:literal $scope:ident $power:ident [$first:literal $(, $rest:literal)*] $doc:literal;)+) => {
+    ($($action:ident $name:literal $scope:ident $privilege:ident [$first:literal $(, $rest:literal)*] $doc:literal;)+) => {
         /// Something that a person can ask for.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[expect(missing_docs, reason = "each is explained in its row of the table")]
@@ -64,7 +64,7 @@ macro_rules! actions {
             action: Action::$action,
             name: $name,
             scope: Scope::$scope,
-            power: Power::$power,
+            privilege: Privilege::$privilege,
             doc: $doc,
             keys: &[$first $(, $rest)*],
         }),+];
@@ -80,9 +80,9 @@ macro_rules! actions {
 }
 
 actions! {
-    Help "help" Global Look ["?", "f1"] "show every key; Enter does what the line says";
+    Help "help" Global Look ["?", "f1"] "show all keys; Enter runs the one on the line";
     Palette "palette" Global Look [":", "ctrl-p"] "find an action by its name";
-    Quit "quit" Global Look ["q"] "back, or leave";
+    Quit "quit" Global Look ["q"] "back, or quit";
     Back "back" Global Look ["esc"] "close what is open, or end the search";
     NextPane "next-pane" Global Look ["tab"] "next pane";
     PrevPane "prev-pane" Global Look ["shift-tab"] "previous pane";
@@ -101,42 +101,42 @@ actions! {
     Bottom "bottom" Global Look ["end", "G"] "to the end; in logs, follow";
     Left "left" Global Look ["left"] "left; in logs, scroll";
     Right "right" Global Look ["right"] "right; in logs, scroll";
-    Enter "enter" Global Look ["enter"] "open what is marked";
+    Enter "enter" Global Look ["enter"] "open the selected line";
     Search "search" Global Look ["/"] "search the log; filter a list (!x without x, ~x fuzzy)";
     NextMatch "next-match" Global Look ["n"] "next match";
     PrevMatch "prev-match" Global Look ["N"] "previous match";
     Copy "copy" Global Look ["y"] "copy the line, or the selection";
     Theme "theme" Global Look ["T"] "choose the colours, with a preview";
     Mouse "mouse" Global Look ["f2"] "mouse on or off";
-    Redraw "redraw" Global Look ["ctrl-l"] "draw everything anew";
-    Suspend "suspend" Global Look ["ctrl-z"] "back to the shell for a while; machines go on";
+    Redraw "redraw" Global Look ["ctrl-l"] "redraw the screen";
+    Suspend "suspend" Global Look ["ctrl-z"] "back to the shell for a while; machines keep running";
     EditConfig "edit-config" Global Change ["ctrl-o"] "edit the config, then read it again";
     Reload "reload" Global Look ["f5"] "read the config and the machines again";
     Recheck "recheck" Global Look ["ctrl-r"] "check the host again";
     KeepFailed "keep-failed" Global Change ["K"] "keep guests with a failed case in this run";
-    PauseFailed "pause-failed" Global Change ["P"] "in the next run, wait before a failed guest is taken down";
+    PauseFailed "pause-failed" Global Change ["P"] "in the next run, hold a failed guest for inspection";
     Cancel "cancel" Global Danger ["ctrl-x"] "cancel the run: end its cases, clean up";
     CleanUp "clean-up" Global Danger ["C"] "remove what dead runs left; lists it first";
     BreakLock "break-lock" Global Danger ["U"] "release a stale lock";
 
     Mark "mark" Guests Look ["space"] "mark the guest, or take the mark off";
-    MarkAll "mark-all" Guests Look ["A"] "mark all guests, or none";
+    MarkAll "mark-all" Guests Look ["A"] "mark or unmark all guests";
     Details "details" Guests Look ["i"] "boot timeline and everything else about the guest";
     Start "start" Guests Change ["s"] "boot the marked guests and keep them up";
     Stop "stop" Guests Change ["x"] "stop the marked guests after their current case";
     Kill "kill" Guests Danger ["X"] "end the marked guests now";
     Run "run" Guests Change ["r"] "run what is selected in the run pane on the marked guests, else all";
     RerunFailed "rerun-failed" Guests Change ["R"] "run what failed again";
-    KeepGuest "keep-guest" Guests Change ["h"] "leave the marked guests in place at the end, or not; ends a pause";
-    Proceed "proceed" Guests Change ["p"] "end the pause of the marked guests: take them down";
+    KeepGuest "keep-guest" Guests Change ["h"] "keep the marked guests after the run, or not; ends a hold";
+    Proceed "proceed" Guests Change ["p"] "release the held guests and remove them";
     Shell "shell" Guests Change ["S"] "a shell in the guest, on the whole terminal";
     Attach "attach" Guests Change ["a"] "the serial console in this pane; ctrl-] leaves";
 
-    Follow "follow" Logs Look ["f"] "follow the end, or stand still";
+    Follow "follow" Logs Look ["f"] "follow the end, or stay on the current line";
     NextSource "next-source" Logs Look ["]"] "next log of this guest";
     PrevSource "prev-source" Logs Look ["["] "previous log of this guest";
-    Merged "merged" Logs Look ["M"] "all logs by time, or one";
-    Wrap "wrap" Logs Look ["w"] "wrap long lines, or not";
+    Merged "merged" Logs Look ["M"] "merged log, or a single log";
+    Wrap "wrap" Logs Look ["w"] "toggle line wrapping";
     Times "times" Logs Look ["t"] "times: off, clock, since power-on, since the line before";
     Raw "raw" Logs Look ["p"] "colours, plain, or raw bytes";
     Only "only" Logs Look ["&"] "only the lines that match";
@@ -157,15 +157,15 @@ actions! {
     Play "play" Replay Look ["space"] "play or pause the record";
     Faster "faster" Replay Look [">"] "play faster";
     Slower "slower" Replay Look ["<"] "play slower";
-    SeekForward "seek-forward" Replay Look ["}"] "10 s on";
-    SeekBack "seek-back" Replay Look ["{"] "10 s back";
-    StepForward "step-forward" Replay Look [")"] "one event on";
-    StepBack "step-back" Replay Look ["("] "one event back";
+    SeekForward "seek-forward" Replay Look ["}"] "forward 10 s";
+    SeekBack "seek-back" Replay Look ["{"] "back 10 s";
+    StepForward "step-forward" Replay Look [")"] "next event";
+    StepBack "step-back" Replay Look ["("] "previous event";
     NextFailure "next-failure" Replay Look ["F"] "to the next failure";
-    SeekTo "seek-to" Replay Look ["@"] "to a time, like 1m30s";
+    SeekTo "seek-to" Replay Look ["@"] "go to a time, like 1m30s";
 }
 
-/// The row of an action.
+/// Returns the row of an action.
 pub fn def(action: Action) -> &'static ActionDef {
     // The enum and the table are made from the same rows, in the same order.
     &ACTIONS[action as usize]
@@ -202,7 +202,7 @@ impl Keymap {
         (map, problems)
     }
 
-    /// Who has this key where both could be meant.
+    /// Returns who has this key where both could be meant.
     fn holder(&self, scope: Scope, chord: Chord) -> Option<Action> {
         let overlaps = |other: Scope| match (scope, other) {
             // While a record is replayed its keys come first: there is nothing to mark then.
@@ -212,17 +212,17 @@ impl Keymap {
         self.by_chord.iter().find(|((s, c), _)| *c == chord && overlaps(*s)).map(|(_, action)| *action)
     }
 
-    /// What a key does in these scopes, the first that knows it.
+    /// Returns what a key does in these scopes, the first that knows it.
     pub fn find(&self, scopes: &[Scope], chord: Chord) -> Option<Action> {
         scopes.iter().find_map(|scope| self.by_chord.get(&(*scope, chord)).copied())
     }
 
-    /// The keys of an action.
+    /// Returns the keys of an action.
     pub fn chords(&self, action: Action) -> &[Chord] {
         self.by_action.get(&action).map_or(&[], Vec::as_slice)
     }
 
-    /// The first key of an action as text; empty where it has none.
+    /// Returns the first key of an action as text; empty where it has none.
     pub fn key(&self, action: Action) -> String {
         self.chords(action).first().map(ToString::to_string).unwrap_or_default()
     }
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_destroys_needs_shift_or_ctrl() {
-        for row in ACTIONS.iter().filter(|r| r.power == Power::Danger) {
+        for row in ACTIONS.iter().filter(|r| r.privilege == Privilege::Danger) {
             for key in row.keys {
                 assert!(key.starts_with("ctrl-") || key.chars().all(char::is_uppercase), "{}", row.name);
             }

@@ -29,7 +29,7 @@ impl Layout {
     /// Of this state.
     pub fn of(model: &Model) -> Self {
         let whole = Rect::new(0, 0, model.size.0, model.size.1);
-        let has_bar = model.player.is_some() && whole.height >= 6;
+        let has_bar = model.shown.player.is_some() && whole.height >= 6;
         let has_lines = whole.height >= 5;
         let lines = u16::from(has_lines);
         let rows = [
@@ -39,8 +39,8 @@ impl Layout {
             Constraint::Length(lines),
         ];
         let [header, body, bar, footer] = Split::vertical(rows).areas(whole);
-        let panes = if model.zoom || whole.width < SMALL.0 || whole.height < SMALL.1 {
-            vec![(model.focus, body)]
+        let panes = if model.panes.zoom || whole.width < SMALL.0 || whole.height < SMALL.1 {
+            vec![(model.panes.focus, body)]
         } else if whole.width < WIDE {
             narrow(model, body)
         } else {
@@ -49,26 +49,26 @@ impl Layout {
         Self { header, panes, bar: has_bar.then_some(bar), footer }
     }
 
-    /// Where a pane is, if it is seen.
+    /// Returns where a pane is, if it is seen.
     pub fn area(&self, pane: Pane) -> Option<Rect> {
         self.panes.iter().find(|(p, _)| *p == pane).map(|(_, area)| *area)
     }
 
-    /// The pane at a place.
+    /// Returns the pane at a place.
     pub fn at(&self, column: u16, row: u16) -> Option<(Pane, Rect)> {
         self.panes.iter().find(|(_, area)| area.contains((column, row).into())).copied()
     }
 }
 
-/// Rows that the machines need, title and frame included.
+/// Returns rows that the machines need, title and frame included.
 fn machine_rows(model: &Model) -> u16 {
     let rows = model.shown_guests().len() + model.other_machines().len() + 3;
     u16::try_from(rows).unwrap_or(u16::MAX)
 }
 
-/// The machines above, one other pane below.
+/// Returns the machines above, one other pane below.
 fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
-    let other = if model.focus == Pane::Machines { Pane::Logs } else { model.focus };
+    let other = if model.panes.focus == Pane::Machines { Pane::Logs } else { model.panes.focus };
     let height = machine_rows(model).clamp(4, (body.height / 2).saturating_sub(1).max(4));
     if body.height >= 28 {
         let rows = [Constraint::Length(height), Constraint::Fill(2), Constraint::Fill(3)];
@@ -80,7 +80,7 @@ fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     vec![(Pane::Machines, top), (other, bottom)]
 }
 
-/// The machines above, for they have the most to tell of each; the run to the left, logs to the right, the host below.
+/// Returns the machines above, for they have the most to tell of each; the run to the left, logs to the right, the host below.
 fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     let lower = if body.height >= TALL { 9 } else { 0 };
     let [upper, lower] = Split::vertical([Constraint::Min(0), Constraint::Length(lower)]).areas(body);
@@ -89,7 +89,8 @@ fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     let [run, right] = Split::horizontal([Constraint::Fill(9), Constraint::Fill(11)]).areas(rest);
     let mut out = vec![(Pane::Machines, machines), (Pane::Run, run)];
     if lower.height == 0 {
-        let other = if matches!(model.focus, Pane::Machines | Pane::Run) { Pane::Logs } else { model.focus };
+        let other =
+            if matches!(model.panes.focus, Pane::Machines | Pane::Run) { Pane::Logs } else { model.panes.focus };
         out.push((other, right));
         return out;
     }
@@ -97,4 +98,9 @@ fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
         Split::horizontal([Constraint::Fill(4), Constraint::Fill(5), Constraint::Fill(9)]).areas(lower);
     out.extend([(Pane::Lock, lock), (Pane::Preflight, preflight), (Pane::Logs, right), (Pane::Events, events)]);
     out
+}
+
+/// Returns the first row of a list that is drawn, so that the current one is seen.
+pub fn first_row(at: usize, rows: usize, all: usize) -> usize {
+    if all <= rows { 0 } else { at.saturating_sub(rows / 2).min(all - rows) }
 }

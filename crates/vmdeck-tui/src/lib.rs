@@ -1,11 +1,12 @@
 //! The cockpit: a terminal program over the record of a run and the commands to its engine.
 //!
 //! `model` is how things stand, `update` takes messages in and gives effects out, `view` draws; none of them does I/O beyond
-//! reading the log that is shown. `event_loop` is the loop around them, `effect_runner` carries
+//! reading the record that is shown. `event_loop` is the loop around them, `effect_runner` carries
 //! effects out. It knows the model, and the services and the host that it is handed; never the engine.
 
 mod clock;
 pub mod console;
+mod derive;
 pub mod effect_runner;
 pub mod event_loop;
 #[cfg(test)]
@@ -22,6 +23,8 @@ pub mod overlay;
 pub mod prompt;
 mod record;
 pub mod replay;
+pub mod role;
+pub mod run_node;
 pub mod screen;
 pub mod services;
 pub mod theme;
@@ -55,12 +58,12 @@ pub const KEYS: &[Key] = &[
         path: "cockpit.notify",
         kind: Kind::Choice(&["auto", "bell", "osc9", "osc777", "off"]),
         default: Some("\"auto\""),
-        doc: "how you are told that a boot or run has ended while you look elsewhere",
+        doc: "how you are notified that a boot or run has ended while another window has the focus",
     },
     Key {
         path: "cockpit.pause",
         kind: Kind::Duration,
         default: Some("\"2m\""),
-        doc: "how long a guest that failed stands for a look before it is taken down; 0s = not at all",
+        doc: "how long a failed guest is held for inspection before it is taken down; 0s = not at all",
     },
 ];

@@ -3,15 +3,15 @@
 //! Plain state. `update` is the only one that changes it, `view` only reads it.
 
 use super::{
-    console::Console,
+    console::AttachedConsole,
     host::Host,
     keymap::Keymap,
-    logs::{Logs, file::Waker},
+    logs::{LogPane, file::Waker},
     overlay::Overlay,
     prompt::Prompt,
     replay::Player,
+    run_node::RunNode,
     theme::Theme,
-    tree::{self, Node},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ use tui_logger::TuiWidgetState;
 use vmdeck_model::machine::OwnedMachine;
 use vmdeck_model::{
     event::{Finding, Holder, Severity},
-    exit::Exit,
+    exit::RunExit,
     ids::GuestId,
     plan::Setup,
     run_view::RunView,
@@ -51,7 +51,7 @@ impl Pane {
     /// All of them, in the order of their keys.
     pub const ALL: [Pane; 6] = [Pane::Machines, Pane::Lock, Pane::Preflight, Pane::Logs, Pane::Run, Pane::Events];
 
-    /// Its name in its title.
+    /// Returns its name in its title.
     pub fn title(self) -> &'static str {
         match self {
             Pane::Machines => "machines",
@@ -66,7 +66,7 @@ impl Pane {
 
 /// Which record is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Watch {
+pub enum RecordSource {
     /// None yet.
     #[default]
     Nothing,
@@ -86,7 +86,7 @@ pub enum Watch {
 
 /// What a run is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct RunRequest {
     /// SELECT words; none = everything.
     pub select: Vec<String>,
     /// Boot the guests and run nothing.
@@ -100,7 +100,7 @@ pub struct Wish {
 /// A slot of the host lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRow {
-    /// Its directory.
+    /// The directory.
     pub path: String,
     /// How it stands.
     pub state: LockState,
@@ -115,7 +115,7 @@ pub enum LockState {
     Free,
     /// Somebody has it and lives.
     Held,
-    /// Its holder is gone.
+    /// The holder is gone.
     Stale,
 }
 
@@ -153,21 +153,21 @@ pub struct Usage {
 
 /// A list with a current row and a filter.
 #[derive(Clone, Debug, Default)]
-pub struct List {
+pub struct ListState {
     /// The current row.
     pub at: usize,
     /// What is filtered for; empty = nothing.
     pub filter: String,
 }
 
-impl List {
+impl ListState {
     /// Moves within so many rows.
     pub fn step(&mut self, by: i64, rows: usize) {
         let last = rows.saturating_sub(1);
         self.at = self.at.saturating_add_signed(isize::try_from(by).unwrap_or(0)).min(last);
     }
 
-    /// Whether a row with this text is shown: `x`, `!x` (without x), `~x` (fuzzy).
+    /// Returns whether a row with this text is shown: `x`, `!x` (without x), `~x` (fuzzy).
     pub fn shows(&self, text: &str) -> bool {
         let text = text.to_lowercase();
         let filter = self.filter.to_lowercase();
@@ -196,7 +196,7 @@ pub struct Toast {
 
 /// How things look, from the config and the keys.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct Appearance {
     /// Which key does what.
     pub keymap: Keymap,
     /// The colours.
@@ -209,39 +209,9 @@ pub struct Look {
     pub mouse: bool,
 }
 
-/// See the module.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts and switches")]
-pub struct Model {
-    /// The cockpit's clock, milliseconds since it was opened.
-    pub now_ms: u64,
-    /// The clock on the wall, milliseconds since 1970.
-    pub wall_ms: i64,
-    /// Columns and rows.
-    pub size: (u16, u16),
-    /// How things look.
-    pub look: Look,
-    /// Whether whatever changes something is off.
-    pub read_only: bool,
-    /// Whether the terminal says that the person looks elsewhere.
-    pub unfocused: bool,
-
-    /// The config.
-    pub setup: Option<Arc<Setup>>,
-    /// Which record is shown.
-    pub watch: Watch,
-    /// Its folder.
-    pub dir: PathBuf,
-    /// The fold of its events.
-    pub view: RunView,
-    /// When its run began, milliseconds since 1970.
-    pub began_wall_ms: Option<i64>,
-    /// The player of a record that is over.
-    pub player: Option<Player>,
-    /// Whether a run was asked for and has no record yet.
-    pub is_starting: bool,
-    /// A run to be started when the current one has ended.
-    pub next: Option<Wish>,
-
+/// What this host has and does, as it was last looked up.
+#[derive(Debug, Default)]
+pub struct HostState {
     /// Every machine that the backends see.
     pub inventory: Vec<OwnedMachine>,
     /// What our machines use, by name.
@@ -252,32 +222,96 @@ pub struct Model {
     pub findings: Vec<Finding>,
     /// What the host has.
     pub capacity: Capacity,
+}
 
+/// What the person has asked for and is not done yet.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// A run to be started when the current one has ended.
+    pub next: Option<RunRequest>,
+    /// Guests that stay at the end of this run.
+    pub kept: BTreeSet<GuestId>,
+    /// The guest whose shell is wanted as soon as it is up.
+    pub shell_when_up: Option<GuestId>,
+    /// When Ctrl-C was last pressed, and how often in a row.
+    pub interrupts: (u64, u32),
+    /// Whether the run was let go on without the cockpit.
+    pub is_detached: bool,
+    /// Whether the cockpit closes when its run has ended.
+    pub is_leaving: bool,
+}
+
+/// The record that is shown.
+#[derive(Default)]
+pub struct ShownRecord {
+    /// Which record is shown.
+    pub record: RecordSource,
+    /// The folder.
+    pub dir: PathBuf,
+    /// The fold of its events.
+    pub view: RunView,
+    /// When its run began, milliseconds since 1970.
+    pub began_wall_ms: Option<i64>,
+    /// The player of a record that is over.
+    pub player: Option<Player>,
+    /// Whether a run was asked for and has no record yet.
+    pub is_starting: bool,
+}
+
+/// Where the panes are: what has the keys, and the current rows.
+#[derive(Debug)]
+pub struct Panes {
     /// The pane that gets the keys.
     pub focus: Pane,
     /// Whether it is alone on the screen.
     pub zoom: bool,
     /// The machines pane.
-    pub machines: List,
+    pub machines: ListState,
     /// The run pane.
-    pub run: List,
+    pub run: ListState,
     /// First rows of the panes that only scroll.
     pub scroll: BTreeMap<Pane, usize>,
     /// Guests that are marked.
-    pub marks: BTreeSet<GuestId>,
-    /// Rows of the run pane.
-    pub tree: Vec<Node>,
+    pub selected: BTreeSet<GuestId>,
     /// Rows of the run pane that are folded in, by their path.
     pub folded: BTreeSet<String>,
+}
+
+/// See the module.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts and switches")]
+pub struct Model {
+    /// The cockpit's clock, milliseconds since it was opened.
+    pub now_ms: u64,
+    /// The clock on the wall, milliseconds since 1970.
+    pub wall_ms: i64,
+    /// Columns and rows.
+    pub size: (u16, u16),
+    /// How things look.
+    pub appearance: Appearance,
+    /// Whether whatever changes something is off.
+    pub read_only: bool,
+    /// Whether the terminal says that the person looks elsewhere.
+    pub unfocused: bool,
+    /// The config.
+    pub setup: Option<Arc<Setup>>,
+    /// The record that is shown.
+    pub shown: ShownRecord,
+    /// What is asked for and not done yet.
+    pub pending: Pending,
+    /// What this host has and does.
+    pub host: HostState,
+    /// The state of the panes.
+    pub panes: Panes,
+    /// Rows of the run pane.
+    pub tree: Vec<RunNode>,
     /// Whether `tree` has to be made anew.
     pub is_tree_stale: bool,
     /// The logs pane.
-    pub logs: Logs,
+    pub logs: LogPane,
     /// The console that is typed into.
-    pub console: Option<Console>,
+    pub console: Option<AttachedConsole>,
     /// The events pane's own state.
     pub events: TuiWidgetState,
-
     /// The selection of the command line: only these cases are shown and run; none = all.
     pub select: Vec<Selector>,
     /// What lies over the panes.
@@ -290,53 +324,42 @@ pub struct Model {
     pub keep_failed: bool,
     /// How long a failed guest stands in the next run.
     pub pause: Option<std::time::Duration>,
-    /// Guests that stay at the end of this run.
-    pub kept: BTreeSet<GuestId>,
-    /// The guest whose shell is wanted as soon as it is up.
-    pub shell_when_up: Option<GuestId>,
-    /// When Ctrl-C was last pressed, and how often in a row.
-    pub interrupts: (u64, u32),
-    /// Whether the run was let go on without the cockpit.
-    pub is_detached: bool,
-    /// Whether the cockpit closes when its run has ended.
-    pub is_leaving: bool,
     /// Runs of this cockpit that have ended: a line for the normal screen each, and the last exit.
-    pub results: Vec<(String, Exit)>,
+    pub results: Vec<(String, RunExit)>,
+}
+
+impl Default for Panes {
+    fn default() -> Self {
+        Self {
+            focus: Pane::Machines,
+            zoom: false,
+            machines: ListState::default(),
+            run: ListState::default(),
+            scroll: BTreeMap::new(),
+            selected: BTreeSet::new(),
+            folded: BTreeSet::new(),
+        }
+    }
 }
 
 impl Model {
-    /// An empty cockpit.
-    pub fn new(look: Look, waker: Waker, host: Arc<dyn Host>, size: (u16, u16)) -> Self {
+    /// Returns an empty cockpit.
+    pub fn new(appearance: Appearance, waker: Waker, host: Arc<dyn Host>, size: (u16, u16)) -> Self {
         Self {
             now_ms: 0,
             wall_ms: 0,
             size,
-            look,
+            appearance,
             read_only: false,
             unfocused: false,
             setup: None,
-            watch: Watch::Nothing,
-            dir: PathBuf::new(),
-            view: RunView::default(),
-            began_wall_ms: None,
-            player: None,
-            is_starting: false,
-            next: None,
-            inventory: Vec::new(),
-            usage: BTreeMap::new(),
-            locks: Vec::new(),
-            findings: Vec::new(),
-            capacity: Capacity::default(),
-            focus: Pane::Machines,
-            zoom: false,
-            machines: List::default(),
-            run: List::default(),
-            scroll: BTreeMap::new(),
-            marks: BTreeSet::new(),
+            shown: ShownRecord::default(),
+            pending: Pending::default(),
+            host: HostState::default(),
+            panes: Panes::default(),
             tree: Vec::new(),
-            folded: BTreeSet::new(),
             is_tree_stale: true,
-            logs: Logs::new(waker, host),
+            logs: LogPane::new(waker, host),
             console: None,
             events: TuiWidgetState::new(),
             select: Vec::new(),
@@ -345,123 +368,114 @@ impl Model {
             toast: None,
             keep_failed: false,
             pause: None,
-            kept: BTreeSet::new(),
-            shell_when_up: None,
-            interrupts: (0, 0),
-            is_detached: false,
-            is_leaving: false,
             results: Vec::new(),
         }
     }
 
-    /// Milliseconds of the shown run now.
+    /// Returns milliseconds of the shown run now.
     pub fn run_ms(&self) -> u64 {
-        if let Some(player) = &self.player {
+        if let Some(player) = &self.shown.player {
             return player.now_ms();
         }
-        let by_clock = self.began_wall_ms.and_then(|began| u64::try_from(self.wall_ms - began).ok());
+        let by_clock = self.shown.began_wall_ms.and_then(|began| u64::try_from(self.wall_ms - began).ok());
         match by_clock {
-            Some(now) if self.is_live() => now.max(self.view.now_ms),
-            _ => self.view.now_ms,
+            Some(now) if self.is_live() => now.max(self.shown.view.now_ms),
+            _ => self.shown.view.now_ms,
         }
     }
 
-    /// The shown run's name in short.
+    /// Returns the shown run's name in short.
     pub fn run_name(&self) -> Option<String> {
         // A record may be anybody's: no id is trusted to have eight bytes, or to be one line.
-        self.view.run.as_ref().map(|run| Clean::from_text(run).as_str().chars().take(8).collect())
+        self.shown.view.run.as_ref().map(|run| Clean::from_text(run).as_str().chars().take(8).collect())
     }
 
-    /// Whether the shown run goes on.
+    /// Returns whether the shown run goes on.
     pub fn is_live(&self) -> bool {
-        let is_over = self.view.exit.is_some() || matches!(self.watch, Watch::Own { ended: true } | Watch::Replay);
-        self.view.run.is_some() && !is_over
+        let is_over = self.shown.view.exit.is_some()
+            || matches!(self.shown.record, RecordSource::Own { ended: true } | RecordSource::Replay);
+        self.shown.view.run.is_some() && !is_over
     }
 
-    /// Whether the engine of the shown run is gone without having ended it.
+    /// Returns whether the engine of the shown run is gone without having ended it.
     pub fn is_orphaned(&self) -> bool {
-        self.view.run.is_some() && self.view.exit.is_none() && self.watch == (Watch::Own { ended: true })
+        self.shown.view.run.is_some()
+            && self.shown.view.exit.is_none()
+            && self.shown.record == (RecordSource::Own { ended: true })
     }
 
-    /// Whether a run of this cockpit goes on, or is about to.
+    /// Returns whether a run of this cockpit goes on, or is about to.
     pub fn is_running(&self) -> bool {
-        self.is_starting || self.watch == Watch::Own { ended: false }
+        self.shown.is_starting || self.shown.record == RecordSource::Own { ended: false }
     }
 
-    /// Whether nothing may be changed, and why.
+    /// Returns whether nothing may be changed, and why.
     pub fn forbidden(&self) -> Option<String> {
-        match &self.watch {
+        match &self.shown.record {
             _ if self.read_only => Some("this cockpit is read-only".into()),
-            Watch::Replay => Some("this is a replay: nothing can be changed".into()),
-            Watch::Other { who } if self.view.exit.is_none() => {
-                Some(format!("this is the run of {who}: it can only be looked at"))
+            RecordSource::Replay => Some("this is a replay: nothing can be changed".into()),
+            RecordSource::Other { who } if self.shown.view.exit.is_none() => {
+                Some(format!("view only: this run belongs to {who}"))
             }
             _ => None,
         }
     }
 
-    /// The guests: those of the run, else those of the config.
+    /// Returns the guests: those of the run, else those of the config.
     pub fn guests(&self) -> Vec<GuestId> {
         let mut all: Vec<GuestId> = self.setup.iter().flat_map(|s| s.guests.iter().map(|g| g.id.clone())).collect();
-        if matches!(self.watch, Watch::Other { .. } | Watch::Replay) {
+        if matches!(self.shown.record, RecordSource::Other { .. } | RecordSource::Replay) {
             all.clear();
         }
-        all.extend(self.view.guests.keys().filter(|id| !all.contains(id)).cloned().collect::<Vec<_>>());
+        all.extend(self.shown.view.guests.keys().filter(|id| !all.contains(id)).cloned().collect::<Vec<_>>());
         all
     }
 
-    /// The guests that the machines pane shows.
+    /// Returns the guests that the machines pane shows.
     pub fn shown_guests(&self) -> Vec<GuestId> {
-        self.guests().into_iter().filter(|id| self.machines.shows(id.as_str())).collect()
+        self.guests().into_iter().filter(|id| self.panes.machines.shows(id.as_str())).collect()
     }
 
     /// Machines that are not of a guest that is shown: of other runs, kept, or not ours.
     pub fn other_machines(&self) -> Vec<&OwnedMachine> {
-        let ours: BTreeSet<&str> = self.view.guests.values().filter_map(|g| g.machine.as_deref()).collect();
-        let is_other =
-            |row: &&OwnedMachine| !ours.contains(row.machine.name.as_str()) && self.machines.shows(&row.machine.name);
-        self.inventory.iter().filter(is_other).collect()
+        let ours: BTreeSet<&str> = self.shown.view.guests.values().filter_map(|g| g.machine.as_deref()).collect();
+        let is_other = |row: &&OwnedMachine| {
+            !ours.contains(row.machine.name.as_str()) && self.panes.machines.shows(&row.machine.name)
+        };
+        self.host.inventory.iter().filter(is_other).collect()
     }
 
-    /// The guest that is meant: the current row of the run pane if that has the keys, else of the machines pane.
-    pub fn guest(&self) -> Option<GuestId> {
-        if self.focus == Pane::Run
-            && let Some(node) = self.tree.get(self.run.at)
+    /// Returns the guest that is meant: the current row of the run pane if that has the keys, else of the machines pane.
+    pub fn current_guest(&self) -> Option<GuestId> {
+        if self.panes.focus == Pane::Run
+            && let Some(node) = self.tree.get(self.panes.run.at)
         {
             return Some(node.guest.clone());
         }
         let all = self.shown_guests();
-        all.get(self.machines.at).or(all.last()).cloned()
+        all.get(self.panes.machines.at).or(all.last()).cloned()
     }
 
-    /// The marked guests, else the current one.
-    pub fn chosen(&self) -> Vec<GuestId> {
-        if self.marks.is_empty() { self.guest().into_iter().collect() } else { self.marks.iter().cloned().collect() }
-    }
-
-    /// Makes what is derived from the state, before it is drawn.
-    pub fn prepare(&mut self) {
-        if std::mem::take(&mut self.is_tree_stale) {
-            self.tree = tree::rows(self);
-            self.run.at = self.run.at.min(self.tree.len().saturating_sub(1));
-        }
-        let rows = self.shown_guests().len() + self.other_machines().len();
-        self.machines.at = self.machines.at.min(rows.saturating_sub(1));
-        let layout = super::layout::Layout::of(self);
-        if let Some(area) = layout.area(Pane::Logs) {
-            self.logs.resize(usize::from(area.height.saturating_sub(2)));
-            if let Some(console) = &mut self.console {
-                console.resize(area.width.saturating_sub(2), area.height.saturating_sub(2));
-            }
+    /// Returns the marked guests, else the current one.
+    pub fn selected_guests(&self) -> Vec<GuestId> {
+        if self.panes.selected.is_empty() {
+            self.current_guest().into_iter().collect()
+        } else {
+            self.panes.selected.iter().cloned().collect()
         }
     }
 
-    /// When the screen changes without a message, in milliseconds from now; `None` = never: then nothing runs at all.
+    /// Returns whether keys are typed into something.
+    pub fn is_typing(&self) -> bool {
+        self.overlay.as_ref().is_some_and(Overlay::is_typing) || self.prompt.is_some()
+    }
+
+    /// Returns when the screen changes without a message, in milliseconds from now; `None` = never: then nothing runs at all.
     pub fn next_change_ms(&self) -> Option<u64> {
         let toast = self.toast.as_ref().map(|t| t.until_ms.saturating_sub(self.now_ms).max(1));
-        let moving = self.player.as_ref().is_some_and(Player::is_playing);
-        let live = self.player.is_none() && self.is_live();
-        let second = (live || self.is_leaving).then_some(1000);
+        let moving = self.shown.player.as_ref().is_some_and(Player::is_playing);
+        let live = self.shown.player.is_none() && self.is_live();
+        let second = (live || self.pending.is_leaving).then_some(1000);
         [toast, moving.then_some(50), second].into_iter().flatten().min()
     }
 

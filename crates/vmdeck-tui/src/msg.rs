@@ -2,7 +2,7 @@
 
 use super::{
     logs::save::Part,
-    model::{Capacity, LockRow, Usage, Wish},
+    model::{Capacity, LockRow, RunRequest, Usage},
     theme::Theme,
 };
 use crossterm::event::{KeyEvent, MouseEvent};
@@ -12,7 +12,7 @@ use vmdeck_model::{
     command::Command,
     error::Fault,
     event::{Event, Finding, Severity},
-    exit::Exit,
+    exit::RunExit,
     ids::GuestId,
     plan::Setup,
 };
@@ -41,9 +41,9 @@ pub enum Msg {
     Events(Vec<Event>),
     /// The engine of our run has ended, in whatever way; with what it said on its standard error.
     EngineEnded {
-        /// Its exit, if it ended by itself.
-        exit: Option<Exit>,
-        /// Its last words.
+        /// The exit, if it ended by itself.
+        exit: Option<RunExit>,
+        /// The last words.
         words: String,
     },
     /// A run could not be started.
@@ -73,9 +73,9 @@ pub enum Msg {
     Said(Severity, String),
     /// Something longer to read.
     Read {
-        /// Its title.
+        /// The title.
         title: String,
-        /// Its text.
+        /// The text.
         text: String,
     },
     /// A file of the theme has changed.
@@ -89,7 +89,7 @@ pub enum Msg {
 /// A record that is shown from now on.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// Its folder.
+    /// The folder.
     pub dir: PathBuf,
     /// `None` = a run of our own; else whose.
     pub who: Option<String>,
@@ -99,7 +99,7 @@ pub struct Opened {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Start a run.
-    Start(Wish),
+    Start(RunRequest),
     /// Tell the engine of our run.
     Send(Command),
     /// Let our run go on without us.
@@ -115,7 +115,7 @@ pub enum Effect {
     },
     /// Show the record of another process's run.
     Watch {
-        /// Its folder.
+        /// The folder.
         dir: PathBuf,
         /// Whose.
         who: String,

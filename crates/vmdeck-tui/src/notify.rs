@@ -8,7 +8,7 @@ use vmdeck_model::text::Clean;
 /// Most bytes that terminals take over OSC 52: what k9s and others found.
 const CLIPBOARD_MAX: usize = 74_994;
 
-/// How a notice is written: `auto`, `bell`, `osc9`, `osc777` or `off`.
+/// Returns how a notice is written: `auto`, `bell`, `osc9`, `osc777` or `off`.
 pub(super) fn bytes(way: &str, text: &str, env: impl Fn(&str) -> Option<String>) -> Vec<u8> {
     // A semicolon ends a field of these sequences.
     let text = Clean::from_text(text).into_string().replace(';', ",");
@@ -32,7 +32,7 @@ pub(super) fn bytes(way: &str, text: &str, env: impl Fn(&str) -> Option<String>)
     out.into_bytes()
 }
 
-/// How far the run is on the terminal's own indicator, where it is known to have one.
+/// Returns how far the run is on the terminal's own indicator, where it is known to have one.
 pub(super) fn progress(percent: Option<u8>, env: impl Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
     let terminal = env("TERM_PROGRAM").unwrap_or_default();
     let has_one = ["WezTerm", "ghostty"].contains(&terminal.as_str())
@@ -43,14 +43,14 @@ pub(super) fn progress(percent: Option<u8>, env: impl Fn(&str) -> Option<String>
     })
 }
 
-/// The text for the terminal's clipboard; `None` = it is too long.
+/// Returns the text for the terminal's clipboard; `None` = it is too long.
 pub(super) fn osc52(text: &str) -> Option<Vec<u8>> {
     let mut out = String::new();
     CopyToClipboard::to_clipboard_from(text).write_ansi(&mut out).ok()?;
     (out.len() <= CLIPBOARD_MAX).then(|| out.into_bytes())
 }
 
-/// A program of this desktop that takes the clipboard; none over ssh, where the desktop is elsewhere.
+/// Returns a program of this desktop that takes the clipboard; none over ssh, where the desktop is elsewhere.
 pub(super) fn clipboard_program(
     env: impl Fn(&str) -> Option<String>,
     has_program: impl Fn(&str) -> bool,

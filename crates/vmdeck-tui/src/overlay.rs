@@ -2,8 +2,7 @@
 
 use super::{
     keymap::{ACTIONS, Action, ActionDef},
-    model::Model,
-    prompt::Line,
+    prompt::InputLine,
     theme::Theme,
 };
 use nucleo_matcher::{
@@ -37,14 +36,14 @@ pub struct Confirm {
     /// What must be typed for yes; none = the key `y`.
     pub word: Option<String>,
     /// What has been typed.
-    pub typed: Line,
+    pub typed: InputLine,
 }
 
 /// A list to choose from by typing.
 #[derive(Clone, Debug, Default)]
 pub struct Chooser {
     /// What has been typed.
-    pub line: Line,
+    pub line: InputLine,
     /// The current row.
     pub at: usize,
 }
@@ -75,15 +74,15 @@ pub enum Overlay {
     Welcome(String),
     /// Something to read.
     Message {
-        /// Its title.
+        /// The title.
         title: String,
-        /// Its text.
+        /// The text.
         text: String,
     },
 }
 
-/// The actions that fit what was typed, best first.
-pub fn matching(line: &Line) -> Vec<&'static ActionDef> {
+/// Returns the actions that fit what was typed, best first.
+pub fn matching(line: &InputLine) -> Vec<&'static ActionDef> {
     let text = line.text();
     if text.trim().is_empty() {
         return ACTIONS.iter().collect();
@@ -103,15 +102,26 @@ pub fn matching(line: &Line) -> Vec<&'static ActionDef> {
     hits.into_iter().map(|(_, row)| row).collect()
 }
 
-/// The action on the current row of the help or the palette.
+/// Returns the action on the current row of the help or the palette.
 pub fn chosen(chooser: &Chooser) -> Option<Action> {
     matching(&chooser.line).get(chooser.at).map(|row| row.action)
+}
+
+impl Overlay {
+    /// Returns whether keys are typed into it.
+    pub fn is_typing(&self) -> bool {
+        match self {
+            Overlay::Help(_) | Overlay::Palette(_) => true,
+            Overlay::Confirm(confirm) => confirm.word.is_some(),
+            _ => false,
+        }
+    }
 }
 
 impl Confirm {
     /// Asks for the key `y`.
     pub fn new(question: Question, title: impl Into<String>, lines: Vec<String>) -> Self {
-        Self { question, title: title.into(), lines, word: None, typed: Line::default() }
+        Self { question, title: title.into(), lines, word: None, typed: InputLine::default() }
     }
 
     /// Asks for a word to be typed.
@@ -121,27 +131,17 @@ impl Confirm {
     }
 }
 
-/// Whether keys are typed into something.
-pub fn is_typing(model: &Model) -> bool {
-    let over = match &model.overlay {
-        Some(Overlay::Help(_) | Overlay::Palette(_)) => true,
-        Some(Overlay::Confirm(confirm)) => confirm.word.is_some(),
-        _ => false,
-    };
-    over || model.prompt.is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_palette_finds_by_parts_of_the_name_and_by_the_explanation() {
-        let first = |text: &str| matching(&Line::new(text)).first().map(|row| row.name);
+        let first = |text: &str| matching(&InputLine::new(text)).first().map(|row| row.name);
         assert_eq!(first("rerun"), Some("rerun-failed"));
         assert_eq!(first("brklk"), Some("break-lock"));
         assert_eq!(first("serial"), Some("attach"));
         assert_eq!(first("zzzzqq"), None);
-        assert_eq!(matching(&Line::default()).len(), ACTIONS.len());
+        assert_eq!(matching(&InputLine::default()).len(), ACTIONS.len());
     }
 }

@@ -21,29 +21,29 @@ pub struct Prompt {
     /// What for.
     pub purpose: Purpose,
     /// The text.
-    pub line: Line,
+    pub line: InputLine,
 }
 
 /// A line of text with a cursor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Line {
+pub struct InputLine {
     text: Vec<char>,
     cursor: usize,
 }
 
-impl Line {
+impl InputLine {
     /// With a text in it and the cursor at its end.
     pub fn new(text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
         Self { cursor: text.len(), text }
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn text(&self) -> String {
         self.text.iter().collect()
     }
 
-    /// Where the cursor is, in characters.
+    /// Returns where the cursor is, in characters.
     pub fn cursor(&self) -> usize {
         self.cursor
     }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn editing() {
-        let mut line = Line::new("one two");
+        let mut line = InputLine::new("one two");
         let mut press = |code, mods| line.key(KeyEvent::new(code, mods));
         assert!(press(KeyCode::Char('w'), KeyModifiers::CONTROL));
         assert!(press(KeyCode::Home, KeyModifiers::NONE));

@@ -36,7 +36,7 @@ pub(super) fn follow(
 }
 
 async fn read(mut tail: Box<dyn FileTail>, skip_until: u64, messages: mpsc::Sender<Msg>) {
-    let mut lines = Lines { skip_until, ..Lines::default() };
+    let mut lines = EventLines { skip_until, ..EventLines::default() };
     while let Ok(bytes) = tail.next().await {
         let events = lines.feed(bytes);
         let is_over = events.last().is_some_and(|e| matches!(e.kind, vmdeck_model::event::EventKind::RunEnded { .. }));
@@ -48,13 +48,13 @@ async fn read(mut tail: Box<dyn FileTail>, skip_until: u64, messages: mpsc::Send
 
 /// Cuts bytes into events; what is no event is left out.
 #[derive(Default)]
-struct Lines {
+struct EventLines {
     rest: Vec<u8>,
     offset: u64,
     skip_until: u64,
 }
 
-impl Lines {
+impl EventLines {
     fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         self.rest.extend_from_slice(bytes);
         let Some(end) = memchr::memrchr(b'\n', &self.rest) else { return Vec::new() };
@@ -88,15 +88,15 @@ mod tests {
         let fact = br#"{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":1,"kind":"warning","text":"x"}"#;
         let output = br#"{"seq":2,"at":"2026-11-21T08:00:00Z","elapsed_ms":1,"kind":"output","guest":"g","stream":"console","line":"l"}"#;
         let text: Vec<u8> = [&fact[..], output, fact, output].join(&b'\n').into_iter().chain(*b"\n").collect();
-        let mut all = Lines::default();
+        let mut all = EventLines::default();
         for piece in text.chunks(7) {
             assert!(all.feed(piece).len() <= 1);
         }
         let last = text.len() as u64 - output.len() as u64 - 1;
-        let mut lines = Lines { skip_until: last, ..Lines::default() };
+        let mut lines = EventLines { skip_until: last, ..EventLines::default() };
         assert_eq!(lines.feed(&text).len(), 3, "both facts and the last output line");
         let flood: Vec<u8> = std::iter::repeat_n([&output[..], b"\n"].concat(), LINES_MAX * 2).flatten().collect();
-        assert_eq!(Lines::default().feed(&flood).len(), LINES_MAX);
-        assert!(Lines::default().feed(b"no event\n{\"torn\":").is_empty());
+        assert_eq!(EventLines::default().feed(&flood).len(), LINES_MAX);
+        assert!(EventLines::default().feed(b"no event\n{\"torn\":").is_empty());
     }
 }

@@ -10,7 +10,6 @@ use std::{
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Event, EventKind},
-    outcome::Verdict,
 };
 
 /// What every output line of a record has in it.
@@ -96,22 +95,22 @@ impl Player {
         Ok(player)
     }
 
-    /// The record's folder.
+    /// Returns the record's folder.
     pub fn dir(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
     }
 
-    /// The time of the record that is shown.
+    /// Returns the time of the record that is shown.
     pub fn now_ms(&self) -> u64 {
         self.at_ms
     }
 
-    /// Whether it plays.
+    /// Returns whether it plays.
     pub fn is_playing(&self) -> bool {
         self.since.is_some()
     }
 
-    /// How fast it plays.
+    /// Returns how fast it plays.
     pub fn speed(&self) -> f64 {
         self.speed
     }
@@ -180,7 +179,7 @@ impl Player {
         self.out_at = self.marks.get(mark).map_or(u64::MAX, |m| m.1);
     }
 
-    /// The time of the next event, or of the one before.
+    /// Returns the time of the next event, or of the one before.
     pub fn neighbour(&self, forward: bool) -> u64 {
         let after = self.facts.partition_point(|e| e.elapsed_ms <= self.at_ms);
         if forward {
@@ -190,13 +189,13 @@ impl Player {
         before.checked_sub(1).map_or(0, |i| self.facts[i].elapsed_ms)
     }
 
-    /// The time of the next failure; after the last one, the first again.
+    /// Returns the time of the next failure; after the last one, the first again.
     pub fn next_failure(&self) -> Option<u64> {
         let after = self.failures.partition_point(|ms| *ms <= self.at_ms);
         self.failures.get(after).or(self.failures.first()).copied()
     }
 
-    /// The output lines up to a time from where the last call ended.
+    /// Returns the output lines up to a time from where the last call ended.
     fn outputs(&mut self, to_ms: u64) -> Vec<Event> {
         let mut out = Vec::new();
         if self.out_at == u64::MAX {
@@ -224,7 +223,7 @@ impl Player {
     }
 }
 
-/// The time of an event without reading all of it: output lines are many.
+/// Returns the time of an event without reading all of it: output lines are many.
 fn elapsed_of(line: &[u8]) -> u64 {
     const KEY: &[u8] = br#""elapsed_ms":"#;
     let Some(at) = memchr::memmem::find(line, KEY) else { return 0 };
@@ -234,7 +233,7 @@ fn elapsed_of(line: &[u8]) -> u64 {
 
 fn is_failure(kind: &EventKind) -> bool {
     match kind {
-        EventKind::CaseEnded { verdict, .. } => matches!(verdict, Verdict::Failed | Verdict::Infra),
+        EventKind::CaseEnded { verdict, .. } => verdict.is_failure(),
         EventKind::PhaseEnded { ok, .. } => !ok,
         EventKind::LockLost { .. } => true,
         _ => false,

@@ -16,7 +16,7 @@ use std::{
 pub trait Screen {
     /// Draws the state.
     fn draw(&mut self, model: &Model) -> io::Result<()>;
-    /// The next event; `None` = the terminal is gone.
+    /// Returns the next event; `None` = the terminal is gone.
     fn next(&mut self) -> impl Future<Output = Option<event::Event>>;
     /// Gives the terminal back for another program, or for good.
     fn leave(&mut self);
@@ -26,7 +26,7 @@ pub trait Screen {
     fn write(&mut self, bytes: &[u8]);
     /// Mouse on or off.
     fn mouse(&mut self, on: bool);
-    /// Columns and rows.
+    /// Returns columns and rows.
     fn size(&self) -> (u16, u16);
 }
 

@@ -3,7 +3,7 @@
 //! The composition root provides it; tests provide a fake.
 
 use super::host::BoxFuture;
-use super::model::{Capacity, LockRow, Usage, Wish};
+use super::model::{Capacity, LockRow, RunRequest, Usage};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use vmdeck_model::machine::OwnedMachine;
-use vmdeck_model::{error::Result, event::Finding, exit::Exit, ids::GuestId, plan::Setup};
+use vmdeck_model::{error::Result, event::Finding, exit::RunExit, ids::GuestId, plan::Setup};
 
 /// An engine that carries a run out, in a process of its own.
 pub struct Engine {
@@ -21,8 +21,8 @@ pub struct Engine {
     /// Takes commands, a line of JSON each. Closed = the person is gone, and the run ends, unless the word before was
     /// `detach`.
     pub commands: mpsc::UnboundedSender<String>,
-    /// Its exit, and what it said on its standard error.
-    pub ended: oneshot::Receiver<(Option<Exit>, String)>,
+    /// The exit, and what it said on its standard error.
+    pub ended: oneshot::Receiver<(Option<RunExit>, String)>,
 }
 
 /// A serial console that a person can type into.
@@ -47,32 +47,32 @@ pub struct Cleaned {
 pub trait Services: Send + Sync + 'static {
     /// Reads the config.
     fn setup(&self) -> Result<Setup>;
-    /// The config's file, to be edited; it may not exist.
+    /// Returns the config's file, to be edited; it may not exist.
     fn config_file(&self) -> PathBuf;
     /// Writes a config from what this host has.
     fn init(&self) -> Result<PathBuf>;
     /// Makes the demo's guest and config, and uses that; `told` hears what is being done.
     fn demo<'a>(&'a self, told: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<()>>;
     /// Starts a run.
-    fn start(&self, wish: &Wish) -> Result<Engine>;
-    /// Every machine that the backends see.
+    fn start(&self, request: &RunRequest) -> Result<Engine>;
+    /// Returns every machine that the backends see.
     fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>>;
-    /// What our machines that run now use, by name; blocking.
+    /// Returns what our machines that run now use, by name; blocking.
     fn usage(&self) -> BTreeMap<String, Usage>;
     /// Checks the host for a run of this config.
     fn findings(&self, setup: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)>;
-    /// How the lock stands; blocking.
+    /// Returns how the lock stands; blocking.
     fn locks(&self) -> Vec<LockRow>;
-    /// Where the record of a run that goes on is; blocking.
+    /// Returns where the record of a run that goes on is; blocking.
     fn record_of(&self, run: &str) -> Option<PathBuf>;
     /// Releases the lock at this path; `pid` = that of its holder, who lives. Returns what was done; blocking.
     fn break_lock(&self, path: &Path, pid: Option<u32>) -> Result<String>;
-    /// What dead runs left, a line each; blocking.
+    /// Returns what dead runs left, a line each; blocking.
     fn orphans(&self) -> Vec<String>;
     /// Removes it.
     fn clean_up(&self) -> BoxFuture<'_, Cleaned>;
     /// Finds the serial console of a machine that runs; blocking.
     fn console(&self, guest: &GuestId, machine: &str) -> Result<SerialConsole>;
-    /// The command for a shell in a guest, in this machine of it if one is given, on a person's terminal.
+    /// Returns the command for a shell in a guest, in this machine of it if one is given, on a person's terminal.
     fn shell(&self, guest: &GuestId, machine: Option<&str>) -> Vec<OsString>;
 }

@@ -2,6 +2,7 @@
 //!
 //! Which role a thing on the screen has is the views' matter. State is never told by colour alone.
 
+use super::role::StyleRole;
 use ratatui::style::{Color, Modifier, Style};
 use std::{
     collections::BTreeMap,
@@ -55,7 +56,7 @@ impl Depth {
         }
     }
 
-    /// The nearest colour that the terminal has.
+    /// Returns the nearest colour that the terminal has.
     pub fn fit(self, color: Color) -> Color {
         match (self, color) {
             (Depth::Mono, _) => Color::Reset,
@@ -126,11 +127,11 @@ fn distance(a: (u8, u8, u8), b: (u8, u8, u8)) -> u32 {
 /// A theme, fitted to the terminal.
 #[derive(Clone, Debug)]
 pub struct Theme {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// How many colours there are.
     pub depth: Depth,
-    styles: BTreeMap<String, Style>,
+    styles: BTreeMap<StyleRole, Style>,
     /// The files that it was read from, to be watched.
     pub files: Vec<PathBuf>,
 }
@@ -147,14 +148,14 @@ impl Theme {
                 return Err(Fault::user(format!("cannot use the theme `{wanted}`"))
                     .because("its `inherits` goes round in a circle"));
             }
-            let source = Source::find(&name, folder)?;
+            let source = ThemeSource::find(&name, folder)?;
             theme.files.extend(source.path.clone());
             let file = File::parse(&source)?;
             next.clone_from(&file.inherits);
             chain.push((source, file));
         }
         if chain.last().is_none_or(|(source, _)| source.name != BUILT_IN[0].0) {
-            let source = Source::find(BUILT_IN[0].0, None)?;
+            let source = ThemeSource::find(BUILT_IN[0].0, None)?;
             let file = File::parse(&source)?;
             chain.push((source, file));
         }
@@ -164,21 +165,19 @@ impl Theme {
         }
         for (source, file) in chain.iter().rev() {
             for (role, look) in &file.roles {
-                theme
-                    .styles
-                    .insert(role.clone(), look.style(&palette, depth).map_err(|why| source.fault(look.line, &why))?);
+                theme.styles.insert(*role, look.style(&palette, depth).map_err(|why| source.fault(look.line, &why))?);
             }
         }
         Ok(theme)
     }
 
-    /// The style of a role: `state.bad`.
-    pub fn style(&self, role: &str) -> Style {
-        self.styles.get(role).copied().unwrap_or_default()
+    /// Returns the style of a role.
+    pub fn style(&self, role: StyleRole) -> Style {
+        self.styles.get(&role).copied().unwrap_or_default()
     }
 }
 
-/// Every theme that can be chosen.
+/// Returns every theme that can be chosen.
 pub fn names(folder: Option<&Path>) -> Vec<String> {
     let mut out: Vec<String> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
     for entry in folder.and_then(|f| fs::read_dir(f).ok()).into_iter().flatten().flatten() {
@@ -191,13 +190,13 @@ pub fn names(folder: Option<&Path>) -> Vec<String> {
 }
 
 /// A theme's text and where it is from.
-struct Source {
+struct ThemeSource {
     name: String,
     path: Option<PathBuf>,
     text: String,
 }
 
-impl Source {
+impl ThemeSource {
     fn find(name: &str, folder: Option<&Path>) -> Result<Self> {
         let path = if name.contains('/') || Path::new(name).extension().is_some_and(|e| e == "toml") {
             Some(PathBuf::from(name))
@@ -231,19 +230,19 @@ impl Source {
 struct File {
     inherits: Option<String>,
     palette: BTreeMap<String, Color>,
-    roles: BTreeMap<String, Look>,
+    roles: BTreeMap<StyleRole, ThemeStyle>,
 }
 
 /// A role's look as written.
 #[derive(Default)]
-struct Look {
+struct ThemeStyle {
     fg: Option<String>,
     bg: Option<String>,
     mods: Modifier,
     line: usize,
 }
 
-impl Look {
+impl ThemeStyle {
     fn style(&self, palette: &BTreeMap<String, Color>, depth: Depth) -> std::result::Result<Style, String> {
         let mut style = Style::new().add_modifier(self.mods);
         for (text, is_fg) in [(&self.fg, true), (&self.bg, false)] {
@@ -280,7 +279,7 @@ fn modifier(text: &str) -> std::result::Result<Modifier, String> {
 }
 
 impl File {
-    fn parse(source: &Source) -> Result<Self> {
+    fn parse(source: &ThemeSource) -> Result<Self> {
         let table = DeTable::parse(&source.text)
             .map_err(|e| source.fault(source.line_of(e.span().map_or(0, |s| s.start)), e.message()))?;
         let mut file = Self::default();
@@ -302,11 +301,11 @@ impl File {
                 (group, DeValue::Table(entries)) if GROUPS.contains(&group) => {
                     for (name, value) in entries {
                         let line = source.line_of(name.span().start);
-                        let role = format!("{group}.{}", name.get_ref());
-                        if !is_role(&role) {
-                            let near = nearest(&role).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-                            return Err(source.fault(line, &format!("unknown role `{role}`{near}")));
-                        }
+                        let word = format!("{group}.{}", name.get_ref());
+                        let Some(role) = StyleRole::parse(&word) else {
+                            let near = nearest(&word).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+                            return Err(source.fault(line, &format!("unknown role `{word}`{near}")));
+                        };
                         let look = look(value.get_ref(), line).map_err(|why| source.fault(line, &why))?;
                         file.roles.insert(role, look);
                     }
@@ -323,11 +322,11 @@ impl File {
     }
 }
 
-fn look(value: &DeValue<'_>, line: usize) -> std::result::Result<Look, String> {
+fn look(value: &DeValue<'_>, line: usize) -> std::result::Result<ThemeStyle, String> {
     let DeValue::Table(entries) = value else {
         return Err("a role is a table like { fg = \"blue\", mods = [\"bold\"] }".into());
     };
-    let mut look = Look { line, ..Look::default() };
+    let mut look = ThemeStyle { line, ..ThemeStyle::default() };
     for (key, value) in entries {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("fg", DeValue::String(text)) => look.fg = Some(text.to_string()),
@@ -343,22 +342,14 @@ fn look(value: &DeValue<'_>, line: usize) -> std::result::Result<Look, String> {
     Ok(look)
 }
 
-/// Whether the default theme has this role: it has them all.
-fn is_role(role: &str) -> bool {
-    roles().contains(&role.to_owned())
-}
-
-fn nearest(role: &str) -> Option<String> {
-    let score = |known: &String| strsim::jaro_winkler(known, role);
-    roles().into_iter().max_by(|a, b| score(a).total_cmp(&score(b))).filter(|known| score(known) > 0.75)
-}
-
-fn roles() -> Vec<String> {
-    let Ok(table) = DeTable::parse(BUILT_IN[0].1) else { return Vec::new() };
-    let groups = table.get_ref().iter().filter(|(key, _)| GROUPS.contains(&key.get_ref().as_ref()));
-    let names =
-        groups.filter_map(|(key, value)| Some((key.get_ref().to_string(), value.get_ref().as_table()?.clone())));
-    names.flat_map(|(group, t)| t.keys().map(|k| format!("{group}.{}", k.get_ref())).collect::<Vec<_>>()).collect()
+/// Returns the role whose word is most like this one, if one is like it.
+fn nearest(word: &str) -> Option<&'static str> {
+    let score = |known: &&str| strsim::jaro_winkler(known, word);
+    StyleRole::ALL
+        .iter()
+        .map(|role| role.as_str())
+        .max_by(|a, b| score(a).total_cmp(&score(b)))
+        .filter(|k| score(k) > 0.75)
 }
 
 #[cfg(test)]
@@ -370,10 +361,9 @@ mod tests {
         for (name, _) in BUILT_IN {
             for depth in [Depth::Mono, Depth::Ansi16, Depth::Indexed, Depth::True] {
                 let theme = Theme::load(name, None, depth).expect(name);
-                assert!(roles().iter().all(|role| theme.styles.contains_key(role)), "{name}");
+                assert!(StyleRole::ALL.iter().all(|role| theme.styles.contains_key(role)), "{name}");
             }
         }
-        assert!(roles().len() > 30);
     }
 
     #[test]
@@ -406,7 +396,7 @@ mod tests {
         fs::write(home.path().join("mine.toml"), "inherits = \"light\"\n[palette]\nred = \"#ff0000\"\n")
             .expect("write");
         let theme = Theme::load("mine", Some(home.path()), Depth::True).expect("good");
-        assert_eq!(theme.style("state.bad").fg, Some(Color::Rgb(255, 0, 0)));
+        assert_eq!(theme.style(StyleRole::StateBad).fg, Some(Color::Rgb(255, 0, 0)));
         assert_eq!(theme.files.len(), 1);
     }
 

@@ -2,7 +2,10 @@
 //!
 //! From the run if there is one, else from the config: then it is what could be run.
 
-use super::model::{Model, Watch};
+use super::{
+    model::{Model, RecordSource},
+    run_node::{NodeState, RunNode},
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use vmdeck_model::{
     ids::GuestId,
@@ -11,71 +14,16 @@ use vmdeck_model::{
     run_view::{EndedCase, GuestView},
 };
 
-/// How a row stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It has not begun.
-    Waiting,
-    /// It is on, since this time of the run.
-    On(u64),
-    /// It has ended.
-    Ended(Verdict),
-}
-
-/// A row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its guest.
-    pub guest: GuestId,
-    /// Its suite, if it is one or a part of one.
-    pub suite: Option<String>,
-    /// Its case, if it is one.
-    pub case: Option<String>,
-    /// How it stands.
-    pub standing: Standing,
-    /// How long it took, milliseconds; of a suite or guest, all cases together.
-    pub took_ms: u64,
-    /// Cases that have ended.
-    pub tally: Tally,
-    /// Cases in all.
-    pub planned: usize,
-    /// Why it was no pass.
-    pub message: String,
-    /// Whether its children are folded in.
-    pub folded: bool,
-}
-
-impl Node {
-    /// The SELECT word that means it.
-    pub fn selector(&self) -> String {
-        match (&self.suite, &self.case) {
-            (Some(suite), Some(case)) => format!("{suite}/{case}@{}", self.guest),
-            (Some(suite), None) => format!("{suite}@{}", self.guest),
-            _ => format!("@{}", self.guest),
-        }
-    }
-
-    /// Its name in the pane.
-    pub fn name(&self) -> &str {
-        self.case.as_deref().or(self.suite.as_deref()).unwrap_or(self.guest.as_str())
-    }
-
-    /// How deep it stands.
-    pub fn depth(&self) -> usize {
-        usize::from(self.suite.is_some()) + usize::from(self.case.is_some())
-    }
-}
-
-/// All rows that are not folded away or filtered out.
-pub fn rows(model: &Model) -> Vec<Node> {
+/// Returns all rows that are not folded away or filtered out.
+pub fn rows(model: &Model) -> Vec<RunNode> {
     let mut last: HashMap<(&str, &str, &str), &EndedCase> = HashMap::new();
-    for case in &model.view.cases {
+    for case in &model.shown.view.cases {
         last.insert((case.guest.as_str(), case.suite.as_str(), case.case.as_str()), case);
     }
     let mut out = Vec::new();
     for (guest, names) in planned(model) {
-        let view = model.view.guests.get(&guest);
-        let mut suites: Vec<Node> = Vec::new();
+        let view = model.shown.view.guests.get(&guest);
+        let mut suites: Vec<RunNode> = Vec::new();
         for name in &names {
             let (suite, case) = name.split_once('/').unwrap_or((name, ""));
             // The cases of a suite stand together.
@@ -92,16 +40,20 @@ pub fn rows(model: &Model) -> Vec<Node> {
     out
 }
 
-/// The cases of each guest, in the order in which they run.
+/// Returns the cases of each guest, in the order in which they run.
 fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
     let mut out: BTreeMap<GuestId, Vec<String>> = BTreeMap::new();
-    if let Some(setup) = model.setup.as_ref().filter(|_| !matches!(model.watch, Watch::Other { .. } | Watch::Replay)) {
+    if let Some(setup) = model
+        .setup
+        .as_ref()
+        .filter(|_| !matches!(model.shown.record, RecordSource::Other { .. } | RecordSource::Replay))
+    {
         for job in plan::select(setup, &model.select, None) {
             let names = job.cases().map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect();
-            out.insert(job.guest.id.clone(), names);
+            out.insert(job.guest().id.clone(), names);
         }
     }
-    for (id, guest) in &model.view.guests {
+    for (id, guest) in &model.shown.view.guests {
         let names: &mut Vec<String> = out.entry(id.clone()).or_default();
         let mut known: HashSet<String> = names.iter().cloned().collect();
         let mut add = |name: String| {
@@ -112,7 +64,8 @@ fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
         guest.names.iter().cloned().for_each(&mut add);
         if guest.names.is_empty() {
             // A record of a version that did not write them: those that have begun are known.
-            let ended = model.view.cases.iter().filter(|c| c.guest == *id).map(|c| format!("{}/{}", c.suite, c.case));
+            let ended =
+                model.shown.view.cases.iter().filter(|c| c.guest == *id).map(|c| format!("{}/{}", c.suite, c.case));
             let on = guest.case.iter().map(|(suite, case)| format!("{suite}/{case}"));
             ended.chain(on).for_each(add);
         }
@@ -121,12 +74,12 @@ fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
     order.into_iter().filter_map(|id| out.remove_entry(&id)).collect()
 }
 
-fn node(guest: &GuestId, suite: Option<&str>, case: Option<&str>) -> Node {
-    Node {
+fn node(guest: &GuestId, suite: Option<&str>, case: Option<&str>) -> RunNode {
+    RunNode {
         guest: guest.clone(),
         suite: suite.map(str::to_owned),
         case: case.map(str::to_owned),
-        standing: Standing::Waiting,
+        state: NodeState::Waiting,
         took_ms: 0,
         tally: Tally::default(),
         planned: 0,
@@ -135,9 +88,9 @@ fn node(guest: &GuestId, suite: Option<&str>, case: Option<&str>) -> Node {
     }
 }
 
-fn fill(row: &mut Node, view: Option<&GuestView>, ended: Option<&EndedCase>) {
+fn fill(row: &mut RunNode, view: Option<&GuestView>, ended: Option<&EndedCase>) {
     if let Some(ended) = ended {
-        row.standing = Standing::Ended(ended.verdict);
+        row.state = NodeState::Ended(ended.verdict);
         row.took_ms = ended.took_ms;
         row.message.clone_from(&ended.message);
         row.tally.add(ended.verdict);
@@ -146,14 +99,14 @@ fn fill(row: &mut Node, view: Option<&GuestView>, ended: Option<&EndedCase>) {
         Some(suite.as_str()) == row.suite.as_deref() && Some(case.as_str()) == row.case.as_deref()
     };
     if let Some(view) = view.filter(|v| v.case.as_ref().is_some_and(is_on)) {
-        row.standing = Standing::On(view.case_since_ms);
+        row.state = NodeState::On(view.case_since_ms);
     }
 }
 
 /// Adds a guest with its rows, sums and folds taken care of.
-fn push(model: &Model, guest: &GuestId, suites: Vec<Node>, out: &mut Vec<Node>) {
+fn push(model: &Model, guest: &GuestId, suites: Vec<RunNode>, out: &mut Vec<RunNode>) {
     let mut head = node(guest, None, None);
-    let mut sums: BTreeMap<String, Node> = BTreeMap::new();
+    let mut sums: BTreeMap<String, RunNode> = BTreeMap::new();
     for row in suites.iter().filter(|r| r.case.is_some()) {
         let suite = row.suite.clone().unwrap_or_default();
         let sum = sums.entry(suite.clone()).or_insert_with(|| node(guest, Some(&suite), None));
@@ -161,14 +114,14 @@ fn push(model: &Model, guest: &GuestId, suites: Vec<Node>, out: &mut Vec<Node>) 
             add(sum, row);
         }
     }
-    let is_folded = |row: &Node| model.folded.contains(&row.selector());
+    let is_folded = |row: &RunNode| model.panes.folded.contains(&row.selector());
     head.folded = is_folded(&head);
     let hidden = head.folded;
     out.push(head);
     if hidden {
         return;
     }
-    let hits = suites.iter().filter(|r| r.case.is_some() && model.run.shows(&r.selector()));
+    let hits = suites.iter().filter(|r| r.case.is_some() && model.panes.run.shows(&r.selector()));
     let shown: HashSet<Option<String>> = hits.map(|r| r.suite.clone()).collect();
     let mut inside_folded = false;
     for row in suites {
@@ -177,33 +130,33 @@ fn push(model: &Model, guest: &GuestId, suites: Vec<Node>, out: &mut Vec<Node>) 
             sum.folded = is_folded(&sum);
             inside_folded = sum.folded;
             // With a filter, a suite that has nothing to show is not shown.
-            if model.run.filter.is_empty() || shown.contains(&sum.suite) {
+            if model.panes.run.filter.is_empty() || shown.contains(&sum.suite) {
                 out.push(sum);
             }
-        } else if !inside_folded && model.run.shows(&row.selector()) {
+        } else if !inside_folded && model.panes.run.shows(&row.selector()) {
             out.push(row);
         }
     }
 }
 
-fn add(sum: &mut Node, row: &Node) {
+fn add(sum: &mut RunNode, row: &RunNode) {
     sum.planned += 1;
     sum.took_ms += row.took_ms;
-    if let Standing::Ended(verdict) = row.standing {
+    if let NodeState::Ended(verdict) = row.state {
         sum.tally.add(verdict);
     }
-    let rank = |standing: Standing| match standing {
-        Standing::On(_) => 9,
-        Standing::Ended(Verdict::Infra) => 8,
-        Standing::Ended(Verdict::Failed) => 7,
-        Standing::Ended(Verdict::Cancelled) => 6,
-        Standing::Waiting => 5,
-        Standing::Ended(Verdict::Flaky) => 4,
-        Standing::Ended(Verdict::Passed) => 3,
-        Standing::Ended(Verdict::Skipped) => 2,
+    let rank = |state: NodeState| match state {
+        NodeState::On(_) => 9,
+        NodeState::Ended(Verdict::Infra) => 8,
+        NodeState::Ended(Verdict::Failed) => 7,
+        NodeState::Ended(Verdict::Cancelled) => 6,
+        NodeState::Waiting => 5,
+        NodeState::Ended(Verdict::Flaky) => 4,
+        NodeState::Ended(Verdict::Passed) => 3,
+        NodeState::Ended(Verdict::Skipped) => 2,
     };
     // The first case begins it; from then on the worst of them tells.
-    if sum.planned == 1 || rank(row.standing) > rank(sum.standing) {
-        sum.standing = row.standing;
+    if sum.planned == 1 || rank(row.state) > rank(sum.state) {
+        sum.state = row.state;
     }
 }

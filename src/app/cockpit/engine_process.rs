@@ -20,18 +20,18 @@ use vmdeck_core::host::{clock, files, process};
 use vmdeck_model::{
     command::DETACH,
     error::{Fault, Result},
-    exit::Exit,
+    exit::RunExit,
     ids::RunId,
 };
-use vmdeck_tui::{model::Wish, services::Engine};
+use vmdeck_tui::{model::RunRequest, services::Engine};
 
 /// The engines that this cockpit started and has not let go.
 #[derive(Default)]
-pub(super) struct Engines(Mutex<Vec<tokio::task::JoinHandle<Option<Exit>>>>);
+pub(super) struct Engines(Mutex<Vec<tokio::task::JoinHandle<Option<RunExit>>>>);
 
 impl Engines {
     /// Starts an engine for this request; `config_args` are the arguments that name the config.
-    pub(super) fn start(&self, wish: &Wish, args: &RunArgs, config_args: Vec<OsString>) -> Result<Engine> {
+    pub(super) fn start(&self, request: &RunRequest, args: &RunArgs, config_args: Vec<OsString>) -> Result<Engine> {
         let cannot = |e: std::io::Error| Fault::host("cannot start the engine").because(e);
         let id = RunId::from_bits(fastrand::u64(..));
         let home = args.run_dir.as_deref().unwrap_or(Path::new(plan::RECORDS));
@@ -41,7 +41,7 @@ impl Engines {
         let words = dir.join("engine.log");
         let log = files::append_private(&words).map_err(cannot)?;
         let binary = std::env::current_exe().map_err(cannot)?;
-        let words_of_engine = arguments(wish, args, config_args, &id, &dir);
+        let words_of_engine = arguments(request, args, config_args, &id, &dir);
         let child = process::spawn_apart(&binary, &words_of_engine, log).map_err(cannot)?;
         let (commands, lines) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
@@ -51,7 +51,7 @@ impl Engines {
 
     /// Waits for engines that clean up because we go, and returns how the last of them ended; those that were let go on are
     /// not among them.
-    pub(super) async fn hang_up(&self, io: &mut Io<'_>) -> Option<Exit> {
+    pub(super) async fn hang_up(&self, io: &mut Io<'_>) -> Option<RunExit> {
         let engines = std::mem::take(&mut *self.0.lock());
         let mut last = None;
         for mut engine in engines.into_iter().filter(|e| !e.is_finished()) {
@@ -75,20 +75,26 @@ impl Engines {
     }
 }
 
-/// The arguments of an engine's process.
-fn arguments(wish: &Wish, args: &RunArgs, config_args: Vec<OsString>, run: &RunId, dir: &Path) -> Vec<OsString> {
+/// Returns the arguments of an engine's process.
+fn arguments(
+    request: &RunRequest,
+    args: &RunArgs,
+    config_args: Vec<OsString>,
+    run: &RunId,
+    dir: &Path,
+) -> Vec<OsString> {
     let mut out: Vec<OsString> = ["--ci", "--commands", "--run-id", run.as_str(), "--run-dir"].map(Into::into).into();
     out.push(dir.into());
     out.extend(config_args);
-    if wish.hold {
+    if request.hold {
         out.push("--hold".into());
     }
-    if let Some(pause) = wish.pause {
+    if let Some(pause) = request.pause {
         out.extend(["--pause".into(), format!("{}ms", pause.as_millis()).into()]);
     }
     let keep = match args.keep {
         Some(KeepArg::Always) => "always",
-        _ if wish.keep_failed => "failed",
+        _ if request.keep_failed => "failed",
         _ => "never",
     };
     out.extend(["--keep".into(), keep.into()]);
@@ -114,7 +120,7 @@ fn arguments(wish: &Wish, args: &RunArgs, config_args: Vec<OsString>, run: &RunI
     if args.repeat > 1 {
         out.extend(["--repeat".into(), args.repeat.to_string().into()]);
     }
-    let select = if wish.select.is_empty() { &args.select } else { &wish.select };
+    let select = if request.select.is_empty() { &args.select } else { &request.select };
     out.push("--".into());
     out.extend(select.iter().map(Into::into));
     out
@@ -125,15 +131,15 @@ async fn serve(
     mut child: tokio::process::Child,
     mut lines: mpsc::UnboundedReceiver<String>,
     words: PathBuf,
-    done: oneshot::Sender<(Option<Exit>, String)>,
-) -> Option<Exit> {
+    done: oneshot::Sender<(Option<RunExit>, String)>,
+) -> Option<RunExit> {
     let mut stdin = child.stdin.take();
     loop {
         tokio::select! {
             status = child.wait() => {
                 let code = status.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok());
                 let text = String::from_utf8_lossy(&files::read_tail(&words, 8192)).into_owned();
-                let exit = code.and_then(|c| Exit::try_from(c).ok());
+                let exit = code.and_then(|c| RunExit::try_from(c).ok());
                 // The cockpit may be gone.
                 let _ = done.send((exit, text));
                 return exit;

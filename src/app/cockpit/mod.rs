@@ -8,7 +8,7 @@ mod host;
 mod services;
 
 use super::{Io, plan, settings};
-use crate::cli::{Color, ConfigArgs, KeepArg, LookArgs, RunArgs};
+use crate::cli::{Color, ConfigArgs, KeepArg, OutputArgs, RunArgs};
 use futures_util::FutureExt;
 use std::{io::IsTerminal, panic::AssertUnwindSafe, path::Path, sync::Arc};
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use vmdeck_core::host::signal;
 use vmdeck_model::{
     error::{Fault, Result},
     event::Severity,
-    exit::Exit,
+    exit::RunExit,
     key::Options,
     outcome::Signal,
     plan::Setup,
@@ -26,7 +26,7 @@ use vmdeck_tui::{
     effect_runner::EffectRunner,
     event_loop::App,
     keymap::Keymap,
-    model::{Look, Model, Watch},
+    model::{Appearance, Model, RecordSource},
     msg::{Effect, Msg},
     replay::Player,
     screen::{self, Tty},
@@ -40,7 +40,7 @@ pub use host::LocalHost;
 const QUEUE: usize = 256;
 
 /// `vmdeck` in a terminal.
-pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     if args.hold || args.events.as_deref() == Some(Path::new("-")) {
         let (what, hint) = if args.hold {
             ("--hold", "in the cockpit `s` boots the marked guests and keeps them up")
@@ -53,10 +53,10 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, i
     if words.is_empty() {
         need_terminal("open the cockpit", "`vmdeck --ci` runs without a screen")?;
     } else {
-        let hint = format!("it is no subcommand; `vmdeck --ci {words}` runs that selection without a screen");
-        need_terminal(&format!("do `{words}` in the cockpit"), &hint)?;
+        let hint = format!("`{words}` is not a subcommand; to run it as a selection: `vmdeck --ci {words}`");
+        need_terminal(&format!("open the cockpit for `{words}`"), &hint)?;
     }
-    let setup = settings::load(config);
+    let setup = settings::load_without_secrets(config);
     if let Ok(setup) = &setup
         && !args.select.is_empty()
     {
@@ -69,14 +69,14 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &LookArgs, i
 }
 
 /// `vmdeck replay`.
-pub(super) async fn replay(path: &Path, config: &ConfigArgs, look: &LookArgs, io: &mut Io<'_>) -> Result<Exit> {
+pub(super) async fn replay(path: &Path, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let player = Player::load(path)?;
     need_terminal(
         "replay a record",
         "its events.jsonl can be read as text, and junit.xml and summary.json are beside it",
     )?;
     let args = RunArgs { read_only: true, ..RunArgs::default() };
-    show(&args, config, look, settings::load(config), Some(player), Vec::new(), io).await
+    show(&args, config, look, settings::load_without_secrets(config), Some(player), Vec::new(), io).await
 }
 
 fn need_terminal(what: &str, hint: &str) -> Result<()> {
@@ -84,18 +84,18 @@ fn need_terminal(what: &str, hint: &str) -> Result<()> {
         return Ok(());
     }
     let stream = if std::io::stdin().is_terminal() { "output" } else { "input" };
-    Err(Fault::user(format!("cannot {what}")).because(format!("standard {stream} is no terminal")).hint(hint))
+    Err(Fault::user(format!("cannot {what}")).because(format!("standard {stream} is not a terminal")).hint(hint))
 }
 
 async fn show(
     args: &RunArgs,
     config: &ConfigArgs,
-    look: &LookArgs,
+    look: &OutputArgs,
     setup: Result<Setup>,
     player: Option<Player>,
     first: Vec<Effect>,
     io: &mut Io<'_>,
-) -> Result<Exit> {
+) -> Result<RunExit> {
     let signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
     let services = Arc::new(services::Real::new(args, config)?);
     let host: Arc<dyn vmdeck_tui::host::Host> = Arc::new(LocalHost::new(services.spawner()));
@@ -112,7 +112,7 @@ async fn show(
     };
     let (send, receive) = mpsc::channel(QUEUE);
     let mouse = setup.as_ref().is_ok_and(|s| s.cockpit.flag("mouse"));
-    let look = Look { keymap: Keymap::new(&Options::default()).0, theme, theme_folder, ascii: false, mouse };
+    let look = Appearance { keymap: Keymap::new(&Options::default()).0, theme, theme_folder, ascii: false, mouse };
     let mut model = Model::new(look, EffectRunner::waker(send.clone()), Arc::clone(&host), (80, 24));
     model.read_only = args.read_only;
     model.pause = args.pause;
@@ -122,9 +122,9 @@ async fn show(
         model.say(Severity::Warn, fault.to_string());
     }
     if let Some(player) = player {
-        player.dir().clone_into(&mut model.dir);
-        model.watch = Watch::Replay;
-        model.player = Some(player);
+        player.dir().clone_into(&mut model.shown.dir);
+        model.shown.record = RecordSource::Replay;
+        model.shown.player = Some(player);
     }
     // Read once, and taken in first of all; the queue is empty yet.
     let _ = send.try_send(Msg::Setup(setup.map(Arc::new)));
@@ -149,40 +149,46 @@ async fn show(
     let hung_up = services.engines.hang_up(io).await;
     match ran {
         Ok(result) => result?,
-        Err(_) => return Err(Fault::bug("cannot go on with the cockpit").because("it panicked; see above")),
+        Err(_) => return Err(Fault::bug("cannot continue the cockpit").because("it panicked; see above")),
     }
     Ok(match signal {
         // What could not be cleaned up, or a bug, says more than the signal.
-        _ if matches!(hung_up, Some(Exit::Leftover | Exit::Bug)) => hung_up.unwrap_or(Exit::Bug),
-        Some(Signal::Interrupt | Signal::Quit) => Exit::Interrupted,
-        Some(_) => Exit::Terminated,
-        None => hung_up.or(last).unwrap_or(Exit::Passed),
+        _ if matches!(hung_up, Some(RunExit::Leftover | RunExit::Bug)) => hung_up.unwrap_or(RunExit::Bug),
+        Some(Signal::Interrupt | Signal::Quit) => RunExit::Interrupted,
+        Some(_) => RunExit::Terminated,
+        None => hung_up.or(last).unwrap_or(RunExit::Passed),
     })
 }
 
-/// What is worth saying once the normal screen is back.
+/// Returns what is worth saying once the normal screen is back.
 fn farewell(model: &Model) -> Vec<String> {
     let mut lines: Vec<String> = model.results.iter().map(|(line, _)| line.clone()).collect();
-    match model.watch {
-        Watch::Own { ended: false } => {
+    match model.shown.record {
+        RecordSource::Own { ended: false } => {
             let run = model.run_name().unwrap_or_default();
-            lines.push(if model.is_detached {
-                format!("run {run} has not ended: it goes on; `vmdeck` shows it, `vmdeck lock status` names its process (kill -INT ends it)")
+            lines.push(if model.pending.is_detached {
+                format!("run {run} has not ended: it continues; `vmdeck` shows it, `vmdeck lock status` names its process (kill -INT ends it)")
             } else {
                 format!("run {run} has not ended")
             });
         }
-        Watch::Own { ended: true } if !model.results.is_empty() => {
-            for case in model.view.cases.iter().filter(|c| c.verdict.is_bad()) {
+        RecordSource::Own { ended: true } if !model.results.is_empty() => {
+            for case in model.shown.view.cases.iter().filter(|c| c.verdict.is_failure()) {
                 let why = case.message.lines().next().unwrap_or_default();
                 lines.push(format!("  {} {}/{}@{}: {why}", case.verdict, case.suite, case.case, case.guest));
             }
-            lines.extend(model.view.left().map(|left| format!("  NOT CLEANED UP: {left}")));
+            for (id, guest) in model.shown.view.guests.iter().filter(|(_, guest)| guest.kept) {
+                let machine = guest.machine.as_deref().unwrap_or("its machine");
+                lines.push(format!(
+                    "  {id} was kept as `{machine}`: `vmdeck shell {id}` goes in, `vmdeck cleanup` removes it"
+                ));
+            }
+            lines.extend(model.shown.view.left().map(|left| format!("  NOT CLEANED UP: {left}")));
         }
         _ => {}
     }
     if !lines.is_empty() {
-        lines.push(format!("  record: {}", model.dir.display()));
+        lines.push(format!("  record: {}", model.shown.dir.display()));
     }
     lines
 }

@@ -4,7 +4,7 @@
 
 use super::engine_process::Engines;
 use crate::{
-    app::{Io, deps, init, micro, settings},
+    app::{Io, deps::deps, init, micro, settings},
     cli::{ConfigArgs, RunArgs},
 };
 use parking_lot::Mutex;
@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 use vmdeck_core::{
-    backend::{self, BACKENDS},
+    backend,
     engine::{
         cleanup, inventory,
         lock::{self, Standing},
@@ -32,7 +32,7 @@ use vmdeck_model::{
 };
 use vmdeck_tui::{
     host::BoxFuture,
-    model::{Capacity, LockRow, LockState, Usage, Wish},
+    model::{Capacity, LockRow, LockState, RunRequest, Usage},
     services::{Cleaned, Engine, SerialConsole, Services},
 };
 
@@ -43,7 +43,7 @@ const BEFORE: u64 = 8 * 1024;
 pub(super) struct Real {
     config: Mutex<ConfigArgs>,
     args: RunArgs,
-    deps: backend::Deps,
+    deps: backend::BackendDeps,
     /// The engines of this cockpit's runs.
     pub(super) engines: Engines,
 }
@@ -65,7 +65,7 @@ impl Real {
         self.config.lock().clone()
     }
 
-    /// The config as arguments of another process of ours.
+    /// Returns the config as arguments of another process of ours.
     fn config_args(&self) -> Vec<OsString> {
         let config = self.config();
         let mut out: Vec<OsString> = Vec::new();
@@ -81,7 +81,7 @@ impl Real {
 
 impl Services for Real {
     fn setup(&self) -> Result<Setup> {
-        settings::load(&self.config())
+        settings::load_without_secrets(&self.config())
     }
 
     fn config_file(&self) -> PathBuf {
@@ -102,8 +102,8 @@ impl Services for Real {
         })
     }
 
-    fn start(&self, wish: &Wish) -> Result<Engine> {
-        self.engines.start(wish, &self.args, self.config_args())
+    fn start(&self, request: &RunRequest) -> Result<Engine> {
+        self.engines.start(request, &self.args, self.config_args())
     }
 
     fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>> {
@@ -118,11 +118,11 @@ impl Services for Real {
     }
 
     fn usage(&self) -> BTreeMap<String, Usage> {
-        reap::histories(&self.deps.state)
+        reap::journal_states(&self.deps.state)
             .flat_map(|h| h.open)
             .filter_map(|(name, made)| {
-                let (memory, cpu_ms) = pids::usage(made.remnant.identity.pid?)?;
-                let disk = files::disk_usage(&made.remnant.dir);
+                let (memory, cpu_ms) = pids::usage(made.id.pid?)?;
+                let disk = files::disk_usage(&made.dir);
                 Some((name, Usage { memory, cpu_ms, cpu_percent: 0, disk }))
             })
             .collect()
@@ -193,10 +193,9 @@ impl Services for Real {
             return Err(cannot().because(format!("its machine `{machine}` is gone")));
         };
         let log = dir.join("guests").join(guest.as_str()).join("console.log");
-        let caps = BACKENDS.iter().find(|row| row.kind == made.backend).map(|row| row.caps);
         match made.console {
             Some(socket) => Ok(SerialConsole { socket, before: files::read_tail(&log, BEFORE) }),
-            None if caps.is_some_and(|c| c.console) => {
+            None if backend::capabilities_of(&made.backend).console.shows_boot() => {
                 Err(cannot().because("it has not been powered on yet, or takes no input"))
             }
             None => Err(cannot().because(format!("the backend `{}` has no serial console", made.backend))),

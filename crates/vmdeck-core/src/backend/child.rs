@@ -3,7 +3,7 @@
 //! Whose child it is and what its end means is its backend's matter.
 
 use crate::{
-    command::{Input, Sink},
+    command::{Input, OutputSink},
     host::{clock, files, process::Child},
 };
 use std::{
@@ -26,7 +26,7 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) async fn follow(
     child: &mut Child,
     stdin: &Input,
-    sink: &mut dyn Sink,
+    sink: &mut dyn OutputSink,
     cancel: &CancellationToken,
 ) -> Result<Option<ExitStatus>> {
     let unread: Arc<OnceLock<String>> = Arc::default();

@@ -2,25 +2,27 @@
 //!
 //! For trying out a config, the reports and the cockpit, and for the engine's own tests.
 
-use super::{Backend, Caps, Ended, Fut, GuestExec, Identity, Order, Remnant, Vm};
+use super::{
+    capabilities::{Capabilities, ConsoleKind},
+    contract::{Backend, Console, Machine, MachineExit, note_exit},
+    guest_exec::GuestExec,
+    proof::Proof,
+    record::{MachineId, MachineRecord},
+    request::CreateRequest,
+};
 use crate::{
-    command::{Exec, Exit, Sink},
+    command::{CommandExit, OutputSink, RemoteCommand},
+    context::CallContext,
     host::clock,
 };
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, io::Write, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
-    error::{Blame, Fault},
+    error::{Blame, Fault, Result},
     event::{Finding, Stream},
     guest::Guest,
     key::{Key, Kind, Options, Value},
@@ -30,7 +32,7 @@ use vmdeck_model::{
 /// Points at which the script can make it fail.
 const FAILURES: &[&str] = &["create", "start", "boot", "panic", "terminate", "close", "close-once"];
 
-/// Its keys.
+/// The keys.
 pub const KEYS: &[Key] = &[
     Key {
         path: "guests.*.fake.boot",
@@ -54,55 +56,55 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What it can do.
-pub const CAPS: Caps = Caps {
-    isolated: true,
-    network: false,
-    guest_exec: true,
-    console: true,
-    dump_stacks: false,
-    live_memory: false,
-    adopts: false,
-    sized: false,
-    takes_uuid: false,
-};
+pub const CAPABILITIES: Capabilities =
+    Capabilities { isolated: true, guest_exec: true, console: ConsoleKind::Log, ..Capabilities::NONE };
 
 /// See the module.
 #[derive(Debug)]
 pub struct Fake;
 
 impl Backend for Fake {
-    fn probe<'a>(&'a self, _: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
+    fn check<'a>(&'a self, _: Option<&'a Guest>, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
+    fn list<'a>(&'a self, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
+    fn create<'a>(&'a self, request: CreateRequest<'a>, _: CallContext<'a>) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
         Box::pin(async move {
-            let options = &order.guest.options;
+            let options = &request.guest.options;
             let fail = options.text("fail").map(str::to_owned);
             if fail.as_deref() == Some("create") {
-                return Err(Fault::infra(format!("cannot create `{}`", order.name)).because("the script says so"));
+                return Err(Fault::infra(format!("cannot create `{}`", request.name)).because("the script says so"));
             }
-            let (ended, _) = watch::channel(None);
-            let vm = FakeVm {
-                name: order.name.to_owned(),
-                console: order.record.join("console.log"),
+            let vm = FakeMachine {
+                name: request.name.to_owned(),
+                console: request.record_dir.join("console.log"),
                 script: options.clone(),
                 fail,
                 ready: Arc::new(watch::channel(false).0),
                 replies: Arc::new(Mutex::new(replies(options))),
-                ended,
+                exit: watch::channel(None).0,
                 boot: None,
             };
-            Ok(Box::new(vm) as Box<dyn Vm>)
+            Ok(Box::new(vm) as Box<dyn Machine>)
         })
     }
 
-    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
-        Box::pin(async { Ok(format!("`{}` never existed", remnant.name)) })
+    fn reap<'a>(&'a self, record: &'a MachineRecord, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
+        Box::pin(async { Proof::Gone(format!("`{}` was only a script", record.name)) })
+    }
+
+    fn reattach<'a>(
+        &'a self,
+        _: &'a Guest,
+        _: &'a MachineRecord,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
+        // Its script ends with the run.
+        Box::pin(async { Ok(None) })
     }
 }
 
@@ -116,44 +118,44 @@ fn replies(options: &Options) -> Replies {
         .collect()
 }
 
-struct FakeVm {
+struct FakeMachine {
     name: String,
     console: PathBuf,
     script: Options,
     fail: Option<String>,
     ready: Arc<watch::Sender<bool>>,
     replies: Arc<Mutex<Replies>>,
-    ended: watch::Sender<Option<Ended>>,
+    exit: watch::Sender<Option<MachineExit>>,
     boot: Option<tokio::task::AbortHandle>,
 }
 
-impl FakeVm {
+impl FakeMachine {
     fn fails_at(&self, point: &str) -> bool {
         self.fail.as_deref() == Some(point)
     }
 }
 
-impl Vm for FakeVm {
+impl Machine for FakeMachine {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn identity(&self) -> Identity {
-        Identity { uuid: Some(format!("fake-{}", self.name)), ..Identity::default() }
+    fn id(&self) -> MachineId {
+        MachineId { uuid: Some(format!("fake-{}", self.name)), ..MachineId::default() }
     }
 
-    fn console(&self) -> Option<&Path> {
-        Some(&self.console)
+    fn console(&self) -> Option<Console<'_>> {
+        Some(Console { log: &self.console, socket: None })
     }
 
-    fn start(&mut self) -> Fut<'_, ()> {
+    fn start<'a>(&'a mut self, _: CallContext<'a>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async {
             if self.fails_at("start") {
                 return Err(Fault::infra(format!("cannot start `{}`", self.name)).because("the script says so"));
             }
             let lines = self.script.texts("console").to_vec();
             let step = self.script.duration("boot").unwrap_or_default() / u32::try_from(lines.len() + 1).unwrap_or(1);
-            let (console, ready, ended) = (self.console.clone(), Arc::clone(&self.ready), self.ended.clone());
+            let (console, ready, exit) = (self.console.clone(), Arc::clone(&self.ready), self.exit.clone());
             let fail = self.fail.clone();
             let boot = tokio::spawn(async move {
                 for line in lines {
@@ -165,7 +167,7 @@ impl Vm for FakeVm {
                 clock::sleep(step).await;
                 match fail.as_deref() {
                     Some("boot") => std::future::pending().await,
-                    Some("panic") => ended.send_replace(Some(Ended::Panicked("the script says so".into()))),
+                    Some("panic") => exit.send_replace(Some(MachineExit::Panicked("the script says so".into()))),
                     _ => {
                         ready.send_replace(true);
                         None
@@ -177,20 +179,16 @@ impl Vm for FakeVm {
         })
     }
 
-    fn ended(&self) -> watch::Receiver<Option<Ended>> {
-        self.ended.subscribe()
+    fn exit(&self) -> watch::Receiver<Option<MachineExit>> {
+        self.exit.subscribe()
     }
 
-    fn terminate(&mut self) -> Fut<'_, ()> {
+    fn stop(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
             if let Some(boot) = self.boot.take() {
                 boot.abort();
             }
-            self.ended.send_if_modified(|now| {
-                let first = now.is_none();
-                now.get_or_insert(Ended::Shutdown("terminated".into()));
-                first
-            });
+            note_exit(&self.exit, MachineExit::Shutdown("terminated".into()));
             if self.fails_at("terminate") {
                 return Err(Fault::infra(format!("cannot stop `{}`", self.name)).because("the script says so"));
             }
@@ -198,7 +196,7 @@ impl Vm for FakeVm {
         })
     }
 
-    fn close(&mut self) -> Fut<'_, Vec<String>> {
+    fn release(&mut self) -> BoxFuture<'_, Result<Vec<Proof>>> {
         Box::pin(async {
             if self.fails_at("close") || self.fails_at("close-once") {
                 if self.fails_at("close-once") {
@@ -207,11 +205,11 @@ impl Vm for FakeVm {
                 return Err(Fault::new(Blame::Leftover, format!("cannot release `{}`", self.name))
                     .because("the script says so"));
             }
-            Ok(vec![format!("`{}` never existed", self.name)])
+            Ok(vec![Proof::Gone(format!("`{}` was only a script", self.name))])
         })
     }
 
-    fn leave(self: Box<Self>) {}
+    fn detach(self: Box<Self>) {}
 
     fn guest_exec(&self) -> Option<Arc<dyn GuestExec>> {
         Some(Arc::new(FakeExec { ready: self.ready.subscribe(), replies: Arc::clone(&self.replies) }))
@@ -234,12 +232,17 @@ impl FakeExec {
 }
 
 impl GuestExec for FakeExec {
-    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
+    fn run<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+        sink: &'a mut dyn OutputSink,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<CommandExit>> {
         Box::pin(async move {
             let mut ready = self.ready.clone();
             let answer = async {
                 ready.wait_for(|up| *up).await.map_err(|_| Fault::infra("cannot reach the fake guest"))?;
-                let reply = self.next_reply(&exec.script);
+                let reply = self.next_reply(&command.script);
                 let (head, text) = reply.split_once(' ').unwrap_or((&reply, ""));
                 let (word, delay) = head.split_once('@').unwrap_or((head, "0s"));
                 clock::sleep(parse_duration(delay).unwrap_or(Duration::ZERO)).await;
@@ -249,7 +252,7 @@ impl GuestExec for FakeExec {
                 match word {
                     "lost" => Err(Fault::infra("cannot finish the command").because("the connection was lost")),
                     "hang" => std::future::pending().await,
-                    code => Ok(Exit::Code(code.parse().unwrap_or(0))),
+                    code => Ok(CommandExit::Code(code.parse().unwrap_or(0))),
                 }
             };
             tokio::select! {

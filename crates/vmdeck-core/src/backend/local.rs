@@ -2,14 +2,25 @@
 //!
 //! It exists so that the demo, a first try and the engine's own tests work where no hypervisor does.
 
-use super::{Backend, Caps, Deps, Ended, Fut, GuestExec, Identity, Order, Remnant, Vm, child};
+use super::{
+    capabilities::Capabilities,
+    child,
+    contract::{Backend, Machine, MachineExit},
+    deps::BackendDeps,
+    guest_exec::GuestExec,
+    proof::Proof,
+    record::{MachineId, MachineRecord},
+    request::CreateRequest,
+};
 use crate::{
-    command::{Exec, Exit, Sink},
+    command::{CommandExit, OutputSink, RemoteCommand},
+    context::CallContext,
     host::{
         clock, files, pids,
         process::{Child, Spawner, Spec, Streams},
     },
 };
+use futures_util::future::BoxFuture;
 use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -36,17 +47,7 @@ const MARK: &str = "VMDECK_MACHINE";
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What it can do.
-pub const CAPS: Caps = Caps {
-    isolated: false,
-    network: false,
-    guest_exec: true,
-    console: false,
-    dump_stacks: false,
-    live_memory: false,
-    adopts: false,
-    sized: false,
-    takes_uuid: false,
-};
+pub const CAPABILITIES: Capabilities = Capabilities { guest_exec: true, ..Capabilities::NONE };
 
 /// See the module.
 #[derive(Debug)]
@@ -56,13 +57,19 @@ pub struct Local {
 
 impl Local {
     /// Needs nothing of the host.
-    pub fn new(deps: &Deps) -> Self {
+    pub fn new(deps: &BackendDeps) -> Self {
         Self { spawner: deps.spawner.clone() }
+    }
+
+    fn handle(&self, request: &CreateRequest<'_>) -> LocalMachine {
+        let (name, dir) = (request.name.to_owned(), request.private_dir.to_owned());
+        let exec = Arc::new(LocalExec { spawner: self.spawner.clone(), name: name.clone(), home: dir.join("home") });
+        LocalMachine { name, dir, exec, exit: watch::channel(None).0 }
     }
 }
 
 impl Backend for Local {
-    fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
+    fn check<'a>(&'a self, guest: Option<&'a Guest>, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>> {
         Box::pin(async move {
             let Some(guest) = guest else { return Ok(Vec::new()) };
             Ok(vec![Finding {
@@ -74,66 +81,72 @@ impl Backend for Local {
         })
     }
 
-    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
+    fn list<'a>(&'a self, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>> {
         // A folder and a process group are no machine that somebody else could have made.
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
+    fn create<'a>(&'a self, request: CreateRequest<'a>, _: CallContext<'a>) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
         Box::pin(async move {
-            let home = order.dir.join("home");
-            files::private_dir(order.dir)
-                .and_then(|()| files::private_dir(&home))
-                .map_err(|e| Fault::host(format!("cannot make the folder of guest `{}`", order.guest.id)).because(e))?;
-            let (ended, _) = watch::channel(None);
-            let exec = Arc::new(LocalExec { spawner: self.spawner.clone(), name: order.name.to_owned(), home });
-            let vm = LocalVm { name: order.name.to_owned(), dir: order.dir.to_owned(), exec, ended };
-            Ok(Box::new(vm) as Box<dyn Vm>)
+            let home = request.private_dir.join("home");
+            files::private_dir(request.private_dir).and_then(|()| files::private_dir(&home)).map_err(|e| {
+                Fault::host(format!("cannot make the folder of guest `{}`", request.guest.id)).because(e)
+            })?;
+            Ok(Box::new(self.handle(&request)) as Box<dyn Machine>)
         })
     }
 
-    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
-        Box::pin(async move { destroy(&remnant.name, &remnant.dir).await })
+    fn reap<'a>(&'a self, record: &'a MachineRecord, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
+        Box::pin(async move { Proof::gone(destroy(&record.name, &record.dir).await) })
+    }
+
+    fn reattach<'a>(
+        &'a self,
+        guest: &'a Guest,
+        record: &'a MachineRecord,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
+        Box::pin(async move {
+            // A folder and a process group need no connection: what is there can be used again.
+            let there = record.dir.join("home").is_dir();
+            Ok(there.then(|| Box::new(self.handle(&record.request(guest))) as Box<dyn Machine>))
+        })
     }
 }
 
-struct LocalVm {
+struct LocalMachine {
     name: String,
     dir: PathBuf,
     exec: Arc<LocalExec>,
-    ended: watch::Sender<Option<Ended>>,
+    exit: watch::Sender<Option<MachineExit>>,
 }
 
-impl Vm for LocalVm {
+impl Machine for LocalMachine {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn identity(&self) -> Identity {
-        Identity::default()
+    fn id(&self) -> MachineId {
+        MachineId::default()
     }
 
-    fn console(&self) -> Option<&Path> {
-        None
-    }
-
-    fn start(&mut self) -> Fut<'_, ()> {
+    fn start<'a>(&'a mut self, _: CallContext<'a>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn ended(&self) -> watch::Receiver<Option<Ended>> {
-        self.ended.subscribe()
+    fn exit(&self) -> watch::Receiver<Option<MachineExit>> {
+        self.exit.subscribe()
     }
 
-    fn terminate(&mut self) -> Fut<'_, ()> {
+    fn stop(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { kill_marked(&self.name).await })
     }
 
-    fn close(&mut self) -> Fut<'_, Vec<String>> {
-        Box::pin(async { Ok(vec![destroy(&self.name, &self.dir).await?]) })
+    fn release(&mut self) -> BoxFuture<'_, Result<Vec<Proof>>> {
+        Box::pin(async { Ok(vec![Proof::Gone(destroy(&self.name, &self.dir).await?)]) })
     }
 
-    fn leave(self: Box<Self>) {}
+    fn detach(self: Box<Self>) {}
 
     fn guest_exec(&self) -> Option<Arc<dyn GuestExec>> {
         Some(Arc::clone(&self.exec) as Arc<dyn GuestExec>)
@@ -150,7 +163,7 @@ async fn kill_marked(name: &str) -> Result<()> {
                 vmdeck_model::error::Blame::Leftover,
                 format!("cannot kill process {} of the local guest `{name}`", process.pid),
             )
-            .hint(format!("look at it with `ps -p {}`", process.pid)));
+            .hint(format!("inspect it with `ps -p {}`", process.pid)));
         }
     }
     Ok(())
@@ -175,10 +188,15 @@ struct LocalExec {
 }
 
 impl GuestExec for LocalExec {
-    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
+    fn run<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+        sink: &'a mut dyn OutputSink,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<CommandExit>> {
         Box::pin(async move {
-            let mut child = self.start(exec).await?;
-            let result = self.drive(&mut child, exec, sink, cancel).await;
+            let mut child = self.start(command).await?;
+            let result = self.drive(&mut child, command, sink, cancel).await;
             // Whatever the command left running in its group ends with it.
             let _ = child.kill_group().await;
             result
@@ -187,10 +205,10 @@ impl GuestExec for LocalExec {
 }
 
 impl LocalExec {
-    async fn start(&self, exec: &Exec) -> Result<Child> {
-        let mut spec = match exec.run_as {
-            RunAs::User => Spec::new("/bin/sh").args(["-c", &exec.script]),
-            RunAs::Root if rustix::process::getuid().is_root() => Spec::new("/bin/sh").args(["-c", &exec.script]),
+    async fn start(&self, command: &RemoteCommand) -> Result<Child> {
+        let mut spec = match command.run_as {
+            RunAs::User => Spec::new("/bin/sh").args(["-c", &command.script]),
+            RunAs::Root if rustix::process::getuid().is_root() => Spec::new("/bin/sh").args(["-c", &command.script]),
             // A process of root's could be neither ended nor found again by us.
             RunAs::Root => {
                 return Err(Fault::user("cannot run a command as root in a local guest")
@@ -198,10 +216,10 @@ impl LocalExec {
                     .hint("use a `qemu` guest for what needs root"));
             }
         };
-        for (name, value) in &exec.env {
+        for (name, value) in &command.env {
             spec = spec.env(name, value);
         }
-        let dir = exec.dir.as_ref().map_or_else(|| self.home.clone(), |dir| self.home.join(dir));
+        let dir = command.dir.as_ref().map_or_else(|| self.home.clone(), |dir| self.home.join(dir));
         let spec = spec.env("HOME", &self.home).env(MARK, &self.name).dir(&dir);
         self.spawner.spawn_tethered(&spec, Streams::piped()).await.map_err(|e| {
             Fault::user(format!("cannot run a command in the local guest `{}`", self.name))
@@ -213,11 +231,11 @@ impl LocalExec {
     async fn drive(
         &self,
         child: &mut Child,
-        exec: &Exec,
-        sink: &mut dyn Sink,
+        command: &RemoteCommand,
+        sink: &mut dyn OutputSink,
         cancel: &CancellationToken,
-    ) -> Result<Exit> {
-        let Some(status) = child::follow(child, &exec.stdin, sink, cancel).await? else {
+    ) -> Result<CommandExit> {
+        let Some(status) = child::follow(child, &command.stdin, sink, cancel).await? else {
             child.terminate_group();
             if clock::within(GRACE, child.wait()).await.is_none() {
                 let _ = child.kill_group().await;
@@ -225,8 +243,8 @@ impl LocalExec {
             return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
         };
         match (status.code(), status.signal()) {
-            (Some(code), _) => Ok(Exit::Code(code)),
-            (None, Some(signal)) => Ok(Exit::Signal(signal_name(signal))),
+            (Some(code), _) => Ok(CommandExit::Code(code)),
+            (None, Some(signal)) => Ok(CommandExit::Signal(signal_name(signal))),
             (None, None) => Err(Fault::infra("cannot tell how a local command ended")),
         }
     }

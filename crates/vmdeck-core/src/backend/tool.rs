@@ -1,17 +1,22 @@
-//! A hypervisor's own command-line tool: found, run within a limit, and used to carry commands into its guests.
+//! A hypervisor's own command-line tool: found, run within a limit, and used to run commands in its guests.
 //!
 //! What its words mean is its backend's matter. No exit status of such a tool is taken for the guest command's: the marks of
-//! `model::wrap` are.
+//! `command::frame` are.
 
-use super::{Deps, child};
+use super::{
+    child,
+    contract::{MachineExit, note_exit},
+    deps::BackendDeps,
+};
 use crate::{
-    command::frame::{self, Ending, Mark, Marks, Sudo},
-    command::{Exec, Exit, Input, Sink},
+    command::frame::{self, EndMark, FrameMark, FrameMarks, Sudo},
+    command::{CommandExit, Input, OutputSink, RemoteCommand},
     host::{
         clock, info,
         process::{Child, Output, Spawner, Spec, Streams},
     },
 };
+use futures_util::future::BoxFuture;
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
@@ -40,7 +45,7 @@ pub(super) struct Tool {
 
 impl Tool {
     /// Looks where the config says, else on the search path, else in the usual places; the error names what was looked for.
-    pub(super) fn find(deps: &Deps, name: &str, usual: &[&str]) -> Result<Self, String> {
+    pub(super) fn find(deps: &BackendDeps, name: &str, usual: &[&str]) -> Result<Self, String> {
         let configured = deps.tools.get(name);
         let wanted = configured.map_or(name, String::as_str);
         let usual = usual.iter().filter(|_| configured.is_none());
@@ -48,16 +53,16 @@ impl Tool {
         let looked: Vec<String> = std::iter::once(wanted).chain(usual.copied()).map(|p| format!("`{p}`")).collect();
         match program {
             Some(program) => Ok(Self { spawner: deps.spawner.clone(), program }),
-            None => Err(format!("there is no program {}", looked.join(" or "))),
+            None => Err(format!("none of these programs exists: {}", looked.join(", "))),
         }
     }
 
-    /// This very program.
-    pub(super) fn at(deps: &Deps, program: &std::path::Path) -> Self {
+    /// Returns this very program.
+    pub(super) fn at(deps: &BackendDeps, program: &std::path::Path) -> Self {
         Self { spawner: deps.spawner.clone(), program: program.to_owned() }
     }
 
-    /// Where it is.
+    /// Returns where it is.
     pub(super) fn program(&self) -> &std::path::Path {
         &self.program
     }
@@ -75,7 +80,7 @@ impl Tool {
         self.run_with(args, Streams::piped_out(), limit).await
     }
 
-    /// The same with other streams, such as a file to read or to print to.
+    /// Returns the same with other streams, such as a file to read or to print to.
     pub(super) async fn run_with<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
@@ -106,52 +111,52 @@ impl Tool {
 }
 
 /// What a tool is told to run a command in one guest, and what its words mean.
-pub(super) trait Carrier: Send + Sync {
-    /// The tool.
+pub(super) trait ExecTool: Send + Sync {
+    /// Returns the tool.
     fn tool(&self) -> &Tool;
-    /// Its arguments for this text of a POSIX shell.
+    /// Returns its arguments for this text of a POSIX shell.
     fn args(&self, text: &str) -> Vec<OsString>;
-    /// The command as it is to be run, where the guest's own rights ask for a change.
-    fn adapt(&self, exec: &Exec) -> Exec {
-        exec.clone()
+    /// Returns the command as it is to be run, where the guest's own rights ask for a change.
+    fn adapt(&self, command: &RemoteCommand) -> RemoteCommand {
+        command.clone()
     }
-    /// Who may end the processes of a command that runs as this user.
+    /// Returns who may end the processes of a command that runs as this user.
     fn killer(&self, run_as: RunAs) -> RunAs {
         run_as
     }
-    /// Whether the machine is up; some tools start one that is not, only to end a command in it.
-    fn is_up(&self) -> super::Fut<'_, bool> {
+    /// Returns whether the machine is up; some tools start one that is not, only to end a command in it.
+    fn is_up(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async { Ok(true) })
     }
-    /// What the tool says when it did not do it: `before` the command began, or after.
+    /// Returns what the tool says when it did not do it: `before` the command began, or after.
     fn fault(&self, words: &str, before: bool) -> Fault;
-    /// Whether these words after a command's end are a failure of the tool.
+    /// Returns whether these words after a command's end are a failure of the tool.
     fn is_failure(&self, words: &str) -> bool;
 }
 
 /// Runs one command in the guest. Nothing is ever sent twice: what has begun may have had its effect.
-pub(super) async fn carry(
-    carrier: &dyn Carrier,
-    exec: &Exec,
-    sink: &mut dyn Sink,
+pub(super) async fn run_framed(
+    exec_tool: &dyn ExecTool,
+    command: &RemoteCommand,
+    sink: &mut dyn OutputSink,
     cancel: &CancellationToken,
-) -> Result<Exit> {
+) -> Result<CommandExit> {
     let nonce = frame::nonce();
-    let (asked, exec) = (exec, carrier.adapt(exec));
-    let text = frame::framed(&exec, &nonce, Sudo::Silent);
-    let tool = carrier.tool();
-    let stdin = if exec.stdin == Input::Empty { Stdio::null() } else { Stdio::piped() };
-    let spec = tool.spec(carrier.args(&text));
+    let (asked, command) = (command, exec_tool.adapt(command));
+    let text = frame::framed(&command, &nonce, Sudo::Silent);
+    let tool = exec_tool.tool();
+    let stdin = if command.stdin == Input::Empty { Stdio::null() } else { Stdio::piped() };
+    let spec = tool.spec(exec_tool.args(&text));
     let streams = Streams { stdin, ..Streams::piped_out() };
     let mut child = tool.spawner.spawn(&spec, streams).await.map_err(|e| tool.failed(&spec).because(e))?;
-    let mut unframe = Unframe::new(&nonce, sink);
-    let followed = child::follow(&mut child, &exec.stdin, &mut unframe, cancel).await;
+    let mut decoder = FrameDecoder::new(&nonce, sink);
+    let followed = child::follow(&mut child, &command.stdin, &mut decoder, cancel).await;
     match followed {
-        Ok(Some(_)) => unframe.outcome(carrier, asked),
+        Ok(Some(_)) => decoder.outcome(exec_tool, asked),
         Ok(None) => {
-            let kill = unframe.pid.map_or_else(|| frame::kill_by_nonce(&nonce), frame::kill_tree);
-            let kill = Exec { run_as: carrier.killer(asked.run_as), ..Exec::new(kill) };
-            let killed = end_in_guest(carrier, &kill).await;
+            let kill = decoder.pid.map_or_else(|| frame::kill_by_nonce(&nonce), frame::kill_tree);
+            let kill = RemoteCommand { run_as: exec_tool.killer(asked.run_as), ..RemoteCommand::new(kill) };
+            let killed = end_in_guest(exec_tool, &kill).await;
             let _ = child.kill_group().await;
             // What may still run there would run beside whatever comes next.
             killed.map_err(|fault| Fault::infra("cannot end the command in the guest").caused_by(fault))?;
@@ -165,35 +170,35 @@ pub(super) async fn carry(
 }
 
 /// Runs the text that ends a command, where there is something left to end.
-async fn end_in_guest(carrier: &dyn Carrier, kill: &Exec) -> Result<()> {
-    if !carrier.is_up().await? {
+async fn end_in_guest(exec_tool: &dyn ExecTool, kill: &RemoteCommand) -> Result<()> {
+    if !exec_tool.is_up().await? {
         return Ok(());
     }
     let nonce = frame::nonce();
-    let text = frame::framed(&carrier.adapt(kill), &nonce, Sudo::Silent);
-    let out = carrier.tool().run(carrier.args(&text), KILL).await?;
-    let mut end = Ending::new(&nonce);
+    let text = frame::framed(&exec_tool.adapt(kill), &nonce, Sudo::Silent);
+    let out = exec_tool.tool().run(exec_tool.args(&text), KILL).await?;
+    let mut end = EndMark::new(&nonce);
     end.feed(out.stdout.as_bytes());
     match end.finish().0 {
         Some(_) => Ok(()),
-        None => Err(carrier.fault(&out.stderr, true)),
+        None => Err(exec_tool.fault(&out.stderr, true)),
     }
 }
 
 /// Takes the marks out of what a framed command writes.
-struct Unframe<'a> {
-    sink: &'a mut dyn Sink,
-    marks: Marks,
+struct FrameDecoder<'a> {
+    sink: &'a mut dyn OutputSink,
+    marks: FrameMarks,
     pid: Option<u32>,
-    out: Ending,
-    err: Ending,
+    out: EndMark,
+    err: EndMark,
     last: Vec<u8>,
 }
 
-impl<'a> Unframe<'a> {
-    fn new(nonce: &str, sink: &'a mut dyn Sink) -> Self {
-        let (out, err) = (Ending::new(nonce), Ending::new(nonce));
-        Self { sink, marks: Marks::new(nonce), pid: None, out, err, last: Vec::new() }
+impl<'a> FrameDecoder<'a> {
+    fn new(nonce: &str, sink: &'a mut dyn OutputSink) -> Self {
+        let (out, err) = (EndMark::new(nonce), EndMark::new(nonce));
+        Self { sink, marks: FrameMarks::new(nonce), pid: None, out, err, last: Vec::new() }
     }
 
     fn pass(&mut self, stream: Stream, bytes: &[u8]) {
@@ -208,34 +213,34 @@ impl<'a> Unframe<'a> {
         self.sink.write(stream, bytes);
     }
 
-    /// The status that the guest itself gave, or the reason why there is none.
-    fn outcome(mut self, carrier: &dyn Carrier, asked: &Exec) -> Result<Exit> {
+    /// Returns the status that the guest itself gave, or the reason why there is none.
+    fn outcome(mut self, tool: &dyn ExecTool, asked: &RemoteCommand) -> Result<CommandExit> {
         if self.pid.is_none() {
             // The shell around it may have come to its end all the same: then the guest is well, and said no.
             let said = self.err.feed(self.marks.seen());
             let complaint = one_line(&String::from_utf8_lossy(&said));
             return Err(match self.err.finish().0 {
-                Some(status) => frame::refused(asked, &Exit::Code(status), &complaint, 0),
-                None => carrier.fault(&self.marks.complaint(), true),
+                Some(status) => frame::refused(asked, &CommandExit::Code(status), &complaint, 0),
+                None => tool.fault(&self.marks.complaint(), true),
             });
         }
         let ((status, after), (proof, _)) = (self.err.finish(), self.out.finish());
         let after = String::from_utf8_lossy(&after).into_owned();
         match (status, proof) {
-            (Some(_), Some(_)) if carrier.is_failure(&after) => Err(carrier.fault(&after, false)),
-            (Some(status), Some(proof)) if status == proof => Ok(Exit::Code(status)),
-            (Some(_), _) => Err(carrier.fault("the end of its standard output is missing", false).hint(
+            (Some(_), Some(_)) if tool.is_failure(&after) => Err(tool.fault(&after, false)),
+            (Some(status), Some(proof)) if status == proof => Ok(CommandExit::Code(status)),
+            (Some(_), _) => Err(tool.fault("the end of its standard output is missing", false).hint(
                 "the guest agent passes a limited amount; write large output to a file and fetch it as an artifact",
             )),
             (None, _) => {
                 let last = [&self.last[..], after.as_bytes()].concat();
-                Err(carrier.fault(&String::from_utf8_lossy(&last), false))
+                Err(tool.fault(&String::from_utf8_lossy(&last), false))
             }
         }
     }
 }
 
-impl Sink for Unframe<'_> {
+impl OutputSink for FrameDecoder<'_> {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         if stream != Stream::Stderr {
             let passed = self.out.feed(bytes);
@@ -244,11 +249,11 @@ impl Sink for Unframe<'_> {
         let bytes = match self.pid {
             Some(_) => bytes.to_vec(),
             None => match self.marks.feed(bytes) {
-                Some(Mark::Running { pid, rest }) => {
+                Some(FrameMark::Running { pid, rest }) => {
                     self.pid = Some(pid);
                     rest
                 }
-                Some(Mark::Asked) | None => return,
+                Some(FrameMark::Asked) | None => return,
             },
         };
         let passed = self.err.feed(&bytes);
@@ -256,26 +261,22 @@ impl Sink for Unframe<'_> {
     }
 }
 
-/// A tool's words on one clean line.
+/// Returns a tool's words on one clean line.
 pub(super) fn one_line(words: &str) -> String {
     let lines = words.lines().map(|line| Clean::from_text(line.trim()).into_string());
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Asks from time to time whether the machine is still up, and tells its end: such tools tell nothing by themselves.
-pub(super) async fn watch_end<F: Future<Output = Option<super::Ended>>>(
-    ended: tokio::sync::watch::Sender<Option<super::Ended>>,
+pub(super) async fn watch_end<F: Future<Output = Option<MachineExit>>>(
+    exit: tokio::sync::watch::Sender<Option<MachineExit>>,
     every: Duration,
     mut ask: impl FnMut() -> F,
 ) {
     loop {
         clock::sleep(every).await;
         if let Some(how) = ask().await {
-            ended.send_if_modified(|now| {
-                let first = now.is_none();
-                now.get_or_insert(how);
-                first
-            });
+            note_exit(&exit, how);
             return;
         }
     }

@@ -4,7 +4,7 @@
 //! neither an echo nor an error message that quotes the command can look like it. Sending it is a transport's or a
 //! backend's work.
 
-use super::{Exec, Exit, sh_quote};
+use super::{CommandExit, RemoteCommand, sh_quote};
 use memchr::memmem;
 use vmdeck_model::{error::Fault, suite::RunAs};
 
@@ -18,7 +18,7 @@ pub enum LoginShell {
 }
 
 impl LoginShell {
-    /// The kind of the shell that calls itself this: `-ash`, `/bin/dash`.
+    /// Returns the kind of the shell that calls itself this: `-ash`, `/bin/dash`.
     pub fn of(name: &str) -> Self {
         let base = name.trim().rsplit('/').next().unwrap_or_default().trim_start_matches('-');
         if matches!(base, "sh" | "ash" | "dash") { Self::Sh } else { Self::Other }
@@ -34,8 +34,8 @@ pub enum Sudo {
     Asking,
 }
 
-/// The whole text for one command.
-pub fn command(exec: &Exec, nonce: &str, shell: LoginShell, sudo: Sudo) -> String {
+/// Returns the whole text for one command.
+pub fn command(exec: &RemoteCommand, nonce: &str, shell: LoginShell, sudo: Sudo) -> String {
     let body = body(exec, nonce);
     match (exec.run_as, shell) {
         (RunAs::User, LoginShell::Sh) => body,
@@ -47,7 +47,7 @@ pub fn command(exec: &Exec, nonce: &str, shell: LoginShell, sudo: Sudo) -> Strin
     }
 }
 
-fn body(exec: &Exec, nonce: &str) -> String {
+fn body(exec: &RemoteCommand, nonce: &str) -> String {
     let mut out = String::new();
     if let Some(dir) = &exec.dir {
         out.push_str(&format!("cd -- {} || exit 125; ", sh_quote(dir)));
@@ -60,24 +60,24 @@ fn body(exec: &Exec, nonce: &str) -> String {
     out
 }
 
-/// The whole text for one command that is sent by a tool whose own exit status cannot be trusted: what the command writes
+/// Returns the whole text for one command that is sent by a tool whose own exit status cannot be trusted: what the command writes
 /// ends with a mark on both streams that holds its status. The mark on standard output proves that nothing of it was cut.
 ///
 /// The script runs in a shell of its own, so that an `exit` in it does not skip the marks.
-pub fn framed(exec: &Exec, nonce: &str, sudo: Sudo) -> String {
+pub fn framed(exec: &RemoteCommand, nonce: &str, sudo: Sudo) -> String {
     let inner = command(exec, nonce, LoginShell::Other, sudo);
     let inner = inner.strip_prefix("exec ").unwrap_or(&inner);
     format!("{inner}; c=$?; printf '[end-%s %s]' {nonce} \"$c\"; printf '[end-%s %s]' {nonce} \"$c\" >&2; exit \"$c\"")
 }
 
-/// A random text that nobody in the guest can guess.
+/// Returns a random text that nobody in the guest can guess.
 pub fn nonce() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
 /// Passes one stream of a [`framed`] command on and takes the mark at its end off.
 #[derive(Clone, Debug)]
-pub struct Ending {
+pub struct EndMark {
     mark: Vec<u8>,
     held: Vec<u8>,
 }
@@ -85,7 +85,7 @@ pub struct Ending {
 /// Longest status in a mark, with its bracket.
 const STATUS_MAX: usize = 5;
 
-impl Ending {
+impl EndMark {
     /// Looks for the mark of this nonce.
     pub fn new(nonce: &str) -> Self {
         Self { mark: format!("[end-{nonce} ").into_bytes(), held: Vec::new() }
@@ -105,7 +105,7 @@ impl Ending {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// The status in the mark, and what came after it. `None` = there was no mark; then what was held back is the second.
+    /// Returns the status in the mark, and what came after it. `None` = there was no mark; then what was held back is the second.
     pub fn finish(self) -> (Option<i32>, Vec<u8>) {
         let Some(after) = self.held.strip_prefix(&self.mark[..]) else { return (None, self.held) };
         let end = memchr::memchr(b']', after).filter(|at| *at < STATUS_MAX);
@@ -117,10 +117,10 @@ impl Ending {
     }
 }
 
-/// Why a command did not begin, from its shell's status and what was said instead of the mark; `asked` is how often sudo
+/// Returns why a command did not begin, from its shell's status and what was said instead of the mark; `asked` is how often sudo
 /// wanted a password. The guest itself is well.
-pub fn refused(exec: &Exec, exit: &Exit, complaint: &str, asked: u32) -> Fault {
-    if let (Exit::Code(125), Some(dir)) = (exit, &exec.dir) {
+pub fn refused(exec: &RemoteCommand, exit: &CommandExit, complaint: &str, asked: u32) -> Fault {
+    if let (CommandExit::Code(125), Some(dir)) = (exit, &exec.dir) {
         return Fault::user(format!("cannot run a command in `{dir}`"))
             .because(complaint)
             .hint("does the suite's `dir` exist in the guest?");
@@ -135,14 +135,14 @@ pub fn refused(exec: &Exec, exit: &Exit, complaint: &str, asked: u32) -> Fault {
     })
 }
 
-fn refused_sudo(asked: u32, exit: &Exit, complaint: &str) -> Fault {
+fn refused_sudo(asked: u32, exit: &CommandExit, complaint: &str) -> Fault {
     let fault = Fault::user("cannot run a command as root");
     match (asked, exit) {
         (2.., _) => fault.because("sudo refused the password").hint("correct `guests.NAME.sudo.password`"),
         (1, _) => fault
             .because(format!("the password is right and sudo does not allow it: {complaint}"))
             .hint("add the user to sudoers in the guest"),
-        (_, Exit::Code(127)) => {
+        (_, CommandExit::Code(127)) => {
             fault.because("there is no sudo in the guest").hint("install sudo there, or log in as root")
         }
         _ if complaint.contains("password is required") => fault
@@ -162,7 +162,7 @@ pub fn kill_by_nonce(nonce: &str) -> String {
     )
 }
 
-/// What sudo's prompt looks like.
+/// Returns what sudo's prompt looks like.
 pub fn ask_mark(nonce: &str) -> String {
     format!("[ask {nonce}]")
 }
@@ -184,7 +184,7 @@ fn kill_tree_of(pid: &str) -> String {
 
 /// What was found on standard error before the command's own output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum FrameMark {
     /// sudo wants a password.
     Asked,
     /// The command runs under this pid; the rest is its own output.
@@ -198,7 +198,7 @@ pub enum Mark {
 
 /// Looks for marks in the first bytes of standard error.
 #[derive(Clone, Debug)]
-pub struct Marks {
+pub struct FrameMarks {
     ask: Vec<u8>,
     run: Vec<u8>,
     seen: Vec<u8>,
@@ -207,37 +207,40 @@ pub struct Marks {
 /// Most that is kept of what comes before the mark: a message of the day, a complaint of sudo.
 const SEEN_MAX: usize = 64 * 1024;
 
-impl Marks {
+impl FrameMarks {
     /// Looks for the marks of this nonce.
     pub fn new(nonce: &str) -> Self {
         Self { ask: ask_mark(nonce).into_bytes(), run: format!("[run-{nonce} ").into_bytes(), seen: Vec::new() }
     }
 
     /// Takes a piece; gives the next mark, if it is complete.
-    pub fn feed(&mut self, bytes: &[u8]) -> Option<Mark> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Option<FrameMark> {
         self.seen.extend_from_slice(bytes);
-        if let Some(at) = memmem::find(&self.seen, &self.run) {
-            let after = at + self.run.len();
-            let end = after + memchr::memchr(b']', &self.seen[after..])?;
-            let pid = std::str::from_utf8(&self.seen[after..end]).ok()?.parse().ok()?;
-            let rest = self.seen.split_off(end + 1);
-            return Some(Mark::Running { pid, rest });
+        let marks: Vec<usize> = memmem::find_iter(&self.seen, &self.run).map(|at| at + self.run.len()).collect();
+        for after in marks {
+            let Some(length) = memchr::memchr(b']', &self.seen[after..]) else { break };
+            let pid = std::str::from_utf8(&self.seen[after..after + length]).ok().and_then(|text| text.parse().ok());
+            // Without a number it is no mark of ours, whoever wrote it.
+            if let Some(pid) = pid {
+                let rest = self.seen.split_off(after + length + 1);
+                return Some(FrameMark::Running { pid, rest });
+            }
         }
         if let Some(at) = memmem::find(&self.seen, &self.ask) {
             self.seen.drain(..at + self.ask.len());
-            return Some(Mark::Asked);
+            return Some(FrameMark::Asked);
         }
         let excess = self.seen.len().saturating_sub(SEEN_MAX);
         self.seen.drain(..excess);
         None
     }
 
-    /// What was written instead of a mark.
+    /// Returns what was written instead of a mark.
     pub fn seen(&self) -> &[u8] {
         &self.seen
     }
 
-    /// The same as one line.
+    /// Returns the same as one line.
     pub fn complaint(&self) -> String {
         let text = String::from_utf8_lossy(&self.seen);
         text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
@@ -258,13 +261,31 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_without_a_number_hides_no_other_and_grows_nothing() {
+        let mut marks = FrameMarks::new("n");
+        assert_eq!(marks.feed(b"[run-n x] [run-n"), None);
+        assert_eq!(marks.feed(b" 7]rest"), Some(FrameMark::Running { pid: 7, rest: b"rest".to_vec() }));
+        let mut flood = FrameMarks::new("n");
+        for _ in 0..100 {
+            assert_eq!(flood.feed(&[b"[run-n ".as_slice(), &[b'x'; 1000]].concat()), None);
+        }
+        assert!(flood.seen().len() <= SEEN_MAX);
+    }
+
+    #[test]
     fn the_mark_comes_first_and_nothing_of_the_environment_is_shell_text() {
         let env = BTreeMap::from([("HOSTILE".to_owned(), "'; touch /tmp/vmdeck-pwned; '$(id)\n`id`".to_owned())]);
-        let exec = Exec { env, dir: Some("/".into()), ..Exec::new("pwd; printf %s \"$HOSTILE\"; echo e >&2; exit 7") };
+        let exec = RemoteCommand {
+            env,
+            dir: Some("/".into()),
+            ..RemoteCommand::new("pwd; printf %s \"$HOSTILE\"; echo e >&2; exit 7")
+        };
         for shell in [LoginShell::Sh, LoginShell::Other] {
             let (out, err, code) = run_in_sh(&command(&exec, "n0", shell, Sudo::Silent));
             assert_eq!((out.as_str(), code), ("/\n'; touch /tmp/vmdeck-pwned; '$(id)\n`id`", Some(7)));
-            let Some(Mark::Running { pid, rest }) = Marks::new("n0").feed(&err) else { panic!("no mark in {err:?}") };
+            let Some(FrameMark::Running { pid, rest }) = FrameMarks::new("n0").feed(&err) else {
+                panic!("no mark in {err:?}")
+            };
             assert!(pid > 1);
             assert_eq!(rest, b"e\n");
         }
@@ -277,12 +298,14 @@ mod tests {
             ("echo out; echo err >&2; exit 7", 7),
             ("echo out; echo err >&2; kill -9 $$", 137),
         ] {
-            let (out, err, code) = run_in_sh(&framed(&Exec::new(script), "0123456789abcdef", Sudo::Silent));
+            let (out, err, code) = run_in_sh(&framed(&RemoteCommand::new(script), "0123456789abcdef", Sudo::Silent));
             assert_eq!(code, Some(status));
-            let (mut ends, mut marks) =
-                ([Ending::new("0123456789abcdef"), Ending::new("0123456789abcdef")], Marks::new("0123456789abcdef"));
+            let (mut ends, mut marks) = (
+                [EndMark::new("0123456789abcdef"), EndMark::new("0123456789abcdef")],
+                FrameMarks::new("0123456789abcdef"),
+            );
             assert_eq!(ends[0].feed(out.as_bytes()), b"out\n");
-            let Some(Mark::Running { rest, .. }) = marks.feed(&err) else { panic!("no mark in {err:?}") };
+            let Some(FrameMark::Running { rest, .. }) = marks.feed(&err) else { panic!("no mark in {err:?}") };
             let passed = ends[1].feed(&rest);
             assert!(passed.starts_with(b"err\n"), "{passed:?}");
             for end in ends {
@@ -293,10 +316,10 @@ mod tests {
 
     #[test]
     fn what_follows_the_end_mark_is_the_tools_own() {
-        let mut end = Ending::new("n");
+        let mut end = EndMark::new("n");
         assert_eq!(end.feed(b"text[end-n 0]Error from event: x"), b"text");
         assert_eq!(end.finish(), (Some(0), b"Error from event: x".to_vec()));
-        let mut cut = Ending::new("n");
+        let mut cut = EndMark::new("n");
         assert_eq!(cut.feed(b"text[end-"), b"text");
         assert_eq!(cut.finish(), (None, b"[end-".to_vec()), "nothing is lost where the mark is missing");
     }
@@ -304,7 +327,7 @@ mod tests {
     #[test]
     fn a_command_is_found_and_ended_by_its_nonce() {
         use std::os::unix::process::ExitStatusExt;
-        let text = framed(&Exec::new("sleep 47.5; true"), "feedc0defeedc0de", Sudo::Silent);
+        let text = framed(&RemoteCommand::new("sleep 47.5; true"), "feedc0defeedc0de", Sudo::Silent);
         let mut child =
             Command::new("/bin/sh").args(["-c", &text]).stderr(std::process::Stdio::piped()).spawn().expect("sh");
         let mut mark = [0; 8];
@@ -315,33 +338,33 @@ mod tests {
 
     #[test]
     fn a_missing_folder_is_told_before_the_command_runs() {
-        let exec = Exec { dir: Some("/no/such".into()), ..Exec::new("echo ran") };
+        let exec = RemoteCommand { dir: Some("/no/such".into()), ..RemoteCommand::new("echo ran") };
         let (out, err, code) = run_in_sh(&command(&exec, "n0", LoginShell::Other, Sudo::Silent));
-        let mut marks = Marks::new("n0");
+        let mut marks = FrameMarks::new("n0");
         assert_eq!((out.as_str(), marks.feed(&err), code), ("", None, Some(125)));
         assert!(marks.complaint().contains("/no/such"), "{}", marks.complaint());
     }
 
     #[test]
     fn quoting_the_command_line_back_is_no_mark() {
-        let exec = Exec { run_as: RunAs::Root, ..Exec::new("true") };
+        let exec = RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new("true") };
         let text = command(&exec, "n0", LoginShell::Sh, Sudo::Asking);
-        let mut marks = Marks::new("n0");
+        let mut marks = FrameMarks::new("n0");
         // sudo quotes a refused command line; the prompt itself is meant to be found.
         assert_eq!(marks.feed(text.replace("[ask n0]", "").as_bytes()), None);
-        assert_eq!(marks.feed(b"[ask n0]"), Some(Mark::Asked));
+        assert_eq!(marks.feed(b"[ask n0]"), Some(FrameMark::Asked));
         assert_eq!(marks.feed(b"[run-n0 "), None);
-        assert_eq!(marks.feed(b"12]x"), Some(Mark::Running { pid: 12, rest: b"x".to_vec() }));
+        assert_eq!(marks.feed(b"12]x"), Some(FrameMark::Running { pid: 12, rest: b"x".to_vec() }));
     }
 
     #[test]
     fn marks_are_found_wherever_they_are_cut() {
         let text = b"motd [run-n0 4711]out";
         for at in 0..text.len() {
-            let mut marks = Marks::new("n0");
+            let mut marks = FrameMarks::new("n0");
             let first = marks.feed(&text[..at]);
             let found = first.or_else(|| marks.feed(&text[at..]));
-            let Some(Mark::Running { pid: 4711, .. }) = found else { panic!("cut at {at}: {found:?}") };
+            let Some(FrameMark::Running { pid: 4711, .. }) = found else { panic!("cut at {at}: {found:?}") };
         }
     }
 
@@ -383,7 +406,7 @@ mod tests {
             let whole = [&text[..], b"[end-nonce 3]"].concat();
             prop_assume!(memmem::find(&text, b"[end-nonce ").is_none());
             let cut = cut.min(whole.len());
-            let mut end = Ending::new("nonce");
+            let mut end = EndMark::new("nonce");
             let passed = [end.feed(&whole[..cut]), end.feed(&whole[cut..])].concat();
             prop_assert_eq!(passed, text);
             prop_assert_eq!(end.finish(), (Some(3), Vec::new()));

@@ -9,7 +9,7 @@ use vmdeck_model::{event::Stream, suite::RunAs};
 
 /// A command to run in a guest.
 #[derive(Clone, Debug, Default)]
-pub struct Exec {
+pub struct RemoteCommand {
     /// Shell text: `sh -c`, on Windows PowerShell.
     pub script: String,
     /// Variables to set.
@@ -36,8 +36,8 @@ pub enum Input {
     File(PathBuf),
 }
 
-impl Exec {
-    /// A command of the logged-in user with both outputs apart.
+impl RemoteCommand {
+    /// Returns a command of the logged-in user with both outputs apart.
     pub fn new(script: impl Into<String>) -> Self {
         Self { script: script.into(), separate_stderr: true, ..Self::default() }
     }
@@ -45,36 +45,36 @@ impl Exec {
 
 /// How a command ended; there is no "unknown": a lost status is a fault, never an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum CommandExit {
     /// By itself.
     Code(i32),
     /// By a signal of this name, without `SIG`.
     Signal(String),
 }
 
-impl Exit {
-    /// The code; `None` for a signal.
+impl CommandExit {
+    /// Returns the code; `None` for a signal.
     pub fn code(&self) -> Option<i32> {
-        if let Exit::Code(code) = self { Some(*code) } else { None }
+        if let CommandExit::Code(code) = self { Some(*code) } else { None }
     }
 }
 
-impl fmt::Display for Exit {
+impl fmt::Display for CommandExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Exit::Code(code) => write!(f, "exit {code}"),
-            Exit::Signal(name) => write!(f, "killed by SIG{name}"),
+            CommandExit::Code(code) => write!(f, "exit {code}"),
+            CommandExit::Signal(name) => write!(f, "killed by SIG{name}"),
         }
     }
 }
 
 /// Takes what a command writes, as it comes; must be quick and must not block.
-pub trait Sink: Send {
+pub trait OutputSink: Send {
     /// A piece of output, raw.
     fn write(&mut self, stream: Stream, bytes: &[u8]);
 }
 
-impl<F: FnMut(Stream, &[u8]) + Send> Sink for F {
+impl<F: FnMut(Stream, &[u8]) + Send> OutputSink for F {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         self(stream, bytes);
     }
@@ -89,7 +89,7 @@ pub struct Collected {
     pub stderr: Vec<u8>,
 }
 
-impl Sink for Collected {
+impl OutputSink for Collected {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let into = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
         let room = (1usize << 20).saturating_sub(into.len());

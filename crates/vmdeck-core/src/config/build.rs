@@ -13,14 +13,14 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    guest::{Boot, Fresh, Guest, Os, Source},
+    guest::{ConsolePatterns, Fresh, Guest, Os, Source},
     ids::{CaseId, GuestId, SuiteId},
     key::{Key, Options, Value},
     pattern::Pattern,
-    plan::{Host, Setup},
+    plan::{HostConfig, Setup},
     secret::Secret,
     select::Selector,
-    suite::{Action, Case, Expect, RunAs, Suite},
+    suite::{Case, CaseAction, Expect, RunAs, Suite},
 };
 
 /// Every effective value with its place, for `config show`.
@@ -77,7 +77,7 @@ impl Build<'_> {
         });
     }
 
-    /// The value at `path` of the key `pattern`: as written, else from `[defaults]`, else built in.
+    /// Returns the value at `path` of the key `pattern`: as written, else from `[defaults]`, else built in.
     fn value(&mut self, path: &str, pattern: &str) -> Option<Value> {
         let defaults = pattern.strip_prefix("guests.*.").map(|rest| format!("defaults.{rest}"));
         let written = self.checked.values.get(path).or_else(|| defaults.and_then(|d| self.checked.values.get(&d)));
@@ -103,7 +103,7 @@ impl Build<'_> {
         self.checked.values.contains_key(path)
     }
 
-    fn host(&mut self) -> Host {
+    fn host(&mut self) -> HostConfig {
         let size =
             |build: &mut Self, path: &str| if let Some(Value::Size(size)) = build.value(path, path) { size } else { 0 };
         let lock =
@@ -116,7 +116,7 @@ impl Build<'_> {
             let text = "with the lock of the old scripts there is one slot: they know no others";
             self.problem(&Origin::Nowhere, "host.slots", text, Some("set it to 1, or use a lock of vmdeck's own"));
         }
-        Host {
+        HostConfig {
             lock_shared: shared,
             lock,
             lock_timeout: self.duration("host.lock_timeout", "host.lock_timeout").unwrap_or_default(),
@@ -133,12 +133,17 @@ impl Build<'_> {
         let key = "host.test_prefixes";
         let prefixes = self.texts(key, key);
         if prefixes.iter().any(|prefix| prefix.len() < 2) {
-            self.problem(&Origin::Nowhere, key, "a prefix of less than two characters fits almost every machine", None);
+            self.problem(
+                &Origin::Nowhere,
+                key,
+                "a prefix of less than two characters matches almost every machine",
+                None,
+            );
         }
         prefixes
     }
 
-    /// A program with a slash in it starts from the config's folder; one without is looked up.
+    /// Returns the path of a program: one with a slash in it starts from the config's folder; one without is looked up.
     fn tools(&mut self) -> BTreeMap<String, String> {
         let mut out = BTreeMap::new();
         for (path, name) in
@@ -235,7 +240,7 @@ impl Build<'_> {
             launch_retries: self.number(&full("launch_retries"), &any("launch_retries")),
             boot_timeout: self.duration(&full("boot_timeout"), &any("boot_timeout")).unwrap_or_default(),
             case_timeout: self.duration(&full("case_timeout"), &any("case_timeout")).unwrap_or_default(),
-            boot: Boot {
+            boot: ConsolePatterns {
                 pattern,
                 errors: self.patterns(&full("boot.errors"), &any("boot.errors")),
                 warnings: self.patterns(&full("boot.warnings"), &any("boot.warnings")),
@@ -307,7 +312,7 @@ impl Build<'_> {
         }
     }
 
-    /// The keys of a table of its own, by their names in it.
+    /// Returns the keys of a table of its own, by their names in it.
     fn table(&mut self, name: &str) -> Options {
         let prefix = format!("{name}.");
         let mut out = Options::default();
@@ -319,7 +324,7 @@ impl Build<'_> {
         out
     }
 
-    /// The keys of a backend's or transport's own table.
+    /// Returns the keys of a backend's or transport's own table.
     fn options(&mut self, guest: &str, kind: &str) -> Options {
         let prefix = format!("guests.*.{kind}.");
         let mut out = Options::default();
@@ -440,7 +445,7 @@ impl Build<'_> {
                 self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
                 return None;
             }
-            (Some(run), None) => Action::Run(run),
+            (Some(run), None) => CaseAction::Run(run),
             (None, Some(Value::Path(path))) => {
                 let usable = std::fs::File::open(&path).and_then(|f| f.metadata()).map(|m| m.is_file() && m.len() > 0);
                 let why = match usable {
@@ -451,7 +456,7 @@ impl Build<'_> {
                 if let Some(why) = why {
                     self.problem(origin, &format!("{shown}.script"), why, None);
                 }
-                Action::Script(path)
+                CaseAction::Script(path)
             }
             _ => {
                 self.problem(origin, &shown, format!("case `{name}` needs exactly one of `run` and `script`"), None);

@@ -4,7 +4,7 @@
 
 use super::{
     Problem, Sources,
-    tree::{Node, Origin, Raw},
+    tree::{Node, Origin, RawValue},
 };
 use std::{collections::BTreeMap, path::PathBuf};
 use vmdeck_model::{
@@ -39,7 +39,7 @@ pub(super) fn check(tree: &Node, sources: &Sources<'_>, problems: &mut Vec<Probl
     walk.out.guests = list("guests").iter().map(|(name, node)| (name.clone(), node.origin.clone())).collect();
     for (name, node) in list("suites") {
         let cases = match node.get("cases").map(|n| &n.raw) {
-            Some(Raw::List(items)) => items.iter().map(|item| item.origin.clone()).collect(),
+            Some(RawValue::List(items)) => items.iter().map(|item| item.origin.clone()).collect(),
             _ => Vec::new(),
         };
         walk.out.suites.push((name.clone(), node.origin.clone(), cases));
@@ -75,12 +75,12 @@ impl Walk<'_> {
                 let hint = self.nearest(&pattern);
                 self.problem(node, shown, "unknown key", hint);
             }
-            Raw::Table(entries) if below != ["[]"] => {
+            RawValue::Table(entries) if below != ["[]"] => {
                 for (name, child) in entries {
                     self.node(&format!("{shown}.{name}"), &[path, &[name]].concat(), child);
                 }
             }
-            Raw::List(items) if below.contains(&"[]") => {
+            RawValue::List(items) if below.contains(&"[]") => {
                 for (index, child) in items.iter().enumerate() {
                     let name = index.to_string();
                     self.element(&format!("{shown}[{index}]"), &[path, &[&name]].concat(), child);
@@ -94,7 +94,7 @@ impl Walk<'_> {
     }
 
     fn element(&mut self, shown: &str, path: &[&str], node: &Node) {
-        let Raw::Table(entries) = &node.raw else {
+        let RawValue::Table(entries) = &node.raw else {
             self.problem(node, shown, format!("this is {}, it must be a table", node.raw.kind()), None);
             return;
         };
@@ -103,7 +103,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The known key at this level that is most like the unknown one.
+    /// Returns the known key at this level that is most like the unknown one.
     fn nearest(&self, pattern: &[String]) -> Option<String> {
         let (last, parents) = pattern.split_last()?;
         let known: std::collections::BTreeSet<&str> = if parents.is_empty() {
@@ -127,7 +127,7 @@ impl Walk<'_> {
     fn value(&mut self, key: &Key, node: &Node) -> Result<Value, String> {
         let value = convert(key.kind, node)?;
         if let Kind::Secret = key.kind {
-            if let Raw::Text(_) = node.raw {
+            if let RawValue::Text(_) = node.raw {
                 let place = &node.origin;
                 self.out.notes.push(format!(
                     "{place}: `{}` holds a secret in plain text; {{ env = \"NAME\" }} keeps it out of the file",
@@ -140,8 +140,8 @@ impl Walk<'_> {
     }
 
     fn secret(&self, node: &Node) -> Result<Value, String> {
-        let Raw::Table(_) = &node.raw else {
-            let Raw::Text(text) = &node.raw else {
+        let RawValue::Table(_) = &node.raw else {
+            let RawValue::Text(text) = &node.raw else {
                 return Err("a secret is a text, or { env | file | command }".into());
             };
             return Ok(Value::Secret(Secret::new(text.clone())));
@@ -150,17 +150,17 @@ impl Walk<'_> {
         let text_of = |key: &str| node.get(key).map(|n| &n.raw);
         let trimmed = |text: String| Ok(Value::Secret(Secret::new(text.trim_end_matches(['\n', '\r']))));
         match (text_of("env"), text_of("file"), text_of("command")) {
-            (Some(Raw::Text(name)), None, None) => {
+            (Some(RawValue::Text(name)), None, None) => {
                 let value = self.sources.env.get(name).ok_or_else(|| format!("the variable `{name}` is not set"))?;
                 trimmed(value.clone())
             }
-            (None, Some(Raw::Text(path)), None) => {
+            (None, Some(RawValue::Text(path)), None) => {
                 let path = self.sources.base.join(path);
                 trimmed(std::fs::read_to_string(&path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?)
             }
-            (None, None, Some(Raw::List(words))) => {
+            (None, None, Some(RawValue::List(words))) => {
                 let words: Option<Vec<String>> =
-                    words.iter().map(|w| if let Raw::Text(t) = &w.raw { Some(t.clone()) } else { None }).collect();
+                    words.iter().map(|w| if let RawValue::Text(t) = &w.raw { Some(t.clone()) } else { None }).collect();
                 trimmed(run(&words.filter(|w| !w.is_empty()).ok_or("`command` must be a list of words")?)?)
             }
             _ => Err("a secret table holds exactly one of `env`, `file`, `command`".into()),
@@ -168,75 +168,77 @@ impl Walk<'_> {
     }
 }
 
-/// One value of a kind; texts come in where a flag or variable had no quotes.
+/// Returns one value of a kind; texts come in where a flag or variable had no quotes.
 pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
     let wrong = |wanted: &str| Err(format!("this is {}, it must be {wanted}", node.raw.kind()));
     match (kind, &node.raw) {
-        (Kind::Bool, Raw::Bool(flag)) => Ok(Value::Bool(*flag)),
+        (Kind::Bool, RawValue::Bool(flag)) => Ok(Value::Bool(*flag)),
         (Kind::Bool, _) => wrong("true or false"),
-        (Kind::Int(low, high), Raw::Int(int)) if (low..=high).contains(int) => Ok(Value::Int(*int)),
+        (Kind::Int(low, high), RawValue::Int(int)) if (low..=high).contains(int) => Ok(Value::Int(*int)),
         (Kind::Int(low, high), _) => {
             wrong(&format!("a whole number from {low} to {high}")).map_err(|e| match &node.raw {
-                Raw::Int(int) => format!("{int} is out of range: {low} to {high}"),
+                RawValue::Int(int) => format!("{int} is out of range: {low} to {high}"),
                 _ => e,
             })
         }
-        (Kind::Duration, Raw::Text(text)) => parse_duration(text).map(Value::Duration),
-        (Kind::Duration, Raw::Int(int)) => parse_duration(&int.to_string()).map(Value::Duration),
+        (Kind::Duration, RawValue::Text(text)) => parse_duration(text).map(Value::Duration),
+        (Kind::Duration, RawValue::Int(int)) => parse_duration(&int.to_string()).map(Value::Duration),
         (Kind::Duration, _) => wrong("a duration like \"90s\""),
-        (Kind::Size, Raw::Text(text)) => parse_size(text).map(Value::Size),
-        (Kind::Size, Raw::Int(int)) => parse_size(&int.to_string()).map(Value::Size),
+        (Kind::Size, RawValue::Text(text)) => parse_size(text).map(Value::Size),
+        (Kind::Size, RawValue::Int(int)) => parse_size(&int.to_string()).map(Value::Size),
         (Kind::Size, _) => wrong("a size like \"2GiB\""),
-        (Kind::Text, Raw::Text(text)) if text.contains('\0') => Err("a NUL character is not allowed".into()),
-        (Kind::Text, Raw::Text(text)) => Ok(Value::Text(text.clone())),
-        (Kind::Text, Raw::Int(int)) => Ok(Value::Text(int.to_string())),
+        (Kind::Text, RawValue::Text(text)) if text.contains('\0') => Err("a NUL character is not allowed".into()),
+        (Kind::Text, RawValue::Text(text)) => Ok(Value::Text(text.clone())),
+        (Kind::Text, RawValue::Int(int)) => Ok(Value::Text(int.to_string())),
         // A version such as 22.04, without quotes.
-        (Kind::Text, Raw::Other(text)) => Ok(Value::Text(text.clone())),
+        (Kind::Text, RawValue::Other(text)) => Ok(Value::Text(text.clone())),
         (Kind::Text, _) => wrong("a text"),
-        (Kind::Path, Raw::Text(text)) if !text.is_empty() && !text.contains('\0') => {
+        (Kind::Path, RawValue::Text(text)) if !text.is_empty() && !text.contains('\0') => {
             Ok(Value::Path(PathBuf::from(text)))
         }
         (Kind::Path, _) => wrong("a path"),
-        (Kind::KeyOrPath, Raw::Text(text)) if text.split_whitespace().nth(1).is_some() => Ok(Value::Text(text.clone())),
+        (Kind::KeyOrPath, RawValue::Text(text)) if text.split_whitespace().nth(1).is_some() => {
+            Ok(Value::Text(text.clone()))
+        }
         (Kind::KeyOrPath, _) => convert(Kind::Path, node),
-        (Kind::Choice(words), Raw::Text(text)) if words.contains(&text.as_str()) => Ok(Value::Text(text.clone())),
-        (Kind::Choice(words), Raw::Text(text)) => Err(format!("`{text}` is not one of {}", words.join(", "))),
+        (Kind::Choice(words), RawValue::Text(text)) if words.contains(&text.as_str()) => Ok(Value::Text(text.clone())),
+        (Kind::Choice(words), RawValue::Text(text)) => Err(format!("`{text}` is not one of {}", words.join(", "))),
         (Kind::Choice(words), _) => wrong(&format!("one of {}", words.join(", "))),
-        (Kind::Pattern, Raw::Text(text)) => Pattern::parse(text).map(Value::Pattern),
+        (Kind::Pattern, RawValue::Text(text)) => Pattern::parse(text).map(Value::Pattern),
         (Kind::Pattern, _) => wrong("a glob or /regex/"),
-        (Kind::Texts, Raw::List(items)) => items.iter().map(text).collect::<Result<_, _>>().map(Value::Texts),
-        (Kind::Texts, Raw::Text(one)) => Ok(Value::Texts(vec![one.clone()])),
+        (Kind::Texts, RawValue::List(items)) => items.iter().map(text).collect::<Result<_, _>>().map(Value::Texts),
+        (Kind::Texts, RawValue::Text(one)) => Ok(Value::Texts(vec![one.clone()])),
         (Kind::Texts, _) => wrong("a list of texts"),
-        (Kind::Patterns, Raw::List(items)) => items
+        (Kind::Patterns, RawValue::List(items)) => items
             .iter()
             .map(|i| text(i).and_then(|t| Pattern::parse(&t)))
             .collect::<Result<_, _>>()
             .map(Value::Patterns),
         (Kind::Patterns, _) => wrong("a list of globs or /regex/es"),
         // The secret itself is fetched by the caller, which knows where from.
-        (Kind::Secret, Raw::Text(_) | Raw::Table(_)) => Ok(Value::Secret(Secret::new(""))),
+        (Kind::Secret, RawValue::Text(_) | RawValue::Table(_)) => Ok(Value::Secret(Secret::new(""))),
         (Kind::Secret, _) => wrong("a text, or { env | file | command }"),
-        (Kind::Chords, Raw::List(items)) => {
+        (Kind::Chords, RawValue::List(items)) => {
             items.iter().map(|item| Chord::parse(&text(item)?)).collect::<Result<_, _>>().map(Value::Chords)
         }
-        (Kind::Chords, Raw::Text(one)) => Ok(Value::Chords(vec![Chord::parse(one)?])),
+        (Kind::Chords, RawValue::Text(one)) => Ok(Value::Chords(vec![Chord::parse(one)?])),
         (Kind::Chords, _) => wrong("a list of keys like [\"x\", \"ctrl-r\"]"),
-        (Kind::Map, Raw::Table(entries)) => entries
+        (Kind::Map, RawValue::Table(entries)) => entries
             .iter()
             .map(|(k, v)| name(k).and_then(|k| Ok((k, text(v)?))))
             .collect::<Result<_, _>>()
             .map(Value::Map),
         (Kind::Map, _) => wrong("a table of texts"),
-        (Kind::Expect, Raw::Table(entries)) => expect(entries).map(Value::Expect),
+        (Kind::Expect, RawValue::Table(entries)) => expect(entries).map(Value::Expect),
         (Kind::Expect, _) => wrong("a table like { exit = 0 }"),
     }
 }
 
 fn text(node: &Node) -> Result<String, String> {
     match &node.raw {
-        Raw::Text(text) if !text.contains('\0') => Ok(text.clone()),
-        Raw::Int(int) => Ok(int.to_string()),
-        Raw::Bool(flag) => Ok(flag.to_string()),
+        RawValue::Text(text) if !text.contains('\0') => Ok(text.clone()),
+        RawValue::Int(int) => Ok(int.to_string()),
+        RawValue::Bool(flag) => Ok(flag.to_string()),
         other => Err(format!("{} is in the list where a text must be", other.kind())),
     }
 }
@@ -252,7 +254,7 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
     let mut out = Expect::default();
     for (key, node) in entries {
         let code = || match node.raw {
-            Raw::Int(code) => i32::try_from(code).map_err(|_| format!("{code} is no exit code")),
+            RawValue::Int(code) => i32::try_from(code).map_err(|_| format!("{code} is no exit code")),
             _ => Err(format!("`{key}` must be a whole number")),
         };
         match key.as_str() {
@@ -285,7 +287,7 @@ fn fits(key: &str, path: &[String]) -> bool {
     key.split('.').count() == path.len() && key.split('.').zip(path).all(|(k, p)| part_fits(k, p))
 }
 
-/// What may follow this path, if the key goes through it.
+/// Returns what may follow this path, if the key goes through it.
 fn next_part(key: &'static str, path: &[String]) -> Option<&'static str> {
     let mut parts = key.split('.');
     for part in path {

@@ -4,45 +4,13 @@
 
 use super::{
     Problem, Sources,
-    tree::{self, Node, Origin, Raw},
+    old_name::{OldName, To},
+    tree::{self, Node, Origin, RawValue},
 };
 use vmdeck_model::key::{Kind, Value};
 
 /// The key that switches families of old names on.
 const SWITCH: &str = "compat.env";
-
-/// A variable of an older system.
-#[derive(Clone, Copy, Debug)]
-pub struct OldName {
-    /// The word in `[compat] env`; empty = it is always read.
-    pub family: &'static str,
-    /// The variable.
-    pub name: &'static str,
-    /// What it sets.
-    pub to: To,
-    /// What a person who sets it should know.
-    pub note: Option<&'static str>,
-}
-
-/// What an old name sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum To {
-    /// This key.
-    Key(&'static str),
-    /// This key of every guest of the backend and of the system, if one is given; with it, another key where that is unset.
-    Guests {
-        /// The backend.
-        backend: &'static str,
-        /// The system, as in `os`.
-        os: Option<&'static str>,
-        /// The key below the guest.
-        key: &'static str,
-        /// The other key and its value.
-        with: Option<(&'static str, &'static str)>,
-    },
-    /// Nothing; the note says why.
-    Nothing,
-}
 
 /// Puts what the old names say into the tree; `wanted` are the families that are switched on.
 pub(super) fn apply(tree: &mut Node, sources: &Sources<'_>, wanted: &[String], notes: &mut Vec<String>) {
@@ -86,7 +54,7 @@ fn put(tree: &mut Node, sources: &Sources<'_>, old: &OldName, value: &str, notes
                     let full = path(other);
                     let parts: Vec<&str> = full.split('.').collect();
                     if at(tree, &parts).is_none() {
-                        tree.put(&parts, Node { raw: Raw::Text(value.into()), origin: origin.clone() });
+                        tree.put(&parts, Node { raw: RawValue::Text(value.into()), origin: origin.clone() });
                     }
                 }
             }
@@ -98,26 +66,26 @@ fn at<'a>(tree: &'a Node, path: &[&str]) -> Option<&'a Node> {
     path.iter().try_fold(tree, |node, key| node.get(key))
 }
 
-/// The value in the form that its key wants.
+/// Returns the value in the form that its key wants.
 fn as_kind(sources: &Sources<'_>, pattern: &str, value: &str, origin: &Origin) -> Node {
     let kind = sources.keys.iter().find(|key| key.path == pattern).map(|key| key.kind);
-    let text = |text: &str| Node { raw: Raw::Text(text.to_owned()), origin: origin.clone() };
+    let text = |text: &str| Node { raw: RawValue::Text(text.to_owned()), origin: origin.clone() };
     let raw = match (kind, origin) {
         // By its name, so that it stands nowhere else.
-        (Some(Kind::Secret), Origin::Env(name)) => Raw::Table(vec![("env".into(), text(name))]),
+        (Some(Kind::Secret), Origin::Env(name)) => RawValue::Table(vec![("env".into(), text(name))]),
         (Some(Kind::Texts), _) => {
             let words = value.split([',', ' ', ';']).filter(|word| !word.is_empty());
-            Raw::List(words.map(text).collect())
+            RawValue::List(words.map(text).collect())
         }
         (Some(Kind::Int(..) | Kind::Duration | Kind::Bool | Kind::Size), _) => {
             return tree::loose(value.trim(), origin);
         }
-        _ => Raw::Text(value.to_owned()),
+        _ => RawValue::Text(value.to_owned()),
     };
     Node { raw, origin: origin.clone() }
 }
 
-/// The guests of this backend and system, as far as the file tells.
+/// Returns the guests of this backend and system, as far as the file tells.
 fn guests(tree: &Node, backend: &str, os: Option<&str>) -> Vec<String> {
     let default = |key: &str| text_at(tree.get("defaults"), key);
     let of = |guest: &Node, key: &str| text_at(Some(guest), key).or_else(|| default(key));
@@ -132,12 +100,12 @@ fn guests(tree: &Node, backend: &str, os: Option<&str>) -> Vec<String> {
 
 fn text_at(node: Option<&Node>, key: &str) -> Option<String> {
     match &node?.get(key)?.raw {
-        Raw::Text(text) => Some(text.clone()),
+        RawValue::Text(text) => Some(text.clone()),
         _ => None,
     }
 }
 
-/// The families that the config switches on; a word that is none is a problem.
+/// Returns the families that the config switches on; a word that is none is a problem.
 pub(super) fn wanted(tree: &Node, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Vec<String> {
     let parts: Vec<&str> = SWITCH.split('.').collect();
     let Some(node) = at(tree, &parts) else { return Vec::new() };

@@ -39,7 +39,7 @@ fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.chars().map(letter).collect::<String>())
 }
 
-/// Every full path that the tables and the names in the file allow.
+/// Returns every full path that the tables and the names in the file allow.
 fn paths(tree: &Node, sources: &Sources<'_>) -> Vec<String> {
     let mut out = Vec::new();
     for key in sources.keys.iter().filter(|k| !k.path.contains("[]")) {

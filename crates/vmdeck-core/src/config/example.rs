@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use vmdeck_model::key::Key;
 
-/// The whole file; keys without a default are commented out.
+/// Returns the whole file; keys without a default are commented out.
 pub fn render(keys: &[Key]) -> String {
     let mut sections: Vec<(String, Vec<&Key>)> = Vec::new();
     let mut place = BTreeMap::new();
@@ -36,7 +36,7 @@ pub fn render(keys: &[Key]) -> String {
     out
 }
 
-/// The table header of a key.
+/// Returns the table header of a key.
 fn section(path: &str) -> String {
     let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
     let named = match parent.split('.').next() {
@@ -53,7 +53,7 @@ fn order(section: &str) -> usize {
     ["[host", "[compat", "[guests", "[suites", "[[suites"].iter().position(|p| section.starts_with(p)).unwrap_or(9)
 }
 
-/// A value that shows a key without a default; the required ones are not commented out.
+/// Returns a value that shows a key without a default; the required ones are not commented out.
 fn forms(path: &str) -> (&'static str, &'static str) {
     match path {
         "guests.*.backend" => ("", "\"qemu\""),

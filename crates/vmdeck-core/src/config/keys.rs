@@ -40,7 +40,7 @@ pub const CORE: &[Key] = &[
         "old variables that are read as well: trustinstall (TRUSTINSTALL_*), vm-tests (VM_LOCK_*); see docs/migrating.md",
     ),
     key("guests.*.backend", Kind::Text, None, "qemu | multipass | utm | local | fake; required"),
-    key("guests.*.os", Kind::Choice(&["linux", "windows", "macos"]), Some("\"linux\""), "what runs in it"),
+    key("guests.*.os", Kind::Choice(&["linux", "windows", "macos"]), Some("\"linux\""), "guest operating system"),
     key("guests.*.cpus", Kind::Int(1, 512), Some("2"), "virtual processors"),
     key("guests.*.memory", Kind::Size, Some("\"2GiB\""), "memory"),
     key("guests.*.disk", Kind::Size, Some("\"10GiB\""), "disk; a smaller base image is grown to this"),
@@ -79,7 +79,12 @@ pub const CORE: &[Key] = &[
     key("guests.*.source.to", Kind::Text, None, "absolute folder in the guest; replaced as a whole"),
     key("guests.*.source.exclude", Kind::Texts, Some("[]"), "globs that stay behind, besides what git ignores"),
     key("suites.*.guests", Kind::Texts, Some("[\"*\"]"), "names or globs of the guests that it runs on"),
-    key("suites.*.setup", Kind::Text, None, "command before the first case; if it fails, every case is infra"),
+    key(
+        "suites.*.setup",
+        Kind::Text,
+        None,
+        "command before the first case; if it fails, every case is reported as an infrastructure failure (`infra`)",
+    ),
     key("suites.*.teardown", Kind::Text, None, "command after the last case; if it fails, a warning"),
     key("suites.*.env", Kind::Map, Some("{}"), "environment of every command"),
     key(

@@ -4,74 +4,25 @@
 
 mod build;
 mod check;
-pub mod compat;
+mod compat;
 mod env;
 pub mod example;
 pub mod keys;
+pub mod old_name;
+mod problem;
 pub mod schema;
 pub mod show;
+mod sources;
 pub mod tree;
 
-use std::{collections::BTreeMap, path::Path};
 use vmdeck_model::{
     error::{Fault, Result},
-    key::Key,
     plan::Setup,
 };
 
 pub use build::Values;
-
-/// Runs the command of a secret and returns what it printed.
-pub type SecretCommand<'a> = &'a dyn Fn(&[String]) -> Result<String, String>;
-
-/// Where a config comes from.
-pub struct Sources<'a> {
-    /// The file and its text; none = built-in defaults alone.
-    pub file: Option<(&'a Path, &'a str)>,
-    /// The folder that relative paths start from; absolute, for programs run in folders of their own.
-    pub base: &'a Path,
-    /// The environment.
-    pub env: &'a BTreeMap<String, String>,
-    /// `--set KEY=VALUE`.
-    pub set: &'a [String],
-    /// Every key that there is, the backends' and transports' included.
-    pub keys: &'a [Key],
-    /// The words that `backend` may be.
-    pub backends: &'a [&'static str],
-    /// The variables of older systems.
-    pub old_names: &'a [compat::OldName],
-    /// The words that `transports` may hold.
-    pub transports: &'a [&'static str],
-    /// Runs the command of a secret; `None` = secrets are not wanted now.
-    pub secret_command: Option<SecretCommand<'a>>,
-}
-
-/// A mistake in the config.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where it is: `vmdeck.toml:12`, `--set`, `VMDECK_X`.
-    pub place: String,
-    /// The key.
-    pub key: String,
-    /// What is wrong.
-    pub text: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        if !self.key.is_empty() {
-            write!(f, "`{}`: ", self.key)?;
-        }
-        f.write_str(&self.text)?;
-        match &self.hint {
-            Some(hint) => write!(f, " ({hint})"),
-            None => Ok(()),
-        }
-    }
-}
+pub use problem::Problem;
+pub use sources::{SecretCommand, Sources};
 
 /// Reads everything; the error lists every mistake.
 pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
@@ -99,7 +50,7 @@ pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
     Ok((setup, values))
 }
 
-/// The families of old names that are switched on, wherever that is said: variables and flags come after them.
+/// Returns the families of old names that are switched on, wherever that is said: variables and flags come after them.
 fn families(tree: &tree::Node, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Vec<String> {
     let mut whole = tree.clone();
     env::apply(&mut whole, sources, &mut Vec::new(), &mut Vec::new());

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 use vmdeck_model::key::{Key, Kind};
 
-/// The schema (draft 2020-12).
+/// Returns the schema (draft 2020-12).
 pub fn render(keys: &[Key]) -> Value {
     let mut root = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -52,7 +52,7 @@ fn put(node: &mut Value, parts: &[&str], key: &Key) {
     }
 }
 
-/// The member `name`, made if it is absent or only a `false`.
+/// Returns the member `name`, made if it is absent or only a `false`.
 fn slot<'a>(node: &'a mut Value, name: &str, make: impl FnOnce() -> Value) -> &'a mut Value {
     if !node.get(name).is_some_and(Value::is_object) {
         node[name] = make();

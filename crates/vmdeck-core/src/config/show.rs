@@ -8,7 +8,7 @@ use vmdeck_model::{
     quantity::{show_duration, show_size},
 };
 
-/// One line for each key: `guests.deb.memory = "2GiB"  # vmdeck.toml:3`.
+/// Returns one line for each key: `guests.deb.memory = "2GiB"  # vmdeck.toml:3`.
 pub fn render(values: &Values) -> String {
     let lines: Vec<(String, &str)> =
         values.iter().map(|(key, (value, place))| (format!("{key} = {}", toml(value)), place.as_str())).collect();
@@ -16,7 +16,7 @@ pub fn render(values: &Values) -> String {
     lines.iter().map(|(text, place)| format!("{text:<width$}  # {place}\n")).collect()
 }
 
-/// A value as it would be written in the file.
+/// Returns a value as it would be written in the file.
 pub fn toml(value: &Value) -> String {
     let quoted = |text: &str| ::toml::Value::String(text.to_owned()).to_string();
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));

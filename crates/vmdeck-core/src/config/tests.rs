@@ -1,7 +1,9 @@
 //! Whole configs in, setups or lists of problems out.
 
 use super::*;
+use std::path::Path;
 use std::time::Duration;
+use vmdeck_model::key::Key;
 use vmdeck_model::{key::Kind, secret::Secret, suite::RunAs};
 
 const EXTRA: &[Key] = &[

@@ -34,15 +34,15 @@ impl std::fmt::Display for Origin {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// The value.
-    pub raw: Raw,
-    /// Its place.
+    pub raw: RawValue,
+    /// The place.
     pub origin: Origin,
 }
 
 /// A value as written.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "TOML's own kinds")]
-pub enum Raw {
+pub enum RawValue {
     Bool(bool),
     Int(i64),
     Text(String),
@@ -52,32 +52,32 @@ pub enum Raw {
     Other(String),
 }
 
-impl Raw {
-    /// The word for messages.
+impl RawValue {
+    /// Returns the word for messages.
     pub fn kind(&self) -> &'static str {
         match self {
-            Raw::Bool(_) => "a boolean",
-            Raw::Int(_) => "a whole number",
-            Raw::Text(_) => "a text",
-            Raw::List(_) => "a list",
-            Raw::Table(_) => "a table",
-            Raw::Other(_) => "a number or date",
+            RawValue::Bool(_) => "a boolean",
+            RawValue::Int(_) => "a whole number",
+            RawValue::Text(_) => "a text",
+            RawValue::List(_) => "a list",
+            RawValue::Table(_) => "a table",
+            RawValue::Other(_) => "a number or date",
         }
     }
 }
 
 impl Node {
-    /// A table without entries.
+    /// Returns a table without entries.
     pub fn empty() -> Self {
-        Self { raw: Raw::Table(Vec::new()), origin: Origin::Nowhere }
+        Self { raw: RawValue::Table(Vec::new()), origin: Origin::Nowhere }
     }
 
-    /// The entries, if it is a table.
+    /// Returns the entries, if it is a table.
     pub fn entries(&self) -> &[(String, Node)] {
-        if let Raw::Table(entries) = &self.raw { entries } else { &[] }
+        if let RawValue::Table(entries) = &self.raw { entries } else { &[] }
     }
 
-    /// An entry of a table.
+    /// Returns an entry of a table.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries().iter().find(|(k, _)| k == key).map(|(_, node)| node)
     }
@@ -88,17 +88,17 @@ impl Node {
             *self = node;
             return;
         };
-        if let (Raw::List(items), Ok(index)) = (&mut self.raw, head.parse::<usize>())
+        if let (RawValue::List(items), Ok(index)) = (&mut self.raw, head.parse::<usize>())
             && let Some(item) = items.get_mut(index)
         {
             return item.put(rest, node);
         }
-        if !matches!(self.raw, Raw::Table(_)) {
-            *self = Node { raw: Raw::Table(Vec::new()), origin: node.origin.clone() };
+        if !matches!(self.raw, RawValue::Table(_)) {
+            *self = Node { raw: RawValue::Table(Vec::new()), origin: node.origin.clone() };
         }
-        let Raw::Table(entries) = &mut self.raw else { return };
+        let RawValue::Table(entries) = &mut self.raw else { return };
         let at = entries.iter().position(|(k, _)| k == head).unwrap_or_else(|| {
-            entries.push(((*head).to_owned(), Node { raw: Raw::Table(Vec::new()), origin: node.origin.clone() }));
+            entries.push(((*head).to_owned(), Node { raw: RawValue::Table(Vec::new()), origin: node.origin.clone() }));
             entries.len() - 1
         });
         entries[at].1.put(rest, node);
@@ -119,46 +119,49 @@ pub fn parse(path: &Path, text: &str) -> Result<Node, Problem> {
     Ok(Node { raw: convert_table(table.get_ref(), &origin), origin: Origin::Nowhere })
 }
 
-fn convert_table(table: &DeTable<'_>, origin: &dyn Fn(usize) -> Origin) -> Raw {
+fn convert_table(table: &DeTable<'_>, origin: &dyn Fn(usize) -> Origin) -> RawValue {
     let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
         (key.get_ref().to_string(), Node { raw: convert(value.get_ref(), origin), origin: origin(key.span().start) })
     };
-    Raw::Table(table.iter().map(entry).collect())
+    RawValue::Table(table.iter().map(entry).collect())
 }
 
-fn convert(value: &DeValue<'_>, origin: &dyn Fn(usize) -> Origin) -> Raw {
+fn convert(value: &DeValue<'_>, origin: &dyn Fn(usize) -> Origin) -> RawValue {
     match value {
-        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::String(text) => RawValue::Text(text.to_string()),
         DeValue::Integer(int) => match i64::from_str_radix(int.as_str(), int.radix()) {
-            Ok(int) => Raw::Int(int),
-            Err(_) => Raw::Other(int.to_string()),
+            Ok(int) => RawValue::Int(int),
+            Err(_) => RawValue::Other(int.to_string()),
         },
-        DeValue::Boolean(flag) => Raw::Bool(*flag),
+        DeValue::Boolean(flag) => RawValue::Bool(*flag),
         DeValue::Array(list) => {
             let node = |item: &toml::Spanned<DeValue<'_>>| Node {
                 raw: convert(item.get_ref(), origin),
                 origin: origin(item.span().start),
             };
-            Raw::List(list.iter().map(node).collect())
+            RawValue::List(list.iter().map(node).collect())
         }
         DeValue::Table(table) => convert_table(table, origin),
-        DeValue::Float(float) => Raw::Other(float.to_string()),
-        DeValue::Datetime(date) => Raw::Other(date.to_string()),
+        DeValue::Float(float) => RawValue::Other(float.to_string()),
+        DeValue::Datetime(date) => RawValue::Other(date.to_string()),
     }
 }
 
-/// A value as a flag or variable gives it: TOML where it is TOML, else a plain text.
+/// Returns a value as a flag or variable gives it: TOML where it is TOML, else a plain text.
 pub fn loose(text: &str, origin: &Origin) -> Node {
     let line = format!("x = {text}");
     let raw = match DeTable::parse(&line) {
         Ok(table) => match convert_table(table.get_ref(), &|_| origin.clone()) {
-            Raw::Table(mut entries) if entries.len() == 1 => entries.remove(0).1.raw,
-            _ => Raw::Text(text.to_owned()),
+            RawValue::Table(mut entries) if entries.len() == 1 => entries.remove(0).1.raw,
+            _ => RawValue::Text(text.to_owned()),
         },
-        Err(_) => Raw::Text(text.to_owned()),
+        Err(_) => RawValue::Text(text.to_owned()),
     };
     Node { raw, origin: origin.clone() }
 }
+
+/// Most parts of a key; no key has as many.
+const DEPTH_MAX: usize = 32;
 
 /// Applies `KEY=VALUE`.
 pub fn set(tree: &mut Node, word: &str) -> Result<(), Problem> {
@@ -171,6 +174,14 @@ pub fn set(tree: &mut Node, word: &str) -> Result<(), Problem> {
         });
     };
     let path: Vec<&str> = key.trim().split('.').collect();
+    if path.len() > DEPTH_MAX {
+        return Err(Problem {
+            place: "--set".into(),
+            key: path[..2].join("."),
+            text: format!("a key has at most {DEPTH_MAX} parts"),
+            hint: None,
+        });
+    }
     tree.put(&path, loose(value.trim(), &Origin::Set));
     Ok(())
 }

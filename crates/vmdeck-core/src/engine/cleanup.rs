@@ -4,22 +4,31 @@
 
 use super::{
     inventory, lock,
-    reap::{self, Leftover, Reaped, Scope},
+    reap::{self, Leftover, ReapScope, Reaped},
 };
-use crate::backend;
-use std::path::Path;
+use crate::{
+    backend::{self, BackendDeps, proof::Proof},
+    context::CallContext,
+};
+use std::{path::Path, time::Duration};
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::error::{Blame, Fault};
 use vmdeck_model::machine::{MachineInfo, OwnedMachine};
 
-/// What would be taken.
-pub fn preview(deps: &backend::Deps) -> Vec<Leftover> {
+/// How long asking for the size of one machine may take.
+const SIZE: Duration = Duration::from_secs(30);
+/// How long removing one machine may take.
+const REMOVE: Duration = Duration::from_mins(2);
+
+/// Returns what would be taken.
+pub fn preview(deps: &BackendDeps) -> Vec<Leftover> {
     reap::leftovers(&deps.state)
 }
 
 /// Machines of others, by the prefixes that the config gives to machines for tests; never one that a run of ours names.
-pub async fn by_prefix(deps: &backend::Deps, prefixes: &[String]) -> (Vec<MachineInfo>, Vec<Fault>) {
+pub async fn by_prefix(deps: &BackendDeps, prefixes: &[String]) -> (Vec<MachineInfo>, Vec<Fault>) {
     let seen = inventory::list(deps).await;
-    let adopts = |kind: &str| backend::find(kind).is_ok_and(|row| row.caps.adopts);
+    let adopts = |kind: &str| backend::find(kind).is_ok_and(|row| row.capabilities.adopts);
     let fits = |row: &OwnedMachine| {
         row.run.is_none()
             && adopts(row.machine.backend)
@@ -28,24 +37,31 @@ pub async fn by_prefix(deps: &backend::Deps, prefixes: &[String]) -> (Vec<Machin
     (seen.rows.into_iter().filter(fits).map(|row| row.machine).collect(), seen.unseen)
 }
 
-/// What a machine takes on the disk, as far as its backend can tell.
-pub async fn size(deps: &backend::Deps, machine: &MachineInfo) -> Option<u64> {
+/// Returns what a machine takes on the disk, as far as its backend can tell.
+pub async fn size(deps: &BackendDeps, machine: &MachineInfo) -> Option<u64> {
     let row = backend::find(machine.backend).ok()?;
-    (row.build)(deps).size(machine).await.ok().flatten()
+    let (backend, never) = ((row.build)(deps), CancellationToken::new());
+    backend.removal()?.size(machine, CallContext::new(SIZE, &never)).await.ok().flatten()
 }
 
 /// Removes machines of others, on a person's word.
-pub async fn remove(deps: &backend::Deps, machines: &[MachineInfo], told: &mut (dyn FnMut(Reaped) + Send)) {
+pub async fn remove(deps: &BackendDeps, machines: &[MachineInfo], told: &mut (dyn FnMut(Reaped) + Send)) {
     for machine in machines {
+        let cannot = || Fault::new(Blame::Leftover, format!("cannot remove `{}`", machine.name));
         // Asked again: a run may have taken it since it was listed.
         let removed = match (backend::find(machine.backend), inventory::is_nobodys(deps, machine)) {
-            (Ok(row), Ok(true)) => (row.build)(deps).remove(machine).await,
-            (Ok(_), Ok(false)) => Err(Fault::new(Blame::Leftover, format!("cannot remove `{}`", machine.name))
-                .because("a run of vmdeck uses it by now")),
-            (Err(fault), _) | (_, Err(fault)) => Err(fault),
+            (Ok(row), Ok(true)) => {
+                let (backend, never) = ((row.build)(deps), CancellationToken::new());
+                match backend.removal() {
+                    Some(removal) => removal.remove(machine, CallContext::new(REMOVE, &never)).await,
+                    None => Proof::Unknown(cannot().because(format!("the backend `{}` never does", machine.backend))),
+                }
+            }
+            (Ok(_), Ok(false)) => Proof::Unknown(cannot().because("a run of vmdeck uses it by now")),
+            (Err(fault), _) | (_, Err(fault)) => Proof::Unknown(fault),
         };
         let what = machine.name.clone();
-        told(match removed {
+        told(match removed.into_result() {
             Ok(how) => Reaped::Gone { run: String::new(), what, how, adopted: false },
             Err(fault) => Reaped::Left { what, fault },
         });
@@ -53,8 +69,8 @@ pub async fn remove(deps: &backend::Deps, machines: &[MachineInfo], told: &mut (
 }
 
 /// Takes it all; `told` hears of each. Also removes the lock `lock_path` where its holder is dead.
-pub async fn run(deps: &backend::Deps, lock_path: &Path, told: &mut (dyn FnMut(Reaped) + Send)) {
-    reap::dead_runs(deps, Scope::Kept, told).await;
+pub async fn run(deps: &BackendDeps, lock_path: &Path, told: &mut (dyn FnMut(Reaped) + Send)) {
+    reap::dead_runs(deps, ReapScope::Kept, told).await;
     // Somebody alive may hold it by now, and then it stays.
     let _ = lock::break_dead(lock_path, false);
     lock::sweep_private(lock_path);

@@ -1,10 +1,16 @@
-//! The one owner of a run's state: takes in what workers tell, signals and commands; numbers events and sends them out.
+//! The one owner of a run's state: takes in what the parts report, signals and commands; numbers events and sends them
+//! out.
 //!
 //! One `select!`, no shared state: what is counted here is what every reader counts.
 
-use super::{Deps, conductor, emit::Emit, steer::Steering};
+use super::{
+    EngineDeps,
+    controls::RunControls,
+    events::EventSender,
+    run::{Run, Work},
+};
 use crate::{
-    backend::find,
+    backend,
     host::{clock, info},
 };
 use std::sync::{Arc, atomic::AtomicUsize};
@@ -13,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     command::Command,
     event::{Event, EventKind, PlannedGuest},
-    exit::Exit,
+    exit::RunExit,
     outcome::{CancelReason, Signal},
-    plan::{Keep, Plan},
+    plan::{Job, Keep, Plan},
     run_view::RunView,
 };
 
@@ -24,62 +30,68 @@ struct Dispatcher {
     seq: u64,
     out: mpsc::UnboundedSender<Event>,
     view: RunView,
-    emit: Emit,
+    events: EventSender,
     cancel: CancellationToken,
-    steering: Arc<Steering>,
+    controls: Arc<RunControls>,
     signals: u32,
+}
+
+/// Where the events go.
+pub(super) struct EventOutput {
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// The output lines that are on their way to the reader.
+    pub(super) queued: Arc<AtomicUsize>,
 }
 
 /// Runs a plan to its end; returns the exit code after the last event was sent.
 pub(super) async fn run(
     plan: Plan,
-    deps: Deps,
+    deps: EngineDeps,
+    work: Work,
     mut commands: mpsc::Receiver<Command>,
-    out: mpsc::UnboundedSender<Event>,
-    queued: Arc<AtomicUsize>,
-) -> Exit {
-    let (emit, mut inbox) = Emit::new(queued);
-    let (asks, mut asked) = mpsc::unbounded_channel();
+    output: EventOutput,
+) -> RunExit {
+    let (events, mut inbox) = EventSender::new(output.queued);
+    let (cancel_requests, mut requested) = mpsc::unbounded_channel();
     let plan = Arc::new(plan);
     let cancel = CancellationToken::new();
-    let guests = plan.jobs.iter().map(|job| &job.guest.id);
-    let steering = Arc::new(Steering::new(guests, &cancel, plan.options.keep == Keep::Failed));
+    let guests = plan.guests().map(|guest| &guest.id);
+    let controls = Arc::new(RunControls::new(guests, &cancel, plan.options.keep == Keep::Failed));
     let mut this = Dispatcher {
         plan: Arc::clone(&plan),
         seq: 0,
-        out,
+        out: output.events,
         view: RunView::default(),
-        emit: emit.clone(),
+        events: events.clone(),
         cancel,
-        steering: Arc::clone(&steering),
+        controls: Arc::clone(&controls),
         signals: 0,
     };
-    this.began();
+    this.started();
     let mut signals = deps.signals;
-    let brief = conductor::Brief {
+    let run = Run {
         plan,
-        emit,
+        events,
         backend: deps.backend,
         binary: deps.binary,
         cancel: this.cancel.clone(),
-        asks,
-        steering,
-        shell: deps.shell,
+        cancel_requests,
+        controls,
     };
-    let mut conductor = tokio::spawn(conductor::run(brief));
+    let mut running = tokio::spawn(run.carry_out(work));
     let result = loop {
         tokio::select! {
-            Some(kind) = inbox.recv() => this.fact(kind),
-            Some(reason) = asked.recv() => this.cancel(reason),
+            Some(kind) = inbox.recv() => this.send(kind),
+            Some(reason) = requested.recv() => this.cancel(reason),
             Some(command) = commands.recv() => this.command(command),
             signal = next(&mut signals) => if this.signal(signal) { break None },
-            done = &mut conductor => break Some(done),
+            done = &mut running => break Some(done),
         }
     };
     while let Ok(kind) = inbox.try_recv() {
-        this.fact(kind);
+        this.send(kind);
     }
-    while let Ok(reason) = asked.try_recv() {
+    while let Ok(reason) = requested.try_recv() {
         this.cancel(reason);
     }
     match result {
@@ -102,40 +114,44 @@ async fn next(signals: &mut Option<mpsc::UnboundedReceiver<Signal>>) -> Signal {
 }
 
 impl Dispatcher {
-    fn fact(&mut self, kind: EventKind) {
+    fn send(&mut self, kind: EventKind) {
         self.seq += 1;
-        let event = Event { seq: self.seq, at: clock::utc(), elapsed_ms: self.emit.elapsed_ms(), kind };
+        let event = Event { seq: self.seq, at: clock::utc(), elapsed_ms: self.events.elapsed_ms(), kind };
         self.view.apply(&event);
         // A reader that is gone does not stop the run: the machines must still be taken down.
         let _ = self.out.send(event);
     }
 
-    fn began(&mut self) {
-        let guests = self.plan.jobs.iter().map(|job| PlannedGuest {
-            guest: job.guest.id.clone(),
-            backend: job.guest.backend.clone(),
-            os: job.guest.os.to_string(),
-            isolated: find(&job.guest.backend).is_ok_and(|row| row.caps.isolated),
-            cases: job.cases().count() * self.plan.options.repeat as usize,
-            names: job.cases().map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect(),
-        });
+    fn started(&mut self) {
+        let planned = |job: &Job| {
+            let guest = job.guest();
+            PlannedGuest {
+                guest: guest.id.clone(),
+                backend: guest.backend.clone(),
+                os: guest.os.to_string(),
+                isolated: backend::capabilities_of(&guest.backend).isolated,
+                cases: job.cases().count() * self.plan.options.repeat as usize,
+                names: job.cases().map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect(),
+            }
+        };
+        let guests = self.plan.jobs.iter().map(planned).collect();
         let kind = EventKind::RunStarted {
             run: self.plan.run.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             host: info::host_name(),
             dir: self.plan.dir.display().to_string(),
             selection: self.plan.selection.clone(),
-            guests: guests.collect(),
+            guests,
             cases: self.plan.case_count(),
         };
-        self.fact(kind);
+        self.send(kind);
     }
 
     fn cancel(&mut self, reason: CancelReason) {
         self.cancel.cancel();
         // A weaker reason after a stronger one says nothing new.
         if self.view.cancelled.is_none_or(|now| reason > now && reason != CancelReason::Again) {
-            self.fact(EventKind::CancelBegan { reason });
+            self.send(EventKind::CancelBegan { reason });
         }
     }
 
@@ -143,8 +159,8 @@ impl Dispatcher {
         match command {
             Command::Cancel { reason } => self.cancel(reason),
             command => {
-                if let Err(text) = self.steering.obey(&command) {
-                    self.fact(EventKind::Warning { guest: None, text, hint: None });
+                if let Err(text) = self.controls.apply(&command) {
+                    self.send(EventKind::Warning { guest: None, text, hint: None });
                 }
             }
         }
@@ -160,32 +176,32 @@ impl Dispatcher {
         });
         if self.signals == 2 {
             let text = "a second signal: still cleaning up; a third leaves that to the guardian".into();
-            self.fact(EventKind::Warning { guest: None, text, hint: None });
+            self.send(EventKind::Warning { guest: None, text, hint: None });
         }
         self.signals >= 3
     }
 
-    fn ended(mut self, fault: Option<&vmdeck_model::error::Fault>) -> Exit {
+    fn ended(mut self, fault: Option<&vmdeck_model::error::Fault>) -> RunExit {
         let leftover = self.view.left().next().is_some();
-        let of_run = Exit::of_run(&self.view.tally, self.emit.has_infra(), leftover, self.view.cancelled);
+        let of_run = RunExit::of_run(&self.view.tally, self.events.has_infra(), leftover, self.view.cancelled);
         let exit = match fault {
-            _ if self.emit.has_bug() => Exit::Bug,
+            _ if self.events.has_bug() => RunExit::Bug,
             None => of_run,
             Some(fault) if fault.blame() == vmdeck_model::error::Blame::Cancelled => match of_run {
-                Exit::Passed => Exit::Interrupted,
+                RunExit::Passed => RunExit::Interrupted,
                 other => other,
             },
-            Some(fault) => Exit::of_blame(fault.blame()),
+            Some(fault) => RunExit::of_blame(fault.blame()),
         };
         let kind = EventKind::RunEnded {
             tally: self.view.tally,
             exit,
-            took_ms: self.emit.elapsed_ms(),
-            skipped_output: self.emit.skipped(),
+            took_ms: self.events.elapsed_ms(),
+            skipped_output: self.events.skipped(),
             error: fault.filter(|f| f.blame() != vmdeck_model::error::Blame::Cancelled).map(ToString::to_string),
             hint: fault.and_then(|f| f.remedy().map(str::to_owned)),
         };
-        self.fact(kind);
+        self.send(kind);
         exit
     }
 }

@@ -11,7 +11,7 @@ use super::{
     reap,
 };
 use crate::{
-    backend,
+    backend::{BackendDeps, Tools},
     host::{clock, process, signal},
 };
 use std::{
@@ -47,7 +47,7 @@ impl Guardian {
         Ok(Self { child })
     }
 
-    /// Its pid.
+    /// Returns its pid.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -62,7 +62,7 @@ impl Guardian {
     }
 }
 
-/// The guardian's own life. `lock` is `-` where the run held none.
+/// Returns the guardian's own life. `lock` is `-` where the run held none.
 pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
     // Standard error is the journal: nothing may ever be written there.
     std::panic::set_hook(Box::new(|_| {}));
@@ -76,7 +76,7 @@ pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
     }
     let state = journal.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned();
     // The journal says which tools.
-    let deps = backend::Deps { spawner: process::Spawner::new(None)?, state, tools: backend::Tools::new() };
+    let deps = BackendDeps { spawner: process::Spawner::new(None)?, state, tools: Tools::new() };
     let _ = clock::within(LIMIT, reap::one(&deps, journal)).await;
     if lock != Path::new("-") {
         lock::release_by_fd(lock, &rustix::stdio::stdout());

@@ -3,11 +3,19 @@
 //! Ownership comes from the journals alone; a name proves nothing.
 
 use super::{journal, reap};
-use crate::backend::{self, BACKENDS};
+use crate::{
+    backend::{BACKENDS, BackendDeps, record::MachineRecord},
+    context::CallContext,
+};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     machine::{MachineInfo, OwnedMachine, Owner},
 };
+
+/// How long one backend's list may take.
+const LIST: Duration = Duration::from_mins(1);
 
 /// What there is to see.
 #[derive(Debug, Default)]
@@ -19,11 +27,11 @@ pub struct Inventory {
 }
 
 /// Lists them all.
-pub async fn list(deps: &backend::Deps) -> Inventory {
+pub async fn list(deps: &BackendDeps) -> Inventory {
     let ours = ours(deps);
-    let mut out = Inventory::default();
+    let (mut out, never) = (Inventory::default(), CancellationToken::new());
     for row in BACKENDS {
-        match (row.build)(deps).list().await {
+        match (row.build)(deps).list(CallContext::new(LIST, &never)).await {
             Ok(machines) => out.rows.extend(machines.into_iter().map(|machine| owned(machine, &ours))),
             Err(fault) => out.unseen.push(fault),
         }
@@ -43,46 +51,46 @@ fn owned(machine: MachineInfo, ours: &[Ours]) -> OwnedMachine {
     }
 }
 
-/// The record of a run that is not over, or left something: where its journal says that it is.
-pub fn record_of(deps: &backend::Deps, run: &str) -> Option<std::path::PathBuf> {
-    reap::histories(&deps.state).find(|history| history.run == run).map(|history| history.dir)
+/// Returns the record of a run that is not over, or left something: where its journal says that it is.
+pub fn record_of(deps: &BackendDeps, run: &str) -> Option<std::path::PathBuf> {
+    reap::journal_states(&deps.state).find(|state| state.run == run).map(|state| state.dir)
 }
 
 /// Something that a journal names.
 struct Ours {
-    made: journal::Made,
+    made: MachineRecord,
     run: String,
     owner: Owner,
 }
 
 impl Ours {
     fn is(&self, machine: &MachineInfo) -> bool {
-        let remnant = &self.made.remnant;
-        let id = &remnant.identity.uuid;
-        self.made.backend == machine.backend && remnant.machine() == machine.name && (id.is_none() || *id == machine.id)
+        let made = &self.made;
+        let id = &made.id.uuid;
+        made.backend == machine.backend && made.provider_name() == machine.name && (id.is_none() || *id == machine.id)
     }
 }
 
-fn ours(deps: &backend::Deps) -> Vec<Ours> {
+fn ours(deps: &BackendDeps) -> Vec<Ours> {
     let mut out = Vec::new();
-    for (history, alive) in reap::histories_alive(&deps.state) {
-        let run = &history.run;
+    for (state, alive) in reap::journal_states_alive(&deps.state) {
+        let run = &state.run;
         let add = |made, owner| Ours { made, run: run.clone(), owner };
-        out.extend(history.open.into_values().map(|made| add(made, if alive { Owner::Running } else { Owner::Dead })));
-        out.extend(history.kept.into_values().map(|made| add(made, Owner::Kept)));
+        out.extend(state.open.into_values().map(|made| add(made, if alive { Owner::Running } else { Owner::Dead })));
+        out.extend(state.kept.into_values().map(|made| add(made, Owner::Kept)));
     }
     out
 }
 
-/// Whether no run of ours has anything to do with this machine, now; an error where a journal cannot be read.
-pub(super) fn is_nobodys(deps: &backend::Deps, machine: &MachineInfo) -> Result<bool> {
+/// Returns whether no run of ours has anything to do with this machine, now; an error where a journal cannot be read.
+pub(super) fn is_nobodys(deps: &BackendDeps, machine: &MachineInfo) -> Result<bool> {
     for path in reap::journals(&deps.state) {
-        if let Err(why) =
-            journal::read(&path).or_else(|why| if path.exists() { Err(why) } else { Ok(journal::History::default()) })
+        if let Err(why) = journal::read(&path)
+            .or_else(|why| if path.exists() { Err(why) } else { Ok(journal::JournalState::default()) })
         {
             return Err(Fault::host(format!("cannot tell whose `{}` is", machine.name))
                 .because(format!("`{}`: {why}", path.display()))
-                .hint("look at that journal, end what it names by hand, then remove it"));
+                .hint("inspect that journal, end what it names by hand, then remove it"));
         }
     }
     Ok(!ours(deps).iter().any(|ours| ours.is(machine)))

@@ -7,7 +7,10 @@
 //! file cannot be trusted, and then nothing is destroyed on its word.
 
 use crate::{
-    backend::{Existing, Identity, Remnant, Tools},
+    backend::{
+        Tools,
+        record::{AdoptTarget, MachineId, MachineRecord},
+    },
     host::{files, lockdir},
 };
 use parking_lot::Mutex;
@@ -44,7 +47,7 @@ pub enum Record {
         started: u64,
         /// The host lock that it holds.
         lock: Option<PathBuf>,
-        /// Its record.
+        /// The record.
         dir: PathBuf,
     },
     /// The tools with which it is made: a reaper may be configured otherwise.
@@ -54,33 +57,33 @@ pub enum Record {
     },
     /// Something is about to be made.
     Intent {
-        /// Its generated name.
+        /// The generated name.
         name: String,
         /// The backend.
         backend: String,
         /// For which guest.
         guest: GuestId,
-        /// Its private folder.
+        /// The private folder.
         dir: PathBuf,
         /// How it will be recognised.
-        identity: Identity,
+        identity: MachineId,
         /// The machine of others that is about to be used instead.
         #[serde(default)]
-        adopted: Option<Existing>,
+        adopted: Option<AdoptTarget>,
     },
     /// It exists, or runs: what is known for sure now.
     Known {
-        /// Its name.
+        /// The name.
         name: String,
-        /// Its identity.
-        identity: Identity,
+        /// What is known about it.
+        identity: MachineId,
         /// The socket of its serial console, for a person who types.
         #[serde(default)]
         console: Option<PathBuf>,
     },
     /// It can be reached.
     Reached {
-        /// Its name.
+        /// The name.
         name: String,
         /// Where its login service is.
         address: Option<std::net::SocketAddr>,
@@ -89,14 +92,14 @@ pub enum Record {
     },
     /// It is proven gone.
     Gone {
-        /// Its name.
+        /// The name.
         name: String,
         /// How.
         proof: String,
     },
     /// It was left in place on a person's wish; only `vmdeck cleanup` takes it.
     Kept {
-        /// Its name.
+        /// The name.
         name: String,
         /// Where its login service is.
         address: Option<std::net::SocketAddr>,
@@ -116,7 +119,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The folder of all journals below the state folder.
+    /// Returns the folder of all journals below the state folder.
     pub fn folder(state: &Path) -> PathBuf {
         state.join("runs")
     }
@@ -168,22 +171,22 @@ impl Journal {
         })
     }
 
-    /// A copy of its descriptor: whoever holds it keeps the run alive for all reapers.
+    /// Returns a copy of its descriptor: whoever holds it keeps the run alive for all reapers.
     pub fn share(&self) -> io::Result<OwnedFd> {
         let file = self.file.lock();
         Ok(file.try_clone()?.into())
     }
 
-    /// Where it is.
+    /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The run ended: the file goes, unless something is left open or kept.
+    /// Returns the run ended: the file goes, unless something is left open or kept.
     pub fn end(&self) -> Result<()> {
         self.append(&Record::End)?;
-        let history = read(&self.path).map_err(|e| Fault::bug("cannot read the journal back").because(e))?;
-        if history.open.is_empty() && history.kept.is_empty() {
+        let state = read(&self.path).map_err(|e| Fault::bug("cannot read the journal back").because(e))?;
+        if state.open.is_empty() && state.kept.is_empty() {
             fs::remove_file(&self.path)
                 .map_err(|e| Fault::host(format!("cannot remove `{}`", self.path.display())).because(e))?;
         }
@@ -200,47 +203,30 @@ pub(super) fn mend(file: &mut File) -> io::Result<()> {
     if whole < bytes.len() { file.set_len(whole as u64) } else { Ok(()) }
 }
 
-/// A record as it is written.
+/// Returns a record as it is written.
 pub(super) fn line(record: &Record) -> String {
     // Plain data of our own: it always has a JSON form.
     let json = serde_json::to_string(record).unwrap_or_default();
     format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
 }
 
-/// Something that was made, or was about to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
-    /// How to find and recognise it.
-    pub remnant: Remnant,
-    /// The backend.
-    pub backend: String,
-    /// For which guest.
-    pub guest: GuestId,
-    /// Where its login service is, once it was reached.
-    pub address: Option<std::net::SocketAddr>,
-    /// The host key that it showed.
-    pub host_key: Option<String>,
-    /// The socket of its serial console.
-    pub console: Option<PathBuf>,
-}
-
 /// What a journal says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct JournalState {
     /// The run.
     pub run: String,
     /// The main process and when it began.
     pub process: Option<(u32, u64)>,
     /// The lock that it held.
     pub lock: Option<PathBuf>,
-    /// Its record.
+    /// The record.
     pub dir: PathBuf,
     /// The tools that it used.
     pub tools: Tools,
     /// What may still exist.
-    pub open: BTreeMap<String, Made>,
+    pub open: BTreeMap<String, MachineRecord>,
     /// What was left in place on purpose.
-    pub kept: BTreeMap<String, Made>,
+    pub kept: BTreeMap<String, MachineRecord>,
 }
 
 /// Why a journal cannot be used.
@@ -258,20 +244,20 @@ pub enum Unreadable {
 }
 
 /// Reads a journal by its path.
-pub fn read(path: &Path) -> Result<History, Unreadable> {
+pub fn read(path: &Path) -> Result<JournalState, Unreadable> {
     replay(&fs::read(path)?)
 }
 
 /// Reads a journal that is open.
-pub fn read_open(file: &mut File) -> Result<History, Unreadable> {
+pub fn read_open(file: &mut File) -> Result<JournalState, Unreadable> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;
     replay(&bytes)
 }
 
-fn replay(bytes: &[u8]) -> Result<History, Unreadable> {
-    let mut out = History::default();
+pub(crate) fn replay(bytes: &[u8]) -> Result<JournalState, Unreadable> {
+    let mut out = JournalState::default();
     let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').collect();
     for (index, line) in lines.iter().enumerate() {
         if line.is_empty() {
@@ -298,7 +284,7 @@ fn parse(line: &[u8]) -> Option<Record> {
     serde_json::from_str(json).ok()
 }
 
-fn apply(out: &mut History, record: Record) -> Result<(), Unreadable> {
+fn apply(out: &mut JournalState, record: Record) -> Result<(), Unreadable> {
     match record {
         Record::Run { version, .. } if version > VERSION => return Err(Unreadable::Newer(version)),
         Record::Run { run, pid, started, lock, dir, .. } => {
@@ -309,12 +295,22 @@ fn apply(out: &mut History, record: Record) -> Result<(), Unreadable> {
         }
         Record::Tools { tools } => out.tools = tools,
         Record::Intent { name, backend, guest, dir, identity, adopted } => {
-            let remnant = Remnant { name: name.clone(), identity, dir, adopted };
-            out.open.insert(name, Made { remnant, backend, guest, address: None, host_key: None, console: None });
+            let record = MachineRecord {
+                name: name.clone(),
+                id: identity,
+                dir,
+                adopted,
+                backend,
+                guest,
+                address: None,
+                host_key: None,
+                console: None,
+            };
+            out.open.insert(name, record);
         }
         Record::Known { name, identity, console } => {
             if let Some(made) = out.open.get_mut(&name) {
-                made.remnant.identity = identity;
+                made.id = identity;
                 made.console = console;
             }
         }
@@ -330,7 +326,7 @@ fn apply(out: &mut History, record: Record) -> Result<(), Unreadable> {
         }
         Record::Kept { name, address, host_key } => {
             if let Some(made) = out.open.remove(&name) {
-                out.kept.insert(name, Made { address, host_key, ..made });
+                out.kept.insert(name, MachineRecord { address, host_key, ..made });
             }
         }
         Record::End => {}
@@ -348,7 +344,7 @@ mod tests {
             backend: "qemu".into(),
             guest: GuestId::new("deb").expect("name"),
             dir: "/m".into(),
-            identity: Identity { uuid: Some("u".into()), ..Identity::default() },
+            identity: MachineId { uuid: Some("u".into()), ..MachineId::default() },
             adopted: None,
         }
     }
@@ -367,7 +363,7 @@ mod tests {
         let gone = Record::Gone { name: "a".into(), proof: "p".into() };
         let known = Record::Known {
             name: "b".into(),
-            identity: Identity { pid: Some(7), ..Identity::default() },
+            identity: MachineId { pid: Some(7), ..MachineId::default() },
             console: None,
         };
         let (_home, journal) = written(&[
@@ -378,10 +374,10 @@ mod tests {
             intent("c"),
             Record::Kept { name: "c".into(), address: None, host_key: None },
         ]);
-        let history = read(journal.path()).expect("readable");
-        assert_eq!(history.open.keys().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(history.open["b"].remnant.identity.pid, Some(7));
-        assert_eq!(history.kept.keys().collect::<Vec<_>>(), ["c"]);
+        let state = read(journal.path()).expect("readable");
+        assert_eq!(state.open.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(state.open["b"].id.pid, Some(7));
+        assert_eq!(state.kept.keys().collect::<Vec<_>>(), ["c"]);
         journal.end().expect("ended");
         assert!(journal.path().exists(), "something is left, so the file stays");
     }
@@ -400,8 +396,8 @@ mod tests {
         let lines: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1).collect();
         for cut in 0..=bytes.len() {
             let whole = lines.iter().filter(|end| **end <= cut || **end - 1 == cut).count();
-            let history = replay(&bytes[..cut]).expect("a torn end is no damage");
-            assert_eq!(history.open.len(), whole.saturating_sub(1), "cut at {cut}");
+            let state = replay(&bytes[..cut]).expect("a torn end is no damage");
+            assert_eq!(state.open.len(), whole.saturating_sub(1), "cut at {cut}");
         }
     }
 

@@ -38,7 +38,7 @@ const CHECK: Duration = Duration::from_secs(1);
 
 /// What is wanted.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct LockRequest {
     /// The directory.
     pub path: PathBuf,
     /// Whether the old scripts use it too.
@@ -49,7 +49,7 @@ pub struct Request {
     pub owner: Holder,
 }
 
-/// The owner record of this process.
+/// Returns the owner record of this process.
 pub fn owner(run: Option<&str>) -> Holder {
     // Only our own words: options of the user may hold what others should not read.
     let command = std::env::args().take(2).collect::<Vec<_>>().join(" ");
@@ -75,7 +75,7 @@ pub struct HostLock {
 
 /// Waits for the lock. `told` is called at once and every 10 s while somebody else has it.
 pub async fn acquire(
-    request: &Request,
+    request: &LockRequest,
     mut told: impl FnMut(&Holder, Duration),
     cancel: &CancellationToken,
 ) -> Result<HostLock> {
@@ -85,14 +85,14 @@ pub async fn acquire(
     let cannot = || Fault::new(Blame::Lock, format!("cannot acquire the lock `{}`", request.path.display()));
     loop {
         let holder = match attempt(request, &mut judge).map_err(|e| unusable(&request.path, &e))? {
-            Attempt::Made(lock) => {
+            AcquireAttempt::Acquired(lock) => {
                 if !request.shared || lock.settle(cancel).await {
                     return Ok(lock);
                 }
                 continue;
             }
-            Attempt::Busy(holder) => holder,
-            Attempt::Again => continue,
+            AcquireAttempt::Busy(holder) => holder,
+            AcquireAttempt::Again => continue,
         };
         let waited = start.elapsed();
         if last_told.is_none_or(|at| at.elapsed() >= TELL) {
@@ -101,8 +101,8 @@ pub async fn acquire(
         }
         if waited >= request.timeout {
             return Err(cannot()
-                .because(format!("{} still has it after {}", holder, show_duration(waited)))
-                .hint("`vmdeck lock status` shows the holder; `--lock-timeout` waits longer; `vmdeck lock break` removes a dead one"));
+                .because(format!("it is still held after {} by {holder}", show_duration(waited)))
+                .hint("`vmdeck lock status` shows the holder; a longer `--lock-timeout` waits longer; `vmdeck lock break` removes a dead one"));
         }
         tokio::select! {
             () = cancel.cancelled() => return Err(Fault::cancelled("cannot wait for the lock any longer").because("it was cancelled")),
@@ -124,57 +124,57 @@ fn unusable(path: &Path, error: &io::Error) -> Fault {
     }
 }
 
-enum Attempt {
-    Made(HostLock),
+enum AcquireAttempt {
+    Acquired(HostLock),
     Busy(Holder),
     /// Something moved meanwhile; look again.
     Again,
 }
 
-fn attempt(request: &Request, judge: &mut judge::Judge) -> io::Result<Attempt> {
+fn attempt(request: &LockRequest, judge: &mut judge::Judge) -> io::Result<AcquireAttempt> {
     // Cheap look first: nothing is written while somebody else clearly holds it.
     let standing = judge.look(&request.path)?;
     if let Standing::Live(holder) = standing {
-        return Ok(Attempt::Busy(holder));
+        return Ok(AcquireAttempt::Busy(holder));
     }
-    let new = Fresh::make(request)?;
+    let new = UnpublishedLock::make(request)?;
     match standing {
         Standing::Free => {
             if lockdir::publish(&new.path, &request.path)? {
-                Ok(Attempt::Made(new.keep(request)))
+                Ok(AcquireAttempt::Acquired(new.keep(request)))
             } else {
-                Ok(Attempt::Again)
+                Ok(AcquireAttempt::Again)
             }
         }
         Standing::Dead { inode, guard } => {
             // The dead lock's own flock is held in `guard`: nobody else can be breaking it now.
             if lockdir::inode_at(&request.path)? != Some(inode) {
-                return Ok(Attempt::Again);
+                return Ok(AcquireAttempt::Again);
             }
             lockdir::exchange(&new.path, &request.path)?;
             let got = lockdir::inode_at(&new.path)?;
             if got != Some(inode) {
                 // Not what was judged: back with it.
                 lockdir::exchange(&new.path, &request.path)?;
-                return Ok(Attempt::Again);
+                return Ok(AcquireAttempt::Again);
             }
             files::remove_dir(&new.path)?;
             drop(guard);
-            Ok(Attempt::Made(new.keep(request)))
+            Ok(AcquireAttempt::Acquired(new.keep(request)))
         }
-        Standing::Live(_) => Ok(Attempt::Again),
+        Standing::Live(_) => Ok(AcquireAttempt::Again),
     }
 }
 
 /// A complete lock directory under a private name: the public name never shows a half-made one.
-struct Fresh {
+struct UnpublishedLock {
     path: PathBuf,
     fd: Option<OwnedFd>,
     inode: lockdir::Inode,
 }
 
-impl Fresh {
-    fn make(request: &Request) -> io::Result<Self> {
+impl UnpublishedLock {
+    fn make(request: &LockRequest) -> io::Result<Self> {
         let path = sibling(&request.path, "new");
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -202,7 +202,7 @@ impl Fresh {
         }
     }
 
-    fn keep(mut self, request: &Request) -> HostLock {
+    fn keep(mut self, request: &LockRequest) -> HostLock {
         let fd = self.fd.take();
         // `fd` is there: only `keep` takes it, and it consumes the value.
         let fd = fd.unwrap_or_else(|| unreachable!("kept once"));
@@ -216,7 +216,7 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
+impl Drop for UnpublishedLock {
     fn drop(&mut self) {
         if self.fd.is_some() {
             let _ = files::remove_dir(&self.path);
@@ -237,17 +237,17 @@ fn owner_json(owner: &Holder) -> Vec<u8> {
 }
 
 impl HostLock {
-    /// The descriptor whose flock is the lock; a copy given to another process keeps it held.
+    /// Returns the descriptor whose flock is the lock; a copy given to another process keeps it held.
     pub fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
-    /// Where it is.
+    /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the name still leads to our directory.
+    /// Returns whether the name still leads to our directory.
     pub fn is_ours(&self) -> bool {
         matches!(lockdir::inode_at(&self.path), Ok(Some(inode)) if inode == self.inode)
     }
@@ -282,7 +282,7 @@ impl HostLock {
         self.is_ours()
     }
 
-    /// A look-out for the loss of the lock that does not hold it.
+    /// Returns a look-out for the loss of the lock that does not hold it.
     pub fn watcher(&self) -> Watcher {
         Watcher {
             path: self.path.clone(),
@@ -307,7 +307,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// The lock's path.
+    /// Returns the lock's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -319,7 +319,7 @@ impl Watcher {
             clock::sleep(CHECK).await;
             match lockdir::inode_at(&self.path) {
                 Ok(Some(inode)) if inode == self.inode => {}
-                Ok(Some(_)) => return "another directory stands in its place".into(),
+                Ok(Some(_)) => return "another directory is in its place".into(),
                 Ok(None) => return "its directory was removed".into(),
                 Err(e) => return e.to_string(),
             }
@@ -333,7 +333,7 @@ impl Watcher {
 
 /// Waits for one of `slots` locks, then takes up to `wanted` of those that are free: `L`, `L.1`, `L.2` ...
 pub async fn acquire_slots(
-    request: &Request,
+    request: &LockRequest,
     slots: u32,
     wanted: usize,
     mut told: impl FnMut(&Holder, Duration),
@@ -346,7 +346,7 @@ pub async fn acquire_slots(
         let mut held = Vec::new();
         let mut busy = Holder::default();
         for path in &paths {
-            let one = Request { path: path.clone(), timeout: Duration::ZERO, ..request.clone() };
+            let one = LockRequest { path: path.clone(), timeout: Duration::ZERO, ..request.clone() };
             match acquire(&one, |holder, _| busy = holder.clone(), cancel).await {
                 Ok(lock) => held.push(lock),
                 Err(fault) if fault.blame() == Blame::Lock => {}
@@ -373,7 +373,7 @@ pub async fn acquire_slots(
                 format!("cannot acquire one of {slots} slots of `{}`", request.path.display()),
             )
             .because(format!("{} still has one after {}", busy, show_duration(waited)))
-            .hint("`vmdeck lock status` shows the holders; `--lock-timeout` waits longer"));
+            .hint("`vmdeck lock status` shows the holders; a longer `--lock-timeout` waits longer"));
         }
         tokio::select! {
             () = cancel.cancelled() => return Err(Fault::cancelled("cannot wait for a slot any longer").because("it was cancelled")),
@@ -382,12 +382,12 @@ pub async fn acquire_slots(
     }
 }
 
-/// The lock directories of all slots.
+/// Returns the lock directories of all slots.
 pub fn slot_paths(path: &Path, slots: u32) -> impl Iterator<Item = PathBuf> {
     (0..slots).map(move |slot| slot_path(path, slot))
 }
 
-/// The lock directory of a slot.
+/// Returns the lock directory of a slot.
 fn slot_path(path: &Path, slot: u32) -> PathBuf {
     if slot == 0 {
         return path.to_owned();
@@ -479,7 +479,7 @@ pub fn take_away(path: &Path, pid: u32) -> Result<Holder> {
     }
 }
 
-/// Whether somebody holds the directory's flock, looked at until it is sure: a process that is just being started holds
+/// Returns whether somebody holds the directory's flock, looked at until it is sure: a process that is just being started holds
 /// copies of all our descriptors for a moment.
 fn is_flocked(path: &Path) -> bool {
     (0..20).all(|turn| {

@@ -2,62 +2,42 @@
 //!
 //! It knows no screen, reads no keyboard and prints nothing; it sees a finished [`Plan`], never a config file.
 
-pub mod boot;
-mod bootprint;
 mod cases;
 pub mod cleanup;
-mod conductor;
-pub mod controller;
+mod context;
+mod controls;
+mod deps;
 mod dispatcher;
-pub mod emit;
+pub mod events;
 pub mod guardian;
-mod history;
 pub mod inventory;
 pub mod journal;
-mod launch;
-mod link;
 pub mod lock;
-mod logs;
-mod phases;
+pub mod machine;
 pub mod preflight;
 pub mod reap;
-mod retry;
+mod run;
 pub mod shell;
-mod stamps;
-mod steer;
-mod worker;
+mod timestamps;
 
-use crate::backend;
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+pub use deps::EngineDeps;
+
+use run::Work;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
-use vmdeck_model::{command::Command, event::Event, exit::Exit, outcome::Signal, plan::Plan};
-
-/// What the engine is built with.
-pub struct Deps {
-    /// For the backends.
-    pub backend: backend::Deps,
-    /// The vmdeck binary: it is started again as the guardian. None = no guardian.
-    pub binary: Option<PathBuf>,
-    /// Signals that end the run; none in tests.
-    pub signals: Option<mpsc::UnboundedReceiver<Signal>>,
-    /// Instead of the cases: one request in the plan's only guest.
-    pub shell: Option<shell::Request>,
-}
+use vmdeck_model::{command::Command, event::Event, exit::RunExit, plan::Plan};
 
 /// A run that is going on.
 pub struct Handle {
-    /// What may be asked of it.
+    /// Takes commands.
     pub commands: mpsc::Sender<Command>,
-    /// What happens.
+    /// The events of the run.
     pub events: Events,
-    /// Its end.
-    pub done: JoinHandle<Exit>,
+    /// The end of the run.
+    pub done: JoinHandle<RunExit>,
 }
 
 /// The stream of events. A slow reader never holds the engine up: it misses `output` lines, which the logs have.
@@ -67,7 +47,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event; `None` after the last.
+    /// Returns the next event; `None` after the last.
     pub async fn next(&mut self) -> Option<Event> {
         let event = self.receiver.recv().await?;
         if matches!(event.kind, vmdeck_model::event::EventKind::Output { .. }) {
@@ -77,12 +57,22 @@ impl Events {
     }
 }
 
-/// Starts a run; must be called within a runtime.
-pub fn start(plan: Plan, deps: Deps) -> Handle {
+/// Starts a run of the plan's cases; must be called within a runtime.
+pub fn start(plan: Plan, deps: EngineDeps) -> Handle {
+    begin(plan, deps, Work::Cases)
+}
+
+/// Starts the plan's only guest for one request instead of cases; must be called within a runtime.
+pub fn start_shell(plan: Plan, deps: EngineDeps, request: shell::ShellRequest) -> Handle {
+    begin(plan, deps, Work::Shell(request))
+}
+
+fn begin(plan: Plan, deps: EngineDeps, work: Work) -> Handle {
     let (commands, asked) = mpsc::channel(16);
     let (sender, receiver) = mpsc::unbounded_channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let events = Events { receiver, queued: Arc::clone(&queued) };
-    let done = tokio::spawn(dispatcher::run(plan, deps, asked, sender, queued));
+    let output = dispatcher::EventOutput { events: sender, queued };
+    let done = tokio::spawn(dispatcher::run(plan, deps, work, asked, output));
     Handle { commands, events, done }
 }

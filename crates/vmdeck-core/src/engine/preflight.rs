@@ -4,91 +4,111 @@
 
 use super::cleanup;
 use crate::{
-    backend::{self, BACKENDS},
+    backend::{self, BACKENDS, BackendDeps, BackendInfo, record::AdoptTarget},
+    context::CallContext,
     host::{capacity, files},
-    transport,
+    transport::{contract::Unusable, route},
 };
-use std::path::Path;
+use std::{path::Path, time::Duration};
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     event::{Finding, Severity},
-    guest::{Guest, Os},
-    ids::RunId,
-    plan::{Host, Job, Plan, RunOptions, Setup},
+    guest::Guest,
+    plan::{HostConfig, Setup},
     quantity::show_size,
 };
 
-/// Checks everything that the plan needs; `parallel` guests run at a time. Returns whether the run may start.
-pub async fn run(plan: &Plan, deps: &backend::Deps, parallel: usize, told: &mut (dyn FnMut(Finding) + Send)) -> bool {
-    let mut fit = true;
+/// How long one backend's check, or finding one machine to adopt, may take.
+const ASK: Duration = Duration::from_mins(2);
+
+/// What a host must be ready for.
+pub struct Request<'a> {
+    /// The host's limits.
+    pub host: &'a HostConfig,
+    /// The folder of the run's record.
+    pub record: &'a Path,
+    /// The guests that the run needs.
+    pub guests: Vec<&'a Guest>,
+    /// How many guests run at a time.
+    pub parallel: usize,
+}
+
+/// Checks everything that a run needs; `report` hears of each finding. Returns whether the run may start.
+pub async fn run(request: &Request<'_>, deps: &BackendDeps, report: &mut (dyn FnMut(Finding) + Send)) -> bool {
+    let mut ready = true;
     let mut seen: Vec<Finding> = Vec::new();
-    let mut tell = |finding: Finding| {
-        fit &= finding.severity != Severity::Fatal;
+    let mut add = |finding: Finding| {
+        ready &= finding.severity != Severity::Fatal;
         // Guests that are alike find the same things.
         if !seen.contains(&finding) {
             seen.push(finding.clone());
-            told(finding);
+            report(finding);
         }
     };
-    host(&plan.host, &deps.state, &plan.dir, &memory_need(&plan.jobs, parallel)).into_iter().for_each(&mut tell);
-    if let Some(finding) = strangers(&plan.host, deps).await {
-        tell(finding);
+    let need = memory_need(&request.guests, request.parallel);
+    host(request.host, &deps.state, request.record, &need).into_iter().for_each(&mut add);
+    if let Some(finding) = machines_of_others(request.host, deps).await {
+        add(finding);
     }
-    let mut adopted: Vec<(&Guest, backend::Existing)> = Vec::new();
-    for job in &plan.jobs {
-        for finding in guest(&job.guest, deps).await {
-            tell(finding);
-        }
-        // Why it cannot be found was told by the backend's own check.
-        if let Ok(row) = backend::find(&job.guest.backend)
-            && let Ok(Some(existing)) = (row.build)(deps).existing(&job.guest).await
-        {
-            let same = |(other, e): &&(&Guest, backend::Existing)| {
-                other.backend == job.guest.backend && e.id == existing.id && e.name == existing.name
-            };
-            if let Some((other, _)) = adopted.iter().find(same) {
-                tell(Finding {
-                    check: "adopt".into(),
-                    severity: Severity::Fatal,
-                    text: format!(
-                        "guests `{}` and `{}` would share the machine `{}`",
-                        other.id, job.guest.id, existing.name
-                    ),
-                    hint: Some("give each guest a machine of its own, by `machine`".into()),
-                });
-            }
-            adopted.push((&job.guest, existing));
-        }
+    for guest in &request.guests {
+        check_guest(guest, deps).await.into_iter().for_each(&mut add);
     }
-    fit
+    shared_machines(&request.guests, deps).await.into_iter().for_each(&mut add);
+    ready
 }
 
-/// Checks everything that a run of this whole config would need.
-pub async fn of_setup(setup: &Setup, deps: &backend::Deps) -> Vec<Finding> {
-    let jobs = setup.guests.iter().map(|guest| Job { guest: guest.clone(), suites: Vec::new() }).collect();
-    let plan = Plan {
-        run: RunId::from_bits(0),
-        dir: std::env::current_dir().unwrap_or_default(),
-        host: setup.host.clone(),
-        options: RunOptions::default(),
-        jobs,
-        selection: Vec::new(),
+/// Returns a finding for every machine that two guests would adopt.
+async fn shared_machines(guests: &[&Guest], deps: &BackendDeps) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let mut adopted: Vec<(&Guest, AdoptTarget)> = Vec::new();
+    let never = CancellationToken::new();
+    for guest in guests {
+        let Ok(row) = backend::find(&guest.backend) else { continue };
+        let backend = (row.build)(deps);
+        let Some(adoption) = backend.adoption() else { continue };
+        // Why it cannot be found was said by the backend's own check.
+        let Ok(Some(target)) = adoption.find(guest, CallContext::new(ASK, &never)).await else { continue };
+        let same = |(other, found): &&(&Guest, AdoptTarget)| {
+            other.backend == guest.backend && found.id == target.id && found.name == target.name
+        };
+        if let Some((other, _)) = adopted.iter().find(same) {
+            out.push(Finding {
+                check: "adopt".into(),
+                severity: Severity::Fatal,
+                text: format!("guests `{}` and `{}` would share the machine `{}`", other.id, guest.id, target.name),
+                hint: Some("give each guest a machine of its own, by `machine`".into()),
+            });
+        }
+        adopted.push((guest, target));
+    }
+    out
+}
+
+/// Checks everything that a run of this whole config would need; its record would be in the current folder.
+pub async fn of_setup(setup: &Setup, deps: &BackendDeps) -> Vec<Finding> {
+    let record = std::env::current_dir().unwrap_or_default();
+    let request = Request {
+        host: &setup.host,
+        record: &record,
+        guests: setup.guests.iter().collect(),
+        parallel: setup.host.slots as usize,
     };
     let mut findings = Vec::new();
-    run(&plan, deps, setup.host.slots as usize, &mut |finding| findings.push(finding)).await;
+    run(&request, deps, &mut |finding| findings.push(finding)).await;
     findings
 }
 
 /// Checks the host alone, without a config: what `vmdeck doctor` can say at a first start.
-pub async fn bare(limits: &Host, deps: &backend::Deps) -> Vec<Finding> {
+pub async fn bare(limits: &HostConfig, deps: &BackendDeps) -> Vec<Finding> {
     let mut out = host(limits, &deps.state, Path::new("."), &Need::default());
     for row in BACKENDS {
-        out.extend(probe(row, deps, None).await);
+        out.extend(check_backend(row, deps, None).await);
     }
     out
 }
 
 /// Machines of others that the config calls test machines: who they belong to is not known, so that they only are told.
-async fn strangers(limits: &Host, deps: &backend::Deps) -> Option<Finding> {
+async fn machines_of_others(limits: &HostConfig, deps: &BackendDeps) -> Option<Finding> {
     if limits.test_prefixes.is_empty() {
         return None;
     }
@@ -102,8 +122,9 @@ async fn strangers(limits: &Host, deps: &backend::Deps) -> Option<Finding> {
     })
 }
 
-async fn probe(row: &backend::BackendDef, deps: &backend::Deps, guest: Option<&Guest>) -> Vec<Finding> {
-    (row.build)(deps).probe(guest).await.unwrap_or_else(|fault| {
+async fn check_backend(row: &BackendInfo, deps: &BackendDeps, guest: Option<&Guest>) -> Vec<Finding> {
+    let never = CancellationToken::new();
+    (row.build)(deps).check(guest, CallContext::new(ASK, &never)).await.unwrap_or_else(|fault| {
         let hint = fault.remedy().map(str::to_owned);
         vec![Finding { check: row.kind.into(), severity: Severity::Fatal, text: fault.to_string(), hint }]
     })
@@ -116,21 +137,21 @@ struct Need {
     guests: Vec<String>,
 }
 
-/// The largest guests that may run at the same time; those whose memory is not ours to say are left out.
+/// Returns the largest guests that may run at the same time; those whose memory is not ours to say are left out.
 pub fn largest<'a>(guests: impl Iterator<Item = &'a Guest>, parallel: usize) -> Vec<&'a Guest> {
-    let counts = |g: &&Guest| g.machine.is_none() && backend::find(&g.backend).is_ok_and(|row| row.caps.sized);
+    let counts = |g: &&Guest| g.machine.is_none() && backend::find(&g.backend).is_ok_and(|row| row.capabilities.sized);
     let mut all: Vec<&Guest> = guests.filter(counts).collect();
     all.sort_by_key(|g| std::cmp::Reverse(g.memory));
     all.truncate(parallel);
     all
 }
 
-fn memory_need(jobs: &[Job], parallel: usize) -> Need {
-    let all = largest(jobs.iter().map(|j| &j.guest), parallel);
+fn memory_need(guests: &[&Guest], parallel: usize) -> Need {
+    let all = largest(guests.iter().copied(), parallel);
     Need { bytes: all.iter().map(|g| g.memory).sum(), guests: all.iter().map(|g| g.id.to_string()).collect() }
 }
 
-fn host(limits: &Host, state: &Path, record: &Path, need: &Need) -> Vec<Finding> {
+fn host(limits: &HostConfig, state: &Path, record: &Path, need: &Need) -> Vec<Finding> {
     let mut out = vec![state_dir(state)];
     out.extend(disk(limits, state, "state folder"));
     if !same_place(state, record) {
@@ -164,7 +185,7 @@ fn same_place(a: &Path, b: &Path) -> bool {
     device(a) == device(b)
 }
 
-fn disk(limits: &Host, path: &Path, what: &str) -> Option<Finding> {
+fn disk(limits: &HostConfig, path: &Path, what: &str) -> Option<Finding> {
     let free = capacity::free_disk(path).ok()?;
     let check = "disk".to_owned();
     let text = format!("{} free for the {what} at `{}`", show_size(free), path.display());
@@ -183,7 +204,7 @@ fn disk(limits: &Host, path: &Path, what: &str) -> Option<Finding> {
     })
 }
 
-fn memory(limits: &Host, need: &Need, available: Option<u64>) -> Option<Finding> {
+fn memory(limits: &HostConfig, need: &Need, available: Option<u64>) -> Option<Finding> {
     let free = available?;
     let check = "memory".to_owned();
     let wanted = need.bytes + limits.min_free_memory;
@@ -205,47 +226,49 @@ fn memory(limits: &Host, need: &Need, available: Option<u64>) -> Option<Finding>
     })
 }
 
-/// What one guest needs.
-async fn guest(guest: &Guest, deps: &backend::Deps) -> Vec<Finding> {
+/// Checks everything that one guest needs.
+async fn check_guest(guest: &Guest, deps: &BackendDeps) -> Vec<Finding> {
     let fatal = |check: &str, text: String, hint: &str| Finding {
         check: check.into(),
         severity: Severity::Fatal,
-        text,
+        text: format!("guest `{}`: {text}", guest.id),
         hint: Some(hint.into()),
     };
     let row = match backend::find(&guest.backend) {
         Ok(row) => row,
         Err(fault) => return vec![fatal("backend", fault.to_string(), "correct `backend`")],
     };
-    let mut out = probe(row, deps, Some(guest)).await;
-    if guest.machine.is_some() && !row.caps.adopts {
-        out.push(fatal(
-            "adopt",
-            format!("guest `{}`: the backend `{}` cannot adopt a machine", guest.id, guest.backend),
-            "remove `machine`",
-        ));
-    }
-    if guest.os == Os::Windows {
-        out.push(fatal(
-            "os",
-            format!("guest `{}`: this version runs no commands in Windows guests", guest.id),
-            "use a linux or macos guest",
-        ));
+    let mut out = check_backend(row, deps, Some(guest)).await;
+    if guest.machine.is_some() && !row.capabilities.adopts {
+        let text = format!("the backend `{}` cannot adopt a machine", guest.backend);
+        out.push(fatal("adopt", text, "remove `machine`"));
     }
     if let Some(source) = guest.source.as_ref().filter(|s| !s.path.is_dir()) {
-        let text = format!("guest `{}`: the source `{}` is no folder", guest.id, source.path.display());
+        let text = format!("the source `{}` is no folder", source.path.display());
         out.push(fatal("source", text, "correct `source.path`"));
     }
-    for kind in &guest.transports {
-        let Ok(way) = transport::find(kind) else { continue };
-        let has_host = guest.transport_options.get(kind).is_some_and(|o| o.text("host").is_some());
-        let has_other = row.caps.guest_exec && guest.transports.iter().any(|kind| kind == "exec");
-        let is_wanted = (row.caps.network || has_host) && (!has_other || transport::ssh::has_credential_of(guest));
-        // A transport that cannot work with this backend, or that nobody has set up beside another one, is passed over at run
-        // time, and says so there.
-        if kind != "ssh" || is_wanted {
-            out.extend((way.check)(guest));
+    match route::usable(guest) {
+        Ok(rows) => {
+            let some_usable = rows.iter().any(|(_, usable)| usable.is_ok());
+            for (row, usable) in &rows {
+                // One that nobody has set up beside another that works is passed over at run time, and says so there.
+                if usable.is_ok() || (matches!(usable, Err(Unusable::NotSetUp(_))) && !some_usable) {
+                    out.extend(row.transport.check(guest));
+                }
+            }
+            let hopeless: Vec<String> = rows
+                .iter()
+                .filter_map(|(row, usable)| match usable {
+                    Err(Unusable::NotSupported(reason)) => Some(format!("`{}`: {reason}", row.kind)),
+                    _ => None,
+                })
+                .collect();
+            if !rows.is_empty() && hopeless.len() == rows.len() {
+                let text = format!("no transport can be used: {}", hopeless.join("; "));
+                out.push(fatal("transport", text, "change the guest's `transports`, or its backend"));
+            }
         }
+        Err(fault) => out.push(fatal("transport", fault.to_string(), "correct `transports`")),
     }
     out
 }
@@ -254,8 +277,8 @@ async fn guest(guest: &Guest, deps: &backend::Deps) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    fn limits(disk: u64, warn: u64, memory: u64) -> Host {
-        Host {
+    fn limits(disk: u64, warn: u64, memory: u64) -> HostConfig {
+        HostConfig {
             lock: "/l".into(),
             lock_shared: false,
             lock_timeout: std::time::Duration::ZERO,

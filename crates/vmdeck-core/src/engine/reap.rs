@@ -4,11 +4,16 @@
 //! alive is the kernel's word, never an age or a pid.
 
 use super::{
-    journal::{self, History, Journal, Made, Record},
+    journal::{self, Journal, JournalState, Record},
     lock,
 };
 use crate::{
-    backend::{self, Existing},
+    backend::{
+        self, BackendDeps,
+        proof::Proof,
+        record::{AdoptTarget, MachineRecord},
+    },
+    context::CallContext,
     host::{clock, files, lockdir, pids},
 };
 use std::{
@@ -17,14 +22,17 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::error::{Blame, Fault};
 
 /// How long a reaper waits for the guardian of a run whose main process is dead.
 const GUARDIAN: Duration = Duration::from_secs(20);
+/// How long one machine may take.
+const ONE: Duration = Duration::from_mins(2);
 
 /// What is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum ReapScope {
     /// What dead runs left against their will.
     Dead,
     /// That, and what was kept on purpose by runs that have ended.
@@ -38,7 +46,7 @@ pub enum Reaped {
     Gone {
         /// The run that made it.
         run: String,
-        /// Its name.
+        /// The name.
         what: String,
         /// How its absence was proven.
         how: String,
@@ -47,7 +55,7 @@ pub enum Reaped {
     },
     /// It may still be there.
     Left {
-        /// Its name, or the journal's.
+        /// The name, or the journal's.
         what: String,
         /// Why.
         fault: Fault,
@@ -60,7 +68,7 @@ pub struct Leftover {
     /// The run that made it.
     pub run: String,
     /// What it is.
-    pub made: Made,
+    pub made: MachineRecord,
     /// Whether it was kept on purpose.
     pub kept: bool,
     /// Bytes that its folder takes.
@@ -69,35 +77,35 @@ pub struct Leftover {
 
 impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Made { remnant, backend, guest, .. } = &self.made;
+        let MachineRecord { name: machine, backend, guest, adopted, .. } = &self.made;
         let kept = if self.kept { ", kept on purpose" } else { "" };
         let run = &self.run;
-        if let Some(Existing { name, .. }) = &remnant.adopted {
+        if let Some(AdoptTarget { name, .. }) = adopted {
             return write!(
                 f,
                 "{name} ({backend}), adopted by guest `{guest}`, run {run}{kept}: will be put back to how it was"
             );
         }
         let size = vmdeck_model::quantity::show_size(self.size);
-        write!(f, "{} ({backend}) of guest `{guest}`, run {run}{kept}: {size}", remnant.name)
+        write!(f, "{machine} ({backend}) of guest `{guest}`, run {run}{kept}: {size}")
     }
 }
 
-/// Every journal that can be read.
-pub fn histories(state: &Path) -> impl Iterator<Item = History> {
+/// Returns every journal that can be read.
+pub fn journal_states(state: &Path) -> impl Iterator<Item = JournalState> {
     journals(state).into_iter().filter_map(|path| journal::read(&path).ok())
 }
 
-/// The same, and whether the run, or its guardian, is alive.
-pub(super) fn histories_alive(state: &Path) -> impl Iterator<Item = (History, bool)> {
+/// Returns the same, and whether the run, or its guardian, is alive.
+pub(super) fn journal_states_alive(state: &Path) -> impl Iterator<Item = (JournalState, bool)> {
     journals(state).into_iter().filter_map(|path| {
-        let history = journal::read(&path).ok()?;
+        let state = journal::read(&path).ok()?;
         let alive = File::open(&path).and_then(|f| lockdir::try_flock(&f)).is_ok_and(|free| !free);
-        Some((history, alive))
+        Some((state, alive))
     })
 }
 
-/// Every journal.
+/// Returns every journal.
 pub fn journals(state: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(Journal::folder(state)).into_iter().flatten().flatten();
     let mut out: Vec<PathBuf> =
@@ -106,7 +114,7 @@ pub fn journals(state: &Path) -> Vec<PathBuf> {
     out
 }
 
-/// What the journals of dead runs name; nothing is touched.
+/// Returns what the journals of dead runs name; nothing is touched.
 pub fn leftovers(state: &Path) -> Vec<Leftover> {
     let mut out = Vec::new();
     for path in journals(state) {
@@ -114,18 +122,18 @@ pub fn leftovers(state: &Path) -> Vec<Leftover> {
         if !matches!(lockdir::try_flock(&file), Ok(true)) {
             continue;
         }
-        let Ok(history) = journal::read(&path) else { continue };
-        let all = history.open.values().map(|m| (m, false)).chain(history.kept.values().map(|m| (m, true)));
+        let Ok(state) = journal::read(&path) else { continue };
+        let all = state.open.values().map(|m| (m, false)).chain(state.kept.values().map(|m| (m, true)));
         for (made, kept) in all {
-            let size = files::disk_usage(&made.remnant.dir);
-            out.push(Leftover { run: history.run.clone(), made: made.clone(), kept, size });
+            let size = files::disk_usage(&made.dir);
+            out.push(Leftover { run: state.run.clone(), made: made.clone(), kept, size });
         }
     }
     out
 }
 
 /// Reaps every dead run. A run that is alive is left alone, however old it is.
-pub async fn dead_runs(deps: &backend::Deps, scope: Scope, told: &mut (dyn FnMut(Reaped) + Send)) {
+pub async fn dead_runs(deps: &BackendDeps, scope: ReapScope, told: &mut (dyn FnMut(Reaped) + Send)) {
     for path in journals(&deps.state) {
         match File::options().read(true).append(true).open(&path) {
             Ok(file) => reap_if_dead(deps, scope, &path, file, told).await,
@@ -140,8 +148,8 @@ pub async fn dead_runs(deps: &backend::Deps, scope: Scope, told: &mut (dyn FnMut
 }
 
 async fn reap_if_dead(
-    deps: &backend::Deps,
-    scope: Scope,
+    deps: &BackendDeps,
+    scope: ReapScope,
     path: &Path,
     mut file: File,
     told: &mut (dyn FnMut(Reaped) + Send),
@@ -149,26 +157,26 @@ async fn reap_if_dead(
     if !become_sole_owner(path, &file).await {
         return;
     }
-    let history = match journal::read_open(&mut file) {
-        Ok(history) => history,
+    let state = match journal::read_open(&mut file) {
+        Ok(state) => state,
         Err(e) => {
             let fault = Fault::new(Blame::Leftover, "cannot trust the journal")
                 .because(e)
-                .hint("look at it, end what it names by hand, then remove it");
+                .hint("inspect it, end what it names by hand, then remove it");
             told(Reaped::Left { what: path.display().to_string(), fault });
             return;
         }
     };
     // If it cannot be mended the records below are lost, and the next reaper proves everything once more.
     let _ = journal::mend(&mut file);
-    let kept = history.kept.values().filter(|_| scope == Scope::Kept);
-    let mut all_gone = scope == Scope::Kept || history.kept.is_empty();
-    for made in history.open.values().chain(kept) {
-        let reaped = take(deps, &history, made, &file).await;
+    let kept = state.kept.values().filter(|_| scope == ReapScope::Kept);
+    let mut all_gone = scope == ReapScope::Kept || state.kept.is_empty();
+    for made in state.open.values().chain(kept) {
+        let reaped = take(deps, &state, made, &file).await;
         all_gone &= matches!(reaped, Reaped::Gone { .. });
         told(reaped);
     }
-    if let Some(lock) = &history.lock {
+    if let Some(lock) = &state.lock {
         // Alive means that somebody else has it by now, which is fine.
         let _ = lock::break_dead(lock, false);
         lock::sweep_private(lock);
@@ -198,34 +206,37 @@ async fn become_sole_owner(path: &Path, file: &File) -> bool {
     clock::within(GUARDIAN, freed).await.is_some() && path.exists()
 }
 
-async fn take(deps: &backend::Deps, history: &History, made: &Made, mut file: &File) -> Reaped {
-    let what = made.remnant.machine().to_owned();
+async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mut file: &File) -> Reaped {
+    let what = made.provider_name().to_owned();
     // With the tools of the run that made it: they may be others than ours.
-    let tools = if history.tools.is_empty() { deps.tools.clone() } else { history.tools.clone() };
-    let deps = backend::Deps { tools, ..deps.clone() };
+    let tools = if state.tools.is_empty() { deps.tools.clone() } else { state.tools.clone() };
+    let deps = BackendDeps { tools, ..deps.clone() };
     let reaped = match backend::find(&made.backend) {
-        Ok(row) => (row.build)(&deps).reap(&made.remnant).await,
-        Err(fault) => Err(fault),
+        Ok(row) => {
+            let never = CancellationToken::new();
+            (row.build)(&deps).reap(made, CallContext::new(ONE, &never)).await
+        }
+        Err(fault) => Proof::Unknown(fault),
     };
-    match reaped {
+    match reaped.into_result() {
         Ok(how) => {
-            let line = journal::line(&Record::Gone { name: made.remnant.name.clone(), proof: how.clone() });
+            let line = journal::line(&Record::Gone { name: made.name.clone(), proof: how.clone() });
             // If it cannot be written the next reaper proves it once more, which does no harm.
             let _ = file.write_all(line.as_bytes());
-            Reaped::Gone { run: history.run.clone(), what, how, adopted: made.remnant.adopted.is_some() }
+            Reaped::Gone { run: state.run.clone(), what, how, adopted: made.adopted.is_some() }
         }
         Err(fault) => Reaped::Left { what, fault },
     }
 }
 
 /// Reaps one journal whose flock the caller holds already: the guardian's work.
-pub(super) async fn one(deps: &backend::Deps, path: &Path) {
-    let Ok(history) = journal::read(path) else { return };
+pub(super) async fn one(deps: &BackendDeps, path: &Path) {
+    let Ok(state) = journal::read(path) else { return };
     let Ok(mut file) = File::options().read(true).append(true).open(path) else { return };
     let _ = journal::mend(&mut file);
-    let mut all_gone = history.kept.is_empty();
-    for made in history.open.values() {
-        all_gone &= matches!(take(deps, &history, made, &file).await, Reaped::Gone { .. });
+    let mut all_gone = state.kept.is_empty();
+    for made in state.open.values() {
+        all_gone &= matches!(take(deps, &state, made, &file).await, Reaped::Gone { .. });
     }
     if all_gone {
         let _ = fs::remove_file(path);
@@ -237,11 +248,11 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
     use super::*;
-    use crate::{backend::Identity, host::process::Spawner};
+    use crate::{backend::record::MachineId, host::process::Spawner};
     use vmdeck_model::ids::GuestId;
 
-    fn deps(state: &Path) -> backend::Deps {
-        backend::Deps {
+    fn deps(state: &Path) -> BackendDeps {
+        BackendDeps {
             spawner: Spawner::new(None).expect("spawner"),
             state: state.to_owned(),
             tools: backend::Tools::new(),
@@ -252,7 +263,7 @@ mod tests {
         let dir = state.join("machines").join(name);
         fs::create_dir_all(&dir).expect("mkdir");
         fs::write(dir.join("overlay.qcow2"), vec![1; 9000]).expect("overlay");
-        let identity = Identity { uuid: Some(format!("uuid-of-{name}")), ..Identity::default() };
+        let identity = MachineId { uuid: Some(format!("uuid-of-{name}")), ..MachineId::default() };
         let guest = GuestId::new("deb").expect("name");
         journal
             .append(&Record::Intent {
@@ -267,7 +278,7 @@ mod tests {
         dir
     }
 
-    /// A process that looks like QEMU to whoever reads its argument list.
+    /// Returns a process that looks like QEMU to whoever reads its argument list.
     fn pretender(name: &str, uuid: &str) -> std::process::Child {
         use std::os::unix::process::CommandExt;
         let script = "read x";
@@ -277,7 +288,7 @@ mod tests {
     }
     use std::process::Stdio;
 
-    async fn reap(state: &Path, scope: Scope) -> Vec<Reaped> {
+    async fn reap(state: &Path, scope: ReapScope) -> Vec<Reaped> {
         let mut out = Vec::new();
         dead_runs(&deps(state), scope, &mut |r| out.push(r)).await;
         out
@@ -305,19 +316,19 @@ mod tests {
         let mut name_only = pretender("vmdeck-a", "another-uuid");
         let mut id_only = pretender("vmdeck-b", "uuid-of-vmdeck-a");
 
-        assert!(reap(state, Scope::Kept).await.is_empty(), "a live run is left alone");
+        assert!(reap(state, ReapScope::Kept).await.is_empty(), "a live run is left alone");
         assert_eq!(leftovers(state).len(), 0);
         die(journal).await;
         assert_eq!(leftovers(state).len(), 1);
         assert!(leftovers(state)[0].size >= 9000);
 
-        let reaped = reap(state, Scope::Dead).await;
+        let reaped = reap(state, ReapScope::Dead).await;
         assert!(matches!(&reaped[..], [Reaped::Gone { what, .. }] if what == "vmdeck-a"), "{reaped:?}");
         assert!(!dir.exists() && stranger_dir.exists());
         ours.wait().expect("killed");
         assert!(pids::lookup(name_only.id()).is_some() && pids::lookup(id_only.id()).is_some());
         assert!(journals(state).is_empty());
-        assert!(reap(state, Scope::Dead).await.is_empty(), "twice is harmless");
+        assert!(reap(state, ReapScope::Dead).await.is_empty(), "twice is harmless");
         for child in [&mut name_only, &mut id_only] {
             child.kill().expect("kill");
             child.wait().expect("collected");
@@ -331,8 +342,8 @@ mod tests {
         let dir = intend(&journal, home.path(), "vmdeck-a");
         journal.append(&Record::Kept { name: "vmdeck-a".into(), address: None, host_key: None }).expect("kept");
         die(journal).await;
-        assert!(reap(home.path(), Scope::Dead).await.is_empty() && dir.exists());
-        assert_eq!(reap(home.path(), Scope::Kept).await.len(), 1);
+        assert!(reap(home.path(), ReapScope::Dead).await.is_empty() && dir.exists());
+        assert_eq!(reap(home.path(), ReapScope::Kept).await.len(), 1);
         assert!(!dir.exists() && journals(home.path()).is_empty());
     }
 
@@ -346,7 +357,7 @@ mod tests {
         let mut bytes = fs::read(&path).expect("journal");
         bytes[3] ^= 1;
         fs::write(&path, bytes).expect("damaged");
-        assert!(matches!(&reap(home.path(), Scope::Kept).await[..], [Reaped::Left { .. }]));
+        assert!(matches!(&reap(home.path(), ReapScope::Kept).await[..], [Reaped::Left { .. }]));
         assert!(dir.exists() && path.exists());
     }
 }

@@ -1,16 +1,31 @@
-//! `vmdeck shell`: a person, or one command, in a guest that is started for it; or in one that was kept.
+//! `vmdeck shell`: a person, or one command, in a guest that is started for it; or in one that is up already.
 //!
 //! The person's terminal itself is a front end's; here it is two streams.
 
-use super::{conductor::Shared, journal::Made, launch, reap};
-use crate::{
-    backend::{self, Ended, Fut, Identity, Lead, Vm, Way},
-    command::{Exec, Exit, Input},
-    host::{clock, pids},
-    transport::{Pin, Session, Step, Target, Terminal, route},
+use super::{
+    context::RunContext,
+    journal::JournalState,
+    machine::{self, Permits},
+    reap,
 };
-use std::{net::SocketAddr, path::Path, sync::Arc};
-use tokio::sync::{mpsc, oneshot, watch};
+use crate::{
+    backend::{self, BackendDeps, contract::Machine, record::MachineRecord},
+    command::{CommandExit, Input, RemoteCommand},
+    context::CallContext,
+    host::clock,
+    transport::{
+        contract::ConnectTarget,
+        pin::Pin,
+        route,
+        session::{Session, TerminalStreams},
+    },
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -18,11 +33,14 @@ use vmdeck_model::{
     guest::Guest,
 };
 
+/// How long finding a machine that is up may take.
+const REATTACH: Duration = Duration::from_mins(1);
+
 /// Takes the person's terminal over.
-pub type OpenTerminal = Box<dyn FnOnce() -> Result<Terminal> + Send + Sync>;
+pub type OpenTerminal = Box<dyn FnOnce() -> Result<TerminalStreams> + Send + Sync>;
 
 /// What is to be done in the guest.
-pub struct Request {
+pub struct ShellRequest {
     /// A command; with a terminal and no command, the login shell.
     pub command: Option<String>,
     /// Opens a person's terminal, once the guest is ready: until then Ctrl-C must still reach us.
@@ -32,146 +50,121 @@ pub struct Request {
     /// What a command without a terminal writes.
     pub output: mpsc::UnboundedSender<(Stream, Vec<u8>)>,
     /// How it ended.
-    pub done: oneshot::Sender<Result<Exit>>,
+    pub done: oneshot::Sender<Result<CommandExit>>,
 }
 
-impl Request {
-    async fn with(self, session: &dyn Session, guest: &Guest, cancel: &CancellationToken) {
+impl ShellRequest {
+    async fn serve(self, session: &dyn Session, guest: &Guest, cancel: &CancellationToken) {
         let result = match (self.terminal, self.command) {
-            (Some(open), command) => match open() {
-                Ok(terminal) => tokio::select! {
-                    ended = session.attach(Terminal { command, ..terminal }) => ended,
-                    // The window was closed, or somebody wants us gone: the guest goes with the shell.
-                    () = cancel.cancelled() => Err(Fault::cancelled("cannot go on with the shell").because("it was cancelled")),
-                },
-                Err(fault) => Err(fault),
-            },
+            (Some(open), command) => terminal(session, open, command, cancel).await,
             (None, Some(script)) => {
                 let output = self.output;
                 let mut sink = move |stream: Stream, bytes: &[u8]| drop(output.send((stream, bytes.to_vec())));
-                let exec = Exec { stdin: self.stdin, ..Exec::new(script) };
-                session.exec(&exec, &mut sink, cancel).await
+                let command = RemoteCommand { stdin: self.stdin, ..RemoteCommand::new(script) };
+                session.run(&command, &mut sink, cancel).await
             }
             (None, None) => Err(Fault::user(format!("cannot open a shell in `{}`", guest.id))
-                .because("standard input is no terminal")
-                .hint("give a command: `vmdeck shell GUEST -- COMMAND`")),
+                .because("standard input is not a terminal")
+                .hint(GIVE_A_COMMAND)),
         };
         // A caller that is gone does not want to know.
         let _ = self.done.send(result);
     }
 }
 
+const GIVE_A_COMMAND: &str = "give a command: `vmdeck shell GUEST -- COMMAND`";
+
+async fn terminal(
+    session: &dyn Session,
+    open: OpenTerminal,
+    command: Option<String>,
+    cancel: &CancellationToken,
+) -> Result<CommandExit> {
+    let power = session.terminal().map_err(|none| {
+        let hint = match none.instead {
+            Some(instead) => format!("`{instead}`, or {GIVE_A_COMMAND}"),
+            None => GIVE_A_COMMAND.to_owned(),
+        };
+        Fault::user("cannot open a shell")
+            .because(format!("the transport `{}` has no terminal", session.kind()))
+            .hint(hint)
+    })?;
+    let streams = TerminalStreams { command, ..open()? };
+    tokio::select! {
+        ended = power.attach(streams) => ended,
+        // The window was closed, or somebody wants us gone: the guest goes with the shell.
+        () = cancel.cancelled() => Err(Fault::cancelled("cannot continue the shell").because("it was cancelled")),
+    }
+}
+
+/// Returns whether some transport of the guest may give a person a terminal.
+pub fn may_have_terminal(guest: &Guest) -> bool {
+    let rows = route::usable(guest).unwrap_or_default();
+    rows.iter().any(|(row, usable)| usable.is_ok() && row.transport.has_terminal())
+}
+
 /// Starts the guest of the plan's only job, serves the request, takes the guest down.
-pub(super) async fn run(shared: &Shared, request: Request) {
-    let Some(job) = shared.plan.jobs.first() else { return };
-    let guest = Arc::new(job.guest.clone());
-    let mut machine = match launch::launch(shared, &guest, &mut None).await {
+pub(super) async fn run(context: &RunContext, request: ShellRequest) {
+    let Some(job) = context.plan.jobs.first() else { return };
+    let guest = Arc::new(job.guest().clone());
+    let Some(mut permits) = Permits::acquire(&context.permits, 1).await else { return };
+    let machine = match machine::launch(context, &guest, &mut permits).await {
         Ok(machine) => machine,
         Err(fault) => return drop(request.done.send(Err(fault))),
     };
     if let Some(session) = machine.controller.session() {
-        request.with(session, &guest, &shared.cancel).await;
+        request.serve(session, &guest, &context.cancel).await;
     }
-    launch::take_down(shared, &guest, &mut machine.controller, &machine.name).await;
+    machine::take_down(context, &guest, machine).await;
 }
 
-/// A machine of this guest that runs and can be reached: one that was kept, or one of a run that goes on.
-///
-/// `machine` = only this one; else the newest of the guest.
-pub async fn running(deps: &backend::Deps, guest: &Guest, machine: Option<&str>) -> Option<(Made, Box<dyn Vm>)> {
-    let made = reap::histories(&deps.state).flat_map(|h| h.open.into_values().chain(h.kept.into_values()));
-    let made = made.filter(|made| made.guest == guest.id && made.backend == guest.backend);
-    let mut made: Vec<Made> = made.filter(|made| machine.is_none_or(|name| made.remnant.name == name)).collect();
-    while let Some(made) = made.pop() {
-        if let Some(vm) = process_of(&made) {
-            return Some((made, vm));
-        }
-        let row = backend::find(&made.backend).ok()?;
-        if let Ok(Some(vm)) = (row.build)(deps).revisit(guest, &made.remnant).await {
-            return Some((made, vm));
+/// A machine that is up and that a run of ours has made or adopted, with what the journal knows about it.
+pub struct RunningGuest {
+    record: MachineRecord,
+    machine: Box<dyn Machine>,
+}
+
+/// Returns a machine of this guest that is up: one that was kept, or one of a run that goes on. `name` = only this machine;
+/// else the newest of the guest.
+pub async fn running(deps: &BackendDeps, guest: &Guest, name: Option<&str>) -> Option<RunningGuest> {
+    let all = |state: JournalState| state.open.into_values().chain(state.kept.into_values());
+    let mut records: Vec<MachineRecord> = reap::journal_states(&deps.state)
+        .flat_map(all)
+        .filter(|record| record.guest == guest.id && record.backend == guest.backend)
+        .filter(|record| name.is_none_or(|name| record.name == name))
+        .collect();
+    let never = CancellationToken::new();
+    while let Some(record) = records.pop() {
+        let backend = (backend::find(&record.backend).ok()?.build)(deps);
+        let context = CallContext::new(REATTACH, &never);
+        let reattached = context.run("find the machine", backend.reattach(guest, &record, context)).await;
+        if let Ok(Some(machine)) = reattached {
+            return Some(RunningGuest { record, machine });
         }
     }
     None
 }
 
-/// A machine whose process is known and lives, at the address where its run reached it.
-fn process_of(made: &Made) -> Option<Box<dyn Vm>> {
-    let id = &made.remnant.identity;
-    let process = id.pid.and_then(pids::lookup)?;
-    let is_it = made.address.is_some() && id.uuid.as_ref().is_some_and(|uuid| process.has_arg(uuid));
-    is_it.then(|| {
-        let (name, identity) = (made.remnant.name.clone(), id.clone());
-        Box::new(OtherVm { name, identity, address: made.address, ended: watch::channel(None).0 }) as Box<dyn Vm>
-    })
+/// Returns the record of a machine of a run that goes on, by its generated name, with the folder of that run's record.
+pub fn open_machine(state: &Path, name: &str) -> Option<(MachineRecord, PathBuf)> {
+    reap::journal_states(state).find_map(|mut state| Some((state.open.remove(name)?, state.dir)))
 }
 
-/// A machine of a run that goes on, by its generated name, with the record of that run.
-pub fn open_machine(state: &Path, name: &str) -> Option<(Made, std::path::PathBuf)> {
-    reap::histories(state).find_map(|mut history| Some((history.open.remove(name)?, history.dir)))
-}
-
-/// Serves the request in such a machine, which stays.
-pub async fn in_running((made, vm): (Made, Box<dyn Vm>), guest: &Guest, request: Request) {
-    let progress = |_: Step| {};
+/// Serves the request in a machine that is up, and stays up.
+pub async fn in_running(running: RunningGuest, guest: &Guest, request: ShellRequest) {
+    let RunningGuest { record, machine } = running;
     // The key that it showed when it was new.
-    let pin = Pin::of(made.host_key.clone());
-    let target = Target { guest, vm: vm.as_ref(), created: !vm.adopted(), pin: &pin, progress: &progress };
+    let pin = Pin::of(record.host_key);
+    let target = ConnectTarget { guest, machine: machine.as_ref(), pin: &pin, progress: &|_| {} };
     let opened = clock::within(guest.boot_timeout, route::open(&target, |_| {})).await;
-    let late = || Fault::infra(format!("cannot reach the machine `{}`", vm.name())).hint("`vmdeck cleanup` removes it");
+    let late =
+        || Fault::infra(format!("cannot reach the machine `{}`", machine.name())).hint("`vmdeck cleanup` removes it");
     match opened.unwrap_or_else(|| Err(late())) {
         Ok(session) => {
-            request.with(session.as_ref(), guest, &CancellationToken::new()).await;
+            request.serve(session.as_ref(), guest, &CancellationToken::new()).await;
             let _ = session.close().await;
         }
         Err(fault) => drop(request.done.send(Err(fault))),
     }
-    vm.leave();
-}
-
-/// A machine of somebody else's: it can be reached and nothing else.
-struct OtherVm {
-    name: String,
-    identity: Identity,
-    address: Option<SocketAddr>,
-    ended: watch::Sender<Option<Ended>>,
-}
-
-impl Vm for OtherVm {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn identity(&self) -> Identity {
-        self.identity.clone()
-    }
-
-    fn console(&self) -> Option<&Path> {
-        None
-    }
-
-    fn start(&mut self) -> Fut<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn ended(&self) -> watch::Receiver<Option<Ended>> {
-        self.ended.subscribe()
-    }
-
-    fn ways(&self) -> &[Way] {
-        &[Way { name: "journal" }]
-    }
-
-    fn seek<'a>(&'a self, _: &'a Way, _: u16) -> Fut<'a, Vec<Lead>> {
-        Box::pin(async { Ok(self.address.map(|address| Lead { address, proven: true }).into_iter().collect()) })
-    }
-
-    fn terminate(&mut self) -> Fut<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn close(&mut self) -> Fut<'_, Vec<String>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn leave(self: Box<Self>) {}
+    machine.detach();
 }

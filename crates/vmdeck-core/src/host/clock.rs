@@ -23,7 +23,7 @@ pub fn system() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
-/// Milliseconds since `start`.
+/// Returns milliseconds since `start`.
 pub fn ms_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

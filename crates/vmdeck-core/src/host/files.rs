@@ -53,7 +53,7 @@ pub fn append_private(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)
 }
 
-/// The last `limit` bytes of a file; empty if it cannot be read.
+/// Returns the last `limit` bytes of a file; empty if it cannot be read.
 pub fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = fs::File::open(path)?;
@@ -66,7 +66,7 @@ pub fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
     read().unwrap_or_default()
 }
 
-/// Bytes that a folder and everything in it take on disk; links are not followed.
+/// Returns bytes that a folder and everything in it take on disk; links are not followed.
 pub fn disk_usage(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
     let own = meta.blocks() * 512;
@@ -77,7 +77,7 @@ pub fn disk_usage(path: &Path) -> u64 {
     own + inside.map(|entry| disk_usage(&entry.path())).sum::<u64>()
 }
 
-/// Whether others than the owner can read a file: not fit for a key or a password.
+/// Returns whether others than the owner can read a file: not fit for a key or a password.
 pub fn is_exposed(path: &Path) -> io::Result<bool> {
     Ok(fs::File::open(path)?.metadata()?.permissions().mode() & 0o077 != 0)
 }

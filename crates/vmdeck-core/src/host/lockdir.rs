@@ -17,7 +17,7 @@ pub struct Inode {
     ino: u64,
 }
 
-/// The inode that a name leads to now; a link is not followed; `None` = there is none.
+/// Returns the inode that a name leads to now; a link is not followed; `None` = there is none.
 pub fn inode_at(path: &Path) -> io::Result<Option<Inode>> {
     match fs::symlink_metadata(path) {
         Ok(meta) => Ok(Some(Inode { dev: meta.dev(), ino: meta.ino() })),
@@ -32,7 +32,7 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// The inode of an open directory.
+/// Returns the inode of an open directory.
 pub fn inode_of(fd: &impl std::os::fd::AsFd) -> io::Result<Inode> {
     let meta = fs::File::from(fd.as_fd().try_clone_to_owned()?).metadata()?;
     Ok(Inode { dev: meta.dev(), ino: meta.ino() })
@@ -71,13 +71,13 @@ pub fn push_mtime(fd: &OwnedFd, lead: Duration) -> io::Result<()> {
     Ok(rustix::fs::futimens(fd, &rustix::fs::Timestamps { last_access: stamp, last_modification: stamp })?)
 }
 
-/// How long ago a directory was modified by its own account; zero where that lies in the future.
+/// Returns how long ago a directory was modified by its own account; zero where that lies in the future.
 pub fn age(path: &Path) -> io::Result<Duration> {
     let modified = fs::symlink_metadata(path)?.modified()?;
     Ok(super::clock::system().duration_since(modified).unwrap_or_default())
 }
 
-/// The user who owns a path.
+/// Returns the user who owns a path.
 pub fn owner(path: &Path) -> io::Result<u32> {
     Ok(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_uid)
 }

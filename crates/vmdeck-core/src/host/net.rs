@@ -1,24 +1,42 @@
-//! Reaching a service: a connection on which the other side has spoken.
+//! Reaching a service: a connection behind which the service has proven that it is there.
 //!
 //! An open port is not readiness: QEMU's port forward accepts before the guest exists (facts of QEMU 7.2).
 
 use super::clock;
 use std::{io, net::SocketAddr, time::Duration};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// How long a fresh connection may stay silent before another one is tried beside it.
 const SILENCE: Duration = Duration::from_millis(400);
 /// Pause after a refusal or a reset: the guest's kernel answers, its service does not yet.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// What kept a service from speaking.
+/// How long one try may take.
+const TRY: Duration = Duration::from_secs(5);
+
+/// How it is found out whether a service is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The service speaks first, and begins with these bytes.
+    Banner(&'static [u8]),
+    /// The service speaks HTTP: it answers a request for this path, in whatever way.
+    Http {
+        /// The path, with its slash.
+        path: &'static str,
+    },
+}
+
+/// What kept a service from answering.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Silent {
     /// Nothing listens.
     #[error("connection refused")]
     Refused,
     /// Accepted, then closed without a word.
-    #[error("connected, then closed without a banner")]
+    #[error("connected, then closed before an answer came")]
     Closed,
     /// Accepted, then nothing.
     #[error("connected, but no banner came")]
@@ -31,24 +49,28 @@ pub enum Silent {
     Io(String),
 }
 
-/// Whether this address is one of this host's own, apart from its loopback: no other machine answers there.
+/// Returns whether this address is one of this host's own, apart from its loopback: no other machine answers there.
 pub fn is_own(ip: std::net::IpAddr) -> bool {
     // Only an own address can be bound.
     !ip.is_loopback() && std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// Whether something accepts a connection there.
+/// Returns whether something accepts a connection there.
 pub async fn accepts(addr: SocketAddr, patience: Duration) -> bool {
     matches!(clock::within(patience, TcpStream::connect(addr)).await, Some(Ok(_)))
 }
 
-/// One try: connects and waits until the first bytes can be read, without taking them.
-pub async fn spoken(addr: SocketAddr, prefix: &[u8], patience: Duration) -> Result<TcpStream, Silent> {
+async fn connect(addr: SocketAddr) -> Result<TcpStream, Silent> {
+    TcpStream::connect(addr).await.map_err(|e| match e.kind() {
+        io::ErrorKind::ConnectionRefused => Silent::Refused,
+        _ => Silent::Io(e.to_string()),
+    })
+}
+
+/// Makes one try for a service that speaks first: connects and waits until the first bytes can be read, without taking them.
+pub async fn banner(addr: SocketAddr, prefix: &[u8], patience: Duration) -> Result<TcpStream, Silent> {
     let attempt = async {
-        let stream = TcpStream::connect(addr).await.map_err(|e| match e.kind() {
-            io::ErrorKind::ConnectionRefused => Silent::Refused,
-            _ => Silent::Io(e.to_string()),
-        })?;
+        let stream = connect(addr).await?;
         let mut seen = [0u8; 64];
         loop {
             stream.readable().await.map_err(|e| Silent::Io(e.to_string()))?;
@@ -65,15 +87,42 @@ pub async fn spoken(addr: SocketAddr, prefix: &[u8], patience: Duration) -> Resu
     clock::within(patience, attempt).await.unwrap_or(Err(Silent::NoBanner))
 }
 
-/// Tries until the service speaks; the caller limits the time. `told` gets each new reason why it does not.
+/// Makes one try for a service that speaks HTTP: sends a request and waits for the beginning of an answer. The connection
+/// that is returned is a fresh one.
+async fn http(addr: SocketAddr, path: &str, patience: Duration) -> Result<TcpStream, Silent> {
+    let attempt = async {
+        let mut stream = connect(addr).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(|e| Silent::Io(e.to_string()))?;
+        let mut seen = [0u8; 5];
+        match stream.read_exact(&mut seen).await {
+            Ok(_) if seen == *b"HTTP/" => connect(addr).await,
+            Ok(_) => Err(Silent::Other(String::from_utf8_lossy(&seen).trim().to_owned())),
+            Err(e) if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                Err(Silent::Closed)
+            }
+            Err(e) => Err(Silent::Io(e.to_string())),
+        }
+    };
+    clock::within(patience, attempt).await.unwrap_or(Err(Silent::NoBanner))
+}
+
+async fn probe(addr: SocketAddr, probe: Probe) -> Result<TcpStream, Silent> {
+    match probe {
+        Probe::Banner(prefix) => banner(addr, prefix, TRY).await,
+        Probe::Http { path } => http(addr, path, TRY).await,
+    }
+}
+
+/// Tries until the service answers; the caller limits the time. `progress` gets each new reason why it does not.
 ///
 /// Tries overlap: a connection that was made before the guest had an address hangs in the forwarder's retransmissions
 /// for seconds, while a new one is answered at once.
-pub async fn until_spoken(addr: SocketAddr, prefix: &'static [u8], mut told: impl FnMut(&Silent)) -> TcpStream {
+pub async fn until_answers(addr: SocketAddr, service: Probe, mut progress: impl FnMut(&Silent)) -> TcpStream {
     let mut tries = tokio::task::JoinSet::new();
     let mut last = None;
     loop {
-        tries.spawn(spoken(addr, prefix, Duration::from_secs(5)));
+        tries.spawn(probe(addr, service));
         let ended = tokio::select! {
             ended = tries.join_next() => ended,
             () = clock::sleep(SILENCE) => None,
@@ -82,7 +131,7 @@ pub async fn until_spoken(addr: SocketAddr, prefix: &'static [u8], mut told: imp
             Some(Ok(Ok(stream))) => return stream,
             Some(Ok(Err(why))) => {
                 if last.as_ref() != Some(&why) {
-                    told(&why);
+                    progress(&why);
                     last = Some(why);
                 }
                 clock::sleep(PAUSE).await;
@@ -95,7 +144,6 @@ pub async fn until_spoken(addr: SocketAddr, prefix: &'static [u8], mut told: imp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncWriteExt;
 
     #[tokio::test]
     async fn an_address_of_this_host_is_known_from_others() {
@@ -117,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn an_open_port_is_not_readiness() {
         let (_listener, addr) = server().await;
-        let got = spoken(addr, b"SSH-", Duration::from_millis(50)).await;
+        let got = banner(addr, b"SSH-", Duration::from_millis(50)).await;
         assert_eq!(got.expect_err("silent"), Silent::NoBanner);
     }
 
@@ -129,7 +177,7 @@ mod tests {
             stream.write_all(b"HTTP/1.0 400\r\n").await.expect("write");
             std::future::pending::<()>().await;
         });
-        let got = spoken(addr, b"SSH-", Duration::from_secs(5)).await;
+        let got = banner(addr, b"SSH-", Duration::from_secs(5)).await;
         assert_eq!(got.expect_err("other"), Silent::Other("HTTP/1.0 400".into()));
     }
 
@@ -145,10 +193,31 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let mut told = Vec::new();
-        let stream = until_spoken(addr, b"SSH-", |why| told.push(why.clone())).await;
+        let stream = until_answers(addr, Probe::Banner(b"SSH-"), |why| told.push(why.clone())).await;
         let mut buffer = [0; 8];
         assert!(stream.peek(&mut buffer).await.expect("peek") >= 4);
         assert!(buffer.starts_with(b"SSH-"));
         assert_eq!(told, [Silent::Closed]);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_does_not_speak_first_is_found_by_its_answer() {
+        let (listener, addr) = server().await;
+        tokio::spawn(async move {
+            drop(listener.accept().await.expect("first try is closed"));
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let mut request = [0; 11];
+            stream.read_exact(&mut request).await.expect("request");
+            assert_eq!(&request, b"GET /wsman ");
+            stream.write_all(b"HTTP/1.1 405 Method Not Allowed\r\n\r\n").await.expect("write");
+            let (mut fresh, _) = listener.accept().await.expect("the connection that is handed on");
+            fresh.write_all(b"fresh").await.expect("write");
+            std::future::pending::<()>().await;
+        });
+        let mut reasons = Vec::new();
+        let mut stream = until_answers(addr, Probe::Http { path: "/wsman" }, |why| reasons.push(why.clone())).await;
+        let mut seen = [0; 5];
+        stream.read_exact(&mut seen).await.expect("read");
+        assert_eq!((&seen, reasons), (b"fresh", vec![Silent::Closed]));
     }
 }

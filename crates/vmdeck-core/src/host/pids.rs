@@ -8,20 +8,20 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 /// A process as the system tells it.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// Its pid.
+    /// The pid.
     pub pid: u32,
     /// When it started, seconds since 1970.
     pub started: u64,
-    /// Its argument list.
+    /// The argument list.
     pub argv: Vec<OsString>,
-    /// Its parent.
+    /// The parent.
     pub parent: Option<u32>,
     /// Whether it is dead and only waits to be collected by its parent.
     pub zombie: bool,
 }
 
 impl Process {
-    /// Whether this exact word is among its arguments.
+    /// Returns whether this exact word is among its arguments.
     pub fn has_arg(&self, word: &str) -> bool {
         self.argv.iter().any(|a| a == word)
     }
@@ -43,7 +43,7 @@ fn describe(process: &sysinfo::Process) -> Process {
     }
 }
 
-/// The process of this pid, if there is one that is not dead.
+/// Returns the process of this pid, if there is one that is not dead.
 pub fn lookup(pid: u32) -> Option<Process> {
     let pid = Pid::from_u32(pid);
     let kind = ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always);
@@ -51,12 +51,12 @@ pub fn lookup(pid: u32) -> Option<Process> {
     system.process(pid).map(describe).filter(|p| !p.zombie)
 }
 
-/// This process.
+/// Returns this process.
 pub fn current() -> u32 {
     std::process::id()
 }
 
-/// Every process that is not dead; threads are left out.
+/// Returns every process that is not dead; threads are left out.
 pub fn all() -> Vec<Process> {
     let kind = ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always);
     let Some(system) = read(ProcessesToUpdate::All, kind) else { return Vec::new() };
@@ -64,12 +64,12 @@ pub fn all() -> Vec<Process> {
     all.filter(|p| !p.zombie).collect()
 }
 
-/// Every process that has this exact word among its arguments.
+/// Returns every process that has this exact word among its arguments.
 pub fn with_arg(word: &str) -> Vec<Process> {
     all().into_iter().filter(|p| p.has_arg(word)).collect()
 }
 
-/// Every process that has this exact `NAME=value` in its environment.
+/// Returns every process that has this exact `NAME=value` in its environment.
 pub fn with_env(pair: &str) -> Vec<Process> {
     let kind = ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always).with_environ(UpdateKind::Always);
     let Some(system) = read(ProcessesToUpdate::All, kind) else { return Vec::new() };

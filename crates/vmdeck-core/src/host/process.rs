@@ -23,9 +23,9 @@ pub const TETHER: &str = "__exec";
 pub struct Spec {
     /// The program, looked up on the search path.
     pub program: OsString,
-    /// Its arguments.
+    /// The arguments.
     pub args: Vec<OsString>,
-    /// Its working directory.
+    /// The working directory.
     pub dir: Option<PathBuf>,
     /// Variables added to the environment; secrets never belong here.
     pub env: Vec<(OsString, OsString)>,
@@ -38,7 +38,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A program without arguments.
+    /// Returns a program without arguments.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
@@ -117,11 +117,11 @@ impl Spec {
 /// Where a child's three streams go.
 #[derive(Debug)]
 pub struct Streams {
-    /// Its standard input.
+    /// The standard input.
     pub stdin: Stdio,
-    /// Its standard output.
+    /// The standard output.
     pub stdout: Stdio,
-    /// Its standard error.
+    /// The standard error.
     pub stderr: Stdio,
 }
 
@@ -131,7 +131,7 @@ impl Streams {
         Self { stdin: Stdio::null(), stdout: Stdio::piped(), stderr: Stdio::piped() }
     }
 
-    /// All three by us.
+    /// Returns all three by us.
     pub fn piped() -> Self {
         Self { stdin: Stdio::piped(), ..Self::piped_out() }
     }
@@ -142,13 +142,13 @@ impl Streams {
 /// Dropping it kills the leader only; call [`Child::kill_group`] on every path that must leave nothing behind.
 #[derive(Debug)]
 pub struct Child {
-    /// Its three streams, to be taken.
+    /// The three streams, to be taken.
     pub inner: tokio::process::Child,
     pid: u32,
 }
 
 impl Child {
-    /// Its pid, also after it ended.
+    /// Returns its pid, also after it ended.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -185,7 +185,7 @@ fn signal_group(pid: u32, signal: rustix::process::Signal) {
     }
 }
 
-type Job = (Command, oneshot::Sender<io::Result<tokio::process::Child>>);
+type SpawnJob = (Command, oneshot::Sender<io::Result<tokio::process::Child>>);
 
 /// Starts processes from one thread that lives as long as this value's last copy.
 ///
@@ -193,14 +193,14 @@ type Job = (Command, oneshot::Sender<io::Result<tokio::process::Child>>);
 /// were seen to be killed after ten idle seconds.
 #[derive(Clone, Debug)]
 pub struct Spawner {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<SpawnJob>,
     tether: Option<PathBuf>,
 }
 
 impl Spawner {
     /// Must be called within a runtime. `tether` is the vmdeck binary; without it children are not tied to our life.
     pub fn new(tether: Option<PathBuf>) -> io::Result<Self> {
-        let (jobs, todo) = mpsc::channel::<Job>();
+        let (jobs, todo) = mpsc::channel::<SpawnJob>();
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("spawner".into()).spawn(move || {
             while let Ok((mut command, reply)) = todo.recv() {
@@ -246,7 +246,7 @@ impl Spawner {
         self.output_of(spec, Streams::piped_out(), limit).await
     }
 
-    /// The same with other streams; those that are no pipes are not read.
+    /// Returns the same with other streams; those that are no pipes are not read.
     pub async fn output_of(&self, spec: &Spec, streams: Streams, limit: Duration) -> io::Result<Output> {
         let mut child = self.spawn(spec, streams).await?;
         let (stdout, stderr) = (child.inner.stdout.take(), child.inner.stderr.take());
@@ -308,7 +308,7 @@ pub fn spawn_apart(program: &Path, args: &[OsString], log: std::fs::File) -> io:
     Ok(Child { inner, pid })
 }
 
-/// What finding programs and files needs; passwords live elsewhere.
+/// Returns what finding programs and files needs; passwords live elsewhere.
 fn bare_env() -> impl Iterator<Item = (&'static str, OsString)> {
     let names = ["PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LANG"];
     names.into_iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
@@ -333,7 +333,7 @@ pub fn read_output(program: &str, args: &[String]) -> io::Result<(ExitStatus, Ve
     Ok((out.status, out.stdout))
 }
 
-/// The other end of [`TETHER`]: asks to die with the parent, then becomes the program. Returns only on failure.
+/// Returns the other end of [`TETHER`]: asks to die with the parent, then becomes the program. Returns only on failure.
 ///
 /// A second small process instead of a hook between fork and exec: that hook would need `unsafe`.
 pub fn exec_tethered(parent: u32, program: &OsStr, args: &[OsString]) -> io::Error {

@@ -51,7 +51,7 @@ impl Tail {
         }
     }
 
-    /// What is new now, without waiting; empty = nothing.
+    /// Returns what is new now, without waiting; empty = nothing.
     pub fn now(&mut self) -> io::Result<&[u8]> {
         let n = self.read_new()?;
         Ok(&self.buffer[..n])

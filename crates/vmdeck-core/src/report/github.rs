@@ -2,7 +2,7 @@
 //!
 //! Guest text can issue workflow commands if it reaches the log as it is; here it only ever is an escaped value.
 
-use super::Sink;
+use super::ReportSink;
 use std::{
     fs::OpenOptions,
     io::{self, Write},
@@ -34,7 +34,7 @@ impl Github {
     }
 }
 
-impl Sink for Github {
+impl ReportSink for Github {
     fn name(&self) -> String {
         "the GitHub annotations".into()
     }
@@ -66,17 +66,17 @@ impl Sink for Github {
     }
 }
 
-/// The value of a workflow command.
+/// Returns the value of a workflow command.
 fn data(text: &str) -> String {
     Clean::from_text(text).as_str().replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// A property of a workflow command.
+/// Returns a property of a workflow command.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// A cell of a Markdown table.
+/// Returns a cell of a Markdown table.
 fn cell(text: &str) -> String {
     let mut out = String::new();
     for c in Clean::from_text(text).as_str().chars() {

@@ -2,7 +2,7 @@
 //!
 //! Lines are written whole and at once, so that a record survives the death of its writer at any moment.
 
-use super::Sink;
+use super::ReportSink;
 use std::io::{self, Write};
 use vmdeck_model::{
     event::{Event, EventKind},
@@ -26,7 +26,7 @@ impl Jsonl {
     }
 }
 
-impl Sink for Jsonl {
+impl ReportSink for Jsonl {
     fn name(&self) -> String {
         self.name.clone()
     }

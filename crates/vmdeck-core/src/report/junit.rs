@@ -2,7 +2,7 @@
 //!
 //! Only what both know is written: no `skipped` on `testsuites`, no time stamps, `type` wherever Surefire wants one.
 
-use super::Sink;
+use super::ReportSink;
 use quick_xml::{
     Writer,
     events::{BytesDecl, BytesStart, BytesText, Event as Xml},
@@ -20,10 +20,10 @@ use vmdeck_model::{
 /// Collects cases and writes the files at the end of the run.
 pub struct Junit {
     files: Vec<PathBuf>,
-    cases: Vec<Case>,
+    cases: Vec<ReportedCase>,
 }
 
-struct Case {
+struct ReportedCase {
     suite: String,
     name: String,
     last: Attempt,
@@ -37,7 +37,7 @@ impl Junit {
     }
 }
 
-impl Sink for Junit {
+impl ReportSink for Junit {
     fn name(&self) -> String {
         "the JUnit report".into()
     }
@@ -55,10 +55,11 @@ impl Sink for Junit {
                 message,
                 stdout_tail,
                 stderr_tail,
+                cause: _,
                 earlier,
             } => {
                 let round = if *round == 1 { String::new() } else { format!(" (round {round})") };
-                self.cases.push(Case {
+                self.cases.push(ReportedCase {
                     suite: format!("{guest}.{suite}"),
                     name: format!("{case}{round}"),
                     last: Attempt {
@@ -90,7 +91,7 @@ fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
-fn render(cases: &[Case], took_ms: u64) -> io::Result<Vec<u8>> {
+fn render(cases: &[ReportedCase], took_ms: u64) -> io::Result<Vec<u8>> {
     let mut out = Writer::new_with_indent(Vec::new(), b' ', 2);
     out.write_event(Xml::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
     let count = |verdicts: &[Verdict]| cases.iter().filter(|c| verdicts.contains(&c.last.verdict)).count().to_string();
@@ -113,7 +114,7 @@ fn render(cases: &[Case], took_ms: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn one(out: &mut Writer<Vec<u8>>, case: &Case) -> io::Result<()> {
+fn one(out: &mut Writer<Vec<u8>>, case: &ReportedCase) -> io::Result<()> {
     let mut tag = BytesStart::new("testcase");
     let time = seconds(case.last.took_ms);
     tag.extend_attributes([("name", case.name.as_str()), ("classname", case.suite.as_str()), ("time", time.as_str())]);
@@ -177,7 +178,7 @@ fn element(out: &mut Writer<Vec<u8>>, tag: &str, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What XML 1.0 can hold; tails are clean already, this is the last door.
+/// Returns what XML 1.0 can hold; tails are clean already, this is the last door.
 fn clean(text: &str) -> String {
     text.chars()
         .filter(|c| matches!(c, '\n' | '\t') || (!c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')))
@@ -200,9 +201,14 @@ mod tests {
         }
     }
 
-    fn case(verdict: Verdict, message: &str, out: &str, earlier: usize) -> Case {
+    fn case(verdict: Verdict, message: &str, out: &str, earlier: usize) -> ReportedCase {
         let earlier = (0..earlier).map(|_| attempt(Verdict::Failed, "exit 1", "first try")).collect();
-        Case { suite: "deb.smoke".into(), name: "install".into(), last: attempt(verdict, message, out), earlier }
+        ReportedCase {
+            suite: "deb.smoke".into(),
+            name: "install".into(),
+            last: attempt(verdict, message, out),
+            earlier,
+        }
     }
 
     /// What both schemas demand of names, order and attributes.
@@ -246,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_verdict_in_the_form_of_both_schemas() {
-        let cases: Vec<Case> = Verdict::ALL
+        let cases: Vec<ReportedCase> = Verdict::ALL
             .iter()
             .map(|v| case(*v, "why & <how>", "out ]]> \u{1}", usize::from(*v == Verdict::Flaky)))
             .collect();

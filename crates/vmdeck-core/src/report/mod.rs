@@ -13,8 +13,8 @@ use std::io;
 use vmdeck_model::{event::Event, run_view::RunView};
 
 /// Writes a report.
-pub trait Sink: Send {
-    /// Its name, for the message when it fails.
+pub trait ReportSink: Send {
+    /// Returns its name, for the message when it fails.
     fn name(&self) -> String;
     /// Takes one event; `view` already includes it.
     fn event(&mut self, event: &Event, view: &RunView) -> io::Result<()>;
@@ -27,14 +27,14 @@ pub trait Sink: Send {
 /// Hands every event to every sink; one that fails is dropped and told, the others go on.
 #[derive(Default)]
 pub struct Fanout {
-    sinks: Vec<Box<dyn Sink>>,
+    sinks: Vec<Box<dyn ReportSink>>,
     /// The fold that all of them share.
     pub view: RunView,
 }
 
 impl Fanout {
     /// Adds a sink.
-    pub fn add(&mut self, sink: Box<dyn Sink>) {
+    pub fn add(&mut self, sink: Box<dyn ReportSink>) {
         self.sinks.push(sink);
     }
 
@@ -52,7 +52,10 @@ impl Fanout {
     }
 }
 
-fn keep_working(sinks: &mut Vec<Box<dyn Sink>>, mut call: impl FnMut(&mut dyn Sink) -> io::Result<()>) -> Vec<String> {
+fn keep_working(
+    sinks: &mut Vec<Box<dyn ReportSink>>,
+    mut call: impl FnMut(&mut dyn ReportSink) -> io::Result<()>,
+) -> Vec<String> {
     let mut failed = Vec::new();
     sinks.retain_mut(|sink| match call(sink.as_mut()) {
         Ok(()) => true,
@@ -74,7 +77,7 @@ mod tests {
 
     struct Failing;
 
-    impl Sink for Failing {
+    impl ReportSink for Failing {
         fn name(&self) -> String {
             "the broken one".into()
         }

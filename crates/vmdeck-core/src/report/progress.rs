@@ -10,12 +10,12 @@ use vmdeck_model::{
 
 /// Remembers what is on the screen, so that nothing is written when nothing changed.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     shown: String,
 }
 
-impl Progress {
-    /// The text, if it differs from what is shown.
+impl ProgressLine {
+    /// Returns the text, if it differs from what is shown.
     pub(super) fn change(&mut self, text: String) -> Option<String> {
         if text == self.shown {
             return None;
@@ -24,13 +24,13 @@ impl Progress {
         Some(text)
     }
 
-    /// Whether something is shown; it counts as gone from now on.
+    /// Returns whether something is shown; it counts as gone from now on.
     pub(super) fn take_shown(&mut self) -> bool {
         !std::mem::take(&mut self.shown).is_empty()
     }
 }
 
-/// What goes on, in at most `width` columns; empty = nothing.
+/// Returns what goes on, in at most `width` columns; empty = nothing.
 pub(super) fn line(view: &RunView, now_ms: u64, width: usize) -> String {
     if view.exit.is_some() {
         return String::new();
@@ -65,7 +65,7 @@ fn of_guest(guest: &GuestView, now_ms: u64) -> Option<String> {
     Some(text)
 }
 
-/// Milliseconds that the phase still takes if it is as long as usual.
+/// Returns milliseconds that the phase still takes if it is as long as usual.
 fn left(open: &OpenPhase, took: u64) -> Option<u64> {
     open.usual_ms.and_then(|usual| usual.checked_sub(took)).filter(|left| *left > 0)
 }

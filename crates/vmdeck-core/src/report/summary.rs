@@ -2,7 +2,7 @@
 //!
 //! Both are folds of the events; nothing is in them that the record does not hold.
 
-use super::Sink;
+use super::ReportSink;
 use serde_json::{Value, json};
 use std::{io, path::PathBuf};
 use vmdeck_model::{
@@ -22,7 +22,7 @@ impl Summary {
     }
 }
 
-impl Sink for Summary {
+impl ReportSink for Summary {
     fn name(&self) -> String {
         "summary.json and receipt.json".into()
     }
@@ -60,7 +60,7 @@ fn summary(view: &RunView) -> Value {
         })
         .collect();
     json!({ "run": view.run, "exit": view.exit, "took_ms": view.now_ms, "planned": view.planned, "tally": view.tally,
-            "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings,
+            "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings.iter().map(|warning| &warning.text).collect::<Vec<_>>(),
             "skipped_output": view.skipped_output })
 }
 

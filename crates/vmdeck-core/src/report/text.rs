@@ -4,8 +4,8 @@
 //! a line is broken up. State is never shown by colour alone.
 
 use super::{
-    Sink,
-    progress::{self, Progress},
+    ReportSink,
+    progress::{self, ProgressLine},
 };
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use std::{
 use vmdeck_model::{
     event::{Event, EventKind, Phase, Severity},
     outcome::Verdict,
-    quantity::{show_duration, show_size},
+    quantity::{show_count, show_duration, show_size},
     run_view::{RunView, SuiteView},
     text::Clean,
 };
@@ -27,7 +27,7 @@ pub enum Level {
     Quiet,
     /// Phases and cases.
     Normal,
-    /// Every output line as well.
+    /// Print every output line as well.
     Verbose,
 }
 
@@ -51,7 +51,7 @@ const HEARTBEAT: u64 = 30_000;
 pub struct Text {
     out: Box<dyn Write + Send>,
     style: Style,
-    progress: Progress,
+    progress: ProgressLine,
     last_line_ms: u64,
 }
 
@@ -64,7 +64,7 @@ const YELLOW: &str = "33";
 impl Text {
     /// Writes to `out`.
     pub fn new(out: Box<dyn Write + Send>, style: Style) -> Self {
-        Self { out, style, progress: Progress::default(), last_line_ms: 0 }
+        Self { out, style, progress: ProgressLine::default(), last_line_ms: 0 }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -111,11 +111,11 @@ impl Text {
             EventKind::RunStarted { run, version, guests, cases, dir, .. } if normal => {
                 let isolated = guests.iter().all(|g| g.isolated);
                 let names: Vec<String> = guests.iter().map(|g| format!("{} ({})", g.guest, g.backend)).collect();
-                let cases = plural(*cases, "case");
+                let cases = show_count(*cases, "case");
                 self.line(now, &format!("vmdeck {version} · run {} · {cases} on {}", run.short(), names.join(", ")))?;
                 self.line(now, &self.paint(DIM, &format!("record: {dir}")))?;
                 if !isolated {
-                    let text = "NOT ISOLATED: commands of a `local` guest run on this very host, as you".to_owned();
+                    let text = "NOT ISOLATED: commands of a `local` guest run directly on this host, as you".to_owned();
                     self.line(now, &self.paint(YELLOW, &text))?;
                 }
                 Ok(())
@@ -146,6 +146,20 @@ impl Text {
             EventKind::Reaped { what, how, run } if normal => {
                 self.line(now, &format!("  {} {what}, left by run {run}: {how}", self.paint(YELLOW, "reaped")))
             }
+            EventKind::PhaseStarted { guest, phase: Phase::Pause, usual_ms, .. } => {
+                let limit = usual_ms.map(|ms| format!(" for {}", time(ms))).unwrap_or_default();
+                self.line(
+                    now,
+                    &self.paint(
+                        YELLOW,
+                        &format!("{guest} failed and is held{limit}: `vmdeck shell {guest}` inspects it"),
+                    ),
+                )
+            }
+            EventKind::PhaseStarted { guest, phase: Phase::Hold, .. } => self.line(
+                now,
+                &format!("{guest} is held: `vmdeck shell {guest}` opens a shell in it; Ctrl-C ends the run"),
+            ),
             EventKind::PhaseEnded { guest, phase: Phase::FirstCommand, ok: true, .. } if normal => {
                 self.booted(now, guest, view)
             }
@@ -158,10 +172,10 @@ impl Text {
                 self.line(now, &format!("  {guest}: not by {transport}: {}", safe(why)))
             }
             EventKind::ConsoleMatch { guest, meaning, pattern, line, .. } => {
-                use vmdeck_model::event::Meaning;
+                use vmdeck_model::event::PatternKind;
                 match meaning {
-                    Meaning::Ready => Ok(()),
-                    Meaning::Warning => self.line(
+                    PatternKind::Ready => Ok(()),
+                    PatternKind::Warning => self.line(
                         now,
                         &format!(
                             "  {} {guest}: console matched `{pattern}`: {}",
@@ -169,14 +183,14 @@ impl Text {
                             safe(line)
                         ),
                     ),
-                    Meaning::Error => self.line(
+                    PatternKind::Error => self.line(
                         now,
                         &format!("  {} {guest}: console matched `{pattern}`: {}", self.paint(RED, "ERROR"), safe(line)),
                     ),
                 }
             }
             EventKind::Retrying { what, attempt, of, why, .. } if normal => self
-                .line(now, &self.paint(YELLOW, &format!("  again {what}, attempt {attempt} of {of}: {}", safe(why)))),
+                .line(now, &self.paint(YELLOW, &format!("  retry {what} (attempt {attempt} of {of}): {}", safe(why)))),
             EventKind::Output { guest, case, line, .. } if self.style.level == Level::Verbose => {
                 let who = case.as_ref().map_or_else(|| guest.to_string(), |c| format!("{guest} {c}"));
                 self.line(now, &format!("{} {}", self.paint(DIM, &format!("  {who} |")), safe(line)))
@@ -258,13 +272,17 @@ impl Text {
             let took = view.guests.get(guest).and_then(|g| g.done.iter().rfind(|(p, _)| *p == Phase::Cleanup));
             let took = took.map(|(_, ms)| format!(" in {}", time(*ms))).unwrap_or_default();
             let freed = freed.map(|bytes| format!(", {} of disk freed", show_size(bytes))).unwrap_or_default();
-            let how = if adopted { "was put back to how it was found" } else { "is gone, proven" };
-            self.line(now, &format!("{guest} {how}{took}{freed}"))?;
+            let text = if adopted {
+                format!("{guest} was put back to how it was found{took}{freed}")
+            } else {
+                format!("removed {guest} (verified{took}{freed})")
+            };
+            self.line(now, &text)?;
         }
         Ok(())
     }
 
-    /// One line for each suite in each guest, where there is more than one.
+    /// Returns one line for each suite in each guest, where there is more than one.
     fn table(&mut self, now: u64, view: &RunView) -> io::Result<()> {
         let suites = view.suites();
         if suites.len() < 2 || self.style.level < Level::Normal {
@@ -291,7 +309,10 @@ impl Text {
         if *skipped_output > 0 {
             self.line(
                 now,
-                &format!("  {skipped_output} output lines came too fast to be shown; the logs in the record have them"),
+                &format!(
+                    "  {} came too fast to be shown; the logs in the record have all",
+                    show_count(usize::try_from(*skipped_output).unwrap_or(usize::MAX), "output line")
+                ),
             )?;
         }
         if let Some(error) = error {
@@ -312,13 +333,16 @@ impl Text {
             let comma = if counts.is_empty() { "" } else { ", " };
             let _ = write!(counts, "{comma}{unrun} not run");
         }
-        let head = self.paint(BOLD, &format!("{}:", plural(view.planned, "case")));
-        self.line(now, &format!("{head} {counts} in {} (exit {})", time(*took_ms), exit.code()))?;
+        let head = match view.planned {
+            0 => self.paint(BOLD, "no tests run"),
+            planned => self.paint(BOLD, &format!("{}:", show_count(planned, "case"))) + " ",
+        };
+        self.line(now, &format!("{head}{counts} in {} (exit {})", time(*took_ms), exit.code()))?;
         self.out.flush()
     }
 }
 
-impl Sink for Text {
+impl ReportSink for Text {
     fn name(&self) -> String {
         "to the terminal".into()
     }
@@ -351,11 +375,7 @@ fn time(ms: u64) -> String {
     show_duration(Duration::from_millis(ms))
 }
 
-fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-/// A line of a failed case's output, cut to what a screen can take.
+/// Returns a line of a failed case's output, cut to what a screen can take.
 fn short(text: &str) -> String {
     match text.char_indices().nth(400) {
         Some((end, _)) => format!("{} ... ({} more bytes in the log)", safe(&text[..end]), text.len() - end),

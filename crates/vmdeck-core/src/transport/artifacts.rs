@@ -2,80 +2,36 @@
 //!
 //! Only regular files, only below the folder, no execute bit, bounded in number and bytes.
 
-use super::Session;
-use crate::{
-    command::frame,
-    command::{Collected, Exec, Exit, Sink, sh_quote},
-};
+use super::session::FileTransfer;
+use crate::command::RemoteCommand;
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Component, Path, PathBuf},
 };
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::{
-    error::{Fault, Result},
-    event::Stream,
-};
+use vmdeck_model::error::{Fault, Result};
 
 /// Most bytes of all artifacts of one suite.
 const BYTES_MAX: u64 = 2 << 30;
 /// Most files.
 const FILES_MAX: usize = 10_000;
 
-/// Fetches what the globs name below the working directory of `env` into `to`; returns how many files came, and what the
-/// guest's tar complained about: one file that cannot be read does not cost the others.
+/// Fetches what the globs name below the working directory of `base` into the folder `to`. Returns how many files came, and
+/// what the guest complained about.
 pub async fn fetch(
-    session: &dyn Session,
+    files: &dyn FileTransfer,
     globs: &[String],
-    env: &Exec,
+    base: &RemoteCommand,
     to: &Path,
     cancel: &CancellationToken,
 ) -> Result<(usize, Option<String>)> {
     let failed = || Fault::infra("cannot fetch artifacts");
-    // The shell expands the globs, each quoted around its wildcards; a glob that finds nothing is left out.
-    let words: Vec<String> = globs.iter().map(|g| quote_glob(g)).collect();
-    // Where the way out is narrow the archive becomes a file of the guest first.
-    let spooled = session.puller().map(|puller| (puller, format!("/tmp/.vmdeck-{}", frame::nonce())));
-    let pack = match &spooled {
-        Some((_, there)) => format!("{{ umask 077; tar -cf {there} -- \"$@\"; }}"),
-        None => "exec tar -cf - -- \"$@\"".to_owned(),
-    };
-    let script = format!(
-        "set --; for f in {}; do [ -e \"$f\" ] || continue; case $f in /*) ;; *) f=./$f ;; esac; set -- \"$@\" \"$f\"; done; [ $# -eq 0 ] || {pack}",
-        words.join(" ")
-    );
-    let spool = tempfile::NamedTempFile::new().map_err(|e| failed().because(e))?;
-    let mut sink = Spool {
-        file: spool.reopen().map_err(|e| failed().because(e))?,
-        left: BYTES_MAX,
-        errors: Vec::new(),
-        full: None,
-    };
-    let exit =
-        session.exec(&Exec { script, stdin: crate::command::Input::Empty, ..env.clone() }, &mut sink, cancel).await?;
-    if let Some((puller, there)) = spooled {
-        let out = Exec::new(format!("[ ! -e {there} ] || echo there"));
-        let mut said = Collected::default();
-        session.exec(&out, &mut said, cancel).await?;
-        if !said.stdout.is_empty() {
-            let pulled = puller.pull(&there, spool.path(), cancel).await;
-            // What stays is in /tmp of a machine that is taken down.
-            let _ = session.exec(&Exec::new(format!("rm -f {there}")), &mut Collected::default(), cancel).await;
-            pulled?;
-        }
-    }
-    if let Some(why) = sink.full {
-        return Err(failed().because(why));
-    }
-    let complaint = (exit != Exit::Code(0)).then(|| {
-        let text = String::from_utf8_lossy(&sink.errors).into_owned();
-        // The first line that is no mere remark names the file; the last one only says that there was one.
-        let line = text.lines().find(|l| !l.contains("Removing leading")).unwrap_or("tar failed");
-        format!("{exit}: {line}")
-    });
-    let file = spool.reopen().map_err(|e| failed().because(e))?;
+    let archive = tempfile::NamedTempFile::new().map_err(|e| failed().because(e))?;
+    let fetched = files.fetch(globs, base, archive.path(), BYTES_MAX, cancel).await;
+    let complaint = fetched.map_err(|inner| failed().caused_by(inner))?;
+    let file = archive.reopen().map_err(|e| failed().because(e))?;
     let count = unpack(io::BufReader::new(file), to).or_else(|e| match &complaint {
         // What an unfinished archive held is there.
         Some(_) => Ok(0),
@@ -84,49 +40,7 @@ pub async fn fetch(
     Ok((count, complaint))
 }
 
-fn quote_glob(glob: &str) -> String {
-    let mut out = String::new();
-    for part in glob.split_inclusive(['*', '?']) {
-        let (text, wild) = match part.strip_suffix(['*', '?']) {
-            Some(text) => (text, &part[text.len()..]),
-            None => (part, ""),
-        };
-        if !text.is_empty() {
-            out.push_str(&sh_quote(text));
-        }
-        out.push_str(wild);
-    }
-    out
-}
-
-struct Spool {
-    file: fs::File,
-    left: u64,
-    errors: Vec<u8>,
-    full: Option<String>,
-}
-
-impl Sink for Spool {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        if stream == Stream::Stderr {
-            let room = 64 * 1024usize.saturating_sub(self.errors.len());
-            self.errors.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            return;
-        }
-        if self.full.is_some() {
-            return;
-        }
-        match self.left.checked_sub(bytes.len() as u64) {
-            Some(left) => {
-                self.left = left;
-                self.full = self.file.write_all(bytes).err().map(|e| e.to_string());
-            }
-            None => self.full = Some(format!("they are larger than {} GiB", BYTES_MAX >> 30)),
-        }
-    }
-}
-
-/// Unpacks what is safe; returns how many files.
+/// Unpacks what is safe; returns how many files it wrote.
 fn unpack(archive: impl Read, to: &Path) -> io::Result<usize> {
     let mut count = 0;
     for entry in tar::Archive::new(archive).entries()? {
@@ -156,7 +70,7 @@ fn unpack(archive: impl Read, to: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// The path without leading dots, if it stays below the folder and has no control characters.
+/// Returns the path without leading dots, if it stays below the folder and has no control characters.
 fn safe(path: &Path) -> Option<PathBuf> {
     let text = path.to_str()?;
     if text.chars().any(char::is_control) {
@@ -224,11 +138,5 @@ mod tests {
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(run).expect("meta").permissions()) & 0o7111,
             0
         );
-    }
-
-    #[test]
-    fn globs_are_quoted_around_their_wildcards() {
-        assert_eq!(quote_glob("target/*.xml"), "target/*.xml");
-        assert_eq!(quote_glob("a b/$(x)*"), "'a b/$(x)'*");
     }
 }

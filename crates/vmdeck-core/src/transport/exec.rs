@@ -1,79 +1,118 @@
-//! The `exec` transport: the backend's own way to run commands in its machine.
+//! The `exec` transport: the backend's own power to run commands in its machine.
 //!
-//! Which backend has one is in its `Caps`.
+//! Which backend has that power is in its `Capabilities`.
 
-use super::{Session, Step, Target, Terminal, Transport};
-use crate::{
-    backend::{Fut, GuestExec},
-    command::{Collected, Exec, Exit, Sink},
-    host::clock,
+use super::{
+    contract::{ConnectError, ConnectTarget, Connector, Endpoint, Needs, Transport, Unusable},
+    session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, Shell},
+    tar_transfer::TarTransfer,
 };
+use crate::{
+    backend::{capabilities::Capabilities, guest_exec::GuestExec},
+    command::{Collected, CommandExit, OutputSink, RemoteCommand},
+};
+use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::error::{Fault, Result};
+use vmdeck_model::{
+    error::{Fault, Result},
+    guest::{Guest, Os},
+};
 
-/// First pause between two tries; it doubles up to the second.
+/// The word in the config.
+pub(super) const KIND: &str = "exec";
+/// First pause between two attempts; it doubles up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
+/// The transport.
 pub(super) struct ByBackend;
 
 impl Transport for ByBackend {
-    fn suits(&self, target: &Target<'_>) -> Result<(), String> {
-        match target.vm.guest_exec() {
-            Some(_) => Ok(()),
-            None => Err(format!("the backend `{}` cannot run commands by itself", target.guest.backend)),
+    fn usable(&self, guest: &Guest, capabilities: &Capabilities) -> Result<(), Unusable> {
+        if !capabilities.guest_exec {
+            let reason = format!("the backend `{}` cannot run commands by itself", guest.backend);
+            return Err(Unusable::NotSupported(reason));
         }
+        if guest.os == Os::Windows {
+            return Err(Unusable::NotSupported("this version runs no commands in Windows guests".into()));
+        }
+        Ok(())
     }
 
-    fn connect<'a>(&'a self, target: &'a Target<'a>) -> Fut<'a, Box<dyn Session>> {
+    fn needs(&self, _: &Guest) -> Needs {
+        Needs::GuestExec
+    }
+
+    fn has_terminal(&self) -> bool {
+        false
+    }
+
+    fn connector<'a>(&'a self, _: &'a ConnectTarget<'a>) -> Result<Box<dyn Connector + 'a>> {
+        Ok(Box::new(FirstCommand { pause: PAUSES.0 }))
+    }
+}
+
+/// Tries a first command until it runs: the guest's agent starts late in its boot, and nothing says when.
+struct FirstCommand {
+    pause: Duration,
+}
+
+impl Connector for FirstCommand {
+    fn proves_identity(&self) -> bool {
+        true
+    }
+
+    fn connect(&mut self, endpoint: Endpoint) -> BoxFuture<'_, Result<Box<dyn Session>, ConnectError>> {
         Box::pin(async move {
-            let inner = target.vm.guest_exec().ok_or_else(|| Fault::infra("cannot run commands by the backend"))?;
-            let mut pause = PAUSES.0;
-            loop {
-                let mut out = Collected::default();
-                let why = match inner.exec(&Exec::new(":"), &mut out, &CancellationToken::new()).await {
-                    Ok(Exit::Code(0)) => break,
-                    Ok(exit) => return Err(Fault::infra("cannot run a first command").because(exit).lasting()),
-                    Err(fault) if !fault.is_worth_a_retry() => return Err(fault),
-                    Err(fault) => fault.to_string(),
-                };
-                // The guest's agent starts late in its boot, and nothing tells when.
-                (target.progress)(Step::Waiting(why));
-                clock::sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
+            let Endpoint::GuestExec(power) = endpoint else {
+                return Err(Fault::bug("the transport `exec` was given a connection").into());
+            };
+            let mut output = Collected::default();
+            match power.run(&RemoteCommand::new(":"), &mut output, &CancellationToken::new()).await {
+                Ok(CommandExit::Code(0)) => Ok(Box::new(BackendSession(power)) as Box<dyn Session>),
+                Ok(exit) => Err(Fault::infra("cannot run a first command").because(exit).permanent().into()),
+                Err(fault) if !fault.is_worth_a_retry() => Err(fault.into()),
+                Err(fault) => {
+                    let pause = self.pause;
+                    self.pause = (pause * 2).min(PAUSES.1);
+                    Err(ConnectError::NotYet { reason: fault.to_string(), pause })
+                }
             }
-            (target.progress)(Step::Spoken);
-            Ok(Box::new(BackendSession(inner)) as Box<dyn Session>)
         })
     }
 }
 
 struct BackendSession(Arc<dyn GuestExec>);
 
+impl CommandRunner for BackendSession {
+    fn shell(&self) -> Shell {
+        Shell::Posix
+    }
+
+    fn run<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+        sink: &'a mut dyn OutputSink,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<CommandExit>> {
+        self.0.run(command, sink, cancel)
+    }
+}
+
 impl Session for BackendSession {
     fn kind(&self) -> &'static str {
-        "exec"
+        KIND
     }
 
-    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
-        self.0.exec(exec, sink, cancel)
+    fn files(&self) -> Box<dyn FileTransfer + '_> {
+        Box::new(TarTransfer { runner: self, copy_out: self.0.copy_out() })
     }
 
-    fn attach(&self, _: Terminal) -> Fut<'_, Exit> {
-        let hint = match self.0.shell_hint() {
-            Some(command) => format!("`{command}`, or give a command: `vmdeck shell GUEST -- COMMAND`"),
-            None => "give a command: `vmdeck shell GUEST -- COMMAND`".to_owned(),
-        };
-        Box::pin(async move {
-            Err(Fault::user("cannot open a shell").because("the transport `exec` has no terminal").hint(hint))
-        })
+    fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {
+        Err(NoTerminal { instead: self.0.shell_hint() })
     }
 
-    fn puller(&self) -> Option<&dyn GuestExec> {
-        (!self.0.takes_all()).then_some(self.0.as_ref())
-    }
-
-    fn close(&self) -> Fut<'_, ()> {
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
     }
 }

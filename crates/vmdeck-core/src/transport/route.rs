@@ -1,111 +1,204 @@
-//! Which transport is taken: each in the guest's order, with the reason why the ones before failed.
+//! Decides which transport is used: each in the guest's order, with the reason why the ones before failed.
 //!
-//! A fallback happens only here, before anything was run: a test that has started is never run again by another way.
+//! A fallback happens only here, before anything was run: a test that has started is never run again another way.
 
-use super::{Session, Step, Target, Transport};
-use crate::host::clock;
+use super::{
+    TransportInfo,
+    contract::{ConnectError, ConnectProgress, ConnectTarget, Connector, DiscoveryAttempt, Endpoint, Needs, Unusable},
+    discovery::AddressSearch,
+    session::Session,
+};
+use crate::{
+    backend::{self, capabilities::Capabilities, discovery::DiscoveryMethod, request::Service},
+    host::clock,
+};
 use parking_lot::Mutex;
-use vmdeck_model::error::{Fault, Result};
+use vmdeck_model::{
+    error::{Fault, Result},
+    guest::Guest,
+};
 
-/// One transport's turn, or one way to find the address for it.
+/// One attempt with a transport, or with one method to find the address for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tried {
-    /// The transport.
+pub struct RouteAttempt {
+    /// The word of the transport.
     pub transport: String,
-    /// The way to find the address.
-    pub way: Option<String>,
-    /// Whether it is the one.
+    /// The method to find the address.
+    pub method: Option<DiscoveryMethod>,
+    /// Whether the attempt led to a session.
     pub ok: bool,
-    /// Why not.
-    pub why: String,
-    /// How long it took, milliseconds.
+    /// Why it did not.
+    pub reason: String,
+    /// How long it took in milliseconds.
     pub took_ms: u64,
-    /// Where the guest was reached, or sought.
+    /// The address where the guest was reached, or searched for.
     pub address: Option<String>,
 }
 
-/// Opens the first transport that works; `told` hears of every try. The caller limits the time.
+/// Returns the guest's transports in their order, each with the reason if it cannot be used with the guest's backend. An
+/// unknown word is an error.
+pub fn usable(guest: &Guest) -> Result<Vec<(&'static TransportInfo, Result<(), Unusable>)>> {
+    let capabilities = backend::capabilities_of(&guest.backend);
+    let row = |kind: &String| {
+        let row = super::find(kind)?;
+        Ok((row, row.transport.usable(guest, &capabilities)))
+    };
+    guest.transports.iter().map(row).collect()
+}
+
+/// Returns the services that the guest's usable transports will look for.
+pub fn services(guest: &Guest, capabilities: &Capabilities) -> Vec<Service> {
+    let rows = guest.transports.iter().filter_map(|kind| super::find(kind).ok());
+    rows.filter(|row| row.transport.usable(guest, capabilities).is_ok())
+        .filter_map(|row| match row.transport.needs(guest) {
+            Needs::Service(service) => Some(service),
+            Needs::GuestExec => None,
+        })
+        .collect()
+}
+
+/// A transport whose turn comes, with all that its attempts have seen.
+struct Candidate<'a> {
+    kind: &'static str,
+    connector: Box<dyn Connector + 'a>,
+    /// The search for the service; `None` = the transport goes over the backend's own power.
+    search: Option<AddressSearch<'a>>,
+}
+
+/// Opens a session by the first transport that works; `report` hears of every attempt. The caller limits the time.
 ///
 /// Where several could work they take turns: none of them may keep a guest that another one can reach waiting for ever.
-pub async fn open(target: &Target<'_>, told: impl Fn(Tried) + Send + Sync) -> Result<Box<dyn Session>> {
-    let mut last = None;
-    let mut usable: Vec<(&str, Box<dyn Transport>)> = Vec::new();
-    for kind in &target.guest.transports {
-        let transport = (super::find(kind)?.build)();
-        match transport.suits(target) {
-            Ok(()) => usable.push((kind, transport)),
-            Err(why) => {
-                told(tried(kind, false, why.clone(), clock::now()));
-                last = last.or_else(|| Some(Fault::infra(format!("cannot use `{kind}`")).because(why)));
-            }
+pub async fn open(target: &ConnectTarget<'_>, report: impl Fn(RouteAttempt) + Send + Sync) -> Result<Box<dyn Session>> {
+    let Some(first) = target.guest.transports.first() else {
+        return Err(
+            Fault::user(format!("guest `{}` has no transports", target.guest.id)).hint("set `transports = [\"ssh\"]`")
+        );
+    };
+    // What is being waited for, by the transport whose turn it is.
+    let current = Mutex::new((first.as_str(), String::new()));
+    let progress = |step: ConnectProgress| {
+        match &step {
+            ConnectProgress::Waiting(reason) => reason.clone_into(&mut current.lock().1),
+            ConnectProgress::DiscoveryAttempt(attempt) => report(of_discovery(current.lock().0, attempt)),
+            ConnectProgress::ServiceAnswers => {}
         }
+        (target.progress)(step);
+    };
+    let target = ConnectTarget { progress: &progress, ..*target };
+    let mut last = None;
+    let mut candidates = Vec::new();
+    for (row, usable) in usable(target.guest)? {
+        let start = clock::now();
+        let (reason, failed) = match usable.map(|()| candidate(row, &target)) {
+            Ok(Ok(candidate)) => {
+                candidates.push(candidate);
+                continue;
+            }
+            Ok(Err(fault)) => (fault.to_string(), fault),
+            Err(unusable) => {
+                let reason = unusable.reason().to_owned();
+                (reason.clone(), Fault::infra(format!("cannot use `{}`", row.kind)).because(reason))
+            }
+        };
+        report(attempt(row.kind, false, reason, start));
+        last = last.or(Some(failed));
     }
-    while !usable.is_empty() {
-        let alone = usable.len() == 1;
+    while !candidates.is_empty() {
+        let alone = candidates.len() == 1;
         let mut index = 0;
-        while let Some((kind, transport)) = usable.get(index) {
-            let start = clock::now();
-            let (connected, waited_for) = connect(target, kind, transport.as_ref(), &told, alone).await;
+        while let Some(candidate) = candidates.get_mut(index) {
+            let (kind, start) = (candidate.kind, clock::now());
+            *current.lock() = (kind, "no answer yet".to_owned());
+            let connecting = candidate.connect(&target);
+            let connected = if alone {
+                Some(connecting.await)
+            } else {
+                clock::within(target.guest.transport_turn, connecting).await
+            };
             match connected {
                 Some(Ok(session)) => {
                     let address = session.peer().map(|a| a.to_string());
-                    told(Tried { address, ..tried(kind, true, String::new(), start) });
+                    report(RouteAttempt { address, ..attempt(kind, true, String::new(), start) });
                     return Ok(session);
                 }
                 Some(Err(fault)) => {
-                    told(tried(kind, false, fault.to_string(), start));
+                    report(attempt(kind, false, fault.to_string(), start));
                     last = Some(fault);
-                    usable.remove(index);
+                    candidates.remove(index);
                 }
                 None => {
-                    told(tried(kind, false, waited_for, start));
+                    report(attempt(kind, false, current.lock().1.clone(), start));
                     index += 1;
                 }
             }
         }
     }
-    let none =
-        || Fault::user(format!("guest `{}` has no transports", target.guest.id)).hint("set `transports = [\"ssh\"]`");
-    Err(last.unwrap_or_else(none))
+    Err(last.unwrap_or_else(|| Fault::bug("no transport was tried")))
 }
 
-fn tried(kind: &str, ok: bool, why: String, start: clock::Instant) -> Tried {
-    Tried { transport: kind.to_owned(), way: None, ok, why, took_ms: clock::ms_since(start), address: None }
+fn candidate<'a>(row: &TransportInfo, target: &'a ConnectTarget<'a>) -> Result<Candidate<'a>> {
+    let transport = row.transport;
+    let connector = transport.connector(target)?;
+    let search = match transport.needs(target.guest) {
+        Needs::Service(service) => Some(AddressSearch::new(target, service, connector.proves_identity())),
+        Needs::GuestExec => None,
+    };
+    Ok(Candidate { kind: row.kind, connector, search })
 }
 
-/// One turn; `None` = it is over, and this was waited for.
-async fn connect(
-    target: &Target<'_>,
-    kind: &str,
-    transport: &dyn Transport,
-    told: &(impl Fn(Tried) + Send + Sync),
-    alone: bool,
-) -> (Option<Result<Box<dyn Session>>>, String) {
-    let waiting = Mutex::new("no answer yet".to_owned());
-    let progress = |step: Step| {
-        match &step {
-            Step::Waiting(why) => why.clone_into(&mut waiting.lock()),
-            Step::Sought(sought) => {
-                let list: Vec<String> = sought.found.iter().map(ToString::to_string).collect();
-                told(Tried {
-                    transport: kind.to_owned(),
-                    way: Some(sought.way.to_owned()),
-                    ok: sought.ok,
-                    why: sought.why.clone(),
-                    took_ms: sought.took_ms,
-                    address: (!list.is_empty()).then(|| list.join(", ")),
-                });
+impl Candidate<'_> {
+    /// Connects, however long it takes; an error means that waiting longer cannot help.
+    async fn connect(&mut self, target: &ConnectTarget<'_>) -> Result<Box<dyn Session>> {
+        loop {
+            let (endpoint, address, only) = match &mut self.search {
+                Some(search) => {
+                    let reached = search.next().await?;
+                    (target.progress)(ConnectProgress::ServiceAnswers);
+                    let address = reached.address;
+                    (Endpoint::Service { stream: reached.stream, address }, Some(address), reached.only)
+                }
+                None => match target.machine.guest_exec() {
+                    Some(power) => (Endpoint::GuestExec(power), None, true),
+                    None => return Err(Fault::infra("cannot run commands by the backend")),
+                },
+            };
+            match self.connector.connect(endpoint).await {
+                Ok(session) => {
+                    if self.search.is_none() {
+                        (target.progress)(ConnectProgress::ServiceAnswers);
+                    }
+                    return Ok(session);
+                }
+                Err(ConnectError::NotYet { reason, pause }) => {
+                    (target.progress)(ConnectProgress::Waiting(reason));
+                    clock::sleep(pause).await;
+                }
+                // Another machine at an address that was only one of several: the search goes on without it.
+                Err(ConnectError::WrongMachine(fault)) if !only => {
+                    (target.progress)(ConnectProgress::Waiting(fault.to_string()));
+                    if let (Some(search), Some(address)) = (&mut self.search, address) {
+                        search.exclude(address);
+                    }
+                }
+                Err(ConnectError::WrongMachine(fault) | ConnectError::Final(fault)) => return Err(fault),
             }
-            Step::Spoken => {}
         }
-        (target.progress)(step);
-    };
-    let inner =
-        Target { guest: target.guest, vm: target.vm, created: target.created, pin: target.pin, progress: &progress };
-    let connected = if alone {
-        Some(transport.connect(&inner).await)
-    } else {
-        clock::within(target.guest.transport_turn, transport.connect(&inner)).await
-    };
-    (connected, waiting.into_inner())
+    }
+}
+
+fn attempt(kind: &str, ok: bool, reason: String, start: clock::Instant) -> RouteAttempt {
+    let (transport, took_ms) = (kind.to_owned(), clock::ms_since(start));
+    RouteAttempt { transport, method: None, ok, reason, took_ms, address: None }
+}
+
+fn of_discovery(kind: &str, attempt: &DiscoveryAttempt) -> RouteAttempt {
+    let addresses: Vec<String> = attempt.found.iter().map(ToString::to_string).collect();
+    RouteAttempt {
+        transport: kind.to_owned(),
+        method: Some(attempt.method),
+        ok: attempt.ok,
+        reason: attempt.reason.clone(),
+        took_ms: attempt.took_ms,
+        address: (!addresses.is_empty()).then(|| addresses.join(", ")),
+    }
 }

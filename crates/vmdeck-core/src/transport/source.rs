@@ -2,8 +2,8 @@
 //!
 //! Uncommitted work goes along, ignored files stay behind, and a tracked file is taken although a rule names it.
 
-use super::Session;
-use crate::command::{Collected, Exec, Exit, Input, sh_quote};
+use super::session::FileTransfer;
+use crate::command::{Input, RemoteCommand};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::{
     collections::BTreeSet,
@@ -13,13 +13,12 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::{Blame, Fault, Result},
     guest::Source,
 };
 
-/// Brings the tree in, replacing the folder in the guest as a whole.
-pub async fn send(session: &dyn Session, source: &Source, cancel: &CancellationToken) -> Result<u64> {
-    let failed = || Fault::infra(format!("cannot bring `{}` into the guest", source.path.display()));
+/// Sends the tree to the guest, where it replaces the folder as a whole.
+pub async fn send(files: &dyn FileTransfer, source: &Source, cancel: &CancellationToken) -> Result<()> {
     let (from, exclude) = (source.path.clone(), source.exclude.clone());
     let packed = tokio::task::spawn_blocking(move || pack(&from, &exclude)).await;
     let archive = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))?.map_err(|e| {
@@ -27,17 +26,11 @@ pub async fn send(session: &dyn Session, source: &Source, cancel: &CancellationT
             .because(e)
             .hint("check `source.path` and its permissions")
     })?;
-    let size = archive.as_file().metadata().map_or(0, |m| m.len());
-    let to = sh_quote(&source.to);
-    let exec = Exec {
-        stdin: Input::File(archive.path().to_owned()),
-        ..Exec::new(format!("rm -rf -- {to} && mkdir -p -- {to} && exec tar -xf - -C {to}"))
-    };
-    let mut out = Collected::default();
-    match session.exec(&exec, &mut out, cancel).await? {
-        Exit::Code(0) => Ok(size),
-        exit => Err(failed().because(exit).because(String::from_utf8_lossy(&out.stderr).trim())),
-    }
+    let failed = || Fault::infra(format!("cannot bring `{}` into the guest", source.path.display()));
+    files.send(archive.path(), &source.to, cancel).await.map_err(|inner| match inner.blame() {
+        Blame::Infra => failed().caused_by(inner),
+        _ => inner,
+    })
 }
 
 /// Writes a tar of the tree to a private temporary file.
@@ -56,7 +49,7 @@ fn pack(root: &Path, exclude: &[String]) -> io::Result<tempfile::NamedTempFile> 
     Ok(file)
 }
 
-/// Every file and link below `root` that belongs to the tree, relative and sorted.
+/// Returns every file and link below `root` that belongs to the tree, relative and sorted.
 fn tree(root: &Path, exclude: &GlobSet) -> io::Result<BTreeSet<PathBuf>> {
     let mut out = BTreeSet::new();
     let walk = ignore::WalkBuilder::new(root)
@@ -110,10 +103,10 @@ fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> i
 }
 
 /// Runs a file of this host in the guest: it is sent to a temporary name there, run, and removed.
-pub fn script(path: &Path, env: &Exec) -> Exec {
+pub fn script(path: &Path, env: &RemoteCommand) -> RemoteCommand {
     let body =
         "f=$(mktemp) || exit 126; trap 'rm -f \"$f\"' EXIT; cat > \"$f\" && chmod 700 \"$f\" && \"$f\" </dev/null";
-    Exec { script: body.to_owned(), stdin: Input::File(path.to_owned()), ..env.clone() }
+    RemoteCommand { script: body.to_owned(), stdin: Input::File(path.to_owned()), ..env.clone() }
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use vmdeck_model::text;
 
 /// How a line is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Look {
+pub enum LineStyle {
     /// With the colours that the guest wrote.
     #[default]
     Colours,
-    /// Its text alone.
+    /// The text alone.
     Plain,
     /// Every control byte made visible.
     Raw,
@@ -26,11 +26,11 @@ const TAB: usize = 8;
 pub type Parts = Vec<(String, Style)>;
 
 /// Makes a raw line fit to be shown.
-pub fn render(bytes: &[u8], look: Look) -> Parts {
-    if look == Look::Raw {
+pub fn render(bytes: &[u8], line_style: LineStyle) -> Parts {
+    if line_style == LineStyle::Raw {
         return vec![(visible(bytes), Style::new())];
     }
-    let mut line = Line { colours: look == Look::Colours, ..Line::default() };
+    let mut line = StyledLine { colours: line_style == LineStyle::Colours, ..StyledLine::default() };
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     vte::Parser::new().advance(&mut line, &bytes[..bytes.len().min(4 * WIDTH_MAX)]);
     let mut parts = Parts::new();
@@ -43,7 +43,7 @@ pub fn render(bytes: &[u8], look: Look) -> Parts {
     parts
 }
 
-/// The text of a rendered line.
+/// Returns the text of a rendered line.
 pub fn plain(parts: &Parts) -> String {
     parts.iter().map(|(text, _)| text.as_str()).collect()
 }
@@ -70,14 +70,14 @@ fn push(c: char, mut each: impl FnMut(char)) {
 }
 
 #[derive(Default)]
-struct Line {
+struct StyledLine {
     cells: Vec<(char, Style)>,
     column: usize,
     style: Style,
     colours: bool,
 }
 
-impl Line {
+impl StyledLine {
     fn put(&mut self, c: char) {
         if self.column >= WIDTH_MAX {
             return;
@@ -137,7 +137,7 @@ fn extended(rest: &mut impl Iterator<Item = u16>) -> Option<Color> {
     }
 }
 
-impl vte::Perform for Line {
+impl vte::Perform for StyledLine {
     fn print(&mut self, c: char) {
         push(c, |c| self.put(c));
     }
@@ -176,41 +176,41 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn text(bytes: &[u8], look: Look) -> String {
-        plain(&render(bytes, look))
+    fn text(bytes: &[u8], line_style: LineStyle) -> String {
+        plain(&render(bytes, line_style))
     }
 
     #[test]
     fn colours_are_kept_stripped_or_shown() {
         let red = b"a\x1b[1;31mred\x1b[0m b\r";
-        let parts = render(red, Look::Colours);
+        let parts = render(red, LineStyle::Colours);
         assert_eq!(parts[1], ("red".into(), Style::new().fg(Color::Indexed(1)).add_modifier(Modifier::BOLD)));
-        assert_eq!(render(red, Look::Plain), [("ared b".to_owned(), Style::new())]);
-        assert_eq!(text(red, Look::Raw), "a^[[1;31mred^[[0m b^M");
-        assert_eq!(render(b"\x1b[38;2;1;2;3mx", Look::Colours)[0].1.fg, Some(Color::Rgb(1, 2, 3)));
-        assert_eq!(render(b"\x1b[48;5;200mx", Look::Colours)[0].1.bg, Some(Color::Indexed(200)));
+        assert_eq!(render(red, LineStyle::Plain), [("ared b".to_owned(), Style::new())]);
+        assert_eq!(text(red, LineStyle::Raw), "a^[[1;31mred^[[0m b^M");
+        assert_eq!(render(b"\x1b[38;2;1;2;3mx", LineStyle::Colours)[0].1.fg, Some(Color::Rgb(1, 2, 3)));
+        assert_eq!(render(b"\x1b[48;5;200mx", LineStyle::Colours)[0].1.bg, Some(Color::Indexed(200)));
     }
 
     #[test]
     fn progress_bars_tabs_and_backspaces_are_played() {
-        assert_eq!(text(b"10%\r20%\rdone", Look::Plain), "done");
-        assert_eq!(text(b"abcdef\r\x1b[Kxy", Look::Plain), "xy");
-        assert_eq!(text(b"a\tb", Look::Plain), "a       b");
-        assert_eq!(text(b"ab\x08c", Look::Plain), "ac");
+        assert_eq!(text(b"10%\r20%\rdone", LineStyle::Plain), "done");
+        assert_eq!(text(b"abcdef\r\x1b[Kxy", LineStyle::Plain), "xy");
+        assert_eq!(text(b"a\tb", LineStyle::Plain), "a       b");
+        assert_eq!(text(b"ab\x08c", LineStyle::Plain), "ac");
     }
 
     #[test]
     fn what_would_leave_the_line_or_deceive_does_not() {
         let evil = "x\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;t\x1b\\\u{202e}y\x1b[9999999Gz".as_bytes();
-        let shown = text(evil, Look::Colours);
+        let shown = text(evil, LineStyle::Colours);
         assert!(shown.starts_with("x<U+202E>y") && shown.chars().count() <= WIDTH_MAX + 1, "{}", shown.len());
     }
 
     proptest! {
         #[test]
         fn nothing_but_printable_text_comes_out(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            for look in [Look::Colours, Look::Plain, Look::Raw] {
-                prop_assert!(!text(&bytes, look).chars().any(char::is_control));
+            for line_style in [LineStyle::Colours, LineStyle::Plain, LineStyle::Raw] {
+                prop_assert!(!text(&bytes, line_style).chars().any(char::is_control));
             }
         }
     }

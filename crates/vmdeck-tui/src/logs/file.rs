@@ -54,11 +54,11 @@ impl Waker {
 /// A line as it is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawLine {
-    /// Its number, from 0.
+    /// The number, from 0.
     pub number: u64,
     /// Where it begins, in bytes.
     pub offset: u64,
-    /// Its bytes without the newline.
+    /// The bytes without the newline.
     pub bytes: Vec<u8>,
 }
 
@@ -84,17 +84,17 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), index, times, _follower: stop.drop_guard() })
     }
 
-    /// Where it is.
+    /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The index as it is now.
+    /// Returns the index as it is now.
     pub fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock()
     }
 
-    /// How many lines there are; with `until_ms` only those that were there at that time of the run.
+    /// Returns how many lines there are; with `until_ms` only those that were there at that time of the run.
     pub fn lines(&self, until_ms: Option<u64>) -> u64 {
         let Some(until) = until_ms else { return self.index().lines() };
         let Some(offset) = self.times.lock().offset_after(until) else {
@@ -103,7 +103,7 @@ impl LogFile {
         self.line_at(offset)
     }
 
-    /// The number of the line that has the byte at `offset`.
+    /// Returns the number of the line that has the byte at `offset`.
     fn line_at(&self, offset: u64) -> u64 {
         let mark = self.index().before_offset(offset);
         let mut line = mark.line;
@@ -117,7 +117,7 @@ impl LogFile {
         line
     }
 
-    /// The lines `from..from + count`, fewer at the end; each at most 64 KiB long.
+    /// Returns the lines `from..from + count`, fewer at the end; each at most 64 KiB long.
     pub fn read(&self, from: u64, count: usize) -> Vec<RawLine> {
         let mark = self.index().before(from);
         let mut out = Vec::with_capacity(count);
@@ -160,7 +160,7 @@ impl LogFile {
         }
     }
 
-    /// When a line came, in milliseconds of the run.
+    /// Returns when a line came, in milliseconds of the run.
     pub fn time_of(&self, line: &RawLine) -> Option<u64> {
         let mut times = self.times.lock();
         times.refresh();

@@ -12,10 +12,10 @@ const STRIDE: u64 = 256;
 
 /// The beginning of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    /// Its number, from 0.
+pub struct LineMark {
+    /// The number, from 0.
     pub line: u64,
-    /// Its offset in bytes.
+    /// The offset in bytes.
     pub offset: u64,
 }
 
@@ -23,15 +23,15 @@ pub struct Mark {
 #[derive(Clone, Debug)]
 pub struct Index {
     stride: u64,
-    marks: Vec<Mark>,
+    marks: Vec<LineMark>,
     /// The line that is being written.
-    open: Mark,
+    open: LineMark,
     bytes: u64,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Self { stride: STRIDE, marks: vec![Mark::default()], open: Mark::default(), bytes: 0 }
+        Self { stride: STRIDE, marks: vec![LineMark::default()], open: LineMark::default(), bytes: 0 }
     }
 }
 
@@ -55,7 +55,7 @@ impl Index {
     }
 
     fn begin(&mut self, offset: u64) {
-        self.open = Mark { line: self.open.line + 1, offset };
+        self.open = LineMark { line: self.open.line + 1, offset };
         if self.open.line.is_multiple_of(self.stride) {
             self.marks.push(self.open);
             if self.marks.len() > MARKS_MAX {
@@ -66,30 +66,30 @@ impl Index {
         }
     }
 
-    /// Lines so far; one that has only begun counts once it has a byte.
+    /// Returns lines so far; one that has only begun counts once it has a byte.
     pub fn lines(&self) -> u64 {
         self.open.line + u64::from(self.bytes > self.open.offset)
     }
 
-    /// Bytes so far.
+    /// Returns bytes so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The last mark at or before a line.
-    pub fn before(&self, line: u64) -> Mark {
+    /// Returns the last mark at or before a line.
+    pub fn before(&self, line: u64) -> LineMark {
         let after = self.marks.partition_point(|m| m.line <= line);
         self.marks.get(after.saturating_sub(1)).copied().unwrap_or_default()
     }
 
-    /// The last mark at or before an offset.
-    pub fn before_offset(&self, offset: u64) -> Mark {
+    /// Returns the last mark at or before an offset.
+    pub fn before_offset(&self, offset: u64) -> LineMark {
         let after = self.marks.partition_point(|m| m.offset <= offset);
         self.marks.get(after.saturating_sub(1)).copied().unwrap_or_default()
     }
 
-    /// All marks, for work that is split at them.
-    pub fn marks(&self) -> &[Mark] {
+    /// Returns all marks, for work that is split at them.
+    pub fn marks(&self) -> &[LineMark] {
         &self.marks
     }
 }
@@ -97,7 +97,7 @@ impl Index {
 /// A line of [`split_lines`].
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
-    /// Its bytes without the newline.
+    /// The bytes without the newline.
     pub bytes: &'a [u8],
     /// How many bytes it takes, a newline included.
     pub size: usize,

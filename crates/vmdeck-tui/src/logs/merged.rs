@@ -46,22 +46,22 @@ impl Merged {
         }
     }
 
-    /// The number of the first line that is still there.
+    /// Returns the number of the first line that is still there.
     pub fn first(&self) -> u64 {
         self.dropped
     }
 
-    /// One past the number of the last line.
+    /// Returns one past the number of the last line.
     pub fn end(&self) -> u64 {
         self.dropped + self.lines.len() as u64
     }
 
-    /// A line by its number, which stays the same while others are dropped.
+    /// Returns a line by its number, which stays the same while others are dropped.
     pub fn get(&self, number: u64) -> Option<&MergedLine> {
         self.lines.get(usize::try_from(number.checked_sub(self.dropped)?).ok()?)
     }
 
-    /// Every line with its number.
+    /// Returns every line with its number.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &MergedLine)> {
         self.lines.iter().enumerate().map(|(i, l)| (self.dropped + i as u64, l))
     }

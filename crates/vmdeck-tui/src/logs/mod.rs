@@ -11,12 +11,12 @@ pub mod search;
 pub mod times;
 
 use crate::host::Host;
-use ansi::{Look, Parts};
+use ansi::{LineStyle, Parts};
 use file::{LogFile, Waker};
 use merged::{Merged, MergedLine};
 use ratatui::style::Style;
 use save::Part;
-use search::{Query, Search};
+use search::{LogSearch, Query};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -27,7 +27,7 @@ use vmdeck_model::ids::GuestId;
 
 /// A log of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct LogSource {
     /// Whose.
     pub guest: GuestId,
     /// `console`, `smoke/install stdout`, `qemu.log`.
@@ -60,7 +60,7 @@ impl TimeMode {
         }
     }
 
-    /// Its word in the pane's title.
+    /// Returns its word in the pane's title.
     pub fn word(self) -> &'static str {
         match self {
             TimeMode::Off => "",
@@ -74,21 +74,21 @@ impl TimeMode {
 /// A line as it is shown.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// Its number, from 0.
+    /// The number, from 0.
     pub number: u64,
     /// When it came, in milliseconds of the run.
     pub ms: Option<u64>,
     /// Whose it is, in the merged log.
     pub origin: Option<(GuestId, String)>,
-    /// Its text.
+    /// The text.
     pub parts: Parts,
 }
 
 /// See the module.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the pane")]
-pub struct Logs {
+pub struct LogPane {
     /// The log that is shown; none = all merged.
-    pub source: Option<Source>,
+    pub source: Option<LogSource>,
     /// All guests' lines.
     pub merged: Merged,
     file: Option<LogFile>,
@@ -109,13 +109,13 @@ pub struct Logs {
     /// Which times are shown.
     pub times: TimeMode,
     /// Colours, plain or raw.
-    pub look: Look,
+    pub line_style: LineStyle,
     /// Whether only matches are shown.
     pub only: bool,
     /// What is searched for.
-    pub search: Option<Search>,
+    pub search: Option<LogSearch>,
     /// Errors or warnings that were jumped to.
-    jumps: BTreeMap<&'static str, Search>,
+    jumps: BTreeMap<&'static str, LogSearch>,
     /// A jump that waits for its search: what for, and whether forward.
     pub waiting: Option<(&'static str, bool)>,
     bookmarks: BTreeMap<PathBuf, BTreeSet<u64>>,
@@ -134,7 +134,7 @@ const TEXT_MAX: usize = 4 << 20;
 /// The name under which the person's own search is waited for.
 const OWN: &str = "";
 
-impl Logs {
+impl LogPane {
     /// Shows the merged log, which is empty.
     pub fn new(waker: Waker, host: Arc<dyn Host>) -> Self {
         Self {
@@ -150,7 +150,7 @@ impl Logs {
             wrap: false,
             left: 0,
             times: TimeMode::Off,
-            look: Look::Colours,
+            line_style: LineStyle::Colours,
             only: false,
             search: None,
             jumps: BTreeMap::new(),
@@ -164,7 +164,7 @@ impl Logs {
     }
 
     /// Shows a log from its end; `None` = all merged. Searching goes on in it.
-    pub fn open(&mut self, source: Option<Source>) -> io::Result<()> {
+    pub fn open(&mut self, source: Option<LogSource>) -> io::Result<()> {
         self.file = None;
         self.source = None;
         if let Some(source) = &source {
@@ -176,19 +176,19 @@ impl Logs {
         self.selected_from = None;
         self.left = 0;
         if let Some(query) = self.search.take().map(|s| s.query.clone()) {
-            self.search = Some(Search::new(query));
+            self.search = Some(LogSearch::new(query));
         }
         self.set_follow(true);
         self.refresh();
         Ok(())
     }
 
-    /// The shown file.
+    /// Returns the shown file.
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(LogFile::path)
     }
 
-    /// The first line that there is, and one past the last.
+    /// Returns the first line that there is, and one past the last.
     pub fn range(&self) -> (u64, u64) {
         match &self.file {
             Some(file) => (0, file.lines(self.until_ms)),
@@ -243,7 +243,7 @@ impl Logs {
         self.refresh();
     }
 
-    /// Lines that have come since following ended.
+    /// Returns lines that have come since following ended.
     pub fn unseen(&self) -> u64 {
         let end = self.range().1;
         if self.follow || self.at + 1 >= end { 0 } else { end.saturating_sub(self.left_at) }
@@ -300,17 +300,17 @@ impl Logs {
     }
 
     /// The next way of showing bytes.
-    pub fn next_look(&mut self) {
-        self.look = match self.look {
-            Look::Colours => Look::Plain,
-            Look::Plain => Look::Raw,
-            Look::Raw => Look::Colours,
+    pub fn next_line_style(&mut self) {
+        self.line_style = match self.line_style {
+            LineStyle::Colours => LineStyle::Plain,
+            LineStyle::Plain => LineStyle::Raw,
+            LineStyle::Raw => LineStyle::Colours,
         };
     }
 
     /// Searches for this from the current line on; an empty text ends searching.
     pub fn search_for(&mut self, text: &str) {
-        self.search = (!text.is_empty()).then(|| Search::new(Query::new(text)));
+        self.search = (!text.is_empty()).then(|| LogSearch::new(Query::new(text)));
         self.only &= self.search.is_some();
         self.waiting = self.search.is_some().then_some((OWN, true));
         self.refresh();
@@ -323,7 +323,7 @@ impl Logs {
 
     /// The next or previous line that looks like this expression.
     pub fn next_like(&mut self, pattern: &'static str, forward: bool) {
-        self.jumps.entry(pattern).or_insert_with(|| Search::new(Query::new(pattern)));
+        self.jumps.entry(pattern).or_insert_with(|| LogSearch::new(Query::new(pattern)));
         self.waiting = Some((pattern, forward));
         self.refresh();
     }
@@ -382,7 +382,7 @@ impl Logs {
         }
     }
 
-    /// Whether a line is marked.
+    /// Returns whether a line is marked.
     pub fn is_bookmarked(&self, line: u64) -> bool {
         self.bookmarks.get(self.path().unwrap_or(Path::new(""))).is_some_and(|marks| marks.contains(&line))
     }
@@ -400,13 +400,13 @@ impl Logs {
         }
     }
 
-    /// The selected lines, or the current one.
+    /// Returns the selected lines, or the current one.
     pub fn selection(&self) -> (u64, u64) {
         let from = self.selected_from.unwrap_or(self.at);
         (from.min(self.at), from.max(self.at))
     }
 
-    /// The lines on a screen of so many rows.
+    /// Returns the lines on a screen of so many rows.
     pub fn window(&self, rows: usize) -> Vec<Shown> {
         if self.only {
             return self.hits_window(rows);
@@ -446,12 +446,12 @@ impl Logs {
             number: line.number,
             ms: if timed { file.time_of(line) } else { None },
             origin: None,
-            parts: ansi::render(&line.bytes, self.look),
+            parts: ansi::render(&line.bytes, self.line_style),
         };
         file.read(from, count).iter().map(shown).collect()
     }
 
-    /// The text of these lines, for the clipboard.
+    /// Returns the text of these lines, for the clipboard.
     pub fn text(&self, (from, to): (u64, u64)) -> String {
         let mut out = String::new();
         let mut at = from;
@@ -471,7 +471,7 @@ impl Logs {
         out
     }
 
-    /// What is saved: the selection, the matches, or everything.
+    /// Returns what is saved: the selection, the matches, or everything.
     pub fn part(&self) -> Part {
         let (first, end) = self.range();
         if self.file.is_none() {

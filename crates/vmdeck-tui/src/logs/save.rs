@@ -1,7 +1,7 @@
 //! Writing a part of a log to a file, as plain text: in one pass over it, whatever its size.
 
 use super::{
-    ansi::{self, Look},
+    ansi::{self, LineStyle},
     index::split_lines,
 };
 use std::{
@@ -47,7 +47,7 @@ pub fn save(log: &Option<PathBuf>, to: &Path, what: &Part) -> io::Result<u64> {
                 };
                 if is_wanted {
                     count += 1;
-                    failed = writeln!(out, "{}", ansi::plain(&ansi::render(bytes, Look::Plain)));
+                    failed = writeln!(out, "{}", ansi::plain(&ansi::render(bytes, LineStyle::Plain)));
                 }
                 let is_over = match what {
                     Part::Lines(_, end) => number >= *end,

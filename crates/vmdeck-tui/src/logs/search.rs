@@ -54,12 +54,12 @@ impl Query {
         Self { text: text.to_owned(), regex }
     }
 
-    /// Where it is in a text that is shown, in bytes.
+    /// Returns where it is in a text that is shown, in bytes.
     pub fn places(&self, text: &str) -> Vec<(usize, usize)> {
         self.regex.find_iter(text.as_bytes()).map(|m| (m.start(), m.end())).filter(|(a, b)| a < b).collect()
     }
 
-    /// Whether a text has it.
+    /// Returns whether a text has it.
     pub fn is_in(&self, text: &[u8]) -> bool {
         self.regex.is_match(text)
     }
@@ -83,24 +83,24 @@ pub struct Found {
 }
 
 impl Found {
-    /// The first hit at or after a line.
+    /// Returns the first hit at or after a line.
     pub fn at_or_after(&self, line: u64) -> Option<u64> {
         self.lines.get(self.lines.partition_point(|l| *l < line)).copied()
     }
 
-    /// The last hit before a line.
+    /// Returns the last hit before a line.
     pub fn before(&self, line: u64) -> Option<u64> {
         self.lines.get(self.lines.partition_point(|l| *l < line).checked_sub(1)?).copied()
     }
 
-    /// Which hit a line is, from 1.
+    /// Returns which hit a line is, from 1.
     pub fn rank(&self, line: u64) -> Option<usize> {
         self.lines.binary_search(&line).ok().map(|at| at + 1)
     }
 }
 
 /// A search that goes on.
-pub struct Search {
+pub struct LogSearch {
     /// What for.
     pub query: Query,
     found: Arc<Mutex<Found>>,
@@ -110,24 +110,24 @@ pub struct Search {
     tried: Arc<AtomicU64>,
 }
 
-impl Drop for Search {
+impl Drop for LogSearch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
-impl Search {
+impl LogSearch {
     /// Nothing searched yet.
     pub fn new(query: Query) -> Self {
         Self { query, found: Arc::default(), busy: Arc::default(), stop: Arc::default(), tried: Arc::default() }
     }
 
-    /// What was found so far.
+    /// Returns what was found so far.
     pub fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock()
     }
 
-    /// Whether it is at work.
+    /// Returns whether it is at work.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
     }
@@ -197,7 +197,7 @@ fn segments(index: &Index, (line, from): (u64, u64)) -> Vec<Segment> {
     out
 }
 
-/// The hits of a segment, and where the search has to go on: the last segment leaves a line that has not ended.
+/// Returns the hits of a segment, and where the search has to go on: the last segment leaves a line that has not ended.
 fn scan(path: &PathBuf, segment: &Segment, query: &Query, stop: &AtomicBool) -> (Vec<u64>, (u64, u64)) {
     let mut hits = Vec::new();
     let (mut line, mut at) = (segment.line, segment.from);
@@ -232,7 +232,7 @@ fn block(bytes: &[u8], is_end: bool, line: &mut u64, query: &Query, hits: &mut V
                 let stripped = piece
                     .bytes
                     .contains(&0x1b)
-                    .then(|| super::ansi::plain(&super::ansi::render(piece.bytes, super::ansi::Look::Plain)));
+                    .then(|| super::ansi::plain(&super::ansi::render(piece.bytes, super::ansi::LineStyle::Plain)));
                 if query.is_in(stripped.as_ref().map_or(piece.bytes, String::as_bytes)) {
                     hits.push(*line);
                 }
@@ -290,13 +290,13 @@ mod tests {
         std::fs::write(&path, text).expect("write");
         let mut index = Index::default();
         index.feed(text);
-        let search = Search::new(Query::new(query));
+        let search = LogSearch::new(Query::new(query));
         run(&search, &path, &index);
 
         search.found().lines.clone()
     }
 
-    fn run(search: &Search, path: &Path, index: &Index) {
+    fn run(search: &LogSearch, path: &Path, index: &Index) {
         search.go_on(path, index, Waker::new(|| true));
         let start = crate::clock::now();
         while search.is_busy() {
@@ -325,7 +325,7 @@ mod tests {
         std::fs::write(&path, "x\nlogin: ").expect("write");
         let mut index = Index::default();
         index.feed(b"x\nlogin: ");
-        let search = Search::new(Query::new("x"));
+        let search = LogSearch::new(Query::new("x"));
         run(&search, &path, &index);
         search.go_on(&path, &index, Waker::new(|| true));
         assert!(!search.is_busy(), "nothing has grown");
@@ -343,7 +343,7 @@ mod tests {
         std::fs::write(&path, "x 1\nx 2\nx hal").expect("write");
         let mut index = Index::default();
         index.feed(b"x 1\nx 2\nx hal");
-        let search = Search::new(Query::new("x"));
+        let search = LogSearch::new(Query::new("x"));
         run(&search, &path, &index);
         assert_eq!(search.found().lines, [0, 1], "an unfinished line is not judged");
         std::fs::write(&path, "x 1\nx 2\nx half\nno\nx 3\n").expect("write");
@@ -364,7 +364,7 @@ mod tests {
             let wanted: Vec<u64> = lines
                 .iter()
                 .enumerate()
-                .filter(|(_, l)| super::super::ansi::plain(&super::super::ansi::render(l.as_bytes(), super::super::ansi::Look::Plain)).contains(&query))
+                .filter(|(_, l)| super::super::ansi::plain(&super::super::ansi::render(l.as_bytes(), super::super::ansi::LineStyle::Plain)).contains(&query))
                 .map(|(i, _)| i as u64)
                 .collect();
             prop_assert_eq!(search(text.as_bytes(), &query), wanted);

@@ -1,20 +1,20 @@
 use super::*;
 use std::{io::Write, time::Duration};
 
-struct World {
+struct LogWorld {
     home: tempfile::TempDir,
-    logs: Logs,
+    logs: LogPane,
 }
 
-impl World {
+impl LogWorld {
     async fn new(text: &str) -> Self {
         let home = tempfile::tempdir().expect("tempdir");
-        let mut logs = Logs::new(Waker::new(|| true), crate::host::tests::host());
+        let mut logs = LogPane::new(Waker::new(|| true), crate::host::tests::host());
         let path = home.path().join("console.log");
         std::fs::write(&path, text).expect("write");
         let guest = GuestId::new("deb").expect("name");
         logs.resize(10);
-        logs.open(Some(Source { guest, label: "console".into(), path })).expect("open");
+        logs.open(Some(LogSource { guest, label: "console".into(), path })).expect("open");
         let mut world = Self { home, logs };
         world.settle().await;
         world
@@ -27,7 +27,7 @@ impl World {
             loop {
                 self.logs.refresh();
                 let indexed = self.logs.file.as_ref().is_some_and(|f| f.index().bytes() >= size);
-                let searched = !self.logs.search.iter().chain(self.logs.jumps.values()).any(Search::is_busy);
+                let searched = !self.logs.search.iter().chain(self.logs.jumps.values()).any(LogSearch::is_busy);
                 if indexed && searched && self.logs.waiting.is_none() {
                     break self.logs.refresh();
                 }
@@ -55,7 +55,7 @@ fn numbered(count: usize) -> String {
 
 #[tokio::test]
 async fn following_sticks_to_the_end_and_a_pause_never_moves() {
-    let mut world = World::new(&numbered(1000)).await;
+    let mut world = LogWorld::new(&numbered(1000)).await;
     assert_eq!(world.screen(), (990..1000).collect::<Vec<_>>());
     world.append("more\n").await;
     assert_eq!(world.screen().last(), Some(&1000));
@@ -70,7 +70,7 @@ async fn following_sticks_to_the_end_and_a_pause_never_moves() {
 
 #[tokio::test]
 async fn a_search_keeps_the_context_counts_and_goes_round() {
-    let mut world = World::new(&numbered(1000)).await;
+    let mut world = LogWorld::new(&numbered(1000)).await;
     world.logs.go(0);
     world.logs.search_for("error");
     world.settle().await;
@@ -90,7 +90,7 @@ async fn a_search_keeps_the_context_counts_and_goes_round() {
 
 #[tokio::test]
 async fn errors_bookmarks_and_selection() {
-    let mut world = World::new(&numbered(300)).await;
+    let mut world = LogWorld::new(&numbered(300)).await;
     world.logs.go(0);
     world.logs.next_like(search::ERRORS, true);
     world.settle().await;
@@ -114,11 +114,11 @@ async fn errors_bookmarks_and_selection() {
 
 #[tokio::test]
 async fn a_replay_shows_only_what_was_there_then() {
-    let world = World::new("one\ntwo\nthree\n").await;
+    let world = LogWorld::new("one\ntwo\nthree\n").await;
     std::fs::write(world.home.path().join("console.times"), "0 0\n50 4\n90 8\n").expect("times");
     let path = world.home.path().join("console.log");
     let mut world = world;
-    let source = Source { guest: GuestId::new("deb").expect("name"), label: "console".into(), path };
+    let source = LogSource { guest: GuestId::new("deb").expect("name"), label: "console".into(), path };
     world.logs.open(Some(source)).expect("open");
     world.settle().await;
     for (until, lines) in [(Some(10), 1), (Some(60), 2), (Some(1000), 3), (None, 3)] {
@@ -133,15 +133,15 @@ async fn a_replay_shows_only_what_was_there_then() {
 #[tokio::test]
 async fn a_log_that_does_not_exist_yet_is_empty_and_then_there() {
     let home = tempfile::tempdir().expect("tempdir");
-    let mut logs = Logs::new(Waker::new(|| true), crate::host::tests::host());
+    let mut logs = LogPane::new(Waker::new(|| true), crate::host::tests::host());
     let guest = GuestId::new("deb").expect("name");
     let path = home.path().join("console.log");
-    logs.open(Some(Source { guest, label: "console".into(), path: path.clone() })).expect("open");
+    logs.open(Some(LogSource { guest, label: "console".into(), path: path.clone() })).expect("open");
     assert!(logs.window(5).is_empty());
     logs.step(-1);
     logs.bookmark();
     std::fs::write(&path, "hello\n").expect("write");
-    let mut world = World { home, logs };
+    let mut world = LogWorld { home, logs };
     world.settle().await;
     assert_eq!(world.screen(), [0]);
 }

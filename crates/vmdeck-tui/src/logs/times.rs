@@ -44,13 +44,13 @@ impl Times {
         self.all.extend(whole.lines().filter_map(pair));
     }
 
-    /// When the byte at an offset came.
+    /// Returns when the byte at an offset came.
     pub fn at(&self, offset: u64) -> Option<u64> {
         let after = self.all.partition_point(|(_, o)| *o <= offset);
         self.all.get(after.checked_sub(1)?).map(|(ms, _)| *ms)
     }
 
-    /// The first offset that was not there yet at a time; `None` = everything was.
+    /// Returns the first offset that was not there yet at a time; `None` = everything was.
     pub fn offset_after(&mut self, ms: u64) -> Option<u64> {
         if self.all.last().is_none_or(|(last, _)| *last <= ms) {
             self.refresh();

@@ -2,17 +2,17 @@
 
 use crate::{
     keymap::Action,
-    logs::{Source, merged::MergedLine},
-    model::{Model, Watch},
+    logs::{LogSource, merged::MergedLine},
+    model::{Model, RecordSource},
     msg::Effect,
 };
 use std::time::Duration;
 use vmdeck_model::{
-    event::{Event, EventKind, Meaning, Phase, Severity},
-    exit::Exit,
-    lifecycle::State,
+    event::{Event, EventKind, PatternKind, Phase, Severity},
+    exit::RunExit,
+    lifecycle::MachineState,
     outcome::Verdict,
-    quantity::show_duration,
+    quantity::{show_count, show_duration},
     text::{Clean, is_deceptive},
 };
 
@@ -34,10 +34,10 @@ pub(super) fn event(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
 
 /// Takes an event into what is shown, without telling anybody.
 pub(super) fn fold(model: &mut Model, event: &Event) {
-    model.view.apply(event);
+    model.shown.view.apply(event);
     let EventKind::Output { guest, suite, case, stream, line } = &event.kind else {
         if let EventKind::RunStarted { .. } = &event.kind {
-            model.began_wall_ms = Some(event.at.timestamp_millis());
+            model.shown.began_wall_ms = Some(event.at.timestamp_millis());
         }
         model.is_tree_stale = true;
         return;
@@ -64,10 +64,10 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
         | EventKind::PhaseStarted { phase: Phase::Create | Phase::Tests | Phase::Hold, .. } => {
             out.push(Effect::LookAtLock { attach: false });
         }
-        EventKind::GuestState { guest, to: State::Created, .. } => {
+        EventKind::GuestState { guest, to: MachineState::Created, .. } => {
             // The console log of the machine before was set aside: this name is a new file now.
             let source = model.logs.source.clone().filter(|s| s.guest == *guest && s.label == "console");
-            if source.is_some() && model.player.is_none() {
+            if source.is_some() && model.shown.player.is_none() {
                 let _ = model.logs.open(source);
             }
         }
@@ -76,40 +76,39 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
         }
         EventKind::PhaseEnded { guest, phase: Phase::FirstCommand, ok: true, .. } => {
             out.push(Effect::ListMachines);
-            if model.shell_when_up.as_ref() == Some(guest) {
-                model.shell_when_up = None;
+            if model.pending.shell_when_up.as_ref() == Some(guest) {
+                model.pending.shell_when_up = None;
                 out.push(Effect::Shell(guest.clone()));
             }
             tell(model, format!("{guest} is up"), out);
         }
         EventKind::PhaseEnded { guest, phase, ok: false, .. } if phase.is_boot() => {
-            if model.shell_when_up.as_ref() == Some(guest) {
-                model.shell_when_up = None;
+            if model.pending.shell_when_up.as_ref() == Some(guest) {
+                model.pending.shell_when_up = None;
             }
             model.say(Severity::Warn, format!("{guest} did not boot: it failed in {}", phase.as_str()));
             tell(model, format!("{guest} did not boot"), out);
         }
         EventKind::PhaseStarted { guest, phase: Phase::Pause, usual_ms, .. } => {
             let seconds = usual_ms.unwrap_or(0) / 1000;
-            let key = |action| model.look.keymap.key(action);
-            let way = if model.view.guests.get(guest).is_some_and(|v| v.boot_failed) {
+            let key = |action| model.appearance.keymap.key(action);
+            let way = if model.shown.view.guests.get(guest).is_some_and(|v| v.boot_failed) {
                 format!("{} console", key(Action::Attach))
             } else {
                 format!("{} shell", key(Action::Shell))
             };
-            let (keep, go_on) = (key(Action::KeepGuest), key(Action::Proceed));
-            model.say(
-                Severity::Warn,
-                format!("{guest} failed and stands for {seconds} s: {way}, {keep} keep, {go_on} go on"),
-            );
-            tell(model, format!("{guest} failed and waits for you"), out);
+            let (keep, release) = (key(Action::KeepGuest), key(Action::Proceed));
+            let held = show_duration(Duration::from_secs(seconds));
+            let text = format!("{guest} failed; held for {held}: {way}, {keep} keep, {release} release");
+            model.say(Severity::Warn, text);
+            tell(model, format!("{guest} failed and is held for inspection"), out);
         }
-        EventKind::CaseEnded { .. } if model.view.planned > 0 => {
-            let done = u64::from(model.view.tally.total()) * 100 / model.view.planned as u64;
+        EventKind::CaseEnded { .. } if model.shown.view.planned > 0 => {
+            let done = u64::from(model.shown.view.tally.total()) * 100 / model.shown.view.planned as u64;
             out.push(Effect::Progress(u8::try_from(done.min(100)).ok()));
         }
         EventKind::CleanupEnded { guest, .. } => {
-            model.kept.remove(guest);
+            model.pending.kept.remove(guest);
             out.push(Effect::ListMachines);
         }
         EventKind::RunEnded { exit, error, hint, .. } => {
@@ -120,7 +119,7 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
                 let text = format!("{error}{hint}");
                 model.overlay = Some(crate::overlay::Overlay::Message { title: "the run ended early".into(), text });
             }
-            model.say(if *exit == Exit::Passed { Severity::Ok } else { Severity::Warn }, text.clone());
+            model.say(if *exit == RunExit::Passed { Severity::Ok } else { Severity::Warn }, text.clone());
             tell(model, text, out);
         }
         _ => {}
@@ -133,37 +132,39 @@ pub(super) fn show_console(model: &mut Model, guest: &vmdeck_model::ids::GuestId
     if model.logs.source.is_some() || model.logs.is_chosen {
         return;
     }
-    let path = model.dir.join("guests").join(guest.as_str()).join("console.log");
-    let source = Source { guest: guest.clone(), label: "console".into(), path };
+    let path = model.shown.dir.join("guests").join(guest.as_str()).join("console.log");
+    let source = LogSource { guest: guest.clone(), label: "console".into(), path };
     let _ = model.logs.open(Some(source));
 }
 
 /// Tells a person who looks elsewhere; in a replay nothing happens now.
 fn tell(model: &Model, text: String, out: &mut Vec<Effect>) {
-    if model.unfocused && model.watch != Watch::Replay {
+    if model.unfocused && model.shown.record != RecordSource::Replay {
         out.push(Effect::Notify { text });
     }
 }
 
-/// One line about how a run ended.
-pub(super) fn result(model: &Model, exit: Option<Exit>) -> String {
-    let tally = &model.view.tally;
+/// Returns one line about how a run ended.
+pub(super) fn result(model: &Model, exit: Option<RunExit>) -> String {
+    let tally = &model.shown.view.tally;
     let counts: Vec<String> =
         Verdict::ALL.iter().filter(|v| tally.of(**v) > 0).map(|v| format!("{} {v}", tally.of(*v))).collect();
-    let counts = if counts.is_empty() { "no case ended".to_owned() } else { counts.join(", ") };
+    let counts = if counts.is_empty() { "no tests run".to_owned() } else { counts.join(", ") };
     let run = model.run_name().unwrap_or_else(|| "?".into());
-    let took = show_duration(Duration::from_millis(model.view.now_ms));
+    let took = show_duration(Duration::from_millis(model.shown.view.now_ms));
     let code = exit.map_or("no exit".to_owned(), |e| format!("exit {}", e.code()));
     format!("run {run}: {counts} in {took} ({code})")
 }
 
-/// An event as a line for the events pane; what is shown elsewhere in full is left out.
+/// Returns an event as a line for the events pane; what is shown elsewhere in full is left out.
 fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
     use Severity::{Fatal, Ok, Warn};
     Some(match kind {
-        EventKind::RunStarted { run, cases, .. } => (Ok, "engine::run", format!("run {run} began: {cases} cases")),
+        EventKind::RunStarted { run, cases, .. } => {
+            (Ok, "engine::run", format!("run {run} began: {}", show_count(*cases, "case")))
+        }
         EventKind::RunEnded { exit, .. } => (
-            if *exit == Exit::Passed { Ok } else { Warn },
+            if *exit == RunExit::Passed { Ok } else { Warn },
             "engine::run",
             format!("the run ended: exit {}", exit.code()),
         ),
@@ -180,7 +181,7 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             (if *ok { Ok } else { Warn }, "engine::vm", format!("{guest}: {} {word} {took_ms} ms", phase.as_str()))
         }
         EventKind::ConsoleMatch { guest, meaning, line, .. } => {
-            let severity = if *meaning == Meaning::Ready { Ok } else { Warn };
+            let severity = if *meaning == PatternKind::Ready { Ok } else { Warn };
             (severity, "engine::console", format!("{guest}: {meaning:?}: {line}"))
         }
         EventKind::RouteTried { guest, way: Some(way), ok, why, address, .. } => {

@@ -1,9 +1,11 @@
 //! Keys: to what is being typed, to the dialog, to the console, else through the key map to an action.
 
-use super::{actions, overlays};
+use super::{
+    dispatch::{dispatch, scopes, stop_and_leave},
+    overlays, rewind,
+};
 use crate::{
     input,
-    keymap::{self, Action, Power, Scope},
     model::{Model, Pane},
     msg::Effect,
     overlay::Overlay,
@@ -20,7 +22,7 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
     if key.kind == KeyEventKind::Release {
         return;
     }
-    if model.console.is_some() && model.overlay.is_none() && model.focus == Pane::Logs {
+    if model.console.is_some() && model.overlay.is_none() && model.panes.focus == Pane::Logs {
         return console_key(model, key, out);
     }
     if is_ctrl_c(key) {
@@ -33,8 +35,8 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
         return overlays::key(model, key, out);
     }
     let Some(chord) = input::chord(key) else { return };
-    if let Some(action) = model.look.keymap.find(&scopes(model), chord) {
-        run(model, action, out);
+    if let Some(action) = model.appearance.keymap.find(&scopes(model), chord) {
+        dispatch(model, action, out);
     }
 }
 
@@ -42,40 +44,15 @@ fn is_ctrl_c(key: KeyEvent) -> bool {
     key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)
 }
 
-/// Scopes in which a key is looked for, the nearest first.
-pub(super) fn scopes(model: &Model) -> Vec<Scope> {
-    let mut scopes = Vec::new();
-    if model.player.is_some() {
-        scopes.push(Scope::Replay);
-    }
-    scopes.push(match model.focus {
-        Pane::Machines | Pane::Run => Scope::Guests,
-        Pane::Logs => Scope::Logs,
-        Pane::Lock | Pane::Preflight | Pane::Events => Scope::Host,
-    });
-    scopes.push(Scope::Global);
-    scopes
-}
-
-/// Does an action if it may be done.
-pub(super) fn run(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
-    if keymap::def(action).power != Power::Look
-        && let Some(why) = model.forbidden()
-    {
-        return model.say(Severity::Warn, why);
-    }
-    actions::act(model, action, out);
-}
-
 /// Ctrl-C: leave; again: stop, clean up and leave; once more: leave now, the engine cleans up alone.
 fn interrupt(model: &mut Model, out: &mut Vec<Effect>) {
-    let (last, count) = model.interrupts;
+    let (last, count) = model.pending.interrupts;
     let count = if count > 0 && model.now_ms.saturating_sub(last) < AGAIN_MS { count + 1 } else { 1 };
-    model.interrupts = (model.now_ms, count);
+    model.pending.interrupts = (model.now_ms, count);
     model.prompt = None;
     match (model.is_running(), count) {
         (false, _) | (true, 3..) => out.push(Effect::Quit),
-        (true, 2) => overlays::stop_and_leave(model, out),
+        (true, 2) => stop_and_leave(model, out),
         (true, _) => model.overlay = Some(Overlay::Quit),
     }
 }
@@ -94,7 +71,7 @@ fn prompt_key(model: &mut Model, key: KeyEvent) {
                 Purpose::Search => model.logs.search_for(&text),
                 Purpose::Filter => set_filter(model, &text),
                 Purpose::Seek => match parse_duration(&text) {
-                    Ok(time) => super::seek(model, u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+                    Ok(time) => rewind::seek(model, u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
                     Err(why) => model.say(Severity::Warn, why),
                 },
             }
@@ -111,7 +88,7 @@ fn prompt_key(model: &mut Model, key: KeyEvent) {
 }
 
 fn set_filter(model: &mut Model, text: &str) {
-    let list = if model.focus == Pane::Run { &mut model.run } else { &mut model.machines };
+    let list = if model.panes.focus == Pane::Run { &mut model.panes.run } else { &mut model.panes.machines };
     text.clone_into(&mut list.filter);
     list.at = 0;
     model.is_tree_stale = true;
@@ -140,7 +117,7 @@ pub(super) fn paste(model: &mut Model, text: &str, out: &mut Vec<Effect>) {
         prompt.line.insert(text);
     } else if let Some(line) = overlays::line(model) {
         line.insert(text);
-    } else if model.console.is_some() && model.focus == Pane::Logs {
+    } else if model.console.is_some() && model.panes.focus == Pane::Logs {
         out.push(Effect::Type(text.as_bytes().to_vec()));
     }
 }

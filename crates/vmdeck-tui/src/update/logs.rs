@@ -2,14 +2,18 @@
 
 use crate::{
     keymap::Action,
-    logs::{Source, search},
+    logs::{LogSource, search},
     model::Model,
     msg::Effect,
+    run_node::RunNode,
 };
 use std::path::Path;
 use vmdeck_model::{event::Severity, ids::GuestId};
 
-/// Does it.
+/// The name of the log of a guest's newest machine.
+const CONSOLE: &str = "console";
+
+/// Does an action of the logs pane.
 pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
     let logs = &mut model.logs;
     match action {
@@ -22,7 +26,7 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::Merged => merged(model),
         Action::Wrap => logs.wrap = !logs.wrap,
         Action::Times => logs.next_times(),
-        Action::Raw => logs.next_look(),
+        Action::Raw => logs.next_line_style(),
         Action::Only => logs.only = !logs.only && logs.search.is_some(),
         Action::NextError => logs.next_like(search::ERRORS, true),
         Action::PrevError => logs.next_like(search::ERRORS, false),
@@ -43,25 +47,36 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
                 let (path, line) = (path.to_owned(), logs.at + 1);
                 out.push(Effect::Open { path, line, editor: action == Action::OpenEditor });
             }
-            None => model.say(Severity::Warn, "the merged log is no file; choose one log first"),
+            None => model.say(Severity::Warn, "the merged view is not a file; choose a single log first"),
         },
         _ => {}
     }
 }
 
-/// Shows the first log of a guest whose name begins like this; standard error first where it says why a case failed.
-pub(super) fn open_first(model: &mut Model, guest: &GuestId, prefix: &str) {
-    let all = sources(&model.dir, guest);
-    let mut fitting: Vec<Source> = all.into_iter().filter(|s| s.label.starts_with(prefix)).collect();
-    let is_empty = |s: &Source| std::fs::metadata(&s.path).is_ok_and(|m| m.len() == 0);
-    fitting.sort_by_key(|s| is_empty(s));
-    match fitting.into_iter().next() {
+/// Shows the console of a guest.
+pub(super) fn open_console(model: &mut Model, guest: &GuestId) {
+    let console = sources(&model.shown.dir, guest).into_iter().find(|source| source.label == CONSOLE);
+    match console {
         Some(source) => show(model, Some(source)),
-        None => model.say(Severity::Warn, format!("there is no log of {guest} for `{prefix}` yet")),
+        None => model.say(Severity::Warn, format!("there is no console log of {guest} yet")),
     }
 }
 
-fn show(model: &mut Model, source: Option<Source>) {
+/// Shows the log of exactly this case; standard error first where it says why the case failed.
+pub(super) fn open_case(model: &mut Model, node: &RunNode) {
+    let (Some(suite), Some(case)) = (&node.suite, &node.case) else { return };
+    let folder = model.shown.dir.join("guests").join(node.guest.as_str()).join(suite).join(case);
+    let mut own = sources(&model.shown.dir, &node.guest);
+    own.retain(|source| source.path.starts_with(&folder));
+    let is_empty = |source: &LogSource| std::fs::metadata(&source.path).is_ok_and(|m| m.len() == 0);
+    own.sort_by_key(is_empty);
+    match own.into_iter().next() {
+        Some(source) => show(model, Some(source)),
+        None => model.say(Severity::Warn, format!("there is no log of {suite}/{case} on {} yet", node.guest)),
+    }
+}
+
+fn show(model: &mut Model, source: Option<LogSource>) {
     let opened = model.logs.open(source);
     model.logs.is_chosen = true;
     if let Err(e) = opened {
@@ -69,12 +84,12 @@ fn show(model: &mut Model, source: Option<Source>) {
     }
 }
 
-/// Every log of a guest in a record, the console first.
-pub(crate) fn sources(dir: &Path, guest: &GuestId) -> Vec<Source> {
+/// Returns every log of a guest in a record, the console first.
+pub(crate) fn sources(dir: &Path, guest: &GuestId) -> Vec<LogSource> {
     let home = dir.join("guests").join(guest.as_str());
     let mut files = Vec::new();
     collect(&home, 0, &mut files);
-    let mut out: Vec<Source> = files
+    let mut out: Vec<LogSource> = files
         .into_iter()
         .filter_map(|path| {
             let name = path.strip_prefix(&home).ok()?.with_extension("");
@@ -84,7 +99,7 @@ pub(crate) fn sources(dir: &Path, guest: &GuestId) -> Vec<Source> {
                 }
                 _ => name.display().to_string(),
             };
-            Some(Source { guest: guest.clone(), label, path })
+            Some(LogSource { guest: guest.clone(), label, path })
         })
         .collect();
     out.sort_by_key(|s| (s.label != "console", !s.label.starts_with("console"), s.label.clone()));
@@ -103,9 +118,9 @@ fn collect(folder: &Path, depth: usize, out: &mut Vec<std::path::PathBuf>) {
 }
 
 fn next_source(model: &mut Model, by: isize) {
-    let guest = model.logs.source.as_ref().map(|s| s.guest.clone()).or_else(|| model.guest());
+    let guest = model.logs.source.as_ref().map(|s| s.guest.clone()).or_else(|| model.current_guest());
     let Some(guest) = guest else { return };
-    let all = sources(&model.dir, &guest);
+    let all = sources(&model.shown.dir, &guest);
     let now = all.iter().position(|s| Some(&s.path) == model.logs.source.as_ref().map(|n| &n.path));
     let count = all.len().cast_signed();
     if count == 0 {
@@ -119,15 +134,15 @@ fn merged(model: &mut Model) {
     if model.logs.source.is_some() {
         return show(model, None);
     }
-    if let Some(guest) = model.guest() {
-        open_first(model, &guest, "console");
+    if let Some(guest) = model.current_guest() {
+        open_console(model, &guest);
     }
 }
 
 fn save(model: &mut Model, out: &mut Vec<Effect>) {
     let label = model.logs.source.as_ref().map_or("merged".to_owned(), |s| format!("{}-{}", s.guest, s.label));
     let name: String = label.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    let folder = model.dir.join("saved");
+    let folder = model.shown.dir.join("saved");
     let free = (1..10_000).map(|n| folder.join(format!("{name}-{n}.txt"))).find(|p| !p.exists());
     let Some(to) = free else { return model.say(Severity::Warn, format!("cannot save: {} is full", folder.display())) };
     out.push(Effect::Save { log: model.logs.path().map(Path::to_owned), to, what: model.logs.part() });

@@ -1,16 +1,19 @@
 //! Messages in, state changed, effects out. No terminal, no clock, no process: all of that is the loop's.
 
-mod actions;
+mod dispatch;
 mod events;
 mod keys;
 mod logs;
 mod mouse;
+mod moves;
 mod overlays;
+mod rewind;
+mod start;
 
 use super::{
-    console::Console,
-    logs::Source,
-    model::{LockState, Model, Pane, Watch},
+    console::AttachedConsole,
+    logs::LogSource,
+    model::{LockState, Model, Pane, RecordSource},
     msg::{Effect, Msg, Opened},
     overlay::{Confirm, Overlay, Question},
     theme::Depth,
@@ -18,11 +21,8 @@ use super::{
 use vmdeck_model::{
     error::{Blame, Fault},
     event::{Event, Severity},
-    exit::Exit,
-    run_view::RunView,
+    exit::RunExit,
 };
-
-pub(super) use mouse::first_row;
 
 /// Events that are older than this when they come are history, milliseconds.
 const OLD_MS: i64 = 60_000;
@@ -52,8 +52,8 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Events(events) => take_events(model, &events, &mut out),
         Msg::EngineEnded { exit, words } => engine_ended(model, exit, &words, &mut out),
         Msg::NotStarted(fault) => {
-            model.is_starting = false;
-            model.watch = Watch::Nothing;
+            model.shown.is_starting = false;
+            model.shown.record = RecordSource::Nothing;
             read(model, "the run did not start", &fault);
         }
         Msg::Setup(Ok(setup)) => {
@@ -62,7 +62,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
             if let Some(theme) = setup
                 .cockpit
                 .text("theme")
-                .filter(|t| *t != model.look.theme.name && model.look.theme.depth != Depth::Mono)
+                .filter(|t| *t != model.appearance.theme.name && model.appearance.theme.depth != Depth::Mono)
             {
                 out.push(Effect::LoadTheme(theme.to_owned()));
             }
@@ -73,35 +73,35 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
                 out.push(Effect::Recheck);
             }
         }
-        Msg::Theme(Ok(theme)) => model.look.theme = theme,
+        Msg::Theme(Ok(theme)) => model.appearance.theme = theme,
         Msg::Theme(Err(fault)) => model.say(Severity::Warn, format!("{fault}; the colours stay as they were")),
-        Msg::Machines(Ok(rows)) => model.inventory = rows,
+        Msg::Machines(Ok(rows)) => model.host.inventory = rows,
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
-        Msg::Usage(usage) => model.usage = usage,
+        Msg::Usage(usage) => model.host.usage = usage,
         Msg::Locks(rows) => {
             let is_held = rows.iter().any(|row| row.state == LockState::Held);
-            model.locks = rows;
-            if matches!(model.watch, Watch::Other { .. }) && model.view.exit.is_none() && !is_held {
-                model.watch = Watch::Own { ended: true };
+            model.host.locks = rows;
+            if matches!(model.shown.record, RecordSource::Other { .. }) && model.shown.view.exit.is_none() && !is_held {
+                model.shown.record = RecordSource::Own { ended: true };
                 model.say(
                     Severity::Warn,
-                    "that run is gone without a word; what it left is removed by its guardian, or by clean-up",
+                    "that run exited without reporting; its guardian, or clean-up, removes what it left",
                 );
             }
         }
-        Msg::Findings(findings, capacity) => (model.findings, model.capacity) = (findings, capacity),
+        Msg::Findings(findings, capacity) => (model.host.findings, model.host.capacity) = (findings, capacity),
         Msg::Orphans(lines) => ask_clean_up(model, lines),
         Msg::ConsoleOpened(guest, before) => {
-            let path = model.dir.join("guests").join(guest.as_str()).join("console.log");
-            let source = Source { guest: guest.clone(), label: "console".into(), path };
+            let path = model.shown.dir.join("guests").join(guest.as_str()).join("console.log");
+            let source = LogSource { guest: guest.clone(), label: "console".into(), path };
             if model.logs.source.as_ref() != Some(&source) {
                 // What is left when the console is: this guest's, not another's.
                 let _ = model.logs.open(Some(source));
             }
-            let mut console = Console::new(guest, 80, 24);
+            let mut console = AttachedConsole::new(guest, 80, 24);
             console.feed(&before);
             model.console = Some(console);
-            model.focus = Pane::Logs;
+            model.panes.focus = Pane::Logs;
         }
         Msg::ConsoleBytes(bytes) => {
             if let Some(console) = &mut model.console {
@@ -115,10 +115,10 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         }
         Msg::Said(severity, text) => model.say(severity, text),
         Msg::Read { title, text } => model.overlay = Some(Overlay::Message { title, text }),
-        Msg::ThemeChanged => out.push(Effect::LoadTheme(model.look.theme.name.clone())),
-        Msg::Do(Effect::Start(wish)) => actions::begin(model, wish, &mut out),
+        Msg::ThemeChanged => out.push(Effect::LoadTheme(model.appearance.theme.name.clone())),
+        Msg::Do(Effect::Start(request)) => start::begin(model, request, &mut out),
         // Looked for before a run of our own began: that one is shown now.
-        Msg::Do(Effect::Watch { .. }) if model.is_starting || model.watch != Watch::Nothing => {}
+        Msg::Do(Effect::Watch { .. }) if model.shown.is_starting || model.shown.record != RecordSource::Nothing => {}
         Msg::Do(effect) => out.push(effect),
         Msg::Signal => {
             // The engine's input ends with us: it cleans up by itself.
@@ -132,22 +132,25 @@ fn tick(model: &mut Model, out: &mut Vec<Effect>) {
     if model.toast.as_ref().is_some_and(|t| t.until_ms <= model.now_ms) {
         model.toast = None;
     }
-    if matches!(model.watch, Watch::Other { .. }) && model.is_live() && (model.now_ms / 1000).is_multiple_of(10) {
+    if matches!(model.shown.record, RecordSource::Other { .. })
+        && model.is_live()
+        && (model.now_ms / 1000).is_multiple_of(10)
+    {
         // A process that was killed writes no last event; its lock tells.
         out.push(Effect::LookAtLock { attach: false });
     }
-    if model.view.run.is_none()
-        && let Some(player) = &model.player
+    if model.shown.view.run.is_none()
+        && let Some(player) = &model.shown.player
     {
         let at = player.now_ms();
-        seek(model, at);
+        rewind::seek(model, at);
     }
-    let events = model.player.as_mut().map(|player| player.tick(model.now_ms)).unwrap_or_default();
-    if model.player.is_some() {
+    let events = model.shown.player.as_mut().map(|player| player.tick(model.now_ms)).unwrap_or_default();
+    if model.shown.player.is_some() {
         for event in &events {
             events::event(model, event, out);
         }
-        model.logs.until_ms = model.player.as_ref().map(super::replay::Player::now_ms);
+        model.logs.until_ms = model.shown.player.as_ref().map(super::replay::Player::now_ms);
         model.logs.refresh();
     }
 }
@@ -164,85 +167,52 @@ fn take_events(model: &mut Model, events: &[Event], out: &mut Vec<Effect>) {
         }
     }
     if has_old {
-        show_any_console(model);
-    }
-}
-
-/// The console of a guest that was powered on, where no log is shown yet.
-fn show_any_console(model: &mut Model) {
-    let on = model.view.guests.iter().find(|(_, guest)| guest.powered_ms.is_some());
-    if let Some(guest) = on.map(|(id, _)| id.clone()) {
-        events::show_console(model, &guest);
+        rewind::show_any_console(model);
     }
 }
 
 /// Shows another record from its beginning.
 fn open(model: &mut Model, opened: Opened) {
-    model.watch = match opened.who {
-        Some(who) => Watch::Other { who },
-        None => Watch::Own { ended: false },
+    model.shown.record = match opened.who {
+        Some(who) => RecordSource::Other { who },
+        None => RecordSource::Own { ended: false },
     };
-    model.is_starting = false;
+    model.shown.is_starting = false;
     model.logs.is_chosen = false;
-    model.dir = opened.dir;
-    forget_run(model);
+    model.shown.dir = opened.dir;
+    rewind::forget_run(model);
     // A log that cannot be followed is shown empty; the record has it.
     let _ = model.logs.open(None);
 }
 
-/// Forgets everything of the run that was shown.
-fn forget_run(model: &mut Model) {
-    model.view = RunView::default();
-    model.began_wall_ms = None;
-    model.is_tree_stale = true;
-    model.kept.clear();
-    model.usage.clear();
-    model.logs.merged.clear();
-}
-
-/// Folds a replay anew from its first event to a time.
-fn seek(model: &mut Model, to_ms: u64) {
-    let now = model.now_ms;
-    let Some(player) = &mut model.player else { return };
-    let events = player.seek(to_ms, now);
-    forget_run(model);
-    // What happened then is not told again.
-    for event in &events {
-        events::fold(model, event);
-    }
-    show_any_console(model);
-    model.logs.until_ms = Some(to_ms);
-    model.logs.refresh();
-}
-
-fn engine_ended(model: &mut Model, exit: Option<Exit>, words: &str, out: &mut Vec<Effect>) {
-    if let Watch::Own { ended } = &mut model.watch {
+fn engine_ended(model: &mut Model, exit: Option<RunExit>, words: &str, out: &mut Vec<Effect>) {
+    if let RecordSource::Own { ended } = &mut model.shown.record {
         *ended = true;
     }
     model.console = None;
-    if model.view.run.is_none() {
+    if model.shown.view.run.is_none() {
         let text = if words.trim().is_empty() {
-            "the engine ended without a word".to_owned()
+            "the engine exited without reporting".to_owned()
         } else {
             words.trim().to_owned()
         };
         model.overlay = Some(Overlay::Message { title: "the run did not start".into(), text });
-    } else if model.view.exit.is_none() {
+    } else if model.shown.view.exit.is_none() {
         let text = "the engine of this run is gone; what it left is removed by its guardian, or by clean-up".to_owned();
         model.overlay =
             Some(Overlay::Message { title: "the engine died".into(), text: format!("{text}\n\n{}", words.trim()) });
     }
     let line = events::result(model, exit);
-    model.results.push((line, exit.unwrap_or(Exit::Bug)));
+    model.results.push((line, exit.unwrap_or(RunExit::Bug)));
     out.push(Effect::Progress(None));
-    if model.is_leaving {
+    if model.pending.is_leaving {
         out.push(Effect::Quit);
         return;
     }
-    model.shell_when_up = model.shell_when_up.take().filter(|_| model.next.is_some());
-    if let Some(wish) = model.next.take() {
-        model.is_starting = true;
-        out.push(Effect::Start(wish));
+    model.pending.shell_when_up = model.pending.shell_when_up.take().filter(|_| model.pending.next.is_some());
+    if let Some(request) = model.pending.next.take() {
+        model.shown.is_starting = true;
+        out.push(Effect::Start(request));
         return;
     }
     out.extend([Effect::ListMachines, Effect::LookAtLock { attach: false }]);
@@ -250,8 +220,8 @@ fn engine_ended(model: &mut Model, exit: Option<Exit>, words: &str, out: &mut Ve
 
 fn set_up(model: &mut Model, setup: &std::sync::Arc<vmdeck_model::plan::Setup>) {
     let (keymap, problems) = super::keymap::Keymap::new(&setup.keys);
-    model.look.keymap = keymap;
-    model.look.ascii = setup.cockpit.text("symbols") == Some("ascii");
+    model.appearance.keymap = keymap;
+    model.appearance.ascii = setup.cockpit.text("symbols") == Some("ascii");
     let notes: Vec<&String> = setup.notes.iter().chain(&problems).collect();
     if let Some(first) = notes.first() {
         let more = if notes.len() > 1 {
@@ -263,7 +233,7 @@ fn set_up(model: &mut Model, setup: &std::sync::Arc<vmdeck_model::plan::Setup>) 
     }
     if model.setup.is_none() {
         model.pause = model.pause.or(setup.cockpit.duration("pause")).filter(|p| !p.is_zero());
-        model.look.mouse = setup.cockpit.flag("mouse");
+        model.appearance.mouse = setup.cockpit.flag("mouse");
     }
     model.setup = Some(std::sync::Arc::clone(setup));
     model.is_tree_stale = true;
@@ -275,8 +245,8 @@ fn set_up(model: &mut Model, setup: &std::sync::Arc<vmdeck_model::plan::Setup>) 
 fn no_setup(model: &mut Model, fault: &Fault) {
     if model.setup.is_some() {
         // A mistake while it is edited: the last good one stays.
-        read(model, "the config stays as it was", fault);
-    } else if model.player.is_none() && !matches!(model.watch, Watch::Other { .. }) {
+        read(model, "config not reloaded", fault);
+    } else if model.shown.player.is_none() && !matches!(model.shown.record, RecordSource::Other { .. }) {
         model.overlay = Some(Overlay::Welcome(fault.render()));
     }
 }
@@ -289,18 +259,12 @@ fn read(model: &mut Model, title: &str, fault: &Fault) {
 
 fn ask_clean_up(model: &mut Model, lines: Vec<String>) {
     if lines.is_empty() {
-        return model.say(Severity::Ok, "nothing is left behind by runs that have ended");
+        return model.say(Severity::Ok, "nothing to clean up");
     }
     let count = lines.len();
     let title = format!("remove what dead runs left ({count})?");
     model.overlay =
         Some(Overlay::Confirm(Confirm::new(Question::CleanUp, title, lines).typed(format!("delete {count}"))));
-}
-
-/// The slot of the lock to release: a stale one, else the first that is held.
-fn busy_slot(model: &Model) -> Option<&super::model::LockRow> {
-    let of = |state| move |row: &&super::model::LockRow| row.state == state;
-    model.locks.iter().find(of(LockState::Stale)).or_else(|| model.locks.iter().find(of(LockState::Held)))
 }
 
 #[cfg(test)]

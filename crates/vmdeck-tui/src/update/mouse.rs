@@ -1,8 +1,8 @@
 //! The mouse: a click chooses, the wheel scrolls, a click on the line of a replay goes to that time.
 
-use super::actions;
+use super::{moves, rewind};
 use crate::{
-    layout::Layout,
+    layout::{Layout, first_row},
     model::{Model, Pane},
     view::track_start,
 };
@@ -19,26 +19,26 @@ pub(super) fn mouse(model: &mut Model, mouse: MouseEvent) {
     let layout = Layout::of(model);
     match mouse.kind {
         MouseEventKind::Down(MouseButton::Left) => {
-            if let (Some(bar), Some(player)) = (layout.bar, &model.player)
+            if let (Some(bar), Some(player)) = (layout.bar, &model.shown.player)
                 && bar.contains((mouse.column, mouse.row).into())
             {
                 let lead = u16::try_from(track_start(model)).unwrap_or(0);
                 let cells = u64::from(bar.width.saturating_sub(lead + 1)).max(2) - 1;
                 let cell = u64::from((mouse.column - bar.x).saturating_sub(lead)).min(cells);
                 let to_ms = cell * player.total_ms / cells;
-                return super::seek(model, to_ms);
+                return rewind::seek(model, to_ms);
             }
             let Some((pane, area)) = layout.at(mouse.column, mouse.row) else { return };
-            model.focus = pane;
+            model.panes.focus = pane;
             let row = usize::from(mouse.row.saturating_sub(area.y + 1));
             click(model, pane, row, area.height);
         }
         MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
             let Some((pane, _)) = layout.at(mouse.column, mouse.row) else { return };
             let by = if mouse.kind == MouseEventKind::ScrollUp { -WHEEL } else { WHEEL };
-            let before = std::mem::replace(&mut model.focus, pane);
-            actions::step(model, by);
-            model.focus = before;
+            let before = std::mem::replace(&mut model.panes.focus, pane);
+            moves::step(model, by);
+            model.panes.focus = before;
         }
         _ => {}
     }
@@ -49,12 +49,12 @@ fn click(model: &mut Model, pane: Pane, row: usize, height: u16) {
     match pane {
         Pane::Machines => {
             let all = model.shown_guests().len() + model.other_machines().len();
-            let first = first_row(model.machines.at, rows.saturating_sub(1), all);
-            model.machines.at = (first + row.saturating_sub(1)).min(all.saturating_sub(1));
+            let first = first_row(model.panes.machines.at, rows.saturating_sub(1), all);
+            model.panes.machines.at = (first + row.saturating_sub(1)).min(all.saturating_sub(1));
         }
         Pane::Run => {
-            model.run.at =
-                (first_row(model.run.at, rows, model.tree.len()) + row).min(model.tree.len().saturating_sub(1));
+            model.panes.run.at =
+                (first_row(model.panes.run.at, rows, model.tree.len()) + row).min(model.tree.len().saturating_sub(1));
         }
         Pane::Logs => {
             let line = model.logs.top + row as u64;
@@ -64,9 +64,4 @@ fn click(model: &mut Model, pane: Pane, row: usize, height: u16) {
         }
         Pane::Lock | Pane::Preflight | Pane::Events => {}
     }
-}
-
-/// The first row of a list that is drawn, so that the current one is seen.
-pub(crate) fn first_row(at: usize, rows: usize, all: usize) -> usize {
-    if all <= rows { 0 } else { at.saturating_sub(rows / 2).min(all - rows) }
 }

@@ -1,22 +1,22 @@
 //! What the keys do in help, palette, questions and the other things that lie over the panes.
 
-use super::actions;
+use super::dispatch::{carry_out, dispatch, may_change, scopes, stop_and_leave};
 use crate::{
     input,
-    keymap::Action,
-    model::Model,
+    keymap::{self, Action, Scope},
+    model::{Model, Pane},
     msg::Effect,
-    overlay::{self, Confirm, Overlay, Question},
-    prompt::Line,
+    overlay::{self, Confirm, Overlay},
+    prompt::InputLine,
     theme,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use vmdeck_model::{command::Command, event::Severity, outcome::CancelReason};
+use vmdeck_model::event::Severity;
 
 /// Takes a key while something lies over the panes.
 pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
     let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
-    if is_control && !overlay::is_typing(model) && !matches!(model.overlay, Some(Overlay::Details(_))) {
+    if is_control && !model.is_typing() && !matches!(model.overlay, Some(Overlay::Details(_))) {
         // ctrl-d is no d: what is asked here must be meant.
         return;
     }
@@ -25,7 +25,7 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
     model.overlay = match overlay {
         Overlay::Help(chooser) | Overlay::Palette(chooser) if key.code == KeyCode::Enter => {
             if let Some(action) = overlay::chosen(&chooser) {
-                actions::from_menu(model, action, out);
+                from_menu(model, action, out);
             }
             // The action may have opened something itself.
             model.overlay.take()
@@ -47,8 +47,8 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
     };
 }
 
-/// The line that is typed into, if there is one.
-pub(super) fn line(model: &mut Model) -> Option<&mut Line> {
+/// Returns the line that is typed into, if there is one.
+pub(super) fn line(model: &mut Model) -> Option<&mut InputLine> {
     match &mut model.overlay {
         Some(Overlay::Help(chooser) | Overlay::Palette(chooser)) => Some(&mut chooser.line),
         Some(Overlay::Confirm(confirm)) if confirm.word.is_some() => Some(&mut confirm.typed),
@@ -77,13 +77,6 @@ fn choose(mut chooser: overlay::Chooser, key: KeyEvent) -> Option<overlay::Choos
     Some(chooser)
 }
 
-/// Opens the choice of themes.
-pub(super) fn open_themes(model: &mut Model) {
-    let names = theme::names(model.look.theme_folder.as_deref());
-    let at = names.iter().position(|n| *n == model.look.theme.name).unwrap_or(0);
-    model.overlay = Some(Overlay::Themes { names, at, before: Box::new(model.look.theme.clone()) });
-}
-
 fn themes(
     model: &mut Model,
     names: Vec<String>,
@@ -101,7 +94,7 @@ fn themes(
             return None;
         }
         KeyCode::Esc | KeyCode::Char('q') => {
-            model.look.theme = *before;
+            model.appearance.theme = *before;
             return None;
         }
         _ => at,
@@ -112,22 +105,22 @@ fn themes(
     Some(Overlay::Themes { names, at: next, before })
 }
 
-/// The keys of the guest's actions work here too; anything else closes it.
+/// Returns the keys of the guest's actions work here too; anything else closes it.
 fn details(
     model: &mut Model,
     guest: vmdeck_model::ids::GuestId,
     key: KeyEvent,
     out: &mut Vec<Effect>,
 ) -> Option<Overlay> {
-    let action = input::chord(key).and_then(|c| model.look.keymap.find(&super::keys::scopes(model), c));
+    let action = input::chord(key).and_then(|c| model.appearance.keymap.find(&scopes(model), c));
     match action {
         Some(Action::Back | Action::Quit | Action::Enter | Action::Details) => None,
         Some(Action::Up | Action::Down) => {
-            actions::act(model, action.unwrap_or(Action::Up), out);
-            model.guest().map(Overlay::Details)
+            dispatch(model, action.unwrap_or(Action::Up), out);
+            model.current_guest().map(Overlay::Details)
         }
         Some(action) => {
-            super::keys::run(model, action, out);
+            dispatch(model, action, out);
             model.overlay.take()
         }
         None => Some(Overlay::Details(guest)),
@@ -153,7 +146,7 @@ fn answer(model: &mut Model, mut confirm: Confirm, key: KeyEvent, out: &mut Vec<
             None
         }
         KeyCode::Enter => {
-            model.say(Severity::Warn, format!("not done: type `{word}` to do it, Esc to leave"));
+            model.say(Severity::Warn, format!("not done: type `{word}` and press Enter, or Esc to go back"));
             Some(Overlay::Confirm(confirm))
         }
         _ => {
@@ -163,25 +156,10 @@ fn answer(model: &mut Model, mut confirm: Confirm, key: KeyEvent, out: &mut Vec<
     }
 }
 
-fn carry_out(model: &mut Model, question: Question, out: &mut Vec<Effect>) {
-    match question {
-        Question::Kill(guests) => out.extend(guests.into_iter().map(|guest| Effect::Send(Command::Kill { guest }))),
-        Question::Cancel => {
-            model.next = None;
-            out.push(Effect::Send(Command::Cancel { reason: CancelReason::User }));
-        }
-        Question::CleanUp => {
-            model.say(Severity::Ok, "removing ...");
-            out.push(Effect::CleanUp);
-        }
-        Question::BreakLock(path, pid) => out.push(Effect::BreakLock { path, pid }),
-    }
-}
-
 fn quit(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> Option<Overlay> {
     match key.code {
         KeyCode::Char('d') => {
-            model.is_detached = true;
+            model.pending.is_detached = true;
             out.extend([Effect::Detach, Effect::Quit]);
             None
         }
@@ -194,21 +172,9 @@ fn quit(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> Option<Overl
     }
 }
 
-/// Cancels the run; the cockpit closes when it has ended.
-pub(super) fn stop_and_leave(model: &mut Model, out: &mut Vec<Effect>) {
-    model.overlay = None;
-    model.is_leaving = true;
-    model.next = None;
-    model.say(Severity::Warn, "stopping and cleaning up; then the cockpit closes");
-    out.push(Effect::Send(Command::Cancel { reason: CancelReason::User }));
-}
-
 /// Returns whether it stays open.
 fn welcome(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> bool {
-    if matches!(key.code, KeyCode::Char('i' | 'd' | 'e'))
-        && let Some(why) = model.forbidden()
-    {
-        model.say(Severity::Warn, why);
+    if matches!(key.code, KeyCode::Char('i' | 'd' | 'e')) && !may_change(model) {
         return true;
     }
     match key.code {
@@ -225,4 +191,17 @@ fn welcome(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> bool {
         _ => {}
     }
     true
+}
+
+/// Does what the help or the palette chose: in the pane where it works.
+fn from_menu(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
+    model.overlay = None;
+    let pane = match keymap::def(action).scope {
+        Scope::Guests if !matches!(model.panes.focus, Pane::Machines | Pane::Run) => Some(Pane::Machines),
+        Scope::Logs => Some(Pane::Logs),
+        Scope::Host if !matches!(model.panes.focus, Pane::Lock | Pane::Preflight) => Some(Pane::Events),
+        _ => None,
+    };
+    model.panes.focus = pane.unwrap_or(model.panes.focus);
+    dispatch(model, action, out);
 }

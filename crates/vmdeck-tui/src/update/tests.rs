@@ -1,8 +1,8 @@
 use super::*;
-use crate::fixture::{BEGAN, Case, guest};
+use crate::fixture::{BEGAN, TestCockpit, guest};
 use crate::{
-    keymap::{ACTIONS, Power},
-    model::{LockRow, LockState, Wish},
+    keymap::{ACTIONS, Privilege},
+    model::{LockRow, LockState, RunRequest},
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use vmdeck_model::{
 
 #[test]
 fn what_destroys_is_never_done_by_the_key_that_asks() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.up(100).keys("X X X");
     assert_eq!(case.commands(), [], "pressing it again is no yes");
     case.keys("enter");
@@ -32,7 +32,7 @@ fn what_destroys_is_never_done_by_the_key_that_asks() {
 fn a_live_holder_must_be_named_by_its_pid() {
     let holder = vmdeck_model::event::Holder { pid: Some(4711), ..Default::default() };
     let row = |state| LockRow { path: "/l".into(), state, holder: Some(holder.clone()) };
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     case.msg(Msg::Locks(vec![row(LockState::Held)])).keys("U y enter");
     assert_eq!(case.sent(), [], "`y` is not its pid");
     assert!(case.toast().contains("type `4711`"), "{}", case.toast());
@@ -46,7 +46,7 @@ fn a_live_holder_must_be_named_by_its_pid() {
 
 #[test]
 fn cleaning_up_shows_first_what_it_would_take() {
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     case.keys("C");
     assert_eq!(case.sent(), [Effect::ListOrphans]);
     case.msg(Msg::Orphans(vec!["a".into(), "b".into()])).type_in("delete 1").keys("enter");
@@ -54,24 +54,24 @@ fn cleaning_up_shows_first_what_it_would_take() {
     case.keys("esc C").msg(Msg::Orphans(vec!["a".into(), "b".into()])).type_in("delete 2").keys("enter");
     assert_eq!(case.sent(), [Effect::ListOrphans, Effect::CleanUp]);
     case.msg(Msg::Orphans(Vec::new()));
-    assert!(case.model.overlay.is_none() && case.toast().contains("nothing is left"));
+    assert!(case.model.overlay.is_none() && case.toast().contains("nothing to clean up"));
 }
 
 #[test]
 fn read_only_replay_and_the_runs_of_others_change_nothing() {
-    let forbid: [fn(&mut Case); 3] = [
+    let forbid: [fn(&mut TestCockpit); 3] = [
         |c| c.model.read_only = true,
-        |c| c.model.watch = Watch::Replay,
-        |c| c.model.watch = Watch::Other { who: "process 7".into() },
+        |c| c.model.shown.record = RecordSource::Replay,
+        |c| c.model.shown.record = RecordSource::Other { who: "process 7".into() },
     ];
     for (index, forbid) in forbid.into_iter().enumerate() {
-        for row in ACTIONS.iter().filter(|r| r.power != Power::Look) {
-            let mut case = Case::with_run();
+        for row in ACTIONS.iter().filter(|r| r.privilege != Privilege::Look) {
+            let mut case = TestCockpit::with_run();
             case.up(100);
             forbid(&mut case);
             case.effects.clear();
             let mut out = Vec::new();
-            keys::run(&mut case.model, row.action, &mut out);
+            dispatch::dispatch(&mut case.model, row.action, &mut out);
             assert_eq!(out, [], "{} in state {index}", row.name);
             assert!(case.model.overlay.is_none(), "{} in state {index}", row.name);
             assert!(!case.toast().is_empty(), "{} in state {index}: it says why", row.name);
@@ -80,8 +80,40 @@ fn read_only_replay_and_the_runs_of_others_change_nothing() {
 }
 
 #[test]
+fn a_question_that_was_asked_before_is_not_carried_out_in_a_cockpit_that_may_only_look() {
+    let mut case = TestCockpit::with_run();
+    case.up(100).keys("X");
+    assert!(case.model.overlay.is_some(), "it was asked while it was allowed");
+    case.model.shown.record = RecordSource::Other { who: "process 7".into() };
+    case.keys("y");
+    assert_eq!(case.commands(), []);
+    assert!(case.toast().contains("view only"), "{}", case.toast());
+}
+
+#[tokio::test]
+async fn enter_on_a_case_opens_exactly_its_log() {
+    let record = tempfile::tempdir().expect("tempdir");
+    let log = |case: &str, name: &str, text: &str| {
+        let folder = record.path().join("guests/deb/smoke").join(case);
+        std::fs::create_dir_all(&folder).expect("folder");
+        std::fs::write(folder.join(name), text).expect("log");
+    };
+    // A name that begins with the other's.
+    log("install-all", "stderr.log", "the other's");
+    let mut case = TestCockpit::with_run();
+    case.model.shown.dir = record.path().to_owned();
+    case.case(10, "deb", "install", Verdict::Failed).keys("5 j j enter");
+    assert!(case.model.logs.source.is_none() && case.toast().contains("no log of smoke/install"), "{}", case.toast());
+    log("install", "stdout.log", "");
+    log("install", "stderr.log", "why it failed");
+    case.keys("5 enter");
+    let shown = case.model.logs.source.as_ref().expect("a log").path.clone();
+    assert_eq!(shown, record.path().join("guests/deb/smoke/install/stderr.log"));
+}
+
+#[test]
 fn stop_proceed_and_keep_go_to_the_marked_guests_of_the_run() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.up(100).keys("A x");
     let both = |f: fn(GuestId) -> Command| vec![f(guest("deb")), f(guest("win"))];
     assert_eq!(case.commands(), both(|guest| Command::Stop { guest }));
@@ -92,7 +124,7 @@ fn stop_proceed_and_keep_go_to_the_marked_guests_of_the_run() {
     assert_eq!(case.commands(), [keep(true), keep(false)]);
     case.keys("K");
     assert_eq!(case.commands(), [Command::KeepFailed { on: true }]);
-    case.ended(200, Exit::Passed).msg(Msg::EngineEnded { exit: Some(Exit::Passed), words: String::new() });
+    case.ended(200, RunExit::Passed).msg(Msg::EngineEnded { exit: Some(RunExit::Passed), words: String::new() });
     case.sent();
     case.keys("x");
     assert_eq!(case.commands(), [], "a run that is over takes no commands");
@@ -100,30 +132,34 @@ fn stop_proceed_and_keep_go_to_the_marked_guests_of_the_run() {
 
 #[test]
 fn what_failed_is_run_again_and_only_that() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.case(10, "deb", "install", Verdict::Failed).case(20, "deb", "remove", Verdict::Passed);
     case.case(30, "win", "install", Verdict::Infra).case(40, "win", "install", Verdict::Passed);
-    case.ended(50, Exit::TestFailed).msg(Msg::EngineEnded { exit: Some(Exit::TestFailed), words: String::new() });
+    case.ended(50, RunExit::TestFailed).msg(Msg::EngineEnded { exit: Some(RunExit::TestFailed), words: String::new() });
     case.sent();
     case.keys("R");
     let select = vec!["smoke/install@deb".to_owned()];
-    assert_eq!(case.sent(), [Effect::Start(Wish { select, ..Wish::default() })], "the last verdict of each counts");
+    assert_eq!(
+        case.sent(),
+        [Effect::Start(RunRequest { select, ..RunRequest::default() })],
+        "the last verdict of each counts"
+    );
 }
 
 #[test]
 fn a_run_that_is_asked_for_during_another_waits_for_its_end() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.case(10, "deb", "install", Verdict::Failed).keys("R");
     assert_eq!(case.sent().len(), 1, "only the progress: {:?}", case.effects);
-    assert!(case.model.next.is_some());
-    case.ended(50, Exit::TestFailed).sent();
-    case.msg(Msg::EngineEnded { exit: Some(Exit::TestFailed), words: String::new() });
+    assert!(case.model.pending.next.is_some());
+    case.ended(50, RunExit::TestFailed).sent();
+    case.msg(Msg::EngineEnded { exit: Some(RunExit::TestFailed), words: String::new() });
     assert!(case.sent().iter().any(|e| matches!(e, Effect::Start(_))));
 }
 
 #[test]
 fn leaving_asks_while_a_run_goes_on() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.keys("q esc");
     assert_eq!(case.sent(), []);
     case.keys("q ctrl-d");
@@ -132,25 +168,25 @@ fn leaving_asks_while_a_run_goes_on() {
     assert_eq!(case.sent(), [Effect::Detach, Effect::Quit]);
     case.keys("q s");
     assert_eq!(case.commands(), [Command::Cancel { reason: CancelReason::User }]);
-    case.ended(50, Exit::Interrupted);
+    case.ended(50, RunExit::Interrupted);
     case.sent();
-    case.msg(Msg::EngineEnded { exit: Some(Exit::Interrupted), words: String::new() });
+    case.msg(Msg::EngineEnded { exit: Some(RunExit::Interrupted), words: String::new() });
     assert!(case.sent().contains(&Effect::Quit), "it leaves when everything is gone");
-    let mut idle = Case::new();
+    let mut idle = TestCockpit::new();
     idle.keys("q");
     assert_eq!(idle.sent(), [Effect::Quit]);
 }
 
 #[test]
 fn ctrl_c_asks_then_stops_then_leaves() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.at(1000).keys("ctrl-c");
     assert!(matches!(case.model.overlay, Some(Overlay::Quit)));
     case.at(2000).keys("ctrl-c");
     assert_eq!(case.commands(), [Command::Cancel { reason: CancelReason::User }]);
     case.at(2500).keys("ctrl-c");
     assert_eq!(case.sent(), [Effect::Quit]);
-    let mut slow = Case::with_run();
+    let mut slow = TestCockpit::with_run();
     slow.at(1000).keys("ctrl-c").at(9000).keys("ctrl-c");
     assert_eq!(slow.sent(), [], "much later it is the first again");
 }
@@ -158,16 +194,16 @@ fn ctrl_c_asks_then_stops_then_leaves() {
 #[test]
 fn a_stale_slot_is_offered_before_one_whose_holder_lives() {
     let row = |path: &str, state| LockRow { path: path.into(), state, holder: None };
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     case.msg(Msg::Locks(vec![row("/l", LockState::Held), row("/l.1", LockState::Stale)])).keys("U y");
     assert_eq!(case.sent(), [Effect::BreakLock { path: "/l.1".into(), pid: None }]);
 }
 
 #[test]
 fn a_run_that_was_just_asked_for_counts_as_going_on() {
-    let mut case = Case::with_run();
-    case.case(10, "deb", "install", Verdict::Failed).ended(50, Exit::TestFailed);
-    case.msg(Msg::EngineEnded { exit: Some(Exit::TestFailed), words: String::new() });
+    let mut case = TestCockpit::with_run();
+    case.case(10, "deb", "install", Verdict::Failed).ended(50, RunExit::TestFailed);
+    case.msg(Msg::EngineEnded { exit: Some(RunExit::TestFailed), words: String::new() });
     case.sent();
     case.keys("R R");
     let starts = case.sent().iter().filter(|e| matches!(e, Effect::Start(_))).count();
@@ -178,7 +214,7 @@ fn a_run_that_was_just_asked_for_counts_as_going_on() {
 
 #[test]
 fn somebody_who_reads_a_log_is_not_taken_away_from_it() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.output(10, "deb", "one");
     case.model.logs.is_chosen = true;
     case.phase(20, "deb", Phase::Firmware, None);
@@ -187,7 +223,7 @@ fn somebody_who_reads_a_log_is_not_taken_away_from_it() {
 
 #[test]
 fn a_shell_opens_at_once_or_as_soon_as_the_guest_is_up() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.phase(10, "deb", Phase::Kernel, None).keys("S");
     assert_eq!(case.sent().iter().filter(|e| matches!(e, Effect::Shell(_))).count(), 0);
     assert!(case.toast().contains("opens when it is up"), "{}", case.toast());
@@ -199,12 +235,12 @@ fn a_shell_opens_at_once_or_as_soon_as_the_guest_is_up() {
 
 #[test]
 fn an_engine_that_says_nothing_is_told_with_its_own_words() {
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     case.msg(Msg::Opened(Opened { dir: "/rec".into(), who: None }));
-    case.msg(Msg::EngineEnded { exit: Some(Exit::Usage), words: "error: no such guest\n".into() });
+    case.msg(Msg::EngineEnded { exit: Some(RunExit::Usage), words: "error: no such guest\n".into() });
     let Some(Overlay::Message { text, .. }) = &case.model.overlay else { panic!("a message") };
     assert_eq!(text, "error: no such guest");
-    let mut died = Case::with_run();
+    let mut died = TestCockpit::with_run();
     died.msg(Msg::EngineEnded { exit: None, words: String::new() });
     let Some(Overlay::Message { title, .. }) = &died.model.overlay else { panic!("a message") };
     assert_eq!(title, "the engine died");
@@ -212,23 +248,23 @@ fn an_engine_that_says_nothing_is_told_with_its_own_words() {
 
 #[test]
 fn who_looks_elsewhere_is_told_and_who_looks_here_is_not() {
-    let notices = |case: &mut Case| case.sent().iter().filter(|e| matches!(e, Effect::Notify { .. })).count();
-    let mut case = Case::with_run();
-    case.up(100).phase_end(200, "win", Phase::Kernel, false).ended(300, Exit::Passed);
+    let notices = |case: &mut TestCockpit| case.sent().iter().filter(|e| matches!(e, Effect::Notify { .. })).count();
+    let mut case = TestCockpit::with_run();
+    case.up(100).phase_end(200, "win", Phase::Kernel, false).ended(300, RunExit::Passed);
     assert_eq!(notices(&mut case), 0);
-    let mut case = Case::with_run();
-    case.msg(Msg::Focus(false)).up(100).phase_end(200, "win", Phase::Kernel, false).ended(300, Exit::Passed);
+    let mut case = TestCockpit::with_run();
+    case.msg(Msg::Focus(false)).up(100).phase_end(200, "win", Phase::Kernel, false).ended(300, RunExit::Passed);
     assert_eq!(notices(&mut case), 3, "up, did not boot, ended");
 }
 
 #[test]
 fn what_happened_before_somebody_came_is_shown_and_not_told() {
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     let at = chrono::DateTime::from_timestamp_millis(BEGAN - 600_000).expect("time");
     let kind = EventKind::Warning { guest: None, text: "old".into(), hint: None };
     let ended = EventKind::RunEnded {
         tally: Tally::default(),
-        exit: Exit::Infra,
+        exit: RunExit::Infra,
         took_ms: 9,
         skipped_output: 0,
         error: Some("it broke".into()),
@@ -236,13 +272,13 @@ fn what_happened_before_somebody_came_is_shown_and_not_told() {
     };
     let event = |seq, kind| Event { seq, at, elapsed_ms: seq, kind };
     case.msg(Msg::Events(vec![event(1, kind), event(2, ended)]));
-    assert_eq!((case.model.view.warnings.len(), case.model.view.exit), (1, Some(Exit::Infra)));
+    assert_eq!((case.model.shown.view.warnings.len(), case.model.shown.view.exit), (1, Some(RunExit::Infra)));
     assert!(case.model.overlay.is_none() && case.toast().is_empty() && case.sent().is_empty());
 }
 
 #[test]
 fn a_mistake_in_the_config_or_the_theme_keeps_what_was_good() {
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     let fault = || Fault::user("cannot use the config").because("vmdeck.toml:3: bad");
     case.msg(Msg::Setup(Err(fault())));
     assert!(matches!(case.model.overlay, Some(Overlay::Welcome(_))), "a first start");
@@ -252,12 +288,12 @@ fn a_mistake_in_the_config_or_the_theme_keeps_what_was_good() {
     case.keys("d d");
     assert_eq!(case.sent(), [Effect::Demo], "a second press begins no second one");
     case.msg(Msg::Theme(Err(Fault::user("cannot use the theme").because("mine.toml:2: bad"))));
-    assert!(case.toast().contains("mine.toml:2") && case.model.look.theme.name == "dark");
+    assert!(case.toast().contains("mine.toml:2") && case.model.appearance.theme.name == "dark");
 }
 
 #[test]
 fn filters_fold_and_marks() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.keys("/").type_in("!deb");
     assert_eq!(case.model.shown_guests(), [guest("win")]);
     case.keys("esc");
@@ -273,19 +309,19 @@ fn filters_fold_and_marks() {
 
 #[test]
 fn nothing_moves_when_nothing_happens() {
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     assert_eq!(case.model.next_change_ms(), None, "an idle cockpit sleeps");
     case.begin();
     assert_eq!(case.model.next_change_ms(), Some(1000), "a run shows its seconds");
     case.model.toast = None;
-    case.ended(10, Exit::Passed);
+    case.ended(10, RunExit::Passed);
     case.model.toast = None;
     assert_eq!(case.model.next_change_ms(), None);
 }
 
 #[test]
 fn the_palette_does_what_it_says_where_it_works() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.up(10).keys("4 :").type_in("kill").keys("enter");
     assert!(
         matches!(&case.model.overlay, Some(Overlay::Confirm(c)) if c.question == Question::Kill(vec![guest("deb")]))
@@ -296,7 +332,7 @@ fn the_palette_does_what_it_says_where_it_works() {
 
 #[tokio::test]
 async fn a_console_gets_every_key_but_one() {
-    let mut case = Case::with_run();
+    let mut case = TestCockpit::with_run();
     case.up(10).keys("a");
     assert_eq!(case.sent().last(), Some(&Effect::Attach(guest("deb"))));
     case.msg(Msg::ConsoleOpened(guest("deb"), b"login: ".to_vec())).keys("q ctrl-c enter");
@@ -330,12 +366,12 @@ proptest! {
     fn no_key_brings_it_down_or_destroys_unasked(
         keys in proptest::collection::vec(any_key(), 0..60), columns in 0u16..200, rows in 0u16..60
     ) {
-        let mut case = Case::with_run();
+        let mut case = TestCockpit::with_run();
         case.up(100).case(120, "deb", "install", Verdict::Failed).output(130, "deb", "hello ERROR");
         case.msg(Msg::Resize(columns, rows));
         for (index, key) in keys.into_iter().enumerate() {
             let asked = matches!(case.model.overlay, Some(Overlay::Confirm(_) | Overlay::Quit));
-            let interrupted = case.model.interrupts.1 > 0;
+            let interrupted = case.model.pending.interrupts.1 > 0;
             case.effects.clear();
             case.at(1000 + 10 * index as u64).msg(Msg::Key(key));
             let destroys = case.effects.iter().any(|e| matches!(

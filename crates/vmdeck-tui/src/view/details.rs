@@ -1,9 +1,14 @@
 //! Everything about a guest: its boot as a timeline against earlier ones, its machine, what was tried, what went wrong.
 
-use super::{guest, overlays, span, symbols};
-use crate::model::Model;
+use super::{guest, paint::span, symbols, window};
+use crate::{keymap::Action, model::Model, role::StyleRole};
 use ratatui::{Frame, text::Line};
-use vmdeck_model::{event::Phase, ids::GuestId, outcome::Verdict, quantity::show_size, run_view::GuestView};
+use vmdeck_model::{
+    event::Phase,
+    ids::GuestId,
+    quantity::{show_count, show_size},
+    run_view::GuestView,
+};
 
 /// Cells of the longest bar.
 const CELLS: usize = 30;
@@ -13,36 +18,44 @@ pub(super) fn draw(model: &Model, id: &GuestId, frame: &mut Frame<'_>) {
     let mut lines: Vec<Line<'static>> = Vec::new();
     if let Some(g) = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id)) {
         let what = format!(
-            "{} {}, {} cpus, {} memory, {} disk, by {}",
+            "{} {}, {}, {} memory, {} disk, by {}",
             g.backend,
             g.os,
-            g.cpus,
+            show_count(g.cpus as usize, "cpu"),
             show_size(g.memory),
             show_size(g.disk),
             g.transports.join(" then ")
         );
         lines.push(fact(model, "guest", what));
     }
-    match model.view.guests.get(id) {
+    match model.shown.view.guests.get(id) {
         Some(view) => of_run(model, id, view, &mut lines),
-        None => lines.push(fact(model, "state", "not in the run that is shown".into())),
+        None => lines.push(fact(model, "state", "not started".into())),
     }
-    let hints = [("i", "close"), ("S", "shell"), ("a", "console"), ("j k", "other guest")];
+    let key = |action| model.appearance.keymap.key(action);
+    let hints = [
+        (key(Action::Details), "close"),
+        (key(Action::Shell), "shell"),
+        (key(Action::Attach), "console"),
+        (format!("{} {}", key(Action::Down), key(Action::Up)), "other guest"),
+    ];
     lines.push(Line::default());
-    let spans = hints.iter().flat_map(|(k, w)| [span(model, "ui.key", *k), span(model, "ui.dim", format!(" {w}   "))]);
+    let spans = hints
+        .into_iter()
+        .flat_map(|(k, w)| [span(model, StyleRole::UiKey, k), span(model, StyleRole::UiDim, format!(" {w}   "))]);
     lines.push(Line::from(spans.collect::<Vec<_>>()));
-    overlays::show(model, frame, &format!("guest {id}"), lines, 96);
+    window::show(model, frame, &format!("guest {id}"), lines, 96);
 }
 
 fn fact(model: &Model, word: &str, text: String) -> Line<'static> {
-    Line::from(vec![span(model, "ui.dim", format!("{word:<11}")), span(model, "ui.text", text)])
+    Line::from(vec![span(model, StyleRole::UiDim, format!("{word:<11}")), span(model, StyleRole::UiText, text)])
 }
 
 fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'static>>) {
     let now = model.run_ms();
     let (doing, role) = guest::doing(model, view, now);
     lines.push(Line::from(vec![
-        span(model, "ui.dim", "state      "),
+        span(model, StyleRole::UiDim, "state      "),
         span(model, role, format!("{:?}: {doing}", view.state)),
     ]));
     if let Some(machine) = &view.machine {
@@ -58,20 +71,19 @@ fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'s
     for sought in &view.sought {
         let found = sought.address.as_deref().unwrap_or("nothing");
         let why = if sought.why.is_empty() { String::new() } else { format!(": {}", sought.why) };
-        lines.push(fact(model, "looked for", format!("{} {found}{why}", sought.way)));
+        lines.push(fact(model, "searched", format!("{} {found}{why}", sought.way)));
     }
     lines.push(Line::default());
     timeline(model, view, now, lines);
-    let warnings: Vec<&String> =
-        model.view.warnings.iter().filter(|w| w.contains(id.as_str()) || view.boot_failed).collect();
+    let own = model.shown.view.warnings.iter().filter(|warning| warning.guest.as_ref() == Some(id));
+    let warnings: Vec<&String> = own.map(|warning| &warning.text).collect();
     if !warnings.is_empty() {
         lines.push(Line::default());
         for text in warnings.iter().rev().take(4).rev() {
-            lines.extend(text.lines().take(6).map(|l| Line::from(span(model, "state.warn", l.to_owned()))));
+            lines.extend(text.lines().take(6).map(|l| Line::from(span(model, StyleRole::StateWarn, l.to_owned()))));
         }
     }
-    let bad =
-        model.view.cases.iter().filter(|c| c.guest == *id && matches!(c.verdict, Verdict::Failed | Verdict::Infra));
+    let bad = model.shown.view.cases.iter().filter(|c| c.guest == *id && c.verdict.is_failure());
     for case in bad.take(6) {
         let (sign, role) = symbols::verdict(model, case.verdict);
         let why = case.message.lines().next().unwrap_or_default();
@@ -82,11 +94,13 @@ fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'s
         )));
     }
     if !view.left.is_empty() {
-        lines.extend(view.left.iter().map(|l| Line::from(span(model, "state.bad", format!("LEFT BEHIND: {l}")))));
+        lines.extend(
+            view.left.iter().map(|l| Line::from(span(model, StyleRole::StateBad, format!("LEFT BEHIND: {l}")))),
+        );
     }
-    lines.extend(view.proofs.iter().map(|p| Line::from(span(model, "ui.dim", p.clone()))));
-    if !model.dir.as_os_str().is_empty() {
-        let home = model.dir.join("guests").join(id.as_str());
+    lines.extend(view.proofs.iter().map(|p| Line::from(span(model, StyleRole::UiDim, p.clone()))));
+    if !model.shown.dir.as_os_str().is_empty() {
+        let home = model.shown.dir.join("guests").join(id.as_str());
         lines.push(fact(model, "record", home.display().to_string()));
     }
 }
@@ -111,16 +125,20 @@ fn timeline(model: &Model, view: &GuestView, now: u64, lines: &mut Vec<Line<'sta
         let (taken, over) = (cells(ms).min(usual_cells.max(usize::from(usual.is_none()) * CELLS)), cells(ms));
         let (full, rest) = (symbols::pick(model, "█", "#"), symbols::pick(model, "░", "-"));
         let mut spans = vec![
-            span(model, if is_open { "state.busy" } else { "ui.text" }, format!("{:<14}", phase.as_str())),
-            span(model, "ui.text", format!("{:>7} ", guest::time(ms))),
-            span(model, "gauge.full", full.repeat(taken)),
-            span(model, "gauge.over", full.repeat(over.saturating_sub(taken))),
-            span(model, "gauge.usual", rest.repeat(usual_cells.saturating_sub(over))),
+            span(
+                model,
+                if is_open { StyleRole::StateBusy } else { StyleRole::UiText },
+                format!("{:<14}", phase.as_str()),
+            ),
+            span(model, StyleRole::UiText, format!("{:>7} ", guest::time(ms))),
+            span(model, StyleRole::GaugeFull, full.repeat(taken)),
+            span(model, StyleRole::GaugeOver, full.repeat(over.saturating_sub(taken))),
+            span(model, StyleRole::GaugeUsual, rest.repeat(usual_cells.saturating_sub(over))),
         ];
         if let Some(usual) = usual {
-            spans.push(span(model, "ui.dim", format!(" usual {}", guest::time(usual))));
+            spans.push(span(model, StyleRole::UiDim, format!(" usual {}", guest::time(usual))));
             if ms > usual * 3 / 2 && ms > usual + 1000 {
-                spans.push(span(model, "state.warn", " slower than usual"));
+                spans.push(span(model, StyleRole::StateWarn, " slower than usual"));
             }
         }
         lines.push(Line::from(spans));
@@ -134,9 +152,9 @@ fn timeline(model: &Model, view: &GuestView, now: u64, lines: &mut Vec<Line<'sta
             guest::time(usual),
             guest::time(left)
         );
-        lines.push(Line::from(span(model, "state.busy", text)));
+        lines.push(Line::from(span(model, StyleRole::StateBusy, text)));
     }
     if let Some(quiet) = guest::quiet(view, now) {
-        lines.push(Line::from(span(model, "state.warn", quiet)));
+        lines.push(Line::from(span(model, StyleRole::StateWarn, quiet)));
     }
 }

@@ -1,7 +1,10 @@
 //! The events pane: what vmdeck itself does, in tui-logger's widget. Guests' logs are not kept there: it may lose lines.
 
-use super::{frame_of, style};
-use crate::model::{Model, Pane};
+use super::paint::{frame_of, style};
+use crate::{
+    model::{Model, Pane},
+    role::StyleRole,
+};
 use ratatui::{Frame, layout::Rect};
 use tui_logger::{TuiLoggerLevelOutput, TuiLoggerSmartWidget, TuiLoggerWidget};
 
@@ -13,12 +16,12 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if inner.width < 4 || inner.height < 2 {
         return;
     }
-    if model.look.ascii || inner.width < 70 {
+    if model.appearance.ascii || inner.width < 70 {
         // The smart widget's frames are box drawing, and its list of targets takes half of a narrow pane.
         let widget = TuiLoggerWidget::default()
-            .style(style(model, "ui.text"))
-            .style_error(style(model, "log.error"))
-            .style_warn(style(model, "log.warn"))
+            .style(style(model, StyleRole::UiText))
+            .style_error(style(model, StyleRole::LogError))
+            .style_warn(style(model, StyleRole::LogWarn))
             .output_timestamp(None)
             .output_level(Some(TuiLoggerLevelOutput::Abbreviated))
             .output_file(false)
@@ -28,14 +31,14 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     // Its own frames have no title to lose: ours says what it is.
     let widget = TuiLoggerSmartWidget::default()
-        .style(style(model, "ui.text"))
-        .border_style(style(model, "ui.border"))
-        .style_error(style(model, "log.error"))
-        .style_warn(style(model, "log.warn"))
-        .style_info(style(model, "ui.text"))
-        .style_debug(style(model, "ui.dim"))
-        .style_trace(style(model, "ui.dim"))
-        .highlight_style(style(model, "ui.selection"))
+        .style(style(model, StyleRole::UiText))
+        .border_style(style(model, StyleRole::UiBorder))
+        .style_error(style(model, StyleRole::LogError))
+        .style_warn(style(model, StyleRole::LogWarn))
+        .style_info(style(model, StyleRole::UiText))
+        .style_debug(style(model, StyleRole::UiDim))
+        .style_trace(style(model, StyleRole::UiDim))
+        .highlight_style(style(model, StyleRole::UiSelection))
         .output_timestamp(None)
         .output_level(Some(TuiLoggerLevelOutput::Abbreviated))
         .output_target(true)

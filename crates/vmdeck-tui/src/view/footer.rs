@@ -1,11 +1,17 @@
 //! The line at the bottom: the keys that matter here, a short message, or what is being typed. And the line of a replay.
 
-use super::{cut, guest, span, style, symbols};
+use super::{
+    guest,
+    paint::{span, style},
+    symbols,
+    text::cut,
+};
 use crate::{
     keymap::{Action, Scope},
     model::{Model, Pane},
     prompt::Purpose,
     replay::Player,
+    role::StyleRole,
 };
 use ratatui::{
     Frame,
@@ -22,13 +28,13 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     if let Some(prompt) = &model.prompt {
         let lead = match prompt.purpose {
-            Purpose::Search => "search (regex, small letters fit both): ",
+            Purpose::Search => "search (regex; lower case matches both): ",
             Purpose::Filter => "filter (!without, ~fuzzy): ",
             Purpose::Seek => "go to (1m30s): ",
         };
         let text = prompt.line.text();
         let before: String = text.chars().take(prompt.line.cursor()).collect();
-        let spans = vec![span(model, "ui.key", lead), span(model, "ui.text", text)];
+        let spans = vec![span(model, StyleRole::UiKey, lead), span(model, StyleRole::UiText, text)];
         frame.render_widget(Paragraph::new(Line::from(spans)), area);
         let column = u16::try_from(lead.width() + before.width()).unwrap_or(u16::MAX);
         frame.set_cursor_position(Position::new(
@@ -38,25 +44,25 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         return;
     }
     if let Some(toast) = &model.toast {
-        let text = cut(&toast.text, usize::from(area.width.saturating_sub(1)), model.look.ascii);
+        let text = cut(&toast.text, usize::from(area.width.saturating_sub(1)), model.appearance.ascii);
         let line = Line::from(span(model, symbols::severity(toast.severity), format!(" {text}")));
         return frame.render_widget(Paragraph::new(line), area);
     }
     frame.render_widget(Paragraph::new(Line::from(hints(model, usize::from(area.width)))), area);
 }
 
-/// The actions whose keys are shown for a pane, the most wanted first.
+/// Returns the actions whose keys are shown for a pane, the most wanted first.
 fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
     use Action as A;
     let mut out = Vec::new();
-    if model.console.is_some() && model.focus == Pane::Logs {
+    if model.console.is_some() && model.panes.focus == Pane::Logs {
         // Every key goes to the guest; how to leave stands in the pane's title.
         return out;
     }
-    if model.player.is_some() {
+    if model.shown.player.is_some() {
         out.extend([(A::Play, "play"), (A::SeekForward, "+10s"), (A::NextFailure, "failure"), (A::Faster, "faster")]);
     }
-    match model.focus {
+    match model.panes.focus {
         Pane::Machines | Pane::Run if model.forbidden().is_some() => {
             out.extend([(A::Enter, "open"), (A::Details, "details"), (A::Search, "filter")]);
         }
@@ -67,7 +73,7 @@ fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
             (A::Attach, "console"),
             (A::Details, "details"),
             (A::KeepGuest, "keep"),
-            (A::Proceed, "go on"),
+            (A::Proceed, "release"),
             (A::Cancel, "cancel"),
             (A::RerunFailed, "rerun failed"),
         ]),
@@ -92,7 +98,7 @@ fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
             (A::Copy, "copy"),
             (A::Save, "save"),
         ]),
-        Pane::Lock => out.extend([(A::BreakLock, "release"), (A::Recheck, "look again")]),
+        Pane::Lock => out.extend([(A::BreakLock, "release"), (A::Recheck, "check again")]),
         Pane::Preflight => out.extend([(A::Recheck, "check again"), (A::CleanUp, "clean up")]),
         Pane::Events => out.extend([(A::Levels, "levels"), (A::PageUp, "back")]),
     }
@@ -105,7 +111,7 @@ fn hints(model: &Model, width: usize) -> Vec<Span<'static>> {
     let mut used = 1;
     let all: Vec<(String, &str)> = wanted(model)
         .into_iter()
-        .map(|(action, word)| (model.look.keymap.key(action), word))
+        .map(|(action, word)| (model.appearance.keymap.key(action), word))
         .filter(|(key, _)| !key.is_empty())
         .collect();
     // Help and quit are never the ones that do not fit.
@@ -122,13 +128,13 @@ fn hints(model: &Model, width: usize) -> Vec<Span<'static>> {
         .chain(last)
         .collect();
     for (key, word) in fits {
-        spans.push(span(model, "ui.key", key.clone()));
-        spans.push(span(model, "ui.dim", format!(" {word}  ")));
+        spans.push(span(model, StyleRole::UiKey, key.clone()));
+        spans.push(span(model, StyleRole::UiDim, format!(" {word}  ")));
     }
     spans
 }
 
-/// What the line of a replay says before its track.
+/// Returns what the line of a replay says before its track.
 fn lead(model: &Model, player: &Player) -> String {
     let sign = if player.is_playing() { symbols::pick(model, "▶", ">") } else { symbols::pick(model, "⏸", "=") };
     let count = player.failures.len();
@@ -141,19 +147,19 @@ fn lead(model: &Model, player: &Player) -> String {
     )
 }
 
-/// The column at which the track begins, for the mouse.
+/// Returns the column at which the track begins, for the mouse.
 pub(crate) fn track_start(model: &Model) -> usize {
-    model.player.as_ref().map_or(0, |player| lead(model, player).width())
+    model.shown.player.as_ref().map_or(0, |player| lead(model, player).width())
 }
 
 /// The line of a replay: where it is, how fast, and where the failures are.
 pub(super) fn replay(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let Some(player) = &model.player else { return };
+    let Some(player) = &model.shown.player else { return };
     let text = lead(model, player);
     let cells = usize::from(area.width).saturating_sub(text.width() + 1);
-    let mut spans = vec![span(model, "ui.text", text)];
+    let mut spans = vec![span(model, StyleRole::UiText, text)];
     spans.extend(track(model, player, cells));
-    frame.render_widget(Paragraph::new(Line::from(spans)).style(style(model, "ui.header")), area);
+    frame.render_widget(Paragraph::new(Line::from(spans)).style(style(model, StyleRole::UiHeader)), area);
 }
 
 fn track(model: &Model, player: &Player, cells: usize) -> Vec<Span<'static>> {
@@ -163,20 +169,20 @@ fn track(model: &Model, player: &Player, cells: usize) -> Vec<Span<'static>> {
     (0..cells)
         .map(|cell| {
             let (sign, role) = if cell == now {
-                (symbols::pick(model, "┃", "|"), "ui.key")
+                (symbols::pick(model, "┃", "|"), StyleRole::UiKey)
             } else if failures.contains(&cell) {
-                (symbols::pick(model, "✗", "x"), "state.bad")
+                (symbols::pick(model, "✗", "x"), StyleRole::StateBad)
             } else if cell < now {
-                (symbols::pick(model, "━", "="), "gauge.full")
+                (symbols::pick(model, "━", "="), StyleRole::GaugeFull)
             } else {
-                (symbols::pick(model, "─", "-"), "gauge.usual")
+                (symbols::pick(model, "─", "-"), StyleRole::GaugeUsual)
             };
             span(model, role, sign)
         })
         .collect()
 }
 
-/// The keys of a scope, for the help.
+/// Returns the keys of a scope, for the help.
 pub(super) fn scope_word(scope: Scope) -> &'static str {
     match scope {
         Scope::Global => "everywhere",

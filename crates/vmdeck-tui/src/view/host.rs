@@ -1,7 +1,14 @@
 //! The lock and preflight panes: who holds this host, and whether it is fit for a run.
 
-use super::{frame_of, paint, span, symbols};
-use crate::model::{LockState, Model, Pane};
+use super::{
+    paint::{frame_of, paint, span},
+    symbols,
+};
+use crate::{
+    keymap::Action,
+    model::{LockState, Model, Pane},
+    role::StyleRole,
+};
 use ratatui::{Frame, layout::Rect, text::Line};
 use vmdeck_model::{
     event::{Finding, Holder},
@@ -13,31 +20,42 @@ use vmdeck_model::{
 /// Draws the lock pane.
 pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = Vec::new();
-    for row in &model.locks {
+    for row in &model.host.locks {
         let (word, role) = match row.state {
-            LockState::Free => ("free", "state.ok"),
-            LockState::Held => ("held", "state.busy"),
-            LockState::Stale => ("STALE: its holder is gone; U releases it", "state.warn"),
+            LockState::Free => ("free", StyleRole::StateOk),
+            LockState::Held => ("held", StyleRole::StateBusy),
+            LockState::Stale => ("STALE: its holder is gone", StyleRole::StateWarn),
         };
         let path = format!("  {}", row.path);
-        lines.push(Line::from(vec![span(model, role, word.to_owned()), span(model, "ui.dim", path)]));
+        let mut spans = vec![span(model, role, word.to_owned())];
+        if row.state == LockState::Stale {
+            let key = model.appearance.keymap.key(Action::BreakLock);
+            spans.push(span(model, role, format!("; {key} releases it")));
+        }
+        spans.push(span(model, StyleRole::UiDim, path));
+        lines.push(Line::from(spans));
     }
     // First how each slot stands, then who has them: the pane may be low.
-    let mut holders: Vec<&Holder> = model.locks.iter().filter_map(|row| row.holder.as_ref()).collect();
-    if let LockView::Waiting(holder) = &model.view.lock
-        && model.view.exit.is_none()
+    let mut holders: Vec<&Holder> = model.host.locks.iter().filter_map(|row| row.holder.as_ref()).collect();
+    if let LockView::Waiting(holder) = &model.shown.view.lock
+        && model.shown.view.exit.is_none()
     {
-        lines.push(Line::from(span(model, "state.warn", "this run waits for it")));
+        lines.push(Line::from(span(model, StyleRole::StateWarn, "this run waits for it")));
         if !holders.iter().any(|h| h.pid == holder.pid) {
             holders.push(holder);
         }
     }
     lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
     if lines.is_empty() {
-        lines.push(Line::from(span(model, "ui.dim", "not looked at yet; ctrl-r looks")));
+        lines.push(not_checked(model));
     }
-    let skip = model.scroll.get(&Pane::Lock).copied().unwrap_or(0).min(lines.len().saturating_sub(1));
+    let skip = model.panes.scroll.get(&Pane::Lock).copied().unwrap_or(0).min(lines.len().saturating_sub(1));
     paint(frame, area, frame_of(model, Pane::Lock, Vec::new()), lines.split_off(skip));
+}
+
+fn not_checked(model: &Model) -> Line<'static> {
+    let key = model.appearance.keymap.key(Action::Recheck);
+    Line::from(span(model, StyleRole::UiDim, format!("not checked yet ({key})")))
 }
 
 fn describe(model: &Model, holder: &Holder) -> Vec<Line<'static>> {
@@ -59,7 +77,10 @@ fn describe(model: &Model, holder: &Holder) -> Vec<Line<'static>> {
         .map(|(word, value)| {
             // Another program wrote it.
             let value = Clean::from_text(value).into_string();
-            Line::from(vec![span(model, "ui.dim", format!("  {word:<8}")), span(model, "ui.text", value)])
+            Line::from(vec![
+                span(model, StyleRole::UiDim, format!("  {word:<8}")),
+                span(model, StyleRole::UiText, value),
+            ])
         })
         .collect()
 }
@@ -68,7 +89,7 @@ fn describe(model: &Model, holder: &Holder) -> Vec<Line<'static>> {
 pub(super) fn preflight(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width.saturating_sub(2));
     let mut lines = Vec::new();
-    let c = &model.capacity;
+    let c = &model.host.capacity;
     if c.disk_free > 0 {
         lines.push(gauge(model, "disk", c.disk_free, c.disk_need, c.disk_min, c.disk_warn, width));
     }
@@ -76,39 +97,40 @@ pub(super) fn preflight(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(gauge(model, "memory", c.memory_free, c.memory_need, c.memory_min, c.memory_min, width));
     }
     // A run's own findings are newer than those of the last look.
-    let findings = if model.view.findings.is_empty() { &model.findings } else { &model.view.findings };
+    let findings = if model.shown.view.findings.is_empty() { &model.host.findings } else { &model.shown.view.findings };
     lines.extend(findings.iter().flat_map(|finding| rows(model, finding)));
     if lines.is_empty() {
-        lines.push(Line::from(span(model, "ui.dim", "not checked yet; ctrl-r checks")));
+        lines.push(not_checked(model));
     }
     let bad = findings.iter().filter(|f| f.severity > vmdeck_model::event::Severity::Fixed).count();
     let extra = match bad {
         0 => Vec::new(),
-        n => vec![span(model, "state.warn", format!(" {n} to look at "))],
+        1 => vec![span(model, StyleRole::StateWarn, " 1 issue ")],
+        n => vec![span(model, StyleRole::StateWarn, format!(" {n} issues "))],
     };
-    let skip = model.scroll.get(&Pane::Preflight).copied().unwrap_or(0).min(lines.len().saturating_sub(1));
+    let skip = model.panes.scroll.get(&Pane::Preflight).copied().unwrap_or(0).min(lines.len().saturating_sub(1));
     paint(frame, area, frame_of(model, Pane::Preflight, extra), lines.split_off(skip));
 }
 
-/// What is free, what a run takes of it, and where it gets too little.
+/// Returns what is free, what a run takes of it, and where it gets too little.
 fn gauge(model: &Model, word: &str, free: u64, need: u64, min: u64, warn: u64, width: usize) -> Line<'static> {
     let left = free.saturating_sub(need);
     let (role, verdict) = match left {
-        left if left < min => ("state.bad", "TOO LITTLE"),
-        left if left < warn => ("state.warn", "low"),
-        _ => ("state.ok", "enough"),
+        left if left < min => (StyleRole::StateBad, "TOO LITTLE"),
+        left if left < warn => (StyleRole::StateWarn, "low"),
+        _ => (StyleRole::StateOk, "OK"),
     };
     let cells = if width >= 60 { 12 } else { 6 };
     let (full, rest) = symbols::bar(model, need.max(1), free, cells);
     Line::from(vec![
-        span(model, "ui.text", format!("{word:<7}")),
+        span(model, StyleRole::UiText, format!("{word:<7}")),
         span(model, role, full),
-        span(model, "gauge.usual", rest),
+        span(model, StyleRole::GaugeUsual, rest),
         span(model, role, format!(" {verdict}")),
         span(
             model,
-            "ui.dim",
-            format!(": {} free, a run takes {}, {} must stay", show_size(free), show_size(need), show_size(min)),
+            StyleRole::UiDim,
+            format!(": {} free; a run needs {}, {} must stay free", show_size(free), show_size(need), show_size(min)),
         ),
     ])
 }
@@ -116,11 +138,15 @@ fn gauge(model: &Model, word: &str, free: u64, need: u64, min: u64, warn: u64, w
 fn rows(model: &Model, finding: &Finding) -> Vec<Line<'static>> {
     let mut out = vec![Line::from(vec![
         span(model, symbols::severity(finding.severity), finding.severity.word()),
-        span(model, "ui.text", format!(" {}: ", finding.check)),
-        span(model, "ui.dim", finding.text.clone()),
+        span(model, StyleRole::UiText, format!(" {}: ", finding.check)),
+        span(model, StyleRole::UiDim, finding.text.clone()),
     ])];
     if let Some(hint) = &finding.hint {
-        out.push(Line::from(span(model, "ui.key", format!("      {} {hint}", symbols::pick(model, "→", "->")))));
+        out.push(Line::from(span(
+            model,
+            StyleRole::UiKey,
+            format!("      {} {hint}", symbols::pick(model, "→", "->")),
+        )));
     }
     out
 }

@@ -1,13 +1,17 @@
 //! The logs pane: the lines of the window, or a console that is typed into.
 
-use super::{frame_of, paint, span, style, symbols};
+use super::{
+    paint::{frame_of, paint, span, style},
+    symbols,
+};
 use crate::{
-    console::Console,
+    console::AttachedConsole,
     logs::{
         Shown, TimeMode,
-        ansi::{self, Look},
+        ansi::{self, LineStyle},
     },
     model::{Model, Pane},
+    role::StyleRole,
 };
 use ratatui::{
     Frame,
@@ -17,6 +21,7 @@ use ratatui::{
 };
 use unicode_width::UnicodeWidthChar;
 use vmdeck_model::ids::GuestId;
+use vmdeck_model::quantity::show_count;
 
 /// Draws it.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -46,10 +51,10 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if lines.is_empty() {
         let text = match &model.logs.source {
             Some(_) => "nothing was written yet",
-            None if model.view.run.is_none() => "no run is shown: r runs what is selected, s boots a guest",
+            None if model.shown.view.run.is_none() => "no run yet: r runs what is selected, s boots a guest",
             None => "no guest has written anything yet",
         };
-        lines.push(Line::from(span(model, "ui.dim", text)));
+        lines.push(Line::from(span(model, StyleRole::UiDim, text)));
     }
     paint(frame, area, frame_of(model, Pane::Logs, title(model)), lines);
 }
@@ -60,36 +65,39 @@ fn title(model: &Model) -> Vec<Span<'static>> {
         Some(source) => format!(" {} {} ", source.guest, source.label),
         None => " all by time ".to_owned(),
     };
-    let mut out = vec![span(model, "ui.text", name)];
+    let mut out = vec![span(model, StyleRole::UiText, name)];
     let count = logs.count();
     if !count.is_empty() {
-        out.push(span(model, "log.match", format!(" /{count} ")));
+        out.push(span(model, StyleRole::LogMatch, format!(" /{count} ")));
     }
     let (_, end) = logs.range();
     let place = if logs.follow {
-        format!(" {} {end} lines ", symbols::pick(model, "▼ follow", "follow"))
+        {
+            let lines = show_count(usize::try_from(end).unwrap_or(usize::MAX), "line");
+            format!(" {} {lines} ", symbols::pick(model, "▼ follow", "follow"))
+        }
     } else {
         let new = logs.unseen();
         let new = if new > 0 { format!(", {} {new} new", symbols::pick(model, "▼", "v")) } else { String::new() };
         format!(" PAUSED {}/{end}{new} ", logs.at + 1)
     };
-    out.push(span(model, if logs.follow { "state.ok" } else { "state.warn" }, place));
+    out.push(span(model, if logs.follow { StyleRole::StateOk } else { StyleRole::StateWarn }, place));
     for (on, word) in [
         (logs.wrap, "wrap"),
         (logs.only, "only matches"),
         (logs.selected_from.is_some(), "selecting"),
-        (logs.look == Look::Plain, "plain"),
-        (logs.look == Look::Raw, "raw"),
+        (logs.line_style == LineStyle::Plain, "plain"),
+        (logs.line_style == LineStyle::Raw, "raw"),
         (logs.times != TimeMode::Off, logs.times.word()),
     ] {
         if on {
-            out.push(span(model, "ui.dim", format!(" {word} ")));
+            out.push(span(model, StyleRole::UiDim, format!(" {word} ")));
         }
     }
     out
 }
 
-/// The time of the line before the first one, for the deltas.
+/// Returns the time of the line before the first one, for the deltas.
 fn first_time(model: &Model, shown: &[Shown]) -> Option<u64> {
     if model.logs.times != TimeMode::Delta {
         return None;
@@ -98,19 +106,19 @@ fn first_time(model: &Model, shown: &[Shown]) -> Option<u64> {
     model.logs.read(first, 1).first()?.ms
 }
 
-/// The rows of a line: one, or several where it is wrapped.
+/// Returns the rows of a line: one, or several where it is wrapped.
 fn build(model: &Model, line: &Shown, before: Option<u64>, width: usize) -> Vec<Line<'static>> {
     let logs = &model.logs;
     let mut head: Vec<Span<'static>> = Vec::new();
     if logs.times != TimeMode::Off {
-        head.push(span(model, "log.time", format!("{:>12} ", time(model, line, before))));
+        head.push(span(model, StyleRole::LogTime, format!("{:>12} ", time(model, line, before))));
     }
     let sign = if logs.is_bookmarked(line.number) { symbols::pick(model, "◆", "#") } else { " " };
-    head.push(span(model, "log.bookmark", sign));
+    head.push(span(model, StyleRole::LogBookmark, sign));
     if let Some((guest, from)) = &line.origin {
-        head.push(span(model, &guest_role(model, guest), format!("{guest} ")));
+        head.push(span(model, guest_role(model, guest), format!("{guest} ")));
         if from != "console" {
-            head.push(span(model, "ui.dim", format!("{from} ")));
+            head.push(span(model, StyleRole::UiDim, format!("{from} ")));
         }
     }
     let parts = highlighted(model, line);
@@ -120,7 +128,7 @@ fn build(model: &Model, line: &Shown, before: Option<u64>, width: usize) -> Vec<
     let is_current = line.number == logs.at && !logs.follow;
     let is_selected = logs.selected_from.is_some() && (from..=to).contains(&line.number);
     let paint = |line: Line<'static>| {
-        if is_current || is_selected { line.style(style(model, "log.cursor")) } else { line }
+        if is_current || is_selected { line.style(style(model, StyleRole::LogCursor)) } else { line }
     };
     if !logs.wrap {
         head.extend(window(&parts, logs.left, room));
@@ -141,32 +149,32 @@ fn time(model: &Model, line: &Shown, before: Option<u64>) -> String {
     match model.logs.times {
         TimeMode::Off => String::new(),
         TimeMode::Clock => {
-            let wall = model.began_wall_ms.map(|began| began + ms.cast_signed());
+            let wall = model.shown.began_wall_ms.map(|began| began + ms.cast_signed());
             let time = wall.and_then(chrono::DateTime::from_timestamp_millis);
             time.map(|t| t.format("%H:%M:%S%.3f").to_string()).unwrap_or_default()
         }
         TimeMode::Power => {
             let guest = line.origin.as_ref().map(|(g, _)| g).or(model.logs.source.as_ref().map(|s| &s.guest));
-            let powered = guest.and_then(|g| model.view.guests.get(g)).and_then(|v| v.powered_ms).unwrap_or(0);
+            let powered = guest.and_then(|g| model.shown.view.guests.get(g)).and_then(|v| v.powered_ms).unwrap_or(0);
             seconds(ms.saturating_sub(powered))
         }
         TimeMode::Delta => before.map_or(String::new(), |before| format!("+{}", seconds(ms.saturating_sub(before)))),
     }
 }
 
-fn guest_role(model: &Model, guest: &GuestId) -> String {
-    let index = model.view.guests.keys().position(|g| g == guest).unwrap_or(0);
-    format!("log.guest{}", index % 6 + 1)
+fn guest_role(model: &Model, guest: &GuestId) -> StyleRole {
+    let index = model.shown.view.guests.keys().position(|g| g == guest).unwrap_or(0);
+    StyleRole::GUESTS[index % StyleRole::GUESTS.len()]
 }
 
-/// The line's parts with the matches marked; a line that tells of an error, and has no colours of its own, gets one.
+/// Returns the line's parts with the matches marked; a line that tells of an error, and has no colours of its own, gets one.
 fn highlighted(model: &Model, line: &Shown) -> Vec<(String, Style)> {
-    let depth = model.look.theme.depth;
+    let depth = model.appearance.theme.depth;
     let fitted = |s: Style| Style { fg: s.fg.map(|c| depth.fit(c)), bg: s.bg.map(|c| depth.fit(c)), ..s };
     let mut parts: Vec<(String, Style)> = line.parts.iter().map(|(t, s)| (t.clone(), fitted(*s))).collect();
     let Some(search) = &model.logs.search else { return parts };
     let text = ansi::plain(&line.parts);
-    let role = if line.number == model.logs.at { "log.match_now" } else { "log.match" };
+    let role = if line.number == model.logs.at { StyleRole::LogMatchNow } else { StyleRole::LogMatch };
     for (from, to) in search.query.places(&text) {
         parts = mark(parts, from, to, style(model, role));
     }
@@ -190,7 +198,7 @@ fn mark(parts: Vec<(String, Style)>, from: usize, to: usize, style: Style) -> Ve
     out
 }
 
-/// The columns `left..left + room` of a line.
+/// Returns the columns `left..left + room` of a line.
 fn window(parts: &[(String, Style)], left: usize, room: usize) -> Vec<Span<'static>> {
     let mut out: Vec<Span<'static>> = Vec::new();
     let mut column = 0;
@@ -238,16 +246,16 @@ fn wrapped(parts: &[(String, Style)], room: usize) -> Vec<Vec<Span<'static>>> {
 }
 
 /// The screen of an attached console.
-fn draw_console(model: &Model, console: &Console, frame: &mut Frame<'_>, area: Rect) {
+fn draw_console(model: &Model, console: &AttachedConsole, frame: &mut Frame<'_>, area: Rect) {
     let extra = vec![
-        span(model, "ui.text", format!(" {} serial console ", console.guest)),
-        span(model, "ui.key", " ctrl-] "),
-        span(model, "ui.dim", "leaves "),
+        span(model, StyleRole::UiText, format!(" {} serial console ", console.guest)),
+        span(model, StyleRole::UiKey, " ctrl-] "),
+        span(model, StyleRole::UiDim, "leaves "),
     ];
     let block = frame_of(model, Pane::Logs, extra);
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let depth = model.look.theme.depth;
+    let depth = model.appearance.theme.depth;
     let buffer = frame.buffer_mut();
     for row in 0..inner.height {
         for column in 0..inner.width {
@@ -258,7 +266,7 @@ fn draw_console(model: &Model, console: &Console, frame: &mut Frame<'_>, area: R
             }
         }
     }
-    if let Some((row, column)) = console.cursor().filter(|_| model.focus == Pane::Logs && model.overlay.is_none())
+    if let Some((row, column)) = console.cursor().filter(|_| model.panes.focus == Pane::Logs && model.overlay.is_none())
         && row < inner.height
         && column < inner.width
     {

@@ -1,13 +1,24 @@
 //! The machines pane: the guests of the config or the run, then every other machine that a backend sees.
 
-use super::{cut, fit, frame_of, guest, paint, span, style, symbols};
+use super::{
+    guest,
+    paint::{frame_of, paint, span, style},
+    symbols,
+    text::{cut, fit},
+};
 use crate::{
+    layout::first_row,
     model::{Model, Pane},
-    update::first_row,
+    role::StyleRole,
 };
 use ratatui::{Frame, layout::Rect, text::Line};
 use vmdeck_model::machine::{OwnedMachine, Owner};
-use vmdeck_model::{ids::GuestId, lifecycle::State, quantity::show_size, text::Clean};
+use vmdeck_model::{
+    ids::GuestId,
+    lifecycle::MachineState,
+    quantity::{show_count, show_size},
+    text::Clean,
+};
 
 /// Draws it.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -20,26 +31,29 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let columns = Columns::of(width);
     let mut lines = if has_head { vec![columns.head(model)] } else { Vec::new() };
     let all = guests.len() + others.len();
-    let first = first_row(model.machines.at, rows, all);
+    let first = first_row(model.panes.machines.at, rows, all);
     for index in first..all.min(first + rows) {
         let line = match guests.get(index) {
             Some(id) => guest_line(model, id, &columns),
             None => other_line(model, others[index - guests.len()], &columns),
         };
-        let is_current = index == model.machines.at && model.focus == Pane::Machines;
-        lines.push(if is_current { line.style(style(model, "ui.selection")) } else { line });
+        let is_current = index == model.panes.machines.at && model.panes.focus == Pane::Machines;
+        lines.push(if is_current { line.style(style(model, StyleRole::UiSelection)) } else { line });
     }
     if all == 0 {
-        let text =
-            if model.machines.filter.is_empty() { "no guests: the config has none" } else { "nothing fits the filter" };
-        lines.push(Line::from(span(model, "ui.dim", text)));
+        let text = if model.panes.machines.filter.is_empty() {
+            "no guests: the config has none"
+        } else {
+            "no guest matches the filter"
+        };
+        lines.push(Line::from(span(model, StyleRole::UiDim, text)));
     }
     let mut extra = Vec::new();
-    if !model.machines.filter.is_empty() {
-        extra.push(span(model, "ui.badge", format!(" /{} ", model.machines.filter)));
+    if !model.panes.machines.filter.is_empty() {
+        extra.push(span(model, StyleRole::UiBadge, format!(" /{} ", model.panes.machines.filter)));
     }
-    if !model.marks.is_empty() {
-        extra.push(span(model, "ui.mark", format!(" {} marked ", model.marks.len())));
+    if !model.panes.selected.is_empty() {
+        extra.push(span(model, StyleRole::UiMark, format!(" {} marked ", model.panes.selected.len())));
     }
     paint(frame, area, frame_of(model, Pane::Machines, extra), lines);
 }
@@ -58,7 +72,11 @@ struct Columns {
 impl Columns {
     fn of(width: usize) -> Self {
         let name = (width / 5).clamp(8, 20);
-        let results = if width >= 40 { 10 } else { 0 };
+        let results = match width {
+            70.. => 13,
+            40.. => 10,
+            _ => 0,
+        };
         let boot = if width >= 54 { 19 } else { 0 };
         let doing = width.saturating_sub(name + results + boot + 6).clamp(6, 26);
         let mut rest = width.saturating_sub(name + doing + results + boot + 6);
@@ -68,7 +86,7 @@ impl Columns {
     }
 
     fn head(&self, model: &Model) -> Line<'static> {
-        let ascii = model.look.ascii;
+        let ascii = model.appearance.ascii;
         let mut text = format!("    {} {}", fit("guest", self.name, ascii), fit("state", self.doing, ascii));
         for (width, title) in [
             (self.boot, "boot"),
@@ -81,43 +99,44 @@ impl Columns {
                 text.push_str(&fit(title, width.saturating_sub(1), ascii));
             }
         }
-        Line::from(span(model, "ui.dim", text))
+        Line::from(span(model, StyleRole::UiDim, text))
     }
 }
 
 fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
-    let ascii = model.look.ascii;
+    let ascii = model.appearance.ascii;
     let now = model.run_ms();
-    let mut spans = vec![if model.marks.contains(id) {
-        span(model, "ui.mark", format!("{} ", symbols::pick(model, "●", "*")))
+    let mut spans = vec![if model.panes.selected.contains(id) {
+        span(model, StyleRole::UiMark, format!("{} ", symbols::pick(model, "●", "*")))
     } else {
-        span(model, "ui.text", "  ")
+        span(model, StyleRole::UiText, "  ")
     }];
-    let Some(view) = model.view.guests.get(id) else {
+    let Some(view) = model.shown.view.guests.get(id) else {
         let setup = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id));
-        let what = setup
-            .map_or_else(String::new, |g| format!("{} {}, {} cpus, {}", g.backend, g.os, g.cpus, show_size(g.memory)));
-        spans.push(span(model, "state.idle", format!("{} ", symbols::pick(model, "○", "o"))));
-        spans.push(span(model, "ui.text", format!("{} ", fit(id.as_str(), columns.name, ascii))));
-        spans.push(span(model, "ui.dim", what));
+        let what = setup.map_or_else(String::new, |g| {
+            format!("{} {}, {}, {}", g.backend, g.os, show_count(g.cpus as usize, "cpu"), show_size(g.memory))
+        });
+        spans.push(span(model, StyleRole::StateIdle, format!("{} ", symbols::pick(model, "○", "o"))));
+        spans.push(span(model, StyleRole::UiText, format!("{} ", fit(id.as_str(), columns.name, ascii))));
+        spans.push(span(model, StyleRole::UiDim, what));
         return Line::from(spans);
     };
     let (doing, role) = guest::doing(model, view, now);
     let sign = match role {
-        "state.ok" => symbols::pick(model, "●", "O"),
-        "state.busy" => symbols::pick(model, "◐", "@"),
-        "state.bad" => symbols::pick(model, "✗", "x"),
-        "state.warn" => "!",
-        "state.kept" => symbols::pick(model, "◆", "k"),
+        StyleRole::StateOk => symbols::pick(model, "●", "O"),
+        StyleRole::StateBusy => symbols::pick(model, "◐", "@"),
+        StyleRole::StateBad => symbols::pick(model, "✗", "x"),
+        StyleRole::StateWarn => "!",
+        StyleRole::StateKept => symbols::pick(model, "◆", "k"),
         _ => symbols::pick(model, "○", "o"),
     };
     spans.push(span(model, role, format!("{sign} ")));
     let local = if view.isolated { "" } else { " NOT ISOLATED" };
-    spans.push(span(model, "ui.text", format!("{} ", fit(&format!("{id}{local}"), columns.name, ascii))));
+    spans.push(span(model, StyleRole::UiText, format!("{} ", fit(&format!("{id}{local}"), columns.name, ascii))));
     if let Some(quiet) = guest::quiet(view, now) {
         // It takes the room of both columns: nothing else matters now.
         let text = format!("{doing}: {quiet}");
-        spans.push(span(model, "state.warn", fit(&text, columns.doing + columns.boot, ascii)));
+        spans.push(span(model, StyleRole::StateWarn, fit(&text, columns.doing + columns.boot, ascii)));
     } else {
         spans.push(span(model, role, fit(&doing, columns.doing, ascii)));
         if columns.boot > 0 {
@@ -126,25 +145,25 @@ fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
     }
     if columns.results > 0 {
         let bad = view.tally.failed + view.tally.infra > 0;
-        let role = if bad { "state.bad" } else { "ui.text" };
+        let role = if bad { StyleRole::StateBad } else { StyleRole::UiText };
         spans.push(span(model, role, format!(" {}", fit(&guest::results(view), columns.results - 1, ascii))));
     }
     if columns.usage > 0 {
-        let is_up = model.is_live() && view.state != State::Terminated;
-        let usage = view.machine.as_ref().filter(|_| is_up).and_then(|m| model.usage.get(m));
+        let is_up = model.is_live() && view.state != MachineState::Terminated;
+        let usage = view.machine.as_ref().filter(|_| is_up).and_then(|m| model.host.usage.get(m));
         let text = usage.map_or_else(String::new, |u| {
             format!("{:>3}% {:>8} {:>8}", u.cpu_percent, show_size(u.memory), show_size(u.disk))
         });
-        spans.push(span(model, "ui.dim", format!(" {}", fit(&text, columns.usage - 1, ascii))));
+        spans.push(span(model, StyleRole::UiDim, format!(" {}", fit(&text, columns.usage - 1, ascii))));
     }
     if columns.address > 0 {
-        let text = match (&view.reached, model.kept.contains(id)) {
+        let text = match (&view.reached, model.pending.kept.contains(id)) {
             (_, true) => "stays at the end".to_owned(),
             (Some((transport, Some(address))), _) => format!("{transport} {address}"),
             (Some((transport, None)), _) => transport.clone(),
             _ => view.backend.clone(),
         };
-        spans.push(span(model, "ui.dim", format!(" {}", cut(&text, columns.address - 1, ascii))));
+        spans.push(span(model, StyleRole::UiDim, format!(" {}", cut(&text, columns.address - 1, ascii))));
     }
     Line::from(spans)
 }
@@ -158,38 +177,42 @@ fn boot(
     spans: &mut Vec<ratatui::text::Span<'static>>,
 ) {
     let width = columns.boot - 1;
-    let ascii = model.look.ascii;
-    spans.push(span(model, "ui.text", " "));
+    let ascii = model.appearance.ascii;
+    spans.push(span(model, StyleRole::UiText, " "));
     match guest::boot(view, now) {
-        Some(guest::Boot { took_ms, usual_ms: Some(usual), left_ms }) => {
+        Some(guest::BootProgress { took_ms, usual_ms: Some(usual), left_ms }) => {
             let (full, rest) = symbols::bar(model, took_ms, usual, columns.cells);
             let is_late = took_ms > usual;
-            spans.push(span(model, if is_late { "gauge.over" } else { "gauge.full" }, full));
-            spans.push(span(model, "gauge.usual", rest));
+            spans.push(span(model, if is_late { StyleRole::GaugeOver } else { StyleRole::GaugeFull }, full));
+            spans.push(span(model, StyleRole::GaugeUsual, rest));
             let left = match left_ms {
                 _ if is_late => format!(" +{}", guest::time(took_ms - usual)),
                 Some(left) => format!(" ~{} left", guest::time(left)),
                 None => String::new(),
             };
-            spans.push(span(model, "ui.dim", fit(&left, width - columns.cells, ascii)));
+            spans.push(span(model, StyleRole::UiDim, fit(&left, width - columns.cells, ascii)));
         }
         Some(boot) => {
-            spans.push(span(model, "ui.dim", fit(&format!("booting {}", guest::time(boot.took_ms)), width, ascii)));
+            spans.push(span(
+                model,
+                StyleRole::UiDim,
+                fit(&format!("booting {}", guest::time(boot.took_ms)), width, ascii),
+            ));
         }
         None => {
             let text = view.boot_ms().map(|ms| format!("booted in {}", guest::time(ms))).unwrap_or_default();
-            spans.push(span(model, "ui.dim", fit(&text, width, ascii)));
+            spans.push(span(model, StyleRole::UiDim, fit(&text, width, ascii)));
         }
     }
 }
 
 fn other_line(model: &Model, row: &OwnedMachine, columns: &Columns) -> Line<'static> {
-    let ascii = model.look.ascii;
+    let ascii = model.appearance.ascii;
     let (sign, role) = match row.owner {
-        Owner::Kept => (symbols::pick(model, "◆", "k"), "state.kept"),
-        Owner::Dead => ("!", "state.warn"),
-        Owner::Running => (symbols::pick(model, "●", "O"), "state.busy"),
-        Owner::NotOurs => (symbols::pick(model, "○", "o"), "state.idle"),
+        Owner::Kept => (symbols::pick(model, "◆", "k"), StyleRole::StateKept),
+        Owner::Dead => ("!", StyleRole::StateWarn),
+        Owner::Running => (symbols::pick(model, "●", "O"), StyleRole::StateBusy),
+        Owner::NotOurs => (symbols::pick(model, "○", "o"), StyleRole::StateIdle),
     };
     let owner = match (row.owner, row.short_run()) {
         (Owner::Dead, Some(run)) => format!("left by run {run}"),
@@ -201,7 +224,7 @@ fn other_line(model: &Model, row: &OwnedMachine, columns: &Columns) -> Line<'sta
     let text = format!("{owner}, {} ({}) {address}", row.machine.state, row.machine.backend);
     Line::from(vec![
         span(model, role, format!("  {sign} ")),
-        span(model, "ui.dim", format!("{} ", fit(&name, columns.name, ascii))),
+        span(model, StyleRole::UiDim, format!("{} ", fit(&name, columns.name, ascii))),
         span(model, role, text),
     ])
 }

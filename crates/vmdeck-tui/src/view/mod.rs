@@ -9,20 +9,17 @@ mod host;
 mod logs;
 mod machines;
 mod overlays;
+mod paint;
 mod run;
 mod symbols;
+mod text;
+mod window;
 
 use super::{
     layout::Layout,
     model::{Model, Pane},
 };
-use ratatui::{
-    Frame,
-    layout::Rect,
-    style::Style,
-    text::{Line, Span},
-    widgets::{Block, BorderType, Borders, Paragraph},
-};
+use ratatui::Frame;
 
 pub(super) use footer::track_start;
 
@@ -45,71 +42,6 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
     }
     footer::draw(model, frame, layout.footer);
     overlays::draw(model, frame);
-}
-
-/// The style of a role.
-fn style(model: &Model, role: &str) -> Style {
-    model.look.theme.style(role)
-}
-
-fn span(model: &Model, role: &str, text: impl Into<String>) -> Span<'static> {
-    Span::styled(text.into(), style(model, role))
-}
-
-/// A pane's frame with its key and title; `extra` stands to the right.
-fn frame_of<'a>(model: &Model, pane: Pane, extra: Vec<Span<'a>>) -> Block<'a> {
-    let has_focus = model.focus == pane && model.overlay.is_none();
-    let suffix = if has_focus { "_focus" } else { "" };
-    let number = Pane::ALL.iter().position(|p| *p == pane).unwrap_or(0) + 1;
-    let mut title = vec![
-        Span::raw(" "),
-        span(model, "ui.key", number.to_string()),
-        span(model, &format!("ui.title{suffix}"), format!(" {} ", pane.title())),
-    ];
-    if has_focus && model.look.theme.name == "mono" {
-        title.insert(0, Span::raw(">"));
-    }
-    let block = Block::new()
-        .borders(Borders::ALL)
-        .border_type(BorderType::Plain)
-        .border_style(style(model, &format!("ui.border{suffix}")))
-        .title_top(Line::from(title));
-    let block = if model.look.ascii { block.border_set(symbols::ASCII_BORDER) } else { block };
-    if extra.is_empty() { block } else { block.title_top(Line::from(extra).right_aligned()) }
-}
-
-/// Lines in a frame.
-fn paint(frame: &mut Frame<'_>, area: Rect, block: Block<'_>, lines: Vec<Line<'_>>) {
-    frame.render_widget(Paragraph::new(lines).block(block), area);
-}
-
-/// A text cut to so many columns, with a mark where it was cut.
-fn cut(text: &str, columns: usize, ascii: bool) -> String {
-    use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
-    if text.width() <= columns {
-        return text.to_owned();
-    }
-    let mark = if ascii { "~" } else { "…" };
-    let (mut out, mut used) = (String::new(), 1);
-    for c in text.chars() {
-        used += c.width().unwrap_or(0);
-        if used > columns {
-            break;
-        }
-        out.push(c);
-    }
-    if columns > 0 {
-        out.push_str(mark);
-    }
-    out
-}
-
-/// A text in exactly so many columns.
-fn fit(text: &str, columns: usize, ascii: bool) -> String {
-    use unicode_width::UnicodeWidthStr;
-    let text = cut(text, columns, ascii);
-    let pad = columns.saturating_sub(text.width());
-    text + &" ".repeat(pad)
 }
 
 #[cfg(test)]

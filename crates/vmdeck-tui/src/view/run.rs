@@ -1,10 +1,16 @@
 //! The run pane: guests, suites and cases as a tree, with verdicts, times and why something was not green.
 
-use super::{cut, fit, frame_of, guest, paint, span, style, symbols};
+use super::{
+    guest,
+    paint::{frame_of, paint, span, style},
+    symbols,
+    text::{cut, fit},
+};
 use crate::{
+    layout::first_row,
     model::{Model, Pane},
-    tree::{Node, Standing},
-    update::first_row,
+    role::StyleRole,
+    run_node::{NodeState, RunNode},
 };
 use ratatui::{Frame, layout::Rect, text::Line};
 use vmdeck_model::outcome::Verdict;
@@ -13,27 +19,27 @@ use vmdeck_model::outcome::Verdict;
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width.saturating_sub(2));
     let rows = usize::from(area.height.saturating_sub(2));
-    let first = first_row(model.run.at, rows, model.tree.len());
+    let first = first_row(model.panes.run.at, rows, model.tree.len());
     let now = model.run_ms();
     let mut lines: Vec<Line<'_>> = Vec::new();
     for (index, node) in model.tree.iter().enumerate().skip(first).take(rows) {
         let line = row(model, node, now, width);
-        let is_current = index == model.run.at && model.focus == Pane::Run;
-        lines.push(if is_current { line.style(style(model, "ui.selection")) } else { line });
+        let is_current = index == model.panes.run.at && model.panes.focus == Pane::Run;
+        lines.push(if is_current { line.style(style(model, StyleRole::UiSelection)) } else { line });
     }
     if lines.is_empty() {
-        lines.push(Line::from(span(model, "ui.dim", "no cases: the config has no suite that runs on a guest")));
+        lines.push(Line::from(span(model, StyleRole::UiDim, "no cases: the config has no suite that runs on a guest")));
     }
     let mut extra = Vec::new();
-    if !model.run.filter.is_empty() {
-        extra.push(span(model, "ui.badge", format!(" /{} ", model.run.filter)));
+    if !model.panes.run.filter.is_empty() {
+        extra.push(span(model, StyleRole::UiBadge, format!(" /{} ", model.panes.run.filter)));
     }
     paint(frame, area, frame_of(model, Pane::Run, extra), lines);
 }
 
-fn row(model: &Model, node: &Node, now: u64, width: usize) -> Line<'static> {
-    let ascii = model.look.ascii;
-    let (sign, role) = symbols::standing(model, node.standing);
+fn row(model: &Model, node: &RunNode, now: u64, width: usize) -> Line<'static> {
+    let ascii = model.appearance.ascii;
+    let (sign, role) = symbols::state(model, node.state);
     let indent = "  ".repeat(node.depth());
     let fold = match (node.case.is_some(), node.folded) {
         (true, _) => "",
@@ -42,9 +48,9 @@ fn row(model: &Model, node: &Node, now: u64, width: usize) -> Line<'static> {
     };
     let name_width = (width / 2).clamp(10, 40);
     let name = fit(&format!("{indent}{fold}{}", node.name()), name_width.saturating_sub(2), ascii);
-    let mut spans = vec![span(model, role, format!("{sign} ")), span(model, "ui.text", name)];
+    let mut spans = vec![span(model, role, format!("{sign} ")), span(model, StyleRole::UiText, name)];
     if node.case.is_none() {
-        spans.push(span(model, "ui.dim", format!(" {}/{}", node.tally.total(), node.planned)));
+        spans.push(span(model, StyleRole::UiDim, format!(" {}/{}", node.tally.total(), node.planned)));
         for verdict in [Verdict::Failed, Verdict::Infra, Verdict::Flaky] {
             let count = node.tally.of(verdict);
             if count > 0 {
@@ -54,15 +60,15 @@ fn row(model: &Model, node: &Node, now: u64, width: usize) -> Line<'static> {
         }
         return Line::from(spans);
     }
-    let (word, time) = match node.standing {
-        Standing::Waiting => (String::new(), String::new()),
-        Standing::On(since) => ("running".to_owned(), guest::time(now.saturating_sub(since))),
-        Standing::Ended(verdict) => (verdict.to_string(), guest::time(node.took_ms)),
+    let (word, time) = match node.state {
+        NodeState::Waiting => (String::new(), String::new()),
+        NodeState::On(since) => ("running".to_owned(), guest::time(now.saturating_sub(since))),
+        NodeState::Ended(verdict) => (verdict.to_string(), guest::time(node.took_ms)),
     };
     spans.push(span(model, role, format!(" {word:<9}")));
-    spans.push(span(model, "ui.dim", format!("{time:>6} ")));
+    spans.push(span(model, StyleRole::UiDim, format!("{time:>6} ")));
     let used = name_width + 2 + 9 + 7;
     let message = node.message.lines().next().unwrap_or_default();
-    spans.push(span(model, "ui.dim", cut(message, width.saturating_sub(used), ascii)));
+    spans.push(span(model, StyleRole::UiDim, cut(message, width.saturating_sub(used), ascii)));
     Line::from(spans)
 }

@@ -1,6 +1,6 @@
 //! The signs for states, in Unicode or ASCII. A sign never stands alone for a state: a word or a colour is with it.
 
-use crate::{model::Model, tree::Standing};
+use crate::{model::Model, role::StyleRole, run_node::NodeState};
 use ratatui::symbols::border;
 use vmdeck_model::{event::Severity, outcome::Verdict};
 
@@ -16,43 +16,43 @@ pub(super) const ASCII_BORDER: border::Set<'static> = border::Set {
     horizontal_bottom: "-",
 };
 
-/// One of the two, as the config wants.
+/// Returns one of the two, as the config wants.
 pub(super) fn pick(model: &Model, unicode: &'static str, ascii: &'static str) -> &'static str {
-    if model.look.ascii { ascii } else { unicode }
+    if model.appearance.ascii { ascii } else { unicode }
 }
 
-/// A verdict's sign and role.
-pub(super) fn verdict(model: &Model, verdict: Verdict) -> (&'static str, &'static str) {
+/// Returns a verdict's sign and role.
+pub(super) fn verdict(model: &Model, verdict: Verdict) -> (&'static str, StyleRole) {
     match verdict {
-        Verdict::Passed => (pick(model, "✓", "+"), "state.ok"),
-        Verdict::Failed => (pick(model, "✗", "x"), "state.bad"),
-        Verdict::Infra => ("!", "state.infra"),
-        Verdict::Skipped => ("-", "state.idle"),
-        Verdict::Cancelled => (pick(model, "⊘", "c"), "state.warn"),
-        Verdict::Flaky => ("~", "state.flaky"),
+        Verdict::Passed => (pick(model, "✓", "+"), StyleRole::StateOk),
+        Verdict::Failed => (pick(model, "✗", "x"), StyleRole::StateBad),
+        Verdict::Infra => ("!", StyleRole::StateInfra),
+        Verdict::Skipped => ("-", StyleRole::StateIdle),
+        Verdict::Cancelled => (pick(model, "⊘", "c"), StyleRole::StateWarn),
+        Verdict::Flaky => ("~", StyleRole::StateFlaky),
     }
 }
 
-/// The sign and role of a row of the run pane.
-pub(super) fn standing(model: &Model, standing: Standing) -> (&'static str, &'static str) {
-    match standing {
-        Standing::Waiting => (pick(model, "·", "."), "state.idle"),
-        Standing::On(_) => (pick(model, "▶", ">"), "state.busy"),
-        Standing::Ended(v) => verdict(model, v),
+/// Returns the sign and role of a row of the run pane.
+pub(super) fn state(model: &Model, state: NodeState) -> (&'static str, StyleRole) {
+    match state {
+        NodeState::Waiting => (pick(model, "·", "."), StyleRole::StateIdle),
+        NodeState::On(_) => (pick(model, "▶", ">"), StyleRole::StateBusy),
+        NodeState::Ended(v) => verdict(model, v),
     }
 }
 
-/// A severity's role.
-pub(super) fn severity(severity: Severity) -> &'static str {
+/// Returns a severity's role.
+pub(super) fn severity(severity: Severity) -> StyleRole {
     match severity {
-        Severity::Ok => "state.ok",
-        Severity::Fixed => "state.busy",
-        Severity::Warn => "state.warn",
-        Severity::Fatal => "state.bad",
+        Severity::Ok => StyleRole::StateOk,
+        Severity::Fixed => StyleRole::StateBusy,
+        Severity::Warn => StyleRole::StateWarn,
+        Severity::Fatal => StyleRole::StateBad,
     }
 }
 
-/// A bar of so many cells, `full` of `all` of them filled.
+/// Returns a bar of so many cells, `full` of `all` of them filled.
 pub(super) fn bar(model: &Model, full: u64, all: u64, cells: usize) -> (String, String) {
     let filled = usize::try_from(full.min(all) * cells as u64 / all.max(1)).unwrap_or(cells);
     // What has begun is seen.

@@ -1,8 +1,8 @@
 //! Every pane and state at two sizes, with styles: a picture is its text, then a letter for each cell's look.
 
 use crate::{
-    fixture::{Case, guest},
-    model::{Capacity, LockRow, LockState, Model, Usage, Watch},
+    fixture::{TestCockpit, guest},
+    model::{Capacity, LockRow, LockState, Model, RecordSource, Usage},
     msg::Msg,
     theme::{BUILT_IN, Depth, Theme},
 };
@@ -12,8 +12,8 @@ use vmdeck_model::machine::{MachineInfo, OwnedMachine, Owner};
 use vmdeck_model::{
     error::Fault,
     event::{EventKind, Finding, Holder, Phase, Severity},
-    exit::Exit,
-    lifecycle::State,
+    exit::RunExit,
+    lifecycle::MachineState,
     outcome::Verdict,
 };
 
@@ -62,12 +62,12 @@ fn picture(model: &Model) -> String {
     format!("{text}---\n{looks}---\n{legend}")
 }
 
-/// The states that are worth a look, by name.
-fn states() -> Vec<(&'static str, Case)> {
+/// Returns the states that are worth a look, by name.
+fn states() -> Vec<(&'static str, TestCockpit)> {
     let mut out = Vec::new();
-    let mut add = |name, change: &dyn Fn(&mut Case)| {
-        let mut case = Case::with_run();
-        case.model.capacity = Capacity {
+    let mut add = |name, change: &dyn Fn(&mut TestCockpit)| {
+        let mut case = TestCockpit::with_run();
+        case.model.host.capacity = Capacity {
             disk_free: 70 << 30,
             disk_min: 10 << 30,
             disk_warn: 20 << 30,
@@ -81,7 +81,12 @@ fn states() -> Vec<(&'static str, Case)> {
         out.push((name, case));
     };
     add("booting", &|c| {
-        c.state(100, "deb", State::NotCreated, State::Created).phase(100, "deb", Phase::Firmware, Some(900));
+        c.state(100, "deb", MachineState::NotCreated, MachineState::Created).phase(
+            100,
+            "deb",
+            Phase::Firmware,
+            Some(900),
+        );
         c.phase_end(1400, "deb", Phase::Firmware, true).phase(1400, "deb", Phase::Kernel, Some(2000));
         c.output(1500, "deb", "[    0.000000] Linux version 6.1").output(1600, "deb", "[    0.1] Booting");
         c.phase(1500, "win", Phase::Firmware, None).at(2600).msg(Msg::Tick);
@@ -105,7 +110,7 @@ fn states() -> Vec<(&'static str, Case)> {
     });
     add("ended", &|c| {
         c.up(1000).case(5000, "deb", "install", Verdict::Passed).case(6000, "deb", "remove", Verdict::Skipped);
-        c.state(7000, "deb", State::Running, State::Terminated);
+        c.state(7000, "deb", MachineState::Running, MachineState::Terminated);
         let proofs = vec!["process 7 was collected".into()];
         c.event(
             7100,
@@ -119,8 +124,13 @@ fn states() -> Vec<(&'static str, Case)> {
             },
         );
         c.phase(7200, "win", Phase::Kernel, None).phase_end(7300, "win", Phase::Kernel, false);
-        c.state(7400, "win", State::Running, State::Terminated).case(7500, "win", "install", Verdict::Infra);
-        c.ended(8000, Exit::Infra).msg(Msg::EngineEnded { exit: Some(Exit::Infra), words: String::new() });
+        c.state(7400, "win", MachineState::Running, MachineState::Terminated).case(
+            7500,
+            "win",
+            "install",
+            Verdict::Infra,
+        );
+        c.ended(8000, RunExit::Infra).msg(Msg::EngineEnded { exit: Some(RunExit::Infra), words: String::new() });
     });
     add("lock", &|c| {
         let holder = Holder {
@@ -203,7 +213,7 @@ fn states() -> Vec<(&'static str, Case)> {
         c.keys("T down");
     });
     add("welcome", &|c| {
-        c.model.watch = Watch::Nothing;
+        c.model.shown.record = RecordSource::Nothing;
         let fault =
             Fault::user("cannot find a config").because("there is no ./vmdeck.toml").hint("`vmdeck init` writes one");
         c.msg(Msg::Setup(Err(fault)));
@@ -211,10 +221,10 @@ fn states() -> Vec<(&'static str, Case)> {
     add("replay", &|c| {
         let record = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/records/mixed.jsonl");
         let player = crate::replay::Player::load(&record).expect("record");
-        c.model.watch = Watch::Replay;
-        c.model.player = Some(player);
+        c.model.shown.record = RecordSource::Replay;
+        c.model.shown.player = Some(player);
         c.model.logs.is_chosen = true;
-        c.model.view = vmdeck_model::run_view::RunView::default();
+        c.model.shown.view = vmdeck_model::run_view::RunView::default();
         c.msg(Msg::Tick).keys("F");
     });
     add("console", &|c| {
@@ -263,18 +273,18 @@ fn nothing_breaks_at_any_size_in_any_theme() {
             (1, 60),
         ] {
             for zoom in [false, true] {
-                case.model.zoom = zoom;
+                case.model.panes.zoom = zoom;
                 case.msg(Msg::Resize(columns, rows));
                 for pane in crate::model::Pane::ALL {
-                    case.model.focus = pane;
-                    case.model.prepare();
+                    case.model.panes.focus = pane;
+                    crate::derive::derive(&mut case.model);
                     buffer(&case.model);
                 }
             }
         }
         for (theme, _) in BUILT_IN {
-            case.model.look.theme = Theme::load(theme, None, Depth::Ansi16).expect(name);
-            case.model.look.ascii = true;
+            case.model.appearance.theme = Theme::load(theme, None, Depth::Ansi16).expect(name);
+            case.model.appearance.ascii = true;
             case.msg(Msg::Resize(100, 30));
             let text = buffer(&case.model).content.iter().map(ratatui::buffer::Cell::symbol).collect::<String>();
             assert!(text.is_ascii(), "{name}: ascii symbols only: {:?}", text.chars().find(|c| !c.is_ascii()));
@@ -286,7 +296,7 @@ fn nothing_breaks_at_any_size_in_any_theme() {
 fn what_is_bad_is_said_in_words_and_not_by_colour_alone() {
     for (name, word) in [("testing", "failed"), ("paused", "flaky"), ("ended", "did not boot"), ("lock", "STALE")] {
         let (_, mut case) = states().into_iter().find(|(n, _)| *n == name).expect("state");
-        case.model.look.theme = Theme::load("dark", None, Depth::Mono).expect("mono");
+        case.model.appearance.theme = Theme::load("dark", None, Depth::Mono).expect("mono");
         case.msg(Msg::Resize(160, 50));
         let buffer = buffer(&case.model);
         let text: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
@@ -310,8 +320,8 @@ fn what_a_guest_or_another_program_wrote_cannot_reach_the_terminal() {
             case.model.console = None;
         }
         let buffer = buffer(&case.model);
-        let is_bad = |c: char| c.is_control() || vmdeck_model::text::is_deceptive(c);
-        assert!(buffer.content.iter().all(|cell| !cell.symbol().chars().any(is_bad)), "console: {console}");
+        let is_failure = |c: char| c.is_control() || vmdeck_model::text::is_deceptive(c);
+        assert!(buffer.content.iter().all(|cell| !cell.symbol().chars().any(is_failure)), "console: {console}");
     }
 }
 
@@ -325,12 +335,12 @@ async fn headless_and_cockpit_fold_the_same_events_to_the_same_numbers() {
     for event in &events {
         fanout.apply(event);
     }
-    let mut case = Case::new();
+    let mut case = TestCockpit::new();
     case.msg(Msg::Events(events));
-    assert_eq!(case.model.view.tally, fanout.tally);
-    assert_eq!(case.model.view, fanout);
+    assert_eq!(case.model.shown.view.tally, fanout.tally);
+    assert_eq!(case.model.shown.view, fanout);
     let by_guest = |view: &vmdeck_model::run_view::RunView| -> BTreeMap<String, u32> {
         view.guests.iter().map(|(id, g)| (id.to_string(), g.tally.total())).collect()
     };
-    assert_eq!(by_guest(&case.model.view), by_guest(&fanout));
+    assert_eq!(by_guest(&case.model.shown.view), by_guest(&fanout));
 }

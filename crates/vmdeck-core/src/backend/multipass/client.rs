@@ -8,11 +8,14 @@ use super::{
     spinner::Spinner,
 };
 use crate::{
-    backend::{Deps, tool::Tool, tool::one_line},
+    backend::{BackendDeps, tool::Tool, tool::one_line},
     host::{clock, process::Output},
 };
 use std::time::Duration;
 use vmdeck_model::error::{Blame, Fault, Result};
+
+/// How to get the program.
+pub(super) const INSTALL: &str = "install it: `brew install --cask multipass` (macOS), `sudo snap install multipass` (Linux); or set `host.tools.multipass`";
 
 /// The key of `[host.tools]`, and the program.
 pub(super) const PROGRAM: &str = "multipass";
@@ -39,14 +42,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// The program; the error is a sentence.
-    pub(super) fn find(deps: &Deps) -> Result<Self, String> {
+    /// Returns the program; the error is a sentence.
+    pub(super) fn find(deps: &BackendDeps) -> Result<Self, String> {
         Tool::find(deps, PROGRAM, USUAL).map(|tool| Self { tool })
     }
 
-    /// The program that must be there.
-    pub(super) fn required(deps: &Deps) -> Result<Self> {
-        Self::find(deps).map_err(|why| Fault::host("cannot use Multipass").because(why).hint(super::INSTALL).lasting())
+    /// Returns the program that must be there.
+    pub(super) fn required(deps: &BackendDeps) -> Result<Self> {
+        Self::find(deps).map_err(|why| Fault::host("cannot use Multipass").because(why).hint(INSTALL).permanent())
     }
 
     async fn ask(&self, args: &[&str]) -> Result<String> {
@@ -64,19 +67,19 @@ impl Client {
         reply::versions(&text).map_err(|why| strange("version", why))
     }
 
-    /// Every machine, those that were deleted and can be recovered included.
+    /// Returns every machine, those that were deleted and can be recovered included.
     pub(super) async fn list(&self) -> Result<Vec<Listed>> {
         let text = self.ask(&["list", "--format", "json"]).await?;
         reply::list(&text).map_err(|why| strange("list", why))
     }
 
-    /// The same without asking each machine for its address, which is quick.
+    /// Returns the same without asking each machine for its address, which is quick.
     pub(super) async fn states(&self) -> Result<Vec<Listed>> {
         let text = self.ask(&["list", "--no-ipv4", "--format", "json"]).await?;
         reply::list(&text).map_err(|why| strange("list", why))
     }
 
-    /// The state of exactly this machine; `None` = there is none.
+    /// Returns the state of exactly this machine; `None` = there is none.
     pub(super) async fn state(&self, name: &str) -> Result<Option<String>> {
         Ok(self.states().await?.into_iter().find(|row| row.name == name).map(|row| row.state))
     }
@@ -148,7 +151,7 @@ fn strange(command: &str, why: String) -> Fault {
     Fault::infra(format!("cannot read what `multipass {command}` answers")).because(why)
 }
 
-/// A refusal in the tool's own words, with what to do about those that are known.
+/// Returns a refusal in the tool's own words, with what to do about those that are known.
 pub(super) fn refusal(command: &str, out: &Output) -> Fault {
     let mut words = one_line(&out.stderr);
     if words.is_empty() {
@@ -167,32 +170,32 @@ pub(super) fn explain(command: &str, words: &str, code: Option<i32>) -> Fault {
     let base = |blame| Fault::new(blame, format!("cannot run `multipass {command}`")).because(words);
     let says = |text: &str| words.contains(text);
     if says("cannot connect to the multipass socket") {
-        return base(Blame::Host).hint(RESTART).lasting();
+        return base(Blame::Host).hint(RESTART).permanent();
     }
     if says("multipass socket access denied") {
         let hint =
             "your user may not use Multipass: run `multipass authenticate`, or join the group that owns its socket";
-        return base(Blame::Host).hint(hint).lasting();
+        return base(Blame::Host).hint(hint).permanent();
     }
     if says("is unknown or unreachable") || says("Unable to find an image") {
         let hint = "`multipass find` lists the images; a plain version such as `22.04` is Ubuntu's, `ubuntu:22.04` is not known";
-        return base(Blame::User).hint(hint).lasting();
+        return base(Blame::User).hint(hint).permanent();
     }
     if says("Invalid arguments supplied") || (code == Some(1) && command == "launch") {
         return base(Blame::User)
             .hint("correct the guest's `cpus`, `memory`, `disk` or its `multipass` keys")
-            .lasting();
+            .permanent();
     }
     if says("timed out waiting for initialization") {
         return base(Blame::Infra)
-            .hint("cloud-init did not finish; look at `multipass.cloud_init`, or raise `multipass.launch_timeout`");
+            .hint("cloud-init did not finish; check `multipass.cloud_init`, or raise `multipass.launch_timeout`");
     }
     if says("timed out waiting for response") || code == Some(TIMED_OUT) {
         return base(Blame::Infra)
-            .hint("the machine did not come up in time; raise `multipass.launch_timeout`, or look at the host's load");
+            .hint("the machine did not come up in time; raise `multipass.launch_timeout`, or check the host's load");
     }
     if says("does not exist") || says("is deleted") {
-        return base(Blame::Infra).lasting();
+        return base(Blame::Infra).permanent();
     }
     base(Blame::Infra)
 }

@@ -3,14 +3,23 @@
 //! Everything goes through its command line, whose traps are told at the places where they are met.
 
 mod client;
-mod reply;
+mod machine;
+pub(crate) mod reply;
 mod spinner;
-mod vm;
 
-use super::{Backend, Caps, Deps, Existing, Fut, Order, Power, Remnant, Vm};
-use client::Client;
+use super::{
+    capabilities::{Capabilities, ConsoleKind, Reach},
+    contract::{Adoption, Backend, Machine, Removal},
+    deps::BackendDeps,
+    proof::Proof,
+    record::{AdoptTarget, MachineRecord, PowerState},
+    request::CreateRequest,
+};
+use crate::context::CallContext;
+use client::{Client, INSTALL};
+use futures_util::future::BoxFuture;
+use machine::MultipassMachine;
 use std::path::Path;
-use vm::MultipassVm;
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -19,7 +28,7 @@ use vmdeck_model::{
     key::{Key, Kind},
 };
 
-/// Its keys.
+/// The keys.
 pub const KEYS: &[Key] = &[
     Key {
         path: "host.tools.multipass",
@@ -66,41 +75,42 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What it can do.
-pub const CAPS: Caps = Caps {
+pub const CAPABILITIES: Capabilities = Capabilities {
     isolated: true,
-    network: true,
+    network: Reach::Routed,
     guest_exec: true,
-    console: false,
-    dump_stacks: false,
-    live_memory: false,
+    console: ConsoleKind::Progress,
     adopts: true,
     sized: true,
-    takes_uuid: false,
+    ..Capabilities::NONE
 };
-
-const INSTALL: &str = "install it: `brew install --cask multipass` (macOS), `sudo snap install multipass` (Linux); or set `host.tools.multipass`";
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Multipass {
-    deps: Deps,
+    deps: BackendDeps,
 }
 
 impl Multipass {
     /// Looks for its program only when it is needed.
-    pub fn new(deps: &Deps) -> Self {
+    pub fn new(deps: &BackendDeps) -> Self {
         Self { deps: deps.clone() }
     }
 
-    async fn find_existing(&self, guest: &Guest) -> Result<Option<Existing>> {
+    fn handle(&self, request: &CreateRequest<'_>, target: Option<&AdoptTarget>) -> Result<Box<dyn Machine>> {
+        let client = Client::required(&self.deps)?;
+        Ok(Box::new(MultipassMachine::new(client, request, target)))
+    }
+
+    async fn find_target(&self, guest: &Guest) -> Result<Option<AdoptTarget>> {
         let Some(name) = &guest.machine else { return Ok(None) };
-        let cannot = || Fault::user(format!("cannot adopt the machine `{name}` for guest `{}`", guest.id)).lasting();
+        let cannot = || Fault::user(format!("cannot adopt the machine `{name}` for guest `{}`", guest.id)).permanent();
         let all = Client::required(&self.deps)?.list().await?;
         match all.iter().find(|row| row.name == *name) {
             Some(row) if row.state == "Deleted" => {
                 Err(cannot().because("it is deleted").hint(format!("`multipass recover {name}` brings it back")))
             }
-            Some(row) => Ok(Some(Existing { name: name.clone(), id: None, was: reply::power(&row.state) })),
+            Some(row) => Ok(Some(AdoptTarget { name: name.clone(), id: None, was: reply::power(&row.state) })),
             None => {
                 let seen: Vec<&str> = all.iter().map(|row| row.name.as_str()).collect();
                 let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
@@ -111,7 +121,7 @@ impl Multipass {
         }
     }
 
-    async fn check(&self, guest: Option<&Guest>) -> Vec<Finding> {
+    async fn findings(&self, guest: Option<&Guest>) -> Vec<Finding> {
         let finding = |severity, text: String, hint: Option<&str>| Finding {
             check: "multipass".into(),
             severity,
@@ -153,18 +163,18 @@ impl Multipass {
         }
         if let Some(guest) = guest {
             out.extend(check_guest(guest).into_iter().map(|(text, hint)| finding(Severity::Fatal, text, Some(&hint))));
-            match self.find_existing(guest).await {
-                Ok(Some(existing)) if guest.options.text("snapshot").is_some() && existing.was != Power::Off => {
+            match self.find_target(guest).await {
+                Ok(Some(target)) if guest.options.text("snapshot").is_some() && target.was != PowerState::Off => {
                     let text = format!(
                         "guest `{}`: `{}` is not stopped, and only a stopped machine is restored to its snapshot",
-                        guest.id, existing.name
+                        guest.id, target.name
                     );
-                    out.push(finding(Severity::Fatal, text, Some(&format!("`multipass stop {}`", existing.name))));
+                    out.push(finding(Severity::Fatal, text, Some(&format!("`multipass stop {}`", target.name))));
                 }
-                Ok(Some(existing)) if guest.fresh != Fresh::Run && guest.options.text("snapshot").is_none() => {
+                Ok(Some(target)) if guest.fresh != Fresh::Run && guest.options.text("snapshot").is_none() => {
                     let text = format!(
                         "guest `{}`: `{}` is adopted: the same machine each time, whatever `fresh` says",
-                        guest.id, existing.name
+                        guest.id, target.name
                     );
                     out.push(finding(Severity::Warn, text, Some("`multipass.snapshot` makes it fresh")));
                 }
@@ -226,11 +236,11 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
 }
 
 impl Backend for Multipass {
-    fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
-        Box::pin(async move { Ok(self.check(guest).await) })
+    fn check<'a>(&'a self, guest: Option<&'a Guest>, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>> {
+        Box::pin(async move { Ok(self.findings(guest).await) })
     }
 
-    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
+    fn list<'a>(&'a self, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>> {
         Box::pin(async {
             // Where it is not installed it has no machines; one that the config names must be there.
             let client = match Client::find(&self.deps) {
@@ -247,42 +257,74 @@ impl Backend for Multipass {
         })
     }
 
-    fn existing<'a>(&'a self, guest: &'a Guest) -> Fut<'a, Option<Existing>> {
-        Box::pin(self.find_existing(guest))
+    fn create<'a>(&'a self, request: CreateRequest<'a>, _: CallContext<'a>) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
+        Box::pin(async move { self.handle(&request, None) })
     }
 
-    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
+    fn reattach<'a>(
+        &'a self,
+        guest: &'a Guest,
+        record: &'a MachineRecord,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
         Box::pin(async move {
-            let client = Client::required(&self.deps)?;
-            Ok(Box::new(MultipassVm::new(client, &order)) as Box<dyn Vm>)
+            let state = Client::required(&self.deps)?.state(record.provider_name()).await?;
+            let is_up = state.is_some_and(|state| reply::power(&state) == PowerState::On);
+            is_up.then(|| self.handle(&record.request(guest), record.adopted.as_ref())).transpose()
         })
     }
 
-    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
+    fn reap<'a>(&'a self, record: &'a MachineRecord, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
         Box::pin(async move {
-            let client = Client::required(&self.deps)?;
-            if let Some(existing) = &remnant.adopted {
-                vm::put_back(&client, existing).await?;
-                return vm::settled(&client, existing).await;
+            let client = match Client::required(&self.deps) {
+                Ok(client) => client,
+                Err(fault) => return Proof::Unknown(fault),
+            };
+            let Some(target) = &record.adopted else {
+                return Proof::gone(machine::destroy(&client, &record.name).await);
+            };
+            if let Err(fault) = machine::put_back(&client, target).await {
+                return Proof::Unknown(fault);
             }
-            vm::destroy(&client, &remnant.name).await
+            Proof::put_back(machine::settled(&client, target).await)
         })
     }
 
-    fn revisit<'a>(&'a self, guest: &'a Guest, remnant: &'a Remnant) -> Fut<'a, Option<Box<dyn Vm>>> {
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        Some(self)
+    }
+
+    fn removal(&self) -> Option<&dyn Removal> {
+        Some(self)
+    }
+}
+
+impl Adoption for Multipass {
+    fn find<'a>(&'a self, guest: &'a Guest, _: CallContext<'a>) -> BoxFuture<'a, Result<Option<AdoptTarget>>> {
+        Box::pin(self.find_target(guest))
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        target: &'a AdoptTarget,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
+        Box::pin(async move { self.handle(&request, Some(target)) })
+    }
+}
+
+impl Removal for Multipass {
+    fn size<'a>(&'a self, machine: &'a MachineInfo, _: CallContext<'a>) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(async move { Ok(Client::required(&self.deps)?.info(&machine.name).await?.disk_used) })
+    }
+
+    fn remove<'a>(&'a self, machine: &'a MachineInfo, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
         Box::pin(async move {
-            let client = Client::required(&self.deps)?;
-            let state = client.state(remnant.machine()).await?;
-            let is_up = state.is_some_and(|state| reply::power(&state) == Power::On);
-            Ok(is_up.then(|| Box::new(MultipassVm::new(client, &remnant.order(guest))) as Box<dyn Vm>))
+            Proof::gone(match Client::required(&self.deps) {
+                Ok(client) => client.destroy(&machine.name).await,
+                Err(fault) => Err(fault),
+            })
         })
-    }
-
-    fn size<'a>(&'a self, found: &'a MachineInfo) -> Fut<'a, Option<u64>> {
-        Box::pin(async move { Ok(Client::required(&self.deps)?.info(&found.name).await?.disk_used) })
-    }
-
-    fn remove<'a>(&'a self, found: &'a MachineInfo) -> Fut<'a, String> {
-        Box::pin(async move { Client::required(&self.deps)?.destroy(&found.name).await })
     }
 }

@@ -1,32 +1,32 @@
-//! What `multipass` answers with `--format json`: read by key, whatever the order, and with its uneven types.
+//! What `multipass` answers with `--format json`: read by key, whatever the request, and with its uneven types.
 //!
 //! Numbers come as texts in some places and as numbers in others, and a machine that does not run has empty texts, lists and
 //! objects instead (read in Multipass 1.16.3, `json_formatter.cpp`).
 
-use crate::backend::Power;
+use crate::backend::record::PowerState;
 use serde_json::Value;
 
 /// A machine in the answer to `list`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     pub(super) name: String,
     /// Multipass's own word, which may contain a blank.
-    pub(super) state: String,
-    pub(super) ipv4: Vec<String>,
+    pub(crate) state: String,
+    pub(crate) ipv4: Vec<String>,
 }
 
 /// A machine in the answer to `info`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Info {
+pub(crate) struct Info {
     pub(super) state: String,
-    pub(super) ipv4: Vec<String>,
+    pub(crate) ipv4: Vec<String>,
     /// Bytes of its disk that are used.
     pub(super) disk_used: Option<u64>,
 }
 
 /// Client and daemon versions; no daemon = it does not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Versions {
+pub(crate) struct Versions {
     pub(super) client: String,
     pub(super) daemon: Option<String>,
 }
@@ -35,7 +35,7 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-/// A number that may come as a text.
+/// Returns a number that may come as a text.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
@@ -50,7 +50,7 @@ fn parse(json: &str) -> Result<Value, String> {
     serde_json::from_str(json.trim()).map_err(|e| format!("it is not the JSON that was expected: {e}"))
 }
 
-pub(super) fn list(json: &str) -> Result<Vec<Listed>, String> {
+pub(crate) fn list(json: &str) -> Result<Vec<Listed>, String> {
     let value = parse(json)?;
     let rows = value["list"].as_array().ok_or("it has no `list`")?;
     let row = |row: &Value| {
@@ -60,34 +60,35 @@ pub(super) fn list(json: &str) -> Result<Vec<Listed>, String> {
     rows.iter().map(|r| row(r).ok_or_else(|| "a machine in its list has no name".to_owned())).collect()
 }
 
-pub(super) fn info(json: &str, name: &str) -> Result<Info, String> {
+pub(crate) fn info(json: &str, name: &str) -> Result<Info, String> {
     let value = parse(json)?;
     let found = &value["info"][name];
     let state = text(&found["state"]).ok_or_else(|| format!("it says nothing about `{name}`"))?;
     let disks = found["disks"].as_object();
-    let disk_used = disks.and_then(|all| all.values().filter_map(|disk| number(&disk["used"])).reduce(|a, b| a + b));
+    let disk_used =
+        disks.and_then(|all| all.values().filter_map(|disk| number(&disk["used"])).reduce(u64::saturating_add));
     Ok(Info { state, ipv4: addresses(&found["ipv4"]), disk_used })
 }
 
-/// The names of a machine's snapshots, in the answer to `list --snapshots`.
-pub(super) fn snapshots(json: &str, name: &str) -> Result<Vec<String>, String> {
+/// Returns the names of a machine's snapshots, in the answer to `list --snapshots`.
+pub(crate) fn snapshots(json: &str, name: &str) -> Result<Vec<String>, String> {
     let value = parse(json)?;
     Ok(value["info"][name].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default())
 }
 
-pub(super) fn versions(json: &str) -> Result<Versions, String> {
+pub(crate) fn versions(json: &str) -> Result<Versions, String> {
     let value = parse(json)?;
     let client = text(&value["multipass"]).ok_or("it names no version")?;
     Ok(Versions { client, daemon: text(&value["multipassd"]) })
 }
 
-/// What a state word means for whether the machine is up. A word of a newer version counts as up: it is looked at again
+/// Returns what a state word means for whether the machine is up. A word of a newer version counts as up: it is looked at again
 /// before anything is done.
-pub(super) fn power(state: &str) -> Power {
+pub(crate) fn power(state: &str) -> PowerState {
     match state {
-        "Stopped" | "Deleted" | "Unavailable" => Power::Off,
-        "Suspended" | "Suspending" => Power::Suspended,
-        _ => Power::On,
+        "Stopped" | "Deleted" | "Unavailable" => PowerState::Off,
+        "Suspended" | "Suspending" => PowerState::Suspended,
+        _ => PowerState::On,
     }
 }
 
@@ -117,26 +118,26 @@ mod tests {
         let rows = list(json).expect("list");
         assert_eq!(
             (rows[0].state.as_str(), rows[0].ipv4.len(), power(&rows[0].state)),
-            ("Delayed Shutdown", 0, Power::On)
+            ("Delayed Shutdown", 0, PowerState::On)
         );
         assert_eq!(rows[1].ipv4, ["10.21.124.56", "172.17.0.1"]);
-        assert_eq!(power(&rows[2].state), Power::Off);
+        assert_eq!(power(&rows[2].state), PowerState::Off);
     }
 
     #[test]
     fn every_state_has_its_meaning() {
         for (word, is) in [
-            ("Running", Power::On),
-            ("Starting", Power::On),
-            ("Restarting", Power::On),
-            ("Delayed Shutdown", Power::On),
-            ("Unknown", Power::On),
-            ("Suspending", Power::Suspended),
-            ("Suspended", Power::Suspended),
-            ("Stopped", Power::Off),
-            ("Deleted", Power::Off),
-            ("Unavailable", Power::Off),
-            ("A word of 2030", Power::On),
+            ("Running", PowerState::On),
+            ("Starting", PowerState::On),
+            ("Restarting", PowerState::On),
+            ("Delayed Shutdown", PowerState::On),
+            ("Unknown", PowerState::On),
+            ("Suspending", PowerState::Suspended),
+            ("Suspended", PowerState::Suspended),
+            ("Stopped", PowerState::Off),
+            ("Deleted", PowerState::Off),
+            ("Unavailable", PowerState::Off),
+            ("A word of 2030", PowerState::On),
         ] {
             assert_eq!(power(word), is, "{word}");
         }

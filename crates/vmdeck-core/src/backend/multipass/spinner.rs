@@ -65,7 +65,7 @@ mod tests {
         out
     }
 
-    /// Trap 9 of the tool: control codes on standard output although it is no terminal.
+    /// Trap 9 of the tool: control codes on standard output although it is not a terminal.
     #[test]
     fn trap_09_spinner_codes_on_stdout_become_lines() {
         assert_eq!(lines(&[NOISE]), ["Retrieving image: 5%", "Starting foo", "Launched: foo"]);

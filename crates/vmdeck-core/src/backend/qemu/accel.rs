@@ -129,7 +129,7 @@ async fn execute(spawner: &Spawner, binary: &Path, accel: &str) -> Result<Durati
     }
 }
 
-/// A firmware of 64 KiB: into protected mode, [`TOUCHED`] bytes of fresh memory written, [`WORD`] to COM1, halt.
+/// Returns a firmware of 64 KiB: into protected mode, [`TOUCHED`] bytes of fresh memory written, [`WORD`] to COM1, halt.
 ///
 /// The memory is the point: where nested virtualisation is broken, the first instructions run and every fresh page takes
 /// so long that a kernel seems to hang (seen: 2 to 8 MB/s).

@@ -2,7 +2,11 @@
 //!
 //! Facts: QEMU 7.2 and 10; commas in a value are doubled, because QEMU splits options at single ones.
 
-use std::path::{Path, PathBuf};
+use crate::backend::request::CreateRequest;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 use vmdeck_model::{guest::Guest, key::Options};
 
 /// The processor that the guest is for; decides machine type and console.
@@ -18,7 +22,7 @@ impl Arch {
         if binary.contains("aarch64") { Arch::Arm } else { Arch::X86 }
     }
 
-    /// The binary for this host's own processor.
+    /// Returns the binary for this host's own processor.
     pub(super) fn default_binary() -> &'static str {
         if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
     }
@@ -48,12 +52,13 @@ impl Files {
     }
 }
 
-/// The whole command line without the binary.
-pub(super) fn arguments(guest: &Guest, name: &str, uuid: &str, accel: &str, arch: Arch, files: &Files) -> Vec<String> {
+/// Returns the whole command line without the binary.
+pub(super) fn arguments(request: &CreateRequest<'_>, accel: &str, arch: Arch, files: &Files) -> Vec<String> {
+    let guest = request.guest;
     let options = &guest.options;
     let mut out = Argv::default();
-    out.two("-name", &format!("{},debug-threads=on", escape(name)));
-    out.two("-uuid", uuid);
+    out.two("-name", &format!("{},debug-threads=on", escape(request.name)));
+    out.two("-uuid", request.uuid);
     out.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
     machine(&mut out, guest, accel, arch);
     // A panic pauses the guest so that its last state can still be asked for; a restart ends it.
@@ -69,7 +74,9 @@ pub(super) fn arguments(guest: &Guest, name: &str, uuid: &str, accel: &str, arch
     out.two("-chardev", &console);
     out.two("-serial", "chardev:console");
     // Port 0: the kernel picks one, and it is read back; two runs can never race for it.
-    out.two("-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22");
+    let ports: BTreeSet<u16> = request.services.iter().map(|service| service.port).collect();
+    let forwards: String = ports.iter().map(|port| format!(",hostfwd=tcp:127.0.0.1:0-:{port}")).collect();
+    out.two("-netdev", &format!("user,id=net0{forwards}"));
     out.two("-device", "virtio-net-pci,netdev=net0,romfile=");
     out.two("-device", "virtio-rng-pci");
     out.two("-device", "virtio-balloon-pci,id=balloon0");
@@ -122,7 +129,7 @@ fn boot(out: &mut Argv, options: &Options) {
     }
 }
 
-/// The command as a script that a person can run again: it makes its own private folder and overlay.
+/// Returns the command as a script that a person can run again: it makes its own private folder and overlay.
 pub(super) fn script(binary: &str, argv: &[String], dir: &Path, files: &Files, overlay: Option<&[String]>) -> String {
     use crate::command::sh_quote;
     let own = |text: &str| {
@@ -187,9 +194,13 @@ impl Argv {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        backend::request::{Lifetime, Service},
+        host::net::Probe,
+    };
     use std::{collections::BTreeMap, time::Duration};
     use vmdeck_model::{
-        guest::{Boot, Fresh, Os},
+        guest::{ConsolePatterns, Fresh, Os},
         ids::GuestId,
         key::Value,
     };
@@ -213,7 +224,7 @@ mod tests {
             launch_retries: 3,
             boot_timeout: Duration::from_mins(5),
             case_timeout: Duration::from_mins(1),
-            boot: Boot::default(),
+            boot: ConsolePatterns::default(),
             sudo: None,
             source: None,
             options,
@@ -221,9 +232,33 @@ mod tests {
         }
     }
 
+    fn words(set: &[(&str, Value)], accel: &str, files: &Files, ports: &[u16]) -> Vec<String> {
+        let service = |port: &u16| Service { name: "s", port: *port, probe: Probe::Banner(b"S") };
+        let services: Vec<Service> = ports.iter().map(service).collect();
+        let request = CreateRequest {
+            guest: &guest(set),
+            name: "vmdeck-1-2",
+            uuid: "u-u",
+            private_dir: Path::new("/m"),
+            record_dir: Path::new("/r"),
+            lifetime: Lifetime::TiedToUs,
+            services: &services,
+            networks: &[],
+        };
+        arguments(&request, accel, Arch::X86, files)
+    }
+
     fn argv(set: &[(&str, Value)], accel: &str, image: bool) -> String {
         let files = Files::of(Path::new("/m"), Path::new("/r"), image);
-        arguments(&guest(set), "vmdeck-1-2", "u-u", accel, Arch::X86, &files).join(" ")
+        words(set, accel, &files, &[22]).join(" ")
+    }
+
+    #[test]
+    fn the_port_of_each_service_is_forwarded_once() {
+        let files = Files::of(Path::new("/m"), Path::new("/r"), false);
+        let line = words(&[], "tcg", &files, &[5985, 2222, 2222]).join(" ");
+        assert!(line.contains("user,id=net0,hostfwd=tcp:127.0.0.1:0-:2222,hostfwd=tcp:127.0.0.1:0-:5985 "), "{line}");
+        assert!(words(&[], "tcg", &files, &[]).contains(&"user,id=net0".to_owned()));
     }
 
     #[test]
@@ -271,7 +306,7 @@ mod tests {
     #[test]
     fn a_comma_in_a_path_is_no_option() {
         let files = Files::of(Path::new("/m,readonly=on"), Path::new("/r"), true);
-        let line = arguments(&guest(&[]), "n", "u", "tcg", Arch::X86, &files).join(" ");
+        let line = words(&[], "tcg", &files, &[22]).join(" ");
         assert!(
             line.contains("path=/m,,readonly=on/qmp.sock") || line.contains("unix:/m,,readonly=on/qmp.sock"),
             "{line}"
@@ -282,9 +317,9 @@ mod tests {
     #[test]
     fn the_script_uses_a_folder_of_its_own() {
         let files = Files::of(Path::new("/m"), Path::new("/r x"), true);
-        let words = arguments(&guest(&[]), "n", "u", "tcg", Arch::X86, &files);
+        let argv = words(&[], "tcg", &files, &[22]);
         let overlay = overlay_arguments(Path::new("/it's"), "raw", Path::new("/m/overlay.qcow2"), None);
-        let text = script("qemu", &words, Path::new("/m"), &files, Some(&[vec!["qemu-img".into()], overlay].concat()));
+        let text = script("qemu", &argv, Path::new("/m"), &files, Some(&[vec!["qemu-img".into()], overlay].concat()));
         assert!(!text.contains("/m/") && !text.contains("/r x/console.log"), "{text}");
         assert!(text.contains(r#"'/it'\''s' ''"$DIR"'/overlay.qcow2'"#), "{text}");
     }

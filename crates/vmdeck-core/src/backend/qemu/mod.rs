@@ -4,28 +4,40 @@
 
 mod accel;
 mod argv;
-mod qmp;
-mod vm;
+mod machine;
+mod process;
+pub(crate) mod qmp;
 
-use super::{Backend, Caps, Deps, Fut, Order, Remnant, Vm};
-use crate::host::{
-    files, info, pids,
-    process::{Spawner, Spec},
+use super::{
+    capabilities::{Capabilities, ConsoleKind, Reach},
+    contract::{Backend, Machine},
+    deps::BackendDeps,
+    proof::Proof,
+    record::MachineRecord,
+    request::CreateRequest,
+};
+use crate::{
+    context::CallContext,
+    host::{
+        files, info,
+        process::{Spawner, Spec},
+    },
 };
 use argv::{Arch, Files};
+use futures_util::future::BoxFuture;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
-    error::{Blame, Fault, Result},
+    error::{Fault, Result},
     event::{Finding, Severity},
     guest::Guest,
     key::{Key, Kind},
 };
 
-/// Its keys.
+/// The keys.
 pub const KEYS: &[Key] = &[
     Key { path: "guests.*.qemu.kernel", kind: Kind::Path, default: None, doc: "kernel to boot directly" },
     Key { path: "guests.*.qemu.initrd", kind: Kind::Path, default: None, doc: "initial file system of that kernel" },
@@ -81,16 +93,13 @@ pub const KEYS: &[Key] = &[
 const SOCKET_PATH_MAX: usize = 103;
 
 /// What it can do.
-pub const CAPS: Caps = Caps {
+pub const CAPABILITIES: Capabilities = Capabilities {
     isolated: true,
-    network: true,
-    guest_exec: false,
-    console: true,
-    dump_stacks: true,
-    live_memory: true,
-    adopts: false,
+    network: Reach::ForwardedPorts,
+    console: ConsoleKind::Interactive,
     sized: true,
     takes_uuid: true,
+    ..Capabilities::NONE
 };
 
 /// See the module.
@@ -101,8 +110,8 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Looks for nothing yet; [`Backend::probe`] does.
-    pub fn new(deps: &Deps) -> Self {
+    /// Looks for nothing yet; [`Backend::check`] does.
+    pub fn new(deps: &BackendDeps) -> Self {
         Self { spawner: deps.spawner.clone(), state: deps.state.clone() }
     }
 
@@ -118,13 +127,13 @@ impl Qemu {
         }
     }
 
-    async fn create(&self, order: &Order<'_>) -> Result<Box<dyn Vm>> {
-        let failed = || Fault::infra(format!("cannot create guest `{}`", order.guest.id));
-        let name = Self::binary(Some(order.guest));
+    async fn create(&self, request: &CreateRequest<'_>) -> Result<Box<dyn Machine>> {
+        let failed = || Fault::infra(format!("cannot create guest `{}`", request.guest.id));
+        let name = Self::binary(Some(request.guest));
         let binary =
             info::find_program(&name).ok_or_else(|| Fault::host(format!("cannot find `{name}`")).hint(INSTALL))?;
-        let image = order.guest.options.path("image");
-        let files = Files::of(order.dir, order.record, image.is_some());
+        let image = request.guest.options.path("image");
+        let files = Files::of(request.private_dir, request.record_dir, image.is_some());
         let length = files.console.as_os_str().len().max(files.qmp.as_os_str().len());
         if length > SOCKET_PATH_MAX {
             return Err(failed()
@@ -134,25 +143,27 @@ impl Qemu {
                 ))
                 .hint("set XDG_STATE_HOME to a shorter path"));
         }
-        files::private_dir(order.dir).map_err(|e| failed().because(e))?;
+        files::private_dir(request.private_dir).map_err(|e| failed().because(e))?;
         let overlay = match image.zip(files.overlay.as_deref()) {
             Some((base, overlay)) => {
-                let format = order.guest.options.text("image_format").unwrap_or("qcow2");
-                let size =
-                    self.grown(base, order.guest.disk).await.map_err(|cause| failed().because(cause).hint(INSTALL))?;
+                let format = request.guest.options.text("image_format").unwrap_or("qcow2");
+                let size = self
+                    .grown(base, request.guest.disk)
+                    .await
+                    .map_err(|cause| failed().because(cause).hint(INSTALL))?;
                 let arguments = argv::overlay_arguments(base, format, overlay, size);
                 self.qemu_img(&arguments).await.map_err(|cause| failed().because(cause))?;
                 Some([vec!["qemu-img".to_owned()], arguments].concat())
             }
             None => None,
         };
-        let accel = self.accel(order.guest, &binary).await;
+        let accel = self.accel(request.guest, &binary).await;
         let arch = Arch::of(&name);
-        let argv = argv::arguments(order.guest, order.name, order.uuid, &accel.accel, arch, &files);
-        let script = argv::script(&binary.to_string_lossy(), &argv, order.dir, &files, overlay.as_deref());
-        std::fs::write(order.record.join("qemu.cmd"), script).map_err(|e| failed().because(e))?;
-        let vm = vm::QemuVm::new(self.spawner.clone(), order, Spec::new(binary).args(argv), files);
-        Ok(Box::new(vm))
+        let argv = argv::arguments(request, &accel.accel, arch, &files);
+        let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());
+        std::fs::write(request.record_dir.join("qemu.cmd"), script).map_err(|e| failed().because(e))?;
+        let spec = Spec::new(binary).args(argv);
+        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files)))
     }
 }
 
@@ -166,7 +177,7 @@ impl Qemu {
         }
     }
 
-    /// The overlay's size where the config wants a larger disk than the image has; an overlay never shrinks one.
+    /// Returns the overlay's size where the config wants a larger disk than the image has; an overlay never shrinks one.
     async fn grown(&self, base: &Path, wanted: u64) -> Result<Option<u64>, String> {
         let base = base.to_string_lossy().into_owned();
         let arguments =
@@ -181,7 +192,7 @@ const INSTALL: &str =
     "install QEMU: `apt-get install qemu-system-x86 qemu-utils` (Debian, Ubuntu) or `brew install qemu` (macOS)";
 
 impl Backend for Qemu {
-    fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
+    fn check<'a>(&'a self, guest: Option<&'a Guest>, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>> {
         Box::pin(async move {
             let mut out = Vec::new();
             let name = Self::binary(guest);
@@ -206,16 +217,25 @@ impl Backend for Qemu {
         })
     }
 
-    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
-        Box::pin(async { Ok(processes().into_iter().filter(Running::is_qemu).map(Running::found).collect()) })
+    fn list<'a>(&'a self, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>> {
+        Box::pin(async { Ok(process::list()) })
     }
 
-    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
-        Box::pin(async move { self.create(&order).await })
+    fn create<'a>(&'a self, request: CreateRequest<'a>, _: CallContext<'a>) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
+        Box::pin(async move { self.create(&request).await })
     }
 
-    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
-        Box::pin(reap(remnant))
+    fn reap<'a>(&'a self, record: &'a MachineRecord, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
+        Box::pin(async move { Proof::gone(process::reap(record).await) })
+    }
+
+    fn reattach<'a>(
+        &'a self,
+        _: &'a Guest,
+        record: &'a MachineRecord,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
+        Box::pin(async move { Ok(process::reattach(record)) })
     }
 }
 
@@ -284,74 +304,4 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
         }
     }
     out
-}
-
-/// A QEMU process of this host.
-struct Running {
-    process: pids::Process,
-    name: Option<String>,
-    uuid: Option<String>,
-}
-
-impl Running {
-    /// By its program's name; a wrapper or a distribution's own name is not recognised, and not needed for ours.
-    fn is_qemu(&self) -> bool {
-        let program = self.process.argv.first().map(Path::new).and_then(Path::file_name);
-        program.is_some_and(|name| name.to_string_lossy().starts_with("qemu-system-"))
-    }
-
-    fn found(self) -> MachineInfo {
-        MachineInfo {
-            name: self.name.unwrap_or_else(|| format!("pid {}", self.process.pid)),
-            backend: "qemu",
-            state: "running".into(),
-            id: self.uuid,
-            address: None,
-        }
-    }
-}
-
-/// Every process with what QEMU calls a name and an id, whatever its program is called.
-fn processes() -> Vec<Running> {
-    let after = |argv: &[std::ffi::OsString], flag: &str| {
-        let at = argv.iter().position(|a| a == flag)?;
-        argv.get(at + 1).map(|v| v.to_string_lossy().into_owned())
-    };
-    pids::all()
-        .into_iter()
-        .map(|process| {
-            let name = after(&process.argv, "-name")
-                .map(|n| n.split(',').next().unwrap_or_default().trim_start_matches("guest=").to_owned());
-            let uuid = after(&process.argv, "-uuid");
-            Running { process, name, uuid }
-        })
-        .collect()
-}
-
-/// Both proofs: the journal names the machine, and the process shows its generated name *and* its UUID.
-async fn reap(remnant: &Remnant) -> Result<String> {
-    let leftover = |what: String| Fault::new(Blame::Leftover, what);
-    let uuid = remnant.identity.uuid.clone().unwrap_or_default();
-    let ours = |r: &Running| r.name.as_deref() == Some(&remnant.name) && r.uuid.as_deref() == Some(&uuid);
-    let mut killed = Vec::new();
-    for running in processes().into_iter().filter(ours) {
-        let pid = running.process.pid;
-        let gone = pids::kill_exactly(pid, |p| p.has_arg(&uuid), Duration::from_secs(10)).await;
-        match gone {
-            Ok(true) => killed.push(pid.to_string()),
-            Ok(false) => return Err(leftover(format!("cannot kill QEMU process {pid} of `{}`", remnant.name))),
-            Err(e) => return Err(leftover(format!("cannot kill QEMU process {pid} of `{}`", remnant.name)).because(e)),
-        }
-    }
-    if processes().iter().any(ours) {
-        return Err(leftover(format!("a QEMU process of `{}` is still there", remnant.name)));
-    }
-    files::remove_dir(&remnant.dir)
-        .map_err(|e| leftover(format!("cannot remove `{}`", remnant.dir.display())).because(e))?;
-    let process = if killed.is_empty() {
-        "no process has its UUID".to_owned()
-    } else {
-        format!("killed pid {}", killed.join(", "))
-    };
-    Ok(format!("{process}; its folder is gone"))
 }

@@ -27,7 +27,7 @@ const LINE_MAX: u64 = 16 << 20;
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<std::result::Result<Value, String>>>>>;
+pub(crate) type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<std::result::Result<Value, String>>>>>;
 
 /// An open control connection.
 pub(super) struct Qmp {
@@ -38,7 +38,7 @@ pub(super) struct Qmp {
 
 /// An event of the machine.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct QmpEvent {
+pub(crate) struct QmpEvent {
     pub(super) name: String,
     pub(super) data: Value,
 }
@@ -99,7 +99,7 @@ impl Qmp {
     }
 }
 
-async fn listen(
+pub(crate) async fn listen(
     read: impl tokio::io::AsyncRead + Unpin,
     waiting: Waiting,
     events: mpsc::UnboundedSender<QmpEvent>,
@@ -136,10 +136,10 @@ async fn listen(
     waiting.lock().clear();
 }
 
-/// The host port that `info usernet` shows for a port of the guest.
+/// Returns the host port that `info usernet` shows for a port of the guest.
 ///
 /// A row reads `TCP[HOST_FORWARD]  10       127.0.0.1 41973       10.0.2.15    22`.
-pub(super) fn forwarded_port(usernet: &str, guest_port: u16) -> Option<u16> {
+pub(crate) fn forwarded_port(usernet: &str, guest_port: u16) -> Option<u16> {
     usernet.lines().filter(|l| l.trim_start().starts_with("TCP[HOST_FORWARD]")).find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, _, _, host_port, _, to_port, ..] = words[..] else { return None };

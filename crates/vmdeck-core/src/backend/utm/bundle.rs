@@ -29,19 +29,19 @@ pub(super) struct Bundle {
     pub(super) apple: bool,
 }
 
-/// Every machine in this folder, or in the usual one.
+/// Returns every machine in this folder, or in the usual one.
 pub(super) fn seen(documents: Option<&Path>) -> Vec<Bundle> {
     let folder = documents.map(Path::to_owned).or_else(usual_folder);
     folder.map(|folder| all(&folder)).unwrap_or_default()
 }
 
-/// The usual folder of UTM's machines.
+/// Returns the usual folder of UTM's machines.
 fn usual_folder() -> Option<PathBuf> {
     let home = etcetera::home_dir().ok()?;
     Some(home.join("Library/Containers/com.utmapp.UTM/Data/Documents"))
 }
 
-/// Every machine in the folder; one that cannot be read is left out.
+/// Returns every machine in the folder; one that cannot be read is left out.
 fn all(folder: &Path) -> Vec<Bundle> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut out: Vec<Bundle> = entries

@@ -6,13 +6,14 @@
 use super::utmctl::{Hide, Utmctl, explain, has_event_error};
 use crate::{
     backend::{
-        Fut, GuestExec,
-        tool::{self, Carrier, Tool, one_line},
+        guest_exec::{CopyOut, GuestExec},
+        tool::{self, ExecTool, Tool, one_line},
     },
     command::frame,
-    command::{Collected, Exec, Exit, Input, Sink, sh_quote},
+    command::{Collected, CommandExit, Input, OutputSink, RemoteCommand, sh_quote},
     host::{files, process::Streams},
 };
+use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::{
     ffi::OsString,
@@ -44,17 +45,18 @@ impl UtmExec {
         Self { utmctl, uuid, user, tool: OnceCell::new() }
     }
 
-    /// What the guest says is the checksum of a file, or what it says instead.
+    /// Returns what the guest says is the checksum of a file, or what it says instead.
     async fn sum_of(&self, agent: &Agent<'_>, script: &str, cancel: &CancellationToken) -> Result<String> {
         let mut out = Collected::default();
-        tool::carry(agent, &Exec { run_as: RunAs::Root, ..Exec::new(script) }, &mut out, cancel).await?;
+        tool::run_framed(agent, &RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new(script) }, &mut out, cancel)
+            .await?;
         let said = one_line(&String::from_utf8_lossy(&[out.stdout, out.stderr].concat()));
         Ok(said
             .split_once(' ')
             .map_or(said.clone(), |(sum, rest)| if rest.trim() == "-" { sum.to_owned() } else { said.clone() }))
     }
 
-    async fn carrier(&self) -> Agent<'_> {
+    async fn tool(&self) -> Agent<'_> {
         let tool = self.tool.get_or_init(|| async { self.utmctl.able().await.clone() }).await;
         Agent { tool, hide: self.utmctl.hide, uuid: &self.uuid, user: self.user.as_deref() }
     }
@@ -62,17 +64,17 @@ impl UtmExec {
     /// Brings a file in, proves that it arrived as it is, and lets the command read it.
     async fn with_file(
         &self,
-        exec: &Exec,
+        exec: &RemoteCommand,
         path: &Path,
-        sink: &mut dyn Sink,
+        sink: &mut dyn OutputSink,
         cancel: &CancellationToken,
-    ) -> Result<Exit> {
-        let agent = self.carrier().await;
+    ) -> Result<CommandExit> {
+        let agent = self.tool().await;
         let there = format!("/tmp/.vmdeck-{}", frame::nonce());
         let failed = || Fault::infra(format!("cannot bring `{}` into the guest", path.display()));
         let Some((file, sum)) = spooled(path)? else {
-            let exec = Exec { stdin: Input::Empty, ..exec.clone() };
-            return tool::carry(&agent, &exec, sink, cancel).await;
+            let exec = RemoteCommand { stdin: Input::Empty, ..exec.clone() };
+            return tool::run_framed(&agent, &exec, sink, cancel).await;
         };
         let pushed = tokio::select! {
             pushed = agent.tool.run_with(["file", "push", &self.uuid, &there], Streams { stdin: file.into(), ..Streams::piped_out() }, PUSH) => pushed?,
@@ -89,15 +91,17 @@ impl UtmExec {
             return Err(failed().because(format!("it arrived with other contents: {arrived}")));
         }
         let script = format!("(\n{}\n) < {there}", exec.script);
-        let ran = tool::carry(&agent, &Exec { script, stdin: Input::Empty, ..exec.clone() }, sink, cancel).await;
-        let remove = Exec { run_as: RunAs::Root, ..Exec::new(format!("rm -f {there}")) };
+        let ran =
+            tool::run_framed(&agent, &RemoteCommand { script, stdin: Input::Empty, ..exec.clone() }, sink, cancel)
+                .await;
+        let remove = RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new(format!("rm -f {there}")) };
         // What stays is in /tmp of a machine that is taken down.
-        let _ = tool::carry(&agent, &remove, &mut Collected::default(), &CancellationToken::new()).await;
+        let _ = tool::run_framed(&agent, &remove, &mut Collected::default(), &CancellationToken::new()).await;
         ran
     }
 }
 
-/// A copy of the file and its checksum in hexadecimal, since a pipe can be read only once; `None` = there is nothing in it.
+/// Returns a copy of the file and its checksum in hexadecimal, since a pipe can be read only once; `None` = there is nothing in it.
 fn spooled(path: &Path) -> Result<Option<(File, String)>> {
     let cannot = |e: std::io::Error| {
         Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e)
@@ -122,27 +126,34 @@ fn checksum(file: &mut File) -> std::io::Result<String> {
 }
 
 impl GuestExec for UtmExec {
-    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
+    fn run<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+        sink: &'a mut dyn OutputSink,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<CommandExit>> {
         Box::pin(async move {
-            match &exec.stdin {
-                Input::Empty => tool::carry(&self.carrier().await, exec, sink, cancel).await,
-                Input::File(path) => self.with_file(exec, path, sink, cancel).await,
+            match &command.stdin {
+                Input::Empty => tool::run_framed(&self.tool().await, command, sink, cancel).await,
+                Input::File(path) => self.with_file(command, path, sink, cancel).await,
             }
         })
     }
 
-    fn takes_all(&self) -> bool {
-        false
+    fn copy_out(&self) -> Option<&dyn CopyOut> {
+        Some(self)
     }
+}
 
-    fn pull<'a>(&'a self, path: &'a str, to: &'a Path, cancel: &'a CancellationToken) -> Fut<'a, ()> {
-        Box::pin(self.copy_out(path, to, cancel))
+impl CopyOut for UtmExec {
+    fn copy_out<'a>(&'a self, path: &'a str, to: &'a Path, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.pull(path, to, cancel))
     }
 }
 
 impl UtmExec {
-    async fn copy_out(&self, path: &str, to: &Path, cancel: &CancellationToken) -> Result<()> {
-        let agent = self.carrier().await;
+    async fn pull(&self, path: &str, to: &Path, cancel: &CancellationToken) -> Result<()> {
+        let agent = self.tool().await;
         let failed = || Fault::infra(format!("cannot copy `{path}` out of the guest"));
         let file = File::create(to).map_err(|e| failed().because(e))?;
         let pulled = tokio::select! {
@@ -168,7 +179,7 @@ struct Agent<'a> {
     user: Option<&'a str>,
 }
 
-impl Carrier for Agent<'_> {
+impl ExecTool for Agent<'_> {
     fn tool(&self) -> &Tool {
         self.tool
     }
@@ -183,7 +194,7 @@ impl Carrier for Agent<'_> {
         out
     }
 
-    fn adapt(&self, exec: &Exec) -> Exec {
+    fn adapt(&self, exec: &RemoteCommand) -> RemoteCommand {
         let mut exec = exec.clone();
         if let (RunAs::User, Some(user)) = (exec.run_as, self.user) {
             exec.script = format!("exec su -s /bin/sh {} -c {}", sh_quote(user), sh_quote(&exec.script));
@@ -202,7 +213,7 @@ impl Carrier for Agent<'_> {
             return explain("exec", words, 0).fault;
         }
         let words = match one_line(words) {
-            words if words.is_empty() => "the machine or its agent ended without a word".to_owned(),
+            words if words.is_empty() => "the machine or its agent ended and did not say why".to_owned(),
             words => format!("`utmctl exec` lost it: {words}"),
         };
         Fault::infra("cannot finish the command").because(words).hint(

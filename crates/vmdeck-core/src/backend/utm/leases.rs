@@ -9,16 +9,16 @@ use std::net::Ipv4Addr;
 
 /// One lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lease {
-    pub(super) name: Option<String>,
-    pub(super) ip: Ipv4Addr,
-    pub(super) mac: Option<[u8; 6]>,
+pub(crate) struct Lease {
+    pub(crate) name: Option<String>,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) mac: Option<[u8; 6]>,
     /// Expiry, seconds since 1970.
-    pub(super) until: u64,
+    pub(crate) until: u64,
 }
 
-/// Every lease of the file's text; a block without an address is left out.
-pub(super) fn parse(text: &str) -> Vec<Lease> {
+/// Returns every lease of the file's text; a block without an address is left out.
+pub(crate) fn parse(text: &str) -> Vec<Lease> {
     let block = |block: &str| {
         let value = |key: &str| block.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
         let until = value("lease").and_then(|v| u64::from_str_radix(v.trim_start_matches("0x"), 16).ok());
@@ -32,9 +32,9 @@ pub(super) fn parse(text: &str) -> Vec<Lease> {
     text.split('}').filter_map(block).collect()
 }
 
-/// The addresses of one machine, known by its MAC or by its host names: the newest lease of each first. Expired ones count only
+/// Returns the addresses of one machine, known by its MAC or by its host names: the newest lease of each first. Expired ones count only
 /// where there is nothing else: a guest that sleeps keeps its address.
-pub(super) fn of(leases: &[Lease], mac: Option<[u8; 6]>, names: &[String], now: u64) -> Vec<Ipv4Addr> {
+pub(crate) fn of(leases: &[Lease], mac: Option<[u8; 6]>, names: &[String], now: u64) -> Vec<Ipv4Addr> {
     let is_name = |lease: &Lease| lease.name.as_ref().is_some_and(|n| names.iter().any(|m| short(m) == short(n)));
     let fits = |lease: &&Lease| (mac.is_some() && lease.mac == mac) || is_name(lease);
     let mut fitting: Vec<&Lease> = leases.iter().filter(fits).collect();
@@ -45,7 +45,7 @@ pub(super) fn of(leases: &[Lease], mac: Option<[u8; 6]>, names: &[String], now: 
     chosen.first().map(|lease| lease.ip).into_iter().collect()
 }
 
-/// A host name without its domain, in small letters.
+/// Returns a host name without its domain, in small letters.
 fn short(name: &str) -> String {
     name.split('.').next().unwrap_or_default().to_lowercase()
 }

@@ -2,23 +2,37 @@
 //!
 //! Everything goes through `utmctl`, which has neither JSON nor honest exit codes; what it does not tell is read from disk.
 
+mod addresses;
+mod applescript_relay;
+mod arp;
 mod bundle;
-mod choose;
 mod exec;
-mod find;
-mod leases;
-mod neighbours;
-mod terminal;
-mod utmctl;
-mod vm;
+pub(crate) mod leases;
+mod machine;
+mod match_name;
+mod scan;
+pub(crate) mod utmctl;
 
-use super::{Backend, Caps, Deps, Existing, Fut, GuestExec, Order, Power, Remnant, Vm};
-use crate::host::{clock, files};
+use super::{
+    capabilities::{Capabilities, Reach},
+    contract::{Adoption, Backend, Machine, Removal},
+    deps::BackendDeps,
+    discovery::{AddressDiscovery, DiscoveryMethod},
+    guest_exec::GuestExec,
+    proof::Proof,
+    record::{AdoptTarget, MachineRecord, PowerState},
+    request::{CreateRequest, Service},
+};
+use crate::{
+    context::CallContext,
+    host::{clock, files},
+};
+use addresses::AddressFinder;
 use exec::UtmExec;
-use find::Finder;
+use futures_util::future::BoxFuture;
+use machine::UtmMachine;
 use std::{sync::Arc, time::Duration};
-use utmctl::{Failure, Meaning, Row, Utmctl, named, power};
-use vm::UtmVm;
+use utmctl::{Failure, FailureKind, INSTALL, Row, Utmctl, named, power};
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -27,7 +41,7 @@ use vmdeck_model::{
     key::{Key, Kind},
 };
 
-/// Its keys.
+/// The keys.
 pub const KEYS: &[Key] = &[
     Key {
         path: "host.tools.utmctl",
@@ -88,7 +102,7 @@ pub const KEYS: &[Key] = &[
         path: "guests.*.utm.dhcp_names",
         kind: Kind::Texts,
         default: Some("[]"),
-        doc: "host names under which it may stand in the leases, besides the machine's own name",
+        doc: "host names under which it may appear in the leases, besides the machine's own name",
     },
     Key {
         path: "guests.*.utm.networks",
@@ -99,39 +113,27 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What it can do.
-pub const CAPS: Caps = Caps {
-    isolated: true,
-    network: true,
-    guest_exec: true,
-    console: false,
-    dump_stacks: false,
-    live_memory: false,
-    adopts: true,
-    sized: false,
-    takes_uuid: false,
-};
+pub const CAPABILITIES: Capabilities =
+    Capabilities { isolated: true, network: Reach::Routed, guest_exec: true, adopts: true, ..Capabilities::NONE };
 
 /// How long a copy whose answer was lost may take to appear.
 const APPEARS: Duration = Duration::from_mins(1);
 /// Pause between two looks for it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-const INSTALL: &str =
-    "install UTM (https://mac.getutm.app) in /Applications, or set `host.tools.utmctl` or VMDECK_UTMCTL";
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Utm {
-    deps: Deps,
+    deps: BackendDeps,
 }
 
 impl Utm {
     /// Looks for its program only when it is needed.
-    pub fn new(deps: &Deps) -> Self {
+    pub fn new(deps: &BackendDeps) -> Self {
         Self { deps: deps.clone() }
     }
 
-    async fn find_existing(&self, guest: &Guest) -> Result<Option<Existing>> {
+    async fn find_target(&self, guest: &Guest) -> Result<Option<AdoptTarget>> {
         if guest.options.text("clone").is_some() {
             return Ok(None);
         }
@@ -139,18 +141,18 @@ impl Utm {
         pick(guest, utmctl.list().await)
     }
 
-    /// A copy of the template, found again by its name: `clone` does not tell the new id.
-    async fn copy(&self, order: &Order<'_>, template: &str) -> Result<Row> {
+    /// Returns a copy of the template, found again by its name: `clone` does not tell the new id.
+    async fn copy(&self, request: &CreateRequest<'_>, template: &str) -> Result<Row> {
         let failed = || Fault::infra(format!("cannot copy the template `{template}`"));
-        let utmctl = Utmctl::required(&self.deps, Some(order.guest))?;
+        let utmctl = Utmctl::required(&self.deps, Some(request.guest))?;
         let rows = utmctl.list().await?;
-        let Some(source) = named(&rows, template) else { return Err(nothing(order.guest, &rows, None)) };
-        let cloned = utmctl.clone_machine(&source.uuid, order.name, &order.record.join("utmctl")).await;
+        let Some(source) = named(&rows, template) else { return Err(nothing(request.guest, &rows, None)) };
+        let cloned = utmctl.clone_machine(&source.uuid, request.name, &request.record_dir.join("utmctl")).await;
         // An answer that did not come in time is no failure, so that only the list counts.
-        let lost = cloned.as_ref().is_err_and(|failure| failure.meaning == Meaning::Passing);
+        let lost = cloned.as_ref().is_err_and(|failure| failure.kind == FailureKind::Passing);
         let appeared = async {
             loop {
-                if let Some(row) = utmctl.list().await?.into_iter().find(|row| row.name == order.name) {
+                if let Some(row) = utmctl.list().await?.into_iter().find(|row| row.name == request.name) {
                     return Ok::<_, Fault>(Some(row));
                 }
                 if !lost {
@@ -163,16 +165,16 @@ impl Utm {
             return Ok(row);
         }
         match cloned {
-            Err(failure) if failure.meaning == Meaning::MustBeStopped => Err(failed()
+            Err(failure) if failure.kind == FailureKind::MustBeStopped => Err(failed()
                 .caused_by(failure.fault)
                 .hint(format!("stop it: `utmctl stop --request {}`", source.uuid))
-                .lasting()),
+                .permanent()),
             Err(failure) => Err(failed().caused_by(failure.fault)),
             Ok(()) => Err(failed().because("UTM does not list the copy")),
         }
     }
 
-    async fn check(&self, guest: Option<&Guest>) -> Vec<Finding> {
+    async fn findings(&self, guest: Option<&Guest>, context: CallContext<'_>) -> Vec<Finding> {
         let finding = |check: &str, severity, text: String, hint: Option<&str>| Finding {
             check: check.into(),
             severity,
@@ -199,7 +201,7 @@ impl Utm {
                 vec![finding("utm", Severity::Ok, text, None)]
             }
             // A machine that is named and runs can be used without asking UTM.
-            Err(failure) if failure.meaning == Meaning::Forbidden && guest.is_some_and(|g| g.machine.is_some()) => {
+            Err(failure) if failure.kind == FailureKind::Forbidden && guest.is_some_and(|g| g.machine.is_some()) => {
                 vec![finding("utm", Severity::Warn, failure.fault.to_string(), failure.fault.remedy())]
             }
             Err(failure) => return vec![finding("utm", bad, failure.fault.to_string(), failure.fault.remedy())],
@@ -209,11 +211,11 @@ impl Utm {
             out.push(finding("utm", Severity::Fatal, text, Some(&hint)));
         }
         match pick(guest, listed) {
-            Ok(Some(existing)) => {
+            Ok(Some(target)) => {
                 if guest.fresh != Fresh::Run {
                     let text = format!(
                         "guest `{}`: `{}` is adopted: the same machine each time, whatever `fresh` says",
-                        guest.id, existing.name
+                        guest.id, target.name
                     );
                     out.push(finding(
                         "utm",
@@ -222,7 +224,7 @@ impl Utm {
                         Some("`utm.clone` or `utm.disposable` makes it fresh"),
                     ));
                 }
-                out.extend(self.chain(guest, &utmctl, &existing).await);
+                out.extend(self.chain(guest, &utmctl, &target, context).await);
             }
             Ok(None) => {}
             Err(fault) => out.push(finding("utm", Severity::Fatal, fault.to_string(), fault.remedy())),
@@ -230,66 +232,76 @@ impl Utm {
         out
     }
 
-    /// How the address of the guest's machine is looked for; what each way says now, if it runs. No scan is made.
-    async fn chain(&self, guest: &Guest, utmctl: &Utmctl, existing: &Existing) -> Vec<Finding> {
-        let uuid = existing.id.clone().unwrap_or_default();
+    /// Returns how the address of the guest's machine is looked for; what each way says now, if it runs. No scan is made.
+    async fn chain(
+        &self,
+        guest: &Guest,
+        utmctl: &Utmctl,
+        target: &AdoptTarget,
+        context: CallContext<'_>,
+    ) -> Vec<Finding> {
+        let uuid = target.id.clone().unwrap_or_default();
         let agent = Arc::new(UtmExec::new(utmctl.clone(), uuid.clone(), None)) as Arc<dyn GuestExec>;
-        let finder = Finder::new(&self.deps, utmctl, guest, (&uuid, &existing.name), agent);
-        let state = match existing.was {
-            Power::Off => "stopped",
-            Power::Suspended => "paused",
-            Power::On => "running",
+        let finder = AddressFinder::new(&self.deps, utmctl, guest, (&uuid, &target.name), agent);
+        let state = match target.was {
+            PowerState::Off => "stopped",
+            PowerState::Suspended => "paused",
+            PowerState::On => "running",
         };
-        let names: Vec<&str> = finder.ways.iter().map(|way| way.name).collect();
+        let names: Vec<&str> = finder.methods().iter().map(|method| method.as_str()).collect();
         let head = format!(
-            "guest `{}` is `{}`, {state}; its address is looked for by: {}",
+            "guest `{}` is `{}`, {state}; its address is searched by: {}",
             guest.id,
-            existing.name,
+            target.name,
             names.join(", ")
         );
         let finding = |severity, text| Finding { check: "address".into(), severity, text, hint: None };
         let mut out = vec![finding(Severity::Ok, head)];
         let port = guest.transport_options.get("ssh").and_then(|o| o.int("port")).and_then(|p| u16::try_from(p).ok());
-        let asked = finder.ways.iter().filter(|way| existing.was == Power::On && **way != find::SCAN);
-        for way in asked {
-            out.push(match finder.seek(way, port.unwrap_or(22)).await {
-                Ok(leads) if !leads.is_empty() => {
-                    let list: Vec<String> = leads.iter().map(|lead| lead.address.to_string()).collect();
-                    finding(Severity::Ok, format!("{}: {}", way.name, list.join(", ")))
+        let service =
+            Service { name: "ssh", port: port.unwrap_or(22), probe: crate::host::net::Probe::Banner(b"SSH-") };
+        let asked = finder.methods().iter().copied();
+        let asked = asked.filter(|way| target.was == PowerState::On && *way != DiscoveryMethod::SubnetScan);
+        for method in asked {
+            let found = finder.discover(method, &service, context).await;
+            out.push(match found {
+                Ok(found) if !found.is_empty() => {
+                    let list: Vec<String> = found.iter().map(|candidate| candidate.address.to_string()).collect();
+                    finding(Severity::Ok, format!("{method}: {}", list.join(", ")))
                 }
-                Ok(_) => finding(Severity::Ok, format!("{}: nothing", way.name)),
-                Err(fault) => finding(Severity::Ok, format!("{}: {fault}", way.name)),
+                Ok(_) => finding(Severity::Ok, format!("{method}: nothing")),
+                Err(fault) => finding(Severity::Ok, format!("{method}: {fault}")),
             });
         }
         out
     }
 }
 
-/// The machine that a guest adopts, from what UTM lists or, where it may not be asked, from what is on disk. A copy adopts none.
-fn pick(guest: &Guest, listed: Result<Vec<Row>, Failure>) -> Result<Option<Existing>> {
+/// Returns the machine that a guest adopts, from what UTM lists or, where it may not be asked, from what is on disk. A copy adopts none.
+fn pick(guest: &Guest, listed: Result<Vec<Row>, Failure>) -> Result<Option<AdoptTarget>> {
     if guest.options.text("clone").is_some() {
         return Ok(None);
     }
     let (rows, why) = match listed {
         Ok(rows) => (rows, None),
-        Err(failure) if failure.meaning == Meaning::Forbidden => (on_disk(guest), Some(failure.fault)),
+        Err(failure) if failure.kind == FailureKind::Forbidden => (on_disk(guest), Some(failure.fault)),
         Err(failure) if !failure.seen.is_empty() => (failure.seen, Some(failure.fault)),
         Err(failure) => return Err(failure.fault),
     };
     let wanted = match &guest.machine {
         Some(wanted) => named(&rows, wanted),
-        None => choose::choose(rows.iter().map(|row| row.name.as_str()), guest.os)
+        None => match_name::best_match(rows.iter().map(|row| row.name.as_str()), guest.os)
             .and_then(|name| rows.iter().find(|row| row.name == name)),
     };
     match wanted {
         Some(Row { name, uuid, status }) => {
-            Ok(Some(Existing { name: name.clone(), id: Some(uuid.clone()), was: power(status) }))
+            Ok(Some(AdoptTarget { name: name.clone(), id: Some(uuid.clone()), was: power(status) }))
         }
         None => Err(nothing(guest, &rows, why)),
     }
 }
 
-/// What can be known where UTM may not be asked: the folders of its machines. Whoever runs tests so has them running.
+/// Returns what can be known where UTM may not be asked: the folders of its machines. Whoever runs tests so has them running.
 fn on_disk(guest: &Guest) -> Vec<Row> {
     let all = bundle::seen(guest.options.path("documents"));
     all.into_iter().map(|b| Row { uuid: b.uuid.unwrap_or_default(), status: "started".into(), name: b.name }).collect()
@@ -315,17 +327,17 @@ fn nothing(guest: &Guest, rows: &[Row], listing: Option<Fault>) -> Fault {
         None => fault,
     };
     let key = if guest.options.text("clone").is_some() { "utm.clone" } else { "machine" };
-    fault.hint(format!("set `guests.{}.{key}` to a name or UUID of these", guest.id)).lasting()
+    fault.hint(format!("set `guests.{}.{key}` to a name or UUID of these", guest.id)).permanent()
 }
 
-/// A template that cannot be copied.
+/// Returns a template that cannot be copied.
 fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> {
     let (text, hint) = match named(rows, wanted) {
         None => {
             let fault = nothing(guest, rows, None);
             (fault.to_string(), format!("set `guests.{}.utm.clone` to a name or UUID of these", guest.id))
         }
-        Some(row) if power(&row.status) != Power::Off => (
+        Some(row) if power(&row.status) != PowerState::Off => (
             format!(
                 "guest `{}`: its template `{}` is not stopped, and only a stopped machine can be copied",
                 guest.id, row.name
@@ -347,7 +359,7 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
         ));
     }
     for cidr in guest.options.texts("networks") {
-        if let Err(why) = neighbours::hosts(cidr) {
+        if let Err(why) = scan::hosts(cidr) {
             out.push((format!("guest `{id}`: {why}"), format!("correct `guests.{id}.utm.networks`")));
         }
     }
@@ -361,11 +373,11 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
 }
 
 impl Backend for Utm {
-    fn probe<'a>(&'a self, guest: Option<&'a Guest>) -> Fut<'a, Vec<Finding>> {
-        Box::pin(async move { Ok(self.check(guest).await) })
+    fn check<'a>(&'a self, guest: Option<&'a Guest>, context: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>> {
+        Box::pin(async move { Ok(self.findings(guest, context).await) })
     }
 
-    fn list(&self) -> Fut<'_, Vec<MachineInfo>> {
+    fn list<'a>(&'a self, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>> {
         Box::pin(async {
             // Where it is not installed it has no machines; one that the config names must be there.
             let utmctl = match Utmctl::find(&self.deps, None) {
@@ -384,69 +396,113 @@ impl Backend for Utm {
         })
     }
 
-    fn existing<'a>(&'a self, guest: &'a Guest) -> Fut<'a, Option<Existing>> {
-        Box::pin(self.find_existing(guest))
-    }
-
-    fn create<'a>(&'a self, order: Order<'a>) -> Fut<'a, Box<dyn Vm>> {
+    fn create<'a>(&'a self, request: CreateRequest<'a>, _: CallContext<'a>) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
         Box::pin(async move {
-            let utmctl = Utmctl::required(&self.deps, Some(order.guest))?;
-            let (uuid, name) = match (order.adopt, order.guest.options.text("clone")) {
-                (Some(existing), _) => (existing.id.clone().unwrap_or_default(), existing.name.clone()),
-                (None, Some(template)) => {
-                    let row = self.copy(&order, template).await?;
-                    (row.uuid, row.name)
-                }
-                (None, None) => return Err(nothing(order.guest, &[], None)),
+            let Some(template) = request.guest.options.text("clone") else {
+                return Err(nothing(request.guest, &[], None));
             };
-            Ok(Box::new(UtmVm::new(&self.deps, utmctl, &order, (&uuid, &name))) as Box<dyn Vm>)
+            let row = self.copy(&request, template).await?;
+            self.handle(&request, &row, None)
         })
     }
 
-    fn reap<'a>(&'a self, remnant: &'a Remnant) -> Fut<'a, String> {
+    fn reap<'a>(&'a self, record: &'a MachineRecord, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
         Box::pin(async move {
-            let utmctl = Utmctl::required(&self.deps, None)?;
-            let uuid = remnant.identity.uuid.as_deref();
-            if let Some(existing) = &remnant.adopted {
-                let uuid = existing.id.as_deref().unwrap_or(&existing.name);
-                if existing.was != Power::On {
-                    vm::put_back(&utmctl, uuid, existing).await?;
-                }
-                return vm::settled(&utmctl, uuid, existing).await;
-            }
-            // The generated name holds the nonce; the id, where it became known, must be the same one.
-            let rows = vm::list_once_copied(&utmctl, &remnant.name).await?;
-            let ours = rows.iter().find(|row| row.name == remnant.name && uuid.is_none_or(|uuid| uuid == row.uuid));
-            match ours {
-                Some(row) => vm::destroy(&utmctl, &row.uuid, &row.name).await,
-                None => Ok(format!("UTM lists no machine `{}`", remnant.name)),
+            match &record.adopted {
+                Some(target) => Proof::put_back(self.put_back(target).await),
+                None => Proof::gone(self.delete(record).await),
             }
         })
     }
 
-    fn revisit<'a>(&'a self, guest: &'a Guest, remnant: &'a Remnant) -> Fut<'a, Option<Box<dyn Vm>>> {
+    fn reattach<'a>(
+        &'a self,
+        guest: &'a Guest,
+        record: &'a MachineRecord,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
         Box::pin(async move {
             let utmctl = Utmctl::required(&self.deps, Some(guest))?;
-            let Some(uuid) = remnant.identity.uuid.clone() else { return Ok(None) };
-            if power(&utmctl.status(&uuid).await?) != Power::On {
-                return Ok(None);
-            }
-            let vm = UtmVm::new(&self.deps, utmctl, &remnant.order(guest), (&uuid, remnant.machine()));
-            Ok(Some(Box::new(vm) as Box<dyn Vm>))
+            let Some(uuid) = record.id.uuid.clone() else { return Ok(None) };
+            let status = utmctl.status(&uuid).await?;
+            let row = Row { uuid, name: record.provider_name().to_owned(), status };
+            let is_up = power(&row.status) == PowerState::On;
+            is_up.then(|| self.handle(&record.request(guest), &row, record.adopted.as_ref())).transpose()
         })
     }
 
-    fn size<'a>(&'a self, found: &'a MachineInfo) -> Fut<'a, Option<u64>> {
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        Some(self)
+    }
+
+    fn removal(&self) -> Option<&dyn Removal> {
+        Some(self)
+    }
+}
+
+impl Utm {
+    fn handle(&self, request: &CreateRequest<'_>, row: &Row, target: Option<&AdoptTarget>) -> Result<Box<dyn Machine>> {
+        let utmctl = Utmctl::required(&self.deps, Some(request.guest))?;
+        Ok(Box::new(UtmMachine::new(&self.deps, utmctl, request, row, target)))
+    }
+
+    /// Puts a machine that a dead run adopted back to how it was found.
+    async fn put_back(&self, target: &AdoptTarget) -> Result<String> {
+        let utmctl = Utmctl::required(&self.deps, None)?;
+        let uuid = target.id.as_deref().unwrap_or(&target.name);
+        if target.was != PowerState::On {
+            machine::put_back(&utmctl, uuid, target).await?;
+        }
+        machine::settled(&utmctl, uuid, target).await
+    }
+
+    /// Deletes a copy that a dead run made. The generated name holds the nonce; the id, where it became known, must be the
+    /// same one.
+    async fn delete(&self, record: &MachineRecord) -> Result<String> {
+        let utmctl = Utmctl::required(&self.deps, None)?;
+        let uuid = record.id.uuid.as_deref();
+        let rows = machine::list_once_copied(&utmctl, &record.name).await?;
+        let ours = rows.iter().find(|row| row.name == record.name && uuid.is_none_or(|uuid| uuid == row.uuid));
+        match ours {
+            Some(row) => machine::destroy(&utmctl, &row.uuid, &row.name).await,
+            None => Ok(format!("UTM lists no machine `{}`", record.name)),
+        }
+    }
+}
+
+impl Adoption for Utm {
+    fn find<'a>(&'a self, guest: &'a Guest, _: CallContext<'a>) -> BoxFuture<'a, Result<Option<AdoptTarget>>> {
+        Box::pin(self.find_target(guest))
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        target: &'a AdoptTarget,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
         Box::pin(async move {
-            let bundle = bundle::seen(None).into_iter().find(|b| b.uuid == found.id);
+            let uuid = target.id.clone().unwrap_or_default();
+            let row = Row { uuid, name: target.name.clone(), status: String::new() };
+            self.handle(&request, &row, Some(target))
+        })
+    }
+}
+
+impl Removal for Utm {
+    fn size<'a>(&'a self, machine: &'a MachineInfo, _: CallContext<'a>) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(async move {
+            let bundle = bundle::seen(None).into_iter().find(|b| b.uuid == machine.id);
             Ok(bundle.map(|b| files::disk_usage(&b.path)))
         })
     }
 
-    fn remove<'a>(&'a self, found: &'a MachineInfo) -> Fut<'a, String> {
+    fn remove<'a>(&'a self, info: &'a MachineInfo, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
         Box::pin(async move {
-            let utmctl = Utmctl::required(&self.deps, None)?;
-            vm::destroy(&utmctl, found.id.as_deref().unwrap_or_default(), &found.name).await
+            Proof::gone(match Utmctl::required(&self.deps, None) {
+                Ok(utmctl) => machine::destroy(&utmctl, info.id.as_deref().unwrap_or_default(), &info.name).await,
+                Err(fault) => Err(fault),
+            })
         })
     }
 }

@@ -5,7 +5,8 @@
 
 use crate::{
     backend::{
-        Deps, Power,
+        deps::BackendDeps,
+        record::PowerState,
         tool::{Tool, one_line},
     },
     host::{clock, files, process::Output},
@@ -17,6 +18,9 @@ use vmdeck_model::{
     guest::Guest,
 };
 
+/// What to do where UTM is missing.
+pub(super) const INSTALL: &str =
+    "install UTM (https://mac.getutm.app) in /Applications, or set `host.tools.utmctl` or VMDECK_UTMCTL";
 /// The key of `[host.tools]`, and the program.
 pub(super) const PROGRAM: &str = "utmctl";
 const USUAL: &[&str] = &["/Applications/UTM.app/Contents/MacOS/utmctl"];
@@ -38,7 +42,7 @@ static EVENT: LazyLock<Regex> =
 
 /// What a failure means for what is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum FailureKind {
     /// It is in no state in which this can be done: already started, for one.
     NotAvailable,
     /// This kind of machine can never do it.
@@ -47,7 +51,7 @@ pub(super) enum Meaning {
     NotRunning,
     /// It runs, and must not.
     MustBeStopped,
-    /// Its guest agent does not answer, yet or at all.
+    /// The guest agent does not answer, yet or at all.
     NoAgent,
     /// An argument was wrong.
     BadArgument,
@@ -65,11 +69,11 @@ pub(super) enum Meaning {
 
 /// A failure of `utmctl`.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
-    pub(super) meaning: Meaning,
-    pub(super) fault: Fault,
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    pub(crate) fault: Fault,
     /// The rows that `list` printed all the same: good to choose from, and no proof that there are no others.
-    pub(super) seen: Vec<Row>,
+    pub(crate) seen: Vec<Row>,
 }
 
 impl From<Failure> for Fault {
@@ -78,7 +82,7 @@ impl From<Failure> for Fault {
     }
 }
 
-/// Whether these words hold an Apple event's error.
+/// Returns whether these words hold an Apple event's error.
 pub(super) fn has_event_error(words: &str) -> bool {
     EVENT.is_match(words)
 }
@@ -94,11 +98,11 @@ pub(super) enum Hide {
 
 /// A row of `list`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) uuid: String,
+pub(crate) struct Row {
+    pub(crate) uuid: String,
     /// UTM's own word.
-    pub(super) status: String,
-    pub(super) name: String,
+    pub(crate) status: String,
+    pub(crate) name: String,
 }
 
 /// See the module.
@@ -111,8 +115,8 @@ pub(super) struct Utmctl {
 }
 
 impl Utmctl {
-    /// The program with this guest's settings; the error is a sentence.
-    pub(super) fn find(deps: &Deps, guest: Option<&Guest>) -> Result<Self, String> {
+    /// Returns the program with this guest's settings; the error is a sentence.
+    pub(super) fn find(deps: &BackendDeps, guest: Option<&Guest>) -> Result<Self, String> {
         let tool = Tool::find(deps, PROGRAM, USUAL)?;
         let option = |key| guest.and_then(|guest| guest.options.text(key));
         let hide = match option("hide") {
@@ -120,13 +124,14 @@ impl Utmctl {
             Some("never") => Hide::Never,
             _ => Hide::Auto,
         };
-        let by_terminal = if option("terminal") == Some("never") { None } else { super::terminal::relay(deps, &tool) };
+        let by_terminal =
+            if option("terminal") == Some("never") { None } else { super::applescript_relay::relay(deps, &tool) };
         Ok(Self { tool, hide, by_terminal })
     }
 
-    /// The program that must be there.
-    pub(super) fn required(deps: &Deps, guest: Option<&Guest>) -> Result<Self> {
-        Self::find(deps, guest).map_err(|why| Fault::host("cannot use UTM").because(why).hint(super::INSTALL).lasting())
+    /// Returns the program that must be there.
+    pub(super) fn required(deps: &BackendDeps, guest: Option<&Guest>) -> Result<Self> {
+        Self::find(deps, guest).map_err(|why| Fault::host("cannot use UTM").because(why).hint(INSTALL).permanent())
     }
 
     /// Runs a command that may be repeated. `verb` has one or two words; its options follow them.
@@ -137,7 +142,7 @@ impl Utmctl {
                 Ok(stdout) => return Ok(stdout),
                 Err(failure) => failure,
             };
-            if failure.meaning != Meaning::Passing || tries >= TRIES {
+            if failure.kind != FailureKind::Passing || tries >= TRIES {
                 return Err(failure);
             }
             tries += 1;
@@ -153,26 +158,26 @@ impl Utmctl {
             Err(failure) => failure,
             done => return done,
         };
-        match (failure.meaning, &self.by_terminal) {
+        match (failure.kind, &self.by_terminal) {
             // Two further events are behind `--hide`, and they may be what is refused.
-            (Meaning::Other | Meaning::Passing, _) if self.hide == Hide::Auto => {
+            (FailureKind::Other | FailureKind::Passing, _) if self.hide == Hide::Auto => {
                 read(verb, self.tool.run(&plain, limit).await)
             }
-            (Meaning::Forbidden, Some(terminal)) => read(verb, terminal.run(&plain, limit).await),
+            (FailureKind::Forbidden, Some(terminal)) => read(verb, terminal.run(&plain, limit).await),
             // Without the permission every id is "not found" as well.
-            (Meaning::NotFound, Some(terminal)) if self.is_forbidden().await => {
+            (FailureKind::NotFound, Some(terminal)) if self.is_forbidden().await => {
                 read(verb, terminal.run(&plain, limit).await)
             }
             _ => Err(failure),
         }
     }
 
-    /// Whether this process may not talk to UTM: only `list` says so.
+    /// Returns whether this process may not talk to UTM: only `list` says so.
     async fn is_forbidden(&self) -> bool {
-        read(&["list"], self.tool.run(["list"], ASK).await).is_err_and(|f| f.meaning == Meaning::Forbidden)
+        read(&["list"], self.tool.run(["list"], ASK).await).is_err_and(|f| f.kind == FailureKind::Forbidden)
     }
 
-    /// The program that can talk to UTM from here: itself, or through the graphical session.
+    /// Returns the program that can talk to UTM from here: itself, or through the graphical session.
     pub(super) async fn able(&self) -> &Tool {
         match &self.by_terminal {
             Some(terminal) if self.is_forbidden().await => terminal,
@@ -180,12 +185,12 @@ impl Utmctl {
         }
     }
 
-    /// Every machine that UTM shows. A header without rows beside an error is no empty list.
+    /// Returns every machine that UTM shows. A header without rows beside an error is no empty list.
     pub(super) async fn list(&self) -> Result<Vec<Row>, Failure> {
         self.run(&["list"], &[], ASK).await.map(|text| rows(&text))
     }
 
-    /// Its status, in UTM's own word.
+    /// Returns its status, in UTM's own word.
     pub(super) async fn status(&self, id: &str) -> Result<String, Failure> {
         let text = self.run(&["status"], &[id], ASK).await?;
         Ok(text.trim().to_owned())
@@ -213,13 +218,13 @@ impl Utmctl {
     pub(super) async fn clone_machine(&self, id: &str, name: &str, scratch: &Path) -> Result<(), Failure> {
         let failed = |e: std::io::Error| {
             let fault = Fault::host(format!("cannot write `{}`", scratch.display())).because(e);
-            Failure { meaning: Meaning::Other, fault, seen: Vec::new() }
+            Failure { kind: FailureKind::Other, fault, seen: Vec::new() }
         };
         let (out, err) = (scratch.with_extension("out"), scratch.with_extension("err"));
         let (stdout, stderr) = (File::create(&out).map_err(failed)?, File::create(&err).map_err(failed)?);
         let hide: &[&str] = if self.hide == Hide::Never { &[] } else { &["--hide"] };
         let args = [&["clone"], hide, &[id, "--name", name]].concat();
-        let late = |fault| Failure { meaning: Meaning::Late, fault, seen: Vec::new() };
+        let late = |fault| Failure { kind: FailureKind::Late, fault, seen: Vec::new() };
         let mut child = self.able().await.start(args, stdout, stderr).await.map_err(late)?;
         let status = clock::within(COPY, child.wait()).await;
         let status =
@@ -229,15 +234,15 @@ impl Utmctl {
         read(&["clone"], Ok(output)).map(drop)
     }
 
-    /// What UTM says about its addresses, as it says it.
+    /// Returns what UTM says about its addresses, as it says it.
     pub(super) async fn addresses(&self, id: &str) -> Result<String, Failure> {
         self.run(&["ip-address"], &[id], ASK).await
     }
 }
 
-/// The outcome of one call.
+/// Returns the outcome of one call.
 fn read(verb: &[&str], out: Result<Output>) -> Result<String, Failure> {
-    let out = out.map_err(|fault| Failure { meaning: Meaning::Late, fault, seen: Vec::new() })?;
+    let out = out.map_err(|fault| Failure { kind: FailureKind::Late, fault, seen: Vec::new() })?;
     if out.status.success() && !has_event_error(&out.stderr) {
         return Ok(out.stdout);
     }
@@ -246,66 +251,68 @@ fn read(verb: &[&str], out: Result<Output>) -> Result<String, Failure> {
     Err(Failure { seen: rows(&out.stdout), ..failure })
 }
 
-/// A failure in the tool's own words, with what to do about those that are known.
-pub(super) fn explain(command: &str, words: &str, code: i32) -> Failure {
-    let number: Option<i32> = EVENT.captures(words).and_then(|found| found[1].parse().ok());
+/// Returns a failure in the tool's own words, with what to do about those that are known.
+pub(crate) fn explain(command: &str, words: &str, code: i32) -> Failure {
+    let number: Option<i64> = EVENT.captures(words).and_then(|found| found[1].parse().ok());
     let shown =
-        if words.trim().is_empty() { format!("it ended with {code} and without a word") } else { one_line(words) };
-    let make = |meaning, blame| Failure {
-        meaning,
+        if words.trim().is_empty() { format!("it ended with {code} and did not say why") } else { one_line(words) };
+    let make = |kind, blame| Failure {
+        kind,
         fault: Fault::new(blame, format!("cannot run `utmctl {command}`")).because(&shown),
         seen: Vec::new(),
     };
-    let hinted = |meaning, blame, hint: &str| {
-        let failure = make(meaning, blame);
-        Failure { fault: failure.fault.hint(hint).lasting(), ..failure }
+    let hinted = |kind, blame, hint: &str| {
+        let failure = make(kind, blame);
+        Failure { fault: failure.fault.hint(hint).permanent(), ..failure }
     };
     let says = |text: &str| words.contains(text);
     match number {
-        Some(-1743) => hinted(Meaning::Forbidden, Blame::Host, AUTOMATION),
+        Some(-1743) => hinted(FailureKind::Forbidden, Blame::Host, AUTOMATION),
         Some(-600) => hinted(
-            Meaning::Other,
+            FailureKind::Other,
             Blame::Host,
             "UTM does not run for this user: do not use sudo, and log in to the desktop first",
         ),
         Some(-10004) => hinted(
-            Meaning::Other,
+            FailureKind::Other,
             Blame::Host,
-            "macOS refused for want of privilege: run vmdeck as the user who owns the machines",
+            "macOS refused for want of permission: run vmdeck as the user who owns the machines",
         ),
-        Some(-609 | -1712) => make(Meaning::Passing, Blame::Infra),
-        Some(-2700) if says("Operation not available") => make(Meaning::NotAvailable, Blame::Infra),
+        Some(-609 | -1712) => make(FailureKind::Passing, Blame::Infra),
+        Some(-2700) if says("Operation not available") => make(FailureKind::NotAvailable, Blame::Infra),
         Some(-2700) if says("not supported by the backend") => hinted(
-            Meaning::NotSupported,
+            FailureKind::NotSupported,
             Blame::Infra,
-            "machines of Apple's virtualization have no guest agent: set `ssh.host`, or let the address be looked for",
+            "machines of Apple's virtualization have no guest agent: set `ssh.host`, or let vmdeck search for the address",
         ),
-        Some(-2700) if says("must be stopped before") => make(Meaning::MustBeStopped, Blame::Infra),
-        Some(-2700) if says("is not running.") && !says("guest agent") => make(Meaning::NotRunning, Blame::Infra),
-        Some(-2700) if says("guest agent") || says("Timed out waiting for RPC") => make(Meaning::NoAgent, Blame::Infra),
-        Some(-2700) if says("missing or invalid") => {
-            hinted(Meaning::BadArgument, Blame::Bug, "this is a bug in vmdeck")
+        Some(-2700) if says("must be stopped before") => make(FailureKind::MustBeStopped, Blame::Infra),
+        Some(-2700) if says("is not running.") && !says("guest agent") => make(FailureKind::NotRunning, Blame::Infra),
+        Some(-2700) if says("guest agent") || says("Timed out waiting for RPC") => {
+            make(FailureKind::NoAgent, Blame::Infra)
         }
-        Some(_) => make(Meaning::Other, Blame::Infra),
+        Some(-2700) if says("missing or invalid") => {
+            hinted(FailureKind::BadArgument, Blame::Bug, "this is a bug in vmdeck")
+        }
+        Some(_) => make(FailureKind::Other, Blame::Infra),
         None if says("Virtual machine not found") => hinted(
-            Meaning::NotFound,
+            FailureKind::NotFound,
             Blame::Infra,
             "`utmctl list` shows the machines; without the permission to automate UTM every machine is `not found`",
         ),
-        None if says("Application not found") => hinted(Meaning::Other, Blame::Host, super::INSTALL),
+        None if says("Application not found") => hinted(FailureKind::Other, Blame::Host, INSTALL),
         None if code == 64 => {
-            hinted(Meaning::BadArgument, Blame::Bug, "this version of utmctl knows another command line")
+            hinted(FailureKind::BadArgument, Blame::Bug, "this version of utmctl knows another command line")
         }
-        None if matches!(code, 133 | 134) => hinted(Meaning::Forbidden, Blame::Host, AUTOMATION),
-        None => make(Meaning::Other, Blame::Infra),
+        None if matches!(code, 133 | 134) => hinted(FailureKind::Forbidden, Blame::Host, AUTOMATION),
+        None => make(FailureKind::Other, Blame::Infra),
     }
 }
 
 const AUTOMATION: &str = "macOS does not let this process talk to UTM: allow it in System Settings > Privacy & Security > Automation; \
                           from SSH or before the login run vmdeck as a LaunchAgent of the logged-in user, or set `ssh.host` and start the machine by hand";
 
-/// The rows of `list`: `UUID STATUS NAME`, the name may contain blanks.
-pub(super) fn rows(text: &str) -> Vec<Row> {
+/// Returns the rows of `list`: `UUID STATUS NAME`, the name may contain blanks.
+pub(crate) fn rows(text: &str) -> Vec<Row> {
     let row = |line: &str| {
         let (uuid, rest) = line.trim_end().split_at_checked(36)?;
         let good = uuid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') && uuid.contains('-');
@@ -317,18 +324,18 @@ pub(super) fn rows(text: &str) -> Vec<Row> {
     text.lines().filter_map(row).collect()
 }
 
-/// The machine that a person means: by its UUID, else by its whole name.
-pub(super) fn named<'a>(rows: &'a [Row], wanted: &str) -> Option<&'a Row> {
+/// Returns the machine that a person means: by its UUID, else by its whole name.
+pub(crate) fn named<'a>(rows: &'a [Row], wanted: &str) -> Option<&'a Row> {
     let by_id = rows.iter().find(|row| row.uuid.eq_ignore_ascii_case(wanted));
     by_id.or_else(|| rows.iter().find(|row| row.name == wanted))
 }
 
-/// What a status word means for whether the machine is up.
-pub(super) fn power(status: &str) -> Power {
+/// Returns what a status word means for whether the machine is up.
+pub(crate) fn power(status: &str) -> PowerState {
     match status {
-        "stopped" | "stopping" => Power::Off,
-        "paused" | "pausing" => Power::Suspended,
-        _ => Power::On,
+        "stopped" | "stopping" => PowerState::Off,
+        "paused" | "pausing" => PowerState::Suspended,
+        _ => PowerState::On,
     }
 }
 
@@ -354,57 +361,60 @@ mod tests {
         let check = |text: &str, is| {
             let words =
                 format!("Error from event: The operation couldn’t be completed. (OSStatus error -2700.)\n{text}");
-            assert_eq!(explain("x", &words, 0).meaning, is, "{text}");
+            assert_eq!(explain("x", &words, 0).kind, is, "{text}");
         };
-        check("Operation not available.", Meaning::NotAvailable);
-        check("Operation not supported by the backend.", Meaning::NotSupported);
-        check("The virtual machine is not running.", Meaning::NotRunning);
-        check("The virtual machine must be stopped before this operation can be performed.", Meaning::MustBeStopped);
-        check("The QEMU guest agent is not running or not installed on the guest.", Meaning::NoAgent);
-        check("One or more required parameters are missing or invalid.", Meaning::BadArgument);
-        check("Timed out waiting for RPC.", Meaning::NoAgent);
-        check("The virtual machine is in an invalid state.", Meaning::Other);
+        check("Operation not available.", FailureKind::NotAvailable);
+        check("Operation not supported by the backend.", FailureKind::NotSupported);
+        check("The virtual machine is not running.", FailureKind::NotRunning);
+        check(
+            "The virtual machine must be stopped before this operation can be performed.",
+            FailureKind::MustBeStopped,
+        );
+        check("The QEMU guest agent is not running or not installed on the guest.", FailureKind::NoAgent);
+        check("One or more required parameters are missing or invalid.", FailureKind::BadArgument);
+        check("Timed out waiting for RPC.", FailureKind::NoAgent);
+        check("The virtual machine is in an invalid state.", FailureKind::Other);
     }
 
     #[test]
     fn the_other_numbers_tell_whose_matter_it_is() {
-        for (number, meaning, blame, again) in [
-            (-1743, Meaning::Forbidden, Blame::Host, false),
-            (-600, Meaning::Other, Blame::Host, false),
-            (-10004, Meaning::Other, Blame::Host, false),
-            (-609, Meaning::Passing, Blame::Infra, true),
-            (-1712, Meaning::Passing, Blame::Infra, true),
-            (-50, Meaning::Other, Blame::Infra, true),
+        for (number, kind, blame, again) in [
+            (-1743, FailureKind::Forbidden, Blame::Host, false),
+            (-600, FailureKind::Other, Blame::Host, false),
+            (-10004, FailureKind::Other, Blame::Host, false),
+            (-609, FailureKind::Passing, Blame::Infra, true),
+            (-1712, FailureKind::Passing, Blame::Infra, true),
+            (-50, FailureKind::Other, Blame::Infra, true),
         ] {
             for words in [
                 format!("Error from event: x (OSStatus error {number}.)"),
                 format!("操作を完了できませんでした。（OSStatusエラー{number}）"),
             ] {
-                let Failure { meaning: found, fault, .. } = explain("list", &words, 0);
-                assert_eq!((found, fault.blame(), fault.is_worth_a_retry()), (meaning, blame, again), "{words}");
+                let Failure { kind: found, fault, .. } = explain("list", &words, 0);
+                assert_eq!((found, fault.blame(), fault.is_worth_a_retry()), (kind, blame, again), "{words}");
             }
         }
-        for (code, words, meaning) in [
-            (1, "Error: Virtual machine not found.", Meaning::NotFound),
-            (64, "Error: Unknown option '--foo'", Meaning::BadArgument),
-            (133, "Trace/BPT trap: 5", Meaning::Forbidden),
-            (7, "", Meaning::Other),
+        for (code, words, kind) in [
+            (1, "Error: Virtual machine not found.", FailureKind::NotFound),
+            (64, "Error: Unknown option '--foo'", FailureKind::BadArgument),
+            (133, "Trace/BPT trap: 5", FailureKind::Forbidden),
+            (7, "", FailureKind::Other),
         ] {
-            assert_eq!(explain("x", words, code).meaning, meaning, "{words}");
+            assert_eq!(explain("x", words, code).kind, kind, "{words}");
         }
     }
 
     #[test]
     fn every_status_has_its_meaning() {
         for (word, is) in [
-            ("stopped", Power::Off),
-            ("starting", Power::On),
-            ("started", Power::On),
-            ("pausing", Power::Suspended),
-            ("paused", Power::Suspended),
-            ("resuming", Power::On),
-            ("stopping", Power::Off),
-            ("unknown", Power::On),
+            ("stopped", PowerState::Off),
+            ("starting", PowerState::On),
+            ("started", PowerState::On),
+            ("pausing", PowerState::Suspended),
+            ("paused", PowerState::Suspended),
+            ("resuming", PowerState::On),
+            ("stopping", PowerState::Off),
+            ("unknown", PowerState::On),
         ] {
             assert_eq!(power(word), is, "{word}");
         }

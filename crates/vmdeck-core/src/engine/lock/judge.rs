@@ -24,11 +24,11 @@ pub enum Standing {
     Free,
     /// Somebody has it.
     Live(Holder),
-    /// Its holder is gone; `guard` holds its flock so that nobody else can break it meanwhile.
+    /// The holder is gone; `guard` holds its flock so that nobody else can break it meanwhile.
     Dead {
         /// The directory that was judged.
         inode: lockdir::Inode,
-        /// Its flock.
+        /// The flock.
         guard: OwnedFd,
     },
 }
@@ -83,14 +83,14 @@ impl Judge {
     }
 }
 
-/// Whether vmdeck made it: it has our record, owned by the owner of the directory.
+/// Returns whether vmdeck made it: it has our record, owned by the owner of the directory.
 fn is_ours(path: &Path) -> bool {
     let record = fs::symlink_metadata(path.join("owner.json"));
     let owner = lockdir::owner(path);
     matches!((record, owner), (Ok(record), Ok(owner)) if record.is_file() && (record.uid() == owner || record.uid() == 0))
 }
 
-/// What is written about the holder; a missing or foreign record leaves only the pid.
+/// Returns what is written about the holder; a missing or foreign record leaves only the pid.
 pub(super) fn read_owner(path: &Path) -> Holder {
     let record = if is_ours(path) { fs::read(path.join("owner.json")).unwrap_or_default() } else { Vec::new() };
     let mut holder: Holder = serde_json::from_slice(&record).unwrap_or_default();

@@ -8,8 +8,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-fn request(dir: &Path, timeout_ms: u64) -> Request {
-    Request {
+fn request(dir: &Path, timeout_ms: u64) -> LockRequest {
+    LockRequest {
         path: dir.join("lock.d"),
         shared: false,
         timeout: Duration::from_millis(timeout_ms),
@@ -17,7 +17,7 @@ fn request(dir: &Path, timeout_ms: u64) -> Request {
     }
 }
 
-async fn take(request: &Request) -> Result<HostLock> {
+async fn take(request: &LockRequest) -> Result<HostLock> {
     acquire(request, |_, _| {}, &CancellationToken::new()).await
 }
 
@@ -42,7 +42,7 @@ async fn break_in_the_end(path: &Path, force: bool) -> Option<Holder> {
     }
 }
 
-/// A pid that no process has.
+/// Returns a pid that no process has.
 fn dead_pid() -> String {
     let mut child = std::process::Command::new("true").spawn().expect("true");
     let pid = child.id();
@@ -164,7 +164,7 @@ async fn losing_it_is_noticed() {
 async fn a_script_that_removes_a_fresh_lock_only_delays_us() {
     let home = tempfile::tempdir().expect("tempdir");
     let path = home.path().join("lock.d");
-    let request = Request { shared: true, ..request(home.path(), 60_000) };
+    let request = LockRequest { shared: true, ..request(home.path(), 60_000) };
     let start = clock::now();
     // The old script judged an older lock, and acts on that now.
     let thief = async {
@@ -236,7 +236,7 @@ async fn many_at_once_over_a_dead_lock_never_overlap() {
                 let mut judge = judge::Judge::default();
                 let lock = loop {
                     match attempt(&request, &mut judge).expect("usable") {
-                        Attempt::Made(lock) => break lock,
+                        AcquireAttempt::Acquired(lock) => break lock,
                         _ => tokio::task::yield_now().await,
                     }
                 };

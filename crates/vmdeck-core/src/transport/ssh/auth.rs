@@ -53,7 +53,7 @@ pub(super) async fn log_in(handle: &mut Handle<Checker>, options: &Options, gues
     Err(Fault::infra(format!("cannot log in to guest `{guest}` as `{user}`"))
         .because(format!("it refused {}{takes}", refused.join(" and ")))
         .hint(format!("check `guests.{guest}.ssh.user`, and that the guest knows this key or password"))
-        .lasting())
+        .permanent())
 }
 
 async fn by_agent(handle: &mut Handle<Checker>, user: &str) -> Result<bool> {

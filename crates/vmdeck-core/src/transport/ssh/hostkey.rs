@@ -2,7 +2,7 @@
 //!
 //! The user's own `known_hosts` is neither read nor written: throw-away machines have no place in it.
 
-use crate::transport::Pin;
+use crate::transport::pin::Pin;
 use parking_lot::Mutex;
 use russh::{
     client,
@@ -11,7 +11,7 @@ use russh::{
 use std::sync::Arc;
 use vmdeck_model::key::Options;
 
-/// The key or file of `host_key`; the error is a sentence.
+/// Returns the key or file of `host_key`; the error is a sentence.
 pub(super) fn read(text: &str) -> Result<PublicKey, String> {
     let parse = |text: &str| {
         let mut words = text.split_whitespace().skip_while(|w| !w.starts_with("ssh-") && !w.starts_with("ecdsa-"));
@@ -26,12 +26,12 @@ pub(super) fn read(text: &str) -> Result<PublicKey, String> {
     parse(&content).ok_or_else(|| format!("the file `{text}` holds no host key"))
 }
 
-/// Every key in a text of one key a line.
+/// Returns every key in a text of one key a line.
 pub(super) fn all(text: &str) -> Vec<PublicKey> {
     text.lines().filter_map(|line| PublicKey::from_openssh(line.trim()).ok()).collect()
 }
 
-/// The expected key of these options, if one is set.
+/// Returns the expected key of these options, if one is set.
 pub(super) fn of(options: &Options) -> Option<Result<PublicKey, String>> {
     let path = options.path("host_key").map(|p| p.to_string_lossy().into_owned());
     options.text("host_key").map(str::to_owned).or(path).map(|text| read(&text))

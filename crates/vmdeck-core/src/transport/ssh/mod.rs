@@ -8,26 +8,31 @@ mod hostkey;
 mod session;
 
 use super::{
-    Session, Step, Target, Transport,
-    reach::{Reached, Search},
+    contract::{ConnectError, ConnectTarget, Connector, Endpoint, Needs, Transport, Unusable},
+    session::Session,
 };
 use crate::{
-    backend::Fut,
-    command::{Collected, Exec, Exit},
-    host::{clock, files, net},
+    backend::{
+        capabilities::{Capabilities, Reach},
+        request::Service,
+    },
+    command::{Collected, RemoteCommand},
+    host::{clock, files, net::Probe},
 };
+use futures_util::future::BoxFuture;
 use hostkey::{Checker, Refused};
 use russh::{client, keys::PublicKey};
-use std::{borrow::Cow, net::ToSocketAddrs, sync::Arc, time::Duration};
+pub(super) use session::KIND;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::{Blame, Fault, Result},
     event::{Finding, Severity},
     guest::{Guest, Os},
     key::{Key, Kind, Options},
 };
 
-/// Its keys.
+/// The keys of `[guests.NAME.ssh]`.
 pub const KEYS: &[Key] = &[
     Key { path: "guests.*.ssh.user", kind: Kind::Text, default: Some("\"ci\""), doc: "who logs in" },
     Key {
@@ -68,14 +73,16 @@ const AUTH_GRACE: Duration = Duration::from_secs(8);
 /// How long the key exchange may take once the banner was seen; emulated guests are slow.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// Pause after a key exchange that broke off: the service restarts during the boot.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+
+/// The transport.
 #[derive(Clone, Copy, Debug)]
 pub struct Ssh;
 
-/// Settings that cannot work, before anything is started.
-pub fn check(guest: &Guest) -> Vec<Finding> {
-    let none = Options::default();
-    let options = guest.transport_options.get("ssh").unwrap_or(&none);
+/// Returns the settings that cannot work, before anything is started.
+fn check(guest: &Guest) -> Vec<Finding> {
+    let options = options(guest);
     let mut out = Vec::new();
     let mut fatal = |text: String, hint: String| {
         out.push(Finding { check: "ssh key".into(), severity: Severity::Fatal, text, hint: Some(hint) });
@@ -108,90 +115,114 @@ pub fn check(guest: &Guest) -> Vec<Finding> {
     out
 }
 
+fn options(guest: &Guest) -> &Options {
+    static NONE: std::sync::LazyLock<Options> = std::sync::LazyLock::new(Options::default);
+    guest.transport_options.get(KIND).unwrap_or(&NONE)
+}
+
 impl Transport for Ssh {
-    fn suits(&self, target: &Target<'_>) -> Result<(), String> {
-        if target.guest.os == Os::Windows {
-            return Err("this version runs no PowerShell over ssh".into());
+    fn usable(&self, guest: &Guest, capabilities: &Capabilities) -> Result<(), Unusable> {
+        if guest.os == Os::Windows {
+            return Err(Unusable::NotSupported("this version runs no PowerShell over ssh".into()));
         }
-        let none = Options::default();
-        let options = target.guest.transport_options.get("ssh").unwrap_or(&none);
-        if options.text("host").is_none() && target.vm.ways().is_empty() {
-            return Err(format!("the backend `{}` has no network, and `ssh.host` is not set", target.guest.backend));
+        let options = options(guest);
+        if options.text("host").is_none() && capabilities.network == Reach::None {
+            let reason = format!("the backend `{}` has no network, and `ssh.host` is not set", guest.backend);
+            return Err(Unusable::NotSupported(reason));
         }
         if !has_credential(options) {
-            return Err("no key, password or agent is set".into());
+            return Err(Unusable::NotSetUp("no key, password or agent is set".into()));
         }
         Ok(())
     }
 
-    fn connect<'a>(&'a self, target: &'a Target<'a>) -> Fut<'a, Box<dyn Session>> {
+    fn needs(&self, guest: &Guest) -> Needs {
+        Needs::Service(Service { name: KIND, port: port(options(guest)), probe: Probe::Banner(BANNER) })
+    }
+
+    fn check(&self, guest: &Guest) -> Vec<Finding> {
+        check(guest)
+    }
+
+    fn has_terminal(&self) -> bool {
+        true
+    }
+
+    fn connector<'a>(&'a self, target: &'a ConnectTarget<'a>) -> Result<Box<dyn Connector + 'a>> {
+        let options = options(target.guest);
+        let expected: Vec<_> = hostkey::of(options).transpose().map_err(Fault::user)?.into_iter().collect();
+        let created = !target.machine.is_adopted();
+        let may_pin = created || !expected.is_empty() || target.pin.known().is_some();
+        // Better than a first contact, and all that there is for a machine that we did not make.
+        let asks_agent = expected.is_empty() && target.pin.known().is_none() && target.machine.guest_exec().is_some();
+        if !may_pin && !asks_agent {
+            return Err(unknown_key(target));
+        }
+        Ok(Box::new(Login { target, options, expected, may_pin, asks_agent, refused_since: None }))
+    }
+}
+
+/// The attempts to log in to one machine.
+struct Login<'a> {
+    target: &'a ConnectTarget<'a>,
+    options: &'a Options,
+    /// The host keys that the config gives.
+    expected: Vec<PublicKey>,
+    /// Whether the key of the first contact may be trusted.
+    may_pin: bool,
+    /// Whether the guest's agent is asked for the machine's keys.
+    asks_agent: bool,
+    /// When the guest refused a login first.
+    refused_since: Option<clock::Instant>,
+}
+
+impl Connector for Login<'_> {
+    fn proves_identity(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
+    fn connect(&mut self, endpoint: Endpoint) -> BoxFuture<'_, Result<Box<dyn Session>, ConnectError>> {
         Box::pin(async move {
-            let none = Options::default();
-            let options = target.guest.transport_options.get("ssh").unwrap_or(&none);
-            let expected: Vec<_> = hostkey::of(options).transpose().map_err(Fault::user)?.into_iter().collect();
-            let may_pin = target.created || !expected.is_empty() || target.pin.known().is_some();
-            // Better than a first contact, and all that there is for a machine that we did not make.
-            let asks_agent = expected.is_empty() && target.pin.known().is_none() && target.vm.guest_exec().is_some();
-            if !may_pin && !asks_agent {
-                return Err(unknown_key(target));
-            }
-            let mut search = Search::new(target, port(options), BANNER, !expected.is_empty());
-            let mut refused_since = None;
-            loop {
-                let Reached { stream, address, only } = reach(options, &mut search, target).await?;
-                (target.progress)(Step::Spoken);
-                // It answers, so its agent can be asked for the keys of the machine that the hypervisor means.
-                let learned = if asks_agent { learn_keys(target).await } else { Ok(expected.clone()) };
-                let expected = match learned {
-                    Ok(keys) => keys,
-                    // The agent comes later than sshd in many guests.
-                    Err(fault) if fault.is_worth_a_retry() => {
-                        (target.progress)(Step::Waiting(fault.to_string()));
-                        clock::sleep(AUTH_PAUSE).await;
-                        continue;
+            let Endpoint::Service { stream, address } = endpoint else {
+                return Err(Fault::bug("the transport `ssh` was given no connection").into());
+            };
+            let expected = self.expected_keys().await?;
+            let checker = Checker::new(expected, self.target.pin.clone());
+            let mut handle = handshake(stream, &checker).await?;
+            match auth::log_in(&mut handle, self.options, &self.target.guest.id).await {
+                Ok(()) => {
+                    let session = session::open(handle, self.target.guest, address).await?;
+                    Ok(Box::new(session) as Box<dyn Session>)
+                }
+                Err(fault) => {
+                    let since = *self.refused_since.get_or_insert_with(clock::now);
+                    if since.elapsed() > AUTH_GRACE || fault.blame() == Blame::User {
+                        return Err(fault.into());
                     }
-                    Err(_) if may_pin => Vec::new(),
-                    Err(fault) => return Err(fault),
-                };
-                let checker = Checker::new(expected, target.pin.clone());
-                let mut handle = match handshake(stream, &checker).await {
-                    Ok(handle) => handle,
-                    // Another machine at an address that was only one of several: the search goes on without it.
-                    Err(Handshake::Final(fault)) if !only => {
-                        (target.progress)(Step::Waiting(fault.to_string()));
-                        search.exclude(address);
-                        continue;
-                    }
-                    Err(Handshake::Final(fault)) => return Err(fault),
-                    // The service died under our hands: a restart during the boot.
-                    Err(Handshake::Again(why)) => {
-                        (target.progress)(Step::Waiting(why));
-                        clock::sleep(Duration::from_millis(200)).await;
-                        continue;
-                    }
-                };
-                match auth::log_in(&mut handle, options, &target.guest.id).await {
-                    Ok(()) => {
-                        let session = session::open(handle, target.guest, address).await;
-                        return session.map(|s| Box::new(s) as Box<dyn Session>);
-                    }
-                    Err(fault) => {
-                        let since = *refused_since.get_or_insert_with(clock::now);
-                        if since.elapsed() > AUTH_GRACE || fault.blame() == vmdeck_model::error::Blame::User {
-                            return Err(fault);
-                        }
-                        (target.progress)(Step::Waiting(fault.to_string()));
-                        clock::sleep(AUTH_PAUSE).await;
-                    }
+                    Err(ConnectError::NotYet { reason: fault.to_string(), pause: AUTH_PAUSE })
                 }
             }
         })
     }
 }
 
-/// Whether this guest's settings name a way to log in.
-pub fn has_credential_of(guest: &Guest) -> bool {
-    guest.transport_options.get("ssh").is_some_and(has_credential)
+impl Login<'_> {
+    /// Returns the keys that the machine may show; none = whatever it shows at first contact. The service answers, so the
+    /// guest's agent can be asked for the keys of the machine that the hypervisor means.
+    async fn expected_keys(&self) -> Result<Vec<PublicKey>, ConnectError> {
+        if !self.asks_agent {
+            return Ok(self.expected.clone());
+        }
+        match learn_keys(self.target).await {
+            Ok(keys) => Ok(keys),
+            // The agent comes later than sshd in many guests.
+            Err(fault) if fault.is_worth_a_retry() => {
+                Err(ConnectError::NotYet { reason: fault.to_string(), pause: AUTH_PAUSE })
+            }
+            Err(_) if self.may_pin => Ok(Vec::new()),
+            Err(fault) => Err(fault.into()),
+        }
+    }
 }
 
 fn has_credential(options: &Options) -> bool {
@@ -202,18 +233,18 @@ fn port(options: &Options) -> u16 {
     options.int("port").and_then(|p| u16::try_from(p).ok()).unwrap_or(22)
 }
 
-fn unknown_key(target: &Target<'_>) -> Fault {
+fn unknown_key(target: &ConnectTarget<'_>) -> Fault {
     Fault::user(format!("cannot log in to guest `{}`", target.guest.id))
         .because("its host key is not known and vmdeck did not make this machine")
         .hint(format!("set `guests.{}.ssh.host_key`; `ssh-keyscan` on a trusted network shows it", target.guest.id))
 }
 
-/// The host keys of a machine that we did not make, by the hypervisor's own way into it: no network can lie here.
-async fn learn_keys(target: &Target<'_>) -> Result<Vec<PublicKey>> {
-    let Some(agent) = target.vm.guest_exec() else { return Err(unknown_key(target)) };
+/// Returns the host keys of a machine that we did not make, by the hypervisor's own way into it: no network can lie here.
+async fn learn_keys(target: &ConnectTarget<'_>) -> Result<Vec<PublicKey>> {
+    let Some(agent) = target.machine.guest_exec() else { return Err(unknown_key(target)) };
     let mut out = Collected::default();
-    let ask = Exec::new("cat /etc/ssh/ssh_host_*_key.pub");
-    let asked = clock::within(HANDSHAKE, agent.exec(&ask, &mut out, &CancellationToken::new())).await;
+    let ask = RemoteCommand::new("cat /etc/ssh/ssh_host_*_key.pub");
+    let asked = clock::within(HANDSHAKE, agent.run(&ask, &mut out, &CancellationToken::new())).await;
     let keys = hostkey::all(&String::from_utf8_lossy(&out.stdout));
     match asked {
         Some(Ok(_)) if !keys.is_empty() => Ok(keys),
@@ -224,21 +255,11 @@ async fn learn_keys(target: &Target<'_>) -> Result<Vec<PublicKey>> {
     }
 }
 
-/// Where the service answers: at the address that the config gives, or where the search leads to.
-async fn reach(options: &Options, search: &mut Search<'_>, target: &Target<'_>) -> Result<Reached> {
-    let Some(host) = options.text("host") else { return Ok(search.next().await) };
-    let found = (host, port(options)).to_socket_addrs().ok().and_then(|mut all| all.next());
-    let address = found.ok_or_else(|| Fault::user(format!("cannot resolve `{host}`")).hint("correct `ssh.host`"))?;
-    let stream = net::until_spoken(address, BANNER, |why| (target.progress)(Step::Waiting(why.to_string()))).await;
-    Ok(Reached { stream, address, only: true })
+fn again(reason: String) -> ConnectError {
+    ConnectError::NotYet { reason, pause: RESTART_PAUSE }
 }
 
-enum Handshake {
-    Final(Fault),
-    Again(String),
-}
-
-async fn handshake(stream: tokio::net::TcpStream, checker: &Checker) -> Result<client::Handle<Checker>, Handshake> {
+async fn handshake(stream: tokio::net::TcpStream, checker: &Checker) -> Result<client::Handle<Checker>, ConnectError> {
     // Small requests go out at once; russh cannot set this on a stream that it did not open.
     let _ = stream.set_nodelay(true);
     let config = client::Config {
@@ -249,23 +270,23 @@ async fn handshake(stream: tokio::net::TcpStream, checker: &Checker) -> Result<c
         ..client::Config::default()
     };
     match clock::within(HANDSHAKE, client::connect_stream(Arc::new(config), stream, checker.clone())).await {
-        None => Err(Handshake::Again(format!("no key exchange within {} s", HANDSHAKE.as_secs()))),
+        None => Err(again(format!("no key exchange within {} s", HANDSHAKE.as_secs()))),
         Some(Ok(handle)) => Ok(handle),
         Some(Err(error)) => Err(match checker.refusal() {
-            Some(Refused { expected, shown }) => Handshake::Final(
+            Some(Refused { expected, shown }) => ConnectError::WrongMachine(
                 Fault::infra("cannot trust the guest's host key")
                     .because(format!("it shows {shown}, expected is {expected}"))
                     .hint(
                         "no credential was sent; another machine may answer at this address, or correct `ssh.host_key`",
                     )
-                    .lasting(),
+                    .permanent(),
             ),
-            None => Handshake::Again(error.to_string()),
+            None => again(error.to_string()),
         }),
     }
 }
 
-/// The order of algorithms: a cipher that hardware helps with first, and the pinned key's kind first.
+/// Returns the order of algorithms: a cipher that hardware helps with first, and the pinned key's kind first.
 fn preferred(checker: &Checker) -> russh::Preferred {
     let mut preferred = russh::Preferred {
         cipher: Cow::Borrowed(&[
@@ -285,13 +306,4 @@ fn preferred(checker: &Checker) -> russh::Preferred {
         preferred.key = Cow::Owned(order);
     }
     preferred
-}
-
-/// Runs a command that must succeed and returns what it printed.
-async fn ask(session: &session::SshSession, script: &str) -> Result<String> {
-    let mut out = Collected::default();
-    match session.exec(&Exec::new(script), &mut out, &CancellationToken::new()).await? {
-        Exit::Code(0) => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
-        exit => Err(Fault::infra(format!("cannot run `{script}`")).because(exit)),
-    }
 }

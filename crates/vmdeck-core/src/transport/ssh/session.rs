@@ -4,13 +4,16 @@
 
 use super::hostkey::Checker;
 use crate::{
-    backend::Fut,
-    command::frame::{self, LoginShell, Mark, Marks, Sudo, nonce},
-    command::{Exec, Exit, Input, Sink},
+    command::frame::{self, FrameMark, FrameMarks, LoginShell, Sudo, nonce},
+    command::{CommandExit, Input, OutputSink, RemoteCommand},
     host::{clock, files},
-    transport::{Session, Terminal},
+    transport::{
+        session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, Shell, TerminalStreams},
+        tar_transfer::TarTransfer,
+    },
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig, client};
 use std::{
     net::SocketAddr,
@@ -26,10 +29,16 @@ use vmdeck_model::{
     secret::Secret,
 };
 
+/// The word of the transport in the config.
+pub(in crate::transport) const KIND: &str = "ssh";
 /// How long ending a command's processes may take; the script itself allows 2 s between SIGTERM and SIGKILL.
 const KILL: Duration = Duration::from_secs(6);
 /// How long the channel of a command that was ended may stay open.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a server may take to free the session of a command that was ended, before another one is opened.
+const FREE: Duration = Duration::from_secs(5);
+/// Pause between two attempts to open a session.
+const FREE_PAUSE: Duration = Duration::from_millis(100);
 /// Piece of a file that is sent at a time: smaller ones are slower (measured).
 const PIECE: usize = 256 * 1024;
 
@@ -42,7 +51,7 @@ pub(super) struct SshSession {
     peer: SocketAddr,
 }
 
-/// The first round trip: proves that commands run here, and learns which shell takes them.
+/// Returns the first round trip: proves that commands run here, and learns which shell takes them.
 pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest, peer: SocketAddr) -> Result<SshSession> {
     let mut session = SshSession { handle, shell: LoginShell::Other, sudo: guest.sudo.clone(), peer };
     let nonce = nonce();
@@ -50,7 +59,7 @@ pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest, peer: S
     match answer.lines().find_map(|l| l.trim().strip_prefix(&nonce)) {
         Some(shell) => session.shell = LoginShell::of(shell),
         // A shell without `$0`; a POSIX one behind it must answer.
-        None => drop(super::ask(&session, ":").await?),
+        None => session.prove_shell().await?,
     }
     Ok(session)
 }
@@ -62,13 +71,30 @@ fn lost(error: impl std::fmt::Display) -> Fault {
 }
 
 impl SshSession {
+    /// Runs a command that does nothing; an error means that no POSIX shell takes commands here.
+    async fn prove_shell(&self) -> Result<()> {
+        let mut nowhere = |_: Stream, _: &[u8]| {};
+        match self.run_command(&RemoteCommand::new(":"), &mut nowhere, &CancellationToken::new()).await? {
+            CommandExit::Code(0) => Ok(()),
+            exit => Err(Fault::infra("cannot run `:`").because(exit)),
+        }
+    }
+
     async fn channel(&self) -> Result<(ChannelReadHalf, Write)> {
-        let channel = self.handle.channel_open_session().await.map_err(lost)?;
+        let start = clock::now();
+        let channel = loop {
+            match self.handle.channel_open_session().await {
+                Ok(channel) => break channel,
+                // The server still counts the session of a command that was ended; nothing was run here yet.
+                Err(russh::Error::ChannelOpenFailure(_)) if start.elapsed() < FREE => clock::sleep(FREE_PAUSE).await,
+                Err(e) => return Err(lost(e)),
+            }
+        };
         let (read, write) = channel.split();
         Ok((read, Arc::new(write)))
     }
 
-    /// What a command line prints, as the login shell understands it.
+    /// Returns what a command line prints, as the login shell understands it.
     async fn raw(&self, line: &str) -> Result<String> {
         let (mut read, write) = self.channel().await?;
         write.exec(true, line).await.map_err(lost)?;
@@ -82,7 +108,12 @@ impl SshSession {
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
-    async fn run(&self, exec: &Exec, sink: &mut dyn Sink, cancel: &CancellationToken) -> Result<Exit> {
+    async fn run_command(
+        &self,
+        exec: &RemoteCommand,
+        sink: &mut dyn OutputSink,
+        cancel: &CancellationToken,
+    ) -> Result<CommandExit> {
         let nonce = nonce();
         let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
         let text = frame::command(exec, &nonce, self.shell, sudo);
@@ -91,7 +122,8 @@ impl SshSession {
         let (mut read, write) = self.channel().await?;
         write.exec(true, text).await.map_err(lost)?;
         let unread = Arc::default();
-        let mut command = Running { marks: Marks::new(&nonce), pid: None, asked: 0, exit: None, write, input, unread };
+        let mut command =
+            RunningCommand { marks: FrameMarks::new(&nonce), pid: None, asked: 0, exit: None, write, input, unread };
         let cancelled = loop {
             tokio::select! {
                 message = read.wait() => match message {
@@ -108,13 +140,13 @@ impl SshSession {
         Err(Fault::cancelled("cannot finish the command").because("it was cancelled"))
     }
 
-    async fn take(&self, message: ChannelMsg, command: &mut Running, sink: &mut dyn Sink) -> Result<()> {
+    async fn take(&self, message: ChannelMsg, command: &mut RunningCommand, sink: &mut dyn OutputSink) -> Result<()> {
         match message {
             ChannelMsg::Data { data } => sink.write(Stream::Stdout, &data),
             ChannelMsg::ExtendedData { data, ext: 1 } if command.pid.is_some() => sink.write(Stream::Stderr, &data),
             ChannelMsg::ExtendedData { data, ext: 1 } => match command.marks.feed(&data) {
-                Some(Mark::Asked) => self.answer_sudo(command).await?,
-                Some(Mark::Running { pid, rest }) => {
+                Some(FrameMark::Asked) => self.answer_sudo(command).await?,
+                Some(FrameMark::Running { pid, rest }) => {
                     command.pid = Some(pid);
                     if !rest.is_empty() {
                         sink.write(Stream::Stderr, &rest);
@@ -125,10 +157,10 @@ impl SshSession {
                 None => {}
             },
             ChannelMsg::ExitStatus { exit_status } => {
-                command.exit.get_or_insert(Exit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX)));
+                command.exit.get_or_insert(CommandExit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX)));
             }
             ChannelMsg::ExitSignal { signal_name, .. } => {
-                command.exit.get_or_insert(Exit::Signal(format!("{signal_name:?}")));
+                command.exit.get_or_insert(CommandExit::Signal(format!("{signal_name:?}")));
             }
             ChannelMsg::Failure => {
                 return Err(Fault::infra("cannot run a command").because("the guest's sshd refused to run it"));
@@ -138,7 +170,7 @@ impl SshSession {
         Ok(())
     }
 
-    async fn answer_sudo(&self, command: &mut Running) -> Result<()> {
+    async fn answer_sudo(&self, command: &mut RunningCommand) -> Result<()> {
         command.asked += 1;
         match (&self.sudo, command.asked) {
             (Some(password), 1) => {
@@ -149,7 +181,7 @@ impl SshSession {
         }
     }
 
-    fn outcome(&self, command: Running, exec: &Exec) -> Result<Exit> {
+    fn outcome(&self, command: RunningCommand, exec: &RemoteCommand) -> Result<CommandExit> {
         if let Some(why) = command.unread.get() {
             return Err(Fault::infra("cannot send the command its input").because(why));
         }
@@ -168,14 +200,14 @@ impl SshSession {
     }
 
     /// Ends a cancelled command and everything that it started.
-    async fn end(&self, command: &mut Running, read: &mut ChannelReadHalf, exec: &Exec) {
+    async fn end(&self, command: &mut RunningCommand, read: &mut ChannelReadHalf, exec: &RemoteCommand) {
         match command.pid {
             // Not by the server's own signal: it ends the parent alone, and then the children cannot be found any more.
             Some(pid) => {
-                let kill = Exec { run_as: exec.run_as, ..Exec::new(frame::kill_tree(pid)) };
+                let kill = RemoteCommand { run_as: exec.run_as, ..RemoteCommand::new(frame::kill_tree(pid)) };
                 let never = CancellationToken::new();
                 let mut nowhere = |_: Stream, _: &[u8]| {};
-                let _ = clock::within(KILL, Box::pin(self.run(&kill, &mut nowhere, &never))).await;
+                let _ = clock::within(KILL, Box::pin(self.run_command(&kill, &mut nowhere, &never))).await;
             }
             None => drop(command.write.signal(Sig::TERM).await),
         }
@@ -184,7 +216,7 @@ impl SshSession {
         let _ = command.write.close().await;
     }
 
-    async fn terminal(&self, mut terminal: Terminal) -> Result<Exit> {
+    async fn serve(&self, mut terminal: TerminalStreams) -> Result<CommandExit> {
         let (mut read, write) = self.channel().await?;
         let (columns, rows) = *terminal.size.borrow_and_update();
         write.request_pty(false, &terminal.kind, columns.into(), rows.into(), 0, 0, &[]).await.map_err(lost)?;
@@ -200,8 +232,8 @@ impl SshSession {
                     Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
                         let _ = terminal.output.send(Bytes::copy_from_slice(&data)).await;
                     }
-                    Some(ChannelMsg::ExitStatus { exit_status }) => exit = Some(Exit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX))),
-                    Some(ChannelMsg::ExitSignal { signal_name, .. }) => exit = Some(Exit::Signal(format!("{signal_name:?}"))),
+                    Some(ChannelMsg::ExitStatus { exit_status }) => exit = Some(CommandExit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX))),
+                    Some(ChannelMsg::ExitSignal { signal_name, .. }) => exit = Some(CommandExit::Signal(format!("{signal_name:?}"))),
                     Some(_) => {}
                     None => return exit.ok_or_else(|| lost("the shell ended without a status")),
                 },
@@ -216,11 +248,11 @@ impl SshSession {
 }
 
 /// A command on its way.
-struct Running {
-    marks: Marks,
+struct RunningCommand {
+    marks: FrameMarks,
     pid: Option<u32>,
     asked: u32,
-    exit: Option<Exit>,
+    exit: Option<CommandExit>,
     write: Write,
     /// What it reads, until that is being sent.
     input: Option<tokio::fs::File>,
@@ -259,24 +291,45 @@ async fn send_input(write: Write, input: Option<tokio::fs::File>, unread: Arc<On
     let _ = write.eof().await;
 }
 
+impl CommandRunner for SshSession {
+    fn shell(&self) -> Shell {
+        Shell::Posix
+    }
+
+    fn run<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+        sink: &'a mut dyn OutputSink,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<CommandExit>> {
+        Box::pin(self.run_command(command, sink, cancel))
+    }
+}
+
+impl RemoteTerminal for SshSession {
+    fn attach(&self, streams: TerminalStreams) -> BoxFuture<'_, Result<CommandExit>> {
+        Box::pin(self.serve(streams))
+    }
+}
+
 impl Session for SshSession {
     fn kind(&self) -> &'static str {
-        "ssh"
+        KIND
     }
 
-    fn exec<'a>(&'a self, exec: &'a Exec, sink: &'a mut dyn Sink, cancel: &'a CancellationToken) -> Fut<'a, Exit> {
-        Box::pin(self.run(exec, sink, cancel))
+    fn files(&self) -> Box<dyn FileTransfer + '_> {
+        Box::new(TarTransfer { runner: self, copy_out: None })
     }
 
-    fn attach(&self, terminal: Terminal) -> Fut<'_, Exit> {
-        Box::pin(self.terminal(terminal))
+    fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {
+        Ok(self)
     }
 
     fn peer(&self) -> Option<SocketAddr> {
         Some(self.peer)
     }
 
-    fn close(&self) -> Fut<'_, ()> {
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
             // A guest that is down already cannot be told, and need not be.
             let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;

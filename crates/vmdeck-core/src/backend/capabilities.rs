@@ -1,0 +1,67 @@
+//! What a backend can do, as data: one constant for each backend, everything that it lacks from [`Capabilities::NONE`].
+//!
+//! A missing power is a value here, or a `None` of the backend; it is never an error at the time of use.
+
+/// What a backend can do.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether guests are apart from this host.
+    pub isolated: bool,
+    /// How a service in a guest can be reached from this host.
+    pub network: Reach,
+    /// Whether commands can be run in guests without a network.
+    pub guest_exec: bool,
+    /// What there is of a serial console.
+    pub console: ConsoleKind,
+    /// Whether machines that others made are seen, and can be adopted.
+    pub adopts: bool,
+    /// Whether a new machine gets the processors and the memory that the guest asks for.
+    pub sized: bool,
+    /// Whether a new machine gets the UUID that it is told; else the provider chooses, if it has such ids at all.
+    pub takes_uuid: bool,
+}
+
+impl Capabilities {
+    /// A backend that can do nothing.
+    pub const NONE: Self = Self {
+        isolated: false,
+        network: Reach::None,
+        guest_exec: false,
+        console: ConsoleKind::None,
+        adopts: false,
+        sized: false,
+        takes_uuid: false,
+    };
+}
+
+/// How a service in a guest can be reached from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Not over a network.
+    None,
+    /// By ports of this host that are forwarded; a request names the services whose ports are needed.
+    ForwardedPorts,
+    /// At an address of the guest's own.
+    Routed,
+}
+
+/// What there is of a serial console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConsoleKind {
+    /// Nothing.
+    None,
+    /// A log of what the provider does, without a word of the guest's kernel.
+    Progress,
+    /// What the guest writes, from power-on.
+    Log,
+    /// The same, and a person can type into it.
+    Interactive,
+}
+
+impl ConsoleKind {
+    /// Returns whether the phases of a boot can be told from the console.
+    pub fn shows_boot(self) -> bool {
+        self >= ConsoleKind::Log
+    }
+}

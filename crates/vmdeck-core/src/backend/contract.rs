@@ -1,0 +1,238 @@
+//! The seam to every hypervisor: what makes machines, what a machine is, and the powers that some of them have.
+//!
+//! What every backend can do is a method; what only some can do is an object that the others do not have.
+
+use super::{
+    discovery::AddressDiscovery,
+    guest_exec::GuestExec,
+    proof::Proof,
+    record::{AdoptTarget, MachineId, MachineRecord},
+    request::{CreateRequest, NetworkId},
+};
+use crate::context::CallContext;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use std::{fmt, path::Path, sync::Arc};
+use tokio::sync::watch;
+use vmdeck_model::{error::Result, event::Finding, guest::Guest, machine::MachineInfo};
+
+/// Makes machines.
+pub trait Backend: Send + Sync {
+    /// Checks whether the host can run this guest, or anything at all. Each finding says what was found and what to do.
+    fn check<'a>(&'a self, guest: Option<&'a Guest>, context: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>>;
+
+    /// Lists every machine that the provider shows. A list that could not be had is an error, never empty.
+    fn list<'a>(&'a self, context: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>>;
+
+    /// Makes a new machine that is not started. On failure nothing that was begun remains unknown to the journal.
+    fn create<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        context: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>>>;
+
+    /// Returns a handle on a machine that a run of ours has made or adopted and that is up: to be reached, and nothing else.
+    /// `None` = no such machine is up.
+    fn reattach<'a>(
+        &'a self,
+        guest: &'a Guest,
+        record: &'a MachineRecord,
+        context: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>>;
+
+    /// Destroys what a dead run left, or puts it back, if both proofs hold: the journal's record and the live object's own
+    /// name and id.
+    fn reap<'a>(&'a self, record: &'a MachineRecord, context: CallContext<'a>) -> BoxFuture<'a, Proof>;
+
+    /// Returns the power to use machines that others made.
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        None
+    }
+
+    /// Returns the power to remove machines that others made.
+    fn removal(&self) -> Option<&dyn Removal> {
+        None
+    }
+
+    /// Returns the power to make private networks between machines.
+    fn networks(&self) -> Option<&dyn Networks> {
+        None
+    }
+}
+
+/// The power to use machines that others made.
+pub trait Adoption: Send + Sync {
+    /// Returns the machine that this guest adopts; `None` = the guest gets one of its own. Nothing is changed by looking.
+    fn find<'a>(&'a self, guest: &'a Guest, context: CallContext<'a>) -> BoxFuture<'a, Result<Option<AdoptTarget>>>;
+
+    /// Returns a handle on the machine to adopt; it is neither started nor changed yet.
+    fn adopt<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        target: &'a AdoptTarget,
+        context: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>>>;
+}
+
+/// The power to remove machines that others made, on a person's explicit word.
+pub trait Removal: Send + Sync {
+    /// Returns the bytes that a machine takes on the disk; `None` = not known.
+    fn size<'a>(&'a self, machine: &'a MachineInfo, context: CallContext<'a>) -> BoxFuture<'a, Result<Option<u64>>>;
+
+    /// Destroys a machine that no run of ours made.
+    fn remove<'a>(&'a self, machine: &'a MachineInfo, context: CallContext<'a>) -> BoxFuture<'a, Proof>;
+}
+
+/// The power to make private networks between machines of one job.
+pub trait Networks: Send + Sync {
+    /// Makes a network of this generated name.
+    fn create<'a>(&'a self, name: &'a str, context: CallContext<'a>) -> BoxFuture<'a, Result<NetworkId>>;
+
+    /// Releases a network and proves that it is gone.
+    fn release<'a>(&'a self, id: &'a NetworkId, context: CallContext<'a>) -> BoxFuture<'a, Proof>;
+}
+
+/// One machine.
+pub trait Machine: Send + Sync {
+    /// Returns the generated name.
+    fn name(&self) -> &str;
+
+    /// Returns the provider's name for the machine, where that is another one.
+    fn provider_name(&self) -> &str {
+        self.name()
+    }
+
+    /// Returns what is known about the machine for sure.
+    fn id(&self) -> MachineId;
+
+    /// Returns whether the machine is somebody else's and only used by us.
+    fn is_adopted(&self) -> bool {
+        false
+    }
+
+    /// Returns whether the machine has been made; some are made only by their start.
+    fn exists(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async { Ok(true) })
+    }
+
+    /// Powers the machine on; returns when it executes.
+    fn start<'a>(&'a mut self, context: CallContext<'a>) -> BoxFuture<'a, Result<()>>;
+
+    /// Returns how the machine ended, once it has, asked or unasked.
+    fn exit(&self) -> watch::Receiver<Option<MachineExit>>;
+
+    /// Stops the machine; legal whenever it has been started.
+    fn stop(&mut self) -> BoxFuture<'_, Result<()>>;
+
+    /// Releases everything that the machine occupies and proves it. A failed release can be tried again.
+    fn release(&mut self) -> BoxFuture<'_, Result<Vec<Proof>>>;
+
+    /// Lets the machine live on without us: nothing of ours ends it any more.
+    fn detach(self: Box<Self>);
+
+    /// Returns what the hypervisor says about the machine, for a person who looks for a cause.
+    fn describe(&self) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async { Ok(String::new()) })
+    }
+
+    /// Returns the bytes that the machine takes on this host's disk and gives back when it is released; `None` = not known.
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Returns the machine's console, if there is one.
+    fn console(&self) -> Option<Console<'_>> {
+        None
+    }
+
+    /// Returns the power to find the machine's address.
+    fn addresses(&self) -> Option<&dyn AddressDiscovery> {
+        None
+    }
+
+    /// Returns the power to run commands without a network.
+    fn guest_exec(&self) -> Option<Arc<dyn GuestExec>> {
+        None
+    }
+
+    /// Returns the power to ask the guest's kernel for its stacks.
+    fn stacks(&self) -> Option<&dyn DumpStacks> {
+        None
+    }
+
+    /// Returns what the machine uses now; `None` = not known.
+    fn stats(&self) -> Option<Stats> {
+        None
+    }
+}
+
+/// The console of a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Console<'a> {
+    /// The raw log on this host, written from power-on.
+    pub log: &'a Path,
+    /// The socket on which a person can type.
+    pub socket: Option<&'a Path>,
+}
+
+/// The power to ask a guest's kernel for its stacks.
+pub trait DumpStacks: Send + Sync {
+    /// Asks the guest's kernel to write its stacks to the console; returns whether it answered.
+    fn dump(&self) -> BoxFuture<'_, Result<bool>>;
+}
+
+/// What a machine uses now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Resident memory of the machine's process in bytes.
+    pub memory: u64,
+    /// Processor time so far in milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MachineExit {
+    /// The guest powered itself off, or was told to.
+    Shutdown(String),
+    /// The guest's kernel panicked.
+    Panicked(String),
+    /// The guest asked for a restart, which ends it here.
+    Rebooted,
+    /// The machine's process is gone and did not say why.
+    Crashed(String),
+}
+
+impl fmt::Display for MachineExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MachineExit::Shutdown(why) => write!(f, "the guest shut down ({why})"),
+            MachineExit::Panicked(why) => write!(f, "the guest's kernel panicked ({why})"),
+            MachineExit::Rebooted => f.write_str("the guest rebooted, which ends it here"),
+            MachineExit::Crashed(why) => write!(f, "the machine's process ended: {why}"),
+        }
+    }
+}
+
+/// Notes how a machine ended; the first cause wins.
+pub(super) fn note_exit(exit: &watch::Sender<Option<MachineExit>>, how: MachineExit) {
+    exit.send_if_modified(|now| {
+        let first = now.is_none();
+        now.get_or_insert(how);
+        first
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seams_are_objects_and_the_first_cause_wins() {
+        fn _is_object(_: &dyn Backend, _: &dyn Machine, _: &dyn Adoption, _: &dyn Removal, _: &dyn Networks) {}
+        let (exit, now) = watch::channel(None);
+        note_exit(&exit, MachineExit::Panicked("a".into()));
+        note_exit(&exit, MachineExit::Shutdown("host-qmp-quit".into()));
+        assert_eq!(*now.borrow(), Some(MachineExit::Panicked("a".into())));
+    }
+}

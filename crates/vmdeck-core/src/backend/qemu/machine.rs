@@ -1,0 +1,413 @@
+//! One QEMU machine from its first byte to its proven absence.
+//!
+//! Its command line is made in `argv`, its control protocol is spoken in `qmp`.
+
+use super::{
+    argv::Files,
+    qmp::{self, Qmp, QmpEvent},
+};
+use crate::{
+    backend::{
+        contract::{Console, DumpStacks, Machine, MachineExit, Stats, note_exit},
+        discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
+        proof::Proof,
+        record::MachineId,
+        request::{CreateRequest, Lifetime, Service},
+    },
+    context::CallContext,
+    host::{
+        clock, files, pids,
+        process::{Child, Spawner, Spec, Streams},
+    },
+};
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use std::{net::Ipv4Addr, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{mpsc, oneshot, watch},
+};
+use vmdeck_model::error::{Blame, Fault, Result};
+
+/// How long QEMU may take to open its control socket.
+const START: Duration = Duration::from_secs(20);
+/// How long it may take to end after `quit`.
+const QUIT: Duration = Duration::from_secs(3);
+
+pub(super) struct QemuMachine {
+    spawner: Spawner,
+    name: String,
+    uuid: String,
+    dir: PathBuf,
+    files: Files,
+    spec: Spec,
+    errors: PathBuf,
+    exit: watch::Sender<Option<MachineExit>>,
+    running: Option<RunningQemu>,
+    lifetime: Lifetime,
+}
+
+/// What the owner of the process is asked.
+enum Ask {
+    /// Kill it and collect it; the answer is that this was done.
+    Kill(oneshot::Sender<()>),
+    /// Let go of it.
+    Leave,
+}
+
+/// What exists only once it was started.
+struct RunningQemu {
+    qmp: Arc<Qmp>,
+    pid: u32,
+    started: Option<u64>,
+    /// Asks the owner of the process.
+    kill: mpsc::Sender<Ask>,
+    /// Set when the process was reaped.
+    collected: watch::Receiver<bool>,
+}
+
+impl QemuMachine {
+    pub(super) fn new(spawner: Spawner, request: &CreateRequest<'_>, spec: Spec, files: Files) -> Self {
+        Self {
+            spawner,
+            name: request.name.to_owned(),
+            uuid: request.uuid.to_owned(),
+            dir: request.private_dir.to_owned(),
+            files,
+            spec,
+            errors: request.record_dir.join("qemu.log"),
+            exit: watch::channel(None).0,
+            running: None,
+            lifetime: request.lifetime,
+        }
+    }
+
+    fn failed(&self) -> Fault {
+        Fault::infra(format!("cannot start `{}`", self.name))
+    }
+
+    async fn power_on(&mut self) -> Result<()> {
+        let errors = std::fs::File::create(&self.errors).map_err(|e| self.failed().because(e))?;
+        let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: errors.into() };
+        // Nothing of our environment: it may hold passwords.
+        let spec = self.spec.clone().dir(&self.dir).bare_env();
+        let spawned = if self.lifetime == Lifetime::MayOutliveUs {
+            self.spawner.spawn(&spec.outliving(), streams).await
+        } else {
+            self.spawner.spawn_tethered(&spec, streams).await
+        };
+        let child = spawned.map_err(|e| self.failed().because(e))?;
+        let pid = child.pid();
+        let (kill, kills) = mpsc::channel(1);
+        let (collected_in, collected) = watch::channel(false);
+        tokio::spawn(own(child, kills, collected_in));
+        let connected = self.connect(collected.clone()).await;
+        let (qmp, events) = match connected {
+            Ok(both) => both,
+            Err(fault) => {
+                kill_and_wait(&kill).await;
+                return Err(fault);
+            }
+        };
+        tokio::spawn(watch_events(events, collected.clone(), self.exit.clone(), self.errors.clone()));
+        let started = pids::lookup(pid).map(|p| p.started);
+        let qmp = Arc::new(qmp);
+        self.running = Some(RunningQemu { qmp: Arc::clone(&qmp), pid, started, kill, collected });
+        // It was started stopped, so that no event is missed; now it runs.
+        qmp.execute("cont", json!({})).await.map(drop)
+    }
+
+    /// Waits for the control socket, or for QEMU to give up before it.
+    async fn connect(&self, mut collected: watch::Receiver<bool>) -> Result<(Qmp, mpsc::UnboundedReceiver<QmpEvent>)> {
+        let opened = async {
+            // The socket appears within tens of milliseconds, and nothing tells when.
+            while !self.files.qmp.exists() {
+                clock::sleep(Duration::from_millis(2)).await;
+            }
+            loop {
+                match Qmp::connect(&self.files.qmp).await {
+                    // Bound and not listening yet.
+                    Err(e) if e.to_string().contains("refused") => clock::sleep(Duration::from_millis(2)).await,
+                    other => return other,
+                }
+            }
+        };
+        let mut gone = collected.clone();
+        let fault = tokio::select! {
+            opened = clock::within(START, opened) => match opened {
+                Some(Ok(both)) => return Ok(both),
+                Some(Err(fault)) => fault,
+                None => self.failed().because(format!("QEMU opened no control socket within {} s", START.as_secs())),
+            },
+            _ = gone.wait_for(|gone| *gone) => return Err(self.explain()),
+        };
+        // A connection that ended is how it looks when QEMU gives up just now: then its own words tell more.
+        match clock::within(QUIT, collected.wait_for(|gone| *gone)).await {
+            Some(_) => Err(self.explain()),
+            None => Err(fault),
+        }
+    }
+
+    /// QEMU's own last words as a fault.
+    fn explain(&self) -> Fault {
+        let text = String::from_utf8_lossy(&files::read_tail(&self.errors, 4096)).into_owned();
+        let last =
+            text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("QEMU exited without reporting").trim().to_owned();
+        let hint = if last.contains("write\" lock") || text.contains("Is another process using the image") {
+            Some("another machine uses this disk image; stop it, or give each guest an image of its own")
+        } else if last.contains("Cannot allocate memory") {
+            Some("the host has not enough memory; lower `guests.NAME.memory`")
+        } else if text.contains("not supported by KVM") || text.contains("failed to initialize kvm") {
+            Some("set `qemu.accel = \"tcg\"` or `\"auto\"`")
+        } else {
+            None
+        };
+        let fault = self.failed().because(last);
+        hint.map(|h| fault.clone().hint(h)).unwrap_or(fault)
+    }
+
+    fn running(&self) -> Result<&RunningQemu> {
+        self.running
+            .as_ref()
+            .ok_or_else(|| Fault::bug(format!("cannot ask `{}` anything", self.name)).because("it was never started"))
+    }
+
+    async fn take_down(&mut self) -> Result<()> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let mut collected = running.collected.clone();
+        if !*collected.borrow() {
+            // The answer may be lost in the end of the process, so only that end counts.
+            let _ = clock::within(QUIT, running.qmp.execute("quit", json!({}))).await;
+            if clock::within(QUIT, collected.wait_for(|gone| *gone)).await.is_none() {
+                kill_and_wait(&running.kill).await;
+            }
+        }
+        if *running.collected.borrow() {
+            return Ok(());
+        }
+        Err(Fault::new(Blame::Leftover, format!("cannot end the QEMU process {} of `{}`", running.pid, self.name))
+            .hint(format!("inspect it with `ps -p {}`", running.pid)))
+    }
+
+    async fn release_all(&mut self) -> Result<Vec<Proof>> {
+        let mut proofs = Vec::new();
+        if self.running.is_some() {
+            self.take_down().await?;
+        }
+        if let Some(running) = &self.running {
+            proofs.push(Proof::Gone(format!("QEMU process {} of `{}` was reaped", running.pid, self.name)));
+        }
+        if let Some(process) = pids::with_arg(&self.uuid).first() {
+            return Err(Fault::new(
+                Blame::Leftover,
+                format!("process {} of `{}` is still there", process.pid, self.name),
+            ));
+        }
+        files::remove_dir(&self.dir)
+            .map_err(|e| Fault::new(Blame::Leftover, format!("cannot remove `{}`", self.dir.display())).because(e))?;
+        proofs.push(Proof::Gone(format!("folder `{}` with sockets and overlay is gone", self.dir.display())));
+        Ok(proofs)
+    }
+
+    async fn ask_state(&self) -> Result<String> {
+        let qmp = &self.running()?.qmp;
+        let status = qmp.execute("query-status", json!({})).await?;
+        let mut out = format!("state: {}\n", status["status"].as_str().unwrap_or("?"));
+        for line in ["info registers", "info usernet"] {
+            out.push_str(&format!("\n== {line}\n{}", qmp.human(line).await?.replace('\r', "")));
+        }
+        Ok(out)
+    }
+
+    /// `SysRq` over the serial line: a break, then `l` (processors) and `w` (blocked tasks).
+    async fn sysrq(&self) -> Result<bool> {
+        let running = self.running()?;
+        let failed = |e: std::io::Error| Fault::infra("cannot write to the console").because(e);
+        let mut console = tokio::net::UnixStream::connect(&self.files.console).await.map_err(failed)?;
+        let mut answered = false;
+        for key in ["l", "w"] {
+            let answer = running.qmp.human("chardev-send-break console").await?;
+            if !answer.trim().is_empty() {
+                return Ok(false);
+            }
+            console.write_all(key.as_bytes()).await.map_err(failed)?;
+            // Until it is quiet: an unread console stalls the guest, and a second break before the key has been taken
+            // would call the first one off.
+            let mut sink = [0; 4096];
+            let mut patience = Duration::from_secs(2);
+            while matches!(clock::within(patience, console.read(&mut sink)).await, Some(Ok(1..))) {
+                patience = Duration::from_millis(300);
+                answered = true;
+            }
+        }
+        Ok(answered)
+    }
+}
+
+/// Holds the process: collects it when it ends, kills its group when asked or when the machine is dropped.
+async fn own(mut child: Child, mut asks: mpsc::Receiver<Ask>, collected: watch::Sender<bool>) {
+    let asked = tokio::select! {
+        _ = child.wait() => None,
+        asked = asks.recv() => Some(asked),
+    };
+    match asked {
+        Some(Some(Ask::Leave)) => return,
+        Some(Some(Ask::Kill(reply))) => {
+            let _ = child.kill_group().await;
+            collected.send_replace(true);
+            let _ = reply.send(());
+        }
+        Some(None) => drop(child.kill_group().await),
+        None => {}
+    }
+    collected.send_replace(true);
+}
+
+async fn kill_and_wait(kill: &mpsc::Sender<Ask>) {
+    let (reply, done) = oneshot::channel();
+    // A closed channel means that the process was reaped already.
+    if kill.send(Ask::Kill(reply)).await.is_ok() {
+        let _ = clock::within(Duration::from_secs(10), done).await;
+    }
+}
+
+/// Turns control events into the one fact of how the machine ended; the first cause wins.
+async fn watch_events(
+    mut events: mpsc::UnboundedReceiver<QmpEvent>,
+    mut collected: watch::Receiver<bool>,
+    exit: watch::Sender<Option<MachineExit>>,
+    errors: PathBuf,
+) {
+    while let Some(event) = events.recv().await {
+        if let Some(how) = meaning(&event) {
+            note_exit(&exit, how);
+        }
+    }
+    let _ = collected.wait_for(|gone| *gone).await;
+    let text = String::from_utf8_lossy(&files::read_tail(&errors, 1024)).into_owned();
+    let why = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("it did not say why").trim().to_owned();
+    note_exit(&exit, MachineExit::Crashed(why));
+}
+
+fn meaning(event: &QmpEvent) -> Option<MachineExit> {
+    match event.name.as_str() {
+        "GUEST_PANICKED" => Some(MachineExit::Panicked("reported by pvpanic".into())),
+        "SHUTDOWN" => match event.data["reason"].as_str().unwrap_or("?") {
+            "guest-panic" => Some(MachineExit::Panicked("reported by QEMU".into())),
+            "guest-reset" => Some(MachineExit::Rebooted),
+            reason => Some(MachineExit::Shutdown(reason.to_owned())),
+        },
+        _ => None,
+    }
+}
+
+impl Machine for QemuMachine {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn id(&self) -> MachineId {
+        MachineId {
+            uuid: Some(self.uuid.clone()),
+            pid: self.running.as_ref().map(|r| r.pid),
+            started: self.running.as_ref().and_then(|r| r.started),
+        }
+    }
+
+    fn console(&self) -> Option<Console<'_>> {
+        Some(Console { log: &self.files.log, socket: Some(&self.files.console) })
+    }
+
+    fn start<'a>(&'a mut self, _: CallContext<'a>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.power_on())
+    }
+
+    fn exit(&self) -> watch::Receiver<Option<MachineExit>> {
+        self.exit.subscribe()
+    }
+
+    fn addresses(&self) -> Option<&dyn AddressDiscovery> {
+        Some(self)
+    }
+
+    fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(async { Ok(Some(files::disk_usage(&self.dir))) })
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.take_down())
+    }
+
+    fn release(&mut self) -> BoxFuture<'_, Result<Vec<Proof>>> {
+        Box::pin(self.release_all())
+    }
+
+    fn detach(self: Box<Self>) {
+        if let Some(running) = &self.running {
+            // Full only if it is being killed already.
+            let _ = running.kill.try_send(Ask::Leave);
+        }
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Result<String>> {
+        Box::pin(self.ask_state())
+    }
+
+    fn stacks(&self) -> Option<&dyn DumpStacks> {
+        Some(self)
+    }
+
+    fn stats(&self) -> Option<Stats> {
+        pids::usage(self.running.as_ref()?.pid).map(|(memory, cpu_ms)| Stats { memory, cpu_ms })
+    }
+}
+
+impl AddressDiscovery for QemuMachine {
+    fn methods(&self) -> &[DiscoveryMethod] {
+        &[DiscoveryMethod::PortForward]
+    }
+
+    fn discover<'a>(
+        &'a self,
+        _: DiscoveryMethod,
+        service: &'a Service,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Vec<AddressCandidate>>> {
+        Box::pin(async move {
+            let text = self.running()?.qmp.human("info usernet").await?;
+            let candidate = |port| AddressCandidate::proven((Ipv4Addr::LOCALHOST, port).into());
+            Ok(qmp::forwarded_port(&text, service.port).map(candidate).into_iter().collect())
+        })
+    }
+}
+
+impl DumpStacks for QemuMachine {
+    fn dump(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(self.sysrq())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_and_not_exit_codes_tell_how_it_ended() {
+        let event = |name: &str, data| QmpEvent { name: name.into(), data };
+        let check = |e, how| assert_eq!(meaning(&e), how);
+        check(
+            event("SHUTDOWN", json!({"guest":true,"reason":"guest-shutdown"})),
+            Some(MachineExit::Shutdown("guest-shutdown".into())),
+        );
+        check(event("SHUTDOWN", json!({"guest":true,"reason":"guest-reset"})), Some(MachineExit::Rebooted));
+        check(
+            event("SHUTDOWN", json!({"guest":true,"reason":"guest-panic"})),
+            Some(MachineExit::Panicked("reported by QEMU".into())),
+        );
+        check(
+            event("GUEST_PANICKED", json!({"action":"pause"})),
+            Some(MachineExit::Panicked("reported by pvpanic".into())),
+        );
+        check(event("STOP", json!({})), None);
+    }
+}

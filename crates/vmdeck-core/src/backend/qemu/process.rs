@@ -1,0 +1,159 @@
+//! QEMU processes of this host: who they are, and the end of those that a dead run left.
+
+use crate::{
+    backend::{
+        contract::{Machine, MachineExit},
+        discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
+        proof::Proof,
+        record::{MachineId, MachineRecord},
+        request::Service,
+    },
+    context::CallContext,
+    host::{files, pids},
+};
+use futures_util::future::BoxFuture;
+use std::{net::SocketAddr, path::Path, time::Duration};
+use tokio::sync::watch;
+use vmdeck_model::{
+    error::{Blame, Fault, Result},
+    machine::MachineInfo,
+};
+
+/// Returns every QEMU machine of this host.
+pub(super) fn list() -> Vec<MachineInfo> {
+    processes().into_iter().filter(QemuProcess::is_qemu).map(QemuProcess::info).collect()
+}
+
+/// A QEMU process of this host.
+struct QemuProcess {
+    process: pids::Process,
+    name: Option<String>,
+    uuid: Option<String>,
+}
+
+impl QemuProcess {
+    /// By its program's name; a wrapper or a distribution's own name is not recognised, and not needed for ours.
+    fn is_qemu(&self) -> bool {
+        let program = self.process.argv.first().map(Path::new).and_then(Path::file_name);
+        program.is_some_and(|name| name.to_string_lossy().starts_with("qemu-system-"))
+    }
+
+    fn info(self) -> MachineInfo {
+        MachineInfo {
+            name: self.name.unwrap_or_else(|| format!("pid {}", self.process.pid)),
+            backend: "qemu",
+            state: "running".into(),
+            id: self.uuid,
+            address: None,
+        }
+    }
+}
+
+/// Returns every process with what QEMU calls a name and an id, whatever its program is called.
+fn processes() -> Vec<QemuProcess> {
+    let after = |argv: &[std::ffi::OsString], flag: &str| {
+        let at = argv.iter().position(|a| a == flag)?;
+        argv.get(at + 1).map(|v| v.to_string_lossy().into_owned())
+    };
+    pids::all()
+        .into_iter()
+        .map(|process| {
+            let name = after(&process.argv, "-name")
+                .map(|n| n.split(',').next().unwrap_or_default().trim_start_matches("guest=").to_owned());
+            let uuid = after(&process.argv, "-uuid");
+            QemuProcess { process, name, uuid }
+        })
+        .collect()
+}
+
+/// Both proofs: the journal names the machine, and the process shows its generated name *and* its UUID.
+pub(super) async fn reap(record: &MachineRecord) -> Result<String> {
+    let leftover = |what: String| Fault::new(Blame::Leftover, what);
+    let uuid = record.id.uuid.clone().unwrap_or_default();
+    let ours = |r: &QemuProcess| r.name.as_deref() == Some(&record.name) && r.uuid.as_deref() == Some(&uuid);
+    let mut killed = Vec::new();
+    for running in processes().into_iter().filter(ours) {
+        let pid = running.process.pid;
+        let gone = pids::kill_exactly(pid, |p| p.has_arg(&uuid), Duration::from_secs(10)).await;
+        match gone {
+            Ok(true) => killed.push(pid.to_string()),
+            Ok(false) => return Err(leftover(format!("cannot kill QEMU process {pid} of `{}`", record.name))),
+            Err(e) => return Err(leftover(format!("cannot kill QEMU process {pid} of `{}`", record.name)).because(e)),
+        }
+    }
+    if processes().iter().any(ours) {
+        return Err(leftover(format!("a QEMU process of `{}` is still there", record.name)));
+    }
+    files::remove_dir(&record.dir)
+        .map_err(|e| leftover(format!("cannot remove `{}`", record.dir.display())).because(e))?;
+    let process = if killed.is_empty() {
+        "no process has its UUID".to_owned()
+    } else {
+        format!("killed pid {}", killed.join(", "))
+    };
+    Ok(format!("{process}; its folder is gone"))
+}
+
+/// Returns a handle on a machine whose process lives, at the address where its run reached it.
+pub(super) fn reattach(record: &MachineRecord) -> Option<Box<dyn Machine>> {
+    let process = record.id.pid.and_then(pids::lookup)?;
+    let is_it = record.id.uuid.as_ref().is_some_and(|uuid| process.has_arg(uuid));
+    let address = record.address.filter(|_| is_it)?;
+    let (name, id) = (record.name.clone(), record.id.clone());
+    Some(Box::new(Reattached { name, id, address, exit: watch::channel(None).0 }))
+}
+
+/// A machine of another run: it can be reached and nothing else.
+struct Reattached {
+    name: String,
+    id: MachineId,
+    address: SocketAddr,
+    exit: watch::Sender<Option<MachineExit>>,
+}
+
+impl Machine for Reattached {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn id(&self) -> MachineId {
+        self.id.clone()
+    }
+
+    fn start<'a>(&'a mut self, _: CallContext<'a>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn exit(&self) -> watch::Receiver<Option<MachineExit>> {
+        self.exit.subscribe()
+    }
+
+    fn addresses(&self) -> Option<&dyn AddressDiscovery> {
+        Some(self)
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn release(&mut self) -> BoxFuture<'_, Result<Vec<Proof>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn detach(self: Box<Self>) {}
+}
+
+impl AddressDiscovery for Reattached {
+    fn methods(&self) -> &[DiscoveryMethod] {
+        &[DiscoveryMethod::Journal]
+    }
+
+    fn discover<'a>(
+        &'a self,
+        _: DiscoveryMethod,
+        _: &'a Service,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Vec<AddressCandidate>>> {
+        Box::pin(async { Ok(vec![AddressCandidate::proven(self.address)]) })
+    }
+}

@@ -1,0 +1,30 @@
+//! Where a config comes from: its file, the environment, the flags, and the keys that there are.
+
+use super::old_name::OldName;
+use std::{collections::BTreeMap, path::Path};
+use vmdeck_model::key::Key;
+
+/// Runs the command of a secret and returns what it printed.
+pub type SecretCommand<'a> = &'a dyn Fn(&[String]) -> Result<String, String>;
+
+/// Where a config comes from.
+pub struct Sources<'a> {
+    /// The file and its text; none = built-in defaults alone.
+    pub file: Option<(&'a Path, &'a str)>,
+    /// The folder that relative paths start from; absolute, for programs run in folders of their own.
+    pub base: &'a Path,
+    /// The environment.
+    pub env: &'a BTreeMap<String, String>,
+    /// `--set KEY=VALUE`.
+    pub set: &'a [String],
+    /// Every key that there is, the backends' and transports' included.
+    pub keys: &'a [Key],
+    /// The words that `backend` may be.
+    pub backends: &'a [&'static str],
+    /// The variables of older systems.
+    pub old_names: &'a [OldName],
+    /// The words that `transports` may hold.
+    pub transports: &'a [&'static str],
+    /// Runs the command of a secret; `None` = secrets are not wanted now.
+    pub secret_command: Option<SecretCommand<'a>>,
+}

@@ -1,0 +1,195 @@
+//! Runs one case in a machine that is up, with its retries, and reports how it ended.
+//!
+//! Three things are kept apart: the code failed, the guest failed, nobody can tell. No status means `infra`, never a pass.
+
+use super::{
+    command_log::{CommandLog, OutputOrigin},
+    judge::judge,
+    supervise::{End, supervise},
+};
+use crate::{
+    command::RemoteCommand,
+    engine::{
+        context::RunContext,
+        machine::{LeasedMachine, diagnose},
+    },
+    host::clock,
+    transport::source,
+};
+use std::{path::PathBuf, time::Duration};
+use vmdeck_model::{
+    error::Fault,
+    event::{Attempt, CaseCause, EventKind},
+    guest::Guest,
+    outcome::Verdict,
+    quantity::show_duration,
+    suite::{Case, CaseAction, Suite},
+};
+
+/// How long a guest that hangs may take to write its stacks.
+const STACKS: Duration = Duration::from_secs(10);
+
+/// One case of one guest, in one of the rounds: where its events, logs and verdict belong.
+#[derive(Clone, Copy)]
+pub(super) struct CaseRun<'a> {
+    pub(super) context: &'a RunContext,
+    pub(super) guest: &'a Guest,
+    pub(super) suite: &'a Suite,
+    pub(super) case: &'a Case,
+    pub(super) round: u32,
+}
+
+/// How a case ended, all attempts taken together.
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    /// The machine cannot be used any more.
+    pub(super) machine_lost: bool,
+}
+
+impl CaseRun<'_> {
+    /// Runs the case with its retries and reports how it ended.
+    pub(super) async fn run(&self, machine: &LeasedMachine) -> Outcome {
+        let Self { context, guest, suite, case, round } = *self;
+        let retries = context.plan.options.retries.unwrap_or(case.retries);
+        let mut earlier: Vec<Attempt> = Vec::new();
+        loop {
+            let number = u32::try_from(earlier.len()).unwrap_or(u32::MAX) + 1;
+            context.events.send(EventKind::CaseStarted {
+                guest: guest.id.clone(),
+                suite: suite.id.clone(),
+                case: case.id.clone(),
+                round,
+                attempt: number,
+            });
+            let (mut attempt, machine_lost) = self.attempt(machine, self.dir(number)).await;
+            let may_retry = !machine_lost && !context.cancel.is_cancelled();
+            if attempt.verdict == Verdict::Failed && number <= retries && may_retry {
+                context.events.send(EventKind::Retrying {
+                    guest: Some(guest.id.clone()),
+                    what: format!("{}/{}", suite.id, case.id),
+                    attempt: number + 1,
+                    of: retries + 1,
+                    after_ms: 0,
+                    why: attempt.message.clone(),
+                });
+                earlier.push(attempt);
+                continue;
+            }
+            if attempt.verdict == Verdict::Passed && !earlier.is_empty() {
+                attempt.verdict = Verdict::Flaky;
+                attempt.message = format!("passed at attempt {number}; before: {}", earlier[0].message);
+            }
+            let verdict = attempt.verdict;
+            self.report(attempt, earlier, None);
+            return Outcome { verdict, machine_lost };
+        }
+    }
+
+    /// Reports a verdict on a case that was never run.
+    pub(super) fn report_unrun(&self, verdict: Verdict, message: &str, cause: Option<CaseCause>) {
+        let attempt = Attempt {
+            verdict,
+            exit: None,
+            took_ms: 0,
+            message: message.to_owned(),
+            stdout_tail: String::new(),
+            stderr_tail: String::new(),
+        };
+        self.report(attempt, Vec::new(), cause);
+    }
+
+    fn report(&self, last: Attempt, earlier: Vec<Attempt>, cause: Option<CaseCause>) {
+        self.context.events.send(EventKind::CaseEnded {
+            guest: self.guest.id.clone(),
+            suite: self.suite.id.clone(),
+            case: self.case.id.clone(),
+            round: self.round,
+            verdict: last.verdict,
+            exit: last.exit,
+            took_ms: last.took_ms,
+            message: last.message,
+            stdout_tail: last.stdout_tail,
+            stderr_tail: last.stderr_tail,
+            cause,
+            earlier,
+        });
+    }
+
+    /// Makes one attempt; returns it, and whether the machine was lost.
+    async fn attempt(&self, machine: &LeasedMachine, dir: PathBuf) -> (Attempt, bool) {
+        let Self { context, guest, suite, case, .. } = *self;
+        let start = clock::now();
+        let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
+        let wanted = case.expect.stdout.clone();
+        let mut log = CommandLog::open(&dir, origin, context.events.clone(), &context.redactor, wanted);
+        let limit = case.timeout.unwrap_or(guest.case_timeout);
+        let end = supervise(machine, &self.command(), &mut log, limit, &context.cancel).await;
+        let took_ms = clock::ms_since(start);
+        let (stdout_tail, stderr_tail, stdout_matches) = log.finish();
+        let clear = |text: String| context.redactor.text(&text);
+        let (verdict, exit, message, machine_lost) = match end {
+            End::Exit(exit) => {
+                let (verdict, message) = judge(&case.expect, &exit, stdout_matches);
+                (verdict, exit.code(), message, false)
+            }
+            End::Timeout(still_runs) => {
+                let took = format!("took longer than {}", show_duration(limit));
+                self.diagnose_hang(machine, &took).await;
+                match still_runs {
+                    None => (Verdict::Failed, None, format!("{took} and was ended"), false),
+                    // Nothing else may run beside it.
+                    Some(why) => (Verdict::Failed, None, clear(format!("{took}; {why}")), true),
+                }
+            }
+            End::Cancelled => (Verdict::Cancelled, None, context.stop_reason().to_owned(), false),
+            End::Refused(fault) => {
+                let hint = fault.remedy().map(|h| format!(" ({h})")).unwrap_or_default();
+                (Verdict::Infra, None, clear(format!("{fault}{hint}")), false)
+            }
+            // The machine is replaced in both: after such a line nothing in it can be trusted.
+            End::Complaint(fault) => (Verdict::Failed, None, clear(fault.to_string()), true),
+            End::Lost(fault) => {
+                diagnose(context, guest, &machine.controller, &fault).await;
+                (Verdict::Infra, None, clear(fault.to_string()), true)
+            }
+        };
+        (Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail }, machine_lost)
+    }
+
+    /// Asks a guest that hangs for its stacks while it still can be asked; they go to its console.
+    async fn diagnose_hang(&self, machine: &LeasedMachine, took: &str) {
+        let _ = clock::within(STACKS, machine.controller.dump_stacks()).await;
+        let fault = Fault::infra(format!("case `{}/{}` {took}", self.suite.id, self.case.id));
+        diagnose(self.context, self.guest, &machine.controller, &fault).await;
+    }
+
+    fn command(&self) -> RemoteCommand {
+        let base = base_command(self.guest, self.suite);
+        match &self.case.action {
+            CaseAction::Run(script) => RemoteCommand { script: script.clone(), ..base },
+            CaseAction::Script(path) => source::script(path, &base),
+        }
+    }
+
+    /// Returns the folder of an attempt in the record.
+    fn dir(&self, attempt: u32) -> PathBuf {
+        let mut dir = self.context.guest_dir(self.guest).join(self.suite.id.as_str()).join(self.case.id.as_str());
+        if self.round > 1 {
+            dir.push(format!("round-{}", self.round));
+        }
+        if attempt > 1 {
+            dir.push(format!("attempt-{attempt}"));
+        }
+        dir
+    }
+}
+
+/// Returns what every command of a suite has in common.
+pub(super) fn base_command(guest: &Guest, suite: &Suite) -> RemoteCommand {
+    RemoteCommand {
+        env: suite.env.clone(),
+        dir: suite.dir.clone().or_else(|| guest.source.as_ref().map(|s| s.to.clone())),
+        run_as: suite.run_as,
+        ..RemoteCommand::new("")
+    }
+}

@@ -1,0 +1,209 @@
+//! Where a command's output goes: raw files in the record, clean lines to whoever listens, the last lines for the report.
+//!
+//! Secrets are taken out before any of the three. A file that cannot be written is told once and does not stop the test.
+
+use crate::{
+    command::OutputSink,
+    engine::{events::EventSender, timestamps::LogTimestamps},
+};
+use std::{collections::VecDeque, fs, io::Write, path::Path};
+use vmdeck_model::{
+    event::{EventKind, Stream},
+    ids::{CaseId, GuestId, SuiteId},
+    pattern::Pattern,
+    secret::Redactor,
+    text::LineSplitter,
+};
+
+/// Bytes of the last lines that a report keeps for each stream.
+const TAIL: usize = 4 * 1024;
+
+/// Whose output it is.
+#[derive(Clone, Debug)]
+pub(super) struct OutputOrigin {
+    pub(super) guest: GuestId,
+    pub(super) suite: SuiteId,
+    pub(super) case: Option<CaseId>,
+}
+
+/// Takes both streams of one command.
+pub(super) struct CommandLog {
+    source: OutputOrigin,
+    events: EventSender,
+    streams: [StreamLog; 2],
+    wanted: Option<Pattern>,
+    matched: bool,
+}
+
+struct StreamLog {
+    stream: Stream,
+    file: Option<fs::File>,
+    timestamps: LogTimestamps,
+    redactor: Redactor,
+    lines: LineSplitter,
+    tail: LastLines,
+}
+
+impl CommandLog {
+    /// Writes `stdout.log` and `stderr.log` in this folder; `wanted` is looked for in the lines of stdout.
+    pub(super) fn open(
+        dir: &Path,
+        source: OutputOrigin,
+        events: EventSender,
+        redactor: &Redactor,
+        wanted: Option<Pattern>,
+    ) -> Self {
+        let open = |stream, name: &str| {
+            let file = fs::create_dir_all(dir).and_then(|()| fs::File::create(dir.join(name)));
+            let file = file.map_err(|e| lost(&events, &source, name, &e)).ok();
+            let timestamps = LogTimestamps::beside(&dir.join(name), events.clone());
+            StreamLog {
+                stream,
+                file,
+                timestamps,
+                redactor: redactor.clone(),
+                lines: LineSplitter::default(),
+                tail: LastLines::default(),
+            }
+        };
+        let streams = [open(Stream::Stdout, "stdout.log"), open(Stream::Stderr, "stderr.log")];
+        Self { source, events, streams, wanted, matched: false }
+    }
+
+    /// Returns the end of both streams; returns their last lines, and whether the wanted pattern was found (true if none was).
+    pub(super) fn finish(mut self) -> (String, String, bool) {
+        for index in 0..2 {
+            let rest = self.streams[index].redactor.finish();
+            self.take(index, &rest);
+            let mut lines = Vec::new();
+            self.streams[index].lines.finish(|line| lines.push(line.into_string()));
+            for line in lines {
+                self.line(index, line);
+            }
+        }
+        let [out, err] = self.streams;
+        (out.tail.text(), err.tail.text(), self.wanted.is_none() || self.matched)
+    }
+
+    fn take(&mut self, index: usize, bytes: &[u8]) {
+        let log = &mut self.streams[index];
+        log.timestamps.note(bytes.len());
+        if let Some(Err(e)) = log.file.as_mut().map(|f| f.write_all(bytes)) {
+            log.file = None;
+            lost(&self.events, &self.source, if index == 0 { "stdout.log" } else { "stderr.log" }, &e);
+        }
+        let mut lines = Vec::new();
+        self.streams[index].lines.feed(bytes, |line| lines.push(line.into_string()));
+        for line in lines {
+            self.line(index, line);
+        }
+    }
+
+    fn line(&mut self, index: usize, line: String) {
+        if index == 0 && !self.matched {
+            self.matched = self.wanted.as_ref().is_some_and(|p| p.is_match(line.as_bytes()));
+        }
+        self.streams[index].tail.push(&line);
+        self.events.output(EventKind::Output {
+            guest: self.source.guest.clone(),
+            suite: Some(self.source.suite.clone()),
+            case: self.source.case.clone(),
+            stream: self.streams[index].stream,
+            line,
+        });
+    }
+}
+
+fn lost(events: &EventSender, source: &OutputOrigin, name: &str, error: &std::io::Error) {
+    let text = format!("cannot write {name} of suite `{}`: {error}; the log is not complete", source.suite);
+    events.warn(Some(&source.guest), text, Some("free disk space where the run's record is".into()));
+}
+
+impl OutputSink for CommandLog {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let index = usize::from(stream == Stream::Stderr);
+        let clear = self.streams[index].redactor.feed(bytes);
+        self.take(index, &clear);
+    }
+}
+
+/// The last lines of a stream, bounded in bytes.
+#[derive(Default)]
+struct LastLines {
+    lines: VecDeque<String>,
+    bytes: usize,
+    /// Whether earlier lines were dropped.
+    cut: bool,
+}
+
+impl LastLines {
+    fn push(&mut self, line: &str) {
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line.to_owned());
+        while self.bytes > TAIL && self.lines.len() > 1 {
+            self.bytes -= self.lines.pop_front().map_or(0, |l| l.len() + 1);
+            self.cut = true;
+        }
+    }
+
+    fn text(self) -> String {
+        let mut lines = Vec::from(self.lines);
+        if self.cut {
+            lines.insert(0, "[earlier lines are in the log]".to_owned());
+        }
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmdeck_model::secret::Secret;
+
+    #[test]
+    fn secrets_are_in_none_of_the_three_places() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let (events, mut inbox) = EventSender::new(std::sync::Arc::default());
+        let source = OutputOrigin {
+            guest: GuestId::new("g").expect("name"),
+            suite: SuiteId::new("s").expect("name"),
+            case: None,
+        };
+        let redactor = Redactor::new(&[Secret::new("canary-secret")]);
+        let mut logs =
+            CommandLog::open(home.path(), source, events, &redactor, Some(Pattern::parse("/^ok$/").expect("pattern")));
+        logs.write(Stream::Stdout, b"a canary-");
+        logs.write(Stream::Stdout, b"secret b\nok\n\x1b[31mred\n");
+        logs.write(Stream::Stderr, b"canary-secret");
+        let (out, err, matched) = logs.finish();
+        assert_eq!((out.as_str(), err.as_str(), matched), ("a *** b\nok\nred", "***", true));
+        assert_eq!(fs::read_to_string(home.path().join("stdout.log")).expect("log"), "a *** b\nok\n\x1b[31mred\n");
+        let mut seen = String::new();
+        while let Ok(event) = inbox.try_recv() {
+            seen.push_str(&format!("{event:?}"));
+        }
+        assert!(seen.contains("***") && !seen.contains("canary"));
+    }
+
+    #[test]
+    fn the_tail_is_bounded_whatever_comes() {
+        let mut tail = LastLines::default();
+        (0..100_000).for_each(|i| tail.push(&format!("line {i}")));
+        let text = tail.text();
+        assert!(text.len() <= TAIL + 40 && text.starts_with("[earlier") && text.ends_with("line 99999"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_told_and_the_lines_still_come() {
+        let (events, mut inbox) = EventSender::new(std::sync::Arc::default());
+        let source = OutputOrigin {
+            guest: GuestId::new("g").expect("name"),
+            suite: SuiteId::new("s").expect("name"),
+            case: None,
+        };
+        let mut logs = CommandLog::open(Path::new("/proc/no"), source, events, &Redactor::default(), None);
+        logs.write(Stream::Stdout, b"x\n");
+        assert_eq!(logs.finish().0, "x");
+        assert!(matches!(inbox.try_recv(), Ok(EventKind::Warning { .. })));
+    }
+}

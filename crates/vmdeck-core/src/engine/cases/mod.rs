@@ -1,0 +1,12 @@
+//! The demand for machines: asks for one per job, runs the selected cases in it, and judges them.
+//!
+//! How a machine comes up and goes is `machine`'s business.
+
+mod case;
+mod command_log;
+mod job;
+mod judge;
+mod suite;
+mod supervise;
+
+pub(super) use job::run;

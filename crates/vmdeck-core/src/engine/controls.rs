@@ -1,0 +1,174 @@
+//! What a person controls of each guest while the run goes on: stop it, kill it, keep it, end its pause.
+//!
+//! The dispatcher sets it, the guest's job obeys it; the run's own end is the token that all of these hang on.
+
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{command::Command, ids::GuestId, plan::Keep};
+
+/// The controls of one guest.
+#[derive(Debug)]
+pub(super) struct GuestControl {
+    /// Cancelled when nothing more of this guest may go on; a child of the run's own.
+    pub(super) cancel: CancellationToken,
+    /// Cancelled when no further case may begin.
+    pub(super) stop: CancellationToken,
+    /// Ends the pause that is on, if one is.
+    pause: Mutex<Option<CancellationToken>>,
+    keep: AtomicBool,
+    killed: AtomicBool,
+}
+
+impl GuestControl {
+    /// Returns a pause begins: what is cancelled when it is over, by a person or with the guest.
+    pub(super) fn begin_pause(&self) -> CancellationToken {
+        let over = self.stop.child_token();
+        *self.pause.lock() = Some(over.clone());
+        over
+    }
+
+    /// Returns whether there was a pause to end.
+    fn end_pause(&self) -> bool {
+        let over = self.pause.lock().take();
+        over.inspect(CancellationToken::cancel).is_some()
+    }
+}
+
+/// How a guest comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GuestEnd {
+    /// Nothing in it failed.
+    Well,
+    /// It did not boot, or a case in it failed or was infra.
+    Failed,
+}
+
+/// The controls of all guests.
+#[derive(Debug)]
+pub(super) struct RunControls {
+    controls: BTreeMap<GuestId, GuestControl>,
+    keep_failed: AtomicBool,
+}
+
+impl RunControls {
+    /// For these guests of a run.
+    pub(super) fn new<'a>(
+        guests: impl Iterator<Item = &'a GuestId>,
+        run: &CancellationToken,
+        keep_failed: bool,
+    ) -> Self {
+        let control = || {
+            let cancel = run.child_token();
+            let stop = cancel.child_token();
+            GuestControl {
+                stop,
+                cancel,
+                pause: Mutex::default(),
+                keep: AtomicBool::default(),
+                killed: AtomicBool::default(),
+            }
+        };
+        Self {
+            controls: guests.map(|guest| (guest.clone(), control())).collect(),
+            keep_failed: AtomicBool::new(keep_failed),
+        }
+    }
+
+    /// Returns the controls of a guest; every guest of the plan has them.
+    pub(super) fn of(&self, guest: &GuestId) -> Option<&GuestControl> {
+        self.controls.get(guest)
+    }
+
+    /// Takes a command about guests; the error is a sentence.
+    pub(super) fn apply(&self, command: &Command) -> Result<(), String> {
+        let control = |guest: &GuestId| self.of(guest).ok_or_else(|| format!("guest `{guest}` is not in this run"));
+        match command {
+            Command::Stop { guest } => control(guest)?.stop.cancel(),
+            Command::Kill { guest } => {
+                let control = control(guest)?;
+                control.killed.store(true, Ordering::Relaxed);
+                control.cancel.cancel();
+            }
+            Command::Proceed { guest } => {
+                if !control(guest)?.end_pause() {
+                    return Err(format!("guest `{guest}` is not held for inspection"));
+                }
+            }
+            Command::Keep { guest, on } => {
+                let control = control(guest)?;
+                control.keep.store(*on, Ordering::Relaxed);
+                if *on {
+                    // The wait was for this decision.
+                    control.end_pause();
+                }
+            }
+            Command::KeepFailed { on } => self.keep_failed.store(*on, Ordering::Relaxed),
+            Command::Cancel { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Returns whether a guest is to stay after its last case, by the run's own word or a person's. One that was killed never
+    /// stays.
+    pub(super) fn keeps(&self, guest: &GuestId, of_run: Keep, end: GuestEnd) -> bool {
+        let always = of_run == Keep::Always;
+        let Some(control) = self.of(guest) else { return always };
+        if control.killed.load(Ordering::Relaxed) {
+            return false;
+        }
+        let failed = end == GuestEnd::Failed && self.keep_failed.load(Ordering::Relaxed);
+        always || control.keep.load(Ordering::Relaxed) || failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_ends_a_pause_and_leaves_the_current_case_alone() {
+        let (deb, win) = (GuestId::new("deb").expect("name"), GuestId::new("win").expect("name"));
+        let run = CancellationToken::new();
+        let all = RunControls::new([&deb, &win].into_iter(), &run, false);
+        all.apply(&Command::Stop { guest: deb.clone() }).expect("legal");
+        let control = all.of(&deb).expect("control");
+        assert!(control.begin_pause().is_cancelled() && !control.cancel.is_cancelled());
+        assert!(!all.of(&win).expect("control").begin_pause().is_cancelled());
+        run.cancel();
+        assert!(all.of(&win).expect("control").stop.is_cancelled(), "the run's end is every guest's end");
+    }
+
+    #[test]
+    fn keeping_can_be_taken_back_and_an_unknown_guest_is_told() {
+        let deb = GuestId::new("deb").expect("name");
+        let all = RunControls::new(std::iter::once(&deb), &CancellationToken::new(), false);
+        all.apply(&Command::Keep { guest: deb.clone(), on: true }).expect("legal");
+        assert!(all.keeps(&deb, Keep::Never, GuestEnd::Well));
+        all.apply(&Command::Keep { guest: deb.clone(), on: false }).expect("legal");
+        assert!(!all.keeps(&deb, Keep::Never, GuestEnd::Failed));
+        all.apply(&Command::KeepFailed { on: true }).expect("legal");
+        assert!(all.keeps(&deb, Keep::Never, GuestEnd::Failed) && !all.keeps(&deb, Keep::Never, GuestEnd::Well));
+        all.apply(&Command::Kill { guest: deb.clone() }).expect("legal");
+        assert!(!all.keeps(&deb, Keep::Always, GuestEnd::Failed), "a kill takes it down");
+        let other = GuestId::new("mars").expect("name");
+        assert_eq!(all.apply(&Command::Kill { guest: other }), Err("guest `mars` is not in this run".into()));
+    }
+
+    #[test]
+    fn each_pause_is_ended_on_its_own() {
+        let deb = GuestId::new("deb").expect("name");
+        let all = RunControls::new(std::iter::once(&deb), &CancellationToken::new(), false);
+        let proceed = Command::Proceed { guest: deb.clone() };
+        assert!(all.apply(&proceed).is_err(), "there is none: the next one is not ended before it began");
+        for _ in 0..2 {
+            let pause = all.of(&deb).expect("control").begin_pause();
+            assert!(!pause.is_cancelled());
+            all.apply(&proceed).expect("legal");
+            assert!(pause.is_cancelled());
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The connection to one guest: its console is followed from power-on, its boot is reported phase by phase, a session is
+//! opened.
+//!
+//! The order of it all is the controller's.
+
+use super::{
+    ConsoleError,
+    boot_phases::BootPhases,
+    console_error::{SHOWN, cut},
+    console_reader::{ConsoleListener, ConsoleReader},
+    controller::Connection,
+    recv_once,
+    waiting::WaitingReason,
+};
+use crate::{
+    backend::{
+        self,
+        contract::{Machine, MachineExit},
+    },
+    command::{CommandExit, OutputSink, RemoteCommand},
+    engine::{
+        context::RunContext,
+        events::EventSender,
+        journal::{Journal, Record},
+    },
+    host::clock,
+    transport::{
+        contract::{ConnectProgress, ConnectTarget},
+        pin::Pin,
+        route::{self, RouteAttempt},
+        session::Session,
+    },
+};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Blame, Fault, Result},
+    event::{EventKind, Phase},
+    guest::Guest,
+    quantity::show_duration,
+    secret::Redactor,
+};
+
+/// How long the console may lag behind the machine's end.
+const LAG: Duration = Duration::from_millis(300);
+
+/// The connection to one guest.
+pub(super) struct GuestConnection {
+    guest: Arc<Guest>,
+    events: EventSender,
+    journal: Journal,
+    redactor: Redactor,
+    pin: Pin,
+    phases: Arc<Mutex<BootPhases>>,
+    console: Option<ConsoleReader>,
+    session: Option<Box<dyn Session>>,
+    error: Arc<watch::Sender<Option<ConsoleError>>>,
+}
+
+impl GuestConnection {
+    pub(super) fn new(context: &RunContext, guest: &Arc<Guest>) -> Self {
+        let phases = BootPhases::new(guest, context.events.clone(), &context.backend.state);
+        Self {
+            guest: Arc::clone(guest),
+            events: context.events.clone(),
+            journal: context.journal.clone(),
+            redactor: context.redactor.clone(),
+            pin: Pin::default(),
+            phases: Arc::new(Mutex::new(phases)),
+            console: None,
+            session: None,
+            error: Arc::new(watch::channel(None).0),
+        }
+    }
+
+    /// Returns the place that holds the error which the console shows, once it does.
+    pub(super) fn console_error(&self) -> watch::Receiver<Option<ConsoleError>> {
+        self.error.subscribe()
+    }
+
+    fn phase(&self, to: Phase) {
+        self.phases.lock().advance(to);
+    }
+
+    fn shows_boot(&self) -> bool {
+        backend::capabilities_of(&self.guest.backend).console.shows_boot()
+    }
+
+    /// Returns a fault with the console's last lines as its cause.
+    fn with_console(&self, fault: Fault) -> Fault {
+        let lines = self.console.as_ref().map(ConsoleReader::last_lines).unwrap_or_default();
+        let lines: Vec<String> = lines[lines.len().saturating_sub(SHOWN)..].iter().map(|line| cut(line)).collect();
+        if lines.is_empty() {
+            fault
+        } else {
+            fault.because(format!("the console's last lines:\n    {}", lines.join("\n    ")))
+        }
+    }
+
+    fn follow(&self, log: &Path) -> Result<ConsoleReader> {
+        let listener = ConsoleListener {
+            guest: Arc::clone(&self.guest),
+            events: self.events.clone(),
+            phases: Arc::clone(&self.phases),
+            error: Arc::clone(&self.error),
+            redactor: self.redactor.clone(),
+        };
+        ConsoleReader::start(log, listener)
+    }
+
+    /// Opens a session, however long the guest takes.
+    async fn open(&self, machine: &dyn Machine, waiting: &WaitingReason) -> Result<Box<dyn Session>> {
+        // A log of what the provider does never shows what the guest writes when it is ready.
+        let console = self.console.as_ref().filter(|_| self.shows_boot());
+        if let (Some(pattern), Some(console)) = (&self.guest.boot.pattern, console) {
+            waiting.ready_pattern(pattern.source());
+            console.until_ready().await;
+            self.phase(Phase::Service);
+        }
+        waiting.service();
+        let progress = |step: ConnectProgress| {
+            waiting.step(&step);
+            if step == ConnectProgress::ServiceAnswers {
+                self.phase(Phase::FirstCommand);
+            }
+        };
+        let target = ConnectTarget { guest: &self.guest, machine, pin: &self.pin, progress: &progress };
+        let report = |attempt: RouteAttempt| {
+            self.events.send(EventKind::RouteTried {
+                guest: self.guest.id.clone(),
+                transport: attempt.transport,
+                way: attempt.method.map(|method| method.to_string()),
+                ok: attempt.ok,
+                why: attempt.reason,
+                took_ms: attempt.took_ms,
+                address: attempt.address,
+            });
+        };
+        route::open(&target, report).await
+    }
+
+    async fn boot(&mut self, machine: &dyn Machine, cancel: &CancellationToken) -> Result<()> {
+        let failed = || Fault::infra(format!("cannot boot guest `{}`", self.guest.id));
+        // From here on a reaper can recognise the process.
+        self.journal.append(&Record::Known {
+            name: machine.name().to_owned(),
+            identity: machine.id(),
+            console: machine.console().and_then(|console| console.socket).map(Path::to_owned),
+        })?;
+        let waiting = WaitingReason::default();
+        let limit = self.guest.boot_timeout;
+        let (mut exit, mut error) = (machine.exit(), self.error.subscribe());
+        let session = tokio::select! {
+            opened = clock::within(limit, self.open(machine, &waiting)) => {
+                let Some(session) = opened else {
+                    let why = format!("{} within {}", waiting.text().trim_end_matches('.'), show_duration(limit));
+                    return Err(self.with_console(failed().because(why)).hint(self.late_hint()).permanent());
+                };
+                session.map_err(|inner| failed().caused_by(inner))?
+            }
+            Some(found) = recv_once(&mut error) => return Err(failed().caused_by(found.to_fault()).permanent()),
+            Some(how) = recv_once(&mut exit) => return Err(self.explain_exit(&how, failed()).await),
+            () = cancel.cancelled() => {
+                let what = format!("cannot boot guest `{}`", self.guest.id);
+                return Err(Fault::cancelled(what).because("it was cancelled"));
+            }
+        };
+        let address = session.peer();
+        let (name, host_key) = (machine.name().to_owned(), self.pin.known());
+        self.journal.append(&Record::Reached { name, address, host_key })?;
+        self.session = Some(session);
+        let mut phases = self.phases.lock();
+        phases.close(true);
+        phases.remember();
+        Ok(())
+    }
+
+    /// Returns what to do about a guest that did not answer in time.
+    fn late_hint(&self) -> String {
+        let id = &self.guest.id;
+        if self.shows_boot() {
+            return format!(
+                "see guests/{id}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`"
+            );
+        }
+        format!(
+            "see that its sshd runs and `guests.{id}.ssh` has a key or password, or that its guest agent is installed and runs; or raise `boot_timeout`"
+        )
+    }
+
+    /// Returns why the machine ended during its boot; the console may still be saying it.
+    async fn explain_exit(&self, how: &MachineExit, failed: Fault) -> Fault {
+        let mut error = self.error.subscribe();
+        if let Some(Some(found)) = clock::within(LAG, recv_once(&mut error)).await {
+            return failed.caused_by(found.to_fault()).permanent();
+        }
+        let fault = self.with_console(failed.because(how));
+        if matches!(how, MachineExit::Panicked(_)) {
+            fault.hint("see its console log for the cause of the panic").permanent()
+        } else {
+            fault
+        }
+    }
+}
+
+impl Connection for GuestConnection {
+    fn prepare<'a>(&'a mut self, machine: &'a dyn Machine) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.console = machine.console().map(|console| self.follow(console.log)).transpose()?;
+            self.phase(if self.shows_boot() { Phase::Firmware } else { Phase::Launch });
+            Ok(())
+        })
+    }
+
+    fn connect<'a>(&'a mut self, machine: &'a dyn Machine, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let booted = self.boot(machine, cancel).await;
+            if let Err(fault) = &booted {
+                let mut phases = self.phases.lock();
+                phases.close(false);
+                if fault.blame() != Blame::Cancelled {
+                    phases.compare();
+                }
+            }
+            booted
+        })
+    }
+
+    fn not_started(&mut self) {
+        self.phases.lock().close(false);
+    }
+
+    fn run<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+        sink: &'a mut dyn OutputSink,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<CommandExit>> {
+        Box::pin(async move {
+            match &self.session {
+                Some(session) => session.run(command, sink, cancel).await,
+                None => Err(Fault::infra("cannot run a command").because("there is no session")),
+            }
+        })
+    }
+
+    fn session(&self) -> Option<&dyn Session> {
+        self.session.as_deref()
+    }
+
+    fn host_key(&self) -> Option<String> {
+        self.pin.known()
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            let closed = match self.session.take() {
+                // A dead guest does not answer; nothing depends on the answer.
+                Some(session) => clock::within(LAG, session.close()).await.unwrap_or(Ok(())),
+                None => Ok(()),
+            };
+            self.drain().await?;
+            closed
+        })
+    }
+
+    fn drain(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            if let Some(console) = self.console.take() {
+                console.drain().await;
+            }
+            Ok(())
+        })
+    }
+}

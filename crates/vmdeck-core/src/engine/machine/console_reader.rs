@@ -1,0 +1,158 @@
+//! Follows a machine's console in a task of its own, from power-on to its last byte.
+//!
+//! What the bytes mean is in `console_scan`.
+
+use super::{
+    ConsoleError,
+    boot_phases::BootPhases,
+    console_scan::{ConsoleFinding, ConsoleScanner},
+};
+use crate::{
+    engine::{events::EventSender, timestamps::LogTimestamps},
+    host::{clock, tail::Tail},
+};
+use parking_lot::Mutex;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::{EventKind, PatternKind, Phase, Stream},
+    guest::Guest,
+    secret::Redactor,
+};
+
+/// How long an unfinished line may wait for its rest.
+const SETTLE: Duration = Duration::from_millis(10);
+/// Most warnings of one machine that are reported; the console log has them all.
+const WARNINGS: u32 = 100;
+
+/// A console that is being followed.
+pub(super) struct ConsoleReader {
+    scanner: Arc<Mutex<ConsoleScanner>>,
+    ready: watch::Receiver<bool>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Where a reader reports what it finds.
+pub(super) struct ConsoleListener {
+    pub(super) guest: Arc<Guest>,
+    pub(super) events: EventSender,
+    pub(super) phases: Arc<Mutex<BootPhases>>,
+    pub(super) error: Arc<watch::Sender<Option<ConsoleError>>>,
+    pub(super) redactor: Redactor,
+}
+
+impl ConsoleReader {
+    /// Follows the console log at this path, which may not exist yet.
+    pub(super) fn start(path: &Path, listener: ConsoleListener) -> Result<Self> {
+        let tail = Tail::follow(path)
+            .map_err(|e| Fault::host(format!("cannot follow the console log `{}`", path.display())).because(e))?;
+        let scanner = ConsoleScanner::new(&listener.guest.boot, listener.redactor.clone());
+        let scanner = Arc::new(Mutex::new(scanner));
+        let (ready_sender, ready) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let timestamps = LogTimestamps::beside(path, listener.events.clone());
+        let reading = Reading { scanner: Arc::clone(&scanner), ready: ready_sender, listener, warnings: 0 };
+        let task = tokio::spawn(reading.run(tail, timestamps, stop.clone()));
+        Ok(Self { scanner, ready, stop, task })
+    }
+
+    /// Waits until the ready pattern appears.
+    pub(super) async fn until_ready(&self) {
+        let mut ready = self.ready.clone();
+        let _ = ready.wait_for(|seen| *seen).await;
+    }
+
+    /// Returns the last lines, secrets taken out.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.scanner.lock().last_lines()
+    }
+
+    /// Takes in what was written so far, and stops.
+    pub(super) async fn drain(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
+}
+
+/// The task.
+struct Reading {
+    scanner: Arc<Mutex<ConsoleScanner>>,
+    ready: watch::Sender<bool>,
+    listener: ConsoleListener,
+    /// Warnings so far.
+    warnings: u32,
+}
+
+impl Reading {
+    async fn run(mut self, mut tail: Tail, mut timestamps: LogTimestamps, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                read = tail.next() => match read {
+                    Ok(bytes) => {
+                        let open_line = !bytes.ends_with(b"\n");
+                        let mut bytes = bytes.to_vec();
+                        if open_line {
+                            // Consoles are written byte by byte: most lines are complete a moment later.
+                            clock::sleep(SETTLE).await;
+                            bytes.extend_from_slice(tail.now().unwrap_or_default());
+                        }
+                        timestamps.note(bytes.len());
+                        self.take(&bytes);
+                    }
+                    Err(_) => break,
+                },
+            }
+            // A flood must not starve the other tasks of this thread.
+            tokio::task::yield_now().await;
+        }
+        // What was written before the stop still counts; a machine that goes on writing does not hold us.
+        for _ in 0..64 {
+            match tail.now() {
+                Ok([]) | Err(_) => break,
+                Ok(bytes) => {
+                    timestamps.note(bytes.len());
+                    self.take(bytes);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let scanner = Arc::clone(&self.scanner);
+        scanner.lock().feed(bytes, |finding| self.report(finding));
+    }
+
+    fn report(&mut self, finding: ConsoleFinding) {
+        let ConsoleListener { guest, events, phases, error, .. } = &self.listener;
+        let guest = guest.id.clone();
+        match finding {
+            ConsoleFinding::Kernel => phases.lock().advance(Phase::Kernel),
+            ConsoleFinding::Userspace => phases.lock().advance(Phase::Userspace),
+            ConsoleFinding::Line(line) => {
+                phases.lock().line(&line);
+                events.output(EventKind::Output { guest, suite: None, case: None, stream: Stream::Console, line });
+            }
+            ConsoleFinding::Match { meaning, pattern, line, context } => {
+                match meaning {
+                    PatternKind::Ready => drop(self.ready.send_replace(true)),
+                    PatternKind::Error => drop(error.send_replace(Some(ConsoleError {
+                        pattern: pattern.clone(),
+                        line: line.clone(),
+                        context: context.clone(),
+                    }))),
+                    PatternKind::Warning => {
+                        self.warnings = self.warnings.saturating_add(1);
+                        if self.warnings > WARNINGS {
+                            return;
+                        }
+                    }
+                }
+                events.send(EventKind::ConsoleMatch { guest, meaning, pattern, line, context });
+            }
+        }
+    }
+}

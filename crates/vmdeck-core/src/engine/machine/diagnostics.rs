@@ -1,0 +1,48 @@
+//! Writes down what can still be known about a machine that will not come up, hangs, or is lost.
+
+use super::controller::Controller;
+use crate::{engine::context::RunContext, host::clock};
+use std::{fmt::Write as _, io::Write as _, path::PathBuf, time::Duration};
+use vmdeck_model::{
+    error::Fault,
+    guest::Guest,
+    quantity::{show_duration, show_size},
+};
+
+/// How long the hypervisor may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+fn path(context: &RunContext, guest: &Guest) -> PathBuf {
+    context.guest_dir(guest).join("diagnostics.txt")
+}
+
+/// Writes `diagnostics.txt` in the guest's folder of the record: the fault, what the machine uses, and what the hypervisor
+/// says. Secrets are taken out.
+pub(in crate::engine) async fn diagnose(context: &RunContext, guest: &Guest, controller: &Controller, fault: &Fault) {
+    let mut text = format!("{fault}\n\n");
+    if let Ok(Some(stats)) = controller.stats() {
+        let cpu = show_duration(Duration::from_millis(stats.cpu_ms));
+        let _ =
+            writeln!(text, "the machine uses {} of memory and has used {cpu} of a processor", show_size(stats.memory));
+    }
+    match clock::within(ANSWER, controller.describe()).await {
+        Some(Ok(description)) => text.push_str(&description),
+        Some(Err(e)) => {
+            let _ = writeln!(text, "the hypervisor does not answer: {e}");
+        }
+        None => text.push_str("the hypervisor does not answer within 10 s\n"),
+    }
+    // The fault itself is reported in any case.
+    let _ = std::fs::write(path(context, guest), context.redactor.text(&text));
+}
+
+/// Adds to `diagnostics.txt`, if there is one, when the machine ran and how it ended.
+pub(super) fn add_end(context: &RunContext, guest: &Guest, controller: &Controller) {
+    let (Some(start), Ok(status)) = (controller.start_time(), controller.exit_status()) else { return };
+    let how = status.exit.map_or_else(|| "it was stopped".to_owned(), |exit| exit.to_string());
+    let file = std::fs::File::options().append(true).open(path(context, guest));
+    if let Ok(mut file) = file {
+        let line = format!("\nit ran from {start:?} to {:?}: {how}\n", status.stopped);
+        let _ = file.write_all(context.redactor.text(&line).as_bytes());
+    }
+}

@@ -1,0 +1,40 @@
+//! Holds a machine: for a person who wants to use it, or one who wants to inspect a failure.
+
+use super::{LeasedMachine, Permits, PhaseEvents, recv_once};
+use crate::{engine::context::RunContext, host::clock};
+use vmdeck_model::{event::Phase, guest::Guest};
+
+/// Lets a person inspect a guest that failed, for as long as the plan says or until they continue. The permits are given
+/// back: the other guests go on.
+pub(in crate::engine) async fn pause(context: &RunContext, guest: &Guest, permits: &mut Permits) {
+    let Some(limit) = context.plan.options.pause.filter(|_| !context.cancel.is_cancelled()) else { return };
+    let Some(control) = context.controls.of(&guest.id) else { return };
+    permits.give_back();
+    context.set_lock_phase(&format!("{} failed and is held for inspection", guest.id));
+    let limit_ms = u64::try_from(limit.as_millis()).ok();
+    let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Pause, limit_ms);
+    let over = control.begin_pause();
+    let _ = clock::within(limit, over.cancelled()).await;
+    phase.end(true);
+}
+
+/// Holds a guest until somebody stops it, or it ends by itself.
+pub(in crate::engine) async fn hold(context: &RunContext, guest: &Guest, machine: &mut LeasedMachine) {
+    let Some(control) = context.controls.of(&guest.id) else { return };
+    context.set_lock_phase(&format!("holding {}", guest.id));
+    let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Hold, None);
+    let mut error = machine.console_error.clone();
+    let unasked = tokio::select! {
+        // Cancelled when somebody stops the guest, which is no news.
+        waited = machine.controller.wait(&control.stop) => match (waited, machine.exit.borrow().as_ref()) {
+            (Ok(()), Some(exit)) => Some(format!("guest `{}`: {exit}", guest.id)),
+            _ => None,
+        },
+        Some(found) = recv_once(&mut error) => Some(found.to_fault().to_string()),
+    };
+    if let Some(text) = unasked {
+        context.events.infra();
+        context.events.warn(Some(&guest.id), text, None);
+    }
+    phase.end(true);
+}

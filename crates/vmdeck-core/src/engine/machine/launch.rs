@@ -1,0 +1,181 @@
+//! Makes a machine for a guest: intent first, then the provider, then the boot; what fails is taken down and tried again.
+
+use super::{
+    LeasedMachine, Permits, PhaseEvents,
+    connection::GuestConnection,
+    controller::Controller,
+    diagnostics::diagnose,
+    hold::pause,
+    intent::Intent,
+    retry,
+    take_down::{discard_uncreated, end, keep},
+};
+use crate::{
+    backend::{
+        self,
+        contract::{Backend, Machine},
+        request::{CreateRequest, Lifetime},
+    },
+    context::CallContext,
+    engine::{context::RunContext, controls::GuestEnd, journal::Record},
+    host::clock,
+    transport::route,
+};
+use futures_util::future::BoxFuture;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::sync::watch;
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::{EventKind, Phase},
+    guest::Guest,
+    plan::Keep,
+};
+
+/// How long asking whether a machine exists may take.
+const ASK: Duration = Duration::from_secs(5);
+/// How long making a machine may take: a provider may have to fetch an image first.
+const CREATE: Duration = Duration::from_hours(1);
+
+/// Makes and boots a machine; tries again where that can help. One that will not be tried again is held for inspection, if
+/// that is wanted, and its permits are given back.
+pub(in crate::engine) async fn launch(
+    context: &RunContext,
+    guest: &Arc<Guest>,
+    permits: &mut Permits,
+) -> Result<LeasedMachine> {
+    let mut attempt = 1;
+    loop {
+        let last = attempt >= guest.launch_retries;
+        let fault = match launch_once(context, guest, permits, last).await {
+            Ok(machine) => return Ok(machine),
+            Err(fault) => fault,
+        };
+        if last || !fault.is_worth_a_retry() || context.cancel.is_cancelled() {
+            return Err(fault);
+        }
+        attempt += 1;
+        let pause = retry::pause(attempt);
+        context.events.send(EventKind::Retrying {
+            guest: Some(guest.id.clone()),
+            what: "launch".into(),
+            attempt,
+            of: guest.launch_retries,
+            after_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            why: fault.to_string(),
+        });
+        tokio::select! {
+            () = clock::sleep(pause) => {}
+            () = context.cancel.cancelled() => return Err(fault),
+        }
+    }
+}
+
+async fn launch_once(
+    context: &RunContext,
+    guest: &Arc<Guest>,
+    permits: &mut Permits,
+    last: bool,
+) -> Result<LeasedMachine> {
+    let row = backend::find(&guest.backend)?;
+    let backend = (row.build)(&context.backend);
+    let record_dir = context.guest_dir(guest);
+    std::fs::create_dir_all(&record_dir).map_err(|e| {
+        Fault::host(format!("cannot make `{}`", record_dir.display()))
+            .because(e)
+            .hint("free disk space, or set --run-dir")
+    })?;
+    set_aside_console(&record_dir);
+    let intent = Intent::write(context, guest, backend.as_ref(), row).await?;
+    let name = intent.name.clone();
+    let connection = GuestConnection::new(context, guest);
+    let console_error = connection.console_error();
+    let mut controller = controller(context, guest, &name, connection);
+    if let Err(fault) = create(context, guest, &mut controller, backend.as_ref(), &intent).await {
+        discard_uncreated(context, guest, intent).await;
+        return Err(fault);
+    }
+    // What the provider chose itself, such as an id: from here on a reaper can be sure of it.
+    let known = controller.id().map(|id| Record::Known { name: name.clone(), identity: id, console: None });
+    if let Some(Err(fault)) = known.map(|known| context.journal.append(&known)) {
+        end(context, guest, &mut controller, &name).await;
+        return Err(fault);
+    }
+    let started = controller.start(&context.cancel).await;
+    let exit = controller.machine().map_or_else(|| watch::channel(None).1, Machine::exit);
+    let mut machine = LeasedMachine::new(name, controller, exit, console_error);
+    let Err(fault) = started else { return Ok(machine) };
+    diagnose(context, guest, &machine.controller, &fault).await;
+    if last || !fault.is_worth_a_retry() {
+        // Nobody can inspect what was never made.
+        let was_made = exists(&machine.controller).await;
+        if was_made {
+            pause(context, guest, permits).await;
+        }
+        let is_there = was_made && machine.exit.borrow().is_none();
+        if is_there && context.controls.keeps(&guest.id, context.plan.options.keep, GuestEnd::Failed) {
+            keep(context, guest, machine);
+            return Err(fault);
+        }
+    }
+    end(context, guest, &mut machine.controller, &machine.name).await;
+    Err(fault)
+}
+
+fn controller(context: &RunContext, guest: &Guest, name: &str, connection: GuestConnection) -> Controller {
+    let (events, id, machine) = (context.events.clone(), guest.id.clone(), name.to_owned());
+    let on_change = Box::new(move |from, to, why: &str| {
+        let machine = Some(machine.clone());
+        events.send(EventKind::GuestState { guest: id.clone(), from, to, why: why.to_owned(), machine });
+    });
+    Controller::new(Box::new(connection), on_change)
+}
+
+/// Makes or adopts the machine that is intended.
+async fn create(
+    context: &RunContext,
+    guest: &Guest,
+    controller: &mut Controller,
+    backend: &dyn Backend,
+    intent: &Intent,
+) -> Result<()> {
+    let may_stay = context.plan.options.keep != Keep::Never || context.plan.options.controlled;
+    let record_dir = context.guest_dir(guest);
+    let services = route::services(guest, &backend::capabilities_of(&guest.backend));
+    let request = CreateRequest {
+        guest,
+        name: &intent.name,
+        uuid: &intent.uuid,
+        private_dir: &intent.dir,
+        record_dir: &record_dir,
+        lifetime: if may_stay { Lifetime::MayOutliveUs } else { Lifetime::TiedToUs },
+        services: &services,
+        networks: &[],
+    };
+    let call = CallContext::new(CREATE, &context.cancel);
+    let made: BoxFuture<'_, Result<Box<dyn Machine>>> = match (&intent.adopted, backend.adoption()) {
+        (None, _) => backend.create(request, call),
+        (Some(target), Some(adoption)) => adoption.adopt(request, target, call),
+        (Some(_), None) => return Err(Fault::bug("a backend that adopts nothing found a machine to adopt")),
+    };
+    let work = controller.create(call.run(format!("create guest `{}`", guest.id), made));
+    PhaseEvents::begin(&context.events, &guest.id, Phase::Create, None).around(work).await
+}
+
+/// Returns whether there is a machine that could be kept.
+async fn exists(controller: &Controller) -> bool {
+    match controller.machine() {
+        Some(machine) => matches!(clock::within(ASK, machine.exists()).await, Some(Ok(true))),
+        None => false,
+    }
+}
+
+/// Keeps the console of an earlier machine of this guest: every machine writes a log of its own.
+fn set_aside_console(record: &Path) {
+    let current = record.join("console.log");
+    let free = (1..1000).map(|n| record.join(format!("console-{n}.log"))).find(|p| !p.exists());
+    if let Some(free) = free.filter(|_| current.exists()) {
+        // If it stays, the new machine's lines follow the old ones; nothing is lost.
+        let _ = std::fs::rename(&current, &free);
+        let _ = std::fs::rename(current.with_extension("times"), free.with_extension("times"));
+    }
+}

@@ -1,0 +1,31 @@
+//! The supply of machines: makes or adopts one for a guest, boots it, holds it, keeps it or takes it down, and proves the end.
+//!
+//! What runs in a machine is the business of whoever asks for it: `cases`, or `shell`.
+
+mod baseline;
+mod boot_phases;
+mod boot_times;
+mod connection;
+mod console_error;
+mod console_reader;
+pub mod console_scan;
+pub mod controller;
+mod diagnostics;
+mod hold;
+mod intent;
+mod launch;
+mod lease;
+mod permit;
+mod phase_events;
+mod retry;
+mod take_down;
+mod waiting;
+
+pub(super) use console_error::ConsoleError;
+pub(super) use diagnostics::diagnose;
+pub(super) use hold::{hold, pause};
+pub(super) use launch::launch;
+pub(super) use lease::{LeasedMachine, recv_once};
+pub(super) use permit::Permits;
+pub(super) use phase_events::PhaseEvents;
+pub(super) use take_down::{keep, take_down};

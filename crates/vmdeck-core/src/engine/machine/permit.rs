@@ -1,0 +1,51 @@
+//! The permits of one job: as many guests as the host may have up at a time, all of a job's at once or none.
+
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The permits for all machines of one job.
+pub(in crate::engine) struct Permits {
+    pool: Arc<Semaphore>,
+    count: u32,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Permits {
+    /// Waits for `count` permits and takes them together; `None` = the run is over.
+    pub(in crate::engine) async fn acquire(pool: &Arc<Semaphore>, count: usize) -> Option<Self> {
+        let mut permits = Self { pool: Arc::clone(pool), count: u32::try_from(count).unwrap_or(u32::MAX), held: None };
+        permits.reacquire().await.then_some(permits)
+    }
+
+    /// Gives the permits back while a person inspects a machine that failed: the other guests go on.
+    pub(super) fn give_back(&mut self) {
+        drop(self.held.take());
+    }
+
+    /// Waits for the permits again if they were given back; returns whether they are held.
+    pub(in crate::engine) async fn reacquire(&mut self) -> bool {
+        if self.held.is_none() {
+            self.held = Arc::clone(&self.pool).acquire_many_owned(self.count).await.ok();
+        }
+        self.held.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_permits_of_a_job_come_together_or_not_at_all() {
+        let pool = Arc::new(Semaphore::new(2));
+        let mut one = Permits::acquire(&pool, 1).await.expect("free");
+        let two = crate::host::clock::within(std::time::Duration::from_secs(1), Permits::acquire(&pool, 2)).await;
+        assert!(two.is_none(), "one of the two is taken");
+        assert_eq!(pool.available_permits(), 1, "and the other was not held meanwhile");
+        one.give_back();
+        let two = Permits::acquire(&pool, 2).await.expect("free again");
+        assert_eq!(pool.available_permits(), 0);
+        drop(two);
+        assert!(one.reacquire().await);
+    }
+}

@@ -1,0 +1,44 @@
+//! Says what a boot is waiting for, in words that a person reads when the time is over.
+
+use crate::transport::contract::{ConnectProgress, DiscoveryAttempt};
+use parking_lot::Mutex;
+
+/// What a boot is waiting for; told by every step of the connection.
+#[derive(Default)]
+pub(super) struct WaitingReason(Mutex<String>);
+
+impl WaitingReason {
+    /// Returns what is missing, as the end of a sentence.
+    pub(super) fn text(&self) -> String {
+        self.0.lock().clone()
+    }
+
+    fn set(&self, text: String) {
+        *self.0.lock() = text;
+    }
+
+    /// Notes that the ready pattern is waited for.
+    pub(super) fn ready_pattern(&self, pattern: &str) {
+        self.set(format!("the ready pattern `{pattern}` did not appear on the console"));
+    }
+
+    /// Notes that the login service is waited for.
+    pub(super) fn service(&self) {
+        self.set("no login service answered".into());
+    }
+
+    /// Notes a step of the connection.
+    pub(super) fn step(&self, step: &ConnectProgress) {
+        match step {
+            ConnectProgress::Waiting(reason) => self.set(format!("no login service answered: {reason}")),
+            ConnectProgress::ServiceAnswers => {
+                self.set("the login service answered and no command could be run".into());
+            }
+            ConnectProgress::DiscoveryAttempt(attempt) if attempt.ok => {}
+            ConnectProgress::DiscoveryAttempt(DiscoveryAttempt { method, found, reason, .. }) => {
+                let reason = if reason.is_empty() && found.is_empty() { "it was not found" } else { reason };
+                self.set(format!("no login service answered; last searched by {method}: {reason}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The run from lock to release, in order; each step's failure ends it with its own exit code.
+//!
+//! Signals, commands and numbers are the dispatcher's; machines and cases have rooms of their own.
+
+use super::{
+    cases,
+    context::RunContext,
+    controls::RunControls,
+    events::EventSender,
+    guardian::Guardian,
+    journal::{Journal, Record},
+    lock::{self, HostLock},
+    machine::Permits,
+    preflight,
+    reap::{self, ReapScope, Reaped},
+    shell::{self, ShellRequest},
+};
+use crate::{backend::BackendDeps, host::clock};
+use parking_lot::Mutex;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::{EventKind, Holder},
+    outcome::CancelReason,
+    plan::Plan,
+    secret::Redactor,
+};
+
+/// What is done in the machines of a run.
+pub(super) enum Work {
+    /// The plan's cases are run.
+    Cases,
+    /// One request is served in the plan's only guest.
+    Shell(ShellRequest),
+}
+
+/// A run that is about to begin.
+pub(super) struct Run {
+    pub(super) plan: Arc<Plan>,
+    pub(super) events: EventSender,
+    pub(super) backend: BackendDeps,
+    pub(super) binary: Option<PathBuf>,
+    pub(super) cancel: CancellationToken,
+    pub(super) cancel_requests: mpsc::UnboundedSender<CancelReason>,
+    pub(super) controls: Arc<RunControls>,
+}
+
+impl Run {
+    /// Carries the plan out.
+    pub(super) async fn carry_out(self, work: Work) -> Result<()> {
+        let slots = self.acquire_slots().await?;
+        let parallel = slots.as_ref().map_or(self.plan.host.slots as usize, Vec::len).max(1);
+        let mut slots = slots.unwrap_or_default();
+        let first = (!slots.is_empty()).then(|| slots.remove(0));
+        let lock = Arc::new(Mutex::new(first));
+        let result = self.with_lock(&lock, parallel, work).await;
+        slots.into_iter().for_each(HostLock::release);
+        if let Some(lock) = lock.lock().take() {
+            lock.release();
+        }
+        result
+    }
+
+    /// Acquires the lock, and with `slots` above one as many further slots as are free and can be used. `None` = the run
+    /// leaves the lock alone.
+    async fn acquire_slots(&self) -> Result<Option<Vec<HostLock>>> {
+        let plan = &self.plan;
+        if plan.options.no_lock {
+            return Ok(None);
+        }
+        let path = plan.host.lock.display().to_string();
+        let request = lock::LockRequest {
+            path: plan.host.lock.clone(),
+            shared: plan.host.lock_shared,
+            timeout: plan.host.lock_timeout,
+            owner: lock::owner(Some(plan.run.as_str())),
+        };
+        let start = clock::now();
+        let progress = |holder: &Holder, waited: Duration| {
+            let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+            self.events.send(EventKind::LockWaiting { path: path.clone(), holder: holder.clone(), waited_ms });
+        };
+        let held = if plan.host.slots == 1 {
+            vec![lock::acquire(&request, progress, &self.cancel).await?]
+        } else {
+            let count = (plan.host.slots as usize).min(plan.jobs.len()).max(1);
+            lock::acquire_slots(&request, plan.host.slots, count, progress, &self.cancel).await?
+        };
+        self.events.send(EventKind::LockHeld { path, waited_ms: clock::ms_since(start) });
+        Ok(Some(held))
+    }
+
+    async fn with_lock(&self, lock: &Arc<Mutex<Option<HostLock>>>, parallel: usize, work: Work) -> Result<()> {
+        self.check_host(parallel).await?;
+        self.reap_dead_runs().await;
+        let journal = self.begin_journal(lock)?;
+        let guardian = self.start_guardian(lock, &journal);
+        // A job that needs more machines than may be up would wait for ever.
+        let permits = self.plan.jobs.iter().map(|job| job.guests().count()).max().unwrap_or(1).max(parallel);
+        let context = Arc::new(RunContext {
+            plan: Arc::clone(&self.plan),
+            events: self.events.clone(),
+            journal,
+            backend: self.backend.clone(),
+            redactor: Redactor::new(&self.plan.secrets()),
+            cancel: self.cancel.clone(),
+            run_cancel: self.cancel.clone(),
+            cancel_requests: self.cancel_requests.clone(),
+            controls: Arc::clone(&self.controls),
+            permits: Arc::new(Semaphore::new(permits)),
+            lock: Arc::clone(lock),
+        });
+        let watch = tokio::spawn(watch_lock(Arc::clone(&context)));
+        match work {
+            Work::Shell(request) => shell::run(&context, request).await,
+            Work::Cases => run_jobs(&context).await,
+        }
+        watch.abort();
+        let lost = context.lock.lock().as_ref().filter(|l| !l.is_ours()).map(|l| l.path().to_owned());
+        if let Some(path) = lost.filter(|_| !context.cancel.is_cancelled()) {
+            // Within the last second, before the watch has seen it.
+            let why = "at the end it was not ours any more".into();
+            context.events.send(EventKind::LockLost { path: path.display().to_string(), why });
+            context.request_cancel(CancelReason::LockLost);
+        }
+        context.set_lock_phase("ending");
+        if let Err(fault) = context.journal.end() {
+            self.events.warn(None, fault.to_string(), fault.remedy().map(str::to_owned));
+        }
+        if let Some(guardian) = guardian {
+            guardian.dismiss().await;
+        }
+        Ok(())
+    }
+
+    async fn check_host(&self, parallel: usize) -> Result<()> {
+        let mut report = |finding| self.events.send(EventKind::PreflightFinding(finding));
+        let request = preflight::Request {
+            host: &self.plan.host,
+            record: &self.plan.dir,
+            guests: self.plan.guests().collect(),
+            parallel,
+        };
+        let ready = tokio::select! {
+            ready = preflight::run(&request, &self.backend, &mut report) => ready,
+            () = self.cancel.cancelled() => {
+                return Err(Fault::cancelled("cannot start the run").because("it was cancelled"));
+            }
+        };
+        if ready {
+            return Ok(());
+        }
+        Err(Fault::host("cannot start the run")
+            .because("the host is not ready; see the findings above")
+            .hint("`vmdeck doctor` checks again"))
+    }
+
+    async fn reap_dead_runs(&self) {
+        let mut report = |reaped| match reaped {
+            Reaped::Gone { run, what, how, .. } => self.events.send(EventKind::Reaped { run, what, how }),
+            Reaped::Left { what, fault } => {
+                self.events.warn(None, format!("{what}: {fault}"), Some("`vmdeck cleanup` tries again".into()));
+            }
+        };
+        reap::dead_runs(&self.backend, ReapScope::Dead, &mut report).await;
+    }
+
+    fn begin_journal(&self, lock: &Mutex<Option<HostLock>>) -> Result<Journal> {
+        let lock_path = lock.lock().as_ref().map(|l| l.path().to_owned());
+        let plan = &self.plan;
+        let journal = Journal::begin(&self.backend.state, plan.run.as_str(), lock_path.as_deref(), &plan.dir)?;
+        if !self.backend.tools.is_empty() {
+            journal.append(&Record::Tools { tools: self.backend.tools.clone() })?;
+        }
+        Ok(journal)
+    }
+
+    fn start_guardian(&self, lock: &Mutex<Option<HostLock>>, journal: &Journal) -> Option<Guardian> {
+        let binary = self.binary.as_ref()?;
+        let mut lock = lock.lock();
+        match Guardian::start(binary, journal, lock.as_ref()) {
+            Ok(guardian) => {
+                if let Some(lock) = lock.as_mut() {
+                    // The guardian is the last to need the lock.
+                    lock.set_pid(guardian.pid());
+                }
+                Some(guardian)
+            }
+            Err(e) => {
+                let text = format!("the guardian did not start: {e}; after a crash the next run cleans up");
+                self.events.warn(None, text, None);
+                None
+            }
+        }
+    }
+}
+
+/// Runs every job, as many at a time as there are permits. A job that panics is a bug, and its machine is the reaper's.
+async fn run_jobs(context: &Arc<RunContext>) {
+    let mut waiting: Vec<_> = context.plan.jobs.iter().rev().cloned().collect();
+    let mut running = JoinSet::new();
+    loop {
+        let count = waiting.last().map_or(1, |job| job.guests().count());
+        tokio::select! {
+            Some(permits) = Permits::acquire(&context.permits, count), if !waiting.is_empty() => {
+                let Some(job) = waiting.pop() else { continue };
+                let mut own = RunContext::clone(context);
+                if let Some(control) = context.controls.of(&job.guest().id) {
+                    own.cancel = control.cancel.clone();
+                }
+                running.spawn(cases::run(Arc::new(own), job, permits));
+            }
+            Some(done) = running.join_next() => if let Err(e) = done {
+                context.events.warn(
+                    None,
+                    format!("a worker panicked: {e}"),
+                    Some("this is a bug in vmdeck; `vmdeck cleanup` removes what it left".into()),
+                );
+                context.events.bug();
+            },
+            else => break,
+        }
+    }
+}
+
+async fn watch_lock(context: Arc<RunContext>) {
+    // Looked at by path and inode, so that the lock itself stays where it can be released.
+    let watched = context.lock.lock().as_ref().map(HostLock::watcher);
+    let Some(watcher) = watched else { return };
+    let why = watcher.until_lost().await;
+    context.events.send(EventKind::LockLost { path: watcher.path().display().to_string(), why });
+    context.request_cancel(CancelReason::LockLost);
+}

@@ -1,0 +1,99 @@
+//! An open session with a guest: commands, files, and a terminal where there is one.
+
+use crate::command::{CommandExit, OutputSink, RemoteCommand};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::{net::SocketAddr, path::Path};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::error::Result;
+
+/// The language that a guest's commands are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// `sh` as POSIX defines it.
+    Posix,
+    /// PowerShell.
+    PowerShell,
+}
+
+/// Runs commands in a guest.
+pub trait CommandRunner: Send + Sync {
+    /// Returns the language that commands must be written in.
+    fn shell(&self) -> Shell;
+
+    /// Runs a command to its end. A lost connection or a missing status is a fault, never an exit. Cancelling ends the command
+    /// in the guest.
+    fn run<'a>(
+        &'a self,
+        command: &'a RemoteCommand,
+        sink: &'a mut dyn OutputSink,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<CommandExit>>;
+}
+
+/// An open session with a guest.
+pub trait Session: CommandRunner {
+    /// Returns the word of the transport.
+    fn kind(&self) -> &'static str;
+
+    /// Returns the power to move files.
+    fn files(&self) -> Box<dyn FileTransfer + '_>;
+
+    /// Returns the power to give a person a terminal. Without one, the command that a person can type on this host instead, if
+    /// the hypervisor has one.
+    fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal>;
+
+    /// Returns the address of the guest, if there is one.
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Ends the session in order.
+    fn close(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// A session that has no terminal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NoTerminal {
+    /// What a person types on this host instead, if its hypervisor has such a command.
+    pub instead: Option<String>,
+}
+
+/// Moves files between this host and a guest, as tar archives.
+pub trait FileTransfer: Send + Sync {
+    /// Replaces the folder `to` of the guest by what is in `archive`, a tar file of this host.
+    fn send<'a>(&'a self, archive: &'a Path, to: &'a str, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
+
+    /// Writes a tar archive of what the globs name, below the working directory of `base` and with its rights, to the file
+    /// `archive` of this host; at most `limit` bytes. Returns what the guest complained about: one file that
+    /// cannot be read does not cost the others.
+    fn fetch<'a>(
+        &'a self,
+        globs: &'a [String],
+        base: &'a RemoteCommand,
+        archive: &'a Path,
+        limit: u64,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Option<String>>>;
+}
+
+/// The power to give a person a terminal in the guest.
+pub trait RemoteTerminal: Send + Sync {
+    /// Serves these streams until the shell or the command in the guest ends.
+    fn attach(&self, streams: TerminalStreams) -> BoxFuture<'_, Result<CommandExit>>;
+}
+
+/// A person's terminal, as streams.
+pub struct TerminalStreams {
+    /// What the person types.
+    pub input: mpsc::Receiver<Bytes>,
+    /// What the person sees.
+    pub output: mpsc::Sender<Bytes>,
+    /// Columns and rows, as they change.
+    pub size: watch::Receiver<(u16, u16)>,
+    /// The value of `TERM`.
+    pub kind: String,
+    /// A command instead of the login shell.
+    pub command: Option<String>,
+}
