@@ -18,6 +18,8 @@ pub mod command;
 pub mod config;
 pub mod context;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod host;
 pub mod report;
 pub mod transport;

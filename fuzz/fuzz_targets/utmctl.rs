@@ -1,0 +1,5 @@
+//! What `utmctl` prints.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vmdeck_core::fuzz::utmctl(data));
