@@ -2,7 +2,7 @@
 GUEST := guests/micro/out
 CARGO ?= cargo
 
-.PHONY: demo build test test-all check deps guest bench bench-cockpit docs screens clean
+.PHONY: demo build test test-all check deps nextest guest bench bench-cockpit docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -15,11 +15,11 @@ build:
 TESTS = if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace --status-level fail; \
 	else $(CARGO) test --quiet --workspace --lib --bins --tests; fi
 
-test: deps guest
+test: deps nextest guest
 	$(TESTS)
 
 # The slow ones as well: many kills, floods, the cases that wait for a time-out.
-test-all: deps guest
+test-all: deps nextest guest
 	export VMDECK_TEST_SLOW=1; $(TESTS)
 
 # Format, lints, documentation, licences and advisories.
@@ -48,6 +48,9 @@ screens: deps
 
 deps:
 	@scripts/deps.sh
+
+nextest:
+	@scripts/nextest.sh
 
 guest: $(GUEST)/initrd.cpio
 $(GUEST)/initrd.cpio: guests/micro/build.sh
