@@ -42,7 +42,7 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &OutputArgs, 
     let vmdeck = std::env::args().next().unwrap_or_else(|| "vmdeck".into());
     io.say(&format!(
         "\nthe whole record is in {record}\n\ntry next:\n\n  \
-         {vmdeck} -f {shown} shell {name} -- uname -a\n      a command in a fresh guest of your own\n  \
+         {vmdeck} -f {shown} shell {name} -- uname -a\n      run a command in a fresh guest\n  \
          {vmdeck} -f {shown} --ci 'basics/*'\n      part of the suite again\n  \
          {vmdeck} init\n      a vmdeck.toml for your own project"
     ));
