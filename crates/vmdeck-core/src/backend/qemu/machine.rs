@@ -124,13 +124,7 @@ impl QemuMachine {
             while !self.files.qmp.exists() {
                 clock::sleep(Duration::from_millis(2)).await;
             }
-            loop {
-                match Qmp::connect(&self.files.qmp).await {
-                    // Bound and not listening yet.
-                    Err(e) if e.to_string().contains("refused") => clock::sleep(Duration::from_millis(2)).await,
-                    other => return other,
-                }
-            }
+            Qmp::connect(&self.files.qmp).await
         };
         let mut gone = collected.clone();
         let fault = tokio::select! {

@@ -26,6 +26,8 @@ use vmdeck_model::error::{Fault, Result};
 const LINE_MAX: u64 = 16 << 20;
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two attempts at a socket that nobody listens on yet.
+const NOT_YET: Duration = Duration::from_millis(2);
 
 pub(crate) type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<std::result::Result<Value, String>>>>>;
 
@@ -47,7 +49,14 @@ impl Qmp {
     /// Connects and negotiates. The receiver gets every event and ends when the connection does.
     pub(super) async fn connect(socket: &Path) -> Result<(Self, mpsc::UnboundedReceiver<QmpEvent>)> {
         let failed = || Fault::infra("cannot talk to QEMU's control socket");
-        let stream = UnixStream::connect(socket).await.map_err(|e| failed().because(e))?;
+        let stream = loop {
+            match UnixStream::connect(socket).await {
+                Ok(stream) => break stream,
+                // Bound and not listening yet; the caller limits the time.
+                Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => clock::sleep(NOT_YET).await,
+                Err(e) => return Err(failed().because(e)),
+            }
+        };
         let (read, write) = stream.into_split();
         let (qmp, events) = Self::over(read, write).await?;
         Ok((qmp, events))
