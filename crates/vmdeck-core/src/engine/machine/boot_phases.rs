@@ -22,6 +22,8 @@ pub(super) struct BootPhases {
     history: BootTimes,
     print: ConsoleBaseline,
     open: Option<(Phase, clock::Instant)>,
+    /// Whether the boot has failed: what the console says afterwards begins no phase.
+    failed: bool,
     /// When the console last said something.
     heard: clock::Instant,
     quiet: BTreeMap<Phase, u64>,
@@ -37,6 +39,7 @@ impl BootPhases {
             events,
             state: state.to_owned(),
             open: None,
+            failed: false,
             heard: clock::now(),
             quiet: BTreeMap::new(),
             done: BTreeMap::new(),
@@ -66,7 +69,7 @@ impl BootPhases {
 
     /// Notes that the boot has come to this phase.
     pub(super) fn advance(&mut self, to: Phase) {
-        if self.is_booted() || self.open.is_some_and(|(now, _)| now >= to) {
+        if self.is_booted() || self.failed || self.open.is_some_and(|(now, _)| now >= to) {
             return;
         }
         self.close(true);
@@ -82,6 +85,7 @@ impl BootPhases {
 
     /// Ends the open phase.
     pub(super) fn close(&mut self, ok: bool) {
+        self.failed |= !ok;
         self.note_quiet();
         if let Some((phase, since)) = self.open.take() {
             let took_ms = clock::ms_since(since);
@@ -102,5 +106,58 @@ impl BootPhases {
             let text = format!("first console line not seen in the last good boot: {line}");
             self.events.warn(Some(&self.guest.id), text, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use vmdeck_model::{
+        guest::{ConsolePatterns, Fresh, Os},
+        ids::GuestId,
+        key::Options,
+    };
+
+    fn guest() -> Guest {
+        Guest {
+            id: GuestId::new("deb").expect("name"),
+            backend: "qemu".into(),
+            os: Os::Linux,
+            cpus: 1,
+            memory: 1 << 30,
+            disk: 1 << 30,
+            machine: None,
+            transports: Vec::new(),
+            transport_turn: Duration::from_secs(1),
+            fresh: Fresh::Run,
+            launch_retries: 1,
+            boot_timeout: Duration::from_secs(1),
+            case_timeout: Duration::from_secs(1),
+            boot: ConsolePatterns::default(),
+            sudo: None,
+            source: None,
+            options: Options::default(),
+            transport_options: BTreeMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_boot_that_failed_begins_no_further_phase() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let guest = Arc::new(guest());
+        let (events, mut inbox) = EventSender::new(Arc::default());
+        let mut phases = BootPhases::new(&guest, events, home.path());
+        phases.advance(Phase::Kernel);
+        phases.close(false);
+        // The machine lives on for a person, and its console with it.
+        phases.advance(Phase::Userspace);
+        let kinds: Vec<EventKind> = std::iter::from_fn(|| inbox.try_recv().ok()).collect();
+        let is = |kind: &EventKind, begins: bool| match kind {
+            EventKind::PhaseStarted { phase: Phase::Kernel, .. } => begins,
+            EventKind::PhaseEnded { phase: Phase::Kernel, ok: false, .. } => !begins,
+            _ => false,
+        };
+        assert!(matches!(&kinds[..], [a, b] if is(a, true) && is(b, false)), "{kinds:?}");
     }
 }
