@@ -237,3 +237,24 @@ fn every_backend_gives_way_to_ctrl_c_and_survives_kill_9() {
         }
     }
 }
+
+/// A machine of somebody else's that ends under our hands goes the same way down as one that lives.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+fn an_adopted_machine_that_ends_by_itself_is_reported_as_put_back() {
+    for (kind, tool) in [(BackendKind::MultipassAdopted, "multipass"), (BackendKind::UtmAdopted, "utmctl")] {
+        let desk = desk(kind, None);
+        let run = desk.start(&["--ci", "--hold", "--run-dir", "record", "s/good"]);
+        let record = desk.path("record/events.jsonl");
+        eventually("the hold", Duration::from_secs(30), || {
+            std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"phase\":\"hold\""))
+        });
+        let stopped =
+            std::process::Command::new(desk.path(&format!("desk/bin/{tool}"))).args(["stop", "ci-box"]).output();
+        assert!(stopped.expect("the tool").status.success(), "{kind:?}");
+        finish(run).exits(5).says("g was put back to how it was found");
+        let ended = desk.of_kind("cleanup_ended");
+        assert!(!ended.is_empty() && ended.iter().all(|e| e["adopted"] == true), "{kind:?}: {ended:?}");
+        oracle(&desk, &kind.world(None), kind);
+    }
+}

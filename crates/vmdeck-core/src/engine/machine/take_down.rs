@@ -38,20 +38,12 @@ impl CleanUp {
     }
 }
 
-/// Takes a machine down, proves it, and reports what is left. A second attempt is made where the first one fails.
-pub(in crate::engine) async fn take_down(context: &RunContext, guest: &Guest, machine: LeasedMachine) {
-    let LeasedMachine { name, mut controller, exit, .. } = machine;
-    let exit = exit.borrow().clone();
-    if let Some(exit) = exit
-        && let Err(fault) = controller.exited(exit).await
-    {
-        // Tried again below.
-        context.events.warn(Some(&guest.id), fault.to_string(), None);
-    }
-    end(context, guest, &mut controller, &name).await;
+/// Takes a leased machine down, whether it still runs or has ended by itself.
+pub(in crate::engine) async fn take_down(context: &RunContext, guest: &Guest, mut machine: LeasedMachine) {
+    end(context, guest, &mut machine.controller, &machine.name).await;
 }
 
-/// Takes down what a controller holds.
+/// Takes down what a controller holds, proves it, and reports what is left. A second attempt is made where the first one fails.
 pub(super) async fn end(context: &RunContext, guest: &Guest, controller: &mut Controller, name: &str) {
     let id = &guest.id;
     context.events.send(EventKind::CleanupBegan { guest: id.clone() });
