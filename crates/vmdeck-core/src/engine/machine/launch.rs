@@ -33,8 +33,9 @@ use vmdeck_model::{
 
 /// How long asking whether a machine exists may take.
 const ASK: Duration = Duration::from_secs(5);
-/// How long making a machine may take: a provider may have to fetch an image first.
-const CREATE: Duration = Duration::from_hours(1);
+/// How long making a machine may take, whatever its provider has to fetch first; backends have tighter limits of their own, some
+/// of them set by the user.
+const CREATE: Duration = Duration::from_hours(24);
 
 /// Makes and boots a machine; tries again where that can help. One that will not be tried again is held for inspection, if
 /// that is wanted, and its permits are given back.
