@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::{Blame, Fault, Result},
     event::{Finding, Severity},
     guest::Guest,
     key::Key,
@@ -45,6 +45,8 @@ pub const KEYS: &[Key] = &[];
 const MARK: &str = "VMDECK_MACHINE";
 /// How long a process has to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long all of them may take to be gone after SIGKILL: on a host under load the kernel takes its time.
+const KILL: Duration = Duration::from_secs(10);
 
 /// What it can do.
 pub const CAPABILITIES: Capabilities = Capabilities { guest_exec: true, ..Capabilities::NONE };
@@ -153,30 +155,44 @@ impl Machine for LocalMachine {
     }
 }
 
+/// Kills every process that carries the mark, again and again until none is left: what forks while it is being killed leaves
+/// a child that was not on the list.
 async fn kill_marked(name: &str) -> Result<()> {
     let mark = format!("{MARK}={name}");
-    for process in pids::with_env(&mark) {
-        let same = |p: &pids::Process| p.started == process.started;
-        let gone = pids::kill_exactly(process.pid, same, GRACE).await;
-        if !matches!(gone, Ok(true)) {
-            return Err(Fault::new(
-                vmdeck_model::error::Blame::Leftover,
-                format!("cannot kill process {} of the local guest `{name}`", process.pid),
-            )
-            .hint(format!("inspect it with `ps -p {}`", process.pid)));
+    let none_left = async {
+        loop {
+            let found = pids::with_env(&mark);
+            if found.is_empty() {
+                return Ok(());
+            }
+            for process in found {
+                pids::kill_exactly(process.pid, |p| pids::has_env(p.pid, &mark), KILL)
+                    .await
+                    .map_err(|e| cannot_kill(name, process.pid).because(e))?;
+            }
         }
+    };
+    match clock::within(KILL, none_left).await {
+        Some(done) => done,
+        None => match pids::with_env(&mark).first() {
+            Some(process) => Err(cannot_kill(name, process.pid).because("it does not end")),
+            None => Ok(()),
+        },
     }
-    Ok(())
+}
+
+fn cannot_kill(name: &str, pid: u32) -> Fault {
+    Fault::new(Blame::Leftover, format!("cannot kill process {pid} of the local guest `{name}`"))
+        .hint(format!("inspect it with `ps -p {pid}`"))
 }
 
 async fn destroy(name: &str, dir: &Path) -> Result<String> {
     kill_marked(name).await?;
-    files::remove_dir(dir).map_err(|e| {
-        Fault::new(vmdeck_model::error::Blame::Leftover, format!("cannot remove `{}`", dir.display())).because(e)
-    })?;
+    files::remove_dir(dir)
+        .map_err(|e| Fault::new(Blame::Leftover, format!("cannot remove `{}`", dir.display())).because(e))?;
     let left = pids::with_env(&format!("{MARK}={name}"));
     if !left.is_empty() || dir.exists() {
-        return Err(Fault::new(vmdeck_model::error::Blame::Leftover, format!("something of `{name}` is still there")));
+        return Err(Fault::new(Blame::Leftover, format!("something of `{name}` is still there")));
     }
     Ok(format!("no process carries {MARK}={name}, its folder is gone"))
 }
@@ -265,4 +281,36 @@ fn signal_name(number: i32) -> String {
         (15, "TERM"),
     ];
     known.iter().find(|row| row.0 == number).map_or_else(|| number.to_string(), |row| row.1.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[tokio::test]
+    async fn what_forks_while_it_is_killed_is_killed_too() {
+        let name = "vmdeck-test-forks-on-and-on";
+        // Each process starts the next one and ends, so a list of them is soon old.
+        let chain = "f() { sleep 0.1; f & }; f; f; f";
+        let mut first =
+            Command::new("/bin/sh").args(["-c", chain]).env(MARK, name).stdin(Stdio::null()).spawn().expect("sh");
+        let home = tempfile::tempdir().expect("tempdir");
+        let dir = home.path().join("machine");
+        files::private_dir(&dir).expect("folder");
+        destroy(name, &dir).await.expect("nothing is left");
+        first.wait().expect("collected");
+        assert!(pids::with_env(&format!("{MARK}={name}")).is_empty() && !dir.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_already_counts_as_gone() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let dir = home.path().join("never-made");
+        for _ in 0..2 {
+            destroy("vmdeck-test-never-was", &dir).await.expect("nothing is there");
+        }
+    }
 }

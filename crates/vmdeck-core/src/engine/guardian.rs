@@ -26,6 +26,8 @@ use tokio::io::AsyncReadExt;
 pub const COMMAND: &str = "__guardian";
 /// What the main process says when there is nothing left to do.
 const DONE: &[u8] = b"done";
+/// Time between two attempts.
+const AGAIN: Duration = Duration::from_secs(2);
 /// The guardian's own limit.
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -77,7 +79,13 @@ pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
     let state = journal.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned();
     // The journal says which tools.
     let deps = BackendDeps { spawner: process::Spawner::new(None)?, state, tools: Tools::new() };
-    let _ = clock::within(LIMIT, reap::one(&deps, journal)).await;
+    let all = async {
+        // What cannot be taken now (a process that does not end, a daemon that starts again) can be a moment later.
+        while !reap::one(&deps, journal).await {
+            clock::sleep(AGAIN).await;
+        }
+    };
+    let _ = clock::within(LIMIT, all).await;
     if lock != Path::new("-") {
         lock::release_by_fd(lock, &rustix::stdio::stdout());
     }

@@ -229,18 +229,20 @@ async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mu
     }
 }
 
-/// Reaps one journal whose flock the caller holds already: the guardian's work.
-pub(super) async fn one(deps: &BackendDeps, path: &Path) {
-    let Ok(state) = journal::read(path) else { return };
-    let Ok(mut file) = File::options().read(true).append(true).open(path) else { return };
+/// Reaps one journal whose flock the caller holds already: the guardian's work. Returns whether another attempt is of no use:
+/// all is gone, or the journal cannot be read.
+pub(super) async fn one(deps: &BackendDeps, path: &Path) -> bool {
+    let Ok(state) = journal::read(path) else { return true };
+    let Ok(mut file) = File::options().read(true).append(true).open(path) else { return true };
     let _ = journal::mend(&mut file);
-    let mut all_gone = state.kept.is_empty();
+    let mut open_gone = true;
     for made in state.open.values() {
-        all_gone &= matches!(take(deps, &state, made, &file).await, Reaped::Gone { .. });
+        open_gone &= matches!(take(deps, &state, made, &file).await, Reaped::Gone { .. });
     }
-    if all_gone {
+    if open_gone && state.kept.is_empty() {
         let _ = fs::remove_file(path);
     }
+    open_gone
 }
 
 #[cfg(test)]

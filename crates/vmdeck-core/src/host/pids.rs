@@ -77,6 +77,13 @@ pub fn with_env(pair: &str) -> Vec<Process> {
     all.filter(|p| p.environ().iter().any(|e| e == pair)).map(describe).filter(|p| !p.zombie).collect()
 }
 
+/// Returns whether the process of this pid has this exact `NAME=value` in its environment.
+pub fn has_env(pid: u32, pair: &str) -> bool {
+    let pid = Pid::from_u32(pid);
+    let system = read(ProcessesToUpdate::Some(&[pid]), ProcessRefreshKind::nothing().with_environ(UpdateKind::Always));
+    system.is_some_and(|s| s.process(pid).is_some_and(|p| p.environ().iter().any(|e| e == pair)))
+}
+
 /// Resident memory in bytes and processor time in milliseconds of a process.
 pub fn usage(pid: u32) -> Option<(u64, u64)> {
     let pid = Pid::from_u32(pid);

@@ -193,17 +193,28 @@ impl Controller {
     }
 
     /// Takes it down and releases everything: terminate, close the connection, close. The first two may fail without
-    /// stopping the rest; if the last fails the machine is `Invalid`, and this can be tried again.
+    /// stopping the rest; if the last fails the machine is `Invalid`, and this can be tried again. A running guest that had
+    /// ended by itself is taken down all the same (an adopted machine is put back only so), and its own end is the reason.
     pub async fn terminate(&mut self, why: &str) -> Result<()> {
         if matches!(self.state, MachineState::NotCreated | MachineState::Terminated) {
             return Ok(());
+        }
+        if self.exit.is_none()
+            && let Some(exit) = self.machine.as_ref().and_then(|machine| machine.exit().borrow().clone())
+        {
+            self.exit = Some(exit);
+            self.stopped.get_or_insert_with(clock::utc);
         }
         if let Some(machine) = self.machine.as_mut().filter(|_| self.powered)
             && let Err(fault) = machine.stop().await
         {
             self.swallowed.push(fault);
         }
-        self.release(Trigger::TerminateOk, why).await
+        let (done, why) = match &self.exit {
+            Some(exit) if self.state == MachineState::Running => (Trigger::Exited, exit.to_string()),
+            _ => (Trigger::TerminateOk, why.to_owned()),
+        };
+        self.release(done, &why).await
     }
 
     async fn release(&mut self, done: Trigger, why: &str) -> Result<()> {
@@ -226,18 +237,6 @@ impl Controller {
         self.stopped.get_or_insert_with(clock::utc);
         self.step(done, why);
         Ok(())
-    }
-
-    /// Notes that the guest ended by itself. From `Running` its resources are released, which leads to `Terminated` or `Invalid`;
-    /// in every other state the fact alone is kept.
-    pub async fn exited(&mut self, exit: MachineExit) -> Result<()> {
-        let why = exit.to_string();
-        self.exit.get_or_insert(exit);
-        self.stopped.get_or_insert_with(clock::utc);
-        if self.state != MachineState::Running {
-            return Ok(());
-        }
-        self.release(Trigger::Exited, &why).await
     }
 
     /// Gives the machine up without touching it: it stays as it is, on a person's wish.

@@ -149,6 +149,11 @@ impl Rig {
         self.controller.start(&CancellationToken::new()).await
     }
 
+    /// The guest ends by itself.
+    fn ends(&self, how: MachineExit) {
+        self.end.send_replace(Some(how));
+    }
+
     async fn terminate(&mut self) -> Result<()> {
         self.controller.terminate("test").await
     }
@@ -383,7 +388,8 @@ async fn dump_stacks_where_it_is_not_supported() {
 #[tokio::test]
 async fn exit_status_tells_when_and_how() {
     let mut rig = Rig::at(MachineState::Running, CallLog::default()).await;
-    rig.controller.exited(MachineExit::Panicked("p".into())).await.expect("released");
+    rig.ends(MachineExit::Panicked("p".into()));
+    rig.terminate().await.expect("released");
     let status = rig.controller.exit_status().expect("terminated");
     assert_eq!(status.exit, Some(MachineExit::Panicked("p".into())));
     assert!(status.stopped >= rig.controller.start_time().expect("started"));
@@ -428,12 +434,18 @@ async fn wait_while_running_ends_with_the_guest() {
     waited.expect("ended");
 }
 
+/// Stopped all the same: QEMU stays after a panic, and an adopted machine is put back by its stop.
 #[tokio::test]
-async fn a_guest_that_ends_while_running_is_released_and_terminated() {
+async fn a_guest_that_ended_while_running_is_taken_down_and_its_end_is_the_reason() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
     let mut rig = Rig::at(MachineState::Running, CallLog::default()).await;
-    rig.controller.exited(MachineExit::Shutdown("guest-shutdown".into())).await.expect("released");
-    assert_eq!(rig.controller.state(), MachineState::Terminated);
-    assert_eq!(rig.shared.calls()[4..], ["close_connection", "close"]);
+    rig.controller.on_change = Box::new(move |_, to, why| told.lock().push((to, why.to_owned())));
+    rig.ends(MachineExit::Shutdown("guest-shutdown".into()));
+    rig.terminate().await.expect("released");
+    let why = MachineExit::Shutdown("guest-shutdown".into()).to_string();
+    assert_eq!(*seen.lock(), [(MachineState::Terminated, why)]);
+    assert_eq!(rig.shared.calls()[4..], ["terminate", "close_connection", "close"]);
 }
 
 /// The old controller overwrote `Invalid` here, and then a failed close was never tried again.
@@ -441,7 +453,7 @@ async fn a_guest_that_ends_while_running_is_released_and_terminated() {
 async fn a_guest_that_ends_in_invalid_stays_invalid_until_it_is_released() {
     let mut rig = Rig::at(MachineState::Running, CallLog::failing(&[("close", 2)])).await;
     rig.terminate().await.expect_err("scripted");
-    rig.controller.exited(MachineExit::Crashed("x".into())).await.expect("only noted");
+    rig.ends(MachineExit::Crashed("x".into()));
     assert_eq!(rig.controller.state(), MachineState::Invalid);
     rig.terminate().await.expect_err("scripted again");
     rig.terminate().await.expect("released");
@@ -451,7 +463,8 @@ async fn a_guest_that_ends_in_invalid_stays_invalid_until_it_is_released() {
 #[tokio::test]
 async fn an_end_whose_release_fails_leaves_invalid() {
     let mut rig = Rig::at(MachineState::Running, CallLog::failing(&[("close", 1)])).await;
-    rig.controller.exited(MachineExit::Rebooted).await.expect_err("scripted");
+    rig.ends(MachineExit::Rebooted);
+    rig.terminate().await.expect_err("scripted");
     assert_eq!(rig.controller.state(), MachineState::Invalid);
     rig.terminate().await.expect("released");
 }
@@ -479,7 +492,10 @@ proptest! {
                     0 => rig.create().await,
                     1 => rig.start().await,
                     2 => rig.terminate().await,
-                    3 => rig.controller.exited(MachineExit::Rebooted).await,
+                    3 => {
+                        rig.ends(MachineExit::Rebooted);
+                        Ok(())
+                    }
                     _ => rig.exec(&RemoteCommand::new("0")).await.map(drop),
                 };
             }
