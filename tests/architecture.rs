@@ -358,7 +358,9 @@ fn every_key_that_is_read_is_a_key_of_the_config_with_that_kind() {
     use vmdeck_core::{backend::BACKENDS, config::keys, transport::TRANSPORTS};
     let tables = BACKENDS.iter().map(|row| row.keys).chain(TRANSPORTS.iter().map(|row| row.keys));
     let all = tables.flatten().chain(keys::CORE).chain(vmdeck_tui::KEYS).chain(vmdeck_tui::keymap::KEYS);
-    let known: Vec<(String, String)> = all
+    let keyed: Vec<_> = all.collect();
+    let known: Vec<(String, String)> = keyed
+        .iter()
         .map(|key| {
             (
                 format!(".{}", key.path),
@@ -368,6 +370,7 @@ fn every_key_that_is_read_is_a_key_of_the_config_with_that_kind() {
         .collect();
     let mut files = Vec::new();
     crates().iter().filter(|src| !src.ends_with("testkit/src")).for_each(|src| sources(src, &mut files));
+    let with_default = |name: &str| keyed.iter().any(|key| key.path.ends_with(name) && key.default.is_some());
     let (mut read, mut wrong) = (0, Vec::new());
     for path in files {
         let text = code(&fs::read_to_string(&path).expect("text"));
@@ -380,6 +383,11 @@ fn every_key_that_is_read_is_a_key_of_the_config_with_that_kind() {
                     .any(|(known, kind)| known.ends_with(&format!(".{name}")) && kinds.contains(&kind.as_str()))
                 {
                     wrong.push(format!("{}: no key `{name}` for `{getter}`", path.display()));
+                }
+                // The loader has set it already: a second default beside the reader could only be another one.
+                let rest = text[at..].split_once(')').map_or("", |(_, rest)| rest).trim_start();
+                if with_default(&format!(".{name}")) && rest.starts_with(".unwrap_or(") {
+                    wrong.push(format!("{}: a second default of `{name}`", path.display()));
                 }
             }
         }

@@ -13,9 +13,12 @@ use std::{
 use toml::de::{DeTable, DeValue};
 use vmdeck_model::error::{Fault, Result};
 
+/// The theme of a cockpit whose config cannot be read; `cockpit.theme` has the same default.
+pub const DEFAULT: &str = "dark";
+
 /// The built-in themes by name; the first is the default and has every role.
 pub const BUILT_IN: &[(&str, &str)] = &[
-    ("dark", include_str!("../../../themes/dark.toml")),
+    (DEFAULT, include_str!("../../../themes/dark.toml")),
     ("light", include_str!("../../../themes/light.toml")),
     ("high-contrast", include_str!("../../../themes/high-contrast.toml")),
     ("colour-blind", include_str!("../../../themes/colour-blind.toml")),
@@ -364,6 +367,13 @@ mod tests {
                 assert!(StyleRole::ALL.iter().all(|role| theme.styles.contains_key(role)), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn the_config_and_the_themes_have_the_same_default() {
+        let row = crate::KEYS.iter().find(|key| key.path == "cockpit.theme").expect("a row");
+        assert_eq!(row.default, Some(format!("\"{DEFAULT}\"").as_str()));
+        assert_eq!(BUILT_IN[0].0, DEFAULT);
     }
 
     #[test]

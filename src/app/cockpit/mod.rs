@@ -28,6 +28,7 @@ use vmdeck_tui::{
     keymap::Keymap,
     model::{Appearance, Model, RecordSource},
     msg::{Effect, Msg},
+    theme,
     replay::Player,
     screen::{self, Tty},
     services::Services,
@@ -105,10 +106,11 @@ async fn show(
         Color::Always => Depth::True,
         Color::Auto => Depth::from_env(|name| std::env::var(name).ok()),
     };
-    let wanted = setup.as_ref().ok().and_then(|s| s.cockpit.text("theme")).unwrap_or("dark").to_owned();
+    let wanted = setup.as_ref().ok().and_then(|s| s.cockpit.text("theme").map(str::to_owned));
+    let wanted = wanted.unwrap_or_else(|| theme::DEFAULT.to_owned());
     let (theme, complaint) = match Theme::load(&wanted, theme_folder.as_deref(), depth) {
         Ok(theme) => (theme, None),
-        Err(fault) => (Theme::load("dark", None, depth)?, Some(fault)),
+        Err(fault) => (Theme::load(theme::DEFAULT, None, depth)?, Some(fault)),
     };
     let (send, receive) = mpsc::channel(QUEUE);
     let mouse = setup.as_ref().is_ok_and(|s| s.cockpit.flag("mouse"));

@@ -92,18 +92,18 @@ pub(super) fn arguments(request: &CreateRequest<'_>, accel: &str, arch: Arch, fi
 
 fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch) {
     let options = &guest.options;
-    let kind = options.text("vm_type").unwrap_or("legacy");
+    let kind = options.text("vm_type").unwrap_or_default();
     let base = match arch {
         Arch::X86 => "q35",
         Arch::Arm => "virt",
     };
-    if kind == "legacy" {
-        out.two("-machine", base);
-    } else {
+    if matches!(kind, "tdx" | "tdxio") {
         out.two("-machine", &format!("{base},kernel_irqchip=split,confidential-guest-support=tdx,memory-backend=ram1"));
         let debug = options.text("debug").map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
         out.two("-object", &format!(r#"{{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true{debug}}}"#));
         out.two("-object", &format!("memory-backend-ram,id=ram1,size={}", guest.memory));
+    } else {
+        out.two("-machine", base);
     }
     if kind == "tdxio" {
         out.two("-object", "iommufd,id=iommufd0");

@@ -146,7 +146,7 @@ impl Qemu {
         files::private_dir(request.private_dir).map_err(|e| failed().because(e))?;
         let overlay = match image.zip(files.overlay.as_deref()) {
             Some((base, overlay)) => {
-                let format = request.guest.options.text("image_format").unwrap_or("qcow2");
+                let format = request.guest.options.text("image_format").unwrap_or_default();
                 let size = self
                     .grown(base, request.guest.disk)
                     .await

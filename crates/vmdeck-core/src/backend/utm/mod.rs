@@ -259,7 +259,7 @@ impl Utm {
         let mut out = vec![finding(Severity::Ok, head)];
         let port = guest.transport_options.get("ssh").and_then(|o| o.int("port")).and_then(|p| u16::try_from(p).ok());
         let service =
-            Service { name: "ssh", port: port.unwrap_or(22), probe: crate::host::net::Probe::Banner(b"SSH-") };
+            Service { name: "ssh", port: port.unwrap_or_default(), probe: crate::host::net::Probe::Banner(b"SSH-") };
         let asked = finder.methods().iter().copied();
         let asked = asked.filter(|way| target.was == PowerState::On && *way != DiscoveryMethod::SubnetScan);
         for method in asked {

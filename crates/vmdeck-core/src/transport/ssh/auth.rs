@@ -16,7 +16,7 @@ use vmdeck_model::{
 
 /// Tries each way that the options name; a fault blamed on the user will not get better by waiting.
 pub(super) async fn log_in(handle: &mut Handle<Checker>, options: &Options, guest: &GuestId) -> Result<()> {
-    let user = options.text("user").unwrap_or("ci").to_owned();
+    let user = options.text("user").unwrap_or_default().to_owned();
     let mut refused = Vec::new();
     let mut left = String::new();
     if let Some(path) = options.path("key") {

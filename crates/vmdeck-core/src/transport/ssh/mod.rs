@@ -230,7 +230,7 @@ fn has_credential(options: &Options) -> bool {
 }
 
 fn port(options: &Options) -> u16 {
-    options.int("port").and_then(|p| u16::try_from(p).ok()).unwrap_or(22)
+    options.int("port").and_then(|p| u16::try_from(p).ok()).unwrap_or_default()
 }
 
 fn unknown_key(target: &ConnectTarget<'_>) -> Fault {

@@ -185,12 +185,16 @@ fn toggle_keep_failed(model: &mut Model, out: &mut Vec<Effect>) {
     model.say(Severity::Ok, format!("guests with a failed case {word}"));
 }
 
+/// Returns how long the config holds a guest that failed; where it says never, a person who asks for it has a time of ours.
+fn wanted_pause(model: &Model) -> Duration {
+    let configured = model.setup.as_ref().and_then(|setup| setup.cockpit.duration("pause"));
+    configured.filter(|pause| !pause.is_zero()).unwrap_or(PAUSE)
+}
+
 fn toggle_pause(model: &mut Model) {
     model.pause = match model.pause {
         Some(_) => None,
-        None => Some(
-            model.setup.as_ref().and_then(|s| s.cockpit.duration("pause")).filter(|p| !p.is_zero()).unwrap_or(PAUSE),
-        ),
+        None => Some(wanted_pause(model)),
     };
     match model.pause {
         Some(time) => {
