@@ -9,7 +9,7 @@ use crate::{
         qemu::qmp::{self, QmpEvent, Waiting},
         utm::{leases, utmctl},
     },
-    command::frame::{EndMark, FrameMark, FrameMarks},
+    command::marks::{EndMark, FrameMark, FrameMarks},
     config::{self, Sources, Values},
     engine::journal::{self, Record},
 };
@@ -196,12 +196,15 @@ fn begin(data: &[u8], size: usize) -> Option<(u32, Vec<u8>)> {
     let mut marks = FrameMarks::new(NONCE);
     let mut pieces = data.chunks(size);
     while let Some(piece) = pieces.next() {
-        if let Some(FrameMark::Running { pid, mut rest }) = marks.feed(piece) {
-            rest.extend(pieces.flatten());
-            return Some((pid, rest));
+        let mut next = marks.feed(piece);
+        while let Some(mark) = next {
+            if let FrameMark::Running { pid, mut rest } = mark {
+                rest.extend(pieces.flatten());
+                return Some((pid, rest));
+            }
+            next = marks.feed(b"");
         }
     }
-    let _ = marks.complaint();
     None
 }
 

@@ -213,6 +213,10 @@ pub enum Stream {
 pub enum CaseCause {
     /// The setup of its suite failed.
     Setup,
+    /// Artifacts of its suite that had to come did not; no case of the config.
+    Artifacts,
+    /// The run ended before anything of it began.
+    NotBegun,
 }
 
 /// How one attempt at a case went, where there were several.

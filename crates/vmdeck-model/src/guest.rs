@@ -2,7 +2,7 @@
 //!
 //! The machine itself is a backend's `Machine`.
 
-use super::{ids::GuestId, key::Options, pattern::Pattern, secret::Secret};
+use super::{ids::GuestId, key::Options, pattern::Pattern, secret::Secret, suite::ScriptShell};
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 /// A guest of the config, fully resolved.
@@ -34,6 +34,12 @@ pub struct Guest {
     pub boot_timeout: Duration,
     /// How long a case may take that sets no limit of its own.
     pub case_timeout: Duration,
+    /// The shell of its commands, where a suite or case names none.
+    pub shell: ScriptShell,
+    /// What a crash of the system during a case says.
+    pub crash: CrashPolicy,
+    /// What is done where a command that was ended may still run.
+    pub survivors: SurvivorPolicy,
     /// What the console tells.
     pub boot: ConsolePatterns,
     /// Password for `sudo -S`.
@@ -101,6 +107,24 @@ pub enum Fresh {
     Case,
 }
 
+/// What it says when the system panics, restarts or powers off during a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashPolicy {
+    /// The case failed: the system is what is tested.
+    Failed,
+    /// Nothing about the case: the system only carries it.
+    Infra,
+}
+
+/// What is done where a command that was ended for its time may still run in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SurvivorPolicy {
+    /// The machine is replaced before the next case.
+    Replace,
+    /// The next case runs beside it.
+    Keep,
+}
+
 /// What to look for on the console.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConsolePatterns {
@@ -110,6 +134,8 @@ pub struct ConsolePatterns {
     pub errors: Vec<Pattern>,
     /// A match is reported.
     pub warnings: Vec<Pattern>,
+    /// How often the guest may restart by itself before it is up; unset: until `boot_timeout`.
+    pub restarts: Option<u32>,
 }
 
 /// Code of this host to bring into the guest.

@@ -3,7 +3,7 @@
 //! One table of keys feeds the checks, the defaults, `config show`, the JSON schema and the example file. Backends and
 //! transports bring their own rows. Reading a file is `config`'s work.
 
-use super::{chord::Chord, pattern::Pattern, secret::Secret, suite::Expect};
+use super::{chord::Chord, pattern::Pattern, secret::Secret, suite::{Expect, ScriptShell}};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// One row: a key that the config may hold.
@@ -52,6 +52,8 @@ pub enum Kind {
     Map,
     /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
     Expect,
+    /// `"sh"`, `"bash"`, `"strict"`, `"plain"`, or a program with its arguments as a list.
+    Shell,
 }
 
 /// A checked value.
@@ -71,6 +73,7 @@ pub enum Value {
     Chords(Vec<Chord>),
     Map(BTreeMap<String, String>),
     Expect(Expect),
+    Shell(ScriptShell),
 }
 
 /// Checked values by key: what a backend or transport is configured with.

@@ -31,6 +31,14 @@ impl Pattern {
         self.regex.is_match(bytes)
     }
 
+    /// Returns whether it is found in these bytes from `start` on; what is before that only decides what `^` and `\b` see.
+    /// Where `is_open`, more bytes follow: a match that needs the end to be here does not count.
+    pub fn is_match_at(&self, bytes: &[u8], start: usize, is_open: bool) -> bool {
+        let found = self.regex.is_match_at(bytes, start);
+        // Text that no pattern means: what matches only without it needs the end.
+        found && (!is_open || self.regex.is_match_at(&[bytes, &[0xff]].concat(), start))
+    }
+
     /// As written in the config.
     pub fn source(&self) -> &str {
         &self.source

@@ -15,10 +15,16 @@ pub struct Suite {
     pub id: SuiteId,
     /// Names or globs of the guests that it runs on.
     pub guests: Vec<String>,
-    /// Command before the first case; its failure makes every case `infra`.
+    /// Command before the first case; where it fails, no case is run.
     pub setup: Option<String>,
+    /// How long the setup may take.
+    pub setup_timeout: Duration,
     /// Command after the last case; its failure is a warning.
     pub teardown: Option<String>,
+    /// How long the teardown may take.
+    pub teardown_timeout: Duration,
+    /// The shell of its commands; unset: the guest's.
+    pub shell: Option<ScriptShell>,
     /// Environment of every command.
     pub env: BTreeMap<String, String>,
     /// Working directory in the guest; unset: the login directory, or where the source was put.
@@ -27,6 +33,8 @@ pub struct Suite {
     pub run_as: RunAs,
     /// Globs of files to fetch after the last case, relative to the working directory.
     pub artifacts: Vec<String>,
+    /// Whether an artifact that does not come makes the suite fail.
+    pub artifacts_required: bool,
     /// The cases, in order.
     pub cases: Vec<Case>,
 }
@@ -38,6 +46,10 @@ pub struct Case {
     pub id: CaseId,
     /// What is run.
     pub action: CaseAction,
+    /// The shell that runs it; unset: the suite's, else the guest's.
+    pub shell: Option<ScriptShell>,
+    /// Where it was written: `vmdeck.toml:12`.
+    pub place: CasePlace,
     /// How long it may take; unset: the guest's own limit.
     pub timeout: Option<Duration>,
     /// What makes it pass.
@@ -48,10 +60,19 @@ pub struct Case {
     pub skip: Option<String>,
 }
 
+/// Where a case was written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CasePlace {
+    /// The file, as it was given; empty where there is none.
+    pub file: String,
+    /// The line, from 1; 0 where there is none.
+    pub line: usize,
+}
+
 /// What a case runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CaseAction {
-    /// A command line: `sh -c`, on Windows PowerShell.
+    /// A text for the shell.
     Run(String),
     /// A file of this host that is sent and run.
     Script(PathBuf),
@@ -66,6 +87,24 @@ pub struct Expect {
     pub skip: Option<i32>,
     /// A pattern that a line of stdout must match as well.
     pub stdout: Option<Pattern>,
+    /// A pattern that a line of stderr must match as well.
+    pub stderr: Option<Pattern>,
+}
+
+/// The shell that runs a text in the guest, and what it does about a line that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum ScriptShell {
+    /// `sh`; a text of more than one line stops at the first that fails (`set -e`, and `pipefail` where the shell has it).
+    #[default]
+    Sh,
+    /// `bash -e -o pipefail`.
+    Bash,
+    /// `sh` that always stops at the first failure, also at a variable that is not set (`set -eu`, and `pipefail`).
+    Strict,
+    /// `sh` that stops at nothing: the last line's status counts.
+    Plain,
+    /// Any other program; the text is its last argument.
+    Command(Vec<String>),
 }
 
 /// Who runs a command in the guest.

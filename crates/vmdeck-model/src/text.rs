@@ -56,17 +56,48 @@ enum EscapeState {
     TextEscape,
 }
 
+/// Tells the text of a stream from its escape sequences, byte by byte.
+#[derive(Clone, Debug, Default)]
+pub struct EscapeFilter {
+    state: EscapeState,
+    /// Length of the current sequence: an endless one must not eat the stream.
+    length: usize,
+}
+
+impl EscapeFilter {
+    /// Returns whether the next byte is text. A newline always is: a guest must not hide the lines that follow.
+    pub fn is_text(&mut self, byte: u8) -> bool {
+        if self.state != EscapeState::Ground {
+            self.length += 1;
+            if byte != b'\n' && self.length <= SEQUENCE_MAX {
+                self.state = after(self.state, byte);
+                return false;
+            }
+            self.state = EscapeState::Ground;
+        }
+        if byte == 0x1b {
+            (self.state, self.length) = (EscapeState::Escape, 0);
+            return false;
+        }
+        true
+    }
+}
+
+/// Returns a line without its escape sequences, and otherwise as it is.
+pub fn without_escapes(line: &[u8]) -> Vec<u8> {
+    let mut filter = EscapeFilter::default();
+    line.iter().copied().filter(|byte| filter.is_text(*byte)).collect()
+}
+
 /// Splits hostile bytes into clean lines, piece by piece and in bounded memory.
 #[derive(Clone, Debug, Default)]
 pub struct LineSplitter {
-    state: EscapeState,
+    escapes: EscapeFilter,
     line: Vec<u8>,
     /// Bytes of the current line that did not fit.
     dropped: bool,
     /// A carriage return was seen and the line goes on: what follows overwrites it.
     returned: bool,
-    /// Length of the current escape sequence: an endless one must not eat the log.
-    sequence: usize,
 }
 
 /// Longest escape sequence that is swallowed whole, in bytes.
@@ -89,22 +120,11 @@ impl LineSplitter {
     }
 
     fn byte(&mut self, byte: u8, each: &mut impl FnMut(Clean)) {
-        if self.state != EscapeState::Ground {
-            self.sequence += 1;
-            // A newline ends every sequence: a guest must not hide the lines that follow.
-            if byte == b'\n' || self.sequence > SEQUENCE_MAX {
-                self.state = EscapeState::Ground;
-            } else {
-                self.state = after(self.state, byte);
-                return;
-            }
+        if !self.escapes.is_text(byte) {
+            return;
         }
         match byte {
             b'\n' => self.end_line(each),
-            0x1b => {
-                self.state = EscapeState::Escape;
-                self.sequence = 0;
-            }
             b'\r' => self.returned = true,
             b'\t' => self.push(b"    "),
             0x08 => {

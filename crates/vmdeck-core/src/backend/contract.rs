@@ -121,6 +121,11 @@ pub trait Machine: Send + Sync {
     /// Returns how the machine ended, once it has, asked or unasked.
     fn exit(&self) -> watch::Receiver<Option<MachineExit>>;
 
+    /// Returns how often the guest has restarted by itself, where the hypervisor tells; counted up as it happens.
+    fn restarts(&self) -> Option<watch::Receiver<u32>> {
+        None
+    }
+
     /// Stops the machine; legal whenever it has been started.
     fn stop(&mut self) -> BoxFuture<'_, Result<()>>;
 
@@ -197,10 +202,22 @@ pub enum MachineExit {
     Shutdown(String),
     /// The guest's kernel panicked.
     Panicked(String),
-    /// The guest asked for a restart, which ends it here.
+    /// The guest asked for a restart, which its hypervisor made an end.
     Rebooted,
     /// The machine's process is gone and did not say why.
     Crashed(String),
+}
+
+impl MachineExit {
+    /// Returns whether the system in the machine brought it about, and not its hypervisor or this host.
+    pub fn is_by_guest(&self) -> bool {
+        match self {
+            // QEMU's own words: `guest-shutdown`, `guest-reset`, `guest-panic`; the others begin with `host-`.
+            MachineExit::Shutdown(reason) => reason.starts_with("guest-"),
+            MachineExit::Panicked(_) | MachineExit::Rebooted => true,
+            MachineExit::Crashed(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for MachineExit {
@@ -208,7 +225,7 @@ impl fmt::Display for MachineExit {
         match self {
             MachineExit::Shutdown(why) => write!(f, "the guest shut down ({why})"),
             MachineExit::Panicked(why) => write!(f, "the guest's kernel panicked ({why})"),
-            MachineExit::Rebooted => f.write_str("the guest rebooted, which ends it here"),
+            MachineExit::Rebooted => f.write_str("the guest restarted, and its hypervisor ended it"),
             MachineExit::Crashed(why) => write!(f, "the machine's process ended: {why}"),
         }
     }

@@ -13,7 +13,12 @@ use super::{
     request::CreateRequest,
 };
 use crate::{
-    command::{CommandExit, OutputSink, RemoteCommand},
+    command::{
+        CommandExit, OutputSink, RemoteCommand,
+        frame::{self, Frame},
+        kill::TAG,
+        own_output::OwnOutput,
+    },
     context::CallContext,
     host::{
         clock, files, pids,
@@ -32,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Blame, Fault, Result},
-    event::{Finding, Severity},
+    event::{Finding, Severity, Stream},
     guest::Guest,
     key::Key,
     suite::RunAs,
@@ -155,35 +160,39 @@ impl Machine for LocalMachine {
     }
 }
 
-/// Kills every process that carries the mark, again and again until none is left: what forks while it is being killed leaves
-/// a child that was not on the list.
 async fn kill_marked(name: &str) -> Result<()> {
-    let mark = format!("{MARK}={name}");
+    kill_all(&format!("{MARK}={name}")).await.map_err(|fault| {
+        Fault::new(Blame::Leftover, format!("cannot end the local guest `{name}`")).caused_by(fault)
+    })
+}
+
+/// Kills every process that has this variable, again and again until none is left: what forks while it is being killed leaves a
+/// child that was not on the list.
+async fn kill_all(mark: &str) -> Result<()> {
     let none_left = async {
         loop {
-            let found = pids::with_env(&mark);
+            let found = pids::with_env(mark);
             if found.is_empty() {
                 return Ok(());
             }
             for process in found {
-                pids::kill_exactly(process.pid, |p| pids::has_env(p.pid, &mark), KILL)
+                pids::kill_exactly(process.pid, |p| pids::has_env(p.pid, mark), KILL)
                     .await
-                    .map_err(|e| cannot_kill(name, process.pid).because(e))?;
+                    .map_err(|e| cannot_kill(process.pid).because(e))?;
             }
         }
     };
     match clock::within(KILL, none_left).await {
         Some(done) => done,
-        None => match pids::with_env(&mark).first() {
-            Some(process) => Err(cannot_kill(name, process.pid).because("it does not end")),
+        None => match pids::with_env(mark).first() {
+            Some(process) => Err(cannot_kill(process.pid).because("it does not end")),
             None => Ok(()),
         },
     }
 }
 
-fn cannot_kill(name: &str, pid: u32) -> Fault {
-    Fault::new(Blame::Leftover, format!("cannot kill process {pid} of the local guest `{name}`"))
-        .hint(format!("inspect it with `ps -p {pid}`"))
+fn cannot_kill(pid: u32) -> Fault {
+    Fault::infra(format!("cannot kill process {pid}")).hint(format!("inspect it with `ps -p {pid}`"))
 }
 
 async fn destroy(name: &str, dir: &Path) -> Result<String> {
@@ -211,57 +220,78 @@ impl GuestExec for LocalExec {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<CommandExit>> {
         Box::pin(async move {
-            let mut child = self.start(command).await?;
-            let result = self.drive(&mut child, command, sink, cancel).await;
+            let frame = Frame::new();
+            let mut child = self.start(command, &frame).await?;
+            let mut output = LocalOutput { own: OwnOutput::new(&frame.nonce), sink };
+            let result = self.drive(&mut child, command, &mut output, cancel).await;
             // Whatever the command left running in its group ends with it.
             let _ = child.kill_group().await;
-            result
+            match result? {
+                Some(exit) if output.own.pid().is_some() => Ok(exit),
+                Some(exit) => Err(frame::refused(command, &exit, &output.own.complaint(), 0)),
+                None => {
+                    // What left the group, too.
+                    kill_all(&format!("{TAG}={}", frame.tag)).await?;
+                    Err(Fault::cancelled("cannot finish the command").because("it was cancelled"))
+                }
+            }
         })
     }
 }
 
 impl LocalExec {
-    async fn start(&self, command: &RemoteCommand) -> Result<Child> {
-        let mut spec = match command.run_as {
-            RunAs::User => Spec::new("/bin/sh").args(["-c", &command.script]),
-            RunAs::Root if rustix::process::getuid().is_root() => Spec::new("/bin/sh").args(["-c", &command.script]),
+    async fn start(&self, command: &RemoteCommand, frame: &Frame) -> Result<Child> {
+        if command.run_as == RunAs::Root && !rustix::process::getuid().is_root() {
             // A process of root's could be neither ended nor found again by us.
-            RunAs::Root => {
-                return Err(Fault::user("cannot run a command as root in a local guest")
-                    .because("vmdeck itself does not run as root")
-                    .hint("use a `qemu` guest for what needs root"));
-            }
-        };
-        for (name, value) in &command.env {
-            spec = spec.env(name, value);
+            return Err(Fault::user("cannot run a command as root in a local guest")
+                .because("vmdeck itself does not run as root")
+                .hint("use a `qemu` guest for what needs root"));
         }
-        let dir = command.dir.as_ref().map_or_else(|| self.home.clone(), |dir| self.home.join(dir));
-        let spec = spec.env("HOME", &self.home).env(MARK, &self.name).dir(&dir);
-        self.spawner.spawn_tethered(&spec, Streams::piped()).await.map_err(|e| {
-            Fault::user(format!("cannot run a command in the local guest `{}`", self.name))
-                .because(e)
-                .hint(format!("does the folder `{}` exist?", dir.display()))
-        })
+        let spec = Spec::new("/bin/sh").args(["-c", &frame.body(command)]).env("HOME", &self.home);
+        let spec = spec.env(MARK, &self.name).dir(&self.home);
+        self.spawner
+            .spawn_tethered(&spec, Streams::piped())
+            .await
+            .map_err(|e| Fault::user(format!("cannot run a command in the local guest `{}`", self.name)).because(e))
     }
 
+    /// Follows the command to its end; `None` = it was cancelled.
     async fn drive(
         &self,
         child: &mut Child,
         command: &RemoteCommand,
         sink: &mut dyn OutputSink,
         cancel: &CancellationToken,
-    ) -> Result<CommandExit> {
+    ) -> Result<Option<CommandExit>> {
         let Some(status) = child::follow(child, &command.stdin, sink, cancel).await? else {
             child.terminate_group();
             if clock::within(GRACE, child.wait()).await.is_none() {
                 let _ = child.kill_group().await;
             }
-            return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
+            return Ok(None);
         };
         match (status.code(), status.signal()) {
-            (Some(code), _) => Ok(CommandExit::Code(code)),
-            (None, Some(signal)) => Ok(CommandExit::Signal(signal_name(signal))),
+            (Some(code), _) => Ok(Some(CommandExit::Code(code))),
+            (None, Some(signal)) => Ok(Some(CommandExit::Signal(signal_name(signal)))),
             (None, None) => Err(Fault::infra("cannot tell how a local command ended")),
+        }
+    }
+}
+
+/// Passes on what the command writes itself.
+struct LocalOutput<'a> {
+    own: OwnOutput,
+    sink: &'a mut dyn OutputSink,
+}
+
+impl OutputSink for LocalOutput<'_> {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let own = match stream {
+            Stream::Stderr => self.own.stderr(bytes, |_| ()),
+            _ => self.own.stdout(bytes),
+        };
+        if !own.is_empty() {
+            self.sink.write(stream, &own);
         }
     }
 }

@@ -9,8 +9,13 @@ use super::{
     deps::BackendDeps,
 };
 use crate::{
-    command::frame::{self, EndMark, FrameMark, FrameMarks, Sudo},
-    command::{CommandExit, Input, OutputSink, RemoteCommand},
+    command::frame::{self, Frame},
+    command::{
+        CommandExit, Input, OutputSink, RemoteCommand,
+        kill::SURVIVORS,
+        marks::{EndMark, StartMark},
+        own_output::OwnOutput,
+    },
     host::{
         clock, info,
         process::{Child, Output, Spawner, Spec, Streams},
@@ -120,6 +125,10 @@ pub(super) trait ExecTool: Send + Sync {
     fn adapt(&self, command: &RemoteCommand) -> RemoteCommand {
         command.clone()
     }
+    /// Returns the whole text of a command as it is to be run, where the tool's own user is not the guest's.
+    fn within(&self, _asked: &RemoteCommand, body: String) -> String {
+        body
+    }
     /// Returns who may end the processes of a command that runs as this user.
     fn killer(&self, run_as: RunAs) -> RunAs {
         run_as
@@ -141,20 +150,20 @@ pub(super) async fn run_framed(
     sink: &mut dyn OutputSink,
     cancel: &CancellationToken,
 ) -> Result<CommandExit> {
-    let nonce = frame::nonce();
+    let frame = Frame::new();
     let (asked, command) = (command, exec_tool.adapt(command));
-    let text = frame::framed(&command, &nonce, Sudo::Silent);
+    let text = frame.framed_within(&command, |body| exec_tool.within(asked, body));
     let tool = exec_tool.tool();
     let stdin = if command.stdin == Input::Empty { Stdio::null() } else { Stdio::piped() };
     let spec = tool.spec(exec_tool.args(&text));
     let streams = Streams { stdin, ..Streams::piped_out() };
     let mut child = tool.spawner.spawn(&spec, streams).await.map_err(|e| tool.failed(&spec).because(e))?;
-    let mut decoder = FrameDecoder::new(&nonce, sink);
+    let mut decoder = FrameDecoder::new(&frame.nonce, sink);
     let followed = child::follow(&mut child, &command.stdin, &mut decoder, cancel).await;
     match followed {
         Ok(Some(_)) => decoder.outcome(exec_tool, asked),
         Ok(None) => {
-            let kill = decoder.pid.map_or_else(|| frame::kill_by_nonce(&nonce), frame::kill_tree);
+            let kill = frame.kill_text(decoder.own.pid());
             let kill = RemoteCommand { run_as: exec_tool.killer(asked.run_as), ..RemoteCommand::new(kill) };
             let killed = end_in_guest(exec_tool, &kill).await;
             let _ = child.kill_group().await;
@@ -174,12 +183,13 @@ async fn end_in_guest(exec_tool: &dyn ExecTool, kill: &RemoteCommand) -> Result<
     if !exec_tool.is_up().await? {
         return Ok(());
     }
-    let nonce = frame::nonce();
-    let text = frame::framed(&exec_tool.adapt(kill), &nonce, Sudo::Silent);
+    let frame = Frame::new();
+    let text = frame.framed_within(&exec_tool.adapt(kill), |body| exec_tool.within(kill, body));
     let out = exec_tool.tool().run(exec_tool.args(&text), KILL).await?;
-    let mut end = EndMark::new(&nonce);
-    end.feed(out.stdout.as_bytes());
+    let (mut start, mut end) = (StartMark::new(&frame.nonce), EndMark::new(&frame.nonce));
+    let said = end.feed(&start.feed(out.stdout.as_bytes()));
     match end.finish().0 {
+        Some(SURVIVORS) => Err(frame::still_running(&String::from_utf8_lossy(&said))),
         Some(_) => Ok(()),
         None => Err(exec_tool.fault(&out.stderr, true)),
     }
@@ -188,8 +198,7 @@ async fn end_in_guest(exec_tool: &dyn ExecTool, kill: &RemoteCommand) -> Result<
 /// Takes the marks out of what a framed command writes.
 struct FrameDecoder<'a> {
     sink: &'a mut dyn OutputSink,
-    marks: FrameMarks,
-    pid: Option<u32>,
+    own: OwnOutput,
     out: EndMark,
     err: EndMark,
     last: Vec<u8>,
@@ -198,7 +207,7 @@ struct FrameDecoder<'a> {
 impl<'a> FrameDecoder<'a> {
     fn new(nonce: &str, sink: &'a mut dyn OutputSink) -> Self {
         let (out, err) = (EndMark::new(nonce), EndMark::new(nonce));
-        Self { sink, marks: FrameMarks::new(nonce), pid: None, out, err, last: Vec::new() }
+        Self { sink, own: OwnOutput::new(nonce), out, err, last: Vec::new() }
     }
 
     fn pass(&mut self, stream: Stream, bytes: &[u8]) {
@@ -215,13 +224,13 @@ impl<'a> FrameDecoder<'a> {
 
     /// Returns the status that the guest itself gave, or the reason why there is none.
     fn outcome(mut self, tool: &dyn ExecTool, asked: &RemoteCommand) -> Result<CommandExit> {
-        if self.pid.is_none() {
+        if self.own.pid().is_none() {
             // The shell around it may have come to its end all the same: then the guest is well, and said no.
-            let said = self.err.feed(self.marks.seen());
+            let said = self.err.feed(self.own.said());
             let complaint = one_line(&String::from_utf8_lossy(&said));
             return Err(match self.err.finish().0 {
                 Some(status) => frame::refused(asked, &CommandExit::Code(status), &complaint, 0),
-                None => tool.fault(&self.marks.complaint(), true),
+                None => tool.fault(&self.own.complaint(), true),
             });
         }
         let ((status, after), (proof, _)) = (self.err.finish(), self.out.finish());
@@ -243,20 +252,11 @@ impl<'a> FrameDecoder<'a> {
 impl OutputSink for FrameDecoder<'_> {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         if stream != Stream::Stderr {
-            let passed = self.out.feed(bytes);
+            let passed = self.out.feed(&self.own.stdout(bytes));
             return self.pass(stream, &passed);
         }
-        let bytes = match self.pid {
-            Some(_) => bytes.to_vec(),
-            None => match self.marks.feed(bytes) {
-                Some(FrameMark::Running { pid, rest }) => {
-                    self.pid = Some(pid);
-                    rest
-                }
-                Some(FrameMark::Asked) | None => return,
-            },
-        };
-        let passed = self.err.feed(&bytes);
+        let own = self.own.stderr(bytes, |_| ());
+        let passed = self.err.feed(&own);
         self.pass(stream, &passed);
     }
 }

@@ -1,29 +1,17 @@
 //! The text that is sent to the guest for one command, and the marks that come back before and after its own output.
 //!
-//! A command line is built by quoting alone; a mark holds a nonce that is never in that text as it will be printed, so
-//! neither an echo nor an error message that quotes the command can look like it. Sending it is a transport's or a
-//! backend's work.
+//! A mark holds a nonce that is never in that text as it will be printed, so neither an echo nor an error message that quotes
+//! the command can look like it. Sending it is a transport's or a backend's work, reading the marks is `marks`.
+//!
+//! A login shell may be anything (fish, csh, one whose files speak or start another shell). So what it is given is one line of
+//! plain words and one text in single quotes without a backslash, a quote, `!` or a line end, which all of them read alike: it
+//! starts a POSIX shell, and that shell reads the command itself from its standard input.
 
-use super::{CommandExit, RemoteCommand, sh_quote};
-use memchr::memmem;
-use vmdeck_model::{error::Fault, suite::RunAs};
-
-/// The shell that sshd gives the command to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginShell {
-    /// `sh`, `ash` or `dash`: takes the text as it is, which saves a process.
-    Sh,
-    /// Anything else: a POSIX shell is started by it.
-    Other,
-}
-
-impl LoginShell {
-    /// Returns the kind of the shell that calls itself this: `-ash`, `/bin/dash`.
-    pub fn of(name: &str) -> Self {
-        let base = name.trim().rsplit('/').next().unwrap_or_default().trim_start_matches('-');
-        if matches!(base, "sh" | "ash" | "dash") { Self::Sh } else { Self::Other }
-    }
-}
+use super::{CommandExit, RemoteCommand, kill, sh_quote};
+use vmdeck_model::{
+    error::Fault,
+    suite::{RunAs, ScriptShell},
+};
 
 /// How root is had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,40 +22,136 @@ pub enum Sudo {
     Asking,
 }
 
-/// Returns the whole text for one command.
-pub fn command(exec: &RemoteCommand, nonce: &str, shell: LoginShell, sudo: Sudo) -> String {
-    let body = body(exec, nonce);
-    match (exec.run_as, shell) {
-        (RunAs::User, LoginShell::Sh) => body,
-        (RunAs::User, LoginShell::Other) => format!("exec /bin/sh -c {}", sh_quote(&body)),
-        (RunAs::Root, _) => {
-            let how = if sudo == Sudo::Asking { format!("-S -p {}", sh_quote(&ask_mark(nonce))) } else { "-n".into() };
-            format!("exec env LC_ALL=C sudo {how} -- /bin/sh -c {}", sh_quote(&format!("unset LC_ALL; {body}")))
+/// Exit status of our own text where the working directory is missing.
+const NO_DIR: i32 = 125;
+/// Exit status of our own text where something else that the command needs is missing; it says what.
+pub const NOT_READY: i32 = 124;
+
+/// One command on its way: its text, and what marks it.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// What is in the marks.
+    pub nonce: String,
+    /// What is in the environment of everything that the command starts; another text, which the guest may know.
+    pub tag: String,
+}
+
+impl Frame {
+    /// Returns a frame that nobody in the guest can guess.
+    pub fn new() -> Self {
+        Self { nonce: nonce(), tag: nonce() }
+    }
+
+    /// Returns a line that any login shell understands: it starts a POSIX shell that waits for [`Frame::payload`].
+    pub fn starter(&self, run_as: RunAs, sudo: Sudo) -> String {
+        let nonce = &self.nonce;
+        let shell = format!(
+            r#"/bin/sh -c 'printf "[ready-%s]" {nonce} >&2;while IFS= read -r l;do [ "$l" = "go-{nonce}" ]&&break;done;IFS= read -r l;eval "$l"'"#
+        );
+        match (run_as, sudo) {
+            (RunAs::User, _) => format!("exec {shell}"),
+            (RunAs::Root, Sudo::Silent) => format!("exec env LC_ALL=C sudo -n -- {shell}"),
+            (RunAs::Root, Sudo::Asking) => format!("exec env LC_ALL=C sudo -S -p '{}' -- {shell}", ask_mark(nonce)),
+        }
+    }
+
+    /// Returns what the shell of [`Frame::starter`] reads: after it, its standard input is the command's.
+    pub fn payload(&self, command: &RemoteCommand) -> String {
+        let nonce = &self.nonce;
+        // IFS begins with a blank, a tab and a newline in every POSIX shell: a newline without a process of its own.
+        let read = r#"n=${IFS#??};n=${n%"${n#?}"};s=;while IFS= read -r l;do [ "$l" ="#;
+        let unset = if command.run_as == RunAs::Root { "unset LC_ALL; " } else { "" };
+        let body = self.body(command);
+        format!("go-{nonce}\n{read} \"end-{nonce}\" ]&&break;s=$s$l$n;done;eval \"$s\"\nunset n l s\n{unset}{body}\nend-{nonce}\n")
+    }
+
+    /// Returns the command with what comes before it: its folder and environment, our marks, and its shell's own rules.
+    pub fn body(&self, command: &RemoteCommand) -> String {
+        let Self { nonce, tag } = self;
+        let mut out = format!("export {}={tag}\n", kill::TAG);
+        if let Some(dir) = &command.dir {
+            out.push_str(&format!("cd -- {} || exit {NO_DIR}\n", sh_quote(dir)));
+        }
+        for (name, value) in &command.env {
+            out.push_str(&format!("export {name}={}\n", sh_quote(value)));
+        }
+        for line in [command.prepare.as_str(), &needs(&command.shell)].into_iter().filter(|line| !line.is_empty()) {
+            out.push_str(line);
+            out.push('\n');
+        }
+        out.push_str(&format!("printf '[out-%s]' {nonce}; printf '[run-%s %s]' {nonce} \"$$\" >&2\n"));
+        out.push_str(&script(command));
+        out
+    }
+
+    /// Returns the whole text for one command that is sent by a tool whose own exit status cannot be trusted: what the command
+    /// writes ends with a mark on both streams that holds its status. The mark on standard output proves that nothing of it
+    /// was cut.
+    ///
+    /// The script runs in a shell of its own, so that an `exit` in it does not skip the marks.
+    pub fn framed(&self, command: &RemoteCommand) -> String {
+        self.framed_within(command, |body| body)
+    }
+
+    /// Returns the same, with the text of the command put into another one by `within`.
+    pub fn framed_within(&self, command: &RemoteCommand, within: impl FnOnce(String) -> String) -> String {
+        let (nonce, body) = (&self.nonce, within(self.body(command)));
+        let inner = match command.run_as {
+            RunAs::User => format!("/bin/sh -c {}", sh_quote(&body)),
+            RunAs::Root => {
+                format!("env LC_ALL=C sudo -n -- /bin/sh -c {}", sh_quote(&format!("unset LC_ALL; {body}")))
+            }
+        };
+        format!(
+            "{inner}; c=$?; printf '[end-%s %s]' {nonce} \"$c\"; printf '[end-%s %s]' {nonce} \"$c\" >&2; exit \"$c\""
+        )
+    }
+
+    /// Returns the text that ends the command with everything that it started; `pid` is its first process, where it is known.
+    pub fn kill_text(&self, pid: Option<u32>) -> String {
+        kill::kill_text(&self.tag, pid)
+    }
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Returns a text that says on standard error what is missing, where the guest has no such shell.
+fn needs(shell: &ScriptShell) -> String {
+    let program = match shell {
+        ScriptShell::Bash => "bash",
+        ScriptShell::Command(words) => words.first().map_or("", String::as_str),
+        ScriptShell::Sh | ScriptShell::Strict | ScriptShell::Plain => return String::new(),
+    };
+    let word = sh_quote(program);
+    let missing = sh_quote(&format!("there is no `{program}` in the guest, which `shell` asks for"));
+    format!("command -v -- {word} >/dev/null 2>&1 || {{ echo {missing} >&2; exit {NOT_READY}; }}")
+}
+
+/// Returns the script for the shell that runs our text: with its rules in front, or handed to another shell.
+fn script(command: &RemoteCommand) -> String {
+    let text = &command.script;
+    // A shell without it (dash) says so, which is no news.
+    let strict = |flags: &str| format!("set {flags}; (set -o pipefail) 2>/dev/null && set -o pipefail\n{text}");
+    match &command.shell {
+        ScriptShell::Plain => text.clone(),
+        ScriptShell::Sh if !has_several_lines(text) => text.clone(),
+        ScriptShell::Sh => strict("-e"),
+        ScriptShell::Strict => strict("-eu"),
+        ScriptShell::Bash => format!("exec bash -e -o pipefail -c {}", sh_quote(text)),
+        ScriptShell::Command(words) => {
+            let words: Vec<String> = words.iter().map(|word| sh_quote(word)).collect();
+            format!("exec {} {}", words.join(" "), sh_quote(text))
         }
     }
 }
 
-fn body(exec: &RemoteCommand, nonce: &str) -> String {
-    let mut out = String::new();
-    if let Some(dir) = &exec.dir {
-        out.push_str(&format!("cd -- {} || exit 125; ", sh_quote(dir)));
-    }
-    out.push_str(&format!("printf '[run-%s %s]' {nonce} \"$$\" >&2\n"));
-    for (name, value) in &exec.env {
-        out.push_str(&format!("export {name}={}\n", sh_quote(value)));
-    }
-    out.push_str(&exec.script);
-    out
-}
-
-/// Returns the whole text for one command that is sent by a tool whose own exit status cannot be trusted: what the command writes
-/// ends with a mark on both streams that holds its status. The mark on standard output proves that nothing of it was cut.
-///
-/// The script runs in a shell of its own, so that an `exit` in it does not skip the marks.
-pub fn framed(exec: &RemoteCommand, nonce: &str, sudo: Sudo) -> String {
-    let inner = command(exec, nonce, LoginShell::Other, sudo);
-    let inner = inner.strip_prefix("exec ").unwrap_or(&inner);
-    format!("{inner}; c=$?; printf '[end-%s %s]' {nonce} \"$c\"; printf '[end-%s %s]' {nonce} \"$c\" >&2; exit \"$c\"")
+/// Returns whether a script has more than one line that does something.
+pub fn has_several_lines(script: &str) -> bool {
+    script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).nth(1).is_some()
 }
 
 /// Returns a random text that nobody in the guest can guess.
@@ -75,57 +159,15 @@ pub fn nonce() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-/// Passes one stream of a [`framed`] command on and takes the mark at its end off.
-#[derive(Clone, Debug)]
-pub struct EndMark {
-    mark: Vec<u8>,
-    held: Vec<u8>,
-}
-
-/// Longest status in a mark, with its bracket.
-const STATUS_MAX: usize = 5;
-
-impl EndMark {
-    /// Looks for the mark of this nonce.
-    pub fn new(nonce: &str) -> Self {
-        Self { mark: format!("[end-{nonce} ").into_bytes(), held: Vec::new() }
-    }
-
-    /// Takes a piece; gives what cannot belong to the mark any more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.held.extend_from_slice(bytes);
-        let keep = match memmem::find(&self.held, &self.mark) {
-            Some(at) => at,
-            None => (0..self.mark.len().min(self.held.len() + 1))
-                .rev()
-                .find(|n| self.held.ends_with(&self.mark[..*n]))
-                .map_or(self.held.len(), |n| self.held.len() - n),
-        };
-        let rest = self.held.split_off(keep);
-        std::mem::replace(&mut self.held, rest)
-    }
-
-    /// Returns the status in the mark, and what came after it. `None` = there was no mark; then what was held back is the second.
-    pub fn finish(self) -> (Option<i32>, Vec<u8>) {
-        let Some(after) = self.held.strip_prefix(&self.mark[..]) else { return (None, self.held) };
-        let end = memchr::memchr(b']', after).filter(|at| *at < STATUS_MAX);
-        let status = end.and_then(|end| std::str::from_utf8(&after[..end]).ok()?.parse().ok());
-        match (status, end) {
-            (Some(status), Some(end)) => (Some(status), after[end + 1..].to_vec()),
-            _ => (None, self.held),
-        }
-    }
-}
-
 /// Returns why a command did not begin, from its shell's status and what was said instead of the mark; `asked` is how often sudo
 /// wanted a password. The guest itself is well.
-pub fn refused(exec: &RemoteCommand, exit: &CommandExit, complaint: &str, asked: u32) -> Fault {
-    if let (CommandExit::Code(125), Some(dir)) = (exit, &exec.dir) {
+pub fn refused(command: &RemoteCommand, exit: &CommandExit, complaint: &str, asked: u32) -> Fault {
+    if let (CommandExit::Code(NO_DIR), Some(dir)) = (exit, &command.dir) {
         return Fault::user(format!("cannot run a command in `{dir}`"))
             .because(complaint)
             .hint("does the suite's `dir` exist in the guest?");
     }
-    if exec.run_as == RunAs::Root {
+    if command.run_as == RunAs::Root && exit != &CommandExit::Code(NOT_READY) {
         return refused_sudo(asked, exit, complaint);
     }
     Fault::user("cannot start the command").because(if complaint.is_empty() {
@@ -133,6 +175,12 @@ pub fn refused(exec: &RemoteCommand, exit: &CommandExit, complaint: &str, asked:
     } else {
         complaint.to_owned()
     })
+}
+
+/// Returns the fault of a command that was to be ended and still runs, in whole or in part; `pids` as the guest says them.
+pub fn still_running(pids: &str) -> Fault {
+    let pids = pids.trim().chars().filter(|c| c.is_ascii_digit() || *c == ' ').take(80).collect::<String>();
+    Fault::infra("cannot end the command in the guest").because(format!("process {pids} still runs"))
 }
 
 fn refused_sudo(asked: u32, exit: &CommandExit, complaint: &str) -> Fault {
@@ -152,99 +200,14 @@ fn refused_sudo(asked: u32, exit: &CommandExit, complaint: &str) -> Fault {
     }
 }
 
-/// Text that ends whatever still runs of the command with this nonce, found by its command line.
-pub fn kill_by_nonce(nonce: &str) -> String {
-    let (head, tail) = nonce.split_at(8);
-    // Written in two halves, so that this very command does not find itself.
-    format!(
-        "n={head}; n=\"$n\"{tail}; for q in $(ps -A -o pid= -o args= | awk -v n=\"$n\" 'index($0,n){{print $1}}'); do [ \"$q\" = $$ ] || k=\"$k $q\"; done; for q in $k; do {}; done",
-        kill_tree_of("\"$q\"")
-    )
-}
-
 /// Returns what sudo's prompt looks like.
-pub fn ask_mark(nonce: &str) -> String {
+pub(super) fn ask_mark(nonce: &str) -> String {
     format!("[ask {nonce}]")
 }
 
-/// Text that ends a process and everything below it: asks them all, parents first, and kills what is left after 2 s.
-///
-/// The whole tree is listed before the first signal: once a parent is gone its children cannot be told from others.
-pub fn kill_tree(pid: u32) -> String {
-    kill_tree_of(&pid.to_string())
-}
-
-fn kill_tree_of(pid: &str) -> String {
-    format!(
-        "l=; t() {{ l=\"$l $1\"; for c in $(ps -A -o pid= -o ppid= 2>/dev/null | awk -v p=\"$1\" '$2==p{{print $1}}'); do t \"$c\"; done; }}; t {pid}; \
-         a() {{ for p in $l; do kill -0 \"$p\" 2>/dev/null && return 0; done; return 1; }}; \
-         kill -TERM $l 2>/dev/null; n=0; while [ $n -lt 20 ] && a; do sleep 0.1; n=$((n+1)); done; a && kill -KILL $l 2>/dev/null; :"
-    )
-}
-
-/// What was found on standard error before the command's own output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FrameMark {
-    /// sudo wants a password.
-    Asked,
-    /// The command runs under this pid; the rest is its own output.
-    Running {
-        /// The pid in the guest.
-        pid: u32,
-        /// What came right after the mark.
-        rest: Vec<u8>,
-    },
-}
-
-/// Looks for marks in the first bytes of standard error.
-#[derive(Clone, Debug)]
-pub struct FrameMarks {
-    ask: Vec<u8>,
-    run: Vec<u8>,
-    seen: Vec<u8>,
-}
-
-/// Most that is kept of what comes before the mark: a message of the day, a complaint of sudo.
-const SEEN_MAX: usize = 64 * 1024;
-
-impl FrameMarks {
-    /// Looks for the marks of this nonce.
-    pub fn new(nonce: &str) -> Self {
-        Self { ask: ask_mark(nonce).into_bytes(), run: format!("[run-{nonce} ").into_bytes(), seen: Vec::new() }
-    }
-
-    /// Takes a piece; gives the next mark, if it is complete.
-    pub fn feed(&mut self, bytes: &[u8]) -> Option<FrameMark> {
-        self.seen.extend_from_slice(bytes);
-        let marks: Vec<usize> = memmem::find_iter(&self.seen, &self.run).map(|at| at + self.run.len()).collect();
-        for after in marks {
-            let Some(length) = memchr::memchr(b']', &self.seen[after..]) else { break };
-            let pid = std::str::from_utf8(&self.seen[after..after + length]).ok().and_then(|text| text.parse().ok());
-            // Without a number it is no mark of ours, whoever wrote it.
-            if let Some(pid) = pid {
-                let rest = self.seen.split_off(after + length + 1);
-                return Some(FrameMark::Running { pid, rest });
-            }
-        }
-        if let Some(at) = memmem::find(&self.seen, &self.ask) {
-            self.seen.drain(..at + self.ask.len());
-            return Some(FrameMark::Asked);
-        }
-        let excess = self.seen.len().saturating_sub(SEEN_MAX);
-        self.seen.drain(..excess);
-        None
-    }
-
-    /// Returns what was written instead of a mark.
-    pub fn seen(&self) -> &[u8] {
-        &self.seen
-    }
-
-    /// Returns the same as one line.
-    pub fn complaint(&self) -> String {
-        let text = String::from_utf8_lossy(&self.seen);
-        text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
-    }
+/// Returns what the starter's shell says when it waits for the command.
+pub(super) fn ready_mark(nonce: &str) -> String {
+    format!("[ready-{nonce}]")
 }
 
 #[cfg(test)]
@@ -252,42 +215,118 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
     use super::*;
-    use proptest::prelude::*;
-    use std::{collections::BTreeMap, process::Command};
+    use crate::command::marks::{EndMark, FrameMark, FrameMarks, StartMark, one_line};
+    use std::{
+        collections::BTreeMap,
+        io::Write,
+        process::{Command, Output, Stdio},
+    };
 
-    fn run_in_sh(text: &str) -> (String, Vec<u8>, Option<i32>) {
-        let out = Command::new("/bin/sh").args(["-c", text]).output().expect("sh");
-        (String::from_utf8_lossy(&out.stdout).into_owned(), out.stderr, out.status.code())
+    fn frame() -> Frame {
+        Frame { nonce: "0123456789abcdef".into(), tag: "fedcba9876543210".into() }
     }
 
-    #[test]
-    fn a_mark_without_a_number_hides_no_other_and_grows_nothing() {
-        let mut marks = FrameMarks::new("n");
-        assert_eq!(marks.feed(b"[run-n x] [run-n"), None);
-        assert_eq!(marks.feed(b" 7]rest"), Some(FrameMark::Running { pid: 7, rest: b"rest".to_vec() }));
-        let mut flood = FrameMarks::new("n");
-        for _ in 0..100 {
-            assert_eq!(flood.feed(&[b"[run-n ".as_slice(), &[b'x'; 1000]].concat()), None);
+    fn run_in(shell: &[&str], text: &str, input: &[u8]) -> Output {
+        let mut child = Command::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", text])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("shell");
+        // A shell that ends early does not read it all.
+        let _ = child.stdin.take().expect("piped").write_all(input);
+        child.wait_with_output().expect("ended")
+    }
+
+    /// Returns the command's own output, its own errors (`None` = it did not begin), and the status.
+    fn own(out: &Output) -> (Vec<u8>, Option<Vec<u8>>, Option<i32>) {
+        let nonce = &frame().nonce;
+        let stdout = StartMark::new(nonce).feed(&out.stdout).into_owned();
+        let mut marks = FrameMarks::new(nonce);
+        let mut next = marks.feed(&out.stderr);
+        while let Some(mark) = next {
+            if let FrameMark::Running { pid, rest } = mark {
+                assert!(pid > 1);
+                return (stdout, Some(rest), out.status.code());
+            }
+            next = marks.feed(b"");
         }
-        assert!(flood.seen().len() <= SEEN_MAX);
+        (stdout, None, out.status.code())
+    }
+
+    fn logins() -> Vec<Vec<&'static str>> {
+        let all: [&[&str]; 8] = [
+            &["/bin/sh"],
+            &["/bin/bash"],
+            &["/bin/dash"],
+            &["/usr/bin/fish"],
+            &["/usr/bin/tcsh"],
+            &["/usr/bin/zsh"],
+            &["/usr/bin/busybox", "sh"],
+            &["/usr/bin/ksh"],
+        ];
+        all.into_iter().filter(|w| std::path::Path::new(w[0]).exists()).map(<[&str]>::to_vec).collect()
     }
 
     #[test]
-    fn the_mark_comes_first_and_nothing_of_the_environment_is_shell_text() {
-        let env = BTreeMap::from([("HOSTILE".to_owned(), "'; touch /tmp/vmdeck-pwned; '$(id)\n`id`".to_owned())]);
-        let exec = RemoteCommand {
-            env,
-            dir: Some("/".into()),
-            ..RemoteCommand::new("pwd; printf %s \"$HOSTILE\"; echo e >&2; exit 7")
-        };
-        for shell in [LoginShell::Sh, LoginShell::Other] {
-            let (out, err, code) = run_in_sh(&command(&exec, "n0", shell, Sudo::Silent));
-            assert_eq!((out.as_str(), code), ("/\n'; touch /tmp/vmdeck-pwned; '$(id)\n`id`", Some(7)));
-            let Some(FrameMark::Running { pid, rest }) = FrameMarks::new("n0").feed(&err) else {
-                panic!("no mark in {err:?}")
-            };
-            assert!(pid > 1);
-            assert_eq!(rest, b"e\n");
+    fn what_a_login_shell_is_given_has_nothing_that_they_read_differently() {
+        for (run_as, sudo) in [(RunAs::User, Sudo::Silent), (RunAs::Root, Sudo::Silent), (RunAs::Root, Sudo::Asking)] {
+            let text = Frame::new().starter(run_as, sudo);
+            assert!(!text.contains(['\\', '!', '\n', '\r', '`']), "{text}");
+            assert!(text.len() < 400, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_login_shell_runs_exactly_what_was_written() {
+        let script = "printf %s 'a\\'b\\\\c' \"$HOSTILE\" '\\\n!x'\n# a comment's quote\ncat\necho e >&2\nexit 7";
+        let hostile = "'; touch /tmp/vmdeck-pwned; '$(id)\n`id` \\ \r é \u{1}!";
+        let env = BTreeMap::from([("HOSTILE".to_owned(), hostile.to_owned())]);
+        let command = RemoteCommand { env, dir: Some("/".into()), ..RemoteCommand::new(script.replace("a\\'b", "ab")) };
+        let frame = frame();
+        for login in logins() {
+            let input = ["stray line of input\n", &frame.payload(&command), "the command's own \\ input\n\n"].concat();
+            let out = run_in(&login, &frame.starter(RunAs::User, Sudo::Silent), input.as_bytes());
+            let (stdout, stderr, code) = own(&out);
+            let want = format!("ab\\\\c{hostile}\\\n!xthe command's own \\ input\n\n");
+            assert_eq!(String::from_utf8_lossy(&stdout), want, "{login:?} {out:?}");
+            assert_eq!((stderr.as_deref(), code), (Some(&b"e\n"[..]), Some(7)), "{login:?}");
+        }
+        assert!(!std::path::Path::new("/tmp/vmdeck-pwned").exists());
+    }
+
+    #[test]
+    fn a_script_of_several_lines_stops_at_the_first_that_fails() {
+        let words = |words: &[&str]| ScriptShell::Command(words.iter().map(|w| (*w).to_owned()).collect());
+        let rows = [
+            (ScriptShell::Sh, "false\necho on", Some(1), ""),
+            (ScriptShell::Sh, "# why\n\nfalse; echo on", Some(0), "on\n"),
+            (ScriptShell::Sh, "cd /no/such\necho on", Some(2), ""),
+            (ScriptShell::Plain, "false\necho on", Some(0), "on\n"),
+            (ScriptShell::Strict, "false; echo on", Some(1), ""),
+            (ScriptShell::Strict, "echo \"$not_set_anywhere\"; echo on", Some(2), ""),
+            (ScriptShell::Bash, "false | true\necho on", Some(1), ""),
+            (ScriptShell::Bash, "a=(1 2); echo ${a[1]}", Some(0), "2\n"),
+            (words(&["/bin/sh", "-c"]), "false\necho on", Some(0), "on\n"),
+            (words(&["no-such-shell", "-c"]), "echo on", Some(NOT_READY), ""),
+        ];
+        for (shell, script, code, stdout) in rows {
+            let command = RemoteCommand { shell: shell.clone(), ..RemoteCommand::new(script) };
+            let out = run_in(&["/bin/dash"], &frame().body(&command), b"");
+            let (own_out, began, _) = own(&out);
+            assert_eq!((out.status.code(), String::from_utf8_lossy(&own_out).as_ref()), (code, stdout), "{shell:?} {script}");
+            assert_eq!(began.is_none(), code == Some(NOT_READY), "{shell:?} {script}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_fails_early_stops_it_where_the_shell_can_tell() {
+        for login in logins().into_iter().filter(|w| !matches!(w[0], "/bin/sh" | "/bin/dash" | "/usr/bin/fish" | "/usr/bin/tcsh")) {
+            let command = RemoteCommand { shell: ScriptShell::Sh, ..RemoteCommand::new("false | true\necho on") };
+            let out = run_in(&login, &frame().body(&command), b"");
+            assert_eq!(out.status.code(), Some(1), "{login:?}");
         }
     }
 
@@ -298,15 +337,13 @@ mod tests {
             ("echo out; echo err >&2; exit 7", 7),
             ("echo out; echo err >&2; kill -9 $$", 137),
         ] {
-            let (out, err, code) = run_in_sh(&framed(&RemoteCommand::new(script), "0123456789abcdef", Sudo::Silent));
-            assert_eq!(code, Some(status));
-            let (mut ends, mut marks) = (
-                [EndMark::new("0123456789abcdef"), EndMark::new("0123456789abcdef")],
-                FrameMarks::new("0123456789abcdef"),
-            );
-            assert_eq!(ends[0].feed(out.as_bytes()), b"out\n");
-            let Some(FrameMark::Running { rest, .. }) = marks.feed(&err) else { panic!("no mark in {err:?}") };
-            let passed = ends[1].feed(&rest);
+            let frame = frame();
+            let out = run_in(&["/bin/sh"], &frame.framed(&RemoteCommand::new(script)), b"");
+            assert_eq!(out.status.code(), Some(status));
+            let (stdout, stderr, _) = own(&out);
+            let mut ends = [EndMark::new(&frame.nonce), EndMark::new(&frame.nonce)];
+            assert_eq!(ends[0].feed(&stdout), b"out\n");
+            let passed = ends[1].feed(&stderr.expect("it began"));
             assert!(passed.starts_with(b"err\n"), "{passed:?}");
             for end in ends {
                 assert_eq!(end.finish().0, Some(status));
@@ -315,101 +352,34 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_end_mark_is_the_tools_own() {
-        let mut end = EndMark::new("n");
-        assert_eq!(end.feed(b"text[end-n 0]Error from event: x"), b"text");
-        assert_eq!(end.finish(), (Some(0), b"Error from event: x".to_vec()));
-        let mut cut = EndMark::new("n");
-        assert_eq!(cut.feed(b"text[end-"), b"text");
-        assert_eq!(cut.finish(), (None, b"[end-".to_vec()), "nothing is lost where the mark is missing");
-    }
-
-    #[test]
-    fn a_command_is_found_and_ended_by_its_nonce() {
-        use std::os::unix::process::ExitStatusExt;
-        let text = framed(&RemoteCommand::new("sleep 47.5; true"), "feedc0defeedc0de", Sudo::Silent);
-        let mut child =
-            Command::new("/bin/sh").args(["-c", &text]).stderr(std::process::Stdio::piped()).spawn().expect("sh");
-        let mut mark = [0; 8];
-        std::io::Read::read_exact(child.stderr.as_mut().expect("piped"), &mut mark).expect("it runs");
-        run_in_sh(&kill_by_nonce("feedc0defeedc0de"));
-        assert!(child.wait().expect("ended").signal().is_some());
-    }
-
-    #[test]
-    fn a_missing_folder_is_told_before_the_command_runs() {
-        let exec = RemoteCommand { dir: Some("/no/such".into()), ..RemoteCommand::new("echo ran") };
-        let (out, err, code) = run_in_sh(&command(&exec, "n0", LoginShell::Other, Sudo::Silent));
-        let mut marks = FrameMarks::new("n0");
-        assert_eq!((out.as_str(), marks.feed(&err), code), ("", None, Some(125)));
-        assert!(marks.complaint().contains("/no/such"), "{}", marks.complaint());
+    fn what_is_missing_is_said_before_the_command_runs() {
+        let command = RemoteCommand { dir: Some("/no/such".into()), ..RemoteCommand::new("echo ran") };
+        let out = run_in(&["/bin/sh"], &frame().body(&command), b"");
+        let (stdout, began, code) = own(&out);
+        assert_eq!((stdout.as_slice(), began, code), (&b""[..], None, Some(NO_DIR)));
+        let said = refused(&command, &CommandExit::Code(NO_DIR), &one_line(&[&out.stderr]), 0).to_string();
+        assert!(said.contains("/no/such"), "{said}");
     }
 
     #[test]
     fn quoting_the_command_line_back_is_no_mark() {
-        let exec = RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new("true") };
-        let text = command(&exec, "n0", LoginShell::Sh, Sudo::Asking);
-        let mut marks = FrameMarks::new("n0");
+        let frame = frame();
+        let command = RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new("true") };
+        let mut marks = FrameMarks::new(&frame.nonce);
         // sudo quotes a refused command line; the prompt itself is meant to be found.
-        assert_eq!(marks.feed(text.replace("[ask n0]", "").as_bytes()), None);
-        assert_eq!(marks.feed(b"[ask n0]"), Some(FrameMark::Asked));
-        assert_eq!(marks.feed(b"[run-n0 "), None);
-        assert_eq!(marks.feed(b"12]x"), Some(FrameMark::Running { pid: 12, rest: b"x".to_vec() }));
+        let line = frame.starter(RunAs::Root, Sudo::Asking).replace(&ask_mark(&frame.nonce), "");
+        for text in [line, frame.payload(&command), frame.framed(&command)] {
+            assert_eq!(marks.feed(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(marks.feed(ask_mark(&frame.nonce).as_bytes()), Some(FrameMark::Asked));
     }
 
     #[test]
-    fn marks_are_found_wherever_they_are_cut() {
-        let text = b"motd [run-n0 4711]out";
-        for at in 0..text.len() {
-            let mut marks = FrameMarks::new("n0");
-            let first = marks.feed(&text[..at]);
-            let found = first.or_else(|| marks.feed(&text[at..]));
-            let Some(FrameMark::Running { pid: 4711, .. }) = found else { panic!("cut at {at}: {found:?}") };
-        }
-    }
-
-    #[test]
-    fn the_tree_is_killed_with_its_grandchildren() {
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", "(trap '' TERM; sleep 34.75; true) & sleep 34.75; echo next"])
-            .spawn()
-            .expect("sh");
-        let count = || crate::host::pids::with_arg("34.75").len();
-        while count() < 2 {
-            std::thread::yield_now();
-        }
-        run_in_sh(&kill_tree(child.id()));
-        child.wait().expect("ended");
-        while count() > 0 {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn shells() {
-        for (name, is) in [
-            ("sh", LoginShell::Sh),
-            ("-sh", LoginShell::Sh),
-            ("/bin/dash", LoginShell::Sh),
-            ("bash", LoginShell::Other),
-            ("", LoginShell::Other),
-        ] {
-            assert_eq!(LoginShell::of(name), is, "{name}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_end_mark_is_found_wherever_it_is_cut(
-            text in proptest::collection::vec(prop_oneof![Just(b'['), Just(b'e'), Just(b'n'), any::<u8>()], 0..40), cut in 0usize..60
-        ) {
-            let whole = [&text[..], b"[end-nonce 3]"].concat();
-            prop_assume!(memmem::find(&text, b"[end-nonce ").is_none());
-            let cut = cut.min(whole.len());
-            let mut end = EndMark::new("nonce");
-            let passed = [end.feed(&whole[..cut]), end.feed(&whole[cut..])].concat();
-            prop_assert_eq!(passed, text);
-            prop_assert_eq!(end.finish(), (Some(3), Vec::new()));
+    fn lines_that_do_something() {
+        for (script, several) in
+            [("a", false), ("a\n", false), ("# why\na\n\n", false), ("a\nb", true), ("\n a\n b\n", true), ("", false)]
+        {
+            assert_eq!(has_several_lines(script), several, "{script:?}");
         }
     }
 }

@@ -3,15 +3,26 @@
 //! How it gets there is a transport's or backend's work.
 
 pub mod frame;
+pub mod kill;
+pub mod marks;
+pub mod own_output;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
-use vmdeck_model::{event::Stream, suite::RunAs};
+use vmdeck_model::{
+    event::Stream,
+    suite::{RunAs, ScriptShell},
+};
 
 /// A command to run in a guest.
 #[derive(Clone, Debug, Default)]
 pub struct RemoteCommand {
-    /// Shell text: `sh -c`, on Windows PowerShell.
+    /// The text for its shell.
     pub script: String,
+    /// The shell, and what it does about a line that fails.
+    pub shell: ScriptShell,
+    /// Text of a POSIX shell that comes first: where it fails, the command has not begun, and what it writes to standard error
+    /// says why. It may read standard input.
+    pub prepare: String,
     /// Variables to set.
     pub env: BTreeMap<String, String>,
     /// Working directory; unset: the login directory.
@@ -37,9 +48,9 @@ pub enum Input {
 }
 
 impl RemoteCommand {
-    /// Returns a command of the logged-in user with both outputs apart.
+    /// Returns a command of the logged-in user with both outputs apart, for a shell that stops at nothing.
     pub fn new(script: impl Into<String>) -> Self {
-        Self { script: script.into(), separate_stderr: true, ..Self::default() }
+        Self { script: script.into(), shell: ScriptShell::Plain, separate_stderr: true, ..Self::default() }
     }
 }
 

@@ -5,22 +5,22 @@
 use super::{
     Problem, Sources,
     check::{self, Checked},
+    script_notes,
     tree::{self, Origin},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 use vmdeck_model::{
-    guest::{ConsolePatterns, Fresh, Guest, Os, Source},
-    ids::{CaseId, GuestId, SuiteId},
+    guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Os, Source, SurvivorPolicy},
+    ids::GuestId,
     key::{Key, Options, Value},
     pattern::Pattern,
     plan::{HostConfig, Setup},
     secret::Secret,
-    select::Selector,
-    suite::{Case, CaseAction, Expect, RunAs, Suite},
+    suite::{ScriptShell, Suite},
 };
 
 /// Every effective value with its place, for `config show`.
@@ -49,7 +49,8 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     let cockpit = build.table("cockpit");
     let keys = build.table("keys");
     let values = std::mem::take(&mut build.values);
-    let notes = std::mem::take(&mut build.checked.notes);
+    let mut notes = std::mem::take(&mut build.checked.notes);
+    notes.extend(script_notes::of_setup(&guests, &suites));
     (Setup { host, guests, suites, cockpit, keys, notes }, values)
 }
 
@@ -57,7 +58,7 @@ fn home() -> Option<PathBuf> {
     etcetera::home_dir().ok()
 }
 
-struct Build<'a> {
+pub(super) struct Build<'a> {
     checked: Checked,
     keys: &'a [Key],
     base: &'a Path,
@@ -67,7 +68,7 @@ struct Build<'a> {
 
 impl Build<'_> {
     /// A mistake at this key: where the key itself was written, else at `origin`.
-    fn problem(&mut self, origin: &Origin, key: &str, text: impl Into<String>, hint: Option<&str>) {
+    pub(super) fn problem(&mut self, origin: &Origin, key: &str, text: impl Into<String>, hint: Option<&str>) {
         let origin = self.checked.values.get(key).map_or(origin, |(_, at)| at);
         self.problems.push(Problem {
             place: origin.to_string(),
@@ -78,7 +79,7 @@ impl Build<'_> {
     }
 
     /// Returns the value at `path` of the key `pattern`: as written, else from `[defaults]`, else built in.
-    fn value(&mut self, path: &str, pattern: &str) -> Option<Value> {
+    pub(super) fn value(&mut self, path: &str, pattern: &str) -> Option<Value> {
         let defaults = pattern.strip_prefix("guests.*.").map(|rest| format!("defaults.{rest}"));
         let written = self.checked.values.get(path).or_else(|| defaults.and_then(|d| self.checked.values.get(&d)));
         let (value, place) = if let Some((value, origin)) = written {
@@ -99,7 +100,7 @@ impl Build<'_> {
         Some(value)
     }
 
-    fn is_written(&self, path: &str) -> bool {
+    pub(super) fn is_written(&self, path: &str) -> bool {
         self.checked.values.contains_key(path)
     }
 
@@ -158,19 +159,23 @@ impl Build<'_> {
         out
     }
 
-    fn text(&mut self, path: &str, pattern: &str) -> Option<String> {
+    pub(super) fn shell(&mut self, path: &str, pattern: &str) -> Option<ScriptShell> {
+        if let Some(Value::Shell(shell)) = self.value(path, pattern) { Some(shell) } else { None }
+    }
+
+    pub(super) fn text(&mut self, path: &str, pattern: &str) -> Option<String> {
         if let Some(Value::Text(text)) = self.value(path, pattern) { Some(text) } else { None }
     }
 
-    fn texts(&mut self, path: &str, pattern: &str) -> Vec<String> {
+    pub(super) fn texts(&mut self, path: &str, pattern: &str) -> Vec<String> {
         if let Some(Value::Texts(texts)) = self.value(path, pattern) { texts } else { Vec::new() }
     }
 
-    fn duration(&mut self, path: &str, pattern: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, path: &str, pattern: &str) -> Option<Duration> {
         if let Some(Value::Duration(time)) = self.value(path, pattern) { Some(time) } else { None }
     }
 
-    fn number(&mut self, path: &str, pattern: &str) -> u32 {
+    pub(super) fn number(&mut self, path: &str, pattern: &str) -> u32 {
         if let Some(Value::Int(int)) = self.value(path, pattern) { u32::try_from(int).unwrap_or(0) } else { 0 }
     }
 
@@ -244,6 +249,19 @@ impl Build<'_> {
                 pattern,
                 errors: self.patterns(&full("boot.errors"), &any("boot.errors")),
                 warnings: self.patterns(&full("boot.warnings"), &any("boot.warnings")),
+                restarts: match self.value(&full("boot.restarts"), &any("boot.restarts")) {
+                    Some(Value::Int(count)) => u32::try_from(count).ok(),
+                    _ => None,
+                },
+            },
+            shell: self.shell(&full("shell"), &any("shell")).unwrap_or_default(),
+            crash: match self.text(&full("crash"), &any("crash")).as_deref() {
+                Some("infra") => CrashPolicy::Infra,
+                _ => CrashPolicy::Failed,
+            },
+            survivors: match self.text(&full("survivors"), &any("survivors")).as_deref() {
+                Some("keep") => SurvivorPolicy::Keep,
+                _ => SurvivorPolicy::Replace,
             },
             sudo: self.secret(name, "sudo.password"),
             source: self.source(name, origin),
@@ -334,149 +352,5 @@ impl Build<'_> {
             }
         }
         out
-    }
-
-    fn suite(&mut self, name: &str, origin: &Origin, cases: &[Origin], guests: &[Guest]) -> Option<Suite> {
-        let full = |key: &str| format!("suites.{name}.{key}");
-        let any = |key: &str| format!("suites.*.{key}");
-        let id = match SuiteId::new(name) {
-            Ok(id) => id,
-            Err(e) => {
-                self.problem(origin, &format!("suites.{name}"), e.to_string(), None);
-                return None;
-            }
-        };
-        let on = self.texts(&full("guests"), &any("guests"));
-        for word in &on {
-            let fits = Selector::parse(&format!("@{word}"));
-            let hits =
-                |g: &&Guest| globset::Glob::new(word).is_ok_and(|glob| glob.compile_matcher().is_match(g.id.as_str()));
-            if fits.is_err() || !guests.iter().any(|g| hits(&g)) {
-                let known: Vec<&str> = guests.iter().map(|g| g.id.as_str()).collect();
-                self.problem(
-                    origin,
-                    &full("guests"),
-                    format!("`{word}` is no guest (known: {})", known.join(", ")),
-                    None,
-                );
-            }
-        }
-        let timeout = self.duration(&full("timeout"), &any("timeout"));
-        let retries = self.number(&full("retries"), &any("retries"));
-        let mut seen = BTreeSet::new();
-        let mut list = Vec::new();
-        for (index, origin) in cases.iter().enumerate() {
-            let case = self.case(name, index, origin, timeout, retries);
-            if let Some(case) = case {
-                if !seen.insert(case.id.clone()) {
-                    self.problem(
-                        origin,
-                        &full("cases"),
-                        format!("there are two cases `{}`", case.id),
-                        Some("give each its own name"),
-                    );
-                }
-                list.push(case);
-            }
-        }
-        if cases.is_empty() {
-            self.problem(
-                origin,
-                &full("cases"),
-                "the suite has no cases",
-                Some("add `[[suites.NAME.cases]]` with `name` and `run`"),
-            );
-        }
-        Some(Suite {
-            id,
-            guests: on,
-            setup: self.text(&full("setup"), &any("setup")),
-            teardown: self.text(&full("teardown"), &any("teardown")),
-            env: self.env(name, origin),
-            dir: self.text(&full("dir"), &any("dir")),
-            run_as: if self.text(&full("run_as"), &any("run_as")).as_deref() == Some("root") {
-                RunAs::Root
-            } else {
-                RunAs::User
-            },
-            artifacts: self.texts(&full("artifacts"), &any("artifacts")),
-            cases: list,
-        })
-    }
-
-    fn env(&mut self, suite: &str, origin: &Origin) -> BTreeMap<String, String> {
-        let path = format!("suites.{suite}.env");
-        let Some(Value::Map(map)) = self.value(&path, "suites.*.env") else { return BTreeMap::new() };
-        for name in map.keys() {
-            let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-                && !name.starts_with(|c: char| c.is_ascii_digit());
-            if !good {
-                self.problem(
-                    origin,
-                    &path,
-                    format!("`{name}` cannot be a variable's name"),
-                    Some("use letters, digits and _"),
-                );
-            }
-        }
-        map
-    }
-
-    fn case(
-        &mut self,
-        suite: &str,
-        index: usize,
-        origin: &Origin,
-        timeout: Option<Duration>,
-        retries: u32,
-    ) -> Option<Case> {
-        let full = |key: &str| format!("suites.{suite}.cases.{index}.{key}");
-        let any = |key: &str| format!("suites.*.cases.[].{key}");
-        let shown = format!("suites.{suite}.cases[{index}]");
-        let Some(name) = self.text(&full("name"), &any("name")) else {
-            self.problem(origin, &shown, "`name` is missing", None);
-            return None;
-        };
-        let id = CaseId::new(&name).map_err(|e| self.problem(origin, &shown, e.to_string(), None)).ok()?;
-        let run = self.text(&full("run"), &any("run"));
-        let script = self.value(&full("script"), &any("script"));
-        let action = match (run, script) {
-            (Some(run), None) if run.trim().is_empty() => {
-                self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
-                return None;
-            }
-            (Some(run), None) => CaseAction::Run(run),
-            (None, Some(Value::Path(path))) => {
-                let usable = std::fs::File::open(&path).and_then(|f| f.metadata()).map(|m| m.is_file() && m.len() > 0);
-                let why = match usable {
-                    Ok(true) => None,
-                    Ok(false) => Some(format!("`{}` is no file with something in it", path.display())),
-                    Err(e) => Some(format!("cannot open `{}`: {e}", path.display())),
-                };
-                if let Some(why) = why {
-                    self.problem(origin, &format!("{shown}.script"), why, None);
-                }
-                CaseAction::Script(path)
-            }
-            _ => {
-                self.problem(origin, &shown, format!("case `{name}` needs exactly one of `run` and `script`"), None);
-                return None;
-            }
-        };
-        let own =
-            if self.is_written(&full("retries")) { self.number(&full("retries"), &any("retries")) } else { retries };
-        let expect = if let Some(Value::Expect(expect)) = self.value(&full("expect"), &any("expect")) {
-            expect
-        } else {
-            Expect::default()
-        };
-        Some(Case {
-            id,
-            action,
-            timeout: self.duration(&full("timeout"), &any("timeout")).or(timeout),
-            expect,
-            retries: own,
-            skip: self.text(&full("skip"), &any("skip")),
-        })
     }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Problem, Sources,
-    tree::{Node, Origin, RawValue},
+    tree::{self, Node, Origin, RawValue},
 };
 use std::{collections::BTreeMap, path::PathBuf};
 use vmdeck_model::{
@@ -13,7 +13,7 @@ use vmdeck_model::{
     pattern::Pattern,
     quantity::{parse_duration, parse_size},
     secret::Secret,
-    suite::Expect,
+    suite::{Expect, ScriptShell},
 };
 
 /// The checked values by full path, and the names in the order in which they were written.
@@ -72,12 +72,12 @@ impl Walk<'_> {
         let below: Vec<&str> = self.sources.keys.iter().filter_map(|k| next_part(k.path, &pattern)).collect();
         match &node.raw {
             _ if below.is_empty() => {
-                let hint = self.nearest(&pattern);
+                let hint = unquoted(path, node).or_else(|| self.nearest(&pattern));
                 self.problem(node, shown, "unknown key", hint);
             }
             RawValue::Table(entries) if below != ["[]"] => {
                 for (name, child) in entries {
-                    self.node(&format!("{shown}.{name}"), &[path, &[name]].concat(), child);
+                    self.node(&format!("{shown}.{}", tree::shown(name)), &[path, &[name]].concat(), child);
                 }
             }
             RawValue::List(items) if below.contains(&"[]") => {
@@ -231,6 +231,12 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Map, _) => wrong("a table of texts"),
         (Kind::Expect, RawValue::Table(entries)) => expect(entries).map(Value::Expect),
         (Kind::Expect, _) => wrong("a table like { exit = 0 }"),
+        (Kind::Shell, RawValue::Text(word)) => shell(word).map(Value::Shell),
+        (Kind::Shell, RawValue::List(items)) => match items.iter().map(text).collect::<Result<Vec<_>, _>>()? {
+            words if words.first().is_none_or(String::is_empty) => Err("the list must begin with a program".into()),
+            words => Ok(Value::Shell(ScriptShell::Command(words))),
+        },
+        (Kind::Shell, _) => wrong("sh, bash, strict, plain, or a list of words"),
     }
 }
 
@@ -241,6 +247,20 @@ fn text(node: &Node) -> Result<String, String> {
         RawValue::Bool(flag) => Ok(flag.to_string()),
         other => Err(format!("{} is in the list where a text must be", other.kind())),
     }
+}
+
+fn shell(word: &str) -> Result<ScriptShell, String> {
+    Ok(match word {
+        "sh" => ScriptShell::Sh,
+        "bash" => ScriptShell::Bash,
+        "strict" => ScriptShell::Strict,
+        "plain" => ScriptShell::Plain,
+        other => {
+            return Err(format!(
+                "`{other}` is not one of sh, bash, strict, plain; another program is given as a list: [\"{other}\", \"-c\"]"
+            ));
+        }
+    })
 }
 
 fn name(key: &str) -> Result<String, String> {
@@ -261,10 +281,21 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
             "exit" => out.exit = code()?,
             "skip" => out.skip = Some(code()?),
             "stdout" => out.stdout = Some(Pattern::parse(&text(node)?)?),
-            other => return Err(format!("unknown key `{other}` (known: exit, skip, stdout)")),
+            "stderr" => out.stderr = Some(Pattern::parse(&text(node)?)?),
+            other => return Err(format!("unknown key `{other}` (known: exit, skip, stdout, stderr)")),
         }
     }
     Ok(out)
+}
+
+/// Returns what to do about `[guests.ubuntu-24.04]`, where the dot divides a name in two.
+fn unquoted(path: &[&str], node: &Node) -> Option<String> {
+    match (path, &node.raw) {
+        ([section @ ("guests" | "suites"), name, rest], RawValue::Table(_)) => {
+            Some(format!("a name with a dot stands in quotes: [{section}.\"{name}.{rest}\"]"))
+        }
+        _ => None,
+    }
 }
 
 /// `guests.deb.cpus` as a key table sees it; `defaults.cpus` stands for a guest's key.

@@ -47,12 +47,10 @@ fn put(tree: &mut Node, sources: &Sources<'_>, old: &OldName, value: &str, notes
                 notes.push(format!("{} sets nothing: the config has no `{backend}` guest{system}", old.name));
             }
             for guest in guests {
-                let path = |key: &str| format!("guests.{guest}.{key}");
-                let full = path(key);
-                tree.put(&full.split('.').collect::<Vec<_>>(), node(&format!("guests.*.{key}")));
+                let below = |key: &'static str| ["guests", &guest].into_iter().chain(key.split('.')).collect::<Vec<_>>();
+                tree.put(&below(key), node(&format!("guests.*.{key}")));
                 if let Some((other, value)) = with {
-                    let full = path(other);
-                    let parts: Vec<&str> = full.split('.').collect();
+                    let parts = below(other);
                     if at(tree, &parts).is_none() {
                         tree.put(&parts, Node { raw: RawValue::Text(value.into()), origin: origin.clone() });
                     }

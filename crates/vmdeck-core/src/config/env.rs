@@ -20,13 +20,13 @@ pub(super) fn apply(tree: &mut Node, sources: &Sources<'_>, problems: &mut Vec<P
         let mut fitting = known.iter().filter(|path| variable(path) == *name);
         match (fitting.next(), fitting.next()) {
             (Some(path), None) => {
-                let parts: Vec<&str> = path.split('.').collect();
+                let parts: Vec<&str> = path.iter().map(String::as_str).collect();
                 tree.put(&parts, tree::loose(value, &Origin::Env(name.clone())));
             }
             (Some(one), Some(other)) => problems.push(Problem {
                 place: name.clone(),
                 key: String::new(),
-                text: format!("it could be `{one}` or `{other}`"),
+                text: format!("it could be `{}` or `{}`", shown(one), shown(other)),
                 hint: Some("use --set with the full key".into()),
             }),
             (None, _) => notes.push(format!("the variable {name} sets no key of this config")),
@@ -34,24 +34,29 @@ pub(super) fn apply(tree: &mut Node, sources: &Sources<'_>, problems: &mut Vec<P
     }
 }
 
-fn variable(path: &str) -> String {
+fn variable(path: &[String]) -> String {
     let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    format!("{PREFIX}{}", path.chars().map(letter).collect::<String>())
+    format!("{PREFIX}{}", path.join(".").chars().map(letter).collect::<String>())
+}
+
+fn shown(path: &[String]) -> String {
+    path.iter().map(|part| tree::shown(part)).collect::<Vec<_>>().join(".")
 }
 
 /// Returns every full path that the tables and the names in the file allow.
-fn paths(tree: &Node, sources: &Sources<'_>) -> Vec<String> {
+fn paths(tree: &Node, sources: &Sources<'_>) -> Vec<Vec<String>> {
+    let split = |key: &str| key.split('.').map(str::to_owned).collect::<Vec<_>>();
     let mut out = Vec::new();
     for key in sources.keys.iter().filter(|k| !k.path.contains("[]")) {
         let Some((section, rest)) = key.path.split_once(".*.") else {
-            out.push(key.path.to_owned());
+            out.push(split(key.path));
             continue;
         };
         for (name, _) in tree.get(section).map(Node::entries).unwrap_or_default() {
-            out.push(format!("{section}.{name}.{rest}"));
+            out.push([vec![section.to_owned(), name.clone()], split(rest)].concat());
         }
         if section == "guests" {
-            out.push(format!("defaults.{rest}"));
+            out.push([vec!["defaults".to_owned()], split(rest)].concat());
         }
     }
     out

@@ -3,6 +3,7 @@
 //! The config never names a backend or transport: their keys come in from outside as tables.
 
 mod build;
+mod build_suite;
 mod check;
 mod compat;
 mod env;
@@ -11,6 +12,7 @@ pub mod keys;
 pub mod old_name;
 mod problem;
 pub mod schema;
+mod script_notes;
 pub mod show;
 mod sources;
 pub mod tree;
@@ -28,7 +30,8 @@ pub use sources::{SecretCommand, Sources};
 pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
     let mut problems = Vec::new();
     let mut tree = match sources.file {
-        Some((path, text)) => tree::parse(path, text).unwrap_or_else(|problem| {
+        // The line ends of an editor on Windows: a carriage return must not reach a shell.
+        Some((path, text)) => tree::parse(path, &text.replace("\r\n", "\n")).unwrap_or_else(|problem| {
             problems.push(problem);
             tree::Node::empty()
         }),
@@ -38,9 +41,11 @@ pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
     let families = families(&tree, sources, &mut problems);
     compat::apply(&mut tree, sources, &families, &mut notes);
     env::apply(&mut tree, sources, &mut problems, &mut notes);
+    let before = tree.clone();
     for word in sources.set {
         tree::set(&mut tree, word).unwrap_or_else(|problem| problems.push(problem));
     }
+    unknown_names(&before, &tree, &mut problems);
     let checked = check::check(&tree, sources, &mut problems);
     let (mut setup, values) = build::build(checked, sources, &mut problems);
     if !problems.is_empty() {
@@ -48,6 +53,28 @@ pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
     }
     setup.notes.extend(notes);
     Ok((setup, values))
+}
+
+/// Finds names that only a flag has: a guest is made by a flag only with its backend, a suite never.
+fn unknown_names(before: &tree::Node, tree: &tree::Node, problems: &mut Vec<Problem>) {
+    for section in ["guests", "suites"] {
+        let known = before.get(section).map(tree::Node::entries).unwrap_or_default();
+        for (name, node) in tree.get(section).map(tree::Node::entries).unwrap_or_default() {
+            let is_new = !known.iter().any(|(other, _)| other == name);
+            if is_new && (section == "suites" || node.get("backend").is_none()) {
+                let list: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+                let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+                let what = section.trim_end_matches('s');
+                let make = format!("--set guests.{}.backend=... makes a new one", tree::shown(name));
+                problems.push(Problem {
+                    place: node.origin.to_string(),
+                    key: format!("{section}.{}", tree::shown(name)),
+                    text: format!("there is no {what} `{name}` (known: {list})"),
+                    hint: (section == "guests").then_some(make),
+                });
+            }
+        }
+    }
 }
 
 /// Returns the families of old names that are switched on, wherever that is said: variables and flags come after them.

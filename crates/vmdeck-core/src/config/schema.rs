@@ -75,8 +75,13 @@ fn leaf(key: &Key) -> Value {
             { "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
               "properties": { "env": { "type": "string" }, "file": { "type": "string" }, "command": texts() } },
         ] }),
+        Kind::Shell => json!({ "oneOf": [
+            { "enum": ["sh", "bash", "strict", "plain"] },
+            { "type": "array", "minItems": 1, "items": { "type": "string" } },
+        ] }),
         Kind::Expect => json!({ "type": "object", "additionalProperties": false, "properties": {
-            "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": { "type": "string" } } }),
+            "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": { "type": "string" },
+            "stderr": { "type": "string" } } }),
     };
     let map: &mut Map<String, Value> = match out.as_object_mut() {
         Some(map) => map,

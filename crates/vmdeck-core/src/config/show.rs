@@ -5,7 +5,9 @@
 use super::Values;
 use vmdeck_model::{
     key::Value,
+    pattern::Pattern,
     quantity::{show_duration, show_size},
+    suite::ScriptShell,
 };
 
 /// Returns one line for each key: `guests.deb.memory = "2GiB"  # vmdeck.toml:3`.
@@ -39,11 +41,21 @@ pub fn toml(value: &Value) -> String {
             let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{} = {}", quoted(k), quoted(v))).collect();
             if pairs.is_empty() { "{}".into() } else { format!("{{ {} }}", pairs.join(", ")) }
         }
+        Value::Shell(shell) => match shell {
+            ScriptShell::Sh => quoted("sh"),
+            ScriptShell::Bash => quoted("bash"),
+            ScriptShell::Strict => quoted("strict"),
+            ScriptShell::Plain => quoted("plain"),
+            ScriptShell::Command(words) => list(words.iter().map(|word| quoted(word)).collect()),
+        },
         Value::Expect(expect) => {
-            let stdout =
-                expect.stdout.as_ref().map(|p| format!(", stdout = {}", quoted(p.source()))).unwrap_or_default();
+            let output = |name: &str, pattern: Option<&Pattern>| {
+                pattern.map(|p| format!(", {name} = {}", quoted(p.source()))).unwrap_or_default()
+            };
+            let stdout = output("stdout", expect.stdout.as_ref());
+            let stderr = output("stderr", expect.stderr.as_ref());
             let skip = expect.skip.map(|code| format!(", skip = {code}")).unwrap_or_default();
-            format!("{{ exit = {}{skip}{stdout} }}", expect.exit)
+            format!("{{ exit = {}{skip}{stdout}{stderr} }}", expect.exit)
         }
     }
 }

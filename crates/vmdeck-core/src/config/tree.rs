@@ -163,6 +163,40 @@ pub fn loose(text: &str, origin: &Origin) -> Node {
 /// Most parts of a key; no key has as many.
 const DEPTH_MAX: usize = 32;
 
+/// Returns a name as a key shows it: in quotes where it would be read as several.
+pub fn shown(name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    if bare { name.to_owned() } else { ::toml::Value::String(name.to_owned()).to_string() }
+}
+
+/// Returns the parts of a dotted key: as TOML reads it where it has quotes; else a name of the config that holds a dot is one
+/// part.
+fn parts(tree: &Node, key: &str) -> Option<Vec<String>> {
+    if key.contains(['"', '\'']) {
+        let line = format!("{key} = 0");
+        let table = DeTable::parse(&line).ok()?;
+        let mut node = Node { raw: convert_table(table.get_ref(), &|_| Origin::Nowhere), origin: Origin::Nowhere };
+        let mut out = Vec::new();
+        while let RawValue::Table(mut entries) = node.raw {
+            let (name, below) = entries.pop()?;
+            out.push(name);
+            node = below;
+        }
+        return Some(out);
+    }
+    if let Some((section, rest)) = key.split_once('.')
+        && let Some(entry) = tree.get(section).filter(|_| matches!(section, "guests" | "suites"))
+    {
+        let fits = |name: &&str| rest.strip_prefix(*name).is_some_and(|below| below.starts_with('.'));
+        let names = entry.entries().iter().map(|(name, _)| name.as_str());
+        if let Some(name) = names.filter(fits).max_by_key(|name| name.len()) {
+            let below = rest[name.len() + 1..].split('.').map(str::to_owned);
+            return Some([section.to_owned(), name.to_owned()].into_iter().chain(below).collect());
+        }
+    }
+    Some(key.split('.').map(str::to_owned).collect())
+}
+
 /// Applies `KEY=VALUE`.
 pub fn set(tree: &mut Node, word: &str) -> Result<(), Problem> {
     let Some((key, value)) = word.split_once('=') else {
@@ -173,7 +207,15 @@ pub fn set(tree: &mut Node, word: &str) -> Result<(), Problem> {
             hint: Some("write it like `--set guests.deb.memory=4GiB`".into()),
         });
     };
-    let path: Vec<&str> = key.trim().split('.').collect();
+    let Some(path) = parts(tree, key.trim()) else {
+        return Err(Problem {
+            place: "--set".into(),
+            key: key.trim().to_owned(),
+            text: "this is no key".into(),
+            hint: Some("write a name with a dot in quotes: --set 'guests.\"a.b\".memory=4GiB'".into()),
+        });
+    };
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
     if path.len() > DEPTH_MAX {
         return Err(Problem {
             place: "--set".into(),

@@ -28,6 +28,11 @@ pub fn ms_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Waits until this moment.
+pub async fn sleep_until(moment: Instant) {
+    tokio::time::sleep_until(moment).await;
+}
+
 /// Waits.
 pub async fn sleep(time: Duration) {
     tokio::time::sleep(time).await;

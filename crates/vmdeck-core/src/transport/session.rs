@@ -65,9 +65,9 @@ pub trait FileTransfer: Send + Sync {
     /// Replaces the folder `to` of the guest by what is in `archive`, a tar file of this host.
     fn send<'a>(&'a self, archive: &'a Path, to: &'a str, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
 
-    /// Writes a tar archive of what the globs name, below the working directory of `base` and with its rights, to the file
-    /// `archive` of this host; at most `limit` bytes. Returns what the guest complained about: one file that
-    /// cannot be read does not cost the others.
+    /// Writes a tar archive of what the globs name, and perhaps more, below the working directory of `base` and with its rights,
+    /// to the file `archive` of this host; at most `limit` bytes. Returns what the guest complained about, a line for each
+    /// file: one that cannot be read does not cost the others.
     fn fetch<'a>(
         &'a self,
         globs: &'a [String],
@@ -75,7 +75,7 @@ pub trait FileTransfer: Send + Sync {
         archive: &'a Path,
         limit: u64,
         cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Option<String>>>;
+    ) -> BoxFuture<'a, Result<Vec<String>>>;
 }
 
 /// The power to give a person a terminal in the guest.

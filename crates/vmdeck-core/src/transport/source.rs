@@ -3,7 +3,10 @@
 //! Uncommitted work goes along, ignored files stay behind, and a tracked file is taken although a rule names it.
 
 use super::session::FileTransfer;
-use crate::command::{Input, RemoteCommand};
+use crate::command::{
+    Input, RemoteCommand,
+    frame::{self, NOT_READY},
+};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::{
     collections::BTreeSet,
@@ -15,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     guest::Source,
+    suite::ScriptShell,
 };
 
 /// Sends the tree to the guest, where it replaces the folder as a whole.
@@ -102,11 +106,28 @@ fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> i
     tar.append_data(&mut header, path, &bytes[..])
 }
 
-/// Runs a file of this host in the guest: it is sent to a temporary name there, run, and removed.
-pub fn script(path: &Path, env: &RemoteCommand) -> RemoteCommand {
-    let body =
-        "f=$(mktemp) || exit 126; trap 'rm -f \"$f\"' EXIT; cat > \"$f\" && chmod 700 \"$f\" && \"$f\" </dev/null";
-    RemoteCommand { script: body.to_owned(), stdin: Input::File(path.to_owned()), ..env.clone() }
+/// Returns a command that runs a file of this host in the guest: it is sent to a temporary name there, run, and removed. It
+/// goes to the first of the usual folders in which a program can be run, since `/tmp` may be mounted without that right.
+pub fn script(path: &Path, base: &RemoteCommand) -> RemoteCommand {
+    let name = frame::nonce();
+    let prepare = format!(
+        r#"f=; for d in "${{TMPDIR:-/tmp}}" /tmp /var/tmp "$HOME" /dev/shm /run; do
+  t=$d/.vmdeck-{name}; (umask 077; set -C; printf '#!/bin/sh\n:\n' > "$t") 2>/dev/null || continue
+  chmod 700 "$t"; if "$t" 2>/dev/null; then f=$t; break; fi; rm -f "$t"
+done
+[ -n "$f" ] || {{ echo 'no folder of the guest can hold a script that runs: /tmp, /var/tmp, the home folder and /dev/shm are mounted with noexec, full, or not writable' >&2; exit {NOT_READY}; }}
+trap 'rm -f "$f"' EXIT
+cat > "$f" || exit {NOT_READY}
+IFS= read -r h < "$f"; case $h in '#!'*) h=${{h#'#!'}}; h=${{h#"${{h%%[! ]*}}"}}; h=${{h%% *}}
+  [ -e "$h" ] || {{ echo "there is no \`$h\` in the guest, which the first line of the script names" >&2; exit {NOT_READY}; }} ;; esac"#
+    );
+    RemoteCommand {
+        prepare,
+        script: "\"$f\" </dev/null".to_owned(),
+        shell: ScriptShell::Plain,
+        stdin: Input::File(path.to_owned()),
+        ..base.clone()
+    }
 }
 
 #[cfg(test)]

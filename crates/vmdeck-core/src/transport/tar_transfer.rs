@@ -1,6 +1,9 @@
 //! Moves files with the guest's own `tar`, through a session's commands: for every guest with a POSIX shell.
 
-use super::session::{CommandRunner, FileTransfer};
+use super::{
+    artifact_globs::pack_script,
+    session::{CommandRunner, FileTransfer},
+};
 use crate::{
     backend::guest_exec::CopyOut,
     command::{Collected, CommandExit, Input, OutputSink, RemoteCommand, frame, sh_quote},
@@ -11,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::Stream,
+    suite::ScriptShell,
 };
 
 /// Most bytes of tar's complaints that are kept.
@@ -49,7 +53,7 @@ impl FileTransfer for TarTransfer<'_> {
         archive: &'a Path,
         limit: u64,
         cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Option<String>>> {
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
         Box::pin(async move {
             // Where the way out is narrow the archive becomes a file of the guest first.
             let spooled = self.copy_out.map(|copier| (copier, format!("/tmp/.vmdeck-{}", frame::nonce())));
@@ -57,7 +61,8 @@ impl FileTransfer for TarTransfer<'_> {
             let file = fs::OpenOptions::new().write(true).open(archive);
             let file = file.map_err(|e| Fault::host("cannot write the archive").because(e))?;
             let mut sink = Spool { file, left: limit, limit, complaints: Vec::new(), full: None };
-            let command = RemoteCommand { script, stdin: Input::Empty, ..base.clone() };
+            let command =
+                RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
             let exit = self.runner.run(&command, &mut sink, cancel).await?;
             if let Some((copier, there)) = spooled {
                 self.copy(copier, &there, archive, limit, cancel).await?;
@@ -65,12 +70,17 @@ impl FileTransfer for TarTransfer<'_> {
             if let Some(reason) = sink.full {
                 return Err(Fault::infra("cannot take the archive in").because(reason));
             }
-            Ok((exit != CommandExit::Code(0)).then(|| {
-                let text = String::from_utf8_lossy(&sink.complaints).into_owned();
-                // The first line that is no mere remark names the file; the last one only says that there was one.
-                let line = text.lines().find(|l| !l.contains("Removing leading")).unwrap_or("tar failed");
-                format!("{exit}: {line}")
-            }))
+            if exit == CommandExit::Code(0) {
+                return Ok(Vec::new());
+            }
+            let text = String::from_utf8_lossy(&sink.complaints).into_owned();
+            // Two lines are mere remarks: that names lose their slash, and that something went wrong before.
+            let remark = |line: &&str| line.contains("Removing leading") || line.contains("due to previous errors");
+            let mut lines: Vec<String> = text.lines().filter(|line| !remark(line)).map(str::to_owned).collect();
+            if lines.is_empty() {
+                lines.push(format!("tar ended with {exit}"));
+            }
+            Ok(lines)
         })
     }
 }
@@ -109,34 +119,6 @@ impl TarTransfer<'_> {
     }
 }
 
-/// Returns a script that packs what the globs name. The shell expands the globs; one that finds nothing is left out.
-fn pack_script(globs: &[String], to_file: Option<&str>) -> String {
-    let words: Vec<String> = globs.iter().map(|g| quote_glob(g)).collect();
-    let pack = match to_file {
-        Some(path) => format!("{{ umask 077; tar -cf {path} -- \"$@\"; }}"),
-        None => "exec tar -cf - -- \"$@\"".to_owned(),
-    };
-    format!(
-        "set --; for f in {}; do [ -e \"$f\" ] || continue; case $f in /*) ;; *) f=./$f ;; esac; set -- \"$@\" \"$f\"; done; [ $# -eq 0 ] || {pack}",
-        words.join(" ")
-    )
-}
-
-fn quote_glob(glob: &str) -> String {
-    let mut out = String::new();
-    for part in glob.split_inclusive(['*', '?']) {
-        let (text, wild) = match part.strip_suffix(['*', '?']) {
-            Some(text) => (text, &part[text.len()..]),
-            None => (part, ""),
-        };
-        if !text.is_empty() {
-            out.push_str(&sh_quote(text));
-        }
-        out.push_str(wild);
-    }
-    out
-}
-
 fn too_large(limit: u64) -> String {
     format!("it is larger than {}", vmdeck_model::quantity::show_size(limit))
 }
@@ -168,16 +150,5 @@ impl OutputSink for Spool {
             }
             None => self.full = Some(too_large(self.limit)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs_are_quoted_around_their_wildcards() {
-        assert_eq!(quote_glob("target/*.xml"), "target/*.xml");
-        assert_eq!(quote_glob("a b/$(x)*"), "'a b/$(x)'*");
     }
 }

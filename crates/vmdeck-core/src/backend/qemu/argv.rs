@@ -62,7 +62,7 @@ pub(super) fn arguments(request: &CreateRequest<'_>, accel: &str, arch: Arch, fi
     out.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
     machine(&mut out, guest, accel, arch);
     // A panic pauses the guest so that its last state can still be asked for; a restart ends it.
-    out.words(&["-action", "panic=pause,reboot=shutdown"]);
+    out.words(&["-action", "panic=pause,reboot=reset"]);
     out.two("-device", if arch == Arch::X86 { "pvpanic" } else { "pvpanic-pci" });
     out.two("-qmp", &format!("unix:{},server=on,wait=off", path(&files.qmp)));
     // The log is written by QEMU itself and never waits for a reader; the socket is for a person who types.
@@ -200,7 +200,7 @@ mod tests {
     };
     use std::{collections::BTreeMap, time::Duration};
     use vmdeck_model::{
-        guest::{ConsolePatterns, Fresh, Os},
+        guest::{ConsolePatterns, CrashPolicy, Fresh, Os, SurvivorPolicy},
         ids::GuestId,
         key::Value,
     };
@@ -224,6 +224,9 @@ mod tests {
             launch_retries: 3,
             boot_timeout: Duration::from_mins(5),
             case_timeout: Duration::from_mins(1),
+            shell: vmdeck_model::suite::ScriptShell::Sh,
+            crash: CrashPolicy::Failed,
+            survivors: SurvivorPolicy::Replace,
             boot: ConsolePatterns::default(),
             sudo: None,
             source: None,

@@ -43,6 +43,7 @@ pub(super) struct QemuMachine {
     spec: Spec,
     errors: PathBuf,
     exit: watch::Sender<Option<MachineExit>>,
+    restarts: watch::Sender<u32>,
     running: Option<RunningQemu>,
     lifetime: Lifetime,
 }
@@ -77,6 +78,7 @@ impl QemuMachine {
             spec,
             errors: request.record_dir.join("qemu.log"),
             exit: watch::channel(None).0,
+            restarts: watch::channel(0).0,
             running: None,
             lifetime: request.lifetime,
         }
@@ -109,7 +111,8 @@ impl QemuMachine {
                 return Err(fault);
             }
         };
-        tokio::spawn(watch_events(events, collected.clone(), self.exit.clone(), self.errors.clone()));
+        let told = Told { exit: self.exit.clone(), restarts: self.restarts.clone() };
+        tokio::spawn(watch_events(events, collected.clone(), told, self.errors.clone()));
         let started = pids::lookup(pid).map(|p| p.started);
         let qmp = Arc::new(qmp);
         self.running = Some(RunningQemu { qmp: Arc::clone(&qmp), pid, started, kill, collected });
@@ -269,18 +272,32 @@ async fn kill_and_wait(kill: &mpsc::Sender<Ask>) {
 async fn watch_events(
     mut events: mpsc::UnboundedReceiver<QmpEvent>,
     mut collected: watch::Receiver<bool>,
-    exit: watch::Sender<Option<MachineExit>>,
+    told: Told,
     errors: PathBuf,
 ) {
     while let Some(event) = events.recv().await {
         if let Some(how) = meaning(&event) {
-            note_exit(&exit, how);
+            note_exit(&told.exit, how);
+        }
+        if is_restart(&event) {
+            told.restarts.send_modify(|count| *count += 1);
         }
     }
     let _ = collected.wait_for(|gone| *gone).await;
     let text = String::from_utf8_lossy(&files::read_tail(&errors, 1024)).into_owned();
     let why = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("it did not say why").trim().to_owned();
-    note_exit(&exit, MachineExit::Crashed(why));
+    note_exit(&told.exit, MachineExit::Crashed(why));
+}
+
+/// Where control events lead.
+struct Told {
+    exit: watch::Sender<Option<MachineExit>>,
+    restarts: watch::Sender<u32>,
+}
+
+/// Returns whether the guest began again by itself.
+fn is_restart(event: &QmpEvent) -> bool {
+    event.name == "RESET" && event.data["guest"] == true
 }
 
 fn meaning(event: &QmpEvent) -> Option<MachineExit> {
@@ -318,6 +335,10 @@ impl Machine for QemuMachine {
 
     fn exit(&self) -> watch::Receiver<Option<MachineExit>> {
         self.exit.subscribe()
+    }
+
+    fn restarts(&self) -> Option<watch::Receiver<u32>> {
+        Some(self.restarts.subscribe())
     }
 
     fn addresses(&self) -> Option<&dyn AddressDiscovery> {
@@ -403,5 +424,12 @@ mod tests {
             Some(MachineExit::Panicked("reported by pvpanic".into())),
         );
         check(event("STOP", json!({})), None);
+        for (event, restart) in [
+            (event("RESET", json!({"guest":true,"reason":"guest-reset"})), true),
+            (event("RESET", json!({"guest":false,"reason":"host-qmp-system-reset"})), false),
+            (event("SHUTDOWN", json!({"guest":true,"reason":"guest-reset"})), false),
+        ] {
+            assert_eq!(is_restart(&event), restart, "{}", event.name);
+        }
     }
 }

@@ -90,10 +90,9 @@ impl UtmExec {
         if arrived != sum {
             return Err(failed().because(format!("it arrived with other contents: {arrived}")));
         }
-        let script = format!("(\n{}\n) < {there}", exec.script);
-        let ran =
-            tool::run_framed(&agent, &RemoteCommand { script, stdin: Input::Empty, ..exec.clone() }, sink, cancel)
-                .await;
+        let prepare = format!("exec < {there}\n{}", exec.prepare);
+        let exec = RemoteCommand { prepare, stdin: Input::Empty, ..exec.clone() };
+        let ran = tool::run_framed(&agent, &exec, sink, cancel).await;
         let remove = RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new(format!("rm -f {there}")) };
         // What stays is in /tmp of a machine that is taken down.
         let _ = tool::run_framed(&agent, &remove, &mut Collected::default(), &CancellationToken::new()).await;
@@ -195,13 +194,15 @@ impl ExecTool for Agent<'_> {
     }
 
     fn adapt(&self, exec: &RemoteCommand) -> RemoteCommand {
-        let mut exec = exec.clone();
-        if let (RunAs::User, Some(user)) = (exec.run_as, self.user) {
-            exec.script = format!("exec su -s /bin/sh {} -c {}", sh_quote(user), sh_quote(&exec.script));
-        }
         // The agent is root, and its guest may have no sudo.
-        exec.run_as = RunAs::User;
-        exec
+        RemoteCommand { run_as: RunAs::User, ..exec.clone() }
+    }
+
+    fn within(&self, asked: &RemoteCommand, body: String) -> String {
+        match (asked.run_as, self.user) {
+            (RunAs::User, Some(user)) => format!("exec su -s /bin/sh {} -c {}", sh_quote(user), sh_quote(&body)),
+            _ => body,
+        }
     }
 
     fn killer(&self, _: RunAs) -> RunAs {

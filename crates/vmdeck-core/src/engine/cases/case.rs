@@ -3,9 +3,10 @@
 //! Three things are kept apart: the code failed, the guest failed, nobody can tell. No status means `infra`, never a pass.
 
 use super::{
-    command_log::{CommandLog, OutputOrigin},
+    command_log::{CommandLog, OutputOrigin, RecordedOutput},
     judge::judge,
-    supervise::{End, supervise},
+    suite::ScriptFailure,
+    supervise::{End, Watched},
 };
 use crate::{
     command::RemoteCommand,
@@ -20,7 +21,7 @@ use std::{path::PathBuf, time::Duration};
 use vmdeck_model::{
     error::Fault,
     event::{Attempt, CaseCause, EventKind},
-    guest::Guest,
+    guest::{CrashPolicy, Guest, SurvivorPolicy},
     outcome::Verdict,
     quantity::show_duration,
     suite::{Case, CaseAction, Suite},
@@ -86,16 +87,14 @@ impl CaseRun<'_> {
     }
 
     /// Reports a verdict on a case that was never run.
-    pub(super) fn report_unrun(&self, verdict: Verdict, message: &str, cause: Option<CaseCause>) {
-        let attempt = Attempt {
-            verdict,
-            exit: None,
-            took_ms: 0,
-            message: message.to_owned(),
-            stdout_tail: String::new(),
-            stderr_tail: String::new(),
-        };
-        self.report(attempt, Vec::new(), cause);
+    pub(super) fn report_unrun(&self, verdict: Verdict, message: &str) {
+        self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), None);
+    }
+
+    /// Reports that the setup of its suite failed, with what the setup wrote.
+    pub(super) fn report_setup_failed(&self, verdict: Verdict, failure: &ScriptFailure) {
+        let attempt = unrun(verdict, &failure.reason, failure.output.clone());
+        self.report(attempt, Vec::new(), Some(CaseCause::Setup));
     }
 
     fn report(&self, last: Attempt, earlier: Vec<Attempt>, cause: Option<CaseCause>) {
@@ -120,16 +119,16 @@ impl CaseRun<'_> {
         let Self { context, guest, suite, case, .. } = *self;
         let start = clock::now();
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
-        let wanted = case.expect.stdout.clone();
-        let mut log = CommandLog::open(&dir, origin, context.events.clone(), &context.redactor, wanted);
+        let mut log = CommandLog::open(&dir, origin, context.events.clone(), &context.redactor, &case.expect);
         let limit = case.timeout.unwrap_or(guest.case_timeout);
-        let end = supervise(machine, &self.command(), &mut log, limit, &context.cancel).await;
+        let watched = Watched { context, guest, machine, command: &self.command(), limit };
+        let end = watched.run(&mut log, &context.cancel).await;
         let took_ms = clock::ms_since(start);
-        let (stdout_tail, stderr_tail, stdout_matches) = log.finish();
+        let output = log.finish();
         let clear = |text: String| context.redactor.text(&text);
         let (verdict, exit, message, machine_lost) = match end {
             End::Exit(exit) => {
-                let (verdict, message) = judge(&case.expect, &exit, stdout_matches);
+                let (verdict, message) = judge(&case.expect, &exit, &output);
                 (verdict, exit.code(), message, false)
             }
             End::Timeout(still_runs) => {
@@ -137,8 +136,11 @@ impl CaseRun<'_> {
                 self.diagnose_hang(machine, &took).await;
                 match still_runs {
                     None => (Verdict::Failed, None, format!("{took} and was ended"), false),
-                    // Nothing else may run beside it.
-                    Some(why) => (Verdict::Failed, None, clear(format!("{took}; {why}")), true),
+                    // Nothing else may run beside it, unless the config says so.
+                    Some(why) => {
+                        let lost = machine.is_lost() || guest.survivors == SurvivorPolicy::Replace;
+                        (Verdict::Failed, None, clear(format!("{took}; {why}")), lost)
+                    }
                 }
             }
             End::Cancelled => (Verdict::Cancelled, None, context.stop_reason().to_owned(), false),
@@ -148,17 +150,29 @@ impl CaseRun<'_> {
             }
             // The machine is replaced in both: after such a line nothing in it can be trusted.
             End::Complaint(fault) => (Verdict::Failed, None, clear(fault.to_string()), true),
+            End::Crashed(fault) => {
+                diagnose(context, guest, &machine.controller, &fault).await;
+                let verdict = match guest.crash {
+                    CrashPolicy::Failed => Verdict::Failed,
+                    CrashPolicy::Infra => Verdict::Infra,
+                };
+                (verdict, None, clear(format!("the guest's system crashed during the case: {fault}")), true)
+            }
             End::Lost(fault) => {
                 diagnose(context, guest, &machine.controller, &fault).await;
                 (Verdict::Infra, None, clear(fault.to_string()), true)
             }
         };
+        let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
         (Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail }, machine_lost)
     }
 
     /// Asks a guest that hangs for its stacks while it still can be asked; they go to its console.
     async fn diagnose_hang(&self, machine: &LeasedMachine, took: &str) {
+        // What we ask for ourselves is nobody's complaint.
+        machine.console.mute();
         let _ = clock::within(STACKS, machine.controller.dump_stacks()).await;
+        machine.console.unmute().await;
         let fault = Fault::infra(format!("case `{}/{}` {took}", self.suite.id, self.case.id));
         diagnose(self.context, self.guest, &machine.controller, &fault).await;
     }
@@ -166,7 +180,11 @@ impl CaseRun<'_> {
     fn command(&self) -> RemoteCommand {
         let base = base_command(self.guest, self.suite);
         match &self.case.action {
-            CaseAction::Run(script) => RemoteCommand { script: script.clone(), ..base },
+            CaseAction::Run(script) => RemoteCommand {
+                script: script.clone(),
+                shell: self.case.shell.clone().unwrap_or_else(|| base.shell.clone()),
+                ..base
+            },
             CaseAction::Script(path) => source::script(path, &base),
         }
     }
@@ -184,12 +202,18 @@ impl CaseRun<'_> {
     }
 }
 
+fn unrun(verdict: Verdict, message: &str, output: RecordedOutput) -> Attempt {
+    let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
+    Attempt { verdict, exit: None, took_ms: 0, message: message.to_owned(), stdout_tail, stderr_tail }
+}
+
 /// Returns what every command of a suite has in common.
 pub(super) fn base_command(guest: &Guest, suite: &Suite) -> RemoteCommand {
     RemoteCommand {
         env: suite.env.clone(),
         dir: suite.dir.clone().or_else(|| guest.source.as_ref().map(|s| s.to.clone())),
         run_as: suite.run_as,
+        shell: suite.shell.as_ref().unwrap_or(&guest.shell).clone(),
         ..RemoteCommand::new("")
     }
 }

@@ -1,7 +1,9 @@
 //! Where a command's output goes: raw files in the record, clean lines to whoever listens, the last lines for the report.
 //!
-//! Secrets are taken out before any of the three. A file that cannot be written is told once and does not stop the test.
+//! Secrets are taken out before any of the three. What decides about a case sees the bytes as they were written. A file that
+//! cannot be written is told once and does not stop the test; but a case whose output is lost is never green.
 
+use super::line_match::LineMatch;
 use crate::{
     command::OutputSink,
     engine::{events::EventSender, timestamps::LogTimestamps},
@@ -12,6 +14,7 @@ use vmdeck_model::{
     ids::{CaseId, GuestId, SuiteId},
     pattern::Pattern,
     secret::Redactor,
+    suite::Expect,
     text::LineSplitter,
 };
 
@@ -31,8 +34,23 @@ pub(super) struct CommandLog {
     source: OutputOrigin,
     events: EventSender,
     streams: [StreamLog; 2],
-    wanted: Option<Pattern>,
-    matched: bool,
+    /// Why a file does not hold all of it.
+    lost: Option<String>,
+}
+
+/// What is known about a command's output at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RecordedOutput {
+    /// The last lines of standard output, clean and without secrets.
+    pub(super) stdout_tail: String,
+    /// The last lines of standard error, likewise.
+    pub(super) stderr_tail: String,
+    /// Whether a line of standard output is as wanted; true where nothing is.
+    pub(super) stdout_matches: bool,
+    /// Whether a line of standard error is as wanted; true where nothing is.
+    pub(super) stderr_matches: bool,
+    /// Why the record does not hold all of it.
+    pub(super) lost: Option<String>,
 }
 
 struct StreamLog {
@@ -42,20 +60,22 @@ struct StreamLog {
     redactor: Redactor,
     lines: LineSplitter,
     tail: LastLines,
+    wanted: LineMatch,
 }
 
 impl CommandLog {
-    /// Writes `stdout.log` and `stderr.log` in this folder; `wanted` is looked for in the lines of stdout.
+    /// Writes `stdout.log` and `stderr.log` in this folder, and looks for what `expect` wants in them.
     pub(super) fn open(
         dir: &Path,
         source: OutputOrigin,
         events: EventSender,
         redactor: &Redactor,
-        wanted: Option<Pattern>,
+        expect: &Expect,
     ) -> Self {
-        let open = |stream, name: &str| {
+        let mut lost = None;
+        let mut open = |stream, name: &str, wanted: &Option<Pattern>| {
             let file = fs::create_dir_all(dir).and_then(|()| fs::File::create(dir.join(name)));
-            let file = file.map_err(|e| lost(&events, &source, name, &e)).ok();
+            let file = file.map_err(|e| lost = Some(warn_lost(&events, &source, name, &e))).ok();
             let timestamps = LogTimestamps::beside(&dir.join(name), events.clone());
             StreamLog {
                 stream,
@@ -64,14 +84,18 @@ impl CommandLog {
                 redactor: redactor.clone(),
                 lines: LineSplitter::default(),
                 tail: LastLines::default(),
+                wanted: LineMatch::new(wanted.clone()),
             }
         };
-        let streams = [open(Stream::Stdout, "stdout.log"), open(Stream::Stderr, "stderr.log")];
-        Self { source, events, streams, wanted, matched: false }
+        let streams = [
+            open(Stream::Stdout, "stdout.log", &expect.stdout),
+            open(Stream::Stderr, "stderr.log", &expect.stderr),
+        ];
+        Self { source, events, streams, lost }
     }
 
-    /// Returns the end of both streams; returns their last lines, and whether the wanted pattern was found (true if none was).
-    pub(super) fn finish(mut self) -> (String, String, bool) {
+    /// Ends both streams and returns what is known about them.
+    pub(super) fn finish(mut self) -> RecordedOutput {
         for index in 0..2 {
             let rest = self.streams[index].redactor.finish();
             self.take(index, &rest);
@@ -82,7 +106,13 @@ impl CommandLog {
             }
         }
         let [out, err] = self.streams;
-        (out.tail.text(), err.tail.text(), self.wanted.is_none() || self.matched)
+        RecordedOutput {
+            stdout_tail: out.tail.text(),
+            stderr_tail: err.tail.text(),
+            stdout_matches: out.wanted.finish(),
+            stderr_matches: err.wanted.finish(),
+            lost: self.lost,
+        }
     }
 
     fn take(&mut self, index: usize, bytes: &[u8]) {
@@ -90,7 +120,8 @@ impl CommandLog {
         log.timestamps.note(bytes.len());
         if let Some(Err(e)) = log.file.as_mut().map(|f| f.write_all(bytes)) {
             log.file = None;
-            lost(&self.events, &self.source, if index == 0 { "stdout.log" } else { "stderr.log" }, &e);
+            let name = if index == 0 { "stdout.log" } else { "stderr.log" };
+            self.lost = Some(warn_lost(&self.events, &self.source, name, &e));
         }
         let mut lines = Vec::new();
         self.streams[index].lines.feed(bytes, |line| lines.push(line.into_string()));
@@ -100,9 +131,6 @@ impl CommandLog {
     }
 
     fn line(&mut self, index: usize, line: String) {
-        if index == 0 && !self.matched {
-            self.matched = self.wanted.as_ref().is_some_and(|p| p.is_match(line.as_bytes()));
-        }
         self.streams[index].tail.push(&line);
         self.events.output(EventKind::Output {
             guest: self.source.guest.clone(),
@@ -114,14 +142,17 @@ impl CommandLog {
     }
 }
 
-fn lost(events: &EventSender, source: &OutputOrigin, name: &str, error: &std::io::Error) {
+/// Warns about a file that cannot be written; returns why the record is not complete.
+fn warn_lost(events: &EventSender, source: &OutputOrigin, name: &str, error: &std::io::Error) -> String {
     let text = format!("cannot write {name} of suite `{}`: {error}; the log is not complete", source.suite);
     events.warn(Some(&source.guest), text, Some("free disk space where the run's record is".into()));
+    format!("its output is not recorded: cannot write {name}: {error}")
 }
 
 impl OutputSink for CommandLog {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let index = usize::from(stream == Stream::Stderr);
+        self.streams[index].wanted.feed(bytes);
         let clear = self.streams[index].redactor.feed(bytes);
         self.take(index, &clear);
     }
@@ -170,13 +201,20 @@ mod tests {
             case: None,
         };
         let redactor = Redactor::new(&[Secret::new("canary-secret")]);
-        let mut logs =
-            CommandLog::open(home.path(), source, events, &redactor, Some(Pattern::parse("/^ok$/").expect("pattern")));
+        let pattern = |text: &str| Pattern::parse(text).ok();
+        let expect = Expect { stdout: pattern("/^ok$/"), stderr: pattern("/^canary-secret$/"), ..Expect::default() };
+        let mut logs = CommandLog::open(home.path(), source, events, &redactor, &expect);
         logs.write(Stream::Stdout, b"a canary-");
         logs.write(Stream::Stdout, b"secret b\nok\n\x1b[31mred\n");
         logs.write(Stream::Stderr, b"canary-secret");
-        let (out, err, matched) = logs.finish();
-        assert_eq!((out.as_str(), err.as_str(), matched), ("a *** b\nok\nred", "***", true));
+        let want = RecordedOutput {
+            stdout_tail: "a *** b\nok\nred".into(),
+            stderr_tail: "***".into(),
+            stdout_matches: true,
+            stderr_matches: true,
+            lost: None,
+        };
+        assert_eq!(logs.finish(), want, "what decides is what was written, what is shown is masked");
         assert_eq!(fs::read_to_string(home.path().join("stdout.log")).expect("log"), "a *** b\nok\n\x1b[31mred\n");
         let mut seen = String::new();
         while let Ok(event) = inbox.try_recv() {
@@ -201,9 +239,11 @@ mod tests {
             suite: SuiteId::new("s").expect("name"),
             case: None,
         };
-        let mut logs = CommandLog::open(Path::new("/proc/no"), source, events, &Redactor::default(), None);
+        let mut logs = CommandLog::open(Path::new("/proc/no"), source, events, &Redactor::default(), &Expect::default());
         logs.write(Stream::Stdout, b"x\n");
-        assert_eq!(logs.finish().0, "x");
+        let recorded = logs.finish();
+        assert_eq!(recorded.stdout_tail, "x");
+        assert!(recorded.lost.is_some_and(|why| why.contains("cannot write")));
         assert!(matches!(inbox.try_recv(), Ok(EventKind::Warning { .. })));
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A machine that is lost on the way is replaced for the cases that are left; the case that lost it is `infra`.
 
-use super::{case::CaseRun, suite::SuiteRun};
+use super::{
+    case::CaseRun,
+    suite::{ScriptFailure, SuiteRun},
+};
 use crate::{
     engine::{
         context::RunContext,
@@ -14,7 +17,7 @@ use crate::{
 use std::{collections::VecDeque, sync::Arc};
 use vmdeck_model::{
     error::{Blame, Fault, Result},
-    event::{CaseCause, Phase},
+    event::Phase,
     guest::{Fresh, Guest},
     outcome::{CancelReason, Verdict},
     plan::Job,
@@ -77,7 +80,7 @@ impl<'a> JobRun<'a> {
                 for (case, of_case) in of_suite.cases.iter().enumerate() {
                     let queued = QueuedCase { of: SuiteRound { suite, round }, case };
                     match &of_case.skip {
-                        Some(why) => self.case_run(queued).report_unrun(Verdict::Skipped, why, None),
+                        Some(why) => self.case_run(queued).report_unrun(Verdict::Skipped, why),
                         None => self.queue.push_back(queued),
                     }
                 }
@@ -98,7 +101,7 @@ impl<'a> JobRun<'a> {
     /// Gives this verdict to every case that is left.
     fn give_up(&mut self, verdict: Verdict, message: &str) {
         while let Some(queued) = self.queue.pop_front() {
-            self.case_run(queued).report_unrun(verdict, message, None);
+            self.case_run(queued).report_unrun(verdict, message);
         }
     }
 
@@ -206,6 +209,7 @@ impl<'a> JobRun<'a> {
     /// Runs cases in this machine as long as they may be.
     async fn run_queue(&mut self, machine: &LeasedMachine) -> Stop {
         let mut current: Option<SuiteRound> = None;
+        let mut ran = 0;
         while let Some(queued) = self.queue.front().copied() {
             if self.context.cancel.is_cancelled() {
                 return Stop::Done;
@@ -213,16 +217,23 @@ impl<'a> JobRun<'a> {
             if self.context.is_stopped(self.guest) {
                 break;
             }
+            if ran > 0 && machine.is_lost() {
+                // It went with the case that is judged already: the next one has no part in that.
+                let why = machine.crash().map_or_else(|| "it has ended".to_owned(), |crash| crash.to_string());
+                let text = format!("guest `{}` is replaced before the next case: {why}", self.guest.id);
+                self.context.events.warn(Some(&self.guest.id), self.context.redactor.text(&text), None);
+                return Stop::Lost;
+            }
             if current != Some(queued.of) {
                 if current.is_some() && self.guest.fresh == Fresh::Suite {
                     break;
                 }
                 if let Some(before) = current {
-                    self.suite_run(before).finish(machine).await;
+                    self.finish_suite(before, machine).await;
                 }
                 current = Some(queued.of);
-                if let Err(why) = self.suite_run(queued.of).set_up(machine).await {
-                    self.fail_suite(queued.of, &why);
+                if let Err(failure) = self.suite_run(queued.of).set_up(machine).await {
+                    self.fail_suite(queued.of, &failure);
                     if machine.is_lost() {
                         return Stop::Lost;
                     }
@@ -235,6 +246,7 @@ impl<'a> JobRun<'a> {
                 }
             }
             self.queue.pop_front();
+            ran += 1;
             let outcome = self.case_run(queued).run(machine).await;
             if outcome.verdict.is_failure() {
                 self.has_failed = true;
@@ -248,9 +260,20 @@ impl<'a> JobRun<'a> {
             }
         }
         if let Some(last) = current.filter(|_| !self.context.cancel.is_cancelled()) {
-            self.suite_run(last).finish(machine).await;
+            self.finish_suite(last, machine).await;
         }
         Stop::Done
+    }
+
+    /// Ends a suite in this machine; artifacts that had to come and did not make it fail.
+    async fn finish_suite(&mut self, round: SuiteRound, machine: &LeasedMachine) {
+        let run = self.suite_run(round);
+        let missing = run.finish(machine).await;
+        if let Some(why) = missing.filter(|_| run.suite.artifacts_required) {
+            self.has_failed = true;
+            run.report_missing_artifacts(&why, round.round);
+            self.fail_fast();
+        }
     }
 
     fn fail_fast(&self) {
@@ -261,14 +284,14 @@ impl<'a> JobRun<'a> {
     }
 
     /// Notes that the suite's own preparation failed: nothing can be said about its cases.
-    fn fail_suite(&mut self, round: SuiteRound, why: &str) {
+    fn fail_suite(&mut self, round: SuiteRound, failure: &ScriptFailure) {
         self.has_failed = true;
         let (failed, rest): (Vec<QueuedCase>, Vec<QueuedCase>) =
             std::mem::take(&mut self.queue).into_iter().partition(|queued| queued.of == round);
         self.queue = rest.into();
-        let verdict = if self.context.cancel.is_cancelled() { Verdict::Cancelled } else { Verdict::Infra };
+        let verdict = if self.context.cancel.is_cancelled() { Verdict::Cancelled } else { failure.verdict };
         for queued in failed {
-            self.case_run(queued).report_unrun(verdict, why, Some(CaseCause::Setup));
+            self.case_run(queued).report_setup_failed(verdict, failure);
         }
         self.fail_fast();
     }

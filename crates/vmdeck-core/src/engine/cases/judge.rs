@@ -1,10 +1,24 @@
 //! Judges a case by its exit status alone, and by the output that it must have.
 
+use super::command_log::RecordedOutput;
 use crate::command::CommandExit;
-use vmdeck_model::{outcome::Verdict, suite::Expect};
+use vmdeck_model::{outcome::Verdict, pattern::Pattern, suite::Expect};
 
-/// Returns the verdict on a command that ended, with the reason; `stdout_matches` says whether the wanted output came.
-pub(super) fn judge(expect: &Expect, exit: &CommandExit, stdout_matches: bool) -> (Verdict, String) {
+/// Returns the verdict on a command that ended, with the reason.
+pub(super) fn judge(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (Verdict, String) {
+    let (verdict, reason) = by_command(expect, exit, output);
+    match &output.lost {
+        // What nobody can read later proves nothing.
+        Some(why) if !verdict.is_failure() => (Verdict::Infra, why.clone()),
+        _ => (verdict, reason),
+    }
+}
+
+fn by_command(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (Verdict, String) {
+    let missing = |stream: &str, pattern: &Option<Pattern>| {
+        let wanted = pattern.as_ref().map_or("", Pattern::source);
+        (Verdict::Failed, format!("no line of {stream} matches `{wanted}`"))
+    };
     match exit {
         CommandExit::Code(code) if Some(*code) == expect.skip => {
             (Verdict::Skipped, format!("exit {code} means skipped"))
@@ -13,10 +27,8 @@ pub(super) fn judge(expect: &Expect, exit: &CommandExit, stdout_matches: bool) -
             let wanted = if expect.exit == 0 { String::new() } else { format!(", expected {}", expect.exit) };
             (Verdict::Failed, format!("exit {code}{wanted}"))
         }
-        CommandExit::Code(_) if !stdout_matches => {
-            let wanted = expect.stdout.as_ref().map_or("", |p| p.source());
-            (Verdict::Failed, format!("no line of stdout matches `{wanted}`"))
-        }
+        CommandExit::Code(_) if !output.stdout_matches => missing("stdout", &expect.stdout),
+        CommandExit::Code(_) if !output.stderr_matches => missing("stderr", &expect.stderr),
         CommandExit::Code(_) => (Verdict::Passed, String::new()),
         CommandExit::Signal(_) => (Verdict::Failed, exit.to_string()),
     }
@@ -25,17 +37,31 @@ pub(super) fn judge(expect: &Expect, exit: &CommandExit, stdout_matches: bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmdeck_model::pattern::Pattern;
 
     #[test]
-    fn only_the_exit_status_and_the_pattern_decide() {
-        let expect = Expect { exit: 3, skip: Some(77), stdout: Pattern::parse("/ok/").ok() };
-        let check = |exit: CommandExit, stdout, verdict| assert_eq!(judge(&expect, &exit, stdout).0, verdict, "{exit}");
-        check(CommandExit::Code(3), true, Verdict::Passed);
-        check(CommandExit::Code(3), false, Verdict::Failed);
-        check(CommandExit::Code(0), true, Verdict::Failed);
-        check(CommandExit::Code(77), false, Verdict::Skipped);
-        check(CommandExit::Code(255), true, Verdict::Failed);
-        check(CommandExit::Signal("KILL".into()), true, Verdict::Failed);
+    fn only_the_exit_status_and_the_output_decide() {
+        let pattern = |text| Pattern::parse(text).ok();
+        let expect = Expect { exit: 3, skip: Some(77), stdout: pattern("/ok/"), stderr: pattern("/warn/") };
+        let output = |stdout_matches, stderr_matches, lost: Option<&str>| RecordedOutput {
+            stdout_matches,
+            stderr_matches,
+            lost: lost.map(str::to_owned),
+            ..RecordedOutput::default()
+        };
+        let rows = [
+            (CommandExit::Code(3), output(true, true, None), Verdict::Passed, ""),
+            (CommandExit::Code(3), output(false, true, None), Verdict::Failed, "no line of stdout matches `/ok/`"),
+            (CommandExit::Code(3), output(true, false, None), Verdict::Failed, "no line of stderr matches `/warn/`"),
+            (CommandExit::Code(0), output(true, true, None), Verdict::Failed, "exit 0, expected 3"),
+            (CommandExit::Code(77), output(false, false, None), Verdict::Skipped, "exit 77 means skipped"),
+            (CommandExit::Code(255), output(true, true, None), Verdict::Failed, "exit 255, expected 3"),
+            (CommandExit::Signal("KILL".into()), output(true, true, None), Verdict::Failed, "killed by SIGKILL"),
+            (CommandExit::Code(3), output(true, true, Some("full")), Verdict::Infra, "full"),
+            (CommandExit::Code(77), output(true, true, Some("full")), Verdict::Infra, "full"),
+            (CommandExit::Code(4), output(true, true, Some("full")), Verdict::Failed, "exit 4, expected 3"),
+        ];
+        for (exit, output, verdict, reason) in rows {
+            assert_eq!(judge(&expect, &exit, &output), (verdict, reason.to_owned()), "{exit}");
+        }
     }
 }

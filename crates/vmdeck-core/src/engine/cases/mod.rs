@@ -6,6 +6,7 @@ mod case;
 mod command_log;
 mod job;
 mod judge;
+mod line_match;
 mod suite;
 mod supervise;
 

@@ -2,26 +2,30 @@
 
 use super::{
     case::base_command,
-    command_log::{CommandLog, OutputOrigin},
+    command_log::{CommandLog, OutputOrigin, RecordedOutput},
+    supervise::{End, Watched},
 };
 use crate::{
     command::{CommandExit, RemoteCommand},
     engine::{
         context::RunContext,
-        machine::{LeasedMachine, recv_once},
+        machine::{LeasedMachine, diagnose},
     },
     host::clock,
     transport::artifacts,
 };
 use std::{fmt, path::PathBuf, time::Duration};
 use vmdeck_model::{
-    error::{Blame, Fault},
-    guest::Guest,
-    suite::Suite,
+    event::{CaseCause, EventKind},
+    guest::{CrashPolicy, Guest, SurvivorPolicy},
+    ids::CaseId,
+    outcome::Verdict,
+    quantity::show_duration,
+    suite::{Expect, Suite},
 };
 
-/// How long a setup, a teardown or a fetch may take.
-const LIMIT: Duration = Duration::from_mins(30);
+/// How long fetching may take.
+const FETCH: Duration = Duration::from_mins(30);
 
 /// A suite in one guest.
 #[derive(Clone, Copy)]
@@ -47,25 +51,59 @@ impl fmt::Display for SuiteScript {
     }
 }
 
+/// A setup or teardown that failed.
+pub(super) struct ScriptFailure {
+    /// What it says about the cases: failed where the author's own command did, infra where the guest was lost.
+    pub(super) verdict: Verdict,
+    /// The reason as a sentence.
+    pub(super) reason: String,
+    /// What it wrote.
+    pub(super) output: RecordedOutput,
+}
+
 impl SuiteRun<'_> {
-    /// Runs the setup; the error is the reason why nothing can be said about the cases.
-    pub(super) async fn set_up(&self, machine: &LeasedMachine) -> Result<(), String> {
+    /// Runs the setup; where it fails, nothing can be said about the cases.
+    pub(super) async fn set_up(&self, machine: &LeasedMachine) -> Result<(), ScriptFailure> {
         match &self.suite.setup {
             Some(text) => self.script(machine, SuiteScript::Setup, text).await,
             None => Ok(()),
         }
     }
 
-    /// Runs the teardown and fetches the artifacts; a failure is a warning.
-    pub(super) async fn finish(&self, machine: &LeasedMachine) {
+    /// Runs the teardown and fetches the artifacts; a failure is a warning. Returns why the artifacts are not complete.
+    pub(super) async fn finish(&self, machine: &LeasedMachine) -> Option<String> {
         if let Some(text) = &self.suite.teardown
-            && let Err(why) = self.script(machine, SuiteScript::Teardown, text).await
+            && let Err(failure) = self.script(machine, SuiteScript::Teardown, text).await
         {
-            self.warn(&why);
+            self.warn(&failure.reason);
         }
-        if !self.suite.artifacts.is_empty() {
-            self.fetch_artifacts(machine).await;
+        if self.suite.artifacts.is_empty() {
+            return None;
         }
+        let missing = self.fetch_artifacts(machine).await?;
+        self.warn(&missing);
+        Some(missing)
+    }
+
+    /// Reports that artifacts which had to come did not: as a case of its own, since all others are judged.
+    pub(super) fn report_missing_artifacts(&self, why: &str, round: u32) {
+        let taken = |name: &str| self.suite.cases.iter().any(|case| case.id.as_str() == name);
+        let mut names = std::iter::once("artifacts".to_owned()).chain((2..).map(|n| format!("artifacts-{n}")));
+        let Some(case) = names.find(|name| !taken(name)).and_then(|name| CaseId::new(&name).ok()) else { return };
+        self.context.events.send(EventKind::CaseEnded {
+            guest: self.guest.id.clone(),
+            suite: self.suite.id.clone(),
+            case,
+            round,
+            verdict: Verdict::Failed,
+            exit: None,
+            took_ms: 0,
+            message: self.context.redactor.text(why),
+            stdout_tail: String::new(),
+            stderr_tail: String::new(),
+            cause: Some(CaseCause::Artifacts),
+            earlier: Vec::new(),
+        });
     }
 
     fn warn(&self, text: &str) {
@@ -73,18 +111,17 @@ impl SuiteRun<'_> {
         self.context.events.warn(Some(&self.guest.id), text, None);
     }
 
-    async fn fetch_artifacts(&self, machine: &LeasedMachine) {
+    /// Fetches the artifacts; returns what did not come, and why.
+    async fn fetch_artifacts(&self, machine: &LeasedMachine) -> Option<String> {
         let Some(session) = machine.controller.session() else {
-            return self.warn("cannot fetch artifacts: there is no session");
+            return Some("cannot fetch artifacts: there is no session".into());
         };
         let (files, base, to) = (session.files(), base_command(self.guest, self.suite), self.artifacts_dir());
         let fetched = artifacts::fetch(files.as_ref(), &self.suite.artifacts, &base, &to, &self.context.cancel);
-        match clock::within(LIMIT, fetched).await {
-            Some(Ok((_, Some(why)))) => self.warn(&format!("not every artifact came: {why}")),
-            Some(Ok((0, None))) => self.warn("no file matches its artifacts"),
-            Some(Ok(_)) => {}
-            Some(Err(fault)) => self.warn(&fault.to_string()),
-            None => self.warn("fetching artifacts took too long"),
+        match clock::within(FETCH, fetched).await {
+            Some(Ok(fetched)) => fetched.missing(),
+            Some(Err(fault)) => Some(fault.to_string()),
+            None => Some("fetching artifacts took too long".into()),
         }
     }
 
@@ -96,32 +133,60 @@ impl SuiteRun<'_> {
         names.find(|path| !path.exists()).unwrap_or(base)
     }
 
-    /// Runs a setup or teardown; the error is a sentence.
-    async fn script(&self, machine: &LeasedMachine, which: SuiteScript, text: &str) -> Result<(), String> {
+    async fn script(&self, machine: &LeasedMachine, which: SuiteScript, text: &str) -> Result<(), ScriptFailure> {
         let Self { context, guest, suite } = *self;
         let command = RemoteCommand { script: text.to_owned(), ..base_command(guest, suite) };
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: None };
-        let dir = context.guest_dir(guest).join(suite.id.as_str()).join(format!(".{which}"));
-        let mut log = CommandLog::open(&dir, origin, context.events.clone(), &context.redactor, None);
-        let token = context.cancel.child_token();
-        let (mut exit, mut error) = (machine.exit.clone(), machine.console_error.clone());
-        let ran = tokio::select! {
-            biased;
-            ran = clock::within(LIMIT, machine.controller.run(&command, &mut log, &token)) => ran,
-            Some(found) = recv_once(&mut error) => Some(Err(found.to_fault())),
-            Some(how) = recv_once(&mut exit) => Some(Err(Fault::infra("cannot finish the command").because(how))),
+        // No case can have this name.
+        let folder = format!("+{which}");
+        let dir = context.guest_dir(guest).join(suite.id.as_str()).join(&folder);
+        let mut log = CommandLog::open(&dir, origin, context.events.clone(), &context.redactor, &Expect::default());
+        let limit = match which {
+            SuiteScript::Setup => suite.setup_timeout,
+            SuiteScript::Teardown => suite.teardown_timeout,
         };
-        if matches!(&ran, Some(Err(fault)) if fault.blame() == Blame::Infra) {
-            machine.give_up();
-        }
-        let (stdout, stderr, _) = log.finish();
-        let last = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default().to_owned();
-        match ran {
-            Some(Ok(CommandExit::Code(0))) => Ok(()),
-            Some(Ok(exit)) if last.is_empty() => Err(format!("{which} failed: {exit}")),
-            Some(Ok(exit)) => Err(format!("{which} failed: {exit}: {last}")),
-            Some(Err(fault)) => Err(format!("{which} failed: {}", context.redactor.text(&fault.to_string()))),
-            None => Err(format!("{which} took longer than 30 min")),
-        }
+        let watched = Watched { context, guest, machine, command: &command, limit };
+        let end = watched.run(&mut log, &context.cancel).await;
+        let output = log.finish();
+        let (verdict, reason) = match end {
+            End::Exit(CommandExit::Code(0)) => return Ok(()),
+            End::Exit(exit) => {
+                let last = output.stderr_tail.lines().last().or(output.stdout_tail.lines().last()).unwrap_or_default();
+                let last = if last.is_empty() { String::new() } else { format!(": {last}") };
+                (Verdict::Failed, format!("{exit}{last} (see guests/{}/{}/{folder})", guest.id, suite.id))
+            }
+            End::Timeout(still_runs) => {
+                if still_runs.is_some() && guest.survivors == SurvivorPolicy::Replace {
+                    machine.give_up();
+                }
+                let rest = still_runs.map(|why| format!("; {why}")).unwrap_or_default();
+                (Verdict::Failed, format!("it took longer than {}{rest}", show_duration(limit)))
+            }
+            End::Cancelled => (Verdict::Cancelled, context.stop_reason().to_owned()),
+            End::Refused(fault) => {
+                let hint = fault.remedy().map(|h| format!(" ({h})")).unwrap_or_default();
+                (Verdict::Failed, format!("{fault}{hint}"))
+            }
+            End::Complaint(fault) => {
+                machine.give_up();
+                (Verdict::Failed, fault.to_string())
+            }
+            End::Crashed(fault) => {
+                machine.give_up();
+                diagnose(context, guest, &machine.controller, &fault).await;
+                let verdict = match guest.crash {
+                    CrashPolicy::Failed => Verdict::Failed,
+                    CrashPolicy::Infra => Verdict::Infra,
+                };
+                (verdict, fault.to_string())
+            }
+            End::Lost(fault) => {
+                machine.give_up();
+                diagnose(context, guest, &machine.controller, &fault).await;
+                (Verdict::Infra, fault.to_string())
+            }
+        };
+        let reason = context.redactor.text(&format!("{which} failed: {reason}"));
+        Err(ScriptFailure { verdict, reason, output })
     }
 }

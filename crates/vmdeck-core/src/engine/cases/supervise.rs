@@ -3,17 +3,23 @@
 use super::command_log::CommandLog;
 use crate::{
     command::{CommandExit, RemoteCommand},
-    engine::machine::{ConsoleError, LeasedMachine, recv_once},
+    engine::{
+        context::RunContext,
+        machine::{LeasedMachine, recv_once},
+    },
     host::clock,
 };
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::error::{Blame, Fault};
+use vmdeck_model::{
+    error::{Blame, Fault},
+    guest::Guest,
+};
 
 /// How long the machine's own end may come after the connection's.
 const LAG: Duration = Duration::from_millis(500);
-/// How long a command that was cancelled may take to end.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long a command that was cancelled may take to end, with all that it started.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// How a command came to its end.
 pub(super) enum End {
@@ -27,38 +33,66 @@ pub(super) enum End {
     Refused(Fault),
     /// An error pattern was found on the console while the machine lives on: the code made the system complain.
     Complaint(Fault),
-    /// The machine or the connection to it was lost.
+    /// The system in the machine panicked, restarted or powered itself off.
+    Crashed(Fault),
+    /// The machine or the connection to it was lost, and nothing says that the guest itself is the cause.
     Lost(Fault),
 }
 
-/// Runs a command of at most this length; `cancel` ends it in the guest.
-pub(super) async fn supervise(
-    machine: &LeasedMachine,
-    command: &RemoteCommand,
-    log: &mut CommandLog,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> End {
-    let token = cancel.child_token();
-    let (mut exit, mut error) = (machine.exit.clone(), machine.console_error.clone());
-    let end = {
+/// A command to be watched, and where it belongs.
+pub(super) struct Watched<'a> {
+    pub(super) context: &'a RunContext,
+    pub(super) guest: &'a Guest,
+    pub(super) machine: &'a LeasedMachine,
+    pub(super) command: &'a RemoteCommand,
+    /// How long it may take.
+    pub(super) limit: Duration,
+}
+
+impl Watched<'_> {
+    /// Runs the command; `cancel` ends it in the guest.
+    pub(super) async fn run(&self, log: &mut CommandLog, cancel: &CancellationToken) -> End {
+        let machine = self.machine;
+        if let Some(before) = machine.console.open_window().await {
+            // Nobody's fault that anybody could name: a predecessor is judged already.
+            let text = format!("between two commands: {}", before.to_fault());
+            self.context.events.warn(Some(&self.guest.id), text, None);
+        }
+        match self.follow(log, cancel).await {
+            End::Exit(exit) => {
+                // The console may be behind the status.
+                machine.console.catch_up().await;
+                match (machine.console.error_now(), machine.console.lost()) {
+                    (Some(found), _) if found.is_panic() => End::Crashed(found.to_fault()),
+                    (Some(found), _) => End::Complaint(found.to_fault()),
+                    (None, Some(why)) => End::Lost(Fault::infra("cannot tell what the console showed").because(why)),
+                    (None, None) => End::Exit(exit),
+                }
+            }
+            End::Lost(fault) => explain(machine, fault).await,
+            End::Complaint(fault) if is_down(machine).await => machine.crash().map_or(End::Lost(fault), End::Crashed),
+            end => end,
+        }
+    }
+
+    async fn follow(&self, log: &mut CommandLog, cancel: &CancellationToken) -> End {
+        let Self { machine, command, limit, .. } = *self;
+        let token = cancel.child_token();
+        let (mut exit, mut error) = (machine.exit.clone(), machine.console.error());
         let run = machine.controller.run(command, log, &token);
         tokio::pin!(run);
         tokio::select! {
             // The exit comes first: a case that ended and a guest that powers off after it is no loss.
             biased;
             result = &mut run => match result {
-                Ok(exit) => match machine.console_error.borrow().as_ref() {
-                    // The console was faster than the status.
-                    Some(found) => End::Complaint(found.to_fault()),
-                    None => End::Exit(exit),
-                },
+                Ok(exit) => End::Exit(exit),
                 Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
                 Err(fault) if fault.blame() == Blame::User => End::Refused(fault),
                 Err(fault) => End::Lost(fault),
             },
             Some(found) = recv_once(&mut error) => End::Complaint(found.to_fault()),
             Some(how) = recv_once(&mut exit) => End::Lost(Fault::infra("cannot finish the command").because(how)),
+            () = machine.restarted() => End::Lost(Fault::infra("cannot finish the command").because("the guest restarted")),
             () = clock::sleep(limit) => {
                 token.cancel();
                 let late = || Fault::infra("cannot end the command in the guest").because("nothing answers");
@@ -69,30 +103,42 @@ pub(super) async fn supervise(
                 })
             }
         }
-    };
-    match end {
-        End::Lost(fault) => End::Lost(explain(machine, fault).await),
-        End::Complaint(fault) if is_down(machine).await => End::Lost(fault),
-        end => end,
     }
 }
 
 /// Returns whether the error on the console was the machine's last: it ended, or its kernel says that it has stopped.
 async fn is_down(machine: &LeasedMachine) -> bool {
-    let panicked = machine.console_error.borrow().as_ref().is_some_and(ConsoleError::is_panic);
     let mut exit = machine.exit.clone();
-    panicked || clock::within(LAG, recv_once(&mut exit)).await.is_some()
+    let ended = async {
+        tokio::select! {
+            _ = recv_once(&mut exit) => {}
+            () = machine.restarted() => {}
+        }
+    };
+    machine.crash().is_some() || clock::within(LAG, ended).await.is_some()
 }
 
-/// Returns the reason of a lost connection: what the console or the machine says shortly after explains more than the socket
-/// does.
-async fn explain(machine: &LeasedMachine, fault: Fault) -> Fault {
-    let mut error = machine.console_error.clone();
-    if let Some(Some(found)) = clock::within(LAG, recv_once(&mut error)).await {
-        return found.to_fault();
+/// Returns what a lost connection was: what the console or the machine says shortly after explains more than the socket does.
+async fn explain(machine: &LeasedMachine, fault: Fault) -> End {
+    let (mut error, mut exit) = (machine.console.error(), machine.exit.clone());
+    let sign = async {
+        tokio::select! {
+            _ = recv_once(&mut error) => {}
+            _ = recv_once(&mut exit) => {}
+            () = machine.restarted() => {}
+        }
+    };
+    let _ = clock::within(LAG, sign).await;
+    // A panic is on the console before the hypervisor tells of it.
+    machine.console.catch_up().await;
+    if let Some(crash) = machine.crash() {
+        return End::Crashed(crash);
     }
-    match machine.exit.borrow().as_ref() {
+    if let Some(found) = machine.console.error_now() {
+        return End::Lost(found.to_fault());
+    }
+    End::Lost(match machine.exit.borrow().as_ref() {
         Some(how) => Fault::infra("cannot finish the command").because(how),
         None => fault,
-    }
+    })
 }

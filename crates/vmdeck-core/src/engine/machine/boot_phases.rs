@@ -83,6 +83,14 @@ impl BootPhases {
         });
     }
 
+    /// Notes that the guest began again.
+    pub(super) fn restart(&mut self) {
+        if !self.is_booted() && !self.failed {
+            self.close(true);
+            self.advance(Phase::Firmware);
+        }
+    }
+
     /// Ends the open phase.
     pub(super) fn close(&mut self, ok: bool) {
         self.failed |= !ok;
@@ -114,7 +122,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
     use vmdeck_model::{
-        guest::{ConsolePatterns, Fresh, Os},
+        guest::{ConsolePatterns, CrashPolicy, Fresh, Os, SurvivorPolicy},
         ids::GuestId,
         key::Options,
     };
@@ -134,6 +142,9 @@ mod tests {
             launch_retries: 1,
             boot_timeout: Duration::from_secs(1),
             case_timeout: Duration::from_secs(1),
+            shell: vmdeck_model::suite::ScriptShell::Sh,
+            crash: CrashPolicy::Failed,
+            survivors: SurvivorPolicy::Replace,
             boot: ConsolePatterns::default(),
             sudo: None,
             source: None,

@@ -4,10 +4,11 @@
 //! The order of it all is the controller's.
 
 use super::{
-    ConsoleError,
+    ConsoleWatch,
     boot_phases::BootPhases,
     console_error::{SHOWN, cut},
     console_reader::{ConsoleListener, ConsoleReader},
+    console_watch::{self, ConsoleLine},
     controller::Connection,
     recv_once,
     waiting::WaitingReason,
@@ -57,11 +58,14 @@ pub(super) struct GuestConnection {
     phases: Arc<Mutex<BootPhases>>,
     console: Option<ConsoleReader>,
     session: Option<Box<dyn Session>>,
-    error: Arc<watch::Sender<Option<ConsoleError>>>,
+    watch: ConsoleWatch,
+    /// The reader's end, until it reads.
+    line: Option<ConsoleLine>,
 }
 
 impl GuestConnection {
     pub(super) fn new(context: &RunContext, guest: &Arc<Guest>) -> Self {
+        let (watch, line) = console_watch::pair();
         let phases = BootPhases::new(guest, context.events.clone(), &context.backend.state);
         Self {
             guest: Arc::clone(guest),
@@ -72,13 +76,14 @@ impl GuestConnection {
             phases: Arc::new(Mutex::new(phases)),
             console: None,
             session: None,
-            error: Arc::new(watch::channel(None).0),
+            watch,
+            line: Some(line),
         }
     }
 
-    /// Returns the place that holds the error which the console shows, once it does.
-    pub(super) fn console_error(&self) -> watch::Receiver<Option<ConsoleError>> {
-        self.error.subscribe()
+    /// Returns what is known of the console.
+    pub(super) fn console_watch(&self) -> ConsoleWatch {
+        self.watch.clone()
     }
 
     fn phase(&self, to: Phase) {
@@ -100,12 +105,13 @@ impl GuestConnection {
         }
     }
 
-    fn follow(&self, log: &Path) -> Result<ConsoleReader> {
+    fn follow(&mut self, log: &Path) -> Result<ConsoleReader> {
+        let line = self.line.take().ok_or_else(|| Fault::bug("the console is followed already"))?;
         let listener = ConsoleListener {
             guest: Arc::clone(&self.guest),
             events: self.events.clone(),
             phases: Arc::clone(&self.phases),
-            error: Arc::clone(&self.error),
+            line,
             redactor: self.redactor.clone(),
         };
         ConsoleReader::start(log, listener)
@@ -142,6 +148,40 @@ impl GuestConnection {
         route::open(&target, report).await
     }
 
+    /// Opens a session; a guest that restarts by itself meanwhile begins again, as often as it may.
+    async fn open_through_restarts(
+        &self,
+        machine: &dyn Machine,
+        waiting: &WaitingReason,
+        mut restarts: Option<&mut watch::Receiver<u32>>,
+    ) -> Result<Box<dyn Session>> {
+        loop {
+            let restarted = async {
+                if let Some(restarts) = restarts.as_mut()
+                    && restarts.changed().await.is_ok()
+                {
+                    return *restarts.borrow_and_update();
+                }
+                std::future::pending().await
+            };
+            let count = tokio::select! {
+                session = self.open(machine, waiting) => return session,
+                count = restarted => count,
+            };
+            if let Some(most) = self.guest.boot.restarts.filter(|most| count > *most) {
+                return Err(Fault::infra("the guest restarted while it booted")
+                    .because(format!("{count} times, and `boot.restarts` is {most}"))
+                    .permanent());
+            }
+            let text = format!("guest `{}` restarted by itself while it booted ({count})", self.guest.id);
+            self.events.warn(Some(&self.guest.id), text, None);
+            if let Some(console) = &self.console {
+                console.not_ready();
+            }
+            self.phases.lock().restart();
+        }
+    }
+
     async fn boot(&mut self, machine: &dyn Machine, cancel: &CancellationToken) -> Result<()> {
         let failed = || Fault::infra(format!("cannot boot guest `{}`", self.guest.id));
         // From here on a reaper can recognise the process.
@@ -152,9 +192,10 @@ impl GuestConnection {
         })?;
         let waiting = WaitingReason::default();
         let limit = self.guest.boot_timeout;
-        let (mut exit, mut error) = (machine.exit(), self.error.subscribe());
+        let (mut exit, mut error) = (machine.exit(), self.watch.error());
+        let mut restarts = machine.restarts();
         let session = tokio::select! {
-            opened = clock::within(limit, self.open(machine, &waiting)) => {
+            opened = clock::within(limit, self.open_through_restarts(machine, &waiting, restarts.as_mut())) => {
                 let Some(session) = opened else {
                     let why = format!("{} within {}", waiting.text().trim_end_matches('.'), show_duration(limit));
                     return Err(self.with_console(failed().because(why)).hint(self.late_hint()).permanent());
@@ -193,7 +234,7 @@ impl GuestConnection {
 
     /// Returns why the machine ended during its boot; the console may still be saying it.
     async fn explain_exit(&self, how: &MachineExit, failed: Fault) -> Fault {
-        let mut error = self.error.subscribe();
+        let mut error = self.watch.error();
         if let Some(Some(found)) = clock::within(LAG, recv_once(&mut error)).await {
             return failed.caused_by(found.to_fault()).permanent();
         }

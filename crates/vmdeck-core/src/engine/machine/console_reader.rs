@@ -5,6 +5,7 @@
 use super::{
     ConsoleError,
     boot_phases::BootPhases,
+    console_watch::ConsoleLine,
     console_scan::{ConsoleFinding, ConsoleScanner},
 };
 use crate::{
@@ -27,10 +28,14 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// Most warnings of one machine that are reported; the console log has them all.
 const WARNINGS: u32 = 100;
 
+/// How long a line without an end must be left alone to be read as it is.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// A console that is being followed.
 pub(super) struct ConsoleReader {
     scanner: Arc<Mutex<ConsoleScanner>>,
     ready: watch::Receiver<bool>,
+    ready_sender: watch::Sender<bool>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -40,7 +45,7 @@ pub(super) struct ConsoleListener {
     pub(super) guest: Arc<Guest>,
     pub(super) events: EventSender,
     pub(super) phases: Arc<Mutex<BootPhases>>,
-    pub(super) error: Arc<watch::Sender<Option<ConsoleError>>>,
+    pub(super) line: ConsoleLine,
     pub(super) redactor: Redactor,
 }
 
@@ -54,15 +59,21 @@ impl ConsoleReader {
         let (ready_sender, ready) = watch::channel(false);
         let stop = CancellationToken::new();
         let timestamps = LogTimestamps::beside(path, listener.events.clone());
-        let reading = Reading { scanner: Arc::clone(&scanner), ready: ready_sender, listener, warnings: 0 };
+        let reading =
+            Reading { scanner: Arc::clone(&scanner), ready: ready_sender.clone(), listener, warnings: 0 };
         let task = tokio::spawn(reading.run(tail, timestamps, stop.clone()));
-        Ok(Self { scanner, ready, stop, task })
+        Ok(Self { scanner, ready, ready_sender, stop, task })
     }
 
     /// Waits until the ready pattern appears.
     pub(super) async fn until_ready(&self) {
         let mut ready = self.ready.clone();
         let _ = ready.wait_for(|seen| *seen).await;
+    }
+
+    /// Forgets that the ready pattern appeared: the guest begins again.
+    pub(super) fn not_ready(&self) {
+        self.ready_sender.send_replace(false);
     }
 
     /// Returns the last lines, secrets taken out.
@@ -88,14 +99,24 @@ struct Reading {
 
 impl Reading {
     async fn run(mut self, mut tail: Tail, mut timestamps: LogTimestamps, stop: CancellationToken) {
+        let mut unsettled = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                Some(ask) = self.listener.line.asks.recv() => {
+                    self.take_rest(&mut tail, &mut timestamps);
+                    self.listener.line.answer(ask);
+                }
+                () = clock::sleep(QUIET), if unsettled => {
+                    let scanner = Arc::clone(&self.scanner);
+                    scanner.lock().settle(|finding| self.report(finding));
+                    unsettled = false;
+                }
                 read = tail.next() => match read {
                     Ok(bytes) => {
-                        let open_line = !bytes.ends_with(b"\n");
+                        unsettled = !bytes.ends_with(b"\n");
                         let mut bytes = bytes.to_vec();
-                        if open_line {
+                        if unsettled {
                             // Consoles are written byte by byte: most lines are complete a moment later.
                             clock::sleep(SETTLE).await;
                             bytes.extend_from_slice(tail.now().unwrap_or_default());
@@ -103,13 +124,26 @@ impl Reading {
                         timestamps.note(bytes.len());
                         self.take(&bytes);
                     }
-                    Err(_) => break,
+                    Err(e) => {
+                        let why = format!("the console cannot be read any more: {e}");
+                        self.listener.events.warn(Some(&self.listener.guest.id), why.clone(), None);
+                        self.listener.line.lost.send_replace(Some(why));
+                        // Whoever asks still gets an answer; there is nothing more to read.
+                        self.listener.line.asks.close();
+                        stop.cancelled().await;
+                        return;
+                    }
                 },
             }
             // A flood must not starve the other tasks of this thread.
             tokio::task::yield_now().await;
         }
-        // What was written before the stop still counts; a machine that goes on writing does not hold us.
+        // What was written before the stop still counts.
+        self.take_rest(&mut tail, &mut timestamps);
+    }
+
+    /// Takes in what was written so far; a machine that goes on writing does not hold us.
+    fn take_rest(&mut self, tail: &mut Tail, timestamps: &mut LogTimestamps) {
         for _ in 0..64 {
             match tail.now() {
                 Ok([]) | Err(_) => break,
@@ -127,7 +161,7 @@ impl Reading {
     }
 
     fn report(&mut self, finding: ConsoleFinding) {
-        let ConsoleListener { guest, events, phases, error, .. } = &self.listener;
+        let ConsoleListener { guest, events, phases, line: watched, .. } = &self.listener;
         let guest = guest.id.clone();
         match finding {
             ConsoleFinding::Kernel => phases.lock().advance(Phase::Kernel),
@@ -139,11 +173,13 @@ impl Reading {
             ConsoleFinding::Match { meaning, pattern, line, context } => {
                 match meaning {
                     PatternKind::Ready => drop(self.ready.send_replace(true)),
-                    PatternKind::Error => drop(error.send_replace(Some(ConsoleError {
-                        pattern: pattern.clone(),
-                        line: line.clone(),
-                        context: context.clone(),
-                    }))),
+                    PatternKind::Error => {
+                        let found =
+                            ConsoleError { pattern: pattern.clone(), line: line.clone(), context: context.clone() };
+                        if !watched.note(found) {
+                            return;
+                        }
+                    }
                     PatternKind::Warning => {
                         self.warnings = self.warnings.saturating_add(1);
                         if self.warnings > WARNINGS {

@@ -8,15 +8,15 @@ use vmdeck_model::{
     guest::ConsolePatterns,
     pattern::Pattern,
     secret::Redactor,
-    text::{Clean, LineSplitter},
+    text::{Clean, EscapeFilter, LineSplitter},
 };
 
 /// Lines that are kept for a finding's context.
 const CONTEXT: usize = 12;
-/// Longest piece of an unfinished line that patterns see, in bytes.
-const WINDOW: usize = 8 * 1024;
+/// Longest piece of a line that patterns see, in bytes.
+const WINDOW: usize = 64 * 1024;
 /// What stays of a longer one, so that a match over its border is found.
-const OVERLAP: usize = 1024;
+const OVERLAP: usize = 32 * 1024;
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +40,26 @@ pub enum ConsoleFinding {
     Line(String),
 }
 
+/// Whether more of a line may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineEnd {
+    /// It may.
+    Open,
+    /// The line is whole, or a person reads it as it is.
+    Here,
+}
+
 /// The state of the reader.
 pub struct ConsoleScanner {
     marks: [(Pattern, ConsoleFinding, bool); 2],
     patterns: Vec<(PatternKind, Pattern, bool)>,
-    /// The line so far, raw.
+    escapes: EscapeFilter,
+    /// The line so far as a person reads it: without colours, and without what a carriage return went back over.
     line: Vec<u8>,
+    /// Whether the beginning of the line was dropped.
+    cut: bool,
+    /// Whether a carriage return came: text after it overwrites the line.
+    returned: bool,
     clean: LineSplitter,
     context: VecDeque<String>,
     redactor: Redactor,
@@ -69,7 +83,10 @@ impl ConsoleScanner {
         Self {
             marks: [kernel, user],
             patterns: errors.chain(ready).chain(warnings).collect(),
+            escapes: EscapeFilter::default(),
             line: Vec::new(),
+            cut: false,
+            returned: false,
             clean: LineSplitter::default(),
             context: VecDeque::new(),
             redactor,
@@ -83,17 +100,19 @@ impl ConsoleScanner {
         }
     }
 
+    /// Notes that nothing has come for a while: the line so far is as a person reads it.
+    pub fn settle(&mut self, mut each: impl FnMut(ConsoleFinding)) {
+        self.look(LineEnd::Here, &mut each);
+    }
+
     fn piece(&mut self, piece: &[u8], each: &mut impl FnMut(ConsoleFinding)) {
-        let ends = piece.ends_with(b"\n");
-        // A flood without a newline: looked at window by window, with an overlap.
-        for part in piece.chunks(WINDOW - OVERLAP) {
-            if self.line.len() + part.len() > WINDOW {
-                let excess = self.line.len().saturating_sub(OVERLAP);
-                self.line.drain(..excess);
-            }
-            self.line.extend_from_slice(part);
-            self.look(each);
+        for &byte in piece.strip_suffix(b"\n").unwrap_or(piece) {
+            self.byte(byte, each);
         }
+        let ends = piece.ends_with(b"\n");
+        // A newline ends an escape sequence, too.
+        let _ = ends && self.escapes.is_text(b'\n');
+        self.look(if ends { LineEnd::Here } else { LineEnd::Open }, each);
         let (context, redactor) = (&mut self.context, &self.redactor);
         self.clean.feed(piece, |line| {
             let line = redactor.text(&line.into_string());
@@ -104,11 +123,43 @@ impl ConsoleScanner {
             each(ConsoleFinding::Line(line));
         });
         if ends {
-            self.line.clear();
+            self.begin_line();
             for (_, _, found) in &mut self.patterns {
                 *found = false;
             }
         }
+    }
+
+    fn byte(&mut self, byte: u8, each: &mut impl FnMut(ConsoleFinding)) {
+        if !self.escapes.is_text(byte) {
+            return;
+        }
+        match byte {
+            b'\r' => {
+                self.returned = true;
+                return;
+            }
+            0x08 => {
+                self.line.pop();
+                return;
+            }
+            _ => {}
+        }
+        if self.returned {
+            self.look(LineEnd::Here, each);
+            self.begin_line();
+        }
+        if self.line.len() == WINDOW {
+            self.look(LineEnd::Open, each);
+            self.line.drain(..WINDOW - OVERLAP);
+            self.cut = true;
+        }
+        self.line.push(byte);
+    }
+
+    fn begin_line(&mut self) {
+        self.line.clear();
+        (self.cut, self.returned) = (false, false);
     }
 
     /// Returns the line so far, clean and without secrets.
@@ -116,16 +167,19 @@ impl ConsoleScanner {
         self.redactor.text(&Clean::from_text(&String::from_utf8_lossy(&self.line)).into_string())
     }
 
-    fn look(&mut self, each: &mut impl FnMut(ConsoleFinding)) {
+    fn look(&mut self, end: LineEnd, each: &mut impl FnMut(ConsoleFinding)) {
+        let start = usize::from(self.cut).min(self.line.len());
         for (pattern, seen, found) in &mut self.marks {
-            if !*found && pattern.is_match(&self.line) {
+            if !*found && pattern.is_match_at(&self.line, start, false) {
                 *found = true;
                 each(seen.clone());
             }
         }
         for index in 0..self.patterns.len() {
             let (meaning, pattern, found) = &mut self.patterns[index];
-            if *found || !pattern.is_match(&self.line) {
+            // A prompt has no end and is meant as it is there; a complaint must not be read out of half a line.
+            let is_open = end == LineEnd::Open && *meaning != PatternKind::Ready;
+            if *found || !pattern.is_match_at(&self.line, start, is_open) {
                 continue;
             }
             *found = true;
@@ -157,6 +211,7 @@ mod tests {
             pattern: Some(parse(pattern)),
             errors: vec![parse(error)],
             warnings: vec![parse("*WARNING:*")],
+            restarts: None,
         }
     }
 
@@ -204,6 +259,60 @@ mod tests {
     fn a_prompt_without_a_newline_is_found_and_only_once() {
         let got = kinds(&[b"micro log", b"in: ", b" \x08", b"x"]);
         assert_eq!(got.iter().filter(|s| s.starts_with("Ready")).count(), 1);
+    }
+
+    #[test]
+    fn patterns_see_what_a_person_reads() {
+        let rows: [(&str, &[u8], bool); 14] = [
+            ("Reached target Multi-User System", b"[\x1b[0;32m  OK  \x1b[0m] Reached \x1b[0;1mtarget \x1b[0mMulti-User System.\r\n", true),
+            ("/^\\[FAILED\\] Failed/", b"[\x1b[0;1;31mFAILED\x1b[0m] Failed to start x.\r\n", true),
+            ("/^oops$/", b"oops\n", true),
+            ("/^oops$/", b"oops\r\n", true),
+            ("/^oops$/", b"oops\r\r\n", true),
+            ("/^oops$/", b"oops", true),
+            ("/^oops$/", b"oopsie\n", false),
+            ("/^oops$/", b"10%\r50%\roops\r\n", true),
+            ("/^oops$/", b"oops\rdone\r\n", true),
+            ("/oops/", b"o\x1b[1mo\x1b[0mps\n", true),
+            ("/oops/", b"oox\x08ps\n", true),
+            ("/oops/", b"oo\nps\n", false),
+            ("/^b/", b"a\rb\n", true),
+            ("/a.*b/", b"a\rb\n", false),
+        ];
+        for (pattern, text, want) in rows {
+            for at in 0..=text.len() {
+                let mut scanner = ConsoleScanner::new(&boot("never", pattern), Redactor::default());
+                let mut found = 0;
+                let mut count = |seen| found += u32::from(matches!(seen, ConsoleFinding::Match { .. }));
+                scanner.feed(&text[..at], &mut count);
+                scanner.feed(&text[at..], &mut count);
+                scanner.settle(&mut count);
+                assert_eq!(found > 0, want, "{pattern} {text:?} cut at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_a_line_is_no_complaint_but_a_prompt_is_ready() {
+        let mut scanner = ConsoleScanner::new(&boot("/login: $/", "/^FAIL$/"), Redactor::default());
+        let mut found = Vec::new();
+        scanner.feed(b"FAIL", |seen| found.extend(meaning(&seen)));
+        scanner.feed(b"OVER works\nmicro login: ", |seen| found.extend(meaning(&seen)));
+        assert_eq!(found, [PatternKind::Ready]);
+    }
+
+    fn meaning(seen: &ConsoleFinding) -> Option<PatternKind> {
+        if let ConsoleFinding::Match { meaning, .. } = seen { Some(*meaning) } else { None }
+    }
+
+    #[test]
+    fn the_start_of_a_window_is_no_start_of_a_line() {
+        let mut scanner = ConsoleScanner::new(&boot("never", "/^x/"), Redactor::default());
+        let mut found = 0;
+        let mut count = |seen| found += u32::from(matches!(seen, ConsoleFinding::Match { .. }));
+        scanner.feed(b"y", &mut count);
+        scanner.feed(&vec![b'x'; 4 * WINDOW], &mut count);
+        assert_eq!(found, 0);
     }
 
     #[test]

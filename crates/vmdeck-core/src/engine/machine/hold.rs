@@ -23,7 +23,9 @@ pub(in crate::engine) async fn hold(context: &RunContext, guest: &Guest, machine
     let Some(control) = context.controls.of(&guest.id) else { return };
     context.set_lock_phase(&format!("holding {}", guest.id));
     let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Hold, None);
-    let mut error = machine.console_error.clone();
+    // What came before is somebody else's.
+    machine.console.open_window().await;
+    let mut error = machine.console.error();
     let unasked = tokio::select! {
         // Cancelled when somebody stops the guest, which is no news.
         waited = machine.controller.wait(&control.stop) => match (waited, machine.exit.borrow().as_ref()) {

@@ -89,7 +89,7 @@ async fn launch_once(
     let intent = Intent::write(context, guest, backend.as_ref(), row).await?;
     let name = intent.name.clone();
     let connection = GuestConnection::new(context, guest);
-    let console_error = connection.console_error();
+    let console = connection.console_watch();
     let mut controller = controller(context, guest, &name, connection);
     if let Err(fault) = create(context, guest, &mut controller, backend.as_ref(), &intent).await {
         discard_uncreated(context, guest, intent).await;
@@ -103,7 +103,8 @@ async fn launch_once(
     }
     let started = controller.start(&context.cancel).await;
     let exit = controller.machine().map_or_else(|| watch::channel(None).1, Machine::exit);
-    let mut machine = LeasedMachine::new(name, controller, exit, console_error);
+    let restarts = controller.machine().and_then(Machine::restarts).unwrap_or_else(|| watch::channel(0).1);
+    let mut machine = LeasedMachine::new(name, controller, exit, console, restarts);
     let Err(fault) = started else { return Ok(machine) };
     diagnose(context, guest, &machine.controller, &fault).await;
     if last || !fault.is_worth_a_retry() {

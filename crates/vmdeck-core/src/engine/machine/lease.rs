@@ -1,9 +1,10 @@
 //! A machine that is up and belongs to one job for a while.
 
-use super::{ConsoleError, controller::Controller};
+use super::{ConsoleError, ConsoleWatch, controller::Controller};
 use crate::backend::contract::MachineExit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
+use vmdeck_model::error::Fault;
 
 /// A machine that is up.
 pub(in crate::engine) struct LeasedMachine {
@@ -12,8 +13,12 @@ pub(in crate::engine) struct LeasedMachine {
     pub(in crate::engine) controller: Controller,
     /// Holds how the machine ended, once it has.
     pub(in crate::engine) exit: watch::Receiver<Option<MachineExit>>,
-    /// Holds the error that its console showed, once it has.
-    pub(in crate::engine) console_error: watch::Receiver<Option<ConsoleError>>,
+    /// What its console shows.
+    pub(in crate::engine) console: ConsoleWatch,
+    /// Counts the restarts of the guest that nobody asked for.
+    pub(in crate::engine) restarts: watch::Receiver<u32>,
+    /// How many there were when it was up.
+    restarts_at_boot: u32,
     /// Set when a command outside of a case showed that the machine cannot be used any more.
     unusable: AtomicBool,
 }
@@ -23,14 +28,41 @@ impl LeasedMachine {
         name: String,
         controller: Controller,
         exit: watch::Receiver<Option<MachineExit>>,
-        console_error: watch::Receiver<Option<ConsoleError>>,
+        console: ConsoleWatch,
+        restarts: watch::Receiver<u32>,
     ) -> Self {
-        Self { name, controller, exit, console_error, unusable: AtomicBool::new(false) }
+        let restarts_at_boot = *restarts.borrow();
+        Self { name, controller, exit, console, restarts, restarts_at_boot, unusable: AtomicBool::new(false) }
     }
 
     /// Returns whether the machine cannot be used any more.
     pub(in crate::engine) fn is_lost(&self) -> bool {
-        self.unusable.load(Ordering::Relaxed) || self.exit.borrow().is_some() || self.console_error.borrow().is_some()
+        self.unusable.load(Ordering::Relaxed) || self.crash().is_some() || self.exit.borrow().is_some()
+    }
+
+    /// Returns what says that the system in it crashed: it panicked, restarted, or powered itself off.
+    pub(in crate::engine) fn crash(&self) -> Option<Fault> {
+        let failed = || Fault::infra("the guest's system crashed");
+        if let Some(panic) = self.console.error_now().filter(ConsoleError::is_panic) {
+            return Some(panic.to_fault());
+        }
+        if self.has_restarted() {
+            return Some(failed().because("it restarted"));
+        }
+        self.exit.borrow().as_ref().filter(|how| how.is_by_guest()).map(|how| failed().because(how))
+    }
+
+    /// Returns whether the guest has restarted since it was up.
+    fn has_restarted(&self) -> bool {
+        *self.restarts.borrow() > self.restarts_at_boot
+    }
+
+    /// Waits for a restart of the guest.
+    pub(in crate::engine) async fn restarted(&self) {
+        let (mut restarts, before) = (self.restarts.clone(), self.restarts_at_boot);
+        if restarts.wait_for(|count| *count > before).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Notes that the machine cannot be used any more.

@@ -9,6 +9,7 @@ mod connection;
 mod console_error;
 mod console_reader;
 pub mod console_scan;
+mod console_watch;
 pub mod controller;
 mod diagnostics;
 mod hold;
@@ -22,6 +23,7 @@ mod take_down;
 mod waiting;
 
 pub(super) use console_error::ConsoleError;
+pub(super) use console_watch::ConsoleWatch;
 pub(super) use diagnostics::diagnose;
 pub(super) use hold::{hold, pause};
 pub(super) use launch::launch;

@@ -4,8 +4,13 @@
 
 use super::hostkey::Checker;
 use crate::{
-    command::frame::{self, FrameMark, FrameMarks, LoginShell, Sudo, nonce},
-    command::{CommandExit, Input, OutputSink, RemoteCommand},
+    command::{
+        Collected, CommandExit, Input, OutputSink, RemoteCommand,
+        frame::{self, Frame, Sudo},
+        kill::SURVIVORS,
+        marks::FrameMark,
+        own_output::OwnOutput,
+    },
     host::{clock, files},
     transport::{
         session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, Shell, TerminalStreams},
@@ -14,10 +19,13 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig, client};
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, client};
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::io::AsyncReadExt;
@@ -27,14 +35,23 @@ use vmdeck_model::{
     event::Stream,
     guest::Guest,
     secret::Secret,
+    suite::RunAs,
 };
 
 /// The word of the transport in the config.
 pub(in crate::transport) const KIND: &str = "ssh";
-/// How long ending a command's processes may take; the script itself allows 2 s between SIGTERM and SIGKILL.
-const KILL: Duration = Duration::from_secs(6);
-/// How long the channel of a command that was ended may stay open.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long ending a command's processes may take; the text itself allows 2 s between SIGTERM and SIGKILL.
+const KILL: Duration = Duration::from_secs(10);
+/// How long a first command may take, login shell and its files included; emulated guests are slow.
+const FIRST: Duration = Duration::from_secs(40);
+/// How long a login shell may be silent before the command is typed to it.
+const SILENCE: Duration = Duration::from_secs(4);
+/// How long further output is waited for, after the exit or after the last piece.
+const REST: Duration = Duration::from_millis(300);
+/// How long it is waited for in all: what a command left running may write for ever.
+const REST_MAX: Duration = Duration::from_secs(5);
+/// How long a channel that was given back is emptied.
+const ABANDONED: Duration = Duration::from_secs(30);
 /// How long a server may take to free the session of a command that was ended, before another one is opened.
 const FREE: Duration = Duration::from_secs(5);
 /// Pause between two attempts to open a session.
@@ -46,22 +63,26 @@ type Write = Arc<ChannelWriteHalf<client::Msg>>;
 
 pub(super) struct SshSession {
     handle: client::Handle<Checker>,
-    shell: LoginShell,
+    /// Whether commands are typed to whatever the login shell's own files start.
+    by_stdin: AtomicBool,
     sudo: Option<Secret>,
     peer: SocketAddr,
 }
 
-/// Returns the first round trip: proves that commands run here, and learns which shell takes them.
+/// Returns a session in which a first command has run: a server may take a login and no commands.
 pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest, peer: SocketAddr) -> Result<SshSession> {
-    let mut session = SshSession { handle, shell: LoginShell::Other, sudo: guest.sudo.clone(), peer };
-    let nonce = nonce();
-    let answer = session.raw(&format!("echo {nonce} $0")).await?;
-    match answer.lines().find_map(|l| l.trim().strip_prefix(&nonce)) {
-        Some(shell) => session.shell = LoginShell::of(shell),
-        // A shell without `$0`; a POSIX one behind it must answer.
-        None => session.prove_shell().await?,
+    let session = SshSession { handle, by_stdin: AtomicBool::new(false), sudo: guest.sudo.clone(), peer };
+    let mut nowhere = |_: Stream, _: &[u8]| {};
+    let (first, never) = (RemoteCommand::new(":"), CancellationToken::new());
+    let ran = clock::within(FIRST, session.run_command(&first, &mut nowhere, &never)).await;
+    match ran {
+        Some(Ok(CommandExit::Code(0))) => Ok(session),
+        Some(Ok(exit)) => Err(Fault::infra("cannot run `:`").because(exit)),
+        Some(Err(fault)) => Err(fault),
+        None => Err(Fault::infra("cannot run a first command")
+            .because(format!("nothing answers within {} s", FIRST.as_secs()))
+            .hint("the login shell's own files (.bashrc, .profile) may start another program")),
     }
-    Ok(session)
 }
 
 fn lost(error: impl std::fmt::Display) -> Fault {
@@ -71,15 +92,6 @@ fn lost(error: impl std::fmt::Display) -> Fault {
 }
 
 impl SshSession {
-    /// Runs a command that does nothing; an error means that no POSIX shell takes commands here.
-    async fn prove_shell(&self) -> Result<()> {
-        let mut nowhere = |_: Stream, _: &[u8]| {};
-        match self.run_command(&RemoteCommand::new(":"), &mut nowhere, &CancellationToken::new()).await? {
-            CommandExit::Code(0) => Ok(()),
-            exit => Err(Fault::infra("cannot run `:`").because(exit)),
-        }
-    }
-
     async fn channel(&self) -> Result<(ChannelReadHalf, Write)> {
         let start = clock::now();
         let channel = loop {
@@ -94,73 +106,92 @@ impl SshSession {
         Ok((read, Arc::new(write)))
     }
 
-    /// Returns what a command line prints, as the login shell understands it.
-    async fn raw(&self, line: &str) -> Result<String> {
-        let (mut read, write) = self.channel().await?;
-        write.exec(true, line).await.map_err(lost)?;
-        let mut out = Vec::new();
-        while let Some(message) = read.wait().await {
-            if let ChannelMsg::Data { data } = message {
-                let room = 4096usize.saturating_sub(out.len());
-                out.extend_from_slice(&data[..data.len().min(room)]);
-            }
-        }
-        Ok(String::from_utf8_lossy(&out).into_owned())
-    }
-
     async fn run_command(
         &self,
         exec: &RemoteCommand,
         sink: &mut dyn OutputSink,
         cancel: &CancellationToken,
     ) -> Result<CommandExit> {
-        let nonce = nonce();
+        let frame = Frame::new();
         let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
-        let text = frame::command(exec, &nonce, self.shell, sudo);
+        let starter = frame.starter(exec.run_as, sudo);
         // Before the command: one that would read nothing instead must not run at all.
         let input = open_input(&exec.stdin)?;
         let (mut read, write) = self.channel().await?;
-        write.exec(true, text).await.map_err(lost)?;
-        let unread = Arc::default();
-        let mut command =
-            RunningCommand { marks: FrameMarks::new(&nonce), pid: None, asked: 0, exit: None, write, input, unread };
+        write.exec(true, starter.as_str()).await.map_err(lost)?;
+        let mut command = RunningCommand {
+            own: OwnOutput::new(&frame.nonce),
+            payload: Some((frame.payload(exec), input)),
+            asked: 0,
+            ended: None,
+            write,
+            unread: Arc::default(),
+        };
+        // sudo would take it for a password.
+        let mut may_type = exec.run_as == RunAs::User;
+        let silence = if self.by_stdin.load(Ordering::Relaxed) { Duration::ZERO } else { SILENCE };
+        let silent = clock::sleep(silence);
+        tokio::pin!(silent);
         let cancelled = loop {
+            let until = command.ended.as_ref().map(ExitSeen::until);
             tokio::select! {
                 message = read.wait() => match message {
                     Some(message) => self.take(message, &mut command, sink).await?,
                     None => break false,
                 },
                 () = cancel.cancelled() => break true,
+                // Something that the command left running holds its outputs open.
+                () = clock::sleep_until(until.unwrap_or_else(clock::now)), if until.is_some() => break false,
+                () = &mut silent, if may_type && command.payload.is_some() => {
+                    may_type = false;
+                    // The login shell's own files may have started another shell, which reads commands.
+                    let _ = command.write.data_bytes(format!("{starter}\n").into_bytes()).await;
+                }
             }
         };
-        if !cancelled {
-            return self.outcome(command, exec);
+        if !may_type && command.payload.is_none() && exec.run_as == RunAs::User {
+            self.by_stdin.store(true, Ordering::Relaxed);
         }
-        self.end(&mut command, &mut read, exec).await;
-        Err(Fault::cancelled("cannot finish the command").because("it was cancelled"))
+        if cancelled {
+            self.end(&command, &frame, exec).await?;
+            abandon(command.write, read);
+            return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
+        }
+        let write = Arc::clone(&command.write);
+        let outcome = self.outcome(command, exec);
+        abandon(write, read);
+        outcome
     }
 
     async fn take(&self, message: ChannelMsg, command: &mut RunningCommand, sink: &mut dyn OutputSink) -> Result<()> {
         match message {
-            ChannelMsg::Data { data } => sink.write(Stream::Stdout, &data),
-            ChannelMsg::ExtendedData { data, ext: 1 } if command.pid.is_some() => sink.write(Stream::Stderr, &data),
-            ChannelMsg::ExtendedData { data, ext: 1 } => match command.marks.feed(&data) {
-                Some(FrameMark::Asked) => self.answer_sudo(command).await?,
-                Some(FrameMark::Running { pid, rest }) => {
-                    command.pid = Some(pid);
-                    if !rest.is_empty() {
-                        sink.write(Stream::Stderr, &rest);
-                    }
-                    let input = command.input.take();
-                    tokio::spawn(send_input(Arc::clone(&command.write), input, Arc::clone(&command.unread)));
+            ChannelMsg::Data { data } => {
+                let own = command.own.stdout(&data);
+                if !own.is_empty() {
+                    sink.write(Stream::Stdout, &own);
                 }
-                None => {}
-            },
+                command.touch();
+            }
+            ChannelMsg::ExtendedData { data, ext: 1 } => {
+                let mut marks = Vec::new();
+                let own = command.own.stderr(&data, |mark| marks.push(mark)).into_owned();
+                if !own.is_empty() {
+                    sink.write(Stream::Stderr, &own);
+                }
+                command.touch();
+                for mark in marks {
+                    match mark {
+                        FrameMark::Asked => self.answer_sudo(command).await?,
+                        FrameMark::Ready => command.send_payload(),
+                        FrameMark::Running { .. } => {}
+                    }
+                }
+            }
             ChannelMsg::ExitStatus { exit_status } => {
-                command.exit.get_or_insert(CommandExit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX)));
+                command.exited(CommandExit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX)));
             }
             ChannelMsg::ExitSignal { signal_name, .. } => {
-                command.exit.get_or_insert(CommandExit::Signal(format!("{signal_name:?}")));
+                command.exited(CommandExit::Signal(format!("{signal_name:?}")));
             }
             ChannelMsg::Failure => {
                 return Err(Fault::infra("cannot run a command").because("the guest's sshd refused to run it"));
@@ -185,8 +216,9 @@ impl SshSession {
         if let Some(why) = command.unread.get() {
             return Err(Fault::infra("cannot send the command its input").because(why));
         }
-        if command.pid.is_some() {
-            return command.exit.ok_or_else(|| {
+        let exit = command.ended.map(|ended| ended.exit);
+        if command.own.pid().is_some() {
+            return exit.ok_or_else(|| {
                 if self.handle.is_closed() {
                     lost("it was closed by the guest")
                 } else {
@@ -194,26 +226,42 @@ impl SshSession {
                 }
             });
         }
-        let complaint = command.marks.complaint();
-        let Some(exit) = command.exit else { return Err(lost("it ended before the command was started")) };
-        Err(frame::refused(exec, &exit, &complaint, command.asked))
+        let complaint = command.own.complaint();
+        match exit {
+            Some(exit) => Err(frame::refused(exec, &exit, &complaint, command.asked)),
+            None if complaint.is_empty() => Err(lost("it ended before the command was started")),
+            None => Err(lost(format!("it ended before the command was started; the guest says: {complaint}"))),
+        }
     }
 
-    /// Ends a cancelled command and everything that it started.
-    async fn end(&self, command: &mut RunningCommand, read: &mut ChannelReadHalf, exec: &RemoteCommand) {
-        match command.pid {
-            // Not by the server's own signal: it ends the parent alone, and then the children cannot be found any more.
-            Some(pid) => {
-                let kill = RemoteCommand { run_as: exec.run_as, ..RemoteCommand::new(frame::kill_tree(pid)) };
-                let never = CancellationToken::new();
-                let mut nowhere = |_: Stream, _: &[u8]| {};
-                let _ = clock::within(KILL, Box::pin(self.run_command(&kill, &mut nowhere, &never))).await;
-            }
-            None => drop(command.write.signal(Sig::TERM).await),
+    /// Ends a cancelled command and everything that it started; the error says that something may still run.
+    async fn end(&self, command: &RunningCommand, frame: &Frame, exec: &RemoteCommand) -> Result<()> {
+        if command.payload.is_some() {
+            // The command was never sent.
+            return Ok(());
         }
-        let ended = async { while read.wait().await.is_some() {} };
-        let _ = clock::within(GRACE, ended).await;
-        let _ = command.write.close().await;
+        // Not by the server's own signal: it ends the parent alone, and then the children cannot be found any more.
+        let text = frame.kill_text(command.own.pid());
+        match self.kill(exec.run_as, &text).await {
+            // What sudo started belongs to another user.
+            Err(fault) if exec.run_as == RunAs::User => self.kill(RunAs::Root, &text).await.map_err(|_| fault),
+            ended => ended,
+        }
+    }
+
+    async fn kill(&self, run_as: RunAs, text: &str) -> Result<()> {
+        let (kill, never) = (RemoteCommand { run_as, ..RemoteCommand::new(text) }, CancellationToken::new());
+        let mut said = Collected::default();
+        let late = || Fault::infra("cannot end the command in the guest").because("nothing answers");
+        match clock::within(KILL, Box::pin(self.run_command(&kill, &mut said, &never))).await {
+            Some(Ok(CommandExit::Code(0))) => Ok(()),
+            Some(Ok(CommandExit::Code(SURVIVORS))) => {
+                Err(frame::still_running(&String::from_utf8_lossy(&said.stdout)))
+            }
+            Some(Ok(exit)) => Err(Fault::infra("cannot end the command in the guest").because(exit)),
+            Some(Err(fault)) => Err(Fault::infra("cannot end the command in the guest").caused_by(fault)),
+            None => Err(late()),
+        }
     }
 
     async fn serve(&self, mut terminal: TerminalStreams) -> Result<CommandExit> {
@@ -249,15 +297,59 @@ impl SshSession {
 
 /// A command on its way.
 struct RunningCommand {
-    marks: FrameMarks,
-    pid: Option<u32>,
+    own: OwnOutput,
+    /// Its text and what it reads, until they are being sent.
+    payload: Option<(String, Option<tokio::fs::File>)>,
     asked: u32,
-    exit: Option<CommandExit>,
+    ended: Option<ExitSeen>,
     write: Write,
-    /// What it reads, until that is being sent.
-    input: Option<tokio::fs::File>,
     /// Why its input could not be read to the end.
     unread: Arc<OnceLock<String>>,
+}
+
+/// An exit that was told while the outputs may still be open.
+struct ExitSeen {
+    exit: CommandExit,
+    at: clock::Instant,
+    /// When something came last.
+    last: clock::Instant,
+}
+
+impl ExitSeen {
+    /// Returns until when output is waited for.
+    fn until(&self) -> clock::Instant {
+        (self.last + REST).min(self.at + REST_MAX)
+    }
+}
+
+impl RunningCommand {
+    fn exited(&mut self, exit: CommandExit) {
+        let now = clock::now();
+        self.ended.get_or_insert(ExitSeen { exit, at: now, last: now });
+    }
+
+    fn touch(&mut self) {
+        if let Some(ended) = &mut self.ended {
+            ended.last = clock::now();
+        }
+    }
+
+    fn send_payload(&mut self) {
+        if let Some((text, input)) = self.payload.take() {
+            tokio::spawn(send_input(Arc::clone(&self.write), text, input, Arc::clone(&self.unread)));
+        }
+    }
+}
+
+/// Gives a channel back that is not read to its end by its command: closed, and emptied until the server has closed it too.
+fn abandon(write: Write, mut read: ChannelReadHalf) {
+    tokio::spawn(async move {
+        let ended = async {
+            let _ = write.close().await;
+            while read.wait().await.is_some() {}
+        };
+        let _ = clock::within(ABANDONED, ended).await;
+    });
 }
 
 fn open_input(input: &Input) -> Result<Option<tokio::fs::File>> {
@@ -266,9 +358,12 @@ fn open_input(input: &Input) -> Result<Option<tokio::fs::File>> {
     files::open_input(path).map(|file| Some(file.into())).map_err(cannot)
 }
 
-/// Sends the input and closes it; a command that does not read it is no error. Input that cannot be read to its end
-/// closes the channel instead: half a file must not look like a whole one.
-async fn send_input(write: Write, input: Option<tokio::fs::File>, unread: Arc<OnceLock<String>>) {
+/// Sends the command and its input, and closes it; a command that does not read it is no error. Input that cannot be read to its
+/// end closes the channel instead: half a file must not look like a whole one.
+async fn send_input(write: Write, text: String, input: Option<tokio::fs::File>, unread: Arc<OnceLock<String>>) {
+    if write.data_bytes(text.into_bytes()).await.is_err() {
+        return;
+    }
     if let Some(mut file) = input {
         loop {
             let mut piece = bytes::BytesMut::with_capacity(PIECE);

@@ -1,0 +1,58 @@
+//! What a command writes itself, told apart from what was written before it began.
+//!
+//! A login shell's own files may speak, sudo may complain: that is no output, and it is the reason where nothing begins.
+
+use super::marks::{FrameMark, FrameMarks, StartMark, one_line};
+use std::borrow::Cow;
+
+/// Both streams of one command.
+#[derive(Clone, Debug)]
+pub struct OwnOutput {
+    out: StartMark,
+    err: FrameMarks,
+    pid: Option<u32>,
+}
+
+impl OwnOutput {
+    /// Returns a reader for the marks of this nonce.
+    pub fn new(nonce: &str) -> Self {
+        Self { out: StartMark::new(nonce), err: FrameMarks::new(nonce), pid: None }
+    }
+
+    /// Returns the pid of the command in the guest, once it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Takes a piece of standard output; returns what of it is the command's own.
+    pub fn stdout<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        self.out.feed(bytes)
+    }
+
+    /// Takes a piece of standard error; returns what of it is the command's own. Each mark before that goes to `on_mark`.
+    pub fn stderr<'a>(&mut self, bytes: &'a [u8], mut on_mark: impl FnMut(FrameMark)) -> Cow<'a, [u8]> {
+        if self.pid.is_some() {
+            return bytes.into();
+        }
+        let mut next = self.err.feed(bytes);
+        while let Some(mark) = next {
+            if let FrameMark::Running { pid, rest } = mark {
+                self.pid = Some(pid);
+                return rest.into();
+            }
+            on_mark(mark);
+            next = self.err.feed(b"");
+        }
+        Vec::new().into()
+    }
+
+    /// Returns what was written to standard error instead of a command's own.
+    pub fn said(&self) -> &[u8] {
+        self.err.seen()
+    }
+
+    /// Returns what was written before the command began, or instead of it, as one line: standard error first.
+    pub fn complaint(&self) -> String {
+        one_line(&[self.err.seen(), self.out.seen()])
+    }
+}

@@ -1,0 +1,198 @@
+//! Checked values to suites and their cases.
+//!
+//! What belongs to guests and the host is in `build`.
+
+use super::{build::Build, tree::Origin};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
+use vmdeck_model::{
+    guest::Guest,
+    ids::{CaseId, SuiteId},
+    key::Value,
+    select::Selector,
+    suite::{Case, CaseAction, CasePlace, Expect, RunAs, Suite},
+};
+
+impl Build<'_> {
+    pub(super) fn suite(&mut self, name: &str, origin: &Origin, cases: &[Origin], guests: &[Guest]) -> Option<Suite> {
+        let full = |key: &str| format!("suites.{name}.{key}");
+        let any = |key: &str| format!("suites.*.{key}");
+        let id = match SuiteId::new(name) {
+            Ok(id) => id,
+            Err(e) => {
+                self.problem(origin, &format!("suites.{name}"), e.to_string(), None);
+                return None;
+            }
+        };
+        let on = self.texts(&full("guests"), &any("guests"));
+        for word in &on {
+            let fits = Selector::parse(&format!("@{word}"));
+            let hits =
+                |g: &&Guest| globset::Glob::new(word).is_ok_and(|glob| glob.compile_matcher().is_match(g.id.as_str()));
+            if fits.is_err() || !guests.iter().any(|g| hits(&g)) {
+                let known: Vec<&str> = guests.iter().map(|g| g.id.as_str()).collect();
+                self.problem(
+                    origin,
+                    &full("guests"),
+                    format!("`{word}` is no guest (known: {})", known.join(", ")),
+                    None,
+                );
+            }
+        }
+        let timeout = self.duration(&full("timeout"), &any("timeout"));
+        let retries = self.number(&full("retries"), &any("retries"));
+        let mut seen = BTreeSet::new();
+        let mut list = Vec::new();
+        for (index, origin) in cases.iter().enumerate() {
+            let case = self.case(name, index, origin, timeout, retries);
+            if let Some(case) = case {
+                if !seen.insert(case.id.clone()) {
+                    self.problem(
+                        origin,
+                        &full("cases"),
+                        format!("there are two cases `{}`", case.id),
+                        Some("give each its own name"),
+                    );
+                }
+                list.push(case);
+            }
+        }
+        if cases.is_empty() {
+            self.problem(
+                origin,
+                &full("cases"),
+                "the suite has no cases",
+                Some("add `[[suites.NAME.cases]]` with `name` and `run`"),
+            );
+        }
+        for key in ["timeout", "setup_timeout", "teardown_timeout"] {
+            if self.duration(&full(key), &any(key)) == Some(Duration::ZERO) {
+                self.problem(origin, &full(key), "nothing can be done in no time", Some("write it like \"90s\""));
+            }
+        }
+        let artifacts_required = self.value(&full("artifacts_required"), &any("artifacts_required"));
+        Some(Suite {
+            id,
+            guests: on,
+            setup_timeout: self.duration(&full("setup_timeout"), &any("setup_timeout")).unwrap_or_default(),
+            teardown_timeout: self.duration(&full("teardown_timeout"), &any("teardown_timeout")).unwrap_or_default(),
+            shell: self.shell(&full("shell"), &any("shell")),
+            artifacts_required: artifacts_required == Some(Value::Bool(true)),
+            setup: self.text(&full("setup"), &any("setup")),
+            teardown: self.text(&full("teardown"), &any("teardown")),
+            env: self.env(name, origin),
+            dir: self.text(&full("dir"), &any("dir")),
+            run_as: if self.text(&full("run_as"), &any("run_as")).as_deref() == Some("root") {
+                RunAs::Root
+            } else {
+                RunAs::User
+            },
+            artifacts: self.texts(&full("artifacts"), &any("artifacts")),
+            cases: list,
+        })
+    }
+
+    fn env(&mut self, suite: &str, origin: &Origin) -> BTreeMap<String, String> {
+        let path = format!("suites.{suite}.env");
+        let Some(Value::Map(map)) = self.value(&path, "suites.*.env") else { return BTreeMap::new() };
+        for name in map.keys() {
+            let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                && !name.starts_with(|c: char| c.is_ascii_digit());
+            if !good {
+                self.problem(
+                    origin,
+                    &path,
+                    format!("`{name}` cannot be a variable's name"),
+                    Some("use letters, digits and _"),
+                );
+            }
+        }
+        map
+    }
+
+    fn case(
+        &mut self,
+        suite: &str,
+        index: usize,
+        origin: &Origin,
+        timeout: Option<Duration>,
+        retries: u32,
+    ) -> Option<Case> {
+        let full = |key: &str| format!("suites.{suite}.cases.{index}.{key}");
+        let any = |key: &str| format!("suites.*.cases.[].{key}");
+        let shown = format!("suites.{suite}.cases[{index}]");
+        let Some(name) = self.text(&full("name"), &any("name")) else {
+            self.problem(origin, &shown, "`name` is missing", None);
+            return None;
+        };
+        let id = CaseId::new(&name).map_err(|e| self.problem(origin, &shown, e.to_string(), None)).ok()?;
+        let run = self.text(&full("run"), &any("run"));
+        let script = self.value(&full("script"), &any("script"));
+        let action = match (run, script) {
+            (Some(run), None) if run.trim().is_empty() => {
+                self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
+                return None;
+            }
+            (Some(run), None) => CaseAction::Run(run),
+            (None, Some(Value::Path(path))) => {
+                if let Some(why) = unusable(&path) {
+                    self.problem(origin, &format!("{shown}.script"), why, None);
+                }
+                CaseAction::Script(path)
+            }
+            _ => {
+                self.problem(origin, &shown, format!("case `{name}` needs exactly one of `run` and `script`"), None);
+                return None;
+            }
+        };
+        let own =
+            if self.is_written(&full("retries")) { self.number(&full("retries"), &any("retries")) } else { retries };
+        let expect = if let Some(Value::Expect(expect)) = self.value(&full("expect"), &any("expect")) {
+            expect
+        } else {
+            Expect::default()
+        };
+        Some(Case {
+            id,
+            action,
+            shell: self.shell(&full("shell"), &any("shell")),
+            place: match origin {
+                Origin::File(file, line) => CasePlace { file: file.to_string(), line: *line },
+                _ => CasePlace::default(),
+            },
+            timeout: self.duration(&full("timeout"), &any("timeout")).or(timeout),
+            expect,
+            retries: own,
+            skip: self.text(&full("skip"), &any("skip")),
+        })
+    }
+}
+
+/// Returns why a script of this host cannot be run in a guest.
+fn unusable(path: &Path) -> Option<String> {
+    let shown = path.display();
+    let bytes = match std::fs::File::open(path).and_then(|file| file.metadata()).map(|m| m.is_file() && m.len() > 0) {
+        Ok(true) => first_line(path),
+        Ok(false) => return Some(format!("`{shown}` is no file with something in it")),
+        Err(e) => return Some(format!("cannot open `{shown}`: {e}")),
+    };
+    match bytes {
+        Ok(line) if line.starts_with(b"#!") && line.ends_with(b"\r") => {
+            Some(format!("`{shown}` has the line ends of Windows, so its first line names no program"))
+        }
+        Ok(_) => None,
+        Err(e) => Some(format!("cannot read `{shown}`: {e}")),
+    }
+}
+
+/// Returns the first line of a file, as far as a kernel reads it.
+fn first_line(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut head = Vec::new();
+    std::fs::File::open(path)?.take(512).read_to_end(&mut head)?;
+    head.truncate(memchr::memchr(b'\n', &head).unwrap_or(head.len()));
+    Ok(head)
+}

@@ -1,0 +1,179 @@
+//! What the rest of the engine knows of a console that is being followed: its errors within a window, and whether it is followed.
+//!
+//! Reading it is `console_reader`'s work.
+
+use super::ConsoleError;
+use crate::host::clock;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long the reader may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// The end of whoever waits for what a console shows.
+#[derive(Clone)]
+pub(in crate::engine) struct ConsoleWatch {
+    error: Arc<watch::Sender<Option<ConsoleError>>>,
+    muted: Arc<AtomicBool>,
+    lost: watch::Receiver<Option<String>>,
+    asks: mpsc::UnboundedSender<ConsoleAsk>,
+}
+
+/// The reader's end.
+pub(super) struct ConsoleLine {
+    error: Arc<watch::Sender<Option<ConsoleError>>>,
+    muted: Arc<AtomicBool>,
+    /// Why the console is not read any more.
+    pub(super) lost: watch::Sender<Option<String>>,
+    /// What the reader is asked to do.
+    pub(super) asks: mpsc::UnboundedReceiver<ConsoleAsk>,
+}
+
+/// What the reader does once it has taken in everything that was written so far, before it reads on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    OpenWindow,
+    Unmute,
+}
+
+/// A wish of whoever waits, with the place of the answer: the error that was there.
+pub(super) struct ConsoleAsk {
+    then: Then,
+    answer: oneshot::Sender<Option<ConsoleError>>,
+}
+
+/// Returns the two ends.
+pub(super) fn pair() -> (ConsoleWatch, ConsoleLine) {
+    let (error, muted) = (Arc::new(watch::channel(None).0), Arc::new(AtomicBool::new(false)));
+    let ((lost, lost_seen), (ask, asks)) = (watch::channel(None), mpsc::unbounded_channel());
+    let watch = ConsoleWatch { error: Arc::clone(&error), muted: Arc::clone(&muted), lost: lost_seen, asks: ask };
+    (watch, ConsoleLine { error, muted, lost, asks })
+}
+
+impl ConsoleLine {
+    /// Answers, when everything that was written so far has been taken in.
+    pub(super) fn answer(&self, ask: ConsoleAsk) {
+        let before = match ask.then {
+            Then::OpenWindow => self.error.send_replace(None),
+            Then::Unmute => {
+                self.muted.store(false, Ordering::Relaxed);
+                None
+            }
+            Then::Nothing => None,
+        };
+        // Whoever asked may have given up.
+        let _ = ask.answer.send(before);
+    }
+
+    /// Notes an error; returns whether it counts. What we asked for ourselves does not, but a panic always does.
+    pub(super) fn note(&self, found: ConsoleError) -> bool {
+        let counts = !self.muted.load(Ordering::Relaxed) || found.is_panic();
+        if counts {
+            // The first cause explains the others; a panic explains more than what led to it.
+            self.error.send_if_modified(|now| {
+                let replace = now.is_none() || (found.is_panic() && !now.as_ref().is_some_and(ConsoleError::is_panic));
+                if replace {
+                    *now = Some(found);
+                }
+                replace
+            });
+        }
+        counts
+    }
+}
+
+impl ConsoleWatch {
+    /// Returns the place that holds the error which the console shows, once it does.
+    pub(in crate::engine) fn error(&self) -> watch::Receiver<Option<ConsoleError>> {
+        self.error.subscribe()
+    }
+
+    /// Returns the error that the console shows now.
+    pub(in crate::engine) fn error_now(&self) -> Option<ConsoleError> {
+        self.error.borrow().clone()
+    }
+
+    async fn ask(&self, then: Then) -> Option<ConsoleError> {
+        let (answer, answered) = oneshot::channel();
+        // Without a reader there is nothing to look at.
+        self.asks.send(ConsoleAsk { then, answer }).ok()?;
+        clock::within(ANSWER, answered).await?.ok()?
+    }
+
+    /// Waits until everything that the console wrote so far has been looked at.
+    pub(in crate::engine) async fn catch_up(&self) {
+        self.ask(Then::Nothing).await;
+    }
+
+    /// Begins a window: what comes from now on counts. Returns the error that came before it.
+    pub(in crate::engine) async fn open_window(&self) -> Option<ConsoleError> {
+        self.ask(Then::OpenWindow).await
+    }
+
+    /// Lets errors that we ask for ourselves not count, until [`ConsoleWatch::unmute`].
+    pub(in crate::engine) fn mute(&self) {
+        self.muted.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes in what was asked for, and lets errors count again.
+    pub(in crate::engine) async fn unmute(&self) {
+        self.ask(Then::Unmute).await;
+    }
+
+    /// Returns why the console is not read any more, if it is not.
+    pub(in crate::engine) fn lost(&self) -> Option<String> {
+        self.lost.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> ConsoleError {
+        ConsoleError { pattern: "p".into(), line: line.into(), context: Vec::new() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_sees_only_what_came_in_it_and_nothing_that_was_asked_for() {
+        let (console, mut line) = pair();
+        let reader = tokio::spawn(async move {
+            assert!(line.note(error("before")));
+            let ask = line.asks.recv().await.expect("asked");
+            line.answer(ask);
+            // At once: no window may be open between the answer and what comes next.
+            assert!(line.note(error("within")) && line.note(error("later")));
+            line
+        });
+        assert_eq!(console.open_window().await, Some(error("before")));
+        let mut line = reader.await.expect("reader");
+        assert_eq!(console.error_now(), Some(error("within")), "the first one counts");
+        assert!(line.note(error("Kernel panic - not syncing")));
+        assert!(console.error_now().is_some_and(|e| e.is_panic()), "a panic explains more");
+        let reader = tokio::spawn(async move {
+            for _ in 0..2 {
+                let ask = line.asks.recv().await.expect("asked");
+                assert!(ask.then == Then::OpenWindow || !line.note(error("Call Trace:")), "muted until the answer");
+                line.answer(ask);
+            }
+            line
+        });
+        console.open_window().await;
+        console.mute();
+        console.unmute().await;
+        let line = reader.await.expect("reader");
+        assert_eq!(console.error_now(), None);
+        assert!(line.note(error("Call Trace:")));
+        console.mute();
+        assert!(line.note(error("Kernel panic - not syncing")), "a panic is never muted");
+        drop(line);
+        console.catch_up().await;
+    }
+}

@@ -1,0 +1,252 @@
+//! What the globs of artifacts mean: which files a guest is asked for, and which of those that come were meant.
+//!
+//! The guest's shell only narrows down; what is taken is decided here, by the same rules for every guest.
+
+use crate::command::sh_quote;
+use globset::{GlobBuilder, GlobMatcher};
+use std::path::Path;
+
+/// Most globs that braces may make.
+const ALTERNATIVES: usize = 256;
+
+/// The globs of one suite.
+pub(super) struct ArtifactGlobs {
+    written: Vec<String>,
+    matchers: Vec<Vec<GlobMatcher>>,
+}
+
+impl ArtifactGlobs {
+    /// Returns the globs as they are matched; a glob that cannot be read matches the file of that very name.
+    pub(super) fn new(globs: &[String]) -> Self {
+        let matchers = globs.iter().map(|glob| expand(glob).iter().filter_map(|one| matcher(one)).collect()).collect();
+        Self { written: globs.to_vec(), matchers }
+    }
+
+    /// Returns the positions of the globs that name this path, or a folder that it is in.
+    pub(super) fn of(&self, path: &Path) -> Vec<usize> {
+        let fits = |all: &&Vec<GlobMatcher>| {
+            path.ancestors().any(|part| !part.as_os_str().is_empty() && all.iter().any(|glob| glob.is_match(part)))
+        };
+        self.matchers.iter().enumerate().filter(|(_, all)| fits(all)).map(|(at, _)| at).collect()
+    }
+
+    /// Returns how many there are.
+    pub(super) fn len(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Returns a glob as it was written.
+    pub(super) fn written(&self, at: usize) -> &str {
+        &self.written[at]
+    }
+}
+
+fn matcher(glob: &str) -> Option<GlobMatcher> {
+    // The names in an archive have neither.
+    let bare = glob.trim_start_matches('/');
+    let bare = bare.strip_prefix("./").unwrap_or(bare);
+    let build = |glob: &str| GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build();
+    let glob = build(bare).or_else(|_| build(&globset::escape(bare)));
+    glob.ok().map(|glob| glob.compile_matcher())
+}
+
+/// Returns the globs that one with braces stands for.
+fn expand(glob: &str) -> Vec<String> {
+    let mut done = Vec::new();
+    let mut open = vec![glob.to_owned()];
+    while let Some(next) = open.pop() {
+        match braces(&next) {
+            Some((before, parts, after)) if done.len() + open.len() + parts.len() <= ALTERNATIVES => {
+                open.extend(parts.iter().rev().map(|part| format!("{before}{part}{after}")));
+            }
+            _ => done.push(next),
+        }
+    }
+    done
+}
+
+/// Returns the text before the first braces with a comma in them, what is between its commas, and the text after.
+fn braces(glob: &str) -> Option<(&str, Vec<&str>, &str)> {
+    let (mut depth, mut start, mut cuts) = (0usize, None, Vec::new());
+    for (at, c) in glob.char_indices() {
+        match c {
+            '{' => {
+                depth += 1;
+                if depth == 1 {
+                    (start, cuts) = (Some(at), vec![at]);
+                }
+            }
+            ',' if depth == 1 => cuts.push(at),
+            '}' if depth == 1 && cuts.len() > 1 => {
+                cuts.push(at);
+                let parts = cuts.windows(2).map(|pair| &glob[pair[0] + 1..pair[1]]).collect();
+                return Some((&glob[..start?], parts, &glob[at + 1..]));
+            }
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Returns a script that packs what the globs name with the guest's `tar`, to standard output or to a file. A link is packed as
+/// what it leads to; one that leads nowhere is named on standard error.
+pub(super) fn pack_script(globs: &[String], to_file: Option<&str>) -> String {
+    let mut out = String::from(
+        r#"n=0; a=; add() { case $1 in /*) f=$1 ;; ./*) f=$1 ;; *) f=./$1 ;; esac; n=$((n+1)); eval "v$n=\$f"; a="$a \"\$v$n\""; }
+take() { if [ -e "$1" ]; then add "$1"; elif [ -L "$1" ]; then echo "$1: the link leads nowhere" >&2; bad=1; fi; }
+bad=0
+"#,
+    );
+    for (at, glob) in globs.iter().flat_map(|glob| expand(glob)).enumerate() {
+        match glob.split_once("**") {
+            None => out.push_str(&format!("for f in {}; do take \"$f\"; done\n", shell_glob(&glob))),
+            Some((head, _)) => {
+                let folder = head.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let wild = |text: &str| text.contains(['*', '?', '[']);
+                // The folder above the first wildcard is where the walk begins.
+                let folder = folder.split('/').take_while(|part| !wild(part)).collect::<Vec<_>>().join("/");
+                let root = match (glob.starts_with('/'), folder.as_str()) {
+                    (true, "") => "/",
+                    (false, "") => ".",
+                    (_, folder) => folder,
+                };
+                let prefix = if root == "." && !glob.starts_with("./") { "./" } else { "" };
+                let pattern = shell_glob(&format!("{prefix}{}", glob.replace("**/", "*").replace("**", "*")));
+                out.push_str(&format!(
+                    r#"w{at}() {{ for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+  if [ -d "$e" ] && [ ! -L "$e" ]; then w{at} "$e"; elif [ -e "$e" ] || [ -L "$e" ]; then case $e in {pattern}) take "$e" ;; esac; fi
+done; }}; w{at} {}
+"#,
+                    sh_quote(if root == "/" { "" } else { root })
+                ));
+            }
+        }
+    }
+    out.push_str(&match to_file {
+        Some(path) => format!("eval \"set -- $a\"; [ $# -eq 0 ] || {{ umask 077; tar -chf {path} -- \"$@\"; }} || bad=1; exit $bad"),
+        None => "eval \"set -- $a\"; [ $# -eq 0 ] || tar -chf - -- \"$@\" || bad=1; exit $bad".to_owned(),
+    });
+    out
+}
+
+/// Returns a glob as a word of a shell: what is no wildcard is quoted.
+fn shell_glob(glob: &str) -> String {
+    let mut out = String::new();
+    let mut text = String::new();
+    let mut rest = glob;
+    let flush = |text: &mut String, out: &mut String| {
+        if !text.is_empty() {
+            out.push_str(&sh_quote(text));
+            text.clear();
+        }
+    };
+    while let Some(c) = rest.chars().next() {
+        let after = &rest[c.len_utf8()..];
+        let class = (c == '[').then(|| class(after)).flatten();
+        match (c, class) {
+            ('*' | '?', _) => {
+                flush(&mut text, &mut out);
+                out.push(c);
+                rest = after;
+            }
+            (_, Some(inner)) => {
+                flush(&mut text, &mut out);
+                out.push_str(&format!("[{inner}]"));
+                rest = &after[inner.len() + 1..];
+            }
+            _ => {
+                text.push(c);
+                rest = after;
+            }
+        }
+    }
+    flush(&mut text, &mut out);
+    out
+}
+
+/// Returns the inside of a class that begins here, if it holds nothing that a shell would read otherwise.
+fn class(text: &str) -> Option<&str> {
+    let inner = &text[..text.char_indices().skip(1).find(|(_, c)| *c == ']')?.0];
+    let good = |c: char| c.is_alphanumeric() || "-_.!^+=@%,:".contains(c);
+    inner.chars().all(good).then_some(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+    use super::*;
+    use std::{collections::BTreeSet, fs, os::unix::ffi::OsStrExt, process::Command};
+
+    #[test]
+    fn globs_are_quoted_around_their_wildcards() {
+        assert_eq!(shell_glob("target/*.xml"), "target/*.xml");
+        assert_eq!(shell_glob("a b/$(x)*[0-9]?"), "'a b/$(x)'*[0-9]?");
+        assert_eq!(shell_glob("a[$(x)]b"), "'a[$(x)]b'");
+    }
+
+    #[test]
+    fn braces_stand_for_several() {
+        for (glob, want) in [
+            ("a{b,c}d", &["abd", "acd"][..]),
+            ("{a,b{c,d}}", &["a", "bc", "bd"]),
+            ("{a}", &["{a}"]),
+            ("a{b,", &["a{b,"]),
+            ("{a,b}/{c,d}", &["a/c", "a/d", "b/c", "b/d"]),
+            ("x{,.gz}", &["x", "x.gz"]),
+        ] {
+            assert_eq!(expand(glob), want, "{glob}");
+        }
+        assert!(expand(&"{a,b}".repeat(40)).len() <= ALTERNATIVES);
+    }
+
+    /// Returns what a guest with this shell packs, filtered as it is here.
+    fn packed(shell: &[&str], root: &Path, globs: &[&str]) -> BTreeSet<String> {
+        let globs: Vec<String> = globs.iter().map(|g| (*g).to_owned()).collect();
+        let mut command = Command::new(shell[0]);
+        command.args(&shell[1..]).args(["-c", &pack_script(&globs, None)]).current_dir(root);
+        let out = command.output().expect("shell");
+        let wanted = ArtifactGlobs::new(&globs);
+        let mut tar = tar::Archive::new(&out.stdout[..]);
+        let names = tar.entries().expect("entries").filter_map(|e| {
+            let entry = e.expect("entry");
+            let path = entry.path().expect("path").into_owned();
+            let path = path.strip_prefix(".").unwrap_or(&path).to_owned();
+            let is_file = entry.header().entry_type() != tar::EntryType::Directory;
+            (is_file && !wanted.of(&path).is_empty()).then(|| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned())
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn every_shell_packs_what_was_meant() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let root = home.path();
+        for name in ["a.xml", "b.txt", "-x.xml", "d/a.xml", "d/e/f/a.xml", "d/e/.h.xml", "d/1.log", "d/2.log", "sp ace/q$x.xml"] {
+            fs::create_dir_all(root.join(name).parent().expect("parent")).expect("mkdir");
+            fs::write(root.join(name), name).expect("write");
+        }
+        fs::write(root.join(std::ffi::OsStr::from_bytes(b"l\xe4tin.xml")), "x").expect("write");
+        std::os::unix::fs::symlink("b.txt", root.join("link.xml")).expect("link");
+        std::os::unix::fs::symlink("nowhere", root.join("broken.xml")).expect("link");
+        let rows: [(&[&str], &[&str]); 9] = [
+            (&["*.xml"], &["-x.xml", "a.xml", "link.xml", "l\u{fffd}tin.xml"]),
+            (&["**/a.xml"], &["a.xml", "d/a.xml", "d/e/f/a.xml"]),
+            (&["d/**/*.xml"], &["d/a.xml", "d/e/.h.xml", "d/e/f/a.xml"]),
+            (&["d/**"], &["d/1.log", "d/2.log", "d/a.xml", "d/e/.h.xml", "d/e/f/a.xml"]),
+            (&["d"], &["d/1.log", "d/2.log", "d/a.xml", "d/e/.h.xml", "d/e/f/a.xml"]),
+            (&["d/[13].log"], &["d/1.log"]),
+            (&["{a,b}.{xml,txt}"], &["a.xml", "b.txt"]),
+            (&["sp ace/q$x.xml", "none*"], &["sp ace/q$x.xml"]),
+            (&["none"], &[]),
+        ];
+        let shells: [&[&str]; 4] = [&["/bin/dash"], &["/bin/bash"], &["/usr/bin/busybox", "sh"], &["/usr/bin/zsh", "--emulate", "sh"]];
+        for shell in shells.into_iter().filter(|words| Path::new(words[0]).exists()) {
+            for (globs, want) in rows {
+                let want: BTreeSet<String> = want.iter().map(|name| (*name).to_owned()).collect();
+                assert_eq!(packed(shell, root, globs), want, "{shell:?} {globs:?}");
+            }
+        }
+    }
+}
