@@ -124,8 +124,10 @@ pub struct ConnectTarget<'a> {
 /// How far a connection has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectProgress {
-    /// There is no session yet, for this reason.
+    /// The service does not answer yet, for this reason.
     Waiting(String),
+    /// The service has answered, and there is no session yet, for this reason.
+    NotYet(String),
     /// A method to find the machine's address was tried.
     DiscoveryAttempt(DiscoveryAttempt),
     /// The service has answered.

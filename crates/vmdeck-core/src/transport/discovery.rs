@@ -11,14 +11,10 @@ use crate::{
     context::CallContext,
     host::{clock, net},
 };
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, ToSocketAddrs},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::error::{Fault, Result};
+use vmdeck_model::error::Result;
 
 /// How long the addresses of one method may take to answer before the next method is tried.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -64,7 +60,7 @@ impl<'a> AddressSearch<'a> {
     /// Searches until the service answers somewhere; the caller limits the time. An error means that searching cannot help.
     pub(super) async fn next(&mut self) -> Result<Reached> {
         if let Some(host) = self.fixed.clone() {
-            return self.at(&host).await;
+            return Ok(self.at(&host).await);
         }
         let methods = self.target.machine.addresses().map_or(&[][..], |addresses| addresses.methods());
         let limit = if methods.len() == 1 { ONLY_METHOD } else { ANSWER };
@@ -80,15 +76,27 @@ impl<'a> AddressSearch<'a> {
         }
     }
 
-    /// Waits for the service at the address that the config gives.
-    async fn at(&self, host: &str) -> Result<Reached> {
-        let found = (host, self.service.port).to_socket_addrs().ok().and_then(|mut all| all.next());
-        let unresolved =
-            || Fault::user(format!("cannot resolve `{host}`")).hint(format!("correct `{}.host`", self.service.name));
-        let address = found.ok_or_else(unresolved)?;
-        let progress = |why: &net::Silent| (self.target.progress)(ConnectProgress::Waiting(why.to_string()));
-        let stream = net::until_answers(address, self.service.probe, progress).await;
-        Ok(Reached { stream, address, only: true })
+    /// Waits for the service at the address that the config gives: a name may become known only when the guest is up, may have
+    /// several addresses, and may change them.
+    async fn at(&self, host: &str) -> Reached {
+        let mut pause = PAUSES.0;
+        loop {
+            let mut found: Vec<AddressCandidate> = match tokio::net::lookup_host((host, self.service.port)).await {
+                Ok(all) => all.map(AddressCandidate::proven).collect(),
+                Err(e) => {
+                    let reason = format!("cannot resolve `{host}`: {e} (`{}.host`)", self.service.name);
+                    (self.target.progress)(ConnectProgress::Waiting(reason));
+                    Vec::new()
+                }
+            };
+            found.sort_by_key(|candidate| candidate.address);
+            found.dedup();
+            if let (Some(reached), _) = self.first_to_answer(&found, ONLY_METHOD).await {
+                return Reached { only: true, ..reached };
+            }
+            clock::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
     }
 
     async fn by(&mut self, method: DiscoveryMethod, limit: Duration) -> Option<Reached> {
@@ -142,8 +150,8 @@ impl<'a> AddressSearch<'a> {
                 tokio::select! {
                     reached = attempts.join_next() => return reached.and_then(Result::ok),
                     Some((address, why)) = receiver.recv() => {
-                        (self.target.progress)(ConnectProgress::Waiting(why.clone()));
                         reasons.insert(address, why);
+                        (self.target.progress)(ConnectProgress::Waiting(each_answer(&reasons)));
                     }
                 }
             }
@@ -153,9 +161,7 @@ impl<'a> AddressSearch<'a> {
             (Some(_), _) => String::new(),
             (None, true) => "nothing was found".to_owned(),
             (None, false) if reasons.is_empty() => "no answer".to_owned(),
-            (None, false) => {
-                reasons.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; ")
-            }
+            (None, false) => each_answer(&reasons),
         };
         (reached, reason)
     }
@@ -169,4 +175,9 @@ impl<'a> AddressSearch<'a> {
             self.reported.insert(attempt.method, attempt);
         }
     }
+}
+
+/// Returns what each address says.
+fn each_answer(reasons: &BTreeMap<SocketAddr, String>) -> String {
+    reasons.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; ")
 }

@@ -251,6 +251,8 @@ impl Connection for GuestConnection {
     fn prepare<'a>(&'a mut self, machine: &'a dyn Machine) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.console = machine.console().map(|console| self.follow(console.log)).transpose()?;
+            // Where nothing is read nobody must wait for an answer.
+            self.line = None;
             self.phase(if self.shows_boot() { Phase::Firmware } else { Phase::Launch });
             Ok(())
         })

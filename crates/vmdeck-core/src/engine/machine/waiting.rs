@@ -3,6 +3,9 @@
 use crate::transport::contract::{ConnectProgress, DiscoveryAttempt};
 use parking_lot::Mutex;
 
+/// How a reason begins that the service itself gave.
+const LOGIN: &str = "the login service answered: ";
+
 /// What a boot is waiting for; told by every step of the connection.
 #[derive(Default)]
 pub(super) struct WaitingReason(Mutex<String>);
@@ -31,6 +34,9 @@ impl WaitingReason {
     pub(super) fn step(&self, step: &ConnectProgress) {
         match step {
             ConnectProgress::Waiting(reason) => self.set(format!("no login service answered: {reason}")),
+            // Says more than what the next attempt begins with.
+            ConnectProgress::NotYet(reason) => self.set(format!("{LOGIN}{reason}")),
+            ConnectProgress::ServiceAnswers if self.text().starts_with(LOGIN) => {}
             ConnectProgress::ServiceAnswers => {
                 self.set("the login service answered and no command could be run".into());
             }

@@ -5,36 +5,71 @@
 use crate::transport::pin::Pin;
 use parking_lot::Mutex;
 use russh::{
-    client,
+    client::{self, DisconnectReason},
     keys::{Algorithm, PublicKey, PublicKeyOrCertificate},
 };
 use std::sync::Arc;
-use vmdeck_model::key::Options;
+use vmdeck_model::{key::Options, text::Clean};
 
-/// Returns the key or file of `host_key`; the error is a sentence.
-pub(super) fn read(text: &str) -> Result<PublicKey, String> {
-    let parse = |text: &str| {
-        let mut words = text.split_whitespace().skip_while(|w| !w.starts_with("ssh-") && !w.starts_with("ecdsa-"));
-        let line = [words.next()?, words.next()?].join(" ");
-        PublicKey::from_openssh(&line).ok()
-    };
-    if let Some(key) = parse(text) {
-        return Ok(key);
+/// Returns the keys of `host_key`, a text or a file that holds one or several; the error is a sentence.
+pub(super) fn read(text: &str) -> Result<Vec<PublicKey>, String> {
+    let keys = all(text);
+    if !keys.is_empty() {
+        return Ok(keys);
     }
     let content = std::fs::read_to_string(text)
         .map_err(|e| format!("`{text}` is neither a host key nor a readable file: {e}"))?;
-    parse(&content).ok_or_else(|| format!("the file `{text}` holds no host key"))
+    match all(&content) {
+        keys if keys.is_empty() => Err(format!("the file `{text}` holds no host key")),
+        keys => Ok(keys),
+    }
 }
 
-/// Returns every key in a text of one key a line.
+/// Returns every key in a text of one key a line, as `known_hosts` or a `.pub` file has it; names before a key are passed over.
 pub(super) fn all(text: &str) -> Vec<PublicKey> {
-    text.lines().filter_map(|line| PublicKey::from_openssh(line.trim()).ok()).collect()
+    // Marked lines are no keys of a machine: one is of an authority, the other is withdrawn.
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', '@']));
+    let key = |line: &str| {
+        let mut words = line.split_whitespace().skip_while(|w| !w.starts_with("ssh-") && !w.starts_with("ecdsa-"));
+        PublicKey::from_openssh(&[words.next()?, words.next()?].join(" ")).ok()
+    };
+    lines.filter_map(key).collect()
 }
 
-/// Returns the expected key of these options, if one is set.
-pub(super) fn of(options: &Options) -> Option<Result<PublicKey, String>> {
+/// Returns the expected keys of these options, if any are set.
+pub(super) fn of(options: &Options) -> Option<Result<Vec<PublicKey>, String>> {
     let path = options.path("host_key").map(|p| p.to_string_lossy().into_owned());
     options.text("host_key").map(str::to_owned).or(path).map(|text| read(&text))
+}
+
+/// What a server says besides its answers: its banner, and why it ends a connection.
+#[derive(Clone, Default)]
+pub(super) struct ServerWords(Arc<Mutex<(Vec<String>, bool)>>);
+
+/// Most words of a server that a message repeats.
+const WORDS: usize = 4;
+
+impl ServerWords {
+    /// Keeps a text, clean and once.
+    pub(super) fn add(&self, text: &str) {
+        let text = Clean::from_text(text.trim()).into_string();
+        let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect();
+        let mut kept = self.0.lock();
+        if !text.is_empty() && kept.0.len() < WORDS && !kept.0.contains(&text) {
+            kept.0.push(text);
+        }
+    }
+
+    /// Returns whether the server has ended the connection with a reason.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.0.lock().1
+    }
+
+    /// Returns the words as the end of a sentence.
+    pub(super) fn as_clause(&self) -> String {
+        let kept = &self.0.lock().0;
+        if kept.is_empty() { String::new() } else { format!("; it says: {}", kept.join("; ")) }
+    }
 }
 
 /// Why a key was refused, as fingerprints.
@@ -51,19 +86,23 @@ pub(super) struct Checker {
     expected: Vec<PublicKey>,
     pin: Pin,
     refused: Arc<Mutex<Option<Refused>>>,
+    pub(super) words: ServerWords,
 }
 
 impl Checker {
     pub(super) fn new(expected: Vec<PublicKey>, pin: Pin) -> Self {
-        Self { expected, pin, refused: Arc::default() }
+        Self { expected, pin, refused: Arc::default(), words: ServerWords::default() }
     }
 
     pub(super) fn refusal(&self) -> Option<Refused> {
         self.refused.lock().clone()
     }
 
-    pub(super) fn expected_algorithms(&self) -> Vec<Algorithm> {
-        self.expected.iter().map(PublicKey::algorithm).collect()
+    /// Returns whether a key of this algorithm is expected. An RSA key goes with each of its hashes.
+    pub(super) fn expects(&self, algorithm: &Algorithm) -> bool {
+        let is_rsa = matches!(algorithm, Algorithm::Rsa { .. });
+        let kinds = self.expected.iter().map(PublicKey::algorithm);
+        kinds.into_iter().any(|kind| kind == *algorithm || (is_rsa && matches!(kind, Algorithm::Rsa { .. })))
     }
 
     fn accepts(&self, key: &PublicKey) -> bool {
@@ -91,6 +130,22 @@ impl client::Handler for Checker {
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         Ok(self.accepts(&key.public_key()))
     }
+
+    async fn auth_banner(&mut self, banner: &str, _: &mut client::Session) -> Result<(), Self::Error> {
+        self.words.add(banner);
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(info) => {
+                self.words.0.lock().1 = true;
+                self.words.add(&info.message);
+                Ok(())
+            }
+            DisconnectReason::Error(e) => Err(e),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,28 +156,59 @@ mod tests {
     const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G1sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X";
 
     #[test]
-    fn a_key_comes_as_text_as_known_hosts_line_or_in_a_file() {
+    fn keys_come_as_text_as_known_hosts_lines_or_in_a_file_and_all_of_them_count() {
         let file = tempfile::NamedTempFile::new().expect("temp");
-        std::fs::write(file.path(), format!("guest,10.0.2.15 {A} a comment\n")).expect("write");
+        let text = format!("# a comment\nguest,10.0.2.15 {A} a comment\n@revoked guest {B}\n[::1]:2222 {B}\n");
+        std::fs::write(file.path(), text).expect("write");
         let from_file = read(&file.path().to_string_lossy()).expect("file");
-        assert_eq!(read(A).expect("text").key_data(), from_file.key_data());
+        assert_eq!(from_file.len(), 2);
+        assert_eq!(one(A).key_data(), from_file[0].key_data());
+        assert_eq!(one(B).key_data(), from_file[1].key_data());
         assert!(read("ssh-ed25519 nonsense").expect_err("bad").contains("neither"));
     }
 
-    #[test]
-    fn only_the_expected_key_is_taken() {
-        let (a, b) = (read(A).expect("key"), read(B).expect("key"));
-        let strict = Checker::new(vec![a.clone()], Pin::default());
-        assert!(strict.accepts(&a) && strict.refusal().is_none());
-        assert!(!strict.accepts(&b) && strict.refusal().is_some());
+    fn one(text: &str) -> PublicKey {
+        read(text).expect("key").remove(0)
     }
 
     #[test]
-    fn the_first_contact_pins_for_every_later_one() {
-        let (a, b) = (read(A).expect("key"), read(B).expect("key"));
+    fn only_the_expected_keys_are_taken() {
+        let (a, b) = (one(A), one(B));
+        let strict = Checker::new(vec![a.clone()], Pin::default());
+        assert!(strict.accepts(&a) && strict.refusal().is_none());
+        assert!(!strict.accepts(&b) && strict.refusal().is_some());
+        let both = Checker::new(vec![a.clone(), b.clone()], Pin::default());
+        assert!(both.accepts(&a) && both.accepts(&b));
+    }
+
+    #[test]
+    fn an_rsa_key_is_expected_with_every_hash() {
+        const RSA: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7vQ==";
+        let sha512 = Algorithm::Rsa { hash: Some(russh::keys::HashAlg::Sha512) };
+        assert!(!Checker::new(vec![one(A)], Pin::default()).expects(&sha512));
+        if let Ok(keys) = read(RSA) {
+            assert!(Checker::new(keys, Pin::default()).expects(&sha512));
+        }
+    }
+
+    #[test]
+    fn the_first_login_pins_for_every_later_one() {
+        let (a, b) = (one(A), one(B));
         let pin = Pin::default();
         assert!(Checker::new(Vec::new(), pin.clone()).accepts(&a));
-        assert!(!Checker::new(Vec::new(), pin.clone()).accepts(&b));
-        assert!(Checker::new(Vec::new(), pin).accepts(&a));
+        assert!(Checker::new(Vec::new(), pin.clone()).accepts(&b), "a first boot may make new keys until somebody is in");
+        pin.confirm();
+        assert!(!Checker::new(Vec::new(), pin.clone()).accepts(&a));
+        assert!(Checker::new(Vec::new(), pin).accepts(&b));
+    }
+
+    #[test]
+    fn words_are_clean_and_few() {
+        let words = ServerWords::default();
+        assert_eq!(words.as_clause(), "");
+        for text in ["System is \x1b[31mbooting\x1b[0m up.\r\n", "System is booting up.", "a", "b", "c", "d", "e"] {
+            words.add(text);
+        }
+        assert_eq!(words.as_clause(), "; it says: System is booting up.; a; b; c");
     }
 }

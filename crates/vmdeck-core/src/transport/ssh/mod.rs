@@ -20,13 +20,14 @@ use crate::{
     host::{clock, files, net::Probe},
 };
 use futures_util::future::BoxFuture;
+use auth::{LoginAttempt, LoginError, LoginHistory};
 use hostkey::{Checker, Refused};
 use russh::{client, keys::PublicKey};
 pub(super) use session::KIND;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
-    error::{Blame, Fault, Result},
+    error::{Fault, Result},
     event::{Finding, Severity},
     guest::{Guest, Os},
     key::{Key, Kind, Options},
@@ -68,8 +69,6 @@ pub const KEYS: &[Key] = &[
 const BANNER: &[u8] = b"SSH-";
 /// Pause between two logins that the guest refused.
 const AUTH_PAUSE: Duration = Duration::from_secs(1);
-/// How long a refused login is tried again: keys may be written by the guest's first-boot setup after sshd is up.
-const AUTH_GRACE: Duration = Duration::from_secs(8);
 /// How long the key exchange may take once the banner was seen; emulated guests are slow.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
@@ -150,7 +149,7 @@ impl Transport for Ssh {
 
     fn connector<'a>(&'a self, target: &'a ConnectTarget<'a>) -> Result<Box<dyn Connector + 'a>> {
         let options = options(target.guest);
-        let expected: Vec<_> = hostkey::of(options).transpose().map_err(Fault::user)?.into_iter().collect();
+        let expected = hostkey::of(options).transpose().map_err(Fault::user)?.unwrap_or_default();
         let created = !target.machine.is_adopted();
         let may_pin = created || !expected.is_empty() || target.pin.known().is_some();
         // Better than a first contact, and all that there is for a machine that we did not make.
@@ -158,7 +157,7 @@ impl Transport for Ssh {
         if !may_pin && !asks_agent {
             return Err(unknown_key(target));
         }
-        Ok(Box::new(Login { target, options, expected, may_pin, asks_agent, refused_since: None }))
+        Ok(Box::new(Login { target, options, expected, may_pin, asks_agent, history: LoginHistory::default() }))
     }
 }
 
@@ -172,8 +171,7 @@ struct Login<'a> {
     may_pin: bool,
     /// Whether the guest's agent is asked for the machine's keys.
     asks_agent: bool,
-    /// When the guest refused a login first.
-    refused_since: Option<clock::Instant>,
+    history: LoginHistory,
 }
 
 impl Connector for Login<'_> {
@@ -189,24 +187,44 @@ impl Connector for Login<'_> {
             let expected = self.expected_keys().await?;
             let checker = Checker::new(expected, self.target.pin.clone());
             let mut handle = handshake(stream, &checker).await?;
-            match auth::log_in(&mut handle, self.options, &self.target.guest.id).await {
-                Ok(()) => {
-                    let session = session::open(handle, self.target.guest, address).await?;
-                    Ok(Box::new(session) as Box<dyn Session>)
+            let mut login = LoginAttempt {
+                handle: &mut handle,
+                options: self.options,
+                guest: &self.target.guest.id,
+                words: &checker.words,
+                history: &mut self.history,
+            };
+            match login.run().await {
+                Ok(()) => self.target.pin.confirm(),
+                Err(LoginError::NotYet { fault, pause }) => {
+                    return Err(ConnectError::NotYet { reason: fault.to_string(), pause });
                 }
-                Err(fault) => {
-                    let since = *self.refused_since.get_or_insert_with(clock::now);
-                    if since.elapsed() > AUTH_GRACE || fault.blame() == Blame::User {
-                        return Err(fault.into());
-                    }
+                Err(LoginError::Again(fault)) => {
+                    return Err(ConnectError::NotYet { reason: fault.to_string(), pause: RESTART_PAUSE });
+                }
+                Err(LoginError::Never(fault)) => return Err(fault.into()),
+            }
+            match session::open(handle, self.target.guest, address).await {
+                Ok(session) => Ok(Box::new(session) as Box<dyn Session>),
+                // The connection broke: the guest may be restarting its services.
+                Err(fault) if fault.is_worth_a_retry() => {
                     Err(ConnectError::NotYet { reason: fault.to_string(), pause: AUTH_PAUSE })
                 }
+                Err(fault) => Err(self.no_commands(fault).into()),
             }
         })
     }
 }
 
 impl Login<'_> {
+    /// Returns why no command runs although the login succeeded.
+    fn no_commands(&self, fault: Fault) -> Fault {
+        let guest = &self.target.guest.id;
+        Fault::user(format!("cannot run commands in guest `{guest}` over ssh")).caused_by(fault).hint(format!(
+            "the account's shell, or a command that its authorized_keys forces, answers instead; set `guests.{guest}.ssh.user`"
+        ))
+    }
+
     /// Returns the keys that the machine may show; none = whatever it shows at first contact. The service answers, so the
     /// guest's agent can be asked for the keys of the machine that the hypervisor means.
     async fn expected_keys(&self) -> Result<Vec<PublicKey>, ConnectError> {
@@ -286,7 +304,7 @@ async fn handshake(stream: tokio::net::TcpStream, checker: &Checker) -> Result<c
     }
 }
 
-/// Returns the order of algorithms: a cipher that hardware helps with first, and the pinned key's kind first.
+/// Returns the order of algorithms: a cipher that hardware helps with first, and the pinned keys' kinds first.
 fn preferred(checker: &Checker) -> russh::Preferred {
     let mut preferred = russh::Preferred {
         cipher: Cow::Borrowed(&[
@@ -299,11 +317,8 @@ fn preferred(checker: &Checker) -> russh::Preferred {
         compression: Cow::Borrowed(&[russh::compression::NONE]),
         ..russh::Preferred::default()
     };
-    let kinds = checker.expected_algorithms();
-    if !kinds.is_empty() {
-        let mut order = preferred.key.to_vec();
-        order.sort_by_key(|k| !kinds.contains(k));
-        preferred.key = Cow::Owned(order);
-    }
+    let mut order = preferred.key.to_vec();
+    order.sort_by_key(|kind| !checker.expects(kind));
+    preferred.key = Cow::Owned(order);
     preferred
 }
