@@ -39,7 +39,7 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &OutputArgs, 
     let here = std::env::current_dir().unwrap_or_default();
     let record = dir.strip_prefix(here).unwrap_or(&dir).display();
     // As it was called just now: it may not be on the search path.
-    let vmdeck = std::env::args().next().unwrap_or_else(|| "vmdeck".into());
+    let vmdeck = std::env::args_os().next().map_or_else(|| "vmdeck".into(), |word| word.to_string_lossy().into_owned());
     io.say(&format!(
         "\nthe whole record is in {record}\n\ntry next:\n\n  \
          {vmdeck} -f {shown} shell {name} -- uname -a\n      run a command in a fresh guest\n  \

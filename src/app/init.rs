@@ -11,6 +11,8 @@ use vmdeck_model::{
 };
 
 const FILE: &str = "vmdeck.toml";
+/// Where runs leave their records.
+const RECORDS: &str = ".vmdeck/";
 
 pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let path = Path::new(FILE);
@@ -27,10 +29,33 @@ pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<RunExit> {
         _ => cannot(e),
     })?;
     file.write_all(text.as_bytes()).map_err(cannot)?;
+    if let Err(e) = ignore_records() {
+        io.warn(&format!("warning: cannot add `{RECORDS}` to .gitignore: {e}"));
+    }
     io.say(&format!(
         "wrote {FILE}\n\nnext: `vmdeck doctor`, then `vmdeck --ci`; `vmdeck config example` shows every key"
     ));
     Ok(RunExit::Passed)
+}
+
+/// Keeps the records of runs out of a repository: they hold what guests wrote.
+fn ignore_records() -> std::io::Result<()> {
+    if !Path::new(".git").exists() {
+        return Ok(());
+    }
+    let path = Path::new(".gitignore");
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(e),
+    };
+    let bare = |line: &str| line.trim().trim_start_matches('/').trim_end_matches('/').to_owned();
+    if text.lines().any(|line| bare(line) == RECORDS.trim_end_matches('/')) {
+        return Ok(());
+    }
+    let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+    file.write_all(format!("{gap}{RECORDS}\n").as_bytes())
 }
 
 /// Returns the guest for what this host has.

@@ -59,9 +59,13 @@ fn status(host: &HostConfig, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     Ok(RunExit::Passed)
 }
 
-fn line(path: &Path, word: &str, holder: Option<&Holder>) -> String {
-    let path = path.display();
+fn line(full: &Path, word: &str, holder: Option<&Holder>) -> String {
+    let path = full.display();
+    let foreign = lock::removable_only_by(full).filter(|_| word == "dead");
     match (word, holder) {
+        ("dead", _) if foreign.is_some() => {
+            format!("{path}: dead: {}", lock::dead_foreign(&foreign.unwrap_or_default()))
+        }
         ("dead", _) => format!("{path}: dead: its holder is gone; the next run removes it, or `vmdeck lock break`"),
         (_, Some(holder)) => format!("{path}: held by {holder}"),
         _ => format!("{path}: free"),

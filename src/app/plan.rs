@@ -5,7 +5,7 @@
 use super::Io;
 use crate::cli::RunArgs;
 use std::path::Path;
-use vmdeck_core::host::clock;
+use vmdeck_core::host::{clock, info};
 use vmdeck_model::{
     error::{Fault, Result},
     ids::RunId,
@@ -39,6 +39,8 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     let run = RunId::from_bits(args.run_id.unwrap_or_else(|| fastrand::u64(..)));
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
     let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
+    as_text(&dir, "the run's record", "set --run-dir to a folder whose path is UTF-8")?;
+    as_text(&info::state_dir(), "the state folder", "set XDG_STATE_HOME to a folder whose path is UTF-8")?;
     let mut host = setup.host;
     host.lock_timeout = args.lock_timeout.unwrap_or(host.lock_timeout);
     let options = RunOptions {
@@ -52,6 +54,14 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         controlled: args.commands,
     };
     Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
+}
+
+/// Refuses a path that the journal and the reports could not hold: what they cannot name, nobody can clean up.
+fn as_text(path: &Path, what: &str, remedy: &str) -> Result<()> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Fault::user(format!("cannot use `{}` for {what}", path.display())).because("the path is not UTF-8").hint(remedy))
 }
 
 /// Returns the name of the folder of a run's record.

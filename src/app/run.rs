@@ -15,7 +15,8 @@ use vmdeck_core::{
         Fanout,
         github::Github,
         jsonl::Jsonl,
-        junit::Junit,
+        junit::{self, Junit},
+        plan_index::PlanIndex,
         summary::Summary,
         text::{Level, Style, Text},
     },
@@ -37,8 +38,20 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
         // A cockpit's engine: neither its terminal nor its end is ours.
         process::leave_session();
     }
-    let setup = settings::load(config)?;
-    let plan = plan::make_plan(setup, args, io)?;
+    let planned = settings::load(config).and_then(|setup| plan::make_plan(setup, args, io));
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(fault) => {
+            // A reader of reports that finds none, or an old one, must not take this for a clean run.
+            if let Some(path) = args.junit.as_deref().filter(|_| !args.dry_run) {
+                let written = parent_of(path).and_then(|()| junit::write_unplanned(path, &fault.to_string()));
+                if let Err(e) = written {
+                    io.warn(&format!("error: cannot write `{}`: {e}\n", path.display()));
+                }
+            }
+            return Err(fault);
+        }
+    };
     if args.dry_run {
         io.say(plan::show(&plan).trim_end());
         return Ok(RunExit::Passed);
@@ -50,14 +63,15 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
 pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     // What was asked for and cannot be written is found out now, not after the run.
     let unwritable = |path: &Path, e| Fault::user(format!("cannot write `{}`", path.display())).because(e);
+    let create = |path: &Path| parent_of(path).and_then(|()| std::fs::File::create(path));
     if let Some(path) = &args.junit {
-        std::fs::File::create(path).map_err(|e| unwritable(path, e))?;
+        create(path).map_err(|e| unwritable(path, e))?;
     }
     let to_stdout = args.events.as_deref() == Some(Path::new("-"));
     let copy: Option<Box<dyn Write + Send>> = match &args.events {
         None => None,
         Some(_) if to_stdout => Some(Box::new(std::io::stdout())),
-        Some(path) => Some(Box::new(std::fs::File::create(path).map_err(|e| unwritable(path, e))?)),
+        Some(path) => Some(Box::new(create(path).map_err(|e| unwritable(path, e))?)),
     };
     let record = open_record(&plan.dir)?;
     let mut fanout = Fanout::default();
@@ -67,15 +81,16 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
     }
     let mut junit: Vec<PathBuf> = vec![plan.dir.join("junit.xml")];
     junit.extend(args.junit.clone());
-    fanout.add(Box::new(Junit::new(junit)));
+    let index = PlanIndex::of(&plan);
+    fanout.add(Box::new(Junit::new(junit, index.clone())));
     fanout.add(Box::new(Summary::new(plan.dir.clone())));
     // The events take standard output, so the report for people goes to the other stream.
     let text: Box<dyn Write + Send> = if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
     let style = style(look, to_stdout);
-    fanout.add(Box::new(Text::new(text, style)));
+    fanout.add(Box::new(Text::new(text, style, index.clone())));
     if std::env::var("GITHUB_ACTIONS").is_ok_and(|v| v == "true") && !to_stdout {
         let summary = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from);
-        fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary)));
+        fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary, index)));
     }
     let deps = EngineDeps {
         backend: deps(&plan.host.tools)?,
@@ -90,6 +105,14 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
     // Whoever sends commands also watches the record.
     let tick = if style.live || args.commands { headless::LIVE } else { headless::QUIET };
     Ok(headless::follow(handle, &mut fanout, tick, |why| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"))).await)
+}
+
+/// Makes the folder of a file that was asked for.
+fn parent_of(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => std::fs::create_dir_all(folder),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the record's folder and its first file; a record is never written over another.

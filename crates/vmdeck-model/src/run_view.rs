@@ -168,6 +168,7 @@ impl SuiteView {
     pub fn outcome(&self) -> (Verdict, &'static str) {
         let any = |verdict| self.tally.of(verdict) > 0;
         match () {
+            () if self.setup_failed && !any(Verdict::Infra) => (Verdict::Failed, "FAILED (setup)"),
             () if self.setup_failed => (Verdict::Infra, "FAILED (setup)"),
             () if any(Verdict::Failed) => (Verdict::Failed, "FAILED"),
             () if any(Verdict::Infra) => (Verdict::Infra, "FAILED (infra)"),

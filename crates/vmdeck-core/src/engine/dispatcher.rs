@@ -13,14 +13,19 @@ use crate::{
     backend,
     host::{clock, info},
 };
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::AtomicUsize},
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     command::Command,
-    event::{Event, EventKind, PlannedGuest},
+    error::{Blame, Fault},
+    event::{CaseCause, Event, EventKind, PlannedGuest},
     exit::RunExit,
-    outcome::{CancelReason, Signal},
+    ids::{CaseId, GuestId, SuiteId},
+    outcome::{CancelReason, Signal, Verdict},
     plan::{Job, Keep, Plan},
     run_view::RunView,
 };
@@ -97,7 +102,7 @@ pub(super) async fn run(
     match result {
         Some(Ok(Ok(()))) => this.ended(None),
         Some(Ok(Err(fault))) => this.ended(Some(&fault)),
-        Some(Err(panic)) => this.ended(Some(&vmdeck_model::error::Fault::bug("cannot go on").because(panic))),
+        Some(Err(panic)) => this.ended(Some(&Fault::bug("cannot go on").because(panic))),
         // A third signal: the guardian, or the next start, finishes.
         None => this.ended(None),
     }
@@ -181,13 +186,53 @@ impl Dispatcher {
         self.signals >= 3
     }
 
-    fn ended(mut self, fault: Option<&vmdeck_model::error::Fault>) -> RunExit {
+    /// Gives every planned case that has no verdict one: a report that lists none would read as a clean run.
+    fn report_unended(&mut self, fault: Option<&Fault>) {
+        let cancelled = fault.is_none_or(|fault| fault.blame() == Blame::Cancelled);
+        let (verdict, message) = match fault {
+            Some(fault) if !cancelled => (Verdict::Infra, fault.to_string()),
+            _ => (Verdict::Cancelled, "the run was cancelled".to_owned()),
+        };
+        let name = |guest: &GuestId, suite: &SuiteId, case: &CaseId, round: u32| {
+            (guest.clone(), suite.clone(), case.clone(), round)
+        };
+        let ended: HashSet<_> =
+            self.view.cases.iter().map(|case| name(&case.guest, &case.suite, &case.case, case.round)).collect();
+        let plan = Arc::clone(&self.plan);
+        let rounds = 1..=plan.options.repeat;
+        let planned = rounds.flat_map(|round| plan.jobs.iter().map(move |job| (round, job)));
+        for (round, job) in planned {
+            let guest = &job.guest().id;
+            for (suite, case) in job.cases() {
+                if ended.contains(&name(guest, &suite.id, &case.id, round)) {
+                    continue;
+                }
+                self.send(EventKind::CaseEnded {
+                    guest: guest.clone(),
+                    suite: suite.id.clone(),
+                    case: case.id.clone(),
+                    round,
+                    verdict,
+                    exit: None,
+                    took_ms: 0,
+                    message: message.clone(),
+                    stdout_tail: String::new(),
+                    stderr_tail: String::new(),
+                    cause: Some(CaseCause::NotBegun),
+                    earlier: Vec::new(),
+                });
+            }
+        }
+    }
+
+    fn ended(mut self, fault: Option<&Fault>) -> RunExit {
+        self.report_unended(fault);
         let leftover = self.view.left().next().is_some();
         let of_run = RunExit::of_run(&self.view.tally, self.events.has_infra(), leftover, self.view.cancelled);
         let exit = match fault {
             _ if self.events.has_bug() => RunExit::Bug,
             None => of_run,
-            Some(fault) if fault.blame() == vmdeck_model::error::Blame::Cancelled => match of_run {
+            Some(fault) if fault.blame() == Blame::Cancelled => match of_run {
                 RunExit::Passed => RunExit::Interrupted,
                 other => other,
             },
@@ -198,7 +243,7 @@ impl Dispatcher {
             exit,
             took_ms: self.events.elapsed_ms(),
             skipped_output: self.events.skipped(),
-            error: fault.filter(|f| f.blame() != vmdeck_model::error::Blame::Cancelled).map(ToString::to_string),
+            error: fault.filter(|f| f.blame() != Blame::Cancelled).map(ToString::to_string),
             hint: fault.and_then(|f| f.remedy().map(str::to_owned)),
         };
         self.send(kind);

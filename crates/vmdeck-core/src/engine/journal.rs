@@ -159,15 +159,18 @@ impl Journal {
 
     /// Writes a record; it is on the disk when this returns.
     pub fn append(&self, record: &Record) -> Result<()> {
-        let line = line(record);
+        let cannot = |e: io::Error| {
+            Fault::host(format!("cannot write the journal `{}`", self.path.display()))
+                .because(e)
+                .hint("vmdeck makes nothing that it could not clean up; free disk space first")
+        };
+        let line = line(record).map_err(cannot)?;
         let mut file = self.file.lock();
         let before = file.metadata().map(|m| m.len());
         file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| {
             // Half a record must not stand before later ones.
             let _ = before.and_then(|length| file.set_len(length));
-            Fault::host(format!("cannot write the journal `{}`", self.path.display()))
-                .because(e)
-                .hint("vmdeck makes nothing that it could not clean up; free disk space first")
+            cannot(e)
         })
     }
 
@@ -203,11 +206,10 @@ pub(super) fn mend(file: &mut File) -> io::Result<()> {
     if whole < bytes.len() { file.set_len(whole as u64) } else { Ok(()) }
 }
 
-/// Returns a record as it is written.
-pub(super) fn line(record: &Record) -> String {
-    // Plain data of our own: it always has a JSON form.
-    let json = serde_json::to_string(record).unwrap_or_default();
-    format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+/// Returns a record as it is written; an error for a path that is no text.
+pub(super) fn line(record: &Record) -> io::Result<String> {
+    let json = serde_json::to_string(record)?;
+    Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
 }
 
 /// What a journal says.

@@ -9,7 +9,7 @@
 mod judge;
 
 use crate::host::{clock, files, info, lockdir, pids};
-pub use judge::{Standing, look};
+pub use judge::{Standing, look, removable_only_by};
 use std::{
     fs, io,
     os::fd::OwnedFd,
@@ -52,7 +52,8 @@ pub struct LockRequest {
 /// Returns the owner record of this process.
 pub fn owner(run: Option<&str>) -> Holder {
     // Only our own words: options of the user may hold what others should not read.
-    let command = std::env::args().take(2).collect::<Vec<_>>().join(" ");
+    let words = std::env::args_os().take(2);
+    let command = words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
     Holder {
         pid: Some(pids::current()),
         run: run.map(str::to_owned),
@@ -92,6 +93,7 @@ pub async fn acquire(
                 continue;
             }
             AcquireAttempt::Busy(holder) => holder,
+            AcquireAttempt::Foreign(user) => return Err(foreign(cannot(), &user, &request.path)),
             AcquireAttempt::Again => continue,
         };
         let waited = start.elapsed();
@@ -111,6 +113,18 @@ pub async fn acquire(
     }
 }
 
+/// Returns the fault of a dead lock that only another user may remove; the run, `lock status` and `lock break` say the same.
+fn foreign(fault: Fault, user: &str, path: &Path) -> Fault {
+    fault
+        .because(dead_foreign(user))
+        .hint(format!("let user `{user}` run `vmdeck lock break`, or remove `{}` as root; or set `host.lock`", path.display()))
+}
+
+/// Returns what is to be said about a dead lock of another user in a folder where names belong to their owners.
+pub fn dead_foreign(user: &str) -> String {
+    format!("its holder is gone, and only user `{user}` or root may remove it")
+}
+
 fn unusable(path: &Path, error: &io::Error) -> Fault {
     let fault = Fault::host(format!("cannot use the lock `{}`", path.display())).because(error);
     // A link gives ELOOP, for which the standard library has no stable name.
@@ -127,6 +141,8 @@ fn unusable(path: &Path, error: &io::Error) -> Fault {
 enum AcquireAttempt {
     Acquired(HostLock),
     Busy(Holder),
+    /// It is dead, and only this other user may remove it.
+    Foreign(String),
     /// Something moved meanwhile; look again.
     Again,
 }
@@ -136,6 +152,11 @@ fn attempt(request: &LockRequest, judge: &mut judge::Judge) -> io::Result<Acquir
     let standing = judge.look(&request.path)?;
     if let Standing::Live(holder) = standing {
         return Ok(AcquireAttempt::Busy(holder));
+    }
+    if matches!(standing, Standing::Dead { .. })
+        && let Some(user) = removable_only_by(&request.path)
+    {
+        return Ok(AcquireAttempt::Foreign(user));
     }
     let new = UnpublishedLock::make(request)?;
     match standing {
@@ -181,8 +202,14 @@ impl UnpublishedLock {
         }
         fs::create_dir(&path)?;
         let made = || -> io::Result<(OwnedFd, lockdir::Inode)> {
-            fs::write(path.join("pid"), format!("{}\n", pids::current()))?;
-            fs::write(path.join("owner.json"), owner_json(&request.owner))?;
+            for (name, bytes) in
+                [("pid", format!("{}\n", pids::current()).into_bytes()), ("owner.json", owner_json(&request.owner))]
+            {
+                let file = path.join(name);
+                fs::write(&file, bytes)?;
+                lockdir::open_to_all(&file)?;
+            }
+            lockdir::open_to_all(&path)?;
             let fd = lockdir::open(&path)?;
             if !lockdir::try_flock(&fd)? {
                 return Err(io::Error::other("somebody locked a directory that was just made"));
@@ -446,6 +473,13 @@ pub fn break_dead(path: &Path, force: bool) -> Result<Option<Holder>> {
             let holder = judge::read_owner(path);
             release(path, inode);
             drop(guard);
+            if matches!(lockdir::inode_at(path), Ok(Some(now)) if now == inode) {
+                let cannot = Fault::new(Blame::Lock, format!("cannot break the lock `{}`", path.display()));
+                return Err(match removable_only_by(path) {
+                    Some(user) => foreign(cannot, &user, path),
+                    None => cannot.because("its directory cannot be renamed").hint("remove it by hand"),
+                });
+            }
             Ok(Some(holder))
         }
         Standing::Live(holder) => {

@@ -7,13 +7,13 @@ use crate::{
     backend::{self, BACKENDS, BackendDeps, BackendInfo, record::AdoptTarget},
     context::CallContext,
     host::{capacity, files},
-    transport::{contract::Unusable, route},
+    transport::{contract::Unusable, route, source},
 };
 use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     event::{Finding, Severity},
-    guest::Guest,
+    guest::{Guest, Source},
     plan::{HostConfig, Setup},
     quantity::show_size,
 };
@@ -54,7 +54,38 @@ pub async fn run(request: &Request<'_>, deps: &BackendDeps, report: &mut (dyn Fn
         check_guest(guest, deps).await.into_iter().for_each(&mut add);
     }
     shared_machines(&request.guests, deps).await.into_iter().for_each(&mut add);
+    for source in distinct_sources(&request.guests) {
+        sources(source).await.into_iter().for_each(&mut add);
+    }
     ready
+}
+
+fn distinct_sources<'a>(guests: &[&'a Guest]) -> Vec<&'a Source> {
+    let mut out: Vec<&Source> = Vec::new();
+    for source in guests.iter().filter_map(|guest| guest.source.as_ref()) {
+        if !out.contains(&source) {
+            out.push(source);
+        }
+    }
+    out
+}
+
+/// Returns what keeps code of this host from coming in, before any guest is started for it.
+async fn sources(source: &Source) -> Vec<Finding> {
+    let check = "source".to_owned();
+    let looked = source.clone();
+    let found = tokio::task::spawn_blocking(move || source::check(&looked)).await;
+    match found {
+        Ok(Ok(notes)) => {
+            let warn = |text| Finding { check: check.clone(), severity: Severity::Warn, text, hint: None };
+            notes.into_iter().map(warn).collect()
+        }
+        Ok(Err(fault)) => {
+            let hint = fault.remedy().map(str::to_owned);
+            vec![Finding { check, severity: Severity::Fatal, text: fault.to_string(), hint }]
+        }
+        Err(e) => vec![Finding { check, severity: Severity::Fatal, text: e.to_string(), hint: None }],
+    }
 }
 
 /// Returns a finding for every machine that two guests would adopt.

@@ -222,7 +222,7 @@ async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mu
         Ok(how) => {
             let line = journal::line(&Record::Gone { name: made.name.clone(), proof: how.clone() });
             // If it cannot be written the next reaper proves it once more, which does no harm.
-            let _ = file.write_all(line.as_bytes());
+            let _ = line.and_then(|line| file.write_all(line.as_bytes()));
             Reaped::Gone { run: state.run.clone(), what, how, adopted: made.adopted.is_some() }
         }
         Err(fault) => Reaped::Left { what, fault },

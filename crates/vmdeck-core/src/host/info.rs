@@ -18,6 +18,44 @@ pub fn boot_id() -> String {
     )
 }
 
+/// Returns the version of the running kernel.
+pub fn kernel_version() -> String {
+    sysinfo::System::kernel_version().unwrap_or_else(|_| "?".into())
+}
+
+/// Returns a text that changes when the file at this path is another one, or its owner or rights change; `None` = there is none.
+pub fn identity(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    let (owner, changed) = (format!("{}:{}:{:o}", meta.uid(), meta.gid(), meta.mode()), meta.ctime());
+    Some(format!("{}:{}:{}:{owner}:{changed}", path.display(), meta.dev(), meta.ino()))
+}
+
+/// Returns a text that changes with our user and groups.
+pub fn who_we_are() -> String {
+    let mut groups: Vec<u32> =
+        rustix::process::getgroups().unwrap_or_default().into_iter().map(rustix::process::Gid::as_raw).collect();
+    groups.sort_unstable();
+    format!("{}:{}:{groups:?}", rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// Returns the name of a user, where this host knows it; else the number.
+pub fn user_name(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = fields.find(|fields| fields.get(2) == Some(&uid.to_string().as_str()));
+    found.map_or_else(|| format!("uid {uid}"), |fields| fields[0].to_owned())
+}
+
+/// Returns the name of the group that a file belongs to, where this host knows it.
+pub fn group_of(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let gid = std::fs::metadata(path).ok()?.gid().to_string();
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    fields.into_iter().find(|fields| fields.get(2) == Some(&gid.as_str()) && gid != "0").map(|fields| fields[0].to_owned())
+}
+
 /// Returns where a program of this name lies on the search path, or the path itself when it is one.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     which::which(name).ok()

@@ -77,6 +77,24 @@ pub fn age(path: &Path) -> io::Result<Duration> {
     Ok(super::clock::system().duration_since(modified).unwrap_or_default())
 }
 
+/// Returns whether a name leads to a directory; a link is not followed.
+pub fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Returns whether a directory can be read.
+pub fn is_readable(path: &Path) -> bool {
+    fs::read_dir(path).is_ok()
+}
+
+/// Lets every user of this host read a file, or read and enter a folder, whatever our umask is: the others must see who holds a
+/// lock, and take the kernel's word for it.
+pub fn open_to_all(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = if is_dir(path) { 0o755 } else { 0o644 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
 /// Returns the user who owns a path.
 pub fn owner(path: &Path) -> io::Result<u32> {
     Ok(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_uid)

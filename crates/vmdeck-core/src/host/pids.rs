@@ -51,6 +51,18 @@ pub fn lookup(pid: u32) -> Option<Process> {
     system.process(pid).map(describe).filter(|p| !p.zombie)
 }
 
+/// Returns whether there is a process of this pid, also where we may not see anything of it (`hidepid`).
+pub fn exists(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}
+
+/// Returns whether pids are those of the host: in a container a pid of the host means another process, or none.
+pub fn are_of_the_host() -> bool {
+    // The number of the first namespace is fixed in the kernel (PROC_PID_INIT_INO). Without /proc there are no namespaces.
+    std::fs::read_link("/proc/self/ns/pid").map_or(true, |name| name.as_os_str() == "pid:[4026531836]")
+}
+
 /// Returns this process.
 pub fn current() -> u32 {
     std::process::id()
@@ -136,6 +148,11 @@ mod tests {
 
     use super::*;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_that_we_may_not_signal_exists_all_the_same() {
+        assert!(exists(1) && exists(current()) && !exists(u32::MAX) && !exists(4_194_400));
+    }
 
     #[tokio::test]
     async fn only_the_recognised_process_is_killed() {

@@ -320,10 +320,28 @@ pub fn leave_session() {
     let _ = rustix::process::setsid();
 }
 
-/// Runs a short tool that needs no runtime around it; `None` unless it succeeds.
-pub fn run_blocking(program: &str, args: &[&str], dir: &Path) -> Option<Vec<u8>> {
-    let out = std::process::Command::new(program).args(args).current_dir(dir).stdin(Stdio::null()).output().ok()?;
-    out.status.success().then_some(out.stdout)
+/// What git said.
+pub enum GitAnswer {
+    /// It did what it was asked, and wrote this.
+    Said(Vec<u8>),
+    /// It refused, in these words.
+    Refused(String),
+}
+
+/// Asks git about the repository that `dir` is in, whatever a hook around us has set, and without running a program that the
+/// repository's own config names.
+pub fn git(dir: &Path, args: &[&str]) -> io::Result<GitAnswer> {
+    let mut command = std::process::Command::new("git");
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE"] {
+        command.env_remove(name);
+    }
+    command.args(["-c", "core.fsmonitor=false"]).args(args).env("LC_ALL", "C");
+    let out = command.current_dir(dir).stdin(Stdio::null()).output()?;
+    Ok(if out.status.success() {
+        GitAnswer::Said(out.stdout)
+    } else {
+        GitAnswer::Refused(String::from_utf8_lossy(&out.stderr).into_owned())
+    })
 }
 
 /// Runs a program that needs no runtime around it to its end, with its complaints on our own standard error; returns its

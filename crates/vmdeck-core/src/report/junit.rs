@@ -1,18 +1,20 @@
-//! The `JUnit` report, in the form that both the Jenkins and the Maven Surefire schema accept.
+//! The `JUnit` report, in the form that Jenkins, GitLab and the actions of GitHub read.
 //!
-//! Only what both know is written: no `skipped` on `testsuites`, no time stamps, `type` wherever Surefire wants one.
+//! One `testsuite` for each guest; the totals are counted from the cases.
 
-use super::ReportSink;
+use super::{ReportSink, plan_index::PlanIndex};
 use quick_xml::{
     Writer,
     events::{BytesDecl, BytesStart, BytesText, Event as Xml},
 };
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 use vmdeck_model::{
-    event::{Attempt, Event, EventKind},
+    event::{Attempt, CaseCause, Event, EventKind},
+    ids::GuestId,
     outcome::Verdict,
     run_view::RunView,
 };
@@ -20,20 +22,79 @@ use vmdeck_model::{
 /// Collects cases and writes the files at the end of the run.
 pub struct Junit {
     files: Vec<PathBuf>,
+    index: PlanIndex,
+    run: ReportedRun,
+}
+
+/// A whole run, as it is reported.
+#[derive(Default)]
+struct ReportedRun {
+    id: String,
+    host: String,
+    /// When it began: RFC 3339 without a zone, UTC.
+    began: String,
+    accelerator: Option<String>,
+    guests: BTreeMap<GuestId, ReportedGuest>,
+}
+
+/// A guest with its cases.
+#[derive(Default)]
+struct ReportedGuest {
+    backend: String,
+    image: Option<String>,
     cases: Vec<ReportedCase>,
 }
 
 struct ReportedCase {
-    suite: String,
+    class: String,
     name: String,
+    /// The file and line where it was written.
+    place: Option<(String, usize)>,
+    cause: Option<CaseCause>,
     last: Attempt,
     earlier: Vec<Attempt>,
 }
 
 impl Junit {
-    /// Writes to each of these files.
-    pub fn new(files: Vec<PathBuf>) -> Self {
-        Self { files, cases: Vec::new() }
+    /// Returns a report that is written to each of these files.
+    pub fn new(files: Vec<PathBuf>, index: PlanIndex) -> Self {
+        Self { files, index, run: ReportedRun::default() }
+    }
+
+    fn case(&mut self, event: &EventKind) {
+        let EventKind::CaseEnded {
+            guest,
+            suite,
+            case,
+            round,
+            verdict,
+            exit,
+            took_ms,
+            message,
+            stdout_tail,
+            stderr_tail,
+            cause,
+            earlier,
+        } = event
+        else {
+            return;
+        };
+        let round = if *round == 1 { String::new() } else { format!(" (round {round})") };
+        self.run.guests.entry(guest.clone()).or_default().cases.push(ReportedCase {
+            class: format!("{guest}.{suite}"),
+            name: format!("{case}{round}"),
+            place: self.index.place(suite, case).map(|place| (place.file, place.line)),
+            cause: *cause,
+            last: Attempt {
+                verdict: *verdict,
+                exit: *exit,
+                took_ms: *took_ms,
+                message: message.clone(),
+                stdout_tail: stdout_tail.clone(),
+                stderr_tail: stderr_tail.clone(),
+            },
+            earlier: earlier.clone(),
+        });
     }
 }
 
@@ -44,109 +105,213 @@ impl ReportSink for Junit {
 
     fn event(&mut self, event: &Event, _: &RunView) -> io::Result<()> {
         match &event.kind {
-            EventKind::CaseEnded {
-                guest,
-                suite,
-                case,
-                round,
-                verdict,
-                exit,
-                took_ms,
-                message,
-                stdout_tail,
-                stderr_tail,
-                cause: _,
-                earlier,
-            } => {
-                let round = if *round == 1 { String::new() } else { format!(" (round {round})") };
-                self.cases.push(ReportedCase {
-                    suite: format!("{guest}.{suite}"),
-                    name: format!("{case}{round}"),
-                    last: Attempt {
-                        verdict: *verdict,
-                        exit: *exit,
-                        took_ms: *took_ms,
-                        message: message.clone(),
-                        stdout_tail: stdout_tail.clone(),
-                        stderr_tail: stderr_tail.clone(),
-                    },
-                    earlier: earlier.clone(),
-                });
-                Ok(())
-            }
-            EventKind::RunEnded { took_ms, .. } => {
-                let bytes = render(&self.cases, *took_ms)?;
-                for file in &self.files {
-                    std::fs::write(file, &bytes)
-                        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?;
+            EventKind::RunStarted { run, host, guests, .. } => {
+                self.run.id = run.to_string();
+                self.run.host.clone_from(host);
+                self.run.began = event.at.format("%Y-%m-%dT%H:%M:%S").to_string();
+                for planned in guests {
+                    let guest = self.run.guests.entry(planned.guest.clone()).or_default();
+                    guest.backend.clone_from(&planned.backend);
+                    guest.image = self.index.image(&planned.guest).map(str::to_owned);
                 }
-                Ok(())
             }
-            _ => Ok(()),
+            EventKind::PreflightFinding(finding) if finding.check == "accelerator" => {
+                self.run.accelerator = finding.text.split(':').next().map(str::to_owned);
+            }
+            EventKind::CaseEnded { .. } => self.case(&event.kind),
+            EventKind::RunEnded { took_ms, .. } => {
+                let bytes = render(&self.run, *took_ms)?;
+                return self.files.iter().try_for_each(|file| write(file, &bytes));
+            }
+            _ => {}
         }
+        Ok(())
     }
+}
+
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    std::fs::write(file, bytes).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))
+}
+
+/// Writes a report of a run that could not even be planned: one error that says why.
+pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
+    let attempt = Attempt {
+        verdict: Verdict::Infra,
+        exit: None,
+        took_ms: 0,
+        message: reason.to_owned(),
+        stdout_tail: String::new(),
+        stderr_tail: String::new(),
+    };
+    let case = ReportedCase {
+        class: "vmdeck".into(),
+        name: "run".into(),
+        place: None,
+        cause: Some(CaseCause::NotBegun),
+        last: attempt,
+        earlier: Vec::new(),
+    };
+    let mut out = begin()?;
+    let total = Counts::of(std::iter::once(&case));
+    let root = total.on(BytesStart::new("testsuites"), "vmdeck", 0);
+    out.write_event(Xml::Start(root.borrow()))?;
+    let suite = total.on(BytesStart::new("testsuite"), "vmdeck", 0);
+    out.write_event(Xml::Start(suite.borrow()))?;
+    one(&mut out, &case)?;
+    out.write_event(Xml::End(suite.to_end()))?;
+    finish(out, &root).and_then(|bytes| write(file, &bytes))
 }
 
 fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
-fn render(cases: &[ReportedCase], took_ms: u64) -> io::Result<Vec<u8>> {
+/// How many cases there are of each kind.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    tests: usize,
+    failures: usize,
+    errors: usize,
+    skipped: usize,
+}
+
+impl Counts {
+    fn of<'a>(cases: impl Iterator<Item = &'a ReportedCase>) -> Self {
+        let mut out = Self::default();
+        for case in cases {
+            out.tests += 1;
+            match kind(case) {
+                CaseKind::Failure => out.failures += 1,
+                CaseKind::Error => out.errors += 1,
+                CaseKind::Skipped => out.skipped += 1,
+                CaseKind::Passed => {}
+            }
+        }
+        out
+    }
+
+    fn on<'a>(&self, mut tag: BytesStart<'a>, name: &str, took_ms: u64) -> BytesStart<'a> {
+        tag.extend_attributes([
+            ("name", name),
+            ("tests", self.tests.to_string().as_str()),
+            ("failures", self.failures.to_string().as_str()),
+            ("errors", self.errors.to_string().as_str()),
+            ("skipped", self.skipped.to_string().as_str()),
+            ("time", seconds(took_ms).as_str()),
+        ]);
+        tag
+    }
+}
+
+/// What a case is in the words of the format.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CaseKind {
+    Passed,
+    Failure,
+    Error,
+    Skipped,
+}
+
+fn kind(case: &ReportedCase) -> CaseKind {
+    match case.last.verdict {
+        // The case itself was not run: its setup failed.
+        Verdict::Failed if case.cause == Some(CaseCause::Setup) => CaseKind::Error,
+        Verdict::Failed => CaseKind::Failure,
+        Verdict::Infra => CaseKind::Error,
+        Verdict::Skipped | Verdict::Cancelled => CaseKind::Skipped,
+        Verdict::Passed | Verdict::Flaky => CaseKind::Passed,
+    }
+}
+
+fn begin() -> io::Result<Writer<Vec<u8>>> {
     let mut out = Writer::new_with_indent(Vec::new(), b' ', 2);
     out.write_event(Xml::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
-    let count = |verdicts: &[Verdict]| cases.iter().filter(|c| verdicts.contains(&c.last.verdict)).count().to_string();
-    let mut root = BytesStart::new("testsuite");
-    root.extend_attributes([
-        ("name", "vmdeck"),
-        ("time", seconds(took_ms).as_str()),
-        ("tests", cases.len().to_string().as_str()),
-        ("failures", count(&[Verdict::Failed]).as_str()),
-        ("errors", count(&[Verdict::Infra]).as_str()),
-        ("skipped", count(&[Verdict::Skipped, Verdict::Cancelled]).as_str()),
-    ]);
-    out.write_event(Xml::Start(root.borrow()))?;
-    for case in cases {
-        one(&mut out, case)?;
-    }
+    Ok(out)
+}
+
+fn finish(mut out: Writer<Vec<u8>>, root: &BytesStart<'_>) -> io::Result<Vec<u8>> {
     out.write_event(Xml::End(root.to_end()))?;
     let mut bytes = out.into_inner();
     bytes.write_all(b"\n")?;
     Ok(bytes)
 }
 
+fn render(run: &ReportedRun, took_ms: u64) -> io::Result<Vec<u8>> {
+    let mut out = begin()?;
+    let all = run.guests.values().flat_map(|guest| &guest.cases);
+    let root = Counts::of(all).on(BytesStart::new("testsuites"), "vmdeck", took_ms);
+    out.write_event(Xml::Start(root.borrow()))?;
+    for (id, guest) in &run.guests {
+        let took = guest.cases.iter().map(|case| case.last.took_ms).sum();
+        let mut tag = Counts::of(guest.cases.iter()).on(BytesStart::new("testsuite"), &format!("vmdeck.{id}"), took);
+        tag.extend_attributes([("timestamp", run.began.as_str()), ("hostname", clean(&run.host).as_str())]);
+        out.write_event(Xml::Start(tag.borrow()))?;
+        properties(&mut out, run, id, guest)?;
+        for case in &guest.cases {
+            one(&mut out, case)?;
+        }
+        out.write_event(Xml::End(tag.to_end()))?;
+    }
+    finish(out, &root)
+}
+
+fn properties(out: &mut Writer<Vec<u8>>, run: &ReportedRun, id: &GuestId, guest: &ReportedGuest) -> io::Result<()> {
+    let accelerator = run.accelerator.as_deref().filter(|_| guest.backend == "qemu");
+    let all = [
+        ("run", Some(run.id.as_str())),
+        ("guest", Some(id.as_str())),
+        ("backend", Some(guest.backend.as_str())),
+        ("image", guest.image.as_deref()),
+        ("accelerator", accelerator),
+    ];
+    let parent = BytesStart::new("properties");
+    out.write_event(Xml::Start(parent.borrow()))?;
+    for (name, value) in all.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        let mut tag = BytesStart::new("property");
+        tag.extend_attributes([("name", name), ("value", clean(value).as_str())]);
+        out.write_event(Xml::Empty(tag))?;
+    }
+    out.write_event(Xml::End(parent.to_end()))
+}
+
 fn one(out: &mut Writer<Vec<u8>>, case: &ReportedCase) -> io::Result<()> {
     let mut tag = BytesStart::new("testcase");
     let time = seconds(case.last.took_ms);
-    tag.extend_attributes([("name", case.name.as_str()), ("classname", case.suite.as_str()), ("time", time.as_str())]);
+    tag.extend_attributes([("name", case.name.as_str()), ("classname", case.class.as_str()), ("time", time.as_str())]);
+    if let Some((file, line)) = &case.place {
+        tag.extend_attributes([("file", clean(file).as_str()), ("line", line.to_string().as_str())]);
+    }
     out.write_event(Xml::Start(tag.borrow()))?;
     // Surefire fixes the order of these.
-    match case.last.verdict {
-        Verdict::Failed => {
-            reason(out, "failure", &case.last, Some("failed"))?;
+    match kind(case) {
+        CaseKind::Failure => {
+            reason(out, "failure", case, Some("failed"))?;
             reruns(out, "rerunFailure", &case.earlier)?;
         }
-        Verdict::Flaky => reruns(out, "flakyFailure", &case.earlier)?,
-        Verdict::Skipped | Verdict::Cancelled => reason(out, "skipped", &case.last, None)?,
-        Verdict::Infra => {
+        CaseKind::Skipped => reason(out, "skipped", case, None)?,
+        CaseKind::Error => {
+            let setup = case.cause == Some(CaseCause::Setup);
             reruns(out, "rerunFailure", &case.earlier)?;
-            reason(out, "error", &case.last, Some("infra"))?;
+            reason(out, "error", case, Some(if setup { "setup failed" } else { "infra" }))?;
         }
-        Verdict::Passed => {}
+        CaseKind::Passed if case.last.verdict == Verdict::Flaky => reruns(out, "flakyFailure", &case.earlier)?,
+        CaseKind::Passed => {}
     }
     streams(out, &case.last)?;
     out.write_event(Xml::End(tag.to_end()))?;
     Ok(())
 }
 
-fn reason(out: &mut Writer<Vec<u8>>, tag: &str, attempt: &Attempt, kind: Option<&str>) -> io::Result<()> {
+fn reason(out: &mut Writer<Vec<u8>>, tag: &str, case: &ReportedCase, kind: Option<&str>) -> io::Result<()> {
     let mut start = BytesStart::new(tag);
-    let message = clean(&attempt.message);
+    let message = clean(&case.last.message);
     start.push_attribute(("message", message.as_str()));
     if let Some(kind) = kind {
         start.push_attribute(("type", kind));
     }
     out.write_event(Xml::Start(start.borrow()))?;
-    out.write_event(Xml::Text(BytesText::new(&message)))?;
+    let place = case.place.as_ref().map(|(file, line)| format!("\n{}:{line}", clean(file))).unwrap_or_default();
+    out.write_event(Xml::Text(BytesText::new(&format!("{message}{place}"))))?;
     out.write_event(Xml::End(start.to_end()))?;
     Ok(())
 }
@@ -204,14 +369,27 @@ mod tests {
     fn case(verdict: Verdict, message: &str, out: &str, earlier: usize) -> ReportedCase {
         let earlier = (0..earlier).map(|_| attempt(Verdict::Failed, "exit 1", "first try")).collect();
         ReportedCase {
-            suite: "deb.smoke".into(),
+            class: "deb.smoke".into(),
             name: "install".into(),
+            place: Some(("vmdeck.toml".into(), 12)),
+            cause: None,
             last: attempt(verdict, message, out),
             earlier,
         }
     }
 
-    /// What both schemas demand of names, order and attributes.
+    fn run_of(cases: Vec<ReportedCase>) -> ReportedRun {
+        let guest = ReportedGuest { backend: "qemu".into(), image: Some("/i.qcow2".into()), cases };
+        ReportedRun {
+            id: "0123".into(),
+            host: "ci-1".into(),
+            began: "2026-01-02T03:04:05".into(),
+            accelerator: Some("kvm".into()),
+            guests: BTreeMap::from([(GuestId::new("deb").expect("name"), guest)]),
+        }
+    }
+
+    /// What readers demand of names, order and attributes.
     fn check_schema(xml: &str) {
         let document = roxmltree::Document::parse(xml).expect("well-formed");
         let order = [
@@ -231,9 +409,15 @@ mod tests {
             let children: Vec<&str> =
                 node.children().filter(roxmltree::Node::is_element).map(|c| c.tag_name().name()).collect();
             match node.tag_name().name() {
-                "testsuite" => assert_eq!(attributes, ["errors", "failures", "name", "skipped", "tests", "time"]),
+                "testsuites" => assert_eq!(attributes, ["errors", "failures", "name", "skipped", "tests", "time"]),
+                "testsuite" => {
+                    let wanted = ["errors", "failures", "hostname", "name", "skipped", "tests", "time", "timestamp"];
+                    assert_eq!((attributes, children[0]), (wanted.to_vec(), "properties"));
+                }
+                "properties" => assert!(children.iter().all(|name| *name == "property")),
+                "property" => assert_eq!(attributes, ["name", "value"]),
                 "testcase" => {
-                    assert_eq!(attributes, ["classname", "name", "time"]);
+                    assert_eq!(attributes, ["classname", "file", "line", "name", "time"]);
                     let places: Vec<_> =
                         children.iter().map(|c| order.iter().position(|o| o == c).expect("known")).collect();
                     assert!(places.is_sorted(), "{children:?}");
@@ -245,18 +429,36 @@ mod tests {
                     assert_eq!(children[0], "stackTrace");
                 }
                 "stackTrace" | "system-out" | "system-err" => assert!(attributes.is_empty() && children.is_empty()),
-                other => panic!("<{other}> is in neither schema"),
+                other => panic!("nobody knows <{other}>"),
             }
         }
     }
 
     #[test]
-    fn every_verdict_in_the_form_of_both_schemas() {
+    fn a_run_that_was_never_planned_has_one_error() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let file = home.path().join("j.xml");
+        write_unplanned(&file, "cannot use `vmdeck.toml`: <one> problem").expect("written");
+        let text = std::fs::read_to_string(file).expect("text");
+        let document = roxmltree::Document::parse(&text).expect("well-formed");
+        assert_eq!(document.root_element().attribute("errors"), Some("1"));
+        assert!(text.contains("&lt;one&gt; problem"), "{text}");
+    }
+
+    #[test]
+    fn a_failed_setup_is_an_error_of_each_case() {
+        let case = ReportedCase { cause: Some(CaseCause::Setup), ..case(Verdict::Failed, "setup failed: exit 3", "", 0) };
+        let xml = String::from_utf8(render(&run_of(vec![case]), 0).expect("rendered")).expect("text");
+        assert!(xml.contains("errors=\"1\"") && xml.contains("failures=\"0\"") && xml.contains("type=\"setup failed\""));
+    }
+
+    #[test]
+    fn every_verdict_in_the_form_that_readers_know() {
         let cases: Vec<ReportedCase> = Verdict::ALL
             .iter()
             .map(|v| case(*v, "why & <how>", "out ]]> \u{1}", usize::from(*v == Verdict::Flaky)))
             .collect();
-        let xml = String::from_utf8(render(&cases, 61_005).expect("rendered")).expect("text");
+        let xml = String::from_utf8(render(&run_of(cases), 61_005).expect("rendered")).expect("text");
         check_schema(&xml);
         insta::assert_snapshot!(xml);
     }
@@ -264,7 +466,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_gives_good_xml(message in "\\PC{0,40}|[\\x00-\\x1f\u{fffe}]{0,9}", out in "[\\x00-\u{10ffff}]{0,60}") {
-            let xml = String::from_utf8(render(&[case(Verdict::Failed, &message, &out, 1)], 0).expect("rendered")).expect("text");
+            let xml = String::from_utf8(render(&run_of(vec![case(Verdict::Failed, &message, &out, 1)]), 0).expect("rendered")).expect("text");
             check_schema(&xml);
         }
     }

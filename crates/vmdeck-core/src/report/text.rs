@@ -5,6 +5,7 @@
 
 use super::{
     ReportSink,
+    plan_index::PlanIndex,
     progress::{self, ProgressLine},
 };
 use std::{
@@ -13,7 +14,8 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    event::{Event, EventKind, Phase, Severity},
+    event::{CaseCause, Event, EventKind, Phase, Severity},
+    ids::{GuestId, SuiteId},
     outcome::Verdict,
     quantity::{show_count, show_duration, show_size},
     run_view::{RunView, SuiteView},
@@ -47,12 +49,22 @@ pub struct Style {
 /// A line after this long a silence, milliseconds.
 const HEARTBEAT: u64 = 30_000;
 
+/// Cases of a run that fit on a screen; after more, what is not green is listed once more.
+const LONG: u32 = 12;
+/// Most of them that are listed.
+const RED_MAX: usize = 20;
+
 /// See the module.
 pub struct Text {
     out: Box<dyn Write + Send>,
     style: Style,
     progress: ProgressLine,
     last_line_ms: u64,
+    index: PlanIndex,
+    /// The suite whose failed setup was shown last: its output is the same for each of its cases.
+    setup_shown: Option<(GuestId, SuiteId)>,
+    /// What is not green, for the end of a long run.
+    red: Vec<String>,
 }
 
 const BOLD: &str = "1";
@@ -62,9 +74,10 @@ const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
 impl Text {
-    /// Writes to `out`.
-    pub fn new(out: Box<dyn Write + Send>, style: Style) -> Self {
-        Self { out, style, progress: ProgressLine::default(), last_line_ms: 0 }
+    /// Returns a report to `out`.
+    pub fn new(out: Box<dyn Write + Send>, style: Style, index: PlanIndex) -> Self {
+        let progress = ProgressLine::default();
+        Self { out, style, progress, last_line_ms: 0, index, setup_shown: None, red: Vec::new() }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -215,7 +228,7 @@ impl Text {
         }
     }
 
-    fn booted(&mut self, now: u64, guest: &vmdeck_model::ids::GuestId, view: &RunView) -> io::Result<()> {
+    fn booted(&mut self, now: u64, guest: &GuestId, view: &RunView) -> io::Result<()> {
         let Some(seen) = view.guests.get(guest) else { return Ok(()) };
         let phases: Vec<String> = seen
             .done
@@ -230,14 +243,15 @@ impl Text {
 
     fn case(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
         let EventKind::CaseEnded {
-            guest, suite, case, round, verdict, took_ms, message, stdout_tail, stderr_tail, ..
+            guest, suite, case, round, verdict, took_ms, message, stdout_tail, stderr_tail, cause, ..
         } = &event.kind
         else {
             return Ok(());
         };
         let now = event.elapsed_ms;
         let red = matches!(verdict, Verdict::Failed | Verdict::Infra | Verdict::Flaky);
-        if self.style.level == Level::Quiet && !red {
+        // The reason is the run's, and told at its end.
+        if (self.style.level == Level::Quiet && !red) || *cause == Some(CaseCause::NotBegun) {
             return Ok(());
         }
         let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
@@ -245,7 +259,18 @@ impl Text {
         let name = format!("{suite}/{case}{at}{round}");
         let why = if message.is_empty() { String::new() } else { format!("  {}", safe(message)) };
         self.line(now, &format!("  {} {name:<38} {:>7}{why}", self.verdict(*verdict), time(*took_ms)))?;
-        if *verdict == Verdict::Failed {
+        let place = self.index.place(suite, case).filter(|_| red).map(|place| format!("{place}"));
+        if let Some(place) = &place {
+            self.line(now, &self.paint(DIM, &format!("        {}", safe(place))))?;
+        }
+        if red && self.red.len() < RED_MAX {
+            let place = place.map(|place| format!(" ({})", safe(&place))).unwrap_or_default();
+            self.red.push(format!("  {} {name}{place}{why}", self.verdict(*verdict)));
+        }
+        let of_setup = (*cause == Some(CaseCause::Setup)).then(|| (guest.clone(), suite.clone()));
+        let shown = of_setup.is_some() && self.setup_shown == of_setup;
+        self.setup_shown = of_setup;
+        if *verdict == Verdict::Failed && !shown {
             for (stream, tail) in [("stdout", stdout_tail), ("stderr", stderr_tail)] {
                 let lines: Vec<&str> = tail.lines().collect();
                 for text in &lines[lines.len().saturating_sub(12)..] {
@@ -259,7 +284,7 @@ impl Text {
     fn cleaned(
         &mut self,
         now: u64,
-        guest: &vmdeck_model::ids::GuestId,
+        guest: &GuestId,
         left: &[String],
         kept: bool,
         (adopted, freed): (bool, Option<u64>),
@@ -322,6 +347,17 @@ impl Text {
             }
         }
         self.table(now, view)?;
+        if tally.total() > LONG && !self.red.is_empty() {
+            let (shown, all) = (std::mem::take(&mut self.red), tally.failed + tally.infra + tally.flaky);
+            for line in &shown {
+                self.line(now, line)?;
+            }
+            let more = (all as usize).saturating_sub(shown.len());
+            if more > 0 {
+                self.line(now, &format!("  and {more} more, all in junit.xml of the record"))?;
+            }
+            self.line(now, "")?;
+        }
         let mut counts = String::new();
         for verdict in Verdict::ALL.into_iter().filter(|v| tally.of(*v) > 0) {
             let text = format!("{} {verdict}", tally.of(verdict));
@@ -406,7 +442,7 @@ mod tests {
     fn a_recorded_run_reads_well() {
         let buffer = Shared::default();
         let style = Style { color: false, live: false, level: Level::Normal, width: 80 };
-        let mut sink = Text::new(Box::new(buffer.clone()), style);
+        let mut sink = Text::new(Box::new(buffer.clone()), style, PlanIndex::default());
         let mut view = RunView::default();
         for line in include_str!("../../../testkit/records/mixed.jsonl").lines() {
             let event: Event = serde_json::from_str(line).expect("event");
@@ -436,7 +472,7 @@ mod tests {
     fn silence_is_broken_every_thirty_seconds() {
         let buffer = Shared::default();
         let style = Style { color: false, live: false, level: Level::Normal, width: 80 };
-        let mut sink = Text::new(Box::new(buffer.clone()), style);
+        let mut sink = Text::new(Box::new(buffer.clone()), style, PlanIndex::default());
         let view = RunView::default();
         for now in (0..=90_000).step_by(1000) {
             sink.idle(now, &view).expect("written");

@@ -12,6 +12,7 @@ pub mod pin;
 pub mod route;
 pub mod session;
 pub mod source;
+mod source_list;
 pub mod ssh;
 mod table;
 mod tar_transfer;

@@ -1,18 +1,18 @@
 //! Packs a working tree the way git sees it, and unpacks it in the guest.
 //!
-//! Uncommitted work goes along, ignored files stay behind, and a tracked file is taken although a rule names it.
+//! Uncommitted work goes along, ignored files stay behind, and a tracked file is taken although a rule names it: the list is
+//! `source_list`'s.
 
-use super::session::FileTransfer;
+use super::{session::FileTransfer, source_list};
 use crate::command::{
     Input, RemoteCommand,
     frame::{self, NOT_READY},
 };
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::{
-    collections::BTreeSet,
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
@@ -21,74 +21,77 @@ use vmdeck_model::{
     suite::ScriptShell,
 };
 
-/// Sends the tree to the guest, where it replaces the folder as a whole.
-pub async fn send(files: &dyn FileTransfer, source: &Source, cancel: &CancellationToken) -> Result<()> {
+/// Most names that a note gives.
+const NAMES: usize = 3;
+
+/// Returns what would stay behind although somebody might expect it, before anything is started; an error means that nothing can
+/// be sent.
+pub fn check(source: &Source) -> Result<Vec<String>> {
+    excluded(&source.exclude)?;
+    Ok(source_list::list(&source.path)?.notes)
+}
+
+/// Sends the tree to the guest, where it replaces the folder as a whole; returns what was found on the way, each as a sentence.
+pub async fn send(files: &dyn FileTransfer, source: &Source, cancel: &CancellationToken) -> Result<Vec<String>> {
     let (from, exclude) = (source.path.clone(), source.exclude.clone());
     let packed = tokio::task::spawn_blocking(move || pack(&from, &exclude)).await;
-    let archive = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))?.map_err(|e| {
-        Fault::user(format!("cannot pack `{}`", source.path.display()))
-            .because(e)
-            .hint("check `source.path` and its permissions")
-    })?;
+    let (archive, notes) = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))??;
     let failed = || Fault::infra(format!("cannot bring `{}` into the guest", source.path.display()));
     files.send(archive.path(), &source.to, cancel).await.map_err(|inner| match inner.blame() {
         Blame::Infra => failed().caused_by(inner),
         _ => inner,
-    })
+    })?;
+    Ok(notes)
 }
 
-/// Writes a tar of the tree to a private temporary file.
-fn pack(root: &Path, exclude: &[String]) -> io::Result<tempfile::NamedTempFile> {
+fn excluded(exclude: &[String]) -> Result<GlobSet> {
     let mut globs = GlobSetBuilder::new();
     for glob in exclude {
-        globs.add(Glob::new(glob).map_err(io::Error::other)?);
+        globs.add(Glob::new(glob).map_err(|e| Fault::user("cannot read `source.exclude`").because(e))?);
     }
-    let globs = globs.build().map_err(io::Error::other)?;
-    let file = tempfile::NamedTempFile::new()?;
-    let mut tar = tar::Builder::new(io::BufWriter::new(file.reopen()?));
-    for path in tree(root, &globs)? {
-        append(&mut tar, root, &path)?;
-    }
-    io::Write::flush(&mut tar.into_inner()?)?;
-    Ok(file)
+    globs.build().map_err(|e| Fault::user("cannot read `source.exclude`").because(e))
 }
 
-/// Returns every file and link below `root` that belongs to the tree, relative and sorted.
-fn tree(root: &Path, exclude: &GlobSet) -> io::Result<BTreeSet<PathBuf>> {
-    let mut out = BTreeSet::new();
-    let walk = ignore::WalkBuilder::new(root)
-        .standard_filters(false)
-        .git_ignore(true)
-        .git_exclude(true)
-        .git_global(true)
-        .parents(true)
-        .require_git(false)
-        .filter_entry(|e| e.file_name() != ".git")
-        .build();
-    for entry in walk {
-        let entry = entry.map_err(io::Error::other)?;
-        if entry.file_type().is_some_and(|kind| kind.is_file() || kind.is_symlink()) {
-            out.extend(entry.path().strip_prefix(root).ok().map(Path::to_owned));
+/// Writes a tar of the tree to a private temporary file; returns it with notes on what is in it.
+fn pack(root: &Path, exclude: &[String]) -> Result<(tempfile::NamedTempFile, Vec<String>)> {
+    let failed = |e: io::Error| {
+        let packing = Fault::user(format!("cannot pack `{}`", root.display()));
+        packing.because(e).hint("check `source.path` and its permissions, and the free space of the temporary folder")
+    };
+    let exclude = excluded(exclude)?;
+    let is_excluded = |path: &Path| {
+        path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part))
+    };
+    let file = tempfile::NamedTempFile::new().map_err(failed)?;
+    let mut tar = tar::Builder::new(io::BufWriter::new(file.reopen().map_err(failed)?));
+    let mut pointers = Vec::new();
+    for path in source_list::list(root)?.files.iter().filter(|path| !is_excluded(path)) {
+        let named = |e: io::Error| failed(io::Error::new(e.kind(), format!("`{}`: {e}", path.display())));
+        match append(&mut tar, root, path) {
+            Ok(true) => {}
+            Ok(false) => pointers.push(path.display().to_string()),
+            // An editor's passing file, gone since the list was made.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(named(e)),
         }
     }
-    out.extend(tracked_but_ignored(root));
-    out.retain(|path| !path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part)));
-    Ok(out)
+    tar.into_inner().and_then(|mut out| io::Write::flush(&mut out)).map_err(failed)?;
+    let mut notes = Vec::new();
+    if !pointers.is_empty() {
+        let names = pointers.iter().take(NAMES).cloned().collect::<Vec<_>>().join("`, `");
+        let more = if pointers.len() > NAMES { format!(" and {} more", pointers.len() - NAMES) } else { String::new() };
+        notes.push(format!("`{names}`{more}: only pointers of Git LFS were sent; `git lfs pull` fetches the files"));
+    }
+    Ok((file, notes))
 }
 
-/// Tracked files that an ignore rule names; git keeps them, so the guest gets them.
-fn tracked_but_ignored(root: &Path) -> Vec<PathBuf> {
-    let words = ["ls-files", "-z", "-ci", "--exclude-standard"];
-    let listed = crate::host::process::run_blocking("git", &words, root);
-    let names = listed.unwrap_or_default();
-    let paths = names
-        .split(|b| *b == 0)
-        .filter(|n| !n.is_empty())
-        .map(|n| PathBuf::from(String::from_utf8_lossy(n).into_owned()));
-    paths.filter(|p| root.join(p).symlink_metadata().is_ok()).collect()
-}
+/// How a pointer of Git LFS begins (its specification, version 1).
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// Longest pointer in bytes.
+const LFS_MAX: usize = 1024;
 
-fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> io::Result<()> {
+/// Adds a file or link; `false` = it is a pointer of Git LFS.
+fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> io::Result<bool> {
     let full = root.join(path);
     let meta = fs::symlink_metadata(&full)?;
     let mut header = tar::Header::new_gnu();
@@ -97,13 +100,14 @@ fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> i
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
         header.set_mode(0o777);
-        return tar.append_link(&mut header, path, fs::read_link(&full)?);
+        return tar.append_link(&mut header, path, fs::read_link(&full)?).map(|()| true);
     }
     // Whole at once: a file that grows while it is packed would break the archive.
     let bytes = fs::read(&full)?;
     header.set_size(bytes.len() as u64);
     header.set_mode(if meta.permissions().mode() & 0o111 != 0 { 0o755 } else { 0o644 });
-    tar.append_data(&mut header, path, &bytes[..])
+    tar.append_data(&mut header, path, &bytes[..])?;
+    Ok(!(bytes.starts_with(LFS) && bytes.len() < LFS_MAX))
 }
 
 /// Returns a command that runs a file of this host in the guest: it is sent to a temporary name there, run, and removed. It
@@ -134,45 +138,22 @@ IFS= read -r h < "$f"; case $h in '#!'*) h=${{h#'#!'}}; h=${{h#"${{h%%[! ]*}}"}}
 mod tests {
     use super::*;
 
-    fn make(root: &Path, files: &[(&str, &str)]) {
-        for (name, text) in files {
+    #[test]
+    fn what_is_packed_is_the_list_without_what_is_excluded() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let root = home.path();
+        for (name, text) in [("a", "x"), ("skip/me/x", "x"), ("big.bin", "version https://git-lfs.github.com/spec/v1\n")] {
             let path = root.join(name);
             fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
             fs::write(path, text).expect("write");
         }
-    }
-
-    fn names(root: &Path, exclude: &[&str]) -> Vec<String> {
-        let exclude: Vec<String> = exclude.iter().map(|s| (*s).to_owned()).collect();
-        let archive = pack(root, &exclude).expect("packed");
+        std::os::unix::fs::symlink("nowhere", root.join("link")).expect("link");
+        let (archive, notes) = pack(root, &["skip".to_owned()]).expect("packed");
         let mut tar = tar::Archive::new(archive.reopen().expect("open"));
-        tar.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string()).collect()
-    }
-
-    #[test]
-    fn the_tree_is_what_git_sees() {
-        let home = tempfile::tempdir().expect("tempdir");
-        let root = home.path();
-        make(
-            root,
-            &[
-                (".gitignore", "target\n*.log\n"),
-                (".github/ci.yml", "x"),
-                ("src/a b.rs", "x"),
-                ("target/big", "x"),
-                ("kept.log", "x"),
-                ("sub/.gitignore", "secret\n"),
-                ("sub/secret", "x"),
-                ("skip/me/x", "x"),
-            ],
-        );
-        let git = |words: &[&str]| crate::host::process::run_blocking("git", words, root).expect("git");
-        git(&["init", "-q"]);
-        git(&["add", "-f", "kept.log"]);
-        std::os::unix::fs::symlink("a b.rs", root.join("src/link")).expect("link");
-        assert_eq!(
-            names(root, &["skip"]),
-            [".github/ci.yml", ".gitignore", "kept.log", "src/a b.rs", "src/link", "sub/.gitignore"]
-        );
+        let names = tar.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string());
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "big.bin", "link"]);
+        assert!(matches!(&notes[..], [note] if note.contains("`big.bin`: only pointers")), "{notes:?}");
+        assert!(pack(root, &["[".to_owned()]).expect_err("a glob").to_string().contains("source.exclude"));
+        assert!(pack(&root.join("none"), &[]).expect_err("no folder").to_string().contains("none"));
     }
 }

@@ -3,6 +3,7 @@
 //! Outcomes are read from control events, never from the exit code: a guest that panics makes QEMU exit with 0.
 
 mod accel;
+mod accel_probe;
 mod argv;
 mod machine;
 mod process;
@@ -122,7 +123,9 @@ impl Qemu {
 
     async fn accel(&self, guest: &Guest, binary: &Path) -> accel::Choice {
         match guest.options.text("accel") {
-            Some(accel) if accel != "auto" => accel::Choice { accel: accel.into(), why: "the config says so".into() },
+            Some(accel) if accel != "auto" => {
+                accel::Choice { accel: accel.into(), why: "the config says so".into(), remedy: None }
+            },
             _ => accel::choose(&self.spawner, binary, &self.state).await,
         }
     }
@@ -267,7 +270,10 @@ fn accel_finding(choice: &accel::Choice) -> Finding {
         check: "accelerator".into(),
         severity: if emulated { Severity::Warn } else { Severity::Ok },
         text: format!("{}: {}", choice.accel, choice.why),
-        hint: emulated.then(|| "give longer timeouts, or run on a host whose KVM works".into()),
+        hint: emulated.then(|| {
+            let or_else = || "give longer timeouts, or run on a host whose KVM works".to_owned();
+            choice.remedy.clone().unwrap_or_else(or_else)
+        }),
     }
 }
 
@@ -278,6 +284,13 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
         out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
     };
     for key in ["kernel", "initrd", "image", "firmware"] {
+        if let Some(path) = guest.options.path(key)
+            && path.to_str().is_none()
+        {
+            let text = format!("guest `{}`: the path of the {key} is no UTF-8: `{}`", guest.id, path.display());
+            fatal("image", text, "rename the folder or file");
+            continue;
+        }
         if let Some(path) = guest.options.path(key)
             && let Err(e) = std::fs::File::open(path)
         {

@@ -180,7 +180,11 @@ impl<'a> JobRun<'a> {
         let session = session.ok_or_else(|| Fault::infra("cannot send the code").because("there is no session"))?;
         let files = session.files();
         let sending = source::send(files.as_ref(), source, &self.context.cancel);
-        PhaseEvents::begin(&self.context.events, &self.guest.id, Phase::Source, None).around(sending).await
+        let phase = PhaseEvents::begin(&self.context.events, &self.guest.id, Phase::Source, None);
+        for note in phase.around(sending).await? {
+            self.context.events.warn(Some(&self.guest.id), note, None);
+        }
+        Ok(())
     }
 
     /// Runs cases until there are none left, the machine is lost, or a fresh one is due; then ends the lease.

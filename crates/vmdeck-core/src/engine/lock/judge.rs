@@ -3,7 +3,7 @@
 //! A directory with `owner.json` is ours: its flock alone decides. One without is of the old scripts: there the pid has to
 //! do, and a directory without a readable pid counts as "being made" for 30 s.
 
-use crate::host::{clock, lockdir, pids};
+use crate::host::{clock, info, lockdir, pids};
 use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
@@ -49,6 +49,10 @@ impl Judge {
         let fd = match lockdir::open(path) {
             Ok(fd) => fd,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Free),
+            // Another user's, closed to us: nothing can be said about it but that it is there.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && lockdir::is_dir(path) => {
+                return Ok(Standing::Live(read_owner(path)));
+            }
             Err(e) => return Err(e),
         };
         if !lockdir::try_flock(&fd)? {
@@ -76,11 +80,31 @@ impl Judge {
                 lockdir::age(path).is_ok_and(|age| age >= NO_PID_GRACE && age < Duration::from_hours(1_000_000));
             return since.elapsed() >= NO_PID_GRACE || by_stamp;
         };
-        let Some(process) = pids::lookup(pid) else { return true };
+        let Some(process) = pids::lookup(pid) else {
+            // What cannot be seen is no proof of death: not in a container, and not where processes are hidden.
+            return !pids::exists(pid) && sees_every_pid();
+        };
         let written = fs::metadata(path.join("pid")).and_then(|m| m.modified()).ok();
         let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(u64::MAX, |d| d.as_secs());
         process.started > written.saturating_add(REUSE_MARGIN)
     }
+}
+
+/// Returns whether a pid that is not there proves that its process is gone.
+fn sees_every_pid() -> bool {
+    // Tests of the rules run in containers, too.
+    cfg!(test) || pids::are_of_the_host()
+}
+
+/// Returns who may remove a dead lock, where that is not us: names in a sticky folder belong to their owners.
+pub fn removable_only_by(path: &Path) -> Option<String> {
+    let (ours, owner) = (rustix::process::geteuid(), lockdir::owner(path).ok()?);
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let meta = fs::metadata(parent).ok()?;
+    let sticky = meta.mode() & 0o1000 != 0;
+    let may = ours.is_root() || (!sticky && rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok());
+    let owns = [owner, meta.uid()].contains(&ours.as_raw());
+    (!may && !owns).then(|| info::user_name(owner))
 }
 
 /// Returns whether vmdeck made it: it has our record, owned by the owner of the directory.
@@ -95,6 +119,10 @@ pub(super) fn read_owner(path: &Path) -> Holder {
     let record = if is_ours(path) { fs::read(path.join("owner.json")).unwrap_or_default() } else { Vec::new() };
     let mut holder: Holder = serde_json::from_slice(&record).unwrap_or_default();
     holder.pid = holder.pid.or_else(|| read_pid(path));
+    if holder.pid.is_none() && holder.command.is_none() && !lockdir::is_readable(path) {
+        let user = lockdir::owner(path).map_or_else(|_| "another user".to_owned(), info::user_name);
+        holder.command = Some(format!("a process of user `{user}`, whose lock is closed to others"));
+    }
     if holder.since.is_none() {
         let at = fs::metadata(path.join("pid")).and_then(|m| m.modified()).ok();
         holder.since =

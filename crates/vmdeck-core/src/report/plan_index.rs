@@ -1,0 +1,74 @@
+//! What reports need to know of the plan besides the events: where each case was written, and what each guest is made of.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+use vmdeck_model::{
+    ids::{CaseId, GuestId, SuiteId},
+    plan::Plan,
+    suite::CasePlace,
+};
+
+/// The plan, looked up by name.
+#[derive(Clone, Debug, Default)]
+pub struct PlanIndex {
+    places: HashMap<(SuiteId, CaseId), CasePlace>,
+    images: HashMap<GuestId, String>,
+}
+
+/// Where a case was written, for a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownPlace {
+    /// The file; relative to the folder of the repository where that is known, else to the current one.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl std::fmt::Display for ShownPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+impl PlanIndex {
+    /// Returns the index of a plan.
+    pub fn of(plan: &Plan) -> Self {
+        let mut out = Self::default();
+        for job in &plan.jobs {
+            for (suite, case) in job.cases() {
+                out.places.insert((suite.id.clone(), case.id.clone()), case.place.clone());
+            }
+            for guest in job.guests() {
+                let path = |key: &str| guest.options.path(key).map(|path| path.display().to_string());
+                let text = |key: &str| guest.options.text(key).map(str::to_owned);
+                let image = path("image").or_else(|| text("image")).or_else(|| path("kernel"));
+                if let Some(image) = image.or_else(|| guest.machine.clone()) {
+                    out.images.insert(guest.id.clone(), image);
+                }
+            }
+        }
+        out
+    }
+
+    /// Returns where a case was written; `None` = not in a file.
+    pub fn place(&self, suite: &SuiteId, case: &CaseId) -> Option<ShownPlace> {
+        let place = self.places.get(&(suite.clone(), case.clone())).filter(|place| place.line > 0)?;
+        Some(ShownPlace { file: relative(&place.file), line: place.line })
+    }
+
+    /// Returns what a guest boots from, as the config says it.
+    pub fn image(&self, guest: &GuestId) -> Option<&str> {
+        self.images.get(guest).map(String::as_str)
+    }
+}
+
+/// Returns a path as the readers of a report can follow it.
+fn relative(file: &str) -> String {
+    let Ok(full) = std::path::absolute(file) else { return file.to_owned() };
+    let workspace = std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
+    let bases = workspace.into_iter().chain(std::env::current_dir().ok());
+    let inner = bases.into_iter().find_map(|base| full.strip_prefix(base).ok().map(Path::to_owned));
+    inner.map_or_else(|| file.to_owned(), |path| path.display().to_string())
+}
