@@ -1,4 +1,4 @@
-//! The command line: what may be written, and its help. Plain data comes out; nothing is looked at here.
+//! The command line: its arguments and their help. Plain data comes out; nothing is checked on the host here.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -14,16 +14,16 @@ use vmdeck_model::{
 #[derive(Parser, Debug)]
 #[command(name = "vmdeck", version, subcommand_precedence_over_arg = true, after_help = EXITS)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand; without one, a run.
     #[command(subcommand)]
     pub command: Option<Sub>,
-    /// What a run needs.
+    /// The arguments of a run.
     #[command(flatten)]
     pub run: RunArgs,
-    /// Where the config comes from.
+    /// The arguments that name the config.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// How much is said.
+    /// The arguments that decide what is printed.
     #[command(flatten)]
     pub look: OutputArgs,
 }
@@ -31,7 +31,7 @@ pub struct Cli {
 const EXITS: &str = "Exit codes: 0 all passed; 1 a test failed; 2 usage or config; 3 host not ready; 4 could not acquire the lock in time;\n\
                      5 infra; 6 something could not be proven cleaned up; 70 a bug in vmdeck; 130, 143 cancelled.";
 
-/// Where the config comes from.
+/// The arguments that name the config.
 #[derive(Args, Debug, Clone, Default)]
 pub struct ConfigArgs {
     /// Config file [default: ./vmdeck.toml, then vmdeck/config.toml in the user's config folder]
@@ -42,10 +42,10 @@ pub struct ConfigArgs {
     pub set: Vec<String>,
 }
 
-/// How much is said, and how.
+/// How much is printed, and how.
 #[derive(Args, Debug, Clone, Default)]
 pub struct OutputArgs {
-    /// Colours
+    /// When to use colours
     #[arg(long, value_enum, default_value_t, global = true)]
     pub color: Color,
     /// Print only failures and the summary
@@ -68,7 +68,7 @@ pub enum Color {
     Never,
 }
 
-/// What a run needs.
+/// The arguments of a run.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 #[derive(Args, Debug, Clone, Default)]
 pub struct RunArgs {
@@ -96,10 +96,10 @@ pub struct RunArgs {
     /// Do not take the host lock
     #[arg(long)]
     pub no_lock: bool,
-    /// How many times a failed case is tried again [default: each case's own]
+    /// How many times to retry a failed case [default: each case's own setting]
     #[arg(long, value_name = "N")]
     pub retries: Option<u32>,
-    /// How many times each case is run
+    /// How many times to run each case
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repeat: u32,
     /// End the run at the first failure
@@ -114,13 +114,13 @@ pub struct RunArgs {
     /// Boot the selected guests, run nothing in them, and keep them up until they are stopped
     #[arg(long)]
     pub hold: bool,
-    /// Take commands as JSON lines from standard input; its end without the word `detach` ends the run
+    /// Read commands as JSON lines from standard input; end of input without the word `detach` ends the run
     #[arg(long, hide = true)]
     pub commands: bool,
     /// The run's id, 16 hexadecimal digits; default: random
     #[arg(long, hide = true, value_name = "HEX", value_parser = |s: &str| u64::from_str_radix(s, 16))]
     pub run_id: Option<u64>,
-    /// View only: everything that changes something is switched off in the cockpit
+    /// Turn off everything in the cockpit that changes something
     #[arg(long)]
     pub read_only: bool,
     /// Print the plan and start nothing
@@ -136,14 +136,14 @@ impl RunArgs {
     }
 }
 
-/// `--keep`.
+/// Which guests `--keep` keeps.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepArg {
-    /// Destroy them.
+    /// Keep no guest.
     Never,
-    /// Keep those with a failed case.
+    /// Keep guests that failed.
     Failed,
-    /// Keep them all.
+    /// Keep every guest.
     Always,
 }
 
@@ -179,33 +179,33 @@ pub enum Sub {
     Lock(LockSub),
     /// Open a shell in a guest, starting it if needed, or run one command in it
     Shell {
-        /// The name of a guest in the config
+        /// Name of a guest in the config
         guest: String,
-        /// Only this machine of the guest
+        /// Use only this machine of the guest
         #[arg(long, hide = true, value_name = "NAME")]
         machine: Option<String>,
-        /// A command to run instead of a shell
+        /// Command to run instead of a shell
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,
     },
-    /// Open a recorded run in the cockpit: play it, go to any time, see every log as it was then
+    /// Open a recorded run in the cockpit: play it, go to any time, see every log as it was at that time
     Replay {
-        /// A run's folder, or its events.jsonl
+        /// Folder of a run, or its events.jsonl
         #[arg(value_name = "RUN-DIR|EVENTS.jsonl")]
         path: PathBuf,
     },
-    /// Write vmdeck.toml from what this host has
+    /// Write a vmdeck.toml that suits this host
     Init {
         /// Overwrite an existing file
         #[arg(long)]
         force: bool,
     },
-    /// Run the built-in demo: a real micro guest where QEMU is there, else the `local` backend
+    /// Run the built-in demo: on a real micro guest if QEMU is installed, else on the `local` backend
     Demo {
         /// Folder of a built micro guest [default: guests/micro/out, else built into the state folder]
         #[arg(long, value_name = "DIR")]
         guest: Option<PathBuf>,
-        /// Do not use QEMU even if it is there
+        /// Do not use QEMU even if it is installed
         #[arg(long)]
         local: bool,
     },
@@ -221,21 +221,21 @@ pub enum Sub {
     Man,
 }
 
-/// `vmdeck cleanup`.
+/// The arguments of `vmdeck cleanup`.
 #[derive(Args, Debug, Clone, Copy)]
 pub struct CleanupArgs {
     /// Only show what would be removed
     #[arg(long)]
     pub list_only: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub force: bool,
-    /// Also remove machines of others whose names begin with one of `host.test_prefixes`
+    /// Also remove machines made by others whose names begin with one of `host.test_prefixes`
     #[arg(long)]
     pub all: bool,
 }
 
-/// `vmdeck lock`.
+/// The subcommands of `vmdeck lock`.
 #[derive(Subcommand, Debug)]
 pub enum LockSub {
     /// Show who holds the lock, since when, and what they are doing
@@ -244,21 +244,21 @@ pub enum LockSub {
         #[arg(long)]
         json: bool,
     },
-    /// Remove a dead lock; refuses a live holder
+    /// Remove a dead lock; refuse if its holder is alive
     Break {
-        /// Also remove a lock whose holder may be dead (a lock made by other scripts)
+        /// Also remove a lock of the old scripts that looks alive; never one that vmdeck holds
         #[arg(long)]
         force: bool,
     },
     /// Run a command while holding the lock
     Exec {
-        /// The command
+        /// Command to run
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
     },
 }
 
-/// `vmdeck config`.
+/// The subcommands of `vmdeck config`.
 #[derive(Subcommand, Debug, Clone, Copy)]
 pub enum ConfigSub {
     /// Validate the config; list every problem

@@ -97,7 +97,7 @@ fn one_artifact_that_cannot_be_read_does_not_cost_the_others() {
         "[guests.here]\nbackend = \"local\"\n[suites.s]\nartifacts = [\"good\", \"/proc/1/mem\", \"none*\"]\n\
          [[suites.s.cases]]\nname = \"a\"\nrun = \"echo kept > good\"\n",
     );
-    world.ci(&[]).exits(0).says("not every artifact came").says("/proc/1/mem");
+    world.ci(&[]).exits(0).says("some artifacts are missing").says("/proc/1/mem");
     assert_eq!(world.record("artifacts/here/s/good"), "kept\n");
 }
 
@@ -129,15 +129,17 @@ fn selection_and_shards() {
 }
 
 #[test]
-fn a_setup_that_fails_makes_its_cases_infra_and_no_others() {
+fn a_setup_that_fails_is_the_test_author_s_and_touches_no_other_suite() {
     let world = World::new(
         "[guests.here]\nbackend = \"local\"\n\
          [suites.one]\nsetup = \"echo broken >&2; false\"\n[[suites.one.cases]]\nname = \"a\"\nrun = \"true\"\n\
          [suites.two]\nsetup = \"echo yes > made\"\nteardown = \"exit 9\"\nartifacts = [\"*.txt\"]\n\
          [[suites.two.cases]]\nname = \"b\"\nrun = \"cat made && echo kept > out.txt\"\n",
     );
-    world.ci(&[]).exits(5).says("setup failed: exit 1: broken").says("teardown failed: exit 9");
-    assert_eq!((world.verdict_of("one/a"), world.verdict_of("two/b")), ("infra".into(), "passed".into()));
+    world.ci(&[]).exits(1).says("setup failed: exit 1: broken").says("stderr | broken").says("teardown failed: exit 9");
+    assert_eq!((world.verdict_of("one/a"), world.verdict_of("two/b")), ("failed".into(), "passed".into()));
+    assert_eq!(world.record("guests/here/one/+setup/stderr.log"), "broken\n");
+    assert!(world.record("junit.xml").contains("type=\"setup failed\""));
     assert_eq!(world.record("artifacts/here/two/out.txt"), "kept\n");
 }
 
@@ -503,7 +505,8 @@ fn bad_configs_say_what_where_and_what_to_do() {
     world.run(&["--nonsense"]).exits(2);
     world.run(&["frob"]).exits(2).complains("is not a subcommand");
     let bad = ["guests.g.memory=256", "guests.g.boot_timeout=0s"];
-    world.ci(&["--set", bad[0], "--set", bad[1]]).exits(2).complains("a bare number is bytes").complains("in no time");
+    let ran = world.ci(&["--set", bad[0], "--set", bad[1]]).exits(2);
+    ran.complains("a bare number is bytes").complains("it must be longer than 0");
     fs::remove_file(world.path("vmdeck.toml")).expect("removed");
     world.ci(&[]).exits(2).complains("`vmdeck init` writes one");
     world.run(&["doctor"]).says("state folder");
@@ -577,7 +580,7 @@ fn the_demo_works_without_qemu_and_names_the_next_commands() {
     let config = next.split_whitespace().nth(2).expect("file").to_owned();
     world.run(&["-f", &config, "shell", "here", "--", "echo", "a b"]).exits(0).says("a b\n");
     world.run(&["-f", &config, "--ci", "basics/*"]).exits(0);
-    world.run(&["demo", "--guest", "no/such/folder"]).exits(2).complains("it is not a built micro guest");
+    world.run(&["demo", "--guest", "no/such/folder"]).exits(2).complains("it must hold a built micro guest");
     assert!(!world.path("no").exists());
     world.assert_nothing_left();
 }
@@ -623,12 +626,17 @@ fn github_gets_annotations_and_guest_text_issues_no_command() {
         .output();
     let ran = vmdeck_testkit::world::Ran::of(&output.expect("ran"))
         .exits(1)
-        .says("::error title=s/bad@here%3A failed::exit 1");
+        .says("::error file=vmdeck.toml,line=10,title=s/bad@here%3A failed::exit 1")
+        .says("::group::here");
     let commands: Vec<&str> =
         ran.out.lines().filter(|l| l.trim_start().starts_with("::") || l.contains("##[")).collect();
-    assert_eq!(commands.len(), 1, "{commands:?}");
+    assert_eq!(commands.len(), 3, "one annotation within one group: {commands:?}");
     assert!(!ran.out.contains('\u{1b}'));
-    assert!(fs::read_to_string(world.path("summary.md")).expect("summary").contains("| here | s/bad | failed |"));
+    assert!(
+        fs::read_to_string(world.path("summary.md"))
+            .expect("summary")
+            .contains("| here | s/bad (vmdeck.toml:10) | failed |")
+    );
 }
 
 #[test]
@@ -675,10 +683,10 @@ fn a_script_that_cannot_be_read_never_passes() {
         "[guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"x\"\nscript = \"it\"\n",
     );
     fs::create_dir(world.path("it")).expect("folder");
-    world.ci(&[]).exits(2).complains("is no file with something in it");
+    world.ci(&[]).exits(2).complains("is empty or not a file");
     fs::remove_dir(world.path("it")).expect("removed");
     fs::write(world.path("it"), "").expect("empty");
-    world.ci(&[]).exits(2).complains("is no file with something in it");
+    world.ci(&[]).exits(2).complains("is empty or not a file");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn a_changed_host_key_is_refused_before_anything_is_sent() {
     assert!(other.expect("ssh-keygen").success());
     world.ci(&["--set", "guests.here.ssh.host_key=other.pub"]).exits(5).says("no credential was sent");
     let shell = world.vmdeck(&["shell", "here", "--", "echo", "reached"]).output().expect("ran");
-    Ran::of(&shell).exits(0).says("reached").complains("here is gone");
+    Ran::of(&shell).exits(0).says("reached").complains("removed here (verified)");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn records_of_real_runs_fit() {
         [[suites.s.cases]]\nname = \"bad\"\nrun = \"echo no >&2; exit 4\"\n\
         [[suites.s.cases]]\nname = \"skipped\"\nrun = \"false\"\nskip = \"not today\"\n\
         [suites.t]\nsetup = \"false\"\nteardown = \"exit 9\"\n[[suites.t.cases]]\nname = \"a\"\nrun = \"true\"\n";
-    let mut events = checked_run(local, &[], 5);
+    let mut events = checked_run(local, &[], 1);
     events.extend(checked_run(local, &["--fail-fast", "s"], 1));
     let fake = "[guests.g]\nbackend = \"fake\"\nlaunch_retries = 2\n[guests.g.boot]\nwarnings = [\"*odd*\"]\n\
         [guests.g.fake]\nFAIL\nconsole = [\"Linux version 6\", \"odd\", \"login:\"]\n\

@@ -334,7 +334,7 @@ fn a_first_start_leads_to_a_config_and_a_typo_is_told() {
         .run(&["config", "check"])
         .exits(2)
         .complains("vmdeck.toml:9: `keys.kil`: unknown key (did you mean `kill`?)")
-        .complains("vmdeck.toml:10: `keys.stop`: `hyper-x` is no key");
+        .complains("vmdeck.toml:10: `keys.stop`: `hyper-x` is not a key");
     world.run(&["replay", "nowhere"]).exits(2).complains("cannot replay `nowhere`");
 }
 

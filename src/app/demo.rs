@@ -1,4 +1,4 @@
-//! `vmdeck demo`: the real thing without a config: a micro guest under QEMU, or the `local` backend where that cannot be.
+//! `vmdeck demo`: a run without a config: on a micro guest under QEMU, or on the `local` backend where QEMU cannot run.
 //!
 //! The guest is built by the script that the binary carries.
 
@@ -16,7 +16,7 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &OutputArgs, 
     } else {
         if let Some(dir) = guest.as_ref().filter(|dir| !micro::is_built(dir)) {
             return Err(Fault::user(format!("cannot use `{}`", dir.display()))
-                .because(format!("it is not a built micro guest, which has {}", micro::PARTS.join(", ")))
+                .because(format!("it must hold a built micro guest: {}", micro::PARTS.join(", ")))
                 .hint("`guests/micro/build.sh DIR` builds one; without --guest the demo builds its own"));
         }
         match micro::build(guest, &mut |text| io.say(&text)).await {
@@ -43,7 +43,7 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &OutputArgs, 
     io.say(&format!(
         "\nthe whole record is in {record}\n\ntry next:\n\n  \
          {vmdeck} -f {shown} shell {name} -- uname -a\n      run a command in a fresh guest\n  \
-         {vmdeck} -f {shown} --ci 'basics/*'\n      part of the suite again\n  \
+         {vmdeck} -f {shown} --ci 'basics/*'\n      run part of the suite again\n  \
          {vmdeck} init\n      a vmdeck.toml for your own project"
     ));
     Ok(exit)

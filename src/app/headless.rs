@@ -15,12 +15,12 @@ use vmdeck_model::{
     outcome::CancelReason,
 };
 
-/// How often a live line is looked at again.
+/// How often a live line is drawn again.
 pub(super) const LIVE: Duration = Duration::from_millis(100);
-/// How often without one: heartbeats and gathered output only.
+/// How often reports are updated without a live line: only for heartbeats and gathered output.
 pub(super) const QUIET: Duration = Duration::from_secs(1);
 
-/// Follows a run to its end; `broken` hears of reports that could not be written.
+/// Follows a run to its end; `broken` is called with each report that could not be written.
 pub(super) async fn follow(
     mut run: Handle,
     fanout: &mut Fanout,

@@ -1,4 +1,4 @@
-//! `vmdeck doctor`, `list` and `cleanup`: looking at the host and tidying it.
+//! `vmdeck doctor`, `list` and `cleanup`: inspecting the host and tidying it.
 //!
 //! The rules are the engine's; here are the tables and the question.
 
@@ -18,7 +18,7 @@ use vmdeck_model::{
     text::Clean,
 };
 
-/// Returns every check, with or without a config.
+/// Runs every check, with or without a config.
 pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let findings: Vec<Finding> = if let Some(setup) = settings::load_if_any(config)? {
         for note in &setup.notes {
@@ -46,7 +46,7 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
     Ok(if fit { RunExit::Passed } else { RunExit::HostNotReady })
 }
 
-/// Returns every machine; exit 3 where a backend's could not be seen.
+/// Lists every machine; exit 3 where those of a backend could not be seen.
 pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let seen = inventory::list(&deps(&settings::load_host(config)?.tools)?).await;
     let exit = if seen.unseen.is_empty() { RunExit::Passed } else { RunExit::HostNotReady };
@@ -77,7 +77,7 @@ pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Re
     Ok(exit)
 }
 
-/// Returns what dead runs left, and what was kept.
+/// Removes what dead runs left, and what was kept.
 pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let host = settings::load_host(config)?;
     let deps = deps(&host.tools)?;
@@ -98,7 +98,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
         if !std::io::stdin().is_terminal() {
             return Err(Fault::user("cannot ask whether to remove this")
                 .because("standard input is not a terminal")
-                .hint("use --force, or --list-only to look"));
+                .hint("use --force to remove it, or --list-only to list it"));
         }
         if !confirmed(io) {
             io.say("nothing was removed");
@@ -123,7 +123,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
     Ok(exit)
 }
 
-/// Returns the machines of others that `--all` takes, each with its size.
+/// Returns the machines made by others that `--all` removes, each with its size.
 async fn by_prefix(
     deps: &backend::BackendDeps,
     prefixes: &[String],
@@ -131,7 +131,7 @@ async fn by_prefix(
     io: &mut Io<'_>,
 ) -> Vec<MachineInfo> {
     if prefixes.is_empty() {
-        io.warn("note: `host.test_prefixes` names no prefix, so --all takes nothing more");
+        io.warn("note: `host.test_prefixes` is empty, so --all adds nothing");
         return Vec::new();
     }
     let (machines, unseen) = tidy::by_prefix(deps, prefixes).await;
@@ -140,12 +140,12 @@ async fn by_prefix(
         *exit = RunExit::HostNotReady;
     }
     for machine in &machines {
-        let size = tidy::size(deps, machine).await.map_or("size not known".to_owned(), show_size);
+        let size = tidy::size(deps, machine).await.map_or("size unknown".to_owned(), show_size);
         let (name, state) = (Clean::from_text(&machine.name), Clean::from_text(&machine.state));
-        io.say(&format!("{name} ({}), {state}, not made by vmdeck, by its prefix: {size}", machine.backend));
+        io.say(&format!("{name} ({}), {state}, not made by vmdeck, matches a test prefix: {size}", machine.backend));
     }
     if machines.is_empty() && *exit == RunExit::Passed {
-        io.say(&format!("no machine of others begins with {}", prefixes.join(" or ")));
+        io.say(&format!("no machine made by others begins with {}", prefixes.join(" or ")));
     }
     machines
 }

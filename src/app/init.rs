@@ -71,7 +71,7 @@ fn choose() -> &'static str {
     }
 }
 
-/// Returns the file with this guest; old variables that are set are read on.
+/// Returns the file with this guest; old variables that are set keep working.
 fn text(guest: &str, families: &[&str]) -> String {
     let compat = if families.is_empty() {
         String::new()
@@ -108,12 +108,12 @@ backend = "qemu"
 pattern = "login:"
 [guests.debian.ssh]
 user = "ci"
-key = "id_ed25519"                   # change: a key that the image knows
+key = "id_ed25519"                   # change: a key that the image accepts
 [guests.debian.qemu]
 image = "debian.qcow2"               # change: your disk image; it is never written
 "#;
 
-const UTM: &str = r#"[guests.linux]                       # the machine `ci-os-linux...` or `ci-linux...` of UTM; or name one with `machine`
+const UTM: &str = r#"[guests.linux]                       # the UTM machine `ci-os-linux...` or `ci-linux...`; or set `machine`
 backend = "utm"
 [guests.linux.ssh]                   # without a key or password commands go by the guest agent
 user = "ci"
@@ -121,7 +121,7 @@ user = "ci"
 
 const MULTIPASS: &str = r#"[guests.ubuntu]
 backend = "multipass"
-fresh = "suite"                      # a machine for each suite, deleted after it
+fresh = "suite"                      # one machine for each suite, deleted afterwards
 [guests.ubuntu.multipass]
 image = "24.04"
 "#;

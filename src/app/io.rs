@@ -3,11 +3,11 @@
 use crate::cli::Color;
 use std::io::{IsTerminal, Write};
 
-/// Writes for a person or a program; `main` decides where to.
+/// Where the program writes, for a person or another program; `main` decides where that is.
 pub struct Io<'a> {
-    /// Data and the headless report.
+    /// The stream for data and the headless report.
     pub out: &'a mut (dyn Write + Send),
-    /// Diagnostics.
+    /// The stream for diagnostics.
     pub err: &'a mut (dyn Write + Send),
 }
 

@@ -80,11 +80,11 @@ async fn exec(host: &HostConfig, command: &[String], io: &mut Io<'_>) -> Result<
     let cancel = CancellationToken::new();
     let mut signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
     let held = {
-        let told = |holder: &Holder, _| io.warn(&format!("waiting for the host lock: {holder}"));
+        let told = |holder: &Holder, _| io.warn(&format!("waiting for the host lock, held by {holder}"));
         let waiting = lock::acquire(&request, told, &cancel);
         tokio::select! {
             held = waiting => held?,
-            Some(_) = signals.recv() => return Err(Fault::cancelled("cannot wait for the lock any longer").because("a signal came")),
+            Some(_) = signals.recv() => return Err(Fault::cancelled("cannot wait for the lock").because("a signal arrived")),
         }
     };
     let result = run_under(command, &mut signals).await;

@@ -12,10 +12,10 @@ use vmdeck_model::error::{Fault, Result};
 
 const BUILD: &str = include_str!("../../guests/micro/build.sh");
 const SUITES: &str = include_str!("demo.toml");
-/// What a built guest consists of.
+/// The files of a built guest.
 pub(super) const PARTS: [&str; 4] = ["vmlinux", "initrd.cpio", "id_ed25519", "host_key"];
 
-/// Makes the guest and the config of the demo in the state folder, for the cockpit; `told` hears what is being done.
+/// Makes the guest and the config of the demo in the state folder, for the cockpit; `told` is called with each step.
 pub(super) async fn write_config(told: &(dyn Fn(String) + Send + Sync)) -> Result<PathBuf> {
     let table = match build(None, &mut |text| told(text)).await {
         Ok(dir) => micro_guest(&dir),

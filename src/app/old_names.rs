@@ -1,8 +1,9 @@
-//! The variables of the systems that vmdeck replaces, and what each means here. docs/migrating.md tells the same for people.
+//! The variables of the systems that vmdeck replaces, and what each means here. docs/migrating.md says the same for
+//! people.
 
 use vmdeck_core::config::old_name::{OldName, To};
 
-/// Families, as in `[compat] env`.
+/// A family of old names, as in `[compat] env`.
 const TRUSTINSTALL: &str = "trustinstall";
 const VM_TESTS: &str = "vm-tests";
 
@@ -20,7 +21,7 @@ const fn of_utm(name: &'static str, os: Option<&'static str>, key: &'static str)
 
 const fn repo(name: &'static str, os: &'static str) -> OldName {
     let to = To::Guests { backend: "utm", os: Some(os), key: "source.to", with: Some(("source.path", ".")) };
-    noted(TRUSTINSTALL, name, to, "the folder in the guest is replaced by what `source.path` holds, here and always")
+    noted(TRUSTINSTALL, name, to, "the folder in the guest is always replaced with the contents of `source.path`")
 }
 
 const fn gone(name: &'static str, note: &'static str) -> OldName {
@@ -29,14 +30,14 @@ const fn gone(name: &'static str, note: &'static str) -> OldName {
 
 const NO_WINRM: &str = "this version has no WinRM transport; a Windows guest cannot be used yet";
 const NO_DOCKER: &str = "vmdeck has no container backend";
-const CHOSEN: &str = "what runs is chosen on the command line, by suite and guest: `vmdeck --ci '@linux'`";
+const CHOSEN: &str = "choose what runs on the command line, by suite and guest: `vmdeck --ci '@linux'`";
 const NO_SSH: &str =
-    "vmdeck speaks SSH itself and takes no arguments of a program `ssh`; see the keys of `[guests.NAME.ssh]`";
+    "vmdeck speaks SSH itself and has no arguments for a program `ssh`; see the keys of `[guests.NAME.ssh]`";
 const LINUX: Option<&str> = Some("linux");
 const WINDOWS: Option<&str> = Some("windows");
 const DARWIN: Option<&str> = Some("macos");
 
-/// Every old name. A general one stands before the particular ones, which win over it.
+/// Every old name. A general one comes before the particular ones, which win over it.
 pub(super) const OLD_NAMES: &[OldName] = &[
     old("", "VMDECK_UTMCTL", To::Key("host.tools.utmctl")),
     old(TRUSTINSTALL, "TRUSTINSTALL_UTMCTL", To::Key("host.tools.utmctl")),
@@ -88,14 +89,14 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         VM_TESTS,
         "VM_LOCK_FILE",
         To::Key("host.lock"),
-        "the old scripts documented it and never read it (they read VM_LOCK_DIR); vmdeck does read it",
+        "the old scripts documented it but never read it (they read VM_LOCK_DIR); vmdeck reads it",
     ),
     old(VM_TESTS, "VM_LOCK_DIR", To::Key("host.lock")),
     noted(
         VM_TESTS,
         "VM_LOCK_TIMEOUT",
         To::Key("host.lock_timeout"),
-        "the old scripts documented it and never read it; vmdeck does read it, in seconds",
+        "the old scripts documented it but never read it; vmdeck reads it, in seconds",
     ),
 ];
 

@@ -14,7 +14,7 @@ use vmdeck_model::{
     suite::CaseAction,
 };
 
-/// Where records go by default.
+/// The folder in which records are kept by default.
 pub(super) const RECORDS: &str = ".vmdeck/runs";
 
 /// Returns the plan of this config and command line.
@@ -61,7 +61,9 @@ fn as_text(path: &Path, what: &str, remedy: &str) -> Result<()> {
     if path.to_str().is_some() {
         return Ok(());
     }
-    Err(Fault::user(format!("cannot use `{}` for {what}", path.display())).because("the path is not UTF-8").hint(remedy))
+    Err(Fault::user(format!("cannot use `{}` for {what}", path.display()))
+        .because("the path is not UTF-8")
+        .hint(remedy))
 }
 
 /// Returns the name of the folder of a run's record.

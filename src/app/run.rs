@@ -27,12 +27,12 @@ use vmdeck_model::{
     plan::Plan,
 };
 
-/// What a record takes at the very least, bytes.
+/// The least space that a record takes, in bytes.
 const ROOM: usize = 256 * 1024;
 /// What to do about a report that cannot be written.
 const NO_ROOM: &str = "free disk space where the record is, or set --run-dir; the guests are still taken down";
 
-/// `vmdeck --ci` and `vmdeck --dry-run`.
+/// Runs `vmdeck --ci` or `vmdeck --dry-run`.
 pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     if args.commands {
         // A cockpit's engine: neither its terminal nor its end is ours.
@@ -128,7 +128,7 @@ fn open_record(dir: &Path) -> Result<std::fs::File> {
     if events.exists() {
         return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
             .because("it holds the record of another run")
-            .hint("give another --run-dir, or remove it"));
+            .hint("set --run-dir to another folder, or remove this one"));
     }
     std::fs::create_dir_all(dir).map_err(cannot)?;
     // A full disk is told now, not by a run that loses its own record.

@@ -47,9 +47,9 @@ pub(super) fn theme_folder() -> Option<PathBuf> {
 /// What happens to the secrets of a config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Secrets {
-    /// They are read, and their commands run.
+    /// Secrets are read, and their commands run.
     Resolved,
-    /// They are left empty: only whether they are set is known.
+    /// Secrets are left empty: only whether they are set is known.
     LeftEmpty,
 }
 
@@ -96,7 +96,7 @@ fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: Secrets) -> Result
         let fault = Fault::user(format!("cannot read the config `{}`", path.display()));
         match e.kind() {
             std::io::ErrorKind::NotFound => fault.because(e).hint("`vmdeck init` writes one"),
-            _ => fault.because(e).hint("it must be a file of UTF-8 text that you can read"),
+            _ => fault.because(e).hint("it must be a readable file of UTF-8 text"),
         }
     })?;
     parse(Some((path, &text)), args, secrets)
@@ -130,7 +130,7 @@ fn secret_command(words: &[String]) -> Result<String, String> {
     if !status.success() {
         return Err(format!("`{program}` failed: {status}"));
     }
-    String::from_utf8(printed).map_err(|_| format!("`{program}` printed no text"))
+    String::from_utf8(printed).map_err(|_| format!("`{program}` did not print UTF-8 text"))
 }
 
 pub(super) fn schema(io: &mut Io<'_>) -> RunExit {
@@ -158,7 +158,7 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
         io.warn(&format!("warning: {fault}"));
     }
     let cases: usize = setup.suites.iter().map(|s| s.cases.len()).sum();
-    let name = path.map_or("the built-in defaults".into(), |p| p.display().to_string());
+    let name = path.map_or("the built-in config".into(), |p| p.display().to_string());
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (guests, suites) = (count(setup.guests.len(), "guest"), count(setup.suites.len(), "suite"));
     io.say(&format!("{name} is valid: {guests}, {suites}, {}", count(cases, "case")));

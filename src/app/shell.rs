@@ -160,7 +160,7 @@ fn start(
     Ok((engine::start_shell(plan, deps, request), dir))
 }
 
-/// What a person who waits for a shell wants to know, on standard error.
+/// Writes what a person who waits for a shell wants to know to standard error.
 fn tell(kind: &EventKind, raw: bool, io: &mut Io<'_>) {
     // In raw mode a newline alone does not go back to the first column.
     let mut say = |text: &str| {
@@ -169,7 +169,7 @@ fn tell(kind: &EventKind, raw: bool, io: &mut Io<'_>) {
     };
     match kind {
         EventKind::LockWaiting { holder, .. } => {
-            say(&format!("waiting for the host lock: {holder}"));
+            say(&format!("waiting for the host lock, held by {holder}"));
         }
         EventKind::PreflightFinding(f) if f.severity == vmdeck_model::event::Severity::Fatal => {
             say(&format!("FATAL {}", f.text));
@@ -180,7 +180,7 @@ fn tell(kind: &EventKind, raw: bool, io: &mut Io<'_>) {
         EventKind::PhaseStarted { guest, phase: Phase::Create, .. } => say(&format!("starting {guest} ...")),
         EventKind::Retrying { why, .. } => say(&format!("trying again: {why}")),
         EventKind::CleanupEnded { guest, left, kept: false, adopted, .. } if left.is_empty() => {
-            say(&format!("{guest} is {}", if *adopted { "let go" } else { "gone" }));
+            say(&format!("{} {guest} (verified)", if *adopted { "put back" } else { "removed" }));
         }
         EventKind::CleanupEnded { left, .. } => left.iter().for_each(|what| say(&format!("NOT CLEANED UP: {what}"))),
         _ => {}

@@ -186,10 +186,10 @@ fn doctor_shows_the_chain_and_what_each_way_says_now() {
     let world = desk(&machine, 22, "host_key = \"host_key.pub\"", "", "");
     let ran = world.run(&["doctor"]);
     for line in [
-        "is `ci-linux`, running; its address is searched by: ip-address, agent, leases, arp, scan",
+        "is `ci-linux`, running; its address is looked up by: ip-address, agent, leases, arp, scan",
         "ip-address: 192.168.64.4:22",
-        "leases: cannot find its address this way",
-        "arp: cannot find its address this way: its MAC is not known",
+        "leases: cannot find the address this way",
+        "arp: cannot find the address this way: its MAC is not known",
     ] {
         assert!(ran.out.contains(line), "{line:?} not in\n{}", ran.out);
     }

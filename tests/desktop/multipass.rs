@@ -121,7 +121,7 @@ fn what_cannot_get_better_is_not_tried_again() {
 #[test]
 fn settings_that_cannot_work_are_told_before_anything_is_made() {
     for (keys, why) in [
-        ("[guests.u.multipass]\nimage = \"ubuntu:22.04\"", "knows no remote `ubuntu`"),
+        ("[guests.u.multipass]\nimage = \"ubuntu:22.04\"", "has no remote `ubuntu`"),
         ("[guests.u.multipass]\ncloud_init = \"no.yaml\"", "cannot read its cloud-init file"),
         ("[guests.u.multipass]\nmounts = [\"/no/such:/x\"]", "cannot mount `/no/such`"),
         ("disk = \"100MiB\"", "its disk is less than Multipass allows"),
@@ -232,10 +232,10 @@ fn cleanup_takes_machines_of_others_only_by_the_configured_prefixes() {
     let machines = json!({ "test-a-17": running("10.0.0.5"), "redoubt-b": running("10.0.0.6"), "mine": running("10.0.0.7"), "contest-c": running("10.0.0.8") });
     let desk = DesktopWorld::new("", &multipass(&machines, &json!([])));
     let prefixes = ["--set", "host.test_prefixes=[\"test-\", \"redoubt-\"]"];
-    desk.run(&["cleanup", "--all", "--list-only"]).exits(0).complains("names no prefix");
+    desk.run(&["cleanup", "--all", "--list-only"]).exits(0).complains("`host.test_prefixes` is empty");
     let listed = desk.run(&[&["cleanup", "--all", "--list-only"][..], &prefixes].concat()).exits(0);
     assert!(
-        listed.out.contains("test-a-17 (multipass), Running, not made by vmdeck, by its prefix: 2GiB"),
+        listed.out.contains("test-a-17 (multipass), Running, not made by vmdeck, matches a test prefix: 2GiB"),
         "{}",
         listed.out
     );
@@ -305,7 +305,7 @@ fn machines_of_others_that_look_like_leftovers_are_told_before_the_run() {
     let desk = DesktopWorld::new(&guest(""), &multipass(&machines, &json!([])));
     desk.ci(&["--set", "host.test_prefixes=[\"test-\"]"])
         .exits(0)
-        .says("machines of others with a test prefix: test-a-17");
+        .says("machines made by others with a test prefix: test-a-17");
     assert_eq!(desk.multipass(), machines);
 }
 
@@ -339,7 +339,7 @@ fn what_a_failed_setup_left_behind_is_not_for_the_next_suite() {
         suite("two", "true")
     );
     let desk = DesktopWorld::new(&config, &none());
-    let ran = desk.ci(&[]).exits(5).says("FAILED (setup) one");
+    let ran = desk.ci(&[]).exits(1).says("FAILED (setup) one");
     assert!(ran.out.contains("PASSED         two"), "{}", ran.out);
     assert_eq!(desk.count("multipass launch"), 2);
 }

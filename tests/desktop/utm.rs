@@ -167,7 +167,7 @@ fn files_go_in_by_push_and_are_compared() {
     let cut = json!({ "uuid": ID, "name": "ci-linux", "status": "stopped", "cut_files": 100 });
     let desk = DesktopWorld::new("", &utm(&json!([cut]), &json!([])));
     with_source(&desk);
-    desk.ci(&[]).exits(5).says("it arrived with other contents");
+    desk.ci(&[]).exits(5).says("it arrived with different contents");
 }
 
 #[test]

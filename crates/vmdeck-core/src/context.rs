@@ -18,7 +18,7 @@ pub struct CallContext<'a> {
     pub limit: Duration,
     /// Cancels the call.
     pub cancel: &'a CancellationToken,
-    /// Hears what is being done, a line each.
+    /// Is called with each step that is done, as one line.
     pub progress: &'a (dyn Fn(&str) + Send + Sync),
 }
 
@@ -29,7 +29,7 @@ impl fmt::Debug for CallContext<'_> {
 }
 
 impl<'a> CallContext<'a> {
-    /// Returns a frame whose progress nobody hears.
+    /// Returns a frame that ignores progress.
     pub fn new(limit: Duration, cancel: &'a CancellationToken) -> Self {
         Self { limit, cancel, progress: &|_| {} }
     }

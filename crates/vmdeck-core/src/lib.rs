@@ -1,7 +1,7 @@
 //! The engine of vmdeck: what it needs of the host, how machines are made and reached, how a run is carried out and
 //! reported. It knows no screen, reads no keyboard and prints nothing.
 //!
-//! Each layer imports only from layers to its left; `tests/architecture.rs` holds that up:
+//! Each layer imports only from layers to its left; `tests/architecture.rs` checks that:
 //!
 //! `command < { host, config, report } < backend < transport < engine`
 //!

@@ -1,6 +1,6 @@
 //! A key with its modifiers, as it is written in the config: `x`, `X`, `ctrl-r`, `shift-tab`, `f5`, `ctrl-]`.
 //!
-//! What a key does is a front end's matter; how a terminal tells of it too.
+//! What a key does, and how a terminal reports it, is a front end's matter.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ pub enum KeyName {
 /// A key with its modifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Chord {
-    /// With Ctrl.
+    /// Whether Ctrl is held.
     pub ctrl: bool,
-    /// With Alt.
+    /// Whether Alt is held.
     pub alt: bool,
-    /// With Shift; for a character this is in the character itself.
+    /// Whether Shift is held; for a character this is in the character itself.
     pub shift: bool,
     /// The key.
     pub key: KeyName,
@@ -55,11 +55,11 @@ impl Chord {
         Self { ctrl: false, alt: false, shift: false, key }
     }
 
-    /// Reads it; the error is a sentence.
+    /// Reads a chord; the error is a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "`{text}` is no key; write it like x, X, ctrl-r, alt-x, shift-tab, f5, or one of {}",
+                "`{text}` is not a key; write it like x, X, ctrl-r, alt-x, shift-tab, f5, or one of {}",
                 NAMED.join(", ")
             )
         };

@@ -15,34 +15,34 @@ pub const DETACH: &str = "detach";
 pub enum Command {
     /// Ends the current cases, begins no further ones, and takes every guest down; nothing is fetched.
     Cancel {
-        /// Why.
+        /// Why the run is cancelled.
         reason: CancelReason,
     },
     /// Begins no further case in this guest: the current one is finished, artifacts are fetched, then it is taken down.
     Stop {
-        /// Which.
+        /// The guest that the command is for.
         guest: GuestId,
     },
     /// Ends the current case of this guest now and takes it down; nothing is fetched.
     Kill {
-        /// Which.
+        /// The guest that the command is for.
         guest: GuestId,
     },
-    /// Keeps this guest at the end, or not.
+    /// Keeps this guest after the run, or not.
     Keep {
-        /// Which.
+        /// The guest that the command is for.
         guest: GuestId,
-        /// Whether it stays.
+        /// Whether the guest is kept.
         on: bool,
     },
     /// Keeps every guest that has a failed case, or not.
     KeepFailed {
-        /// Whether they stay.
+        /// Whether the guests are kept.
         on: bool,
     },
     /// Ends the pause in which this guest is held for inspection.
     Proceed {
-        /// Which.
+        /// The guest that the command is for.
         guest: GuestId,
     },
 }

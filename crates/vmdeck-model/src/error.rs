@@ -7,14 +7,14 @@ use std::fmt;
 /// A result whose error a person can act on.
 pub type Result<T, E = Fault> = std::result::Result<T, E>;
 
-/// Who has to act on a [`Fault`]; decides the exit code.
+/// Who has to act on a [`Fault`]; this decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
     /// The command line or the config is wrong (exit 2).
     User,
     /// The host is not ready: a tool, disk, memory or permission is missing (exit 3).
     Host,
-    /// The host lock was not had in time (exit 4).
+    /// The host lock could not be acquired in time (exit 4).
     Lock,
     /// A guest could not be launched, booted or reached, or its connection was lost (exit 5).
     Infra,
@@ -42,32 +42,32 @@ impl Fault {
         Self { what: what.into(), causes: Vec::new(), hint: None, blame, permanent: false }
     }
 
-    /// Returns the command line or the config is at fault.
+    /// Returns a fault of the command line or the config.
     pub fn user(what: impl Into<String>) -> Self {
         Self::new(Blame::User, what)
     }
 
-    /// Returns the host is at fault.
+    /// Returns a fault of the host.
     pub fn host(what: impl Into<String>) -> Self {
         Self::new(Blame::Host, what)
     }
 
-    /// Returns a guest, or the way to it, is at fault.
+    /// Returns a fault of a guest, or of the way to it.
     pub fn infra(what: impl Into<String>) -> Self {
         Self::new(Blame::Infra, what)
     }
 
-    /// vmdeck is at fault.
+    /// Returns a fault of vmdeck itself.
     pub fn bug(what: impl Into<String>) -> Self {
         Self::new(Blame::Bug, what)
     }
 
-    /// Returns the work was cancelled from outside.
+    /// Returns the fault of work that was cancelled from outside.
     pub fn cancelled(what: impl Into<String>) -> Self {
         Self::new(Blame::Cancelled, what)
     }
 
-    /// Adds a cause, and what caused that.
+    /// Adds a cause to the end of the chain of causes.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         let cause = cause.to_string();
@@ -94,7 +94,7 @@ impl Fault {
         self
     }
 
-    /// Marks a fault that another try cannot mend: a wrong key stays wrong.
+    /// Marks the fault as one that another try cannot mend: a wrong key stays wrong.
     #[must_use]
     pub fn permanent(mut self) -> Self {
         self.permanent = true;

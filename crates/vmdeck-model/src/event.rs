@@ -19,12 +19,12 @@ use std::fmt;
 pub struct Event {
     /// The number of the event, from 1 and without gaps: `output` lines that are skipped for a slow reader get none.
     pub seq: u64,
-    /// Wall-clock time.
+    /// The wall-clock time.
     #[serde(serialize_with = "millis")]
     pub at: DateTime<Utc>,
-    /// Milliseconds since the run started, by a clock that never jumps.
+    /// The milliseconds since the run started, by a clock that never jumps.
     pub elapsed_ms: u64,
-    /// The fact.
+    /// The fact itself.
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -39,33 +39,33 @@ fn millis<S: serde::Serializer>(at: &DateTime<Utc>, out: S) -> Result<S::Ok, S::
 pub enum Phase {
     /// The backend makes the machine.
     Create,
-    /// From the order to start until it answers, where there is no console to watch.
+    /// The time from the request to start until the machine answers, where there is no console to watch.
     Launch,
-    /// From power-on to the kernel's first line.
+    /// The time from power-on to the kernel's first line.
     Firmware,
-    /// From the kernel's first line to the first process.
+    /// The time from the kernel's first line to the first process.
     Kernel,
-    /// From the first process to the ready pattern, or to the first answer of a service.
+    /// The time from the first process to the ready pattern, or to the first answer of a service.
     Userspace,
-    /// Until the login service shows its banner.
+    /// The wait until the login service shows its banner.
     #[serde(rename = "sshd", alias = "service")]
     Service,
-    /// Until a command has been run and has answered.
+    /// The wait until a command has been run and has answered.
     FirstCommand,
-    /// The code is brought in.
+    /// The source is copied into the guest.
     Source,
-    /// The suites' cases.
+    /// The cases of the suites are run.
     Tests,
-    /// It is up for a person, with no case to run.
+    /// The guest is up for a person, with no case to run.
     Hold,
-    /// A case failed and a person may still look, before it is taken down; `usual_ms` is the countdown.
+    /// The guest failed and is held for inspection before it is taken down; `usual_ms` is the countdown.
     Pause,
     /// The machine is taken down and its absence proven.
     Cleanup,
 }
 
 impl Phase {
-    /// Returns the word in events and reports.
+    /// Returns the word used in events and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Create => "create",
@@ -83,7 +83,7 @@ impl Phase {
         }
     }
 
-    /// Returns whether it is part of the boot.
+    /// Returns whether the phase is part of the boot.
     pub fn is_boot(self) -> bool {
         matches!(
             self,
@@ -96,18 +96,18 @@ impl Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// As it should be.
+    /// The host is as it should be.
     Ok,
-    /// Was wrong and has been put right.
+    /// Something was wrong and has been put right.
     Fixed,
-    /// A person should look at it.
+    /// A person should inspect it.
     Warn,
     /// The run cannot start.
     Fatal,
 }
 
 impl Severity {
-    /// Returns the word in front of a finding, all of one width.
+    /// Returns the word in front of a finding; all have the same width.
     pub fn word(self) -> &'static str {
         match self {
             Severity::Ok => "ok   ",
@@ -121,9 +121,9 @@ impl Severity {
 /// A check of the host and what it found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Name of the check: `disk`, `memory`, `qemu`.
+    /// The name of the check: `disk`, `memory`, `qemu`.
     pub check: String,
-    /// How serious it is.
+    /// How serious the finding is.
     pub severity: Severity,
     /// What was found.
     pub text: String,
@@ -132,20 +132,20 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
-/// Who holds the host lock, as far as it can be told.
+/// Who holds the host lock, as far as is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process.
+    /// The process id of the holder.
     pub pid: Option<u32>,
-    /// The run.
+    /// The id of the holder's run.
     pub run: Option<String>,
-    /// The command line.
+    /// The command line of the holder.
     pub command: Option<String>,
-    /// The host name.
+    /// The name of the holder's host.
     pub host: Option<String>,
-    /// Since when, RFC 3339.
+    /// Since when the lock is held, as RFC 3339.
     pub since: Option<String>,
-    /// What it is doing.
+    /// What the holder is doing.
     pub phase: Option<String>,
 }
 
@@ -169,28 +169,28 @@ impl fmt::Display for Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PatternKind {
-    /// The ready pattern.
+    /// The ready pattern was found.
     Ready,
-    /// A warning pattern.
+    /// A warning pattern was found.
     Warning,
-    /// An error pattern, or a panic.
+    /// An error pattern, or a panic, was found.
     Error,
 }
 
 /// A guest in the list of `run_started`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedGuest {
-    /// The name.
+    /// The name of the guest.
     pub guest: GuestId,
-    /// The backend.
+    /// The backend of the guest.
     pub backend: String,
-    /// The operating system.
+    /// The operating system of the guest.
     pub os: String,
-    /// `false` where the backend gives no isolation from this host.
+    /// Whether the backend isolates the guest from this host.
     pub isolated: bool,
-    /// How many cases will run in it.
+    /// How many cases will run in the guest.
     pub cases: usize,
-    /// Their names, `suite/case`, in order and without repetitions.
+    /// The names of the cases, `suite/case`, in order and without repetitions.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub names: Vec<String>,
 }
@@ -199,9 +199,9 @@ pub struct PlannedGuest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
-    /// Standard output of a command.
+    /// The standard output of a command.
     Stdout,
-    /// Standard error of a command.
+    /// The standard error of a command.
     Stderr,
     /// The serial console.
     Console,
@@ -222,26 +222,26 @@ pub enum CaseCause {
 /// How one attempt at a case went, where there were several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The verdict.
+    /// The verdict of the attempt.
     pub verdict: Verdict,
-    /// The exit code, if it had one.
+    /// The exit code of the command, if it had one.
     pub exit: Option<i32>,
-    /// How long it took.
+    /// How long the attempt took, in milliseconds.
     pub took_ms: u64,
-    /// Why it was not a pass.
+    /// Why the attempt did not pass.
     pub message: String,
-    /// Last lines of standard output.
+    /// The last lines of standard output.
     pub stdout_tail: String,
-    /// Last lines of standard error.
+    /// The last lines of standard error.
     pub stderr_tail: String,
 }
 
-/// A fact.
+/// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are named after what they hold; each variant says what happened")]
 pub enum EventKind {
-    /// First event of every record.
+    /// The first event of every record.
     RunStarted {
         run: RunId,
         version: String,
@@ -251,15 +251,15 @@ pub enum EventKind {
         guests: Vec<PlannedGuest>,
         cases: usize,
     },
-    /// Somebody else holds the lock; repeated every 10 s.
+    /// Another process holds the lock; repeated every 10 s.
     LockWaiting { path: String, holder: Holder, waited_ms: u64 },
-    /// The lock is ours.
+    /// This run holds the lock.
     LockHeld { path: String, waited_ms: u64 },
-    /// The lock is not ours any more: the run ends as infra.
+    /// This run no longer holds the lock: the run ends as infra.
     LockLost { path: String, why: String },
     /// The host was checked.
     PreflightFinding(Finding),
-    /// Something that a dead run left behind is gone.
+    /// Something that a dead run left behind was removed.
     Reaped { run: String, what: String, how: String },
     /// A machine went from one state to another.
     GuestState {
@@ -354,7 +354,7 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         freed: Option<u64>,
     },
-    /// Last event of every record.
+    /// The last event of every record.
     RunEnded {
         tally: Tally,
         exit: RunExit,
@@ -365,7 +365,7 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         hint: Option<String>,
     },
-    /// Worth knowing.
+    /// Something that a person should know.
     Warning {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         guest: Option<GuestId>,

@@ -1,4 +1,4 @@
-//! The exit codes, and which one wins when several hold.
+//! The exit codes, and which one wins when several apply.
 //!
 //! README's table is compared with [`RunExit::ALL`] by a test.
 
@@ -6,29 +6,29 @@ use super::outcome::{CancelReason, Tally};
 use crate::error::Blame;
 use serde::{Deserialize, Serialize};
 
-/// What the process returns.
+/// The exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 pub enum RunExit {
-    /// All passed (flaky and skipped cases included).
+    /// All cases passed (flaky and skipped cases included).
     Passed,
     /// A test failed.
     TestFailed,
-    /// Usage or config error.
+    /// The command line or the config is wrong.
     Usage,
-    /// Host not ready: preflight.
+    /// The host is not ready: preflight found a fatal problem.
     HostNotReady,
-    /// The lock was not had in time.
+    /// The lock could not be acquired in time.
     LockTimeout,
     /// A guest could not be launched, booted or reached, or a connection was lost mid-test.
     Infra,
     /// Something could not be proven cleaned up.
     Leftover,
-    /// A bug in vmdeck.
+    /// vmdeck itself has a bug.
     Bug,
-    /// Cancelled by SIGINT.
+    /// The run was cancelled by SIGINT.
     Interrupted,
-    /// Cancelled by SIGTERM.
+    /// The run was cancelled by SIGTERM.
     Terminated,
 }
 
@@ -51,7 +51,7 @@ impl RunExit {
         (RunExit::Terminated, 143, "cancelled by SIGTERM"),
     ];
 
-    /// Returns the number.
+    /// Returns the exit code as a number.
     pub fn code(self) -> u8 {
         Self::ALL.iter().find(|row| row.0 == self).map_or(70, |row| row.1)
     }
@@ -69,7 +69,7 @@ impl RunExit {
         }
     }
 
-    /// Returns the code of a run that got as far as its guests. If several hold: 6, 130/143, 5, 1.
+    /// Returns the code of a run that got as far as its guests. If several apply, the order is 6, 130/143, 5, 1.
     pub fn of_run(tally: &Tally, infra: bool, leftover: bool, cancelled: Option<CancelReason>) -> Self {
         if leftover {
             return RunExit::Leftover;
@@ -102,7 +102,7 @@ impl From<RunExit> for u8 {
 impl TryFrom<u8> for RunExit {
     type Error = String;
     fn try_from(code: u8) -> Result<Self, String> {
-        Self::ALL.iter().find(|row| row.1 == code).map(|row| row.0).ok_or_else(|| format!("{code} is no exit code"))
+        Self::ALL.iter().find(|row| row.1 == code).map(|row| row.0).ok_or_else(|| format!("{code} is not an exit code"))
     }
 }
 

@@ -8,31 +8,31 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 /// A guest of the config, fully resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guest {
-    /// The name.
+    /// The name of the guest.
     pub id: GuestId,
     /// The backend's kind: a row of the backend table.
     pub backend: String,
-    /// What runs in it.
+    /// The operating system in the guest.
     pub os: Os,
-    /// Virtual processors.
+    /// The number of virtual processors.
     pub cpus: u32,
-    /// Memory in bytes.
+    /// The memory in bytes.
     pub memory: u64,
-    /// Size of the disk in bytes.
+    /// The size of the disk in bytes.
     pub disk: u64,
-    /// An existing machine to adopt; it is stopped at most, never deleted.
+    /// The existing machine to adopt; it is stopped at most, never deleted.
     pub machine: Option<String>,
-    /// Transports, tried in this order.
+    /// The transports, tried in this order.
     pub transports: Vec<String>,
-    /// How long each of several transports is waited for before the next one gets its turn.
+    /// How long to wait for each of several transports before trying the next.
     pub transport_turn: Duration,
-    /// How often a fresh one is made.
+    /// How often a fresh machine is made.
     pub fresh: Fresh,
     /// How many times a launch is tried.
     pub launch_retries: u32,
-    /// How long from start to the first command.
+    /// How long the time from power-on to the first command may be.
     pub boot_timeout: Duration,
-    /// How long a case may take that sets no limit of its own.
+    /// How long a case that sets no limit of its own may take.
     pub case_timeout: Duration,
     /// The shell of its commands, where a suite or case names none.
     pub shell: ScriptShell,
@@ -42,9 +42,9 @@ pub struct Guest {
     pub survivors: SurvivorPolicy,
     /// What the console tells.
     pub boot: ConsolePatterns,
-    /// Password for `sudo -S`.
+    /// The password for `sudo -S`.
     pub sudo: Option<Secret>,
-    /// Code to bring in.
+    /// The code to copy into the guest.
     pub source: Option<Source>,
     /// The backend's own keys.
     pub options: Options,
@@ -72,7 +72,7 @@ pub enum Os {
 }
 
 impl Os {
-    /// Returns the word in the config.
+    /// Returns the word used in the config.
     pub fn as_str(self) -> &'static str {
         match self {
             Os::Linux => "linux",
@@ -128,23 +128,23 @@ pub enum SurvivorPolicy {
 /// What to look for on the console.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConsolePatterns {
-    /// The guest is ready to be contacted.
+    /// The pattern that shows that the guest is ready.
     pub pattern: Option<Pattern>,
-    /// A match fails the boot, and later the case that runs.
+    /// The patterns of which a match fails the boot, or later the running case.
     pub errors: Vec<Pattern>,
-    /// A match is reported.
+    /// The patterns of which a match is reported as a warning.
     pub warnings: Vec<Pattern>,
     /// How often the guest may restart by itself before it is up; unset: until `boot_timeout`.
     pub restarts: Option<u32>,
 }
 
-/// Code of this host to bring into the guest.
+/// Code of this host to copy into the guest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// Folder on this host.
+    /// The folder on this host.
     pub path: PathBuf,
-    /// Absolute folder in the guest; replaced as a whole.
+    /// The absolute folder in the guest; it is replaced as a whole.
     pub to: String,
-    /// Globs that stay behind, besides what git ignores.
+    /// The globs of files to leave out, besides those that git ignores.
     pub exclude: Vec<String>,
 }

@@ -5,14 +5,14 @@
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
-/// Longest name of a guest, suite or case, in bytes.
+/// The longest name of a guest, suite or case, in bytes.
 pub const NAME_MAX: usize = 64;
 
 /// Why a text cannot be a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a name: use 1 to 64 of a-z A-Z 0-9 . _ - and begin with a letter or digit")]
 pub struct BadName {
-    /// The text as given.
+    /// The text as it was given.
     pub text: String,
 }
 
@@ -92,7 +92,7 @@ impl RunId {
         &self.0
     }
 
-    /// Returns the first eight digits: what machine names and run folders carry.
+    /// Returns the first eight digits, which the names of machines and run folders hold.
     pub fn short(&self) -> &str {
         &self.0[..8.min(self.0.len())]
     }

@@ -3,19 +3,24 @@
 //! One table of keys feeds the checks, the defaults, `config show`, the JSON schema and the example file. Backends and
 //! transports bring their own rows. Reading a file is `config`'s work.
 
-use super::{chord::Chord, pattern::Pattern, secret::Secret, suite::{Expect, ScriptShell}};
+use super::{
+    chord::Chord,
+    pattern::Pattern,
+    secret::Secret,
+    suite::{Expect, ScriptShell},
+};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// One row: a key that the config may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// Dotted path; `*` stands for a name, `[]` for an element of a list: `guests.*.boot.pattern`.
+    /// The dotted path; `*` is any name, `[]` an element of a list: `guests.*.boot.pattern`.
     pub path: &'static str,
-    /// What it holds.
+    /// What the key holds.
     pub kind: Kind,
-    /// The built-in default, as it would be written in TOML; `None` = unset.
+    /// The built-in default as written in TOML; `None` = unset.
     pub default: Option<&'static str>,
-    /// One line for the schema and the example file.
+    /// The meaning in one line, for the schema and the example file.
     pub doc: &'static str,
 }
 
@@ -30,7 +35,7 @@ pub enum Kind {
     Duration,
     /// A size in bytes: `"2GiB"`.
     Size,
-    /// Any text.
+    /// Any string.
     Text,
     /// A path; a relative one starts from the config's folder.
     Path,
@@ -40,7 +45,7 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A glob or `/regex/`.
     Pattern,
-    /// A list of texts.
+    /// A list of strings.
     Texts,
     /// A list of globs or `/regex/`es.
     Patterns,
@@ -48,7 +53,7 @@ pub enum Kind {
     Secret,
     /// A list of keys of the keyboard: `["x", "ctrl-r"]`.
     Chords,
-    /// A table of texts.
+    /// A table of strings.
     Map,
     /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
     Expect,
@@ -123,7 +128,7 @@ impl Options {
         if let Some(Value::Texts(texts)) = self.get(key) { texts } else { &[] }
     }
 
-    /// Keys of the keyboard; `None` = unset, empty = none.
+    /// Returns keys of the keyboard; `None` = unset, empty = no key.
     pub fn chords(&self, key: &str) -> Option<&[Chord]> {
         if let Some(Value::Chords(chords)) = self.get(key) { Some(chords) } else { None }
     }
@@ -133,7 +138,7 @@ impl Options {
         if let Some(Value::Secret(secret)) = self.get(key) { Some(secret) } else { None }
     }
 
-    /// Returns every secret in here, for the redactor.
+    /// Returns every secret among the values, for the redactor.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.0.values().filter_map(|v| if let Value::Secret(secret) = v { Some(secret) } else { None })
     }

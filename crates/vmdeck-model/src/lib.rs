@@ -1,4 +1,4 @@
-//! What a run is, what can happen in it, and how it stands: plain data and pure functions.
+//! What a run is, what can happen in it, and the state it is in: plain data and pure functions.
 //!
 //! No I/O, no clock, no async and no terminal in here; everything is total and can be tested with plain values. Other
 //! programs may read the records of runs with it: start with [`event`] and [`run_view`].

@@ -6,18 +6,18 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where a machine stands, for whoever has to clean it up.
+/// The state of a machine, for whoever has to clean it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MachineState {
     /// Nothing exists.
     NotCreated,
-    /// Resources exist, the machine has not been started.
+    /// Resources exist; the machine has not been started.
     Created,
     /// The machine runs and is connected.
     Running,
     /// The machine is down and its resources are released.
     Terminated,
-    /// Half started, or its release failed: only terminate is legal.
+    /// The machine is half started, or its release failed: only terminate is legal.
     Invalid,
 }
 

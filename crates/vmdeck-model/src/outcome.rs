@@ -9,17 +9,17 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As expected, at the first try.
+    /// The case ended as expected at the first attempt.
     Passed,
-    /// The command ran to its end and not as expected, outlived its time, or made the system complain on its console.
+    /// The command did not end as expected, took too long, or made the console show an error pattern.
     Failed,
-    /// No statement about the code: the guest, or the way to it, failed.
+    /// Nothing can be said about the code: the guest, or the way to it, failed.
     Infra,
-    /// Not run, by the config's or the case's own word.
+    /// The case was not run, by the config or by its own exit status.
     Skipped,
-    /// Not run, or ended early, because the run was cancelled.
+    /// The case was not run, or was ended early, because the run or the guest was stopped.
     Cancelled,
-    /// Failed first and passed later: not red, and never silently green.
+    /// The case failed first and passed at a later attempt: not red, and never silently green.
     Flaky,
 }
 
@@ -28,7 +28,7 @@ impl Verdict {
     pub const ALL: [Verdict; 6] =
         [Verdict::Passed, Verdict::Flaky, Verdict::Failed, Verdict::Infra, Verdict::Skipped, Verdict::Cancelled];
 
-    /// Returns whether it says that something is wrong.
+    /// Returns whether the verdict says that something is wrong.
     pub fn is_failure(self) -> bool {
         matches!(self, Verdict::Failed | Verdict::Infra)
     }
@@ -52,36 +52,36 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// How many cases ended in which way.
+/// How many cases have each verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// See [`Verdict::Passed`].
+    /// How many are [`Verdict::Passed`].
     pub passed: u32,
-    /// See [`Verdict::Failed`].
+    /// How many are [`Verdict::Failed`].
     pub failed: u32,
-    /// See [`Verdict::Infra`].
+    /// How many are [`Verdict::Infra`].
     pub infra: u32,
-    /// See [`Verdict::Skipped`].
+    /// How many are [`Verdict::Skipped`].
     pub skipped: u32,
-    /// See [`Verdict::Cancelled`].
+    /// How many are [`Verdict::Cancelled`].
     pub cancelled: u32,
-    /// See [`Verdict::Flaky`].
+    /// How many are [`Verdict::Flaky`].
     pub flaky: u32,
 }
 
 impl Tally {
-    /// Counts one more.
+    /// Counts one more case.
     pub fn add(&mut self, verdict: Verdict) {
         *self.slot(verdict) += 1;
     }
 
-    /// Returns how many ended this way.
+    /// Returns how many cases have this verdict.
     pub fn of(&self, verdict: Verdict) -> u32 {
         let mut copy = *self;
         *copy.slot(verdict)
     }
 
-    /// Returns all that ended.
+    /// Returns how many cases have ended.
     pub fn total(&self) -> u32 {
         Verdict::ALL.iter().map(|v| self.of(*v)).sum()
     }
@@ -101,13 +101,13 @@ impl Tally {
 /// A signal that asks a process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Ctrl-C.
+    /// Ctrl-C: SIGINT.
     Interrupt,
-    /// A polite request, as CI systems send.
+    /// A polite request, as CI systems send it: SIGTERM.
     Terminate,
-    /// The terminal is gone.
+    /// The terminal is gone: SIGHUP.
     Hangup,
-    /// Ctrl-\.
+    /// Ctrl-\: SIGQUIT.
     Quit,
 }
 
@@ -115,7 +115,7 @@ pub enum Signal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelReason {
-    /// `--fail-fast` and a case failed.
+    /// A case failed and `--fail-fast` is set.
     FailFast,
     /// The host lock was lost.
     LockLost,
@@ -123,13 +123,13 @@ pub enum CancelReason {
     ReportFailed,
     /// A person asked for it in the cockpit.
     User,
-    /// SIGHUP.
+    /// SIGHUP arrived.
     Hangup,
-    /// SIGTERM.
+    /// SIGTERM arrived.
     Terminate,
-    /// SIGINT.
+    /// SIGINT arrived.
     Interrupt,
-    /// A further signal.
+    /// A further signal arrived.
     Again,
 }
 
@@ -139,7 +139,7 @@ impl fmt::Display for CancelReason {
             Self::FailFast => "a case failed and --fail-fast is set",
             Self::LockLost => "the host lock was lost",
             Self::ReportFailed => "a report could not be written",
-            Self::User => "a person asked for it",
+            Self::User => "requested by the user",
             Self::Hangup => "the terminal was closed (SIGHUP)",
             Self::Terminate => "SIGTERM",
             Self::Interrupt => "Ctrl-C (SIGINT)",

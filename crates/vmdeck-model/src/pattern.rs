@@ -12,7 +12,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads the config's form; `*` and `?` do not cross a line's end.
+    /// Reads a pattern as written in the config; `*` and `?` do not cross a line's end.
     pub fn parse(source: &str) -> Result<Self, String> {
         let expression = match source.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
             Some(regex) => regex.to_owned(),
@@ -26,7 +26,7 @@ impl Pattern {
             .map_err(|e| format!("`{source}` is not a regular expression: {}", last_line(&e.to_string())))
     }
 
-    /// Returns whether it is found in these bytes.
+    /// Returns whether the pattern is found in these bytes.
     pub fn is_match(&self, bytes: &[u8]) -> bool {
         self.regex.is_match(bytes)
     }

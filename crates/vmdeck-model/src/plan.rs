@@ -24,7 +24,7 @@ pub struct Setup {
     pub suites: Vec<Suite>,
     /// The cockpit's settings: the keys of `[cockpit]`.
     pub cockpit: Options,
-    /// The cockpit's keys: for each action of `[keys]` what it is bound to.
+    /// The cockpit's keys: for each action of `[keys]`, the keys it is bound to.
     pub keys: Options,
     /// What a person should know although nothing is wrong.
     pub notes: Vec<String>,
@@ -35,33 +35,33 @@ pub struct Setup {
 pub struct HostConfig {
     /// The lock directory.
     pub lock: PathBuf,
-    /// Whether the old scripts use the same lock: their races are then guarded against.
+    /// Whether the old scripts use the same lock; their races are then guarded against.
     pub lock_shared: bool,
-    /// How long to wait for it.
+    /// How long to wait for the lock.
     pub lock_timeout: Duration,
-    /// Below this, preflight fails; bytes.
+    /// The free disk space below which preflight fails, in bytes.
     pub min_free_disk: u64,
-    /// Below this, preflight warns; bytes.
+    /// The free disk space below which preflight warns, in bytes.
     pub warn_free_disk: u64,
-    /// Memory to leave free besides the guests', bytes.
+    /// The memory to leave free besides that of the guests, in bytes.
     pub min_free_memory: u64,
-    /// Guests of all vmdeck processes at a time.
+    /// How many guests may be up at a time, over all vmdeck processes.
     pub slots: u32,
-    /// Names of machines that others make for tests begin like this; `vmdeck cleanup --all` takes them.
+    /// The prefixes of the names of test machines made by others; `vmdeck cleanup --all` removes those.
     pub test_prefixes: Vec<String>,
-    /// Tools that are not where they usually are: name and program.
+    /// The tools that are not where they usually are: name and program.
     pub tools: BTreeMap<String, String>,
 }
 
 /// Which guests to keep at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Keep {
-    /// They are destroyed.
+    /// No guest is kept.
     #[default]
     Never,
-    /// Those with a failed or infra case stay.
+    /// Guests with a failed or infra case are kept.
     Failed,
-    /// They all stay.
+    /// Every guest is kept.
     Always,
 }
 
@@ -69,21 +69,21 @@ pub enum Keep {
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunOptions {
-    /// See [`Keep`].
+    /// Which guests to keep at the end.
     pub keep: Keep,
-    /// Overrides every case's own number.
+    /// How many times to retry a failed case, instead of each case's own number.
     pub retries: Option<u32>,
-    /// How often each case is run.
+    /// How many times to run each case.
     pub repeat: u32,
     /// Whether the first failure ends the run.
     pub fail_fast: bool,
-    /// Whether the host lock is left alone.
+    /// Whether the run does not take the host lock.
     pub no_lock: bool,
-    /// How long a guest with a failed case, or one that did not boot, stands before it is taken down.
+    /// How long a guest with a failed case, or one that did not boot, is held for inspection.
     pub pause: Option<Duration>,
     /// Whether guests stay up until they are stopped, even without a case to run.
     pub hold: bool,
-    /// Whether somebody may send commands: then a guest may have to outlive the run.
+    /// Whether commands may be sent to the run: then a guest may have to outlive it.
     pub controlled: bool,
 }
 
@@ -105,26 +105,26 @@ impl Default for RunOptions {
 /// A run, ready to be carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The id.
+    /// The id of the run.
     pub run: RunId,
-    /// The run's record.
+    /// The folder of the run's record.
     pub dir: PathBuf,
-    /// The host's part.
+    /// The host's limits and lock.
     pub host: HostConfig,
-    /// The command line's part.
+    /// The options from the command line.
     pub options: RunOptions,
     /// What runs where, guest by guest.
     pub jobs: Vec<Job>,
-    /// The words that selected it, for the record.
+    /// The words that selected the cases, for the record.
     pub selection: Vec<String>,
 }
 
 /// The part that a guest has in a job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// The guest in which the cases run; it needs no name.
+    /// The guest in which the cases run; this role needs no name.
     Main,
-    /// A guest beside it, by the name that cases use.
+    /// A guest beside the main one, by the name that cases use.
     Named(String),
 }
 
@@ -183,7 +183,7 @@ impl Plan {
     }
 }
 
-/// Returns the jobs that a selection leaves of a config; empty = nothing matched.
+/// Returns the jobs of the config that the selection matches; empty = nothing matched.
 pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Vec<Job> {
     let mut position = 0;
     let mut jobs = Vec::new();
@@ -209,7 +209,7 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
     jobs
 }
 
-/// Jobs without any case: the guests that a selection names; none = all.
+/// Returns jobs without cases for the guests that a selection names; an empty selection names all.
 pub fn select_guests(setup: &Setup, selectors: &[Selector]) -> Vec<Job> {
     let wanted = |guest: &&Guest| selectors.is_empty() || selectors.iter().any(|s| s.takes(&guest.id));
     setup.guests.iter().filter(wanted).map(|guest| Job::new(guest.clone(), Vec::new())).collect()
@@ -223,8 +223,8 @@ pub fn runs_on(suite: &Suite, guest: &GuestId) -> bool {
 /// A key table of a backend or transport with its kind: how the config learns about them.
 #[derive(Clone, Copy, Debug)]
 pub struct KindKeys {
-    /// `qemu`, `ssh`.
+    /// The kind, such as `qemu` or `ssh`.
     pub kind: &'static str,
-    /// The rows; paths begin with `guests.*.<kind>.`.
+    /// The rows of the table; their paths begin with `guests.*.<kind>.`.
     pub keys: &'static [Key],
 }

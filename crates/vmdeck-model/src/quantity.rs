@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// Reads `4GiB`, `512 MiB`, `4G`, `1024`; powers of 1024, a bare number is bytes.
+/// Reads a size such as `4GiB`, `512 MiB`, `4G` or `1024`; units are powers of 1024, a bare number is bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -43,7 +43,7 @@ pub fn show_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// Reads `90s`, `1m30s`, `5m`, `500ms`; a bare number is seconds.
+/// Reads a duration such as `90s`, `1m30s`, `5m` or `500ms`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {

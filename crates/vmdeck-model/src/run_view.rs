@@ -1,4 +1,4 @@
-//! How things stand: the one fold from events to state that every front end and report shares.
+//! The state of a run: the one fold from events to state that every front end and report shares.
 //!
 //! It holds no text for the screen and asks no clock: a replay of a record gives the same view as the run gave.
 
@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 /// A warning of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunWarning {
-    /// The guest that it is about; `None` = the whole run.
+    /// The guest that the warning is about; `None` = the whole run.
     pub guest: Option<GuestId>,
-    /// The text.
+    /// The text of the warning.
     pub text: String,
 }
 
@@ -32,84 +32,84 @@ pub struct EndedCase {
     pub exit: Option<i32>,
     pub took_ms: u64,
     pub message: String,
-    /// What it took with all that was done for it: the launch, the setup, the cases' own way in; milliseconds.
+    /// How long the case took together with the launch, setup and connection that it needed, in milliseconds.
     pub span_ms: u64,
     /// What the verdict comes from, if not from the case itself.
     pub cause: Option<CaseCause>,
 }
 
-/// A phase that is on.
+/// A phase that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpenPhase {
-    /// Which.
+    /// The phase.
     pub phase: Phase,
-    /// When it began, in milliseconds of the run.
+    /// When the phase began, in milliseconds of the run.
     pub since_ms: u64,
-    /// What it took in earlier boots.
+    /// How long the phase took in earlier boots, in milliseconds.
     pub usual_ms: Option<u64>,
-    /// What the boot took after it in earlier boots.
+    /// How long the boot took after this phase in earlier boots, in milliseconds.
     pub rest_ms: Option<u64>,
-    /// The longest time without a console line in it, in earlier boots.
+    /// The longest time without a console line in this phase in earlier boots, in milliseconds.
     pub quiet_ms: Option<u64>,
 }
 
-/// What a way to find an address gave.
+/// The outcome of one way to find an address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SoughtView {
-    /// The way.
+    /// The name of the way.
     pub way: String,
-    /// What it found.
+    /// The address that was found.
     pub address: Option<String>,
-    /// Why it did not lead to the guest; empty = it did.
+    /// Why the way did not lead to the guest; empty = it did.
     pub why: String,
 }
 
-/// How a guest stands.
+/// The state of a guest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuestView {
-    /// The backend.
+    /// The backend of the guest.
     pub backend: String,
-    /// The operating system.
+    /// The operating system of the guest.
     pub os: String,
-    /// The name of its machine, once there was one.
+    /// The name of the guest's machine, once there was one.
     pub machine: Option<String>,
-    /// Where it was reached, and by which transport.
+    /// The transport by which the guest was reached, and its address if there is one.
     pub reached: Option<(String, Option<String>)>,
-    /// How its address was looked for: the last word of each way.
+    /// How the guest's address was looked up: the last outcome of each way.
     pub sought: Vec<SoughtView>,
-    /// When it last wrote to its console, in milliseconds of the run.
+    /// When the guest last wrote to its console, in milliseconds of the run.
     pub heard_ms: Option<u64>,
-    /// When its machine was powered on, in milliseconds of the run.
+    /// When the guest's machine was powered on, in milliseconds of the run.
     pub powered_ms: Option<u64>,
-    /// Whether it is isolated from this host.
+    /// Whether the guest is isolated from this host.
     pub isolated: bool,
     /// The machine's state.
     pub state: MachineState,
-    /// The phases that are on, oldest first.
+    /// The phases that have not ended, oldest first.
     pub open: Vec<OpenPhase>,
     /// The phases that have ended with their milliseconds, in order.
     pub done: Vec<(Phase, u64)>,
-    /// What each phase usually takes, where it is known.
+    /// How long each phase usually takes, where that is known, in milliseconds.
     pub usual: BTreeMap<Phase, u64>,
-    /// Whether its last boot failed.
+    /// Whether the guest's last boot failed.
     pub boot_failed: bool,
-    /// The case that is on.
+    /// The case that is running.
     pub case: Option<(SuiteId, CaseId)>,
-    /// When it began, in milliseconds of the run.
+    /// When the running case began, in milliseconds of the run.
     pub case_since_ms: u64,
-    /// Since when time counts for the case that ends next, in milliseconds of the run.
+    /// The time from which the next case to end is measured, in milliseconds of the run.
     pub busy_since_ms: Option<u64>,
-    /// The results so far.
+    /// The verdicts so far.
     pub tally: Tally,
     /// How many cases are planned.
     pub planned: usize,
-    /// Their names, `suite/case`.
+    /// The names of the planned cases, `suite/case`.
     pub names: Vec<String>,
-    /// What of it could not be proven gone.
+    /// What of the guest could not be proven gone.
     pub left: Vec<String>,
     /// What was proven gone, and how.
     pub proofs: Vec<String>,
-    /// Whether it was left in place on purpose.
+    /// Whether the guest was kept on purpose.
     pub kept: bool,
 }
 
@@ -141,14 +141,14 @@ impl GuestView {
         }
     }
 
-    /// Returns milliseconds from power-on to the first command, once it has booted.
+    /// Returns the milliseconds from power-on to the first command, once the guest has booted.
     pub fn boot_ms(&self) -> Option<u64> {
         let booted = self.done.iter().any(|(p, _)| *p == Phase::FirstCommand);
         booted.then(|| self.done.iter().filter(|(p, _)| p.is_boot()).map(|(_, ms)| ms).sum())
     }
 }
 
-/// How a suite went in a guest.
+/// The results of a suite in one guest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SuiteView {
     /// The guest.
@@ -157,14 +157,14 @@ pub struct SuiteView {
     pub suite: SuiteId,
     /// The verdicts of its cases.
     pub tally: Tally,
-    /// What it took, launches included; milliseconds.
+    /// How long the suite took, launches included, in milliseconds.
     pub took_ms: u64,
-    /// Whether its own preparation failed.
+    /// Whether the setup of the suite failed.
     pub setup_failed: bool,
 }
 
 impl SuiteView {
-    /// Returns its outcome in one word, and why where that is not plain.
+    /// Returns the outcome in one word, with the reason where that is not plain.
     pub fn outcome(&self) -> (Verdict, &'static str) {
         let any = |verdict| self.tally.of(verdict) > 0;
         match () {
@@ -183,45 +183,45 @@ impl SuiteView {
 /// The lock as this run sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum LockView {
-    /// Not asked for yet.
+    /// The lock was not asked for yet.
     #[default]
     Unknown,
-    /// Somebody else has it.
+    /// Another process holds the lock.
     Waiting(Holder),
-    /// It is ours.
+    /// This run holds the lock.
     Held,
-    /// It was taken from us.
+    /// The lock was taken from this run.
     Lost,
 }
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunView {
     /// The run's id, once started.
     pub run: Option<String>,
-    /// The record's folder.
+    /// The folder of the record.
     pub dir: String,
-    /// Milliseconds of the run at the last event.
+    /// The time of the last event, in milliseconds of the run.
     pub now_ms: u64,
-    /// The lock.
+    /// The state of the host lock.
     pub lock: LockView,
-    /// What preflight found.
+    /// The findings of preflight.
     pub findings: Vec<Finding>,
     /// The guests by name.
     pub guests: BTreeMap<GuestId, GuestView>,
     /// The cases that have ended, in order.
     pub cases: Vec<EndedCase>,
-    /// Cases planned in all.
+    /// How many cases are planned in all.
     pub planned: usize,
-    /// Results so far.
+    /// The verdicts so far.
     pub tally: Tally,
     /// The warnings so far.
     pub warnings: Vec<RunWarning>,
-    /// Why it is being cancelled.
+    /// Why the run is being cancelled.
     pub cancelled: Option<CancelReason>,
-    /// The end.
+    /// The exit code, once the run has ended.
     pub exit: Option<RunExit>,
-    /// Output lines that a slow reader was spared; the record has them.
+    /// How many output lines a slow reader did not get; the logs of the record have them.
     pub skipped_output: u64,
 }
 
@@ -347,12 +347,12 @@ impl RunView {
         }
     }
 
-    /// Returns whether a preflight check forbids the run.
+    /// Returns whether a finding of preflight forbids the run.
     pub fn is_host_unfit(&self) -> bool {
         self.findings.iter().any(|f| f.severity == Severity::Fatal)
     }
 
-    /// Returns every suite in every guest that had a case to tell, in the order in which they ended.
+    /// Returns every suite in every guest that had a case, in the order in which they ended.
     pub fn suites(&self) -> Vec<SuiteView> {
         let mut out: Vec<SuiteView> = Vec::new();
         for case in &self.cases {

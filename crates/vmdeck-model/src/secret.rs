@@ -10,7 +10,7 @@ use std::fmt;
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes a text into custody.
+    /// Makes a secret of a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(SecretString::from(text.into()))
     }
@@ -39,12 +39,12 @@ impl PartialEq for Secret {
     }
 }
 
-/// Shortest secret that is looked for in output, in bytes; a shorter one would blacken half the log.
+/// The shortest secret that is looked for in output, in bytes; a shorter one would blacken half the log.
 pub const REDACT_MIN: usize = 6;
 
 /// Replaces secrets in a stream by `***`, also where a chunk border cuts one in two.
 ///
-/// Holds back at most the longest secret less one byte; [`Redactor::finish`] gives the rest.
+/// Holds back at most the longest secret less one byte; [`Redactor::finish`] returns the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
     secrets: Vec<Secret>,
@@ -63,7 +63,7 @@ impl Redactor {
         Self { secrets, longest, held: Vec::new() }
     }
 
-    /// Feeds one chunk, returns what can be shown now.
+    /// Feeds one chunk and returns what can be shown now.
     pub fn feed(&mut self, chunk: &[u8]) -> Vec<u8> {
         if self.secrets.is_empty() {
             return chunk.to_vec();
@@ -90,7 +90,7 @@ impl Redactor {
         out
     }
 
-    /// Returns a whole text at once.
+    /// Returns a whole text with its secrets replaced.
     pub fn text(&self, text: &str) -> String {
         // Every console line comes through here, and hardly one holds a secret.
         if !self.secrets.iter().any(|secret| text.contains(secret.expose())) {

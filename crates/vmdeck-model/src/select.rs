@@ -28,12 +28,12 @@ impl Selector {
         Ok(Self { suite: glob(suite)?, case: glob(case)?, guest: glob(guest)? })
     }
 
-    /// Returns whether it selects anything on this guest.
+    /// Returns whether the selector selects anything on this guest.
     pub fn takes(&self, guest: &GuestId) -> bool {
         self.guest.is_match(guest.as_str())
     }
 
-    /// Returns whether it selects this case on this guest.
+    /// Returns whether the selector selects this case on this guest.
     pub fn matches(&self, suite: &SuiteId, case: &CaseId, guest: &GuestId) -> bool {
         self.suite.is_match(suite.as_str()) && self.case.is_match(case.as_str()) && self.guest.is_match(guest.as_str())
     }
@@ -42,9 +42,9 @@ impl Selector {
 /// Part `index` of `count` equal parts of the selected cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// From 1.
+    /// The index of the part, from 1.
     pub index: usize,
-    /// At least `index`.
+    /// The number of parts; at least `index`.
     pub count: usize,
 }
 

@@ -11,9 +11,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 /// A group of cases with a common setup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suite {
-    /// The name.
+    /// The name of the suite.
     pub id: SuiteId,
-    /// Names or globs of the guests that it runs on.
+    /// The names or globs of the guests that the suite runs on.
     pub guests: Vec<String>,
     /// Command before the first case; where it fails, no case is run.
     pub setup: Option<String>,
@@ -27,11 +27,11 @@ pub struct Suite {
     pub shell: Option<ScriptShell>,
     /// Environment of every command.
     pub env: BTreeMap<String, String>,
-    /// Working directory in the guest; unset: the login directory, or where the source was put.
+    /// The working directory in the guest; unset: where the source was put, else the login directory.
     pub dir: Option<String>,
     /// Who runs the commands.
     pub run_as: RunAs,
-    /// Globs of files to fetch after the last case, relative to the working directory.
+    /// The globs of files to fetch after the last case, relative to the working directory.
     pub artifacts: Vec<String>,
     /// Whether an artifact that does not come makes the suite fail.
     pub artifacts_required: bool,
@@ -44,7 +44,7 @@ pub struct Suite {
 pub struct Case {
     /// The name within the suite.
     pub id: CaseId,
-    /// What is run.
+    /// The command or script that is run.
     pub action: CaseAction,
     /// The shell that runs it; unset: the suite's, else the guest's.
     pub shell: Option<ScriptShell>,
@@ -52,11 +52,11 @@ pub struct Case {
     pub place: CasePlace,
     /// How long it may take; unset: the guest's own limit.
     pub timeout: Option<Duration>,
-    /// What makes it pass.
+    /// What makes the case pass.
     pub expect: Expect,
-    /// How often a failure is tried again; a later pass makes it `flaky`.
+    /// How many times a failed case is retried; a later pass makes it `flaky`.
     pub retries: u32,
-    /// Why it is not run at all.
+    /// Why the case is not run at all.
     pub skip: Option<String>,
 }
 
@@ -85,7 +85,7 @@ pub struct Expect {
     pub exit: i32,
     /// An exit code that means "skipped" (automake's habit is 77).
     pub skip: Option<i32>,
-    /// A pattern that a line of stdout must match as well.
+    /// A pattern that a line of standard output must match as well.
     pub stdout: Option<Pattern>,
     /// A pattern that a line of stderr must match as well.
     pub stderr: Option<Pattern>,
@@ -115,4 +115,23 @@ pub enum RunAs {
     User,
     /// Root, by `sudo`.
     Root,
+}
+
+/// Returns whether a script has more than one line that does something.
+pub fn has_several_lines(script: &str) -> bool {
+    script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).nth(1).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_do_something() {
+        for (script, several) in
+            [("a", false), ("a\n", false), ("# why\na\n\n", false), ("a\nb", true), ("\n a\n b\n", true), ("", false)]
+        {
+            assert_eq!(has_several_lines(script), several, "{script:?}");
+        }
+    }
 }

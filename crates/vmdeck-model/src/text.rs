@@ -1,11 +1,11 @@
-//! Bytes from a guest, and the only way to make them fit for a terminal, a CI log, XML or a path.
+//! Bytes from a guest, and the only way to make them safe for a terminal, a CI log, XML or a path.
 //!
-//! Attacks that this stands against: escape sequences (also cut in two by a chunk border), title and clipboard writes,
+//! Attacks that this withstands: escape sequences (also cut in two by a chunk border), title and clipboard writes,
 //! bidirectional overrides, combining-mark bombs, lines without an end. Secrets are not this module's matter.
 
-/// Longest line that is kept, in bytes; the rest of the line is dropped and the cut is marked.
+/// The longest line that is kept, in bytes; the rest of the line is dropped and the cut is marked.
 pub const LINE_MAX: usize = 8 * 1024;
-/// Mark at the end of a line that was cut.
+/// The mark at the end of a line that was cut.
 pub const CUT_MARK: &str = " […cut]";
 /// Most combining marks that one character may carry.
 const MARKS_MAX: usize = 8;
@@ -41,18 +41,18 @@ impl std::fmt::Display for Clean {
     }
 }
 
-/// Where the escape-sequence parser stands.
+/// The state of the escape-sequence parser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum EscapeState {
     #[default]
     Ground,
-    /// After ESC.
+    /// The parser is after ESC.
     Escape,
-    /// In `ESC [ …`, until a final byte.
+    /// The parser is in `ESC [ …`, until a final byte.
     Csi,
-    /// In OSC, DCS, APC, PM or SOS, until BEL or ESC \.
+    /// The parser is in OSC, DCS, APC, PM or SOS, until BEL or ESC \.
     Text,
-    /// After ESC within such a text.
+    /// The parser is after ESC within such a text.
     TextEscape,
 }
 
@@ -94,9 +94,9 @@ pub fn without_escapes(line: &[u8]) -> Vec<u8> {
 pub struct LineSplitter {
     escapes: EscapeFilter,
     line: Vec<u8>,
-    /// Bytes of the current line that did not fit.
+    /// Whether bytes of the current line were dropped, since it is too long.
     dropped: bool,
-    /// A carriage return was seen and the line goes on: what follows overwrites it.
+    /// Whether a carriage return was seen and the line continues: what follows overwrites it.
     returned: bool,
 }
 
@@ -104,14 +104,14 @@ pub struct LineSplitter {
 const SEQUENCE_MAX: usize = 4096;
 
 impl LineSplitter {
-    /// Feeds a chunk; `each` gets every line that ended in it.
+    /// Feeds a chunk; `each` is called with every line that ended in it.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Clean)) {
         for &byte in bytes {
             self.byte(byte, &mut each);
         }
     }
 
-    /// The stream ended: a last line without a newline counts too.
+    /// Ends the stream; `each` is called with a last line that has no newline.
     pub fn finish(&mut self, mut each: impl FnMut(Clean)) {
         if !self.line.is_empty() || self.dropped {
             self.end_line(&mut each);
@@ -197,7 +197,7 @@ fn visible(text: &str) -> String {
     out
 }
 
-/// Returns whether a character moves, hides or reorders what is around it.
+/// Returns whether a character moves, hides or reorders the text around it.
 pub fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}'
         | '\u{61c}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}')

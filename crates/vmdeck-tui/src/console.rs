@@ -8,12 +8,12 @@ use ratatui::style::{Color, Modifier, Style};
 use std::num::NonZeroU16;
 use vmdeck_model::{ids::GuestId, text::is_deceptive};
 
-/// Lines that can be scrolled back to.
+/// How many lines can be scrolled back to.
 const SCROLLBACK: usize = 2000;
 
 /// An attached console.
 pub struct AttachedConsole {
-    /// Whose.
+    /// The guest whose console it is.
     pub guest: GuestId,
     parser: vt100::Parser,
 }
@@ -29,12 +29,12 @@ impl AttachedConsole {
         Self { guest, parser: vt100::Parser::new(size(rows), size(columns), SCROLLBACK) }
     }
 
-    /// What the guest wrote.
+    /// Takes what the guest wrote.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.parser.process(bytes);
     }
 
-    /// The pane has another size.
+    /// Takes the new size of the pane.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         let wanted = (size(rows), size(columns));
         if self.parser.screen().size() != wanted {
@@ -55,7 +55,7 @@ impl AttachedConsole {
         (!screen.hide_cursor() && screen.scrollback() == 0).then(|| screen.cursor_position())
     }
 
-    /// Returns a cell's text and look; `None` outside, or where a wide character goes on.
+    /// Returns a cell's text and style; `None` outside, or where a wide character continues.
     pub fn cell(&self, row: u16, column: u16) -> Option<(&str, Style)> {
         let cell = self.parser.screen().cell(row, column)?;
         if cell.is_wide_continuation() {
@@ -90,7 +90,7 @@ impl AttachedConsole {
         Some((text, style))
     }
 
-    /// Returns what a key sends down the line; `None` = nothing.
+    /// Returns the bytes that a key sends to the guest; `None` = nothing.
     pub fn bytes(&self, key: KeyEvent) -> Option<Vec<u8>> {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         let arrow = |letter: u8| {

@@ -21,17 +21,17 @@ use vmdeck_model::{
     command::DETACH, event::Severity, ids::GuestId, lifecycle::MachineState, quantity::show_count, text::Clean,
 };
 
-/// How often what machines use is looked at while a run goes on.
+/// How often the usage of machines is measured during a run.
 const USAGE: Duration = Duration::from_secs(2);
 /// How long the last events of a run may take to be read.
 const READ: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// Carries effects out; see the module.
 pub struct EffectRunner {
     services: Arc<dyn Services>,
     host: Arc<dyn Host>,
     messages: mpsc::Sender<Msg>,
-    /// The engine of our run.
+    /// Takes commands for the engine of our run.
     engine: Option<mpsc::UnboundedSender<String>>,
     /// Ends following the record that is shown.
     watch: CancellationToken,
@@ -50,20 +50,20 @@ pub enum TerminalAction {
         /// Whether the config is read again afterwards.
         then_reload: bool,
     },
-    /// Write bytes.
+    /// Write bytes to the terminal.
     Write(Vec<u8>),
-    /// Mouse on or off.
+    /// Turn the mouse on or off.
     Mouse(bool),
-    /// Draw anew.
+    /// Redraw the whole screen.
     Redraw,
     /// Stop until the shell continues us.
     Suspend,
-    /// Leave.
+    /// Leave the cockpit.
     Quit,
 }
 
 impl EffectRunner {
-    /// Sends what comes of effects to `messages`.
+    /// Makes a runner that sends the outcomes of effects to `messages`.
     pub fn new(services: Arc<dyn Services>, host: Arc<dyn Host>, messages: mpsc::Sender<Msg>) -> Self {
         Self {
             services,
@@ -92,7 +92,7 @@ impl EffectRunner {
         });
     }
 
-    /// Returns the same for what blocks.
+    /// Does something that blocks in a thread, with a message at its end.
     fn spawn_blocking(&self, work: impl FnOnce(&dyn Services) -> Option<Msg> + Send + 'static) {
         let services = Arc::clone(&self.services);
         self.spawn(async move { tokio::task::spawn_blocking(move || work(services.as_ref())).await.ok().flatten() });
@@ -128,7 +128,7 @@ impl EffectRunner {
             Effect::BreakLock { path, pid } => self.spawn_blocking(move |services| {
                 Some(match services.break_lock(&path, pid) {
                     Ok(text) => Msg::Said(Severity::Ok, text),
-                    Err(fault) => Msg::Read { title: "the lock stays".into(), text: fault.render() },
+                    Err(fault) => Msg::Read { title: "the lock was not released".into(), text: fault.render() },
                 })
             }),
             Effect::ListOrphans => self.spawn_blocking(|services| Some(Msg::Orphans(services.orphans()))),
@@ -139,7 +139,7 @@ impl EffectRunner {
                     let cleaned = services.clean_up().await;
                     let _ = messages.send(Msg::Machines(services.machines().await)).await;
                     Some(if cleaned.left.is_empty() {
-                        Msg::Said(Severity::Ok, format!("{} removed and proven gone", cleaned.gone))
+                        Msg::Said(Severity::Ok, format!("{} removed (verified)", cleaned.gone))
                     } else {
                         Msg::Read { title: "not everything could be removed".into(), text: cleaned.left.join("\n\n") }
                     })
@@ -151,7 +151,7 @@ impl EffectRunner {
             }
             Effect::Attach(guest) => match machine_of(model, &guest) {
                 Some(machine) => self.attach(guest, machine),
-                None => self.say(Severity::Warn, format!("no machine of {guest} runs; start it first")),
+                None => self.say(Severity::Warn, format!("{guest} has no running machine; start it first")),
             },
             Effect::Save { log, to, what } => self.spawn_blocking(move |_| {
                 Some(match logs::save::save(&log, &to, &what) {
@@ -208,7 +208,7 @@ impl EffectRunner {
     fn tell_engine(&mut self, line: String) {
         let told = self.engine.as_ref().is_some_and(|engine| engine.send(line).is_ok());
         if !told {
-            self.say(Severity::Warn, "no engine listens: its run is over");
+            self.say(Severity::Warn, "the run is over: no engine accepts commands");
         }
     }
 
@@ -255,7 +255,7 @@ impl EffectRunner {
         over
     }
 
-    /// Looks at what our machines use for as long as the record is shown and its run goes on.
+    /// Measures what our machines use for as long as the record is shown and its run is in progress.
     fn services_usage(&self, watch: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let (services, messages) = (Arc::clone(&self.services), self.messages.clone());
         let before = Arc::clone(&self.usage_before);
@@ -353,7 +353,7 @@ impl EffectRunner {
         self.spawn_blocking(move |_| Some(Msg::Theme(Theme::load(&name, folder.as_deref(), depth))));
     }
 
-    /// With a program of this desktop where there is one, else through the terminal.
+    /// Copies a text with a program of this desktop where there is one, else through the terminal.
     fn copy(&self, text: String) -> Option<TerminalAction> {
         if let Some(words) = super::notify::clipboard_program(env, |name| self.host.has_program(name)) {
             let host = Arc::clone(&self.host);
@@ -406,7 +406,7 @@ fn program(editor: bool, path: &std::path::Path, line: u64) -> Vec<std::ffi::OsS
     words
 }
 
-/// A line for the events pane. Its text may have come from a guest.
+/// Adds a line to the events pane. Its text may have come from a guest.
 fn log(severity: Severity, target: &str, text: &str) {
     let level = match severity {
         Severity::Ok => log::Level::Info,

@@ -25,7 +25,7 @@ use vmdeck_model::{
 
 /// The shortest time between two pictures.
 const FRAME: Duration = Duration::from_millis(16);
-/// Messages that are taken in before a picture is due.
+/// How many messages are taken in before a picture is due.
 const BATCH: usize = 256;
 
 /// The cockpit while it is open.
@@ -40,12 +40,12 @@ pub struct App<S> {
     drawn: Option<clock::Instant>,
     is_dirty: bool,
     is_done: bool,
-    /// The signal that ended it.
+    /// The signal that ended the cockpit.
     pub last_signal: Option<Signal>,
-    /// The theme's files, with what watches them.
+    /// The files of the theme, and the watcher of them.
     theme: (Vec<PathBuf>, Option<Box<dyn Send>>),
     send: mpsc::Sender<Msg>,
-    /// Pictures so far, for the benchmark.
+    /// How many pictures were drawn, for the benchmark.
     pub frames: u64,
 }
 
@@ -78,7 +78,7 @@ impl<S: Screen> App<S> {
         }
     }
 
-    /// Returns how things stand.
+    /// Returns the state of the cockpit.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -126,7 +126,7 @@ impl<S: Screen> App<S> {
         Ok(())
     }
 
-    /// Until the next picture is due, or something changes by itself; `None` = until something comes.
+    /// Returns the time until the next picture is due, or something changes by itself; `None` = until something comes.
     fn wait(&self) -> Option<Duration> {
         let picture = self.is_dirty.then(|| self.until_frame());
         let change = self.model.next_change_ms().map(Duration::from_millis);
@@ -179,7 +179,7 @@ impl<S: Screen> App<S> {
         Ok(())
     }
 
-    /// Hears of changes to the files of the theme that is on.
+    /// Watches the files of the current theme.
     fn watch_theme(&mut self) {
         let files = &self.model.appearance.theme.files;
         if self.theme.0 != *files {
@@ -216,7 +216,7 @@ impl<S: Screen> App<S> {
     }
 
     fn enter(&mut self) -> Result<()> {
-        self.screen.enter().map_err(|e| Fault::host("cannot take the terminal back").because(e))?;
+        self.screen.enter().map_err(|e| Fault::host("cannot return to the cockpit").because(e))?;
         // It may have another size by now.
         self.model.size = self.screen.size();
         self.is_dirty = true;

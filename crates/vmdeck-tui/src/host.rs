@@ -22,9 +22,9 @@ pub trait FileTail: Send {
     fn next(&mut self) -> BoxFuture<'_, io::Result<&[u8]>>;
 }
 
-/// See the module.
+/// The operating system, as the cockpit needs it; see the module.
 pub trait Host: Send + Sync + 'static {
-    /// Follows a file from its beginning. The file need not exist yet, its folder must.
+    /// Follows a file from its beginning. The file need not exist yet; its folder must.
     fn follow(&self, path: &Path) -> io::Result<Box<dyn FileTail>>;
     /// Calls `on_change` from another thread when one of these files is written or replaced, until the returned value is
     /// dropped. Where the system has no watches left, nothing is called.
@@ -45,7 +45,7 @@ pub trait Host: Send + Sync + 'static {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    //! A host for unit tests: it follows files by looking at them again and again, and runs nothing.
+    //! A host for unit tests: it follows files by reading them again and again, and runs nothing.
 
     use super::{BoxFuture, CancellationToken, FileTail, Host, Path, PathBuf, io};
     use std::{ffi::OsString, fs::File, io::Read, process::ExitStatus, sync::Arc};

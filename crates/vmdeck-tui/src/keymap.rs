@@ -12,15 +12,15 @@ use vmdeck_model::{
 /// Where an action works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// Everywhere.
+    /// It works everywhere.
     Global,
-    /// In the machines and run panes: it acts on guests.
+    /// It works in the machines and run panes, and acts on guests.
     Guests,
-    /// In the logs pane.
+    /// It works in the logs pane.
     Logs,
-    /// In the lock, preflight and events panes: it acts on the host.
+    /// It works in the lock, preflight and events panes, and acts on the host.
     Host,
-    /// Only while a record is replayed.
+    /// It works only while a record is replayed.
     Replay,
 }
 
@@ -29,9 +29,9 @@ pub enum Scope {
 pub enum Privilege {
     /// It changes nothing but the screen.
     Look,
-    /// It changes something; off with `--read-only`.
+    /// It changes something; it is off with `--read-only`.
     Change,
-    /// It destroys something: confirmed by another key first; off with `--read-only`.
+    /// It destroys something: it is confirmed by another key first, and off with `--read-only`.
     Danger,
 }
 
@@ -42,13 +42,13 @@ pub struct ActionDef {
     pub action: Action,
     /// The name in the palette and in `[keys]`.
     pub name: &'static str,
-    /// Where it works.
+    /// Where the action works.
     pub scope: Scope,
-    /// What it may do.
+    /// What the action may do.
     pub privilege: Privilege,
-    /// One line for people.
+    /// What the action does, in one line.
     pub doc: &'static str,
-    /// The keys without a config.
+    /// The keys if the config sets none.
     pub keys: &'static [&'static str],
 }
 
@@ -179,7 +179,8 @@ pub struct Keymap {
 }
 
 impl Keymap {
-    /// From the config's `[keys]`; also what is wrong with it. Of two actions on one key the first of the table keeps it.
+    /// Makes the map from the config's `[keys]`; also returns what is wrong there. Of two actions on one key the first
+    /// of the table keeps it.
     pub fn new(options: &Options) -> (Self, Vec<String>) {
         let mut map = Self { by_chord: BTreeMap::new(), by_action: BTreeMap::new() };
         let mut problems = Vec::new();
@@ -190,7 +191,7 @@ impl Keymap {
                 if let Some(other) = map.holder(row.scope, chord) {
                     let name = def(other).name;
                     problems.push(format!(
-                        "the key `{chord}` is bound to both `{name}` and `{}`; it does `{name}`",
+                        "the key `{chord}` is bound to both `{name}` and `{}`; it runs `{name}`",
                         row.name
                     ));
                     continue;
@@ -202,7 +203,7 @@ impl Keymap {
         (map, problems)
     }
 
-    /// Returns who has this key where both could be meant.
+    /// Returns the action that has this key in a scope.
     fn holder(&self, scope: Scope, chord: Chord) -> Option<Action> {
         let overlaps = |other: Scope| match (scope, other) {
             // While a record is replayed its keys come first: there is nothing to mark then.
@@ -265,7 +266,7 @@ mod tests {
         assert_eq!(map.find(&[Scope::Guests, Scope::Global], chord("ctrl-k")), Some(Action::Kill));
         assert_eq!(map.find(&[Scope::Guests, Scope::Global], chord("X")), None);
         assert_eq!(map.find(&[Scope::Logs, Scope::Global], chord("w")), None);
-        assert_eq!(problems, ["the key `?` is bound to both `help` and `zoom`; it does `help`"]);
+        assert_eq!(problems, ["the key `?` is bound to both `help` and `zoom`; it runs `help`"]);
         assert_eq!(map.find(&[Scope::Logs, Scope::Global], chord("z")), None, "the rest of the map stands");
     }
 }

@@ -7,7 +7,7 @@ use ratatui::layout::{Constraint, Layout as Split, Rect};
 
 /// Below this many columns or rows only the pane with the keys is shown.
 const SMALL: (u16, u16) = (50, 12);
-/// From this many columns on, the run and the logs stand side by side.
+/// From this many columns on, the run and the logs are side by side.
 const WIDE: u16 = 100;
 /// From this many rows on, the lower row of panes is shown too.
 const TALL: u16 = 30;
@@ -17,7 +17,7 @@ const TALL: u16 = 30;
 pub struct Layout {
     /// The line at the top.
     pub header: Rect,
-    /// The panes that are seen.
+    /// The panes that are shown, each with its place.
     pub panes: Vec<(Pane, Rect)>,
     /// The line of a replay.
     pub bar: Option<Rect>,
@@ -26,7 +26,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Of this state.
+    /// Returns the layout for this state.
     pub fn of(model: &Model) -> Self {
         let whole = Rect::new(0, 0, model.size.0, model.size.1);
         let has_bar = model.shown.player.is_some() && whole.height >= 6;
@@ -60,13 +60,13 @@ impl Layout {
     }
 }
 
-/// Returns rows that the machines need, title and frame included.
+/// Returns how many rows the machines need, title and frame included.
 fn machine_rows(model: &Model) -> u16 {
     let rows = model.shown_guests().len() + model.other_machines().len() + 3;
     u16::try_from(rows).unwrap_or(u16::MAX)
 }
 
-/// Returns the machines above, one other pane below.
+/// Returns the places with the machines above and one other pane below.
 fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     let other = if model.panes.focus == Pane::Machines { Pane::Logs } else { model.panes.focus };
     let height = machine_rows(model).clamp(4, (body.height / 2).saturating_sub(1).max(4));

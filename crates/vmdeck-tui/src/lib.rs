@@ -1,6 +1,6 @@
 //! The cockpit: a terminal program over the record of a run and the commands to its engine.
 //!
-//! `model` is how things stand, `update` takes messages in and gives effects out, `view` draws; none of them does I/O beyond
+//! `model` is the state, `update` takes messages in and gives effects out, `view` draws; none of them does I/O beyond
 //! reading the record that is shown. `event_loop` is the loop around them, `effect_runner` carries
 //! effects out. It knows the model, and the services and the host that it is handed; never the engine.
 
@@ -40,25 +40,25 @@ pub const KEYS: &[Key] = &[
         path: "cockpit.theme",
         kind: Kind::Text,
         default: Some("\"dark\""),
-        doc: "dark, light, high-contrast, colour-blind, ansi16, mono, one of the user's own, or a file",
+        doc: "dark, light, high-contrast, colour-blind, ansi16, mono, the name of your own theme, or a file",
     },
     Key {
         path: "cockpit.symbols",
         kind: Kind::Choice(&["unicode", "ascii"]),
         default: Some("\"unicode\""),
-        doc: "what frames and signs are drawn with",
+        doc: "whether to draw frames and signs in Unicode or in ASCII",
     },
     Key {
         path: "cockpit.mouse",
         kind: Kind::Bool,
         default: Some("false"),
-        doc: "whether the mouse is listened to from the start",
+        doc: "whether the mouse is on from the start",
     },
     Key {
         path: "cockpit.notify",
         kind: Kind::Choice(&["auto", "bell", "osc9", "osc777", "off"]),
         default: Some("\"auto\""),
-        doc: "how you are notified that a boot or run has ended while another window has the focus",
+        doc: "how you are notified that a boot or run has ended while another window has focus",
     },
     Key {
         path: "cockpit.pause",

@@ -1,4 +1,4 @@
-//! How things stand in the cockpit: what the record says, what the host says, and what the person looks at.
+//! The state of the cockpit: what the record says, what the host says, and what the person looks at.
 //!
 //! Plain state. `update` is the only one that changes it, `view` only reads it.
 
@@ -33,11 +33,11 @@ use vmdeck_model::{
 /// A part of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pane {
-    /// Guests and every other machine.
+    /// The pane of guests and every other machine.
     Machines,
     /// Who holds the host lock.
     Lock,
-    /// The host's checks.
+    /// The checks of the host.
     Preflight,
     /// Logs, or a console that is typed into.
     Logs,
@@ -48,10 +48,10 @@ pub enum Pane {
 }
 
 impl Pane {
-    /// All of them, in the order of their keys.
+    /// All panes, in the order of their keys.
     pub const ALL: [Pane; 6] = [Pane::Machines, Pane::Lock, Pane::Preflight, Pane::Logs, Pane::Run, Pane::Events];
 
-    /// Returns its name in its title.
+    /// Returns the name of the pane in its title.
     pub fn title(self) -> &'static str {
         match self {
             Pane::Machines => "machines",
@@ -67,87 +67,87 @@ impl Pane {
 /// Which record is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RecordSource {
-    /// None yet.
+    /// No record is shown yet.
     #[default]
     Nothing,
-    /// That of a run of this cockpit.
+    /// The record of a run of this cockpit.
     Own {
-        /// Whether its engine has ended.
+        /// Whether the engine of the run has ended.
         ended: bool,
     },
-    /// That of somebody else's run: only looked at.
+    /// The record of another process's run: view only.
     Other {
-        /// Whose.
+        /// The owner of the run, in words.
         who: String,
     },
-    /// One that is over, played again.
+    /// A record that is over, played again.
     Replay,
 }
 
 /// What a run is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunRequest {
-    /// SELECT words; none = everything.
+    /// The SELECT words; none = everything.
     pub select: Vec<String>,
-    /// Boot the guests and run nothing.
+    /// Whether the guests are only booted and held up.
     pub hold: bool,
-    /// Keep guests with a failed case.
+    /// Whether guests with a failed case are kept.
     pub keep_failed: bool,
-    /// How long a failed guest stands before it is taken down.
+    /// How long a failed guest is held before it is taken down.
     pub pause: Option<std::time::Duration>,
 }
 
 /// A slot of the host lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRow {
-    /// The directory.
+    /// The directory of the slot.
     pub path: String,
-    /// How it stands.
+    /// The state of the slot.
     pub state: LockState,
-    /// Who holds it.
+    /// The holder of the slot.
     pub holder: Option<Holder>,
 }
 
-/// How a slot of the lock stands.
+/// The state of a slot of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockState {
-    /// Nobody has it.
+    /// Nobody holds the slot.
     Free,
-    /// Somebody has it and lives.
+    /// A live process holds the slot.
     Held,
-    /// The holder is gone.
+    /// The holder of the slot is gone.
     Stale,
 }
 
 /// What this host has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
-    /// Free disk where the state is, bytes.
+    /// The free disk space where the state folder is, in bytes.
     pub disk_free: u64,
-    /// Below this a run does not start, bytes.
+    /// The free disk space below which a run does not start, in bytes.
     pub disk_min: u64,
-    /// Below this it warns, bytes.
+    /// The free disk space below which preflight warns, in bytes.
     pub disk_warn: u64,
-    /// Free memory, bytes.
+    /// The free memory, in bytes.
     pub memory_free: u64,
-    /// To be left free besides the guests', bytes.
+    /// The memory to leave free besides that of the guests, in bytes.
     pub memory_min: u64,
-    /// What the guests of a run take at a time, bytes.
+    /// The memory that the guests of a run need at a time, in bytes.
     pub memory_need: u64,
-    /// What their disks may grow to, bytes.
+    /// The size that the disks of the guests may grow to, in bytes.
     pub disk_need: u64,
 }
 
 /// What a machine uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Resident memory, bytes.
+    /// The resident memory, in bytes.
     pub memory: u64,
-    /// Processor time so far, milliseconds.
+    /// The processor time so far, in milliseconds.
     pub cpu_ms: u64,
-    /// Share of a processor since the last look, per cent.
+    /// The share of a processor since the last measurement, in per cent.
     pub cpu_percent: u64,
-    /// Disk, bytes.
+    /// The disk space, in bytes.
     pub disk: u64,
 }
 
@@ -156,12 +156,12 @@ pub struct Usage {
 pub struct ListState {
     /// The current row.
     pub at: usize,
-    /// What is filtered for; empty = nothing.
+    /// The text of the filter; empty = no filter.
     pub filter: String,
 }
 
 impl ListState {
-    /// Moves within so many rows.
+    /// Moves the current row, within this many rows.
     pub fn step(&mut self, by: i64, rows: usize) {
         let last = rows.saturating_sub(1);
         self.at = self.at.saturating_add_signed(isize::try_from(by).unwrap_or(0)).min(last);
@@ -186,15 +186,15 @@ impl ListState {
 /// A short message over the footer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toast {
-    /// What.
+    /// The text of the message.
     pub text: String,
-    /// How serious it is.
+    /// How serious the message is.
     pub severity: Severity,
-    /// When it goes, on the cockpit's clock.
+    /// When the message disappears, on the cockpit's clock.
     pub until_ms: u64,
 }
 
-/// How things look, from the config and the keys.
+/// How the cockpit looks, from the config and the keys.
 #[derive(Clone, Debug)]
 pub struct Appearance {
     /// Which key does what.
@@ -205,7 +205,7 @@ pub struct Appearance {
     pub theme_folder: Option<PathBuf>,
     /// Whether only ASCII is drawn.
     pub ascii: bool,
-    /// Whether the mouse is listened to.
+    /// Whether the mouse is on.
     pub mouse: bool,
 }
 
@@ -224,18 +224,18 @@ pub struct HostState {
     pub capacity: Capacity,
 }
 
-/// What the person has asked for and is not done yet.
+/// What the person has asked for and has not happened yet.
 #[derive(Debug, Default)]
 pub struct Pending {
-    /// A run to be started when the current one has ended.
+    /// The run to be started when the current one has ended.
     pub next: Option<RunRequest>,
-    /// Guests that stay at the end of this run.
+    /// The guests that are kept at the end of this run.
     pub kept: BTreeSet<GuestId>,
     /// The guest whose shell is wanted as soon as it is up.
     pub shell_when_up: Option<GuestId>,
     /// When Ctrl-C was last pressed, and how often in a row.
     pub interrupts: (u64, u32),
-    /// Whether the run was let go on without the cockpit.
+    /// Whether the run was detached, to continue without the cockpit.
     pub is_detached: bool,
     /// Whether the cockpit closes when its run has ended.
     pub is_leaving: bool,
@@ -246,11 +246,11 @@ pub struct Pending {
 pub struct ShownRecord {
     /// Which record is shown.
     pub record: RecordSource,
-    /// The folder.
+    /// The folder of the record.
     pub dir: PathBuf,
     /// The fold of its events.
     pub view: RunView,
-    /// When its run began, milliseconds since 1970.
+    /// When the run began, in milliseconds since 1970.
     pub began_wall_ms: Option<i64>,
     /// The player of a record that is over.
     pub player: Option<Player>,
@@ -258,37 +258,37 @@ pub struct ShownRecord {
     pub is_starting: bool,
 }
 
-/// Where the panes are: what has the keys, and the current rows.
+/// The state of the panes: which one gets the keys, and the current rows.
 #[derive(Debug)]
 pub struct Panes {
     /// The pane that gets the keys.
     pub focus: Pane,
-    /// Whether it is alone on the screen.
+    /// Whether that pane is alone on the screen.
     pub zoom: bool,
     /// The machines pane.
     pub machines: ListState,
     /// The run pane.
     pub run: ListState,
-    /// First rows of the panes that only scroll.
+    /// The first rows of the panes that only scroll.
     pub scroll: BTreeMap<Pane, usize>,
-    /// Guests that are marked.
+    /// The guests that are marked.
     pub selected: BTreeSet<GuestId>,
-    /// Rows of the run pane that are folded in, by their path.
+    /// The rows of the run pane that are folded, by their path.
     pub folded: BTreeSet<String>,
 }
 
-/// See the module.
+/// The state of the cockpit; see the module.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts and switches")]
 pub struct Model {
-    /// The cockpit's clock, milliseconds since it was opened.
+    /// The cockpit's clock, in milliseconds since it was opened.
     pub now_ms: u64,
-    /// The clock on the wall, milliseconds since 1970.
+    /// The wall-clock time, in milliseconds since 1970.
     pub wall_ms: i64,
-    /// Columns and rows.
+    /// The columns and rows of the terminal.
     pub size: (u16, u16),
-    /// How things look.
+    /// How the cockpit looks.
     pub appearance: Appearance,
-    /// Whether whatever changes something is off.
+    /// Whether every action that changes something is off.
     pub read_only: bool,
     /// Whether the terminal says that the person looks elsewhere.
     pub unfocused: bool,
@@ -296,15 +296,15 @@ pub struct Model {
     pub setup: Option<Arc<Setup>>,
     /// The record that is shown.
     pub shown: ShownRecord,
-    /// What is asked for and not done yet.
+    /// What was asked for and has not happened yet.
     pub pending: Pending,
     /// What this host has and does.
     pub host: HostState,
     /// The state of the panes.
     pub panes: Panes,
-    /// Rows of the run pane.
+    /// The rows of the run pane.
     pub tree: Vec<RunNode>,
-    /// Whether `tree` has to be made anew.
+    /// Whether `tree` must be rebuilt.
     pub is_tree_stale: bool,
     /// The logs pane.
     pub logs: LogPane,
@@ -312,19 +312,19 @@ pub struct Model {
     pub console: Option<AttachedConsole>,
     /// The events pane's own state.
     pub events: TuiWidgetState,
-    /// The selection of the command line: only these cases are shown and run; none = all.
+    /// The selection from the command line: only these cases are shown and run; none = all.
     pub select: Vec<Selector>,
     /// What lies over the panes.
     pub overlay: Option<Overlay>,
     /// What is being typed in the footer.
     pub prompt: Option<Prompt>,
-    /// A short message.
+    /// The short message over the footer.
     pub toast: Option<Toast>,
     /// Whether guests with a failed case are kept.
     pub keep_failed: bool,
-    /// How long a failed guest stands in the next run.
+    /// How long a failed guest is held in the next run.
     pub pause: Option<std::time::Duration>,
-    /// Runs of this cockpit that have ended: a line for the normal screen each, and the last exit.
+    /// The runs of this cockpit that have ended: a line for the normal screen, and the exit code.
     pub results: Vec<(String, RunExit)>,
 }
 
@@ -372,7 +372,7 @@ impl Model {
         }
     }
 
-    /// Returns milliseconds of the shown run now.
+    /// Returns the time of the shown run now, in milliseconds.
     pub fn run_ms(&self) -> u64 {
         if let Some(player) = &self.shown.player {
             return player.now_ms();
@@ -390,7 +390,7 @@ impl Model {
         self.shown.view.run.as_ref().map(|run| Clean::from_text(run).as_str().chars().take(8).collect())
     }
 
-    /// Returns whether the shown run goes on.
+    /// Returns whether the shown run is in progress.
     pub fn is_live(&self) -> bool {
         let is_over = self.shown.view.exit.is_some()
             || matches!(self.shown.record, RecordSource::Own { ended: true } | RecordSource::Replay);
@@ -404,12 +404,12 @@ impl Model {
             && self.shown.record == (RecordSource::Own { ended: true })
     }
 
-    /// Returns whether a run of this cockpit goes on, or is about to.
+    /// Returns whether a run of this cockpit is in progress, or about to begin.
     pub fn is_running(&self) -> bool {
         self.shown.is_starting || self.shown.record == RecordSource::Own { ended: false }
     }
 
-    /// Returns whether nothing may be changed, and why.
+    /// Returns why nothing may be changed, if that is so.
     pub fn forbidden(&self) -> Option<String> {
         match &self.shown.record {
             _ if self.read_only => Some("this cockpit is read-only".into()),
@@ -436,7 +436,7 @@ impl Model {
         self.guests().into_iter().filter(|id| self.panes.machines.shows(id.as_str())).collect()
     }
 
-    /// Machines that are not of a guest that is shown: of other runs, kept, or not ours.
+    /// Returns the machines that are not of a guest that is shown: of other runs, kept, or not ours.
     pub fn other_machines(&self) -> Vec<&OwnedMachine> {
         let ours: BTreeSet<&str> = self.shown.view.guests.values().filter_map(|g| g.machine.as_deref()).collect();
         let is_other = |row: &&OwnedMachine| {
@@ -470,7 +470,8 @@ impl Model {
         self.overlay.as_ref().is_some_and(Overlay::is_typing) || self.prompt.is_some()
     }
 
-    /// Returns when the screen changes without a message, in milliseconds from now; `None` = never: then nothing runs at all.
+    /// Returns when the screen changes without a message, in milliseconds from now; `None` = never, and then nothing
+    /// runs.
     pub fn next_change_ms(&self) -> Option<u64> {
         let toast = self.toast.as_ref().map(|t| t.until_ms.saturating_sub(self.now_ms).max(1));
         let moving = self.shown.player.as_ref().is_some_and(Player::is_playing);
@@ -479,7 +480,7 @@ impl Model {
         [toast, moving.then_some(50), second].into_iter().flatten().min()
     }
 
-    /// Says something for a few seconds.
+    /// Shows a message for a few seconds.
     pub fn say(&mut self, severity: Severity, text: impl Into<String>) {
         let text = text.into();
         let until_ms = self.now_ms + 4000 + 40 * text.len() as u64;

@@ -20,30 +20,30 @@ use vmdeck_model::{
 /// Something that happened.
 #[derive(Debug)]
 pub enum Msg {
-    /// A key.
+    /// A key was pressed.
     Key(KeyEvent),
-    /// The mouse.
+    /// The mouse was moved or clicked.
     Mouse(MouseEvent),
     /// A text was pasted.
     Paste(String),
     /// The terminal has another size.
     Resize(u16, u16),
-    /// The terminal has the person's eyes, or not.
+    /// The terminal has gained or lost focus.
     Focus(bool),
     /// Time has passed.
     Tick,
-    /// The log that is shown has grown, or was searched.
+    /// The log that is shown has grown, or a search in it has advanced.
     LogGrew,
 
-    /// The record that is shown begins.
+    /// Another record is shown from now on.
     Opened(Opened),
-    /// What its record says next.
+    /// The record that is shown has these further events.
     Events(Vec<Event>),
-    /// The engine of our run has ended, in whatever way; with what it said on its standard error.
+    /// The engine of our run has ended, in whatever way.
     EngineEnded {
-        /// The exit, if it ended by itself.
+        /// The exit code, if the engine ended by itself.
         exit: Option<RunExit>,
-        /// The last words.
+        /// What the engine wrote to its standard error.
         words: String,
     },
     /// A run could not be started.
@@ -53,25 +53,25 @@ pub enum Msg {
     Setup(Result<Arc<Setup>, Fault>),
     /// The theme was read.
     Theme(Result<Theme, Fault>),
-    /// The machines that the backends see.
+    /// The machines that the backends see were listed.
     Machines(Result<Vec<OwnedMachine>, Fault>),
-    /// What our machines use.
+    /// The usage of our machines was measured.
     Usage(BTreeMap<String, Usage>),
-    /// How the lock stands.
+    /// The lock was checked.
     Locks(Vec<LockRow>),
-    /// What the host's checks found, and what it has.
+    /// The host was checked.
     Findings(Vec<Finding>, Capacity),
-    /// What dead runs left: a line each.
+    /// The leftovers of dead runs were listed, a line each.
     Orphans(Vec<String>),
-    /// A console is attached; what it said before.
+    /// A console is attached; the bytes are what it wrote before.
     ConsoleOpened(GuestId, Vec<u8>),
-    /// What a console says.
+    /// The attached console wrote these bytes.
     ConsoleBytes(Vec<u8>),
-    /// It is not attached any more, and why.
+    /// The console is no longer attached, for this reason.
     ConsoleClosed(String),
     /// Something was done, or could not be.
     Said(Severity, String),
-    /// Something longer to read.
+    /// There is something longer to read.
     Read {
         /// The title.
         title: String,
@@ -80,9 +80,9 @@ pub enum Msg {
     },
     /// A file of the theme has changed.
     ThemeChanged,
-    /// Something is to be done that came of something else.
+    /// An effect has a further effect.
     Do(Effect),
-    /// A signal: the cockpit is to end.
+    /// A signal came: the cockpit is to end.
     Signal,
 }
 
@@ -91,7 +91,7 @@ pub enum Msg {
 pub struct Opened {
     /// The folder.
     pub dir: PathBuf,
-    /// `None` = a run of our own; else whose.
+    /// The owner of the run; `None` = this cockpit.
     pub who: Option<String>,
 }
 
@@ -100,15 +100,15 @@ pub struct Opened {
 pub enum Effect {
     /// Start a run.
     Start(RunRequest),
-    /// Tell the engine of our run.
+    /// Send a command to the engine of our run.
     Send(Command),
-    /// Let our run go on without us.
+    /// Let our run continue without the cockpit.
     Detach,
-    /// Look at the machines.
+    /// List the machines.
     ListMachines,
     /// Check the host.
     Recheck,
-    /// Look at the lock; where another run holds it and none of ours goes on, show its record.
+    /// Check the lock; where another run holds it and none of ours is in progress, show its record.
     LookAtLock {
         /// Whether a record of another run is to be shown.
         attach: bool,
@@ -117,27 +117,27 @@ pub enum Effect {
     Watch {
         /// The folder.
         dir: PathBuf,
-        /// Whose.
+        /// The owner of the run, in words.
         who: String,
     },
     /// Release the lock; with the pid of a holder that lives.
     BreakLock {
-        /// Which slot of it.
+        /// The directory of the slot.
         path: PathBuf,
-        /// Whom it is taken from.
+        /// The process that the lock is taken from.
         pid: Option<u32>,
     },
     /// List what dead runs left.
     ListOrphans,
-    /// Remove it.
+    /// Remove what dead runs left.
     CleanUp,
-    /// A shell in a guest, on the whole terminal.
+    /// Open a shell in a guest, on the whole terminal.
     Shell(GuestId),
     /// Attach a guest's console.
     Attach(GuestId),
-    /// Type into it.
+    /// Type into the attached console.
     Type(Vec<u8>),
-    /// Let go of it.
+    /// Detach the console.
     Unattach,
     /// Show a file in a program of the user's at a line, from 1.
     Open {
@@ -145,7 +145,7 @@ pub enum Effect {
         path: PathBuf,
         /// The line.
         line: u64,
-        /// In the editor, else in the pager.
+        /// Whether to use the editor instead of the pager.
         editor: bool,
     },
     /// Edit the config, then read it.
@@ -160,37 +160,37 @@ pub enum Effect {
     LoadTheme(String),
     /// Write a part of a log to a file.
     Save {
-        /// The log; none = the text is given.
+        /// The log; `None` = the part is a text.
         log: Option<PathBuf>,
         /// The file.
         to: PathBuf,
-        /// Which part.
+        /// The part of the log.
         what: Part,
     },
     /// Put a text on the clipboard.
     Copy(String),
-    /// Mouse on or off.
+    /// Turn the mouse on or off.
     Mouse(bool),
-    /// Draw everything anew.
+    /// Redraw the whole screen.
     Redraw,
-    /// Back to the shell for a while.
+    /// Stop until the shell continues the cockpit.
     Suspend,
-    /// Tell the person, who looks elsewhere.
+    /// Notify the person, who looks elsewhere.
     Notify {
         /// What happened.
         text: String,
     },
     /// Show on the terminal's own indicator how far the run is, per cent; `None` = no run.
     Progress(Option<u8>),
-    /// A line for the events pane.
+    /// Add a line to the events pane.
     Log {
-        /// How serious.
+        /// How serious the line is.
         severity: Severity,
-        /// What it is about: `engine::lock`.
+        /// What the line is about, such as `engine::lock`.
         target: &'static str,
         /// The line.
         text: String,
     },
-    /// Leave.
+    /// Leave the cockpit.
     Quit,
 }

@@ -5,10 +5,10 @@
 use crossterm::{Command, clipboard::CopyToClipboard};
 use vmdeck_model::text::Clean;
 
-/// Most bytes that terminals take over OSC 52: what k9s and others found.
+/// The most bytes that terminals accept over OSC 52, as k9s and others found.
 const CLIPBOARD_MAX: usize = 74_994;
 
-/// Returns how a notice is written: `auto`, `bell`, `osc9`, `osc777` or `off`.
+/// Returns the bytes of a notice, written in this way: `auto`, `bell`, `osc9`, `osc777` or `off`.
 pub(super) fn bytes(way: &str, text: &str, env: impl Fn(&str) -> Option<String>) -> Vec<u8> {
     // A semicolon ends a field of these sequences.
     let text = Clean::from_text(text).into_string().replace(';', ",");
@@ -32,7 +32,7 @@ pub(super) fn bytes(way: &str, text: &str, env: impl Fn(&str) -> Option<String>)
     out.into_bytes()
 }
 
-/// Returns how far the run is on the terminal's own indicator, where it is known to have one.
+/// Returns the bytes that show the progress of the run on the terminal's own indicator, where it is known to have one.
 pub(super) fn progress(percent: Option<u8>, env: impl Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
     let terminal = env("TERM_PROGRAM").unwrap_or_default();
     let has_one = ["WezTerm", "ghostty"].contains(&terminal.as_str())

@@ -11,7 +11,7 @@ use nucleo_matcher::{
 };
 use vmdeck_model::ids::GuestId;
 
-/// What is asked before something is destroyed.
+/// A question that is asked before something is destroyed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// End these guests now.
@@ -27,13 +27,13 @@ pub enum Question {
 /// A question with what is needed for yes.
 #[derive(Clone, Debug)]
 pub struct Confirm {
-    /// What is asked.
+    /// What is to be destroyed.
     pub question: Question,
     /// The question in words.
     pub title: String,
-    /// What it is about.
+    /// The details, a line each.
     pub lines: Vec<String>,
-    /// What must be typed for yes; none = the key `y`.
+    /// The word that must be typed for yes; `None` = the key `y`.
     pub word: Option<String>,
     /// What has been typed.
     pub typed: InputLine,
@@ -48,31 +48,31 @@ pub struct Chooser {
     pub at: usize,
 }
 
-/// See the module.
+/// What lies over the panes; see the module.
 #[derive(Debug)]
 pub enum Overlay {
-    /// Every key.
+    /// The help: every key.
     Help(Chooser),
-    /// Every action by name.
+    /// The palette: every action by name.
     Palette(Chooser),
     /// The themes; the one that was on before comes back on Esc.
     Themes {
-        /// Their names.
+        /// The names of the themes.
         names: Vec<String>,
         /// The current row.
         at: usize,
-        /// What was on.
+        /// The theme that was on before.
         before: Box<Theme>,
     },
     /// Everything about a guest.
     Details(GuestId),
-    /// Before something is destroyed.
+    /// The question before something is destroyed.
     Confirm(Confirm),
-    /// Leaving while a run goes on.
+    /// The choice when leaving while a run is in progress.
     Quit,
-    /// There is no config.
+    /// The welcome where there is no config.
     Welcome(String),
-    /// Something to read.
+    /// A message to read.
     Message {
         /// The title.
         title: String,
@@ -81,7 +81,7 @@ pub enum Overlay {
     },
 }
 
-/// Returns the actions that fit what was typed, best first.
+/// Returns the actions that match what was typed, best first.
 pub fn matching(line: &InputLine) -> Vec<&'static ActionDef> {
     let text = line.text();
     if text.trim().is_empty() {
@@ -108,7 +108,7 @@ pub fn chosen(chooser: &Chooser) -> Option<Action> {
 }
 
 impl Overlay {
-    /// Returns whether keys are typed into it.
+    /// Returns whether keys are typed into what is open.
     pub fn is_typing(&self) -> bool {
         match self {
             Overlay::Help(_) | Overlay::Palette(_) => true,
@@ -119,12 +119,12 @@ impl Overlay {
 }
 
 impl Confirm {
-    /// Asks for the key `y`.
+    /// Makes a question that asks for the key `y`.
     pub fn new(question: Question, title: impl Into<String>, lines: Vec<String>) -> Self {
         Self { question, title: title.into(), lines, word: None, typed: InputLine::default() }
     }
 
-    /// Asks for a word to be typed.
+    /// Makes the question ask for a word to be typed.
     #[must_use]
     pub fn typed(self, word: impl Into<String>) -> Self {
         Self { word: Some(word.into()), ..self }

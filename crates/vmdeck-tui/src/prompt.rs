@@ -7,20 +7,20 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 /// What a line in the footer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Searching the log.
+    /// The line searches the log.
     Search,
-    /// Filtering a list.
+    /// The line filters a list.
     Filter,
-    /// Going to a time of a replay.
+    /// The line goes to a time of a replay.
     Seek,
 }
 
 /// A line that is being typed in the footer.
 #[derive(Clone, Debug)]
 pub struct Prompt {
-    /// What for.
+    /// What the line is for.
     pub purpose: Purpose,
-    /// The text.
+    /// The line itself.
     pub line: InputLine,
 }
 
@@ -32,7 +32,7 @@ pub struct InputLine {
 }
 
 impl InputLine {
-    /// With a text in it and the cursor at its end.
+    /// Returns a line with a text in it and the cursor at its end.
     pub fn new(text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
         Self { cursor: text.len(), text }
@@ -48,7 +48,7 @@ impl InputLine {
         self.cursor
     }
 
-    /// Adds a text at the cursor; what is no printable character is left out.
+    /// Adds a text at the cursor; characters that are not printable are left out.
     pub fn insert(&mut self, text: &str) {
         for c in text.chars().filter(|c| !c.is_control()) {
             self.text.insert(self.cursor, c);
@@ -56,7 +56,7 @@ impl InputLine {
         }
     }
 
-    /// Takes a key; whether it was one for a line.
+    /// Takes a key; returns whether it was one for a line.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::event::Event;
 
-/// Of output lines that were written before we came, only those in the last so many bytes are read.
+/// How many bytes at the end are searched for output lines that were written before the cockpit came.
 const BACKLOG: u64 = 4 << 20;
-/// Output lines of one chunk that are shown: more cannot be seen, and the guests' own logs have them all.
+/// How many output lines of one chunk are shown: more cannot be seen, and the guests' own logs have them all.
 const LINES_MAX: usize = 2000;
 
 /// Follows `events.jsonl` of a record until `stop`; the folder must exist. `over` is cancelled after the last event.
@@ -46,7 +46,7 @@ async fn read(mut tail: Box<dyn FileTail>, skip_until: u64, messages: mpsc::Send
     }
 }
 
-/// Cuts bytes into events; what is no event is left out.
+/// Cuts bytes into events; what is not an event is left out.
 #[derive(Default)]
 struct EventLines {
     rest: Vec<u8>,

@@ -14,31 +14,31 @@ use vmdeck_model::{
 
 /// What every output line of a record has in it.
 pub const OUTPUT: &[u8] = br#""kind":"output""#;
-/// Output lines between two marks.
+/// How many output lines are between two marks.
 const STRIDE: usize = 128;
-/// More of the record than this at a time is a jump, milliseconds.
+/// How much of the record at a time counts as a jump, in milliseconds.
 const GAP: u64 = 10_000;
-/// Marks of output lines that are read again after a jump.
+/// How many marks of output lines are read again after a jump.
 const BEHIND: usize = 16;
 
-/// See the module.
+/// The player of a record; see the module.
 #[derive(Debug)]
 pub struct Player {
     path: PathBuf,
     facts: Vec<Event>,
     /// Every 128th output line: its time and its offset.
     marks: Vec<(u64, u64)>,
-    /// Facts that have happened.
+    /// How many facts have happened.
     done: usize,
     /// Where the next output line is.
     out_at: u64,
     at_ms: u64,
-    /// When it plays: the cockpit's time and the record's time at its beginning.
+    /// While it plays: the cockpit's time and the record's time when playing began.
     since: Option<(u64, u64)>,
     speed: f64,
-    /// Times of what went wrong.
+    /// The times of what went wrong, in milliseconds of the run.
     pub failures: Vec<u64>,
-    /// The length of the record, milliseconds.
+    /// The length of the record, in milliseconds.
     pub total_ms: u64,
 }
 
@@ -48,7 +48,7 @@ impl Player {
         let path = if path.is_dir() { path.join("events.jsonl") } else { path.to_owned() };
         let cannot = || Fault::user(format!("cannot replay `{}`", path.display()));
         let file = File::open(&path).map_err(|e| {
-            cannot().because(e).hint("give a run's folder or its events.jsonl; `.vmdeck/runs` has them")
+            cannot().because(e).hint("give the folder of a run, or its events.jsonl; runs are in `.vmdeck/runs`")
         })?;
         let mut player = Self {
             path: path.clone(),
@@ -79,7 +79,7 @@ impl Player {
                 outputs += 1;
             } else {
                 let event: Event = serde_json::from_slice(&line)
-                    .map_err(|e| cannot().because(format!("line {number} is no event: {e}")))?;
+                    .map_err(|e| cannot().because(format!("line {number} is not an event: {e}")))?;
                 player.total_ms = player.total_ms.max(event.elapsed_ms);
                 if is_failure(&event.kind) {
                     player.failures.push(event.elapsed_ms);
@@ -89,7 +89,7 @@ impl Player {
             offset += n as u64;
         }
         if player.facts.is_empty() {
-            return Err(cannot().because("it has no event in it"));
+            return Err(cannot().because("it holds no events"));
         }
         player.out_at = player.marks.first().map_or(u64::MAX, |m| m.1);
         Ok(player)
@@ -105,17 +105,17 @@ impl Player {
         self.at_ms
     }
 
-    /// Returns whether it plays.
+    /// Returns whether the record plays.
     pub fn is_playing(&self) -> bool {
         self.since.is_some()
     }
 
-    /// Returns how fast it plays.
+    /// Returns how fast the record plays.
     pub fn speed(&self) -> f64 {
         self.speed
     }
 
-    /// Plays or pauses; at the end it begins again.
+    /// Plays or pauses; at the end it plays from the beginning.
     pub fn toggle(&mut self, now_ms: u64) {
         self.since = match self.since {
             Some(_) => None,
@@ -131,7 +131,7 @@ impl Player {
         }
     }
 
-    /// Time has passed: the events that have happened since.
+    /// Takes the time that has passed; returns the events that have happened since.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Event> {
         let Some((since, from)) = self.since else { return Vec::new() };
         #[expect(
@@ -162,7 +162,8 @@ impl Player {
         out
     }
 
-    /// Goes to a time; the events that have happened by then, from the first on. Of output only the last lines.
+    /// Goes to a time; returns the events that have happened by then, from the first on, but of output only the last
+    /// lines.
     pub fn seek(&mut self, to_ms: u64, now_ms: u64) -> Vec<Event> {
         let to_ms = to_ms.min(self.total_ms);
         if self.since.is_some() {
@@ -173,7 +174,7 @@ impl Player {
         self.forward(to_ms)
     }
 
-    /// Goes on in the output with the last lines before a time.
+    /// Continues in the output with the last lines before a time.
     fn skip_output(&mut self, to_ms: u64) {
         let mark = self.marks.partition_point(|(ms, _)| *ms <= to_ms).saturating_sub(BEHIND);
         self.out_at = self.marks.get(mark).map_or(u64::MAX, |m| m.1);
@@ -297,7 +298,7 @@ mod tests {
         };
         assert!(fault("").contains("no event"));
         assert!(fault("{\"torn\": tru").contains("no event"));
-        assert!(fault("hello\n").contains("line 1 is no event"));
+        assert!(fault("hello\n").contains("line 1 is not an event"));
         assert!(Player::load(Path::new("/nowhere")).is_err());
     }
 }

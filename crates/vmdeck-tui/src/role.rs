@@ -4,7 +4,7 @@
 
 macro_rules! roles {
     ($($role:ident $word:literal;)+) => {
-        /// The part that something has on the screen.
+        /// The role that something has on the screen.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[expect(missing_docs, reason = "each is named by its word in the theme files")]
         pub enum StyleRole { $($role),+ }
@@ -13,7 +13,7 @@ macro_rules! roles {
             /// Every role.
             pub const ALL: &[StyleRole] = &[$(StyleRole::$role),+];
 
-            /// Returns the word in a theme file: `state.bad`.
+            /// Returns the word used in a theme file, such as `state.bad`.
             pub fn as_str(self) -> &'static str {
                 match self { $(StyleRole::$role => $word),+ }
             }

@@ -5,42 +5,42 @@ use vmdeck_model::{
     outcome::{Tally, Verdict},
 };
 
-/// How a row stands.
+/// The state of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeState {
-    /// It has not begun.
+    /// The row has not begun.
     Waiting,
-    /// It is on, since this time of the run.
+    /// The row is running, since this time of the run.
     On(u64),
-    /// It has ended.
+    /// The row has ended.
     Ended(Verdict),
 }
 
-/// A row.
+/// A row of the run pane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunNode {
     /// The guest.
     pub guest: GuestId,
-    /// The suite, if it is one or a part of one.
+    /// The suite, if the row is one or a part of one.
     pub suite: Option<String>,
-    /// The case, if it is one.
+    /// The case, if the row is one.
     pub case: Option<String>,
-    /// How it stands.
+    /// The state of the row.
     pub state: NodeState,
-    /// How long it took, milliseconds; of a suite or guest, all cases together.
+    /// How long the row took, in milliseconds; for a suite or guest, all cases together.
     pub took_ms: u64,
-    /// Cases that have ended.
+    /// The verdicts of the cases that have ended.
     pub tally: Tally,
-    /// Cases in all.
+    /// How many cases there are in all.
     pub planned: usize,
-    /// Why it was no pass.
+    /// Why the row did not pass.
     pub message: String,
-    /// Whether its children are folded in.
+    /// Whether the rows below it are hidden.
     pub folded: bool,
 }
 
 impl RunNode {
-    /// Returns the SELECT word that means it.
+    /// Returns the SELECT word for the row.
     pub fn selector(&self) -> String {
         match (&self.suite, &self.case) {
             (Some(suite), Some(case)) => format!("{suite}/{case}@{}", self.guest),
@@ -49,12 +49,12 @@ impl RunNode {
         }
     }
 
-    /// Returns its name in the pane.
+    /// Returns the name of the row in the pane.
     pub fn name(&self) -> &str {
         self.case.as_deref().or(self.suite.as_deref()).unwrap_or(self.guest.as_str())
     }
 
-    /// Returns how deep it stands.
+    /// Returns how deep the row is in the tree.
     pub fn depth(&self) -> usize {
         usize::from(self.suite.is_some()) + usize::from(self.case.is_some())
     }

@@ -20,13 +20,13 @@ pub trait Screen {
     fn next(&mut self) -> impl Future<Output = Option<event::Event>>;
     /// Gives the terminal back for another program, or for good.
     fn leave(&mut self);
-    /// Takes it again.
+    /// Takes the terminal again.
     fn enter(&mut self) -> io::Result<()>;
-    /// Writes bytes that are no part of the picture.
+    /// Writes bytes that are not part of the picture.
     fn write(&mut self, bytes: &[u8]);
-    /// Mouse on or off.
+    /// Turns the mouse on or off.
     fn mouse(&mut self, on: bool);
-    /// Returns columns and rows.
+    /// Returns the columns and rows of the screen.
     fn size(&self) -> (u16, u16);
 }
 
@@ -52,8 +52,8 @@ pub fn restore() {
     let _ = out.flush();
 }
 
-/// Gives the terminal back before a panic of this thread, the loop's, is told; `elsewhere` hears of one in any other thread,
-/// which must not write over the picture.
+/// Gives the terminal back before a panic of this thread, the loop's, is printed; `elsewhere` gets one of any other
+/// thread, which must not write over the picture.
 pub fn restore_on_panic(elsewhere: impl Fn(String) + Send + Sync + 'static) {
     let before = std::panic::take_hook();
     let main = std::thread::current().id();
@@ -75,7 +75,7 @@ pub struct Tty {
 }
 
 impl Tty {
-    /// Takes it.
+    /// Takes over the terminal.
     pub fn take(mouse: bool) -> io::Result<Self> {
         // NO_COLOR is answered by the theme: crossterm's own answer would also take bold and reverse away.
         crossterm::style::force_color_output(true);

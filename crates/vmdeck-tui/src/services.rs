@@ -18,10 +18,10 @@ use vmdeck_model::{error::Result, event::Finding, exit::RunExit, ids::GuestId, p
 pub struct Engine {
     /// The run's record.
     pub dir: PathBuf,
-    /// Takes commands, a line of JSON each. Closed = the person is gone, and the run ends, unless the word before was
+    /// Takes commands, a line of JSON each. If it closes, the person is gone and the run ends, unless the last line was
     /// `detach`.
     pub commands: mpsc::UnboundedSender<String>,
-    /// The exit, and what it said on its standard error.
+    /// Gets the exit code, and what the engine wrote to its standard error.
     pub ended: oneshot::Receiver<(Option<RunExit>, String)>,
 }
 
@@ -34,24 +34,24 @@ pub struct SerialConsole {
     pub before: Vec<u8>,
 }
 
-/// What was removed of dead runs.
+/// The outcome of removing what dead runs left.
 #[derive(Clone, Debug, Default)]
 pub struct Cleaned {
     /// How many things are gone.
     pub gone: usize,
-    /// What is not, and why.
+    /// What could not be removed, and why.
     pub left: Vec<String>,
 }
 
-/// See the module.
+/// The rest of vmdeck, as the cockpit needs it; see the module.
 pub trait Services: Send + Sync + 'static {
     /// Reads the config.
     fn setup(&self) -> Result<Setup>;
-    /// Returns the config's file, to be edited; it may not exist.
+    /// Returns the path of the config file, to be edited; it may not exist.
     fn config_file(&self) -> PathBuf;
-    /// Writes a config from what this host has.
+    /// Writes a config that suits this host.
     fn init(&self) -> Result<PathBuf>;
-    /// Makes the demo's guest and config, and uses that; `told` hears what is being done.
+    /// Makes the demo's guest and config, and uses that config; `told` is called with each step.
     fn demo<'a>(&'a self, told: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<()>>;
     /// Starts a run.
     fn start(&self, request: &RunRequest) -> Result<Engine>;
@@ -61,15 +61,15 @@ pub trait Services: Send + Sync + 'static {
     fn usage(&self) -> BTreeMap<String, Usage>;
     /// Checks the host for a run of this config.
     fn findings(&self, setup: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)>;
-    /// Returns how the lock stands; blocking.
+    /// Returns the state of the lock; blocking.
     fn locks(&self) -> Vec<LockRow>;
-    /// Returns where the record of a run that goes on is; blocking.
+    /// Returns the folder of the record of a run in progress; blocking.
     fn record_of(&self, run: &str) -> Option<PathBuf>;
-    /// Releases the lock at this path; `pid` = that of its holder, who lives. Returns what was done; blocking.
+    /// Releases the lock at this path; `pid` is that of a live holder. Returns what was done; blocking.
     fn break_lock(&self, path: &Path, pid: Option<u32>) -> Result<String>;
     /// Returns what dead runs left, a line each; blocking.
     fn orphans(&self) -> Vec<String>;
-    /// Removes it.
+    /// Removes what dead runs left.
     fn clean_up(&self) -> BoxFuture<'_, Cleaned>;
     /// Finds the serial console of a machine that runs; blocking.
     fn console(&self, guest: &GuestId, machine: &str) -> Result<SerialConsole>;

@@ -1,6 +1,6 @@
 //! Colours by role, from `themes/*.toml`: what a theme file may say, inheriting, and fewer colours where the terminal has fewer.
 //!
-//! Which role a thing on the screen has is the views' matter. State is never told by colour alone.
+//! Which role a thing on the screen has is the views' matter. State is never shown by colour alone.
 
 use super::role::StyleRole;
 use ratatui::style::{Color, Modifier, Style};
@@ -26,7 +26,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("mono", include_str!("../../../themes/mono.toml")),
 ];
 
-/// Tables of a theme file that hold roles.
+/// The tables of a theme file that hold roles.
 const GROUPS: [&str; 4] = ["ui", "state", "log", "gauge"];
 /// How deep themes may inherit.
 const DEPTH: usize = 8;
@@ -34,18 +34,18 @@ const DEPTH: usize = 8;
 /// How many colours the terminal has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
-    /// None at all.
+    /// The terminal has no colours.
     Mono,
-    /// The sixteen.
+    /// The terminal has the sixteen ANSI colours.
     Ansi16,
-    /// The palette of 256.
+    /// The terminal has the palette of 256 colours.
     Indexed,
-    /// 24 bits.
+    /// The terminal has 24-bit colours.
     True,
 }
 
 impl Depth {
-    /// From the environment: `NO_COLOR`, `COLORTERM`, `TERM`.
+    /// Returns the depth from the environment: `NO_COLOR`, `COLORTERM`, `TERM`.
     pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Self {
         let has = |name: &str, words: &[&str]| var(name).is_some_and(|v| words.iter().any(|w| v.contains(w)));
         if var("NO_COLOR").is_some_and(|v| !v.is_empty()) || has("TERM", &["dumb"]) {
@@ -74,7 +74,7 @@ impl Depth {
     }
 }
 
-/// Steps of the colour cube of 256.
+/// The steps of the colour cube of the palette.
 const CUBE: [u8; 6] = [0, 95, 135, 175, 215, 255];
 
 fn to_256(r: u8, g: u8, b: u8) -> u8 {
@@ -127,15 +127,15 @@ fn distance(a: (u8, u8, u8), b: (u8, u8, u8)) -> u32 {
     3 * square(a.0, b.0) + 6 * square(a.1, b.1) + square(a.2, b.2)
 }
 
-/// A theme, fitted to the terminal.
+/// A theme, adapted to the colours of the terminal.
 #[derive(Clone, Debug)]
 pub struct Theme {
-    /// The name.
+    /// The name of the theme.
     pub name: String,
-    /// How many colours there are.
+    /// How many colours the terminal has.
     pub depth: Depth,
     styles: BTreeMap<StyleRole, Style>,
-    /// The files that it was read from, to be watched.
+    /// The files that the theme was read from, to be watched.
     pub files: Vec<PathBuf>,
 }
 
@@ -149,7 +149,7 @@ impl Theme {
         while let Some(name) = next.take() {
             if chain.len() == DEPTH {
                 return Err(Fault::user(format!("cannot use the theme `{wanted}`"))
-                    .because("its `inherits` goes round in a circle"));
+                    .because("its `inherits` leads back to itself"));
             }
             let source = ThemeSource::find(&name, folder)?;
             theme.files.extend(source.path.clone());
@@ -192,7 +192,7 @@ pub fn names(folder: Option<&Path>) -> Vec<String> {
     out
 }
 
-/// A theme's text and where it is from.
+/// The text of a theme and where it is from.
 struct ThemeSource {
     name: String,
     path: Option<PathBuf>,
@@ -236,7 +236,7 @@ struct File {
     roles: BTreeMap<StyleRole, ThemeStyle>,
 }
 
-/// A role's look as written.
+/// The style of a role as written.
 #[derive(Default)]
 struct ThemeStyle {
     fg: Option<String>,
@@ -266,7 +266,9 @@ fn color(text: &str) -> std::result::Result<Color, String> {
         return Ok(Color::Reset);
     }
     Color::from_str(text).map_err(|_| {
-        format!("`{text}` is no colour; write \"#rrggbb\", an ANSI name or number, \"default\", or a name of [palette]")
+        format!(
+            "`{text}` is not a colour; write \"#rrggbb\", an ANSI name or number, \"default\" or a name of [palette]"
+        )
     })
 }
 
@@ -277,7 +279,7 @@ fn modifier(text: &str) -> std::result::Result<Modifier, String> {
         "italic" => Ok(Modifier::ITALIC),
         "underlined" => Ok(Modifier::UNDERLINED),
         "reversed" => Ok(Modifier::REVERSED),
-        _ => Err(format!("`{text}` is no modifier (known: bold, dim, italic, underlined, reversed)")),
+        _ => Err(format!("`{text}` is not a modifier (known: bold, dim, italic, underlined, reversed)")),
     }
 }
 
@@ -392,10 +394,10 @@ mod tests {
         let home = tempfile::tempdir().expect("tempdir");
         for (text, wanted) in [
             ("[ui]\ntxt = { fg = \"red\" }\n", "mine.toml:2: unknown role `ui.txt`; did you mean `ui.text`?"),
-            ("\n[state]\nbad = { fg = \"redd\" }\n", "mine.toml:3: `redd` is no colour"),
-            ("[state]\nbad = { fg = \"red\", mods = [\"blink\"] }\n", "mine.toml:2: `blink` is no modifier"),
+            ("\n[state]\nbad = { fg = \"redd\" }\n", "mine.toml:3: `redd` is not a colour"),
+            ("[state]\nbad = { fg = \"red\", mods = [\"blink\"] }\n", "mine.toml:2: `blink` is not a modifier"),
             ("[gui]\n", "mine.toml:1: unknown key `gui`"),
-            ("inherits = \"mine\"\n", "goes round in a circle"),
+            ("inherits = \"mine\"\n", "leads back to itself"),
             ("inherits = \"mars\"\n", "unknown theme `mars` (known: dark, light,"),
             ("[ui]\ntext = \n", "mine.toml:2: "),
         ] {

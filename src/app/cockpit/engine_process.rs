@@ -25,7 +25,7 @@ use vmdeck_model::{
 };
 use vmdeck_tui::{model::RunRequest, services::Engine};
 
-/// The engines that this cockpit started and has not let go.
+/// The engines that this cockpit started and still owns.
 #[derive(Default)]
 pub(super) struct Engines(Mutex<Vec<tokio::task::JoinHandle<Option<RunExit>>>>);
 
@@ -49,8 +49,8 @@ impl Engines {
         Ok(Engine { dir, commands, ended })
     }
 
-    /// Waits for engines that clean up because we go, and returns how the last of them ended; those that were let go on are
-    /// not among them.
+    /// Waits for the engines that clean up because the cockpit closes, and returns how the last of them ended; detached
+    /// ones are not among them.
     pub(super) async fn hang_up(&self, io: &mut Io<'_>) -> Option<RunExit> {
         let engines = std::mem::take(&mut *self.0.lock());
         let mut last = None;
@@ -60,15 +60,15 @@ impl Engines {
                 last = ended.ok().flatten().or(last);
                 continue;
             }
-            io.warn("the run is being ended and cleaned up ...");
+            io.warn("ending the run and cleaning up ...");
             match clock::within(Duration::from_mins(2), engine).await {
                 Some(ended) => {
                     last = ended.ok().flatten().or(last);
                     if let Some(exit) = last {
-                        io.warn(&format!("it has ended: exit {}", exit.code()));
+                        io.warn(&format!("the run has ended: exit {}", exit.code()));
                     }
                 }
-                None => io.warn("it still is; `vmdeck lock status` shows it"),
+                None => io.warn("the run is still cleaning up; `vmdeck lock status` shows its process"),
             }
         }
         last
@@ -126,7 +126,7 @@ fn arguments(
     out
 }
 
-/// Passes commands to an engine and waits for its end; returns at once when the engine was told to continue alone.
+/// Passes commands to an engine and waits for its end; returns at once when the engine is to continue alone.
 async fn serve(
     mut child: tokio::process::Child,
     mut lines: mpsc::UnboundedReceiver<String>,

@@ -16,7 +16,7 @@ use vmdeck_core::host::{
 };
 use vmdeck_tui::host::{BoxFuture, FileTail, Host};
 
-/// This host.
+/// The host that vmdeck runs on.
 pub struct LocalHost {
     spawner: Spawner,
 }

@@ -28,19 +28,19 @@ use vmdeck_tui::{
     keymap::Keymap,
     model::{Appearance, Model, RecordSource},
     msg::{Effect, Msg},
-    theme,
     replay::Player,
     screen::{self, Tty},
     services::Services,
+    theme,
     theme::{Depth, Theme},
 };
 
 pub use host::LocalHost;
 
-/// Messages that may wait for the loop.
+/// How many messages may wait for the loop.
 const QUEUE: usize = 256;
 
-/// `vmdeck` in a terminal.
+/// Opens the cockpit: `vmdeck` in a terminal.
 pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     if args.hold || args.events.as_deref() == Some(Path::new("-")) {
         let (what, hint) = if args.hold {
@@ -48,7 +48,9 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs,
         } else {
             ("--events -", "give a file, or use --ci")
         };
-        return Err(Fault::user(format!("cannot use `{what}` in the cockpit")).because("it is for --ci").hint(hint));
+        return Err(Fault::user(format!("cannot use `{what}` in the cockpit"))
+            .because("it works only with --ci")
+            .hint(hint));
     }
     let words = args.select.join(" ");
     if words.is_empty() {
@@ -69,13 +71,10 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs,
     show(args, config, look, setup, None, first, io).await
 }
 
-/// `vmdeck replay`.
+/// Opens a recorded run in the cockpit: `vmdeck replay`.
 pub(super) async fn replay(path: &Path, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let player = Player::load(path)?;
-    need_terminal(
-        "replay a record",
-        "its events.jsonl can be read as text, and junit.xml and summary.json are beside it",
-    )?;
+    need_terminal("replay a record", "read its events.jsonl as text, or the junit.xml and summary.json beside it")?;
     let args = RunArgs { read_only: true, ..RunArgs::default() };
     show(&args, config, look, settings::load_without_secrets(config), Some(player), Vec::new(), io).await
 }
@@ -182,7 +181,7 @@ fn farewell(model: &Model) -> Vec<String> {
             for (id, guest) in model.shown.view.guests.iter().filter(|(_, guest)| guest.kept) {
                 let machine = guest.machine.as_deref().unwrap_or("its machine");
                 lines.push(format!(
-                    "  {id} was kept as `{machine}`: `vmdeck shell {id}` goes in, `vmdeck cleanup` removes it"
+                    "  {id} was kept as `{machine}`: `vmdeck shell {id}` opens a shell, `vmdeck cleanup` removes it"
                 ));
             }
             lines.extend(model.shown.view.left().map(|left| format!("  NOT CLEANED UP: {left}")));

@@ -1,6 +1,6 @@
 //! What the cockpit needs of the rest of vmdeck: config, machines, lock, clean-up, engines, shells.
 //!
-//! The trait is the cockpit's; the deeds are those of the engine and of the other subcommands.
+//! The trait is the cockpit's; the engine and the other subcommands do the work.
 
 use super::engine_process::Engines;
 use crate::{
@@ -36,7 +36,7 @@ use vmdeck_tui::{
     services::{Cleaned, Engine, SerialConsole, Services},
 };
 
-/// Bytes of a console's log that are shown when the console is attached.
+/// How many bytes of a console's log are shown when the console is attached.
 const BEFORE: u64 = 8 * 1024;
 
 /// The services over the real engine and host.
@@ -162,7 +162,7 @@ impl Services for Real {
 
     fn break_lock(&self, path: &Path, pid: Option<u32>) -> Result<String> {
         if let Some(pid) = pid {
-            return lock::take_away(path, pid).map(|holder| format!("taken away from {holder}"));
+            return lock::take_away(path, pid).map(|holder| format!("took the lock from {holder}"));
         }
         Ok(match lock::break_dead(path, false)? {
             Some(holder) => format!("removed the lock of {holder}"),

@@ -6,19 +6,19 @@
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Whether guests are apart from this host.
+    /// Whether guests are isolated from this host.
     pub isolated: bool,
     /// How a service in a guest can be reached from this host.
     pub network: Reach,
     /// Whether commands can be run in guests without a network.
     pub guest_exec: bool,
-    /// What there is of a serial console.
+    /// What kind of serial console there is.
     pub console: ConsoleKind,
     /// Whether machines that others made are seen, and can be adopted.
     pub adopts: bool,
     /// Whether a new machine gets the processors and the memory that the guest asks for.
     pub sized: bool,
-    /// Whether a new machine gets the UUID that it is told; else the provider chooses, if it has such ids at all.
+    /// Whether a new machine gets the UUID of the request; else the provider chooses, if it has such ids at all.
     pub takes_uuid: bool,
 }
 
@@ -38,29 +38,29 @@ impl Capabilities {
 /// How a service in a guest can be reached from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Not over a network.
+    /// The service cannot be reached over a network.
     None,
-    /// By ports of this host that are forwarded; a request names the services whose ports are needed.
+    /// The service is reached by forwarded ports of this host; a request names the services whose ports are needed.
     ForwardedPorts,
-    /// At an address of the guest's own.
+    /// The service is reached at an address of the guest's own.
     Routed,
 }
 
-/// What there is of a serial console.
+/// What kind of serial console there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConsoleKind {
-    /// Nothing.
+    /// There is no console.
     None,
-    /// A log of what the provider does, without a word of the guest's kernel.
+    /// There is a log of what the provider does, without output of the guest's kernel.
     Progress,
-    /// What the guest writes, from power-on.
+    /// There is a log of what the guest writes, from power-on.
     Log,
-    /// The same, and a person can type into it.
+    /// There is such a log, and a person can type into the console.
     Interactive,
 }
 
 impl ConsoleKind {
-    /// Returns whether the phases of a boot can be told from the console.
+    /// Returns whether the phases of a boot can be seen on the console.
     pub fn shows_boot(self) -> bool {
         self >= ConsoleKind::Log
     }

@@ -33,9 +33,7 @@ pub(super) async fn follow(
     let lost = |e: io::Error| Fault::infra("cannot follow the command").because(e);
     if let (Some(mut pipe), Input::File(path)) = (child.inner.stdin.take(), stdin) {
         let mut file: tokio::fs::File = files::open_input(path)
-            .map_err(|e| {
-                Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e)
-            })?
+            .map_err(|e| Fault::user(format!("cannot read `{}`, the input of the command", path.display())).because(e))?
             .into();
         let unread = Arc::clone(&unread);
         tokio::spawn(async move {

@@ -16,12 +16,12 @@ use std::{fmt, path::Path, sync::Arc};
 use tokio::sync::watch;
 use vmdeck_model::{error::Result, event::Finding, guest::Guest, machine::MachineInfo};
 
-/// Makes machines.
+/// Makes machines: what every hypervisor provides.
 pub trait Backend: Send + Sync {
     /// Checks whether the host can run this guest, or anything at all. Each finding says what was found and what to do.
     fn check<'a>(&'a self, guest: Option<&'a Guest>, context: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>>;
 
-    /// Lists every machine that the provider shows. A list that could not be had is an error, never empty.
+    /// Lists every machine that the provider shows. A failure to list is an error, never an empty list.
     fn list<'a>(&'a self, context: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>>;
 
     /// Makes a new machine that is not started. On failure nothing that was begun remains unknown to the journal.
@@ -74,7 +74,7 @@ pub trait Adoption: Send + Sync {
     ) -> BoxFuture<'a, Result<Box<dyn Machine>>>;
 }
 
-/// The power to remove machines that others made, on a person's explicit word.
+/// The power to remove machines that others made, at a person's explicit request.
 pub trait Removal: Send + Sync {
     /// Returns the bytes that a machine takes on the disk; `None` = not known.
     fn size<'a>(&'a self, machine: &'a MachineInfo, context: CallContext<'a>) -> BoxFuture<'a, Result<Option<u64>>>;
@@ -115,7 +115,7 @@ pub trait Machine: Send + Sync {
         Box::pin(async { Ok(true) })
     }
 
-    /// Powers the machine on; returns when it executes.
+    /// Powers the machine on; returns when it runs.
     fn start<'a>(&'a mut self, context: CallContext<'a>) -> BoxFuture<'a, Result<()>>;
 
     /// Returns how the machine ended, once it has, asked or unasked.
@@ -189,22 +189,22 @@ pub trait DumpStacks: Send + Sync {
 /// What a machine uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Resident memory of the machine's process in bytes.
+    /// The resident memory of the machine's process in bytes.
     pub memory: u64,
-    /// Processor time so far in milliseconds.
+    /// The processor time so far in milliseconds.
     pub cpu_ms: u64,
 }
 
 /// How a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineExit {
-    /// The guest powered itself off, or was told to.
+    /// The guest powered itself off, or was asked to.
     Shutdown(String),
     /// The guest's kernel panicked.
     Panicked(String),
     /// The guest asked for a restart, which its hypervisor made an end.
     Rebooted,
-    /// The machine's process is gone and did not say why.
+    /// The machine's process ended and gave no reason.
     Crashed(String),
 }
 

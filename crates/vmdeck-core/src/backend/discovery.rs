@@ -17,22 +17,22 @@ pub enum DiscoveryMethod {
     Journal,
     /// A port of this host is forwarded to the guest.
     PortForward,
-    /// The provider says it.
+    /// The provider names the address.
     Provider,
-    /// The provider's command for addresses says it.
+    /// The provider's command for addresses names the address.
     IpAddress,
-    /// The guest says it itself, by its agent.
+    /// The guest itself names the address, by its agent.
     GuestAgent,
-    /// The DHCP leases of this host, by MAC or host name.
+    /// The DHCP leases of this host hold the address, by MAC or host name.
     DhcpLeases,
-    /// The ARP table of this host, by MAC.
+    /// The ARP table of this host holds the address, by MAC.
     ArpTable,
-    /// A scan of subnets; who answers must show the pinned host key.
+    /// A scan of subnets finds the address; a host that answers must show the pinned host key.
     SubnetScan,
 }
 
 impl DiscoveryMethod {
-    /// Returns the word in events.
+    /// Returns the word used in events.
     pub fn as_str(self) -> &'static str {
         match self {
             DiscoveryMethod::Config => "config",
@@ -57,10 +57,10 @@ impl fmt::Display for DiscoveryMethod {
 /// An address at which a machine may answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressCandidate {
-    /// The address.
+    /// The address and port.
     pub address: SocketAddr,
-    /// Whether the address is proven to be this machine's: by the hypervisor's own word, its MAC or its host name. One that
-    /// is not must show a pinned key before it is told anything.
+    /// Whether the address is proven to be this machine's: by the hypervisor itself, its MAC or its host name. One that
+    /// is not must show a pinned key before anything is sent to it.
     pub proven: bool,
 }
 

@@ -29,10 +29,10 @@ use vmdeck_model::{
     quantity::parse_duration,
 };
 
-/// Points at which the script can make it fail.
+/// The steps at which the script can fail.
 const FAILURES: &[&str] = &["create", "start", "boot", "panic", "terminate", "close", "close-once"];
 
-/// The keys.
+/// The config keys of the backend.
 pub const KEYS: &[Key] = &[
     Key {
         path: "guests.*.fake.boot",
@@ -46,20 +46,20 @@ pub const KEYS: &[Key] = &[
         default: Some("[]"),
         doc: "lines on the console, spread over the boot",
     },
-    Key { path: "guests.*.fake.fail", kind: Kind::Choice(FAILURES), default: None, doc: "where it fails" },
+    Key { path: "guests.*.fake.fail", kind: Kind::Choice(FAILURES), default: None, doc: "the step that fails" },
     Key {
         path: "guests.*.fake.replies",
         kind: Kind::Map,
         default: Some("{}"),
-        doc: "answers by exact command: `CODE[@DELAY] [TEXT]`, `lost` or `hang`; several, tried in turn, with ` | ` between",
+        doc: "answers by exact command: `CODE[@DELAY] [TEXT]`, `lost` or `hang`; several, in turn, separated by ` | `",
     },
 ];
 
-/// What it can do.
+/// What the backend can do.
 pub const CAPABILITIES: Capabilities =
     Capabilities { isolated: true, guest_exec: true, console: ConsoleKind::Log, ..Capabilities::NONE };
 
-/// See the module.
+/// The backend; see the module.
 #[derive(Debug)]
 pub struct Fake;
 

@@ -1,4 +1,5 @@
-//! The `local` backend: a guest is a private folder and a process group on this very host. Not isolated, and it says so.
+//! The `local` backend: a guest is a private folder and a process group on this very host. It is not isolated, and says
+//! so.
 //!
 //! It exists so that the demo, a first try and the engine's own tests work where no hypervisor does.
 
@@ -43,27 +44,27 @@ use vmdeck_model::{
     suite::RunAs,
 };
 
-/// It has no keys of its own.
+/// The config keys of the backend: none.
 pub const KEYS: &[Key] = &[];
 
-/// Variable that every process of such a guest carries: how leftovers are recognised.
+/// The variable in the environment of every process of such a guest, by which leftovers are recognised.
 const MARK: &str = "VMDECK_MACHINE";
 /// How long a process has to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long all of them may take to be gone after SIGKILL: on a host under load the kernel takes its time.
+/// How long all processes may take to end after SIGKILL: on a host under load the kernel takes its time.
 const KILL: Duration = Duration::from_secs(10);
 
-/// What it can do.
+/// What the backend can do.
 pub const CAPABILITIES: Capabilities = Capabilities { guest_exec: true, ..Capabilities::NONE };
 
-/// See the module.
+/// The backend; see the module.
 #[derive(Debug)]
 pub struct Local {
     spawner: Spawner,
 }
 
 impl Local {
-    /// Needs nothing of the host.
+    /// Makes the backend; it needs nothing of the host.
     pub fn new(deps: &BackendDeps) -> Self {
         Self { spawner: deps.spawner.clone() }
     }
@@ -161,9 +162,9 @@ impl Machine for LocalMachine {
 }
 
 async fn kill_marked(name: &str) -> Result<()> {
-    kill_all(&format!("{MARK}={name}")).await.map_err(|fault| {
-        Fault::new(Blame::Leftover, format!("cannot end the local guest `{name}`")).caused_by(fault)
-    })
+    kill_all(&format!("{MARK}={name}"))
+        .await
+        .map_err(|fault| Fault::new(Blame::Leftover, format!("cannot end the local guest `{name}`")).caused_by(fault))
 }
 
 /// Kills every process that has this variable, again and again until none is left: what forks while it is being killed leaves a
@@ -201,7 +202,7 @@ async fn destroy(name: &str, dir: &Path) -> Result<String> {
         .map_err(|e| Fault::new(Blame::Leftover, format!("cannot remove `{}`", dir.display())).because(e))?;
     let left = pids::with_env(&format!("{MARK}={name}"));
     if !left.is_empty() || dir.exists() {
-        return Err(Fault::new(Blame::Leftover, format!("something of `{name}` is still there")));
+        return Err(Fault::new(Blame::Leftover, format!("a process or the folder of `{name}` is still there")));
     }
     Ok(format!("no process carries {MARK}={name}, its folder is gone"))
 }

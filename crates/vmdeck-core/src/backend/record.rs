@@ -44,7 +44,7 @@ pub struct MachineId {
     /// The machine's process on this host.
     #[serde(default)]
     pub pid: Option<u32>,
-    /// When that process started, seconds since 1970.
+    /// When that process started, in seconds since 1970.
     #[serde(default)]
     pub started: Option<u64>,
 }

@@ -42,8 +42,8 @@ pub struct Service {
     pub name: &'static str,
     /// The port in the guest.
     pub port: u16,
-    /// How it is found out whether the service is there. An open port is not enough: a port forward accepts before the guest
-    /// exists.
+    /// The way to find out whether the service is there. An open port is not enough: a port forward accepts before the
+    /// guest exists.
     pub probe: Probe,
 }
 

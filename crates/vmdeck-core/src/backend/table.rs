@@ -8,9 +8,9 @@ use vmdeck_model::{
 
 /// A row of the backend table.
 pub struct BackendInfo {
-    /// The word in the config.
+    /// The word used in the config.
     pub kind: &'static str,
-    /// One line for people.
+    /// A summary in one line.
     pub summary: &'static str,
     /// What the backend can do.
     pub capabilities: Capabilities,

@@ -62,7 +62,7 @@ impl Tool {
         }
     }
 
-    /// Returns this very program.
+    /// Returns this exact program as a tool.
     pub(super) fn at(deps: &BackendDeps, program: &std::path::Path) -> Self {
         Self { spawner: deps.spawner.clone(), program: program.to_owned() }
     }
@@ -96,7 +96,7 @@ impl Tool {
         self.spawner.output_of(&spec, streams, limit).await.map_err(|e| self.failed(&spec).because(e))
     }
 
-    /// Starts it with files for its two outputs; it lives on when it is dropped, and when we die.
+    /// Starts it with files for its two outputs; it keeps running when it is dropped, and when we die.
     pub(super) async fn start<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
@@ -115,7 +115,7 @@ impl Tool {
     }
 }
 
-/// What a tool is told to run a command in one guest, and what its words mean.
+/// How a tool runs a command in one guest, and what its words mean.
 pub(super) trait ExecTool: Send + Sync {
     /// Returns the tool.
     fn tool(&self) -> &Tool;
@@ -178,7 +178,7 @@ pub(super) async fn run_framed(
     }
 }
 
-/// Runs the text that ends a command, where there is something left to end.
+/// Runs the text that ends a command, where something is left to end.
 async fn end_in_guest(exec_tool: &dyn ExecTool, kill: &RemoteCommand) -> Result<()> {
     if !exec_tool.is_up().await? {
         return Ok(());
@@ -267,7 +267,8 @@ pub(super) fn one_line(words: &str) -> String {
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// Asks from time to time whether the machine is still up, and tells its end: such tools tell nothing by themselves.
+/// Asks from time to time whether the machine is still up, and reports its end: such tools report nothing by
+/// themselves.
 pub(super) async fn watch_end<F: Future<Output = Option<MachineExit>>>(
     exit: tokio::sync::watch::Sender<Option<MachineExit>>,
     every: Duration,

@@ -10,15 +10,15 @@
 use super::{CommandExit, RemoteCommand, kill, sh_quote};
 use vmdeck_model::{
     error::Fault,
-    suite::{RunAs, ScriptShell},
+    suite::{RunAs, ScriptShell, has_several_lines},
 };
 
-/// How root is had.
+/// How a command gets root rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sudo {
-    /// No password is known.
+    /// sudo is run without a password.
     Silent,
-    /// A password is sent when it is asked for.
+    /// A password is sent when sudo asks for it.
     Asking,
 }
 
@@ -62,7 +62,9 @@ impl Frame {
         let read = r#"n=${IFS#??};n=${n%"${n#?}"};s=;while IFS= read -r l;do [ "$l" ="#;
         let unset = if command.run_as == RunAs::Root { "unset LC_ALL; " } else { "" };
         let body = self.body(command);
-        format!("go-{nonce}\n{read} \"end-{nonce}\" ]&&break;s=$s$l$n;done;eval \"$s\"\nunset n l s\n{unset}{body}\nend-{nonce}\n")
+        format!(
+            "go-{nonce}\n{read} \"end-{nonce}\" ]&&break;s=$s$l$n;done;eval \"$s\"\nunset n l s\n{unset}{body}\nend-{nonce}\n"
+        )
     }
 
     /// Returns the command with what comes before it: its folder and environment, our marks, and its shell's own rules.
@@ -149,11 +151,6 @@ fn script(command: &RemoteCommand) -> String {
     }
 }
 
-/// Returns whether a script has more than one line that does something.
-pub fn has_several_lines(script: &str) -> bool {
-    script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).nth(1).is_some()
-}
-
 /// Returns a random text that nobody in the guest can guess.
 pub fn nonce() -> String {
     format!("{:032x}", fastrand::u128(..))
@@ -165,7 +162,7 @@ pub fn refused(command: &RemoteCommand, exit: &CommandExit, complaint: &str, ask
     if let (CommandExit::Code(NO_DIR), Some(dir)) = (exit, &command.dir) {
         return Fault::user(format!("cannot run a command in `{dir}`"))
             .because(complaint)
-            .hint("does the suite's `dir` exist in the guest?");
+            .hint("check that the suite's `dir` exists in the guest");
     }
     if command.run_as == RunAs::Root && exit != &CommandExit::Code(NOT_READY) {
         return refused_sudo(asked, exit, complaint);
@@ -188,13 +185,13 @@ fn refused_sudo(asked: u32, exit: &CommandExit, complaint: &str) -> Fault {
     match (asked, exit) {
         (2.., _) => fault.because("sudo refused the password").hint("correct `guests.NAME.sudo.password`"),
         (1, _) => fault
-            .because(format!("the password is right and sudo does not allow it: {complaint}"))
+            .because(format!("the password is right, but sudo does not allow it: {complaint}"))
             .hint("add the user to sudoers in the guest"),
         (_, CommandExit::Code(127)) => {
-            fault.because("there is no sudo in the guest").hint("install sudo there, or log in as root")
+            fault.because("sudo is not installed in the guest").hint("install sudo there, or log in as root")
         }
         _ if complaint.contains("password is required") => fault
-            .because("sudo wants a password")
+            .because("sudo asks for a password")
             .hint("set `guests.NAME.sudo.password`, or NOPASSWD in the guest's sudoers"),
         _ => fault.because(if complaint.is_empty() { exit.to_string() } else { complaint.to_owned() }),
     }
@@ -316,14 +313,21 @@ mod tests {
             let command = RemoteCommand { shell: shell.clone(), ..RemoteCommand::new(script) };
             let out = run_in(&["/bin/dash"], &frame().body(&command), b"");
             let (own_out, began, _) = own(&out);
-            assert_eq!((out.status.code(), String::from_utf8_lossy(&own_out).as_ref()), (code, stdout), "{shell:?} {script}");
+            assert_eq!(
+                (out.status.code(), String::from_utf8_lossy(&own_out).as_ref()),
+                (code, stdout),
+                "{shell:?} {script}"
+            );
             assert_eq!(began.is_none(), code == Some(NOT_READY), "{shell:?} {script}");
         }
     }
 
     #[test]
     fn a_pipe_that_fails_early_stops_it_where_the_shell_can_tell() {
-        for login in logins().into_iter().filter(|w| !matches!(w[0], "/bin/sh" | "/bin/dash" | "/usr/bin/fish" | "/usr/bin/tcsh")) {
+        for login in logins()
+            .into_iter()
+            .filter(|w| !matches!(w[0], "/bin/sh" | "/bin/dash" | "/usr/bin/fish" | "/usr/bin/tcsh"))
+        {
             let command = RemoteCommand { shell: ScriptShell::Sh, ..RemoteCommand::new("false | true\necho on") };
             let out = run_in(&login, &frame().body(&command), b"");
             assert_eq!(out.status.code(), Some(1), "{login:?}");
@@ -372,14 +376,5 @@ mod tests {
             assert_eq!(marks.feed(text.as_bytes()), None, "{text}");
         }
         assert_eq!(marks.feed(ask_mark(&frame.nonce).as_bytes()), Some(FrameMark::Asked));
-    }
-
-    #[test]
-    fn lines_that_do_something() {
-        for (script, several) in
-            [("a", false), ("a\n", false), ("# why\na\n\n", false), ("a\nb", true), ("\n a\n b\n", true), ("", false)]
-        {
-            assert_eq!(has_several_lines(script), several, "{script:?}");
-        }
     }
 }

@@ -77,7 +77,8 @@ mod tests {
 
     fn shells() -> impl Iterator<Item = &'static [&'static str]> {
         SHELLS.into_iter().filter(|words| {
-            words[0].starts_with('/') || ["/bin", "/usr/bin"].iter().any(|d| std::path::Path::new(d).join(words[0]).exists())
+            words[0].starts_with('/')
+                || ["/bin", "/usr/bin"].iter().any(|d| std::path::Path::new(d).join(words[0]).exists())
         })
     }
 
@@ -101,7 +102,8 @@ mod tests {
     fn programs(names: &[&str]) -> tempfile::TempDir {
         let home = tempfile::tempdir().expect("tempdir");
         for name in names {
-            let from = ["/bin", "/usr/bin"].iter().map(|d| format!("{d}/{name}")).find(|p| std::path::Path::new(p).exists());
+            let from =
+                ["/bin", "/usr/bin"].iter().map(|d| format!("{d}/{name}")).find(|p| std::path::Path::new(p).exists());
             std::os::unix::fs::symlink(from.expect("a program"), home.path().join(name)).expect("link");
         }
         home
@@ -125,7 +127,10 @@ mod tests {
                 let mut first = first.spawn().expect("sh");
                 wait_for(4, &word);
                 let absolute = |name: &str| {
-                    ["/bin", "/usr/bin"].iter().map(|d| format!("{d}/{name}")).find(|p| std::path::Path::new(p).exists())
+                    ["/bin", "/usr/bin"]
+                        .iter()
+                        .map(|d| format!("{d}/{name}"))
+                        .find(|p| std::path::Path::new(p).exists())
                 };
                 let program = absolute(shell[0]).unwrap_or_else(|| shell[0].to_owned());
                 let words: Vec<&str> = std::iter::once(program.as_str()).chain(shell[1..].iter().copied()).collect();

@@ -51,7 +51,8 @@ impl FrameMarks {
     pub fn feed(&mut self, bytes: &[u8]) -> Option<FrameMark> {
         self.seen.extend_from_slice(bytes);
         let small = [(&self.ask, FrameMark::Asked), (&self.ready, FrameMark::Ready)];
-        let small = small.into_iter().filter_map(|(text, mark)| Some((memmem::find(&self.seen, text)?, text.len(), mark)));
+        let small =
+            small.into_iter().filter_map(|(text, mark)| Some((memmem::find(&self.seen, text)?, text.len(), mark)));
         let small = small.min_by_key(|found| found.0);
         let marks: Vec<usize> = memmem::find_iter(&self.seen, &self.run).map(|at| at + self.run.len()).collect();
         for after in marks {

@@ -25,13 +25,13 @@ pub struct RemoteCommand {
     pub prepare: String,
     /// Variables to set.
     pub env: BTreeMap<String, String>,
-    /// Working directory; unset: the login directory.
+    /// The working directory; unset: the login directory.
     pub dir: Option<String>,
-    /// Who runs it.
+    /// Who runs the command.
     pub run_as: RunAs,
-    /// What it reads.
+    /// What the command reads.
     pub stdin: Input,
-    /// A terminal for it; excludes a separate standard error.
+    /// Whether the command gets a terminal; this excludes a separate standard error.
     pub terminal: bool,
     /// Whether standard error is wanted apart from standard output.
     pub separate_stderr: bool,
@@ -40,10 +40,10 @@ pub struct RemoteCommand {
 /// What a command reads from its standard input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Input {
-    /// Nothing.
+    /// The input is empty.
     #[default]
     Empty,
-    /// A file of this host, streamed.
+    /// The input is a file of this host, streamed.
     File(PathBuf),
 }
 
@@ -57,9 +57,9 @@ impl RemoteCommand {
 /// How a command ended; there is no "unknown": a lost status is a fault, never an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandExit {
-    /// By itself.
+    /// The command exited with this code.
     Code(i32),
-    /// By a signal of this name, without `SIG`.
+    /// The command was killed by a signal of this name, without `SIG`.
     Signal(String),
 }
 
@@ -79,9 +79,9 @@ impl fmt::Display for CommandExit {
     }
 }
 
-/// Takes what a command writes, as it comes; must be quick and must not block.
+/// Takes what a command writes, as it comes; an implementation must be quick and must not block.
 pub trait OutputSink: Send {
-    /// A piece of output, raw.
+    /// Takes a piece of output, raw.
     fn write(&mut self, stream: Stream, bytes: &[u8]);
 }
 
@@ -94,9 +94,9 @@ impl<F: FnMut(Stream, &[u8]) + Send> OutputSink for F {
 /// Collects a command's output for a caller that only wants the whole, up to 1 MiB a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Collected {
-    /// Standard output.
+    /// The standard output.
     pub stdout: Vec<u8>,
-    /// Standard error.
+    /// The standard error.
     pub stderr: Vec<u8>,
 }
 

@@ -114,8 +114,8 @@ impl Build<'_> {
             _ => lock.ends_with(OLD_LOCK),
         };
         if shared && self.number("host.slots", "host.slots") > 1 {
-            let text = "with the lock of the old scripts there is one slot: they know no others";
-            self.problem(&Origin::Nowhere, "host.slots", text, Some("set it to 1, or use a lock of vmdeck's own"));
+            let text = "the lock of the old scripts has only one slot";
+            self.problem(&Origin::Nowhere, "host.slots", text, Some("set it to 1, or set `host.lock` to another path"));
         }
         HostConfig {
             lock_shared: shared,
@@ -137,7 +137,7 @@ impl Build<'_> {
             self.problem(
                 &Origin::Nowhere,
                 key,
-                "a prefix of less than two characters matches almost every machine",
+                "a prefix of fewer than two characters matches almost every machine",
                 None,
             );
         }
@@ -226,7 +226,7 @@ impl Build<'_> {
         }
         for key in ["boot_timeout", "case_timeout", "transport_turn"] {
             if self.duration(&full(key), &any(key)) == Some(Duration::ZERO) {
-                self.problem(origin, &full(key), "nothing can be done in no time", Some("write it like \"90s\""));
+                self.problem(origin, &full(key), "it must be longer than 0", Some("write it like \"90s\""));
             }
         }
         Some(Guest {

@@ -27,7 +27,7 @@ pub(super) struct Checked {
     pub(super) notes: Vec<String>,
 }
 
-/// Names under which the keys of guests stand.
+/// The table that holds keys for all guests.
 const DEFAULTS: &str = "defaults";
 
 pub(super) fn check(tree: &Node, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Checked {
@@ -88,14 +88,14 @@ impl Walk<'_> {
             }
             other => {
                 let wanted = if below.contains(&"[]") { "a list of tables (`[[...]]`)" } else { "a table (`[...]`)" };
-                self.problem(node, shown, format!("this is {}, it must be {wanted}", other.kind()), None);
+                self.problem(node, shown, format!("expected {wanted}, found {}", other.kind()), None);
             }
         }
     }
 
     fn element(&mut self, shown: &str, path: &[&str], node: &Node) {
         let RawValue::Table(entries) = &node.raw else {
-            self.problem(node, shown, format!("this is {}, it must be a table", node.raw.kind()), None);
+            self.problem(node, shown, format!("expected a table, found {}", node.raw.kind()), None);
             return;
         };
         for (name, child) in entries {
@@ -142,7 +142,7 @@ impl Walk<'_> {
     fn secret(&self, node: &Node) -> Result<Value, String> {
         let RawValue::Table(_) = &node.raw else {
             let RawValue::Text(text) = &node.raw else {
-                return Err("a secret is a text, or { env | file | command }".into());
+                return Err("a secret is a string, or { env | file | command }".into());
             };
             return Ok(Value::Secret(Secret::new(text.clone())));
         };
@@ -170,7 +170,7 @@ impl Walk<'_> {
 
 /// Returns one value of a kind; texts come in where a flag or variable had no quotes.
 pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
-    let wrong = |wanted: &str| Err(format!("this is {}, it must be {wanted}", node.raw.kind()));
+    let wrong = |wanted: &str| Err(format!("expected {wanted}, found {}", node.raw.kind()));
     match (kind, &node.raw) {
         (Kind::Bool, RawValue::Bool(flag)) => Ok(Value::Bool(*flag)),
         (Kind::Bool, _) => wrong("true or false"),
@@ -192,7 +192,7 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Text, RawValue::Int(int)) => Ok(Value::Text(int.to_string())),
         // A version such as 22.04, without quotes.
         (Kind::Text, RawValue::Other(text)) => Ok(Value::Text(text.clone())),
-        (Kind::Text, _) => wrong("a text"),
+        (Kind::Text, _) => wrong("a string"),
         (Kind::Path, RawValue::Text(text)) if !text.is_empty() && !text.contains('\0') => {
             Ok(Value::Path(PathBuf::from(text)))
         }
@@ -208,7 +208,7 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Pattern, _) => wrong("a glob or /regex/"),
         (Kind::Texts, RawValue::List(items)) => items.iter().map(text).collect::<Result<_, _>>().map(Value::Texts),
         (Kind::Texts, RawValue::Text(one)) => Ok(Value::Texts(vec![one.clone()])),
-        (Kind::Texts, _) => wrong("a list of texts"),
+        (Kind::Texts, _) => wrong("a list of strings"),
         (Kind::Patterns, RawValue::List(items)) => items
             .iter()
             .map(|i| text(i).and_then(|t| Pattern::parse(&t)))
@@ -217,7 +217,7 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Patterns, _) => wrong("a list of globs or /regex/es"),
         // The secret itself is fetched by the caller, which knows where from.
         (Kind::Secret, RawValue::Text(_) | RawValue::Table(_)) => Ok(Value::Secret(Secret::new(""))),
-        (Kind::Secret, _) => wrong("a text, or { env | file | command }"),
+        (Kind::Secret, _) => wrong("a string, or { env | file | command }"),
         (Kind::Chords, RawValue::List(items)) => {
             items.iter().map(|item| Chord::parse(&text(item)?)).collect::<Result<_, _>>().map(Value::Chords)
         }
@@ -228,7 +228,7 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
             .map(|(k, v)| name(k).and_then(|k| Ok((k, text(v)?))))
             .collect::<Result<_, _>>()
             .map(Value::Map),
-        (Kind::Map, _) => wrong("a table of texts"),
+        (Kind::Map, _) => wrong("a table of strings"),
         (Kind::Expect, RawValue::Table(entries)) => expect(entries).map(Value::Expect),
         (Kind::Expect, _) => wrong("a table like { exit = 0 }"),
         (Kind::Shell, RawValue::Text(word)) => shell(word).map(Value::Shell),
@@ -245,7 +245,7 @@ fn text(node: &Node) -> Result<String, String> {
         RawValue::Text(text) if !text.contains('\0') => Ok(text.clone()),
         RawValue::Int(int) => Ok(int.to_string()),
         RawValue::Bool(flag) => Ok(flag.to_string()),
-        other => Err(format!("{} is in the list where a text must be", other.kind())),
+        other => Err(format!("expected a list of strings, found {} in it", other.kind())),
     }
 }
 
@@ -274,7 +274,7 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
     let mut out = Expect::default();
     for (key, node) in entries {
         let code = || match node.raw {
-            RawValue::Int(code) => i32::try_from(code).map_err(|_| format!("{code} is no exit code")),
+            RawValue::Int(code) => i32::try_from(code).map_err(|_| format!("{code} is not an exit code")),
             _ => Err(format!("`{key}` must be a whole number")),
         };
         match key.as_str() {

@@ -21,7 +21,7 @@ pub(super) fn apply(tree: &mut Node, sources: &Sources<'_>, wanted: &[String], n
             if !unread.contains(&old.family) && !tree.entries().is_empty() {
                 unread.push(old.family);
                 notes.push(format!(
-                    "{} is set and not read: `[compat] env = [\"{}\"]` reads the old names",
+                    "{} is set but not read: `[compat] env = [\"{}\"]` reads the old names",
                     old.name, old.family
                 ));
             }
@@ -47,7 +47,8 @@ fn put(tree: &mut Node, sources: &Sources<'_>, old: &OldName, value: &str, notes
                 notes.push(format!("{} sets nothing: the config has no `{backend}` guest{system}", old.name));
             }
             for guest in guests {
-                let below = |key: &'static str| ["guests", &guest].into_iter().chain(key.split('.')).collect::<Vec<_>>();
+                let below =
+                    |key: &'static str| ["guests", &guest].into_iter().chain(key.split('.')).collect::<Vec<_>>();
                 tree.put(&below(key), node(&format!("guests.*.{key}")));
                 if let Some((other, value)) = with {
                     let parts = below(other);
@@ -115,7 +116,7 @@ pub(super) fn wanted(tree: &Node, sources: &Sources<'_>, problems: &mut Vec<Prob
         problems.push(Problem {
             place: node.origin.to_string(),
             key: SWITCH.into(),
-            text: format!("`{word}` is no family of old names (known: {})", known.join(", ")),
+            text: format!("`{word}` is not a family of old names (known: {})", known.join(", ")),
             hint: None,
         });
     }

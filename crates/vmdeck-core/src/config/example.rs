@@ -19,8 +19,8 @@ pub fn render(keys: &[Key]) -> String {
     }
     sections.sort_by_key(|(name, _)| (order(name), name.matches('.').count()));
     let mut out = String::from(
-        "# Every key of vmdeck.toml with its built-in default. Keys that begin with `#` have none and show their form.\n\
-         # Any key of a guest may also stand in [defaults], for all guests.\n",
+        "# Every key of vmdeck.toml with its built-in default. A key after `#` has none; its value shows the form.\n\
+         # Any key of a guest may also be set in [defaults], for all guests.\n",
     );
     for (name, keys) in sections {
         out.push_str(&format!("\n{name}\n"));

@@ -3,11 +3,11 @@
 /// A variable of an older system.
 #[derive(Clone, Copy, Debug)]
 pub struct OldName {
-    /// The word in `[compat] env`; empty = it is always read.
+    /// The family in `[compat] env`; empty = the variable is always read.
     pub family: &'static str,
-    /// The variable.
+    /// The name of the variable.
     pub name: &'static str,
-    /// What it sets.
+    /// What the variable sets.
     pub to: To,
     /// What a person who sets it should know.
     pub note: Option<&'static str>,
@@ -16,9 +16,10 @@ pub struct OldName {
 /// What an old name sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
-    /// This key.
+    /// The name sets this key.
     Key(&'static str),
-    /// This key of every guest of the backend and of the system, if one is given; with it, another key where that is unset.
+    /// The name sets this key of every guest of the backend and of the system, if one is given; with it, another key
+    /// where that is unset.
     Guests {
         /// The backend.
         backend: &'static str,
@@ -26,9 +27,9 @@ pub enum To {
         os: Option<&'static str>,
         /// The key below the guest.
         key: &'static str,
-        /// The other key and its value.
+        /// The other key with its value.
         with: Option<(&'static str, &'static str)>,
     },
-    /// Nothing; the note says why.
+    /// The name sets nothing; the note says why.
     Nothing,
 }

@@ -5,13 +5,13 @@ use std::fmt;
 /// A mistake in the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it is: `vmdeck.toml:12`, `--set`, `VMDECK_X`.
+    /// The place of the mistake: `vmdeck.toml:12`, `--set`, `VMDECK_X`.
     pub place: String,
     /// The key.
     pub key: String,
     /// What is wrong.
     pub text: String,
-    /// What to do.
+    /// What to do about it.
     pub hint: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! `vmdeck config schema`: the key tables as a JSON schema, for editors.
 //!
-//! It is made from the same rows as the checks, so it cannot tell another story.
+//! It is made from the same rows as the checks, so the two cannot disagree.
 
 use serde_json::{Map, Value, json};
 use vmdeck_model::key::{Key, Kind};

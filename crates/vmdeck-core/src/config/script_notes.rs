@@ -4,7 +4,7 @@
 
 use vmdeck_model::{
     guest::Guest,
-    suite::{CaseAction, ScriptShell, Suite},
+    suite::{CaseAction, ScriptShell, Suite, has_several_lines},
 };
 
 /// Returns a note for each such line of these suites.
@@ -18,7 +18,8 @@ pub(super) fn of_setup(guests: &[Guest], suites: &[Suite]) -> Vec<String> {
         };
         let mut look = |what: &str, text: &str, own: &Option<ScriptShell>| {
             let chosen = shells(own);
-            let chosen: Vec<&ScriptShell> = if chosen.is_empty() { of_guests().collect() } else { chosen.iter().collect() };
+            let chosen: Vec<&ScriptShell> =
+                if chosen.is_empty() { of_guests().collect() } else { chosen.iter().collect() };
             let mut notes: Vec<String> = chosen.into_iter().flat_map(|shell| ignored(text, shell)).collect();
             notes.dedup();
             out.extend(notes.into_iter().map(|note| format!("suite `{}`, {what}: {note}", suite.id)));
@@ -39,7 +40,7 @@ pub(super) fn of_setup(guests: &[Guest], suites: &[Suite]) -> Vec<String> {
 
 /// Returns what a shell ignores in this text, line by line.
 fn ignored(text: &str, shell: &ScriptShell) -> Vec<String> {
-    let several = crate::command::frame::has_several_lines(text);
+    let several = has_several_lines(text);
     let (strict, no_pipefail) = match shell {
         ScriptShell::Sh => (several, several),
         ScriptShell::Strict => (true, true),

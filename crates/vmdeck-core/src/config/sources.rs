@@ -1,4 +1,4 @@
-//! Where a config comes from: its file, the environment, the flags, and the keys that there are.
+//! Where a config comes from: its file, the environment, the flags, and the keys that exist.
 
 use super::old_name::OldName;
 use std::{collections::BTreeMap, path::Path};
@@ -9,15 +9,15 @@ pub type SecretCommand<'a> = &'a dyn Fn(&[String]) -> Result<String, String>;
 
 /// Where a config comes from.
 pub struct Sources<'a> {
-    /// The file and its text; none = built-in defaults alone.
+    /// The file and its text; `None` = the built-in defaults alone.
     pub file: Option<(&'a Path, &'a str)>,
     /// The folder that relative paths start from; absolute, for programs run in folders of their own.
     pub base: &'a Path,
     /// The environment.
     pub env: &'a BTreeMap<String, String>,
-    /// `--set KEY=VALUE`.
+    /// The arguments of `--set KEY=VALUE`.
     pub set: &'a [String],
-    /// Every key that there is, the backends' and transports' included.
+    /// Every key, those of backends and transports included.
     pub keys: &'a [Key],
     /// The words that `backend` may be.
     pub backends: &'a [&'static str],

@@ -66,7 +66,7 @@ fn every_problem_is_told_at_once_with_its_place() {
         "`guests.ok.cpus`: 0 is out of range: 1 to 512",
         "`guests.ok.memory`: `lots` is not a unit of size",
         "`guests.ok.boot.pattern`: `/(/` is not a regular expression",
-        "/p/vmdeck.toml:14: `suites.s.guests`: `nosuch` is no guest (known: ",
+        "/p/vmdeck.toml:14: `suites.s.guests`: `nosuch` is not a guest (known: ",
         "/p/vmdeck.toml:15: `suites.s.cases[0]`: `name` is missing",
         "case `a` needs exactly one of `run` and `script`",
     ] {
@@ -83,8 +83,8 @@ fn broken_toml_names_its_line() {
 #[test]
 fn a_table_where_a_value_belongs_and_the_other_way_round() {
     let told = problems("host = 3\n[guests.deb.cpus]\nx = 1\n");
-    assert!(told.contains("`host`: this is a whole number, it must be a table"), "{told}");
-    assert!(told.contains("`guests.deb.cpus`: this is a table, it must be a whole number"), "{told}");
+    assert!(told.contains("`host`: expected a table (`[...]`), found a whole number"), "{told}");
+    assert!(told.contains("`guests.deb.cpus`: expected a whole number from 1 to 512, found a table"), "{told}");
 }
 
 #[test]
@@ -145,5 +145,5 @@ fn what_a_shell_leaves_of_quotes_and_homes_is_understood() {
 fn the_old_scripts_know_one_slot_only() {
     let set = ["host.slots=2", "host.lock=/tmp/redoubt-vm-tests.lock.d"];
     let told = load_with(SMALL, &[], &set).expect_err("slots").to_string();
-    assert!(told.contains("with the lock of the old scripts there is one slot"), "{told}");
+    assert!(told.contains("the lock of the old scripts has only one slot"), "{told}");
 }

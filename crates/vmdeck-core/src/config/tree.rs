@@ -9,13 +9,13 @@ use toml::de::{DeTable, DeValue};
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere: the root, or a table that was made on the way.
+    /// The value was not written: it is the root, or a table that was made on the way.
     Nowhere,
-    /// A line of a file.
+    /// The value is in a file, at this line.
     File(Arc<str>, usize),
-    /// A variable.
+    /// The value comes from this variable of the environment.
     Env(String),
-    /// A flag.
+    /// The value comes from `--set`.
     Set,
 }
 
@@ -33,9 +33,9 @@ impl std::fmt::Display for Origin {
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// The value.
+    /// The value itself.
     pub raw: RawValue,
-    /// The place.
+    /// The place where the value was written.
     pub origin: Origin,
 }
 
@@ -53,12 +53,12 @@ pub enum RawValue {
 }
 
 impl RawValue {
-    /// Returns the word for messages.
+    /// Returns the word for the kind of value, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             RawValue::Bool(_) => "a boolean",
             RawValue::Int(_) => "a whole number",
-            RawValue::Text(_) => "a text",
+            RawValue::Text(_) => "a string",
             RawValue::List(_) => "a list",
             RawValue::Table(_) => "a table",
             RawValue::Other(_) => "a number or date",
@@ -160,7 +160,7 @@ pub fn loose(text: &str, origin: &Origin) -> Node {
     Node { raw, origin: origin.clone() }
 }
 
-/// Most parts of a key; no key has as many.
+/// The most parts that a key may have; no key has as many.
 const DEPTH_MAX: usize = 32;
 
 /// Returns a name as a key shows it: in quotes where it would be read as several.

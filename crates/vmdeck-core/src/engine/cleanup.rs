@@ -1,4 +1,4 @@
-//! `vmdeck cleanup`: what would be taken, and taking it.
+//! `vmdeck cleanup`: what would be removed or put back, and doing it.
 //!
 //! The rules are `reap`'s; asking a person is the front end's.
 
@@ -20,12 +20,12 @@ const SIZE: Duration = Duration::from_secs(30);
 /// How long removing one machine may take.
 const REMOVE: Duration = Duration::from_mins(2);
 
-/// Returns what would be taken.
+/// Returns what would be removed or put back.
 pub fn preview(deps: &BackendDeps) -> Vec<Leftover> {
     reap::leftovers(&deps.state)
 }
 
-/// Machines of others, by the prefixes that the config gives to machines for tests; never one that a run of ours names.
+/// Returns machines made by others whose names have a configured test prefix; never one that a run of ours names.
 pub async fn by_prefix(deps: &BackendDeps, prefixes: &[String]) -> (Vec<MachineInfo>, Vec<Fault>) {
     let seen = inventory::list(deps).await;
     let adopts = |kind: &str| backend::find(kind).is_ok_and(|row| row.capabilities.adopts);
@@ -37,14 +37,14 @@ pub async fn by_prefix(deps: &BackendDeps, prefixes: &[String]) -> (Vec<MachineI
     (seen.rows.into_iter().filter(fits).map(|row| row.machine).collect(), seen.unseen)
 }
 
-/// Returns what a machine takes on the disk, as far as its backend can tell.
+/// Returns how much disk space a machine takes, in bytes, as far as its backend knows.
 pub async fn size(deps: &BackendDeps, machine: &MachineInfo) -> Option<u64> {
     let row = backend::find(machine.backend).ok()?;
     let (backend, never) = ((row.build)(deps), CancellationToken::new());
     backend.removal()?.size(machine, CallContext::new(SIZE, &never)).await.ok().flatten()
 }
 
-/// Removes machines of others, on a person's word.
+/// Removes machines made by others, at a person's request.
 pub async fn remove(deps: &BackendDeps, machines: &[MachineInfo], told: &mut (dyn FnMut(Reaped) + Send)) {
     for machine in machines {
         let cannot = || Fault::new(Blame::Leftover, format!("cannot remove `{}`", machine.name));
@@ -54,10 +54,12 @@ pub async fn remove(deps: &BackendDeps, machines: &[MachineInfo], told: &mut (dy
                 let (backend, never) = ((row.build)(deps), CancellationToken::new());
                 match backend.removal() {
                     Some(removal) => removal.remove(machine, CallContext::new(REMOVE, &never)).await,
-                    None => Proof::Unknown(cannot().because(format!("the backend `{}` never does", machine.backend))),
+                    None => {
+                        Proof::Unknown(cannot().because(format!("the backend `{}` cannot remove it", machine.backend)))
+                    }
                 }
             }
-            (Ok(_), Ok(false)) => Proof::Unknown(cannot().because("a run of vmdeck uses it by now")),
+            (Ok(_), Ok(false)) => Proof::Unknown(cannot().because("a run of vmdeck is using it now")),
             (Err(fault), _) | (_, Err(fault)) => Proof::Unknown(fault),
         };
         let what = machine.name.clone();
@@ -68,7 +70,8 @@ pub async fn remove(deps: &BackendDeps, machines: &[MachineInfo], told: &mut (dy
     }
 }
 
-/// Takes it all; `told` hears of each. Also removes the lock `lock_path` where its holder is dead.
+/// Removes or puts back everything; `told` is called with each outcome. Also removes the lock `lock_path` where its
+/// holder is dead.
 pub async fn run(deps: &BackendDeps, lock_path: &Path, told: &mut (dyn FnMut(Reaped) + Send)) {
     reap::dead_runs(deps, ReapScope::Kept, told).await;
     // Somebody alive may hold it by now, and then it stays.

@@ -1,4 +1,4 @@
-//! What a person controls of each guest while the run goes on: stop it, kill it, keep it, end its pause.
+//! What a person controls of each guest while the run is in progress: stop it, kill it, keep it, end its pause.
 //!
 //! The dispatcher sets it, the guest's job obeys it; the run's own end is the token that all of these hang on.
 
@@ -13,7 +13,7 @@ use vmdeck_model::{command::Command, ids::GuestId, plan::Keep};
 /// The controls of one guest.
 #[derive(Debug)]
 pub(super) struct GuestControl {
-    /// Cancelled when nothing more of this guest may go on; a child of the run's own.
+    /// Cancelled when everything of this guest must end; a child of the run's own.
     pub(super) cancel: CancellationToken,
     /// Cancelled when no further case may begin.
     pub(super) stop: CancellationToken,
@@ -24,14 +24,14 @@ pub(super) struct GuestControl {
 }
 
 impl GuestControl {
-    /// Returns a pause begins: what is cancelled when it is over, by a person or with the guest.
+    /// Begins a pause; returns a token that is cancelled when it is over, by a person or with the guest.
     pub(super) fn begin_pause(&self) -> CancellationToken {
         let over = self.stop.child_token();
         *self.pause.lock() = Some(over.clone());
         over
     }
 
-    /// Returns whether there was a pause to end.
+    /// Ends the pause; returns whether there was one.
     fn end_pause(&self) -> bool {
         let over = self.pause.lock().take();
         over.inspect(CancellationToken::cancel).is_some()
@@ -41,9 +41,9 @@ impl GuestControl {
 /// How a guest comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GuestEnd {
-    /// Nothing in it failed.
+    /// Nothing in the guest failed.
     Well,
-    /// It did not boot, or a case in it failed or was infra.
+    /// The guest did not boot, or a case in it failed or was infra.
     Failed,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct RunControls {
 }
 
 impl RunControls {
-    /// For these guests of a run.
+    /// Returns the controls for these guests of a run.
     pub(super) fn new<'a>(
         guests: impl Iterator<Item = &'a GuestId>,
         run: &CancellationToken,
@@ -112,8 +112,8 @@ impl RunControls {
         Ok(())
     }
 
-    /// Returns whether a guest is to stay after its last case, by the run's own word or a person's. One that was killed never
-    /// stays.
+    /// Returns whether a guest is to stay after its last case, by the run's options or a person's request. One that was
+    /// killed never stays.
     pub(super) fn keeps(&self, guest: &GuestId, of_run: Keep, end: GuestEnd) -> bool {
         let always = of_run == Keep::Always;
         let Some(control) = self.of(guest) else { return always };

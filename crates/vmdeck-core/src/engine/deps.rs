@@ -9,8 +9,8 @@ use vmdeck_model::outcome::Signal;
 pub struct EngineDeps {
     /// What the backends are built with.
     pub backend: BackendDeps,
-    /// The vmdeck binary: it is started again as the guardian. None = no guardian.
+    /// The vmdeck binary, which is started again as the guardian; `None` = no guardian.
     pub binary: Option<PathBuf>,
-    /// Signals that end the run; none in tests.
+    /// The signals that end the run; `None` in tests.
     pub signals: Option<mpsc::UnboundedReceiver<Signal>>,
 }

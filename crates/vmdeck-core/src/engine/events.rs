@@ -25,7 +25,7 @@ pub struct EventSender {
 }
 
 impl EventSender {
-    /// `queued` counts the output lines that are on their way to the reader.
+    /// Returns a sender and its receiver; `queued` counts the output lines that are on their way to the reader.
     pub fn new(queued: Arc<AtomicUsize>) -> (Self, mpsc::UnboundedReceiver<EventKind>) {
         let (facts, inbox) = mpsc::unbounded_channel();
         (
@@ -62,7 +62,7 @@ impl EventSender {
         }
     }
 
-    /// Tells a warning.
+    /// Sends a warning.
     pub fn warn(&self, guest: Option<&vmdeck_model::ids::GuestId>, text: impl Into<String>, hint: Option<String>) {
         self.send(EventKind::Warning { guest: guest.cloned(), text: text.into(), hint });
     }
@@ -77,17 +77,17 @@ impl EventSender {
         self.bug.load(Ordering::Relaxed)
     }
 
-    /// Notes that a guest without a case to tell it was lost: the run cannot end green.
+    /// Notes that a guest was lost that has no case to report it: the run cannot end green.
     pub fn infra(&self) {
         self.infra.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether one was.
+    /// Returns whether such a guest was lost.
     pub fn has_infra(&self) -> bool {
         self.infra.load(Ordering::Relaxed)
     }
 
-    /// Output lines that nobody was told.
+    /// Returns how many output lines were not sent to the reader.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }

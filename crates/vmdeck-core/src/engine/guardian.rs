@@ -22,9 +22,9 @@ use std::{
 };
 use tokio::io::AsyncReadExt;
 
-/// Hidden subcommand of the vmdeck binary.
+/// The hidden subcommand of the vmdeck binary.
 pub const COMMAND: &str = "__guardian";
-/// What the main process says when there is nothing left to do.
+/// What the main process writes when nothing is left to do.
 const DONE: &[u8] = b"done";
 /// Time between two attempts.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -54,7 +54,7 @@ impl Guardian {
         self.child.id()
     }
 
-    /// Tells it that everything was cleaned up, and waits for its end.
+    /// Reports to the guardian that everything was cleaned up, and waits for its end.
     pub(super) async fn dismiss(mut self) {
         if let Some(mut stdin) = self.child.stdin.take() {
             // If it died before us there is nobody to tell.
@@ -64,7 +64,7 @@ impl Guardian {
     }
 }
 
-/// Returns the guardian's own life. `lock` is `-` where the run held none.
+/// Runs the guardian. `lock` is `-` where the run held none.
 pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
     // Standard error is the journal: nothing may ever be written there.
     std::panic::set_hook(Box::new(|_| {}));

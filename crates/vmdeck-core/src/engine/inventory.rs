@@ -17,7 +17,7 @@ use vmdeck_model::{
 /// How long one backend's list may take.
 const LIST: Duration = Duration::from_mins(1);
 
-/// What there is to see.
+/// The machines that the backends see.
 #[derive(Debug, Default)]
 pub struct Inventory {
     /// The machines, backend by backend.
@@ -26,7 +26,7 @@ pub struct Inventory {
     pub unseen: Vec<Fault>,
 }
 
-/// Lists them all.
+/// Lists the machines of all backends.
 pub async fn list(deps: &BackendDeps) -> Inventory {
     let ours = ours(deps);
     let (mut out, never) = (Inventory::default(), CancellationToken::new());
@@ -51,7 +51,7 @@ fn owned(machine: MachineInfo, ours: &[Ours]) -> OwnedMachine {
     }
 }
 
-/// Returns the record of a run that is not over, or left something: where its journal says that it is.
+/// Returns the folder of the record of a run that is not over, or left something, as its journal names it.
 pub fn record_of(deps: &BackendDeps, run: &str) -> Option<std::path::PathBuf> {
     reap::journal_states(&deps.state).find(|state| state.run == run).map(|state| state.dir)
 }
@@ -88,9 +88,9 @@ pub(super) fn is_nobodys(deps: &BackendDeps, machine: &MachineInfo) -> Result<bo
         if let Err(why) = journal::read(&path)
             .or_else(|why| if path.exists() { Err(why) } else { Ok(journal::JournalState::default()) })
         {
-            return Err(Fault::host(format!("cannot tell whose `{}` is", machine.name))
+            return Err(Fault::host(format!("cannot find out who owns `{}`", machine.name))
                 .because(format!("`{}`: {why}", path.display()))
-                .hint("inspect that journal, end what it names by hand, then remove it"));
+                .hint("inspect that journal, remove by hand what it names, then remove the journal"));
         }
     }
     Ok(!ours(deps).iter().any(|ours| ours.is(machine)))

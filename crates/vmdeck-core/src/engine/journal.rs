@@ -31,11 +31,11 @@ use vmdeck_model::{
 /// The version of the records; a file of a newer one is not touched.
 const VERSION: u32 = 3;
 
-/// What is written.
+/// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Record {
-    /// First record.
+    /// The first record: the run itself.
     Run {
         /// The version of the file.
         version: u32,
@@ -43,14 +43,14 @@ pub enum Record {
         run: String,
         /// The main process.
         pid: u32,
-        /// When it began, seconds since 1970: with the pid it names a process.
+        /// When the main process began, in seconds since 1970: with the pid this names a process.
         started: u64,
-        /// The host lock that it holds.
+        /// The host lock that the run holds.
         lock: Option<PathBuf>,
-        /// The record.
+        /// The folder of the run's record.
         dir: PathBuf,
     },
-    /// The tools with which it is made: a reaper may be configured otherwise.
+    /// The tools of the run: a reaper may be configured otherwise.
     Tools {
         /// See [`Tools`].
         tools: Tools,
@@ -61,19 +61,19 @@ pub enum Record {
         name: String,
         /// The backend.
         backend: String,
-        /// For which guest.
+        /// The guest that the machine is for.
         guest: GuestId,
         /// The private folder.
         dir: PathBuf,
-        /// How it will be recognised.
+        /// The ids by which the machine will be recognised.
         identity: MachineId,
         /// The machine of others that is about to be used instead.
         #[serde(default)]
         adopted: Option<AdoptTarget>,
     },
-    /// It exists, or runs: what is known for sure now.
+    /// The machine exists, or runs: what is known for sure now.
     Known {
-        /// The name.
+        /// The generated name.
         name: String,
         /// What is known about it.
         identity: MachineId,
@@ -81,37 +81,37 @@ pub enum Record {
         #[serde(default)]
         console: Option<PathBuf>,
     },
-    /// It can be reached.
+    /// The machine can be reached.
     Reached {
-        /// The name.
+        /// The generated name.
         name: String,
-        /// Where its login service is.
+        /// The address of the login service.
         address: Option<std::net::SocketAddr>,
-        /// The host key that it showed.
+        /// The host key that the machine showed.
         host_key: Option<String>,
     },
-    /// It is proven gone.
+    /// The machine is proven gone.
     Gone {
-        /// The name.
+        /// The generated name.
         name: String,
-        /// How.
+        /// How its absence was proven.
         proof: String,
     },
-    /// It was left in place on a person's wish; only `vmdeck cleanup` takes it.
+    /// The machine was kept on a person's wish; only `vmdeck cleanup` removes it.
     Kept {
-        /// The name.
+        /// The generated name.
         name: String,
-        /// Where its login service is.
+        /// The address of the login service.
         address: Option<std::net::SocketAddr>,
-        /// The host key that it showed.
+        /// The host key that the machine showed.
         #[serde(default)]
         host_key: Option<String>,
     },
-    /// The run ended in order.
+    /// The run ended normally.
     End,
 }
 
-/// A journal that is written.
+/// A journal that is being written.
 #[derive(Clone, Debug)]
 pub struct Journal {
     file: Arc<Mutex<File>>,
@@ -124,7 +124,7 @@ impl Journal {
         state.join("runs")
     }
 
-    /// Begins one for this process. Fails where nothing can be made durable: then nothing may be made at all.
+    /// Begins a journal for this process. Fails where nothing can be made durable: then nothing may be made at all.
     pub fn begin(state: &Path, run: &str, lock: Option<&Path>, dir: &Path) -> Result<Self> {
         let folder = Self::folder(state);
         let path = folder.join(format!("{run}.journal"));
@@ -180,12 +180,12 @@ impl Journal {
         Ok(file.try_clone()?.into())
     }
 
-    /// Returns where it is.
+    /// Returns the path of the journal.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the run ended: the file goes, unless something is left open or kept.
+    /// Notes that the run ended: the file is removed, unless something is left open or kept.
     pub fn end(&self) -> Result<()> {
         self.append(&Record::End)?;
         let state = read(&self.path).map_err(|e| Fault::bug("cannot read the journal back").because(e))?;
@@ -212,35 +212,35 @@ pub(super) fn line(record: &Record) -> io::Result<String> {
     Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
 }
 
-/// What a journal says.
+/// The contents of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JournalState {
     /// The run.
     pub run: String,
-    /// The main process and when it began.
+    /// The pid of the main process, and when it began.
     pub process: Option<(u32, u64)>,
-    /// The lock that it held.
+    /// The host lock that the run held.
     pub lock: Option<PathBuf>,
-    /// The record.
+    /// The folder of the run's record.
     pub dir: PathBuf,
-    /// The tools that it used.
+    /// The tools that the run used.
     pub tools: Tools,
-    /// What may still exist.
+    /// The machines that may still exist.
     pub open: BTreeMap<String, MachineRecord>,
-    /// What was left in place on purpose.
+    /// The machines that were kept on purpose.
     pub kept: BTreeMap<String, MachineRecord>,
 }
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// The system said no.
+    /// The system reported an error.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A record before the last is broken.
     #[error("line {0} is damaged")]
     Damaged(usize),
-    /// It was written by a newer vmdeck.
+    /// The journal was written by a newer vmdeck.
     #[error("it was written by a newer vmdeck (version {0})")]
     Newer(u32),
 }

@@ -23,29 +23,29 @@ use vmdeck_model::{
     quantity::show_duration,
 };
 
-/// How often a waiter looks.
+/// How often a waiter checks.
 const POLL: Duration = Duration::from_millis(200);
-/// How often a waiter says that it waits.
+/// How often a waiter reports that it waits.
 const TELL: Duration = Duration::from_secs(10);
-/// How long a fresh lock must stand before it counts, where the old scripts share it.
+/// How long a fresh lock must exist before it counts, where the old scripts share it.
 const SETTLE: Duration = Duration::from_millis(2500);
 /// How far its time stamp is pushed into the future there: past the old scripts' one hour, with a day's room.
 const LEAD: Duration = Duration::from_hours(24);
-/// How often that is repeated.
+/// How often the time stamp is pushed again.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How often the holder looks whether the lock is still its own.
+/// How often the holder checks whether the lock is still its own.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// What is wanted.
+/// A request for the lock.
 #[derive(Clone, Debug)]
 pub struct LockRequest {
-    /// The directory.
+    /// The lock directory.
     pub path: PathBuf,
     /// Whether the old scripts use it too.
     pub shared: bool,
     /// How long to wait.
     pub timeout: Duration,
-    /// Who we are.
+    /// The owner record of this process.
     pub owner: Holder,
 }
 
@@ -74,7 +74,7 @@ pub struct HostLock {
     owner: Holder,
 }
 
-/// Waits for the lock. `told` is called at once and every 10 s while somebody else has it.
+/// Waits for the lock. `told` is called at once and every 10 s while another process holds it.
 pub async fn acquire(
     request: &LockRequest,
     mut told: impl FnMut(&Holder, Duration),
@@ -104,10 +104,10 @@ pub async fn acquire(
         if waited >= request.timeout {
             return Err(cannot()
                 .because(format!("it is still held after {} by {holder}", show_duration(waited)))
-                .hint("`vmdeck lock status` shows the holder; a longer `--lock-timeout` waits longer; `vmdeck lock break` removes a dead one"));
+                .hint("`vmdeck lock status` shows the holder; raise `--lock-timeout` to wait longer; `vmdeck lock break` removes a dead one"));
         }
         tokio::select! {
-            () = cancel.cancelled() => return Err(Fault::cancelled("cannot wait for the lock any longer").because("it was cancelled")),
+            () = cancel.cancelled() => return Err(Fault::cancelled("cannot wait for the lock").because("it was cancelled")),
             () = clock::sleep(POLL.min(request.timeout.saturating_sub(waited))) => {}
         }
     }
@@ -115,9 +115,10 @@ pub async fn acquire(
 
 /// Returns the fault of a dead lock that only another user may remove; the run, `lock status` and `lock break` say the same.
 fn foreign(fault: Fault, user: &str, path: &Path) -> Fault {
-    fault
-        .because(dead_foreign(user))
-        .hint(format!("let user `{user}` run `vmdeck lock break`, or remove `{}` as root; or set `host.lock`", path.display()))
+    fault.because(dead_foreign(user)).hint(format!(
+        "let user `{user}` run `vmdeck lock break`, or remove `{}` as root; or set `host.lock`",
+        path.display()
+    ))
 }
 
 /// Returns what is to be said about a dead lock of another user in a folder where names belong to their owners.
@@ -131,7 +132,7 @@ fn unusable(path: &Path, error: &io::Error) -> Fault {
     let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
     match error.kind() {
         kind if is_link || kind == io::ErrorKind::NotADirectory => {
-            fault.hint("something else lies at this path; move it away, or set `host.lock`")
+            fault.hint("something else is at this path; move it away, or set `host.lock`")
         }
         io::ErrorKind::PermissionDenied => fault.hint("set `host.lock` to a path in a folder that you may write"),
         _ => fault.hint("set `host.lock` to a path on a local file system"),
@@ -212,7 +213,7 @@ impl UnpublishedLock {
             lockdir::open_to_all(&path)?;
             let fd = lockdir::open(&path)?;
             if !lockdir::try_flock(&fd)? {
-                return Err(io::Error::other("somebody locked a directory that was just made"));
+                return Err(io::Error::other("another process locked a directory that was just made"));
             }
             if request.shared {
                 lockdir::push_mtime(&fd, LEAD)?;
@@ -269,7 +270,7 @@ impl HostLock {
         &self.fd
     }
 
-    /// Returns where it is.
+    /// Returns the path of the lock.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -279,13 +280,13 @@ impl HostLock {
         matches!(lockdir::inode_at(&self.path), Ok(Some(inode)) if inode == self.inode)
     }
 
-    /// Tells waiters what is being done.
+    /// Shows waiters what is being done.
     pub fn set_phase(&mut self, phase: &str) {
         self.owner.phase = Some(phase.to_owned());
         self.rewrite("owner.json", &owner_json(&self.owner));
     }
 
-    /// Names the process that will be the last to need the lock: the old scripts look at this pid.
+    /// Names the process that will be the last to need the lock: the old scripts check this pid.
     pub fn set_pid(&mut self, pid: u32) {
         self.rewrite("pid", format!("{pid}\n").as_bytes());
     }
@@ -297,7 +298,7 @@ impl HostLock {
         }
     }
 
-    /// Stands still until a script that judged an older lock can no longer remove this one; `false` = it was removed.
+    /// Waits until a script that judged an older lock can no longer remove this one; `false` = it was removed.
     async fn settle(&self, cancel: &CancellationToken) -> bool {
         let start = clock::now();
         while start.elapsed() < SETTLE && !cancel.is_cancelled() {
@@ -309,7 +310,7 @@ impl HostLock {
         self.is_ours()
     }
 
-    /// Returns a look-out for the loss of the lock that does not hold it.
+    /// Returns a watcher for the loss of the lock; it does not hold the lock.
     pub fn watcher(&self) -> Watcher {
         Watcher {
             path: self.path.clone(),
@@ -318,18 +319,18 @@ impl HostLock {
         }
     }
 
-    /// Gives it up; touches nothing that is not ours.
+    /// Releases the lock; touches nothing that is not ours.
     pub fn release(self) {
         release(&self.path, self.inode);
     }
 }
 
-/// Looks whether a lock is still the one that was taken.
+/// Checks whether a lock is still the one that was acquired.
 #[derive(Debug)]
 pub struct Watcher {
     path: PathBuf,
     inode: lockdir::Inode,
-    /// For the time stamp that keeps the old scripts away.
+    /// The descriptor for the time stamp that keeps the old scripts away.
     heartbeat: Option<OwnedFd>,
 }
 
@@ -399,11 +400,11 @@ pub async fn acquire_slots(
                 Blame::Lock,
                 format!("cannot acquire one of {slots} slots of `{}`", request.path.display()),
             )
-            .because(format!("{} still has one after {}", busy, show_duration(waited)))
-            .hint("`vmdeck lock status` shows the holders; a longer `--lock-timeout` waits longer"));
+            .because(format!("they are all still held after {}, one by {busy}", show_duration(waited)))
+            .hint("`vmdeck lock status` shows the holders; raise `--lock-timeout` to wait longer"));
         }
         tokio::select! {
-            () = cancel.cancelled() => return Err(Fault::cancelled("cannot wait for a slot any longer").because("it was cancelled")),
+            () = cancel.cancelled() => return Err(Fault::cancelled("cannot wait for a slot").because("it was cancelled")),
             () = clock::sleep(POLL) => {}
         }
     }
@@ -498,9 +499,9 @@ pub fn break_dead(path: &Path, force: bool) -> Result<Option<Holder>> {
 }
 
 /// Takes the lock away from a holder that lives; a vmdeck finds that out within a second and ends its run as infra. `pid`
-/// must be that holder's, so that a person has looked at whom they take it from.
+/// must be that holder's, so that a person has seen whom they take it from.
 pub fn take_away(path: &Path, pid: u32) -> Result<Holder> {
-    let cannot = || Fault::new(Blame::Lock, format!("cannot take the lock `{}` away", path.display()));
+    let cannot = || Fault::new(Blame::Lock, format!("cannot take the lock `{}` from its holder", path.display()));
     // First which directory it is: one that has another holder by the end is not touched.
     let inode = lockdir::inode_at(path).map_err(|e| unusable(path, &e))?;
     match (look(path).map_err(|e| unusable(path, &e))?, inode) {
@@ -509,12 +510,12 @@ pub fn take_away(path: &Path, pid: u32) -> Result<Holder> {
             Ok(holder)
         }
         (Standing::Live(holder), _) => Err(cannot().because(format!("it is held by {holder} now"))),
-        _ => Err(cannot().because("nobody alive holds it").hint("`vmdeck lock break` removes a dead one")),
+        _ => Err(cannot().because("no live process holds it").hint("`vmdeck lock break` removes a dead one")),
     }
 }
 
-/// Returns whether somebody holds the directory's flock, looked at until it is sure: a process that is just being started holds
-/// copies of all our descriptors for a moment.
+/// Returns whether somebody holds the directory's flock, checked until it is sure: a process that is just being started
+/// holds copies of all our descriptors for a moment.
 fn is_flocked(path: &Path) -> bool {
     (0..20).all(|turn| {
         if turn > 0 {

@@ -30,13 +30,13 @@ use std::sync::{
 use tokio::{sync::mpsc, task::JoinHandle};
 use vmdeck_model::{command::Command, event::Event, exit::RunExit, plan::Plan};
 
-/// A run that is going on.
+/// A run that is in progress.
 pub struct Handle {
-    /// Takes commands.
+    /// Takes commands for the run.
     pub commands: mpsc::Sender<Command>,
     /// The events of the run.
     pub events: Events,
-    /// The end of the run.
+    /// Ends with the run, and holds its exit code.
     pub done: JoinHandle<RunExit>,
 }
 

@@ -1,4 +1,4 @@
-//! Is this host ready for this plan? Every check runs, every finding is told, one fatal finding stops the run.
+//! Is this host ready for this plan? Every check runs, every finding is reported, one fatal finding stops the run.
 //!
 //! Checks of a backend or transport are theirs; here are those of the host itself.
 
@@ -33,7 +33,7 @@ pub struct Request<'a> {
     pub parallel: usize,
 }
 
-/// Checks everything that a run needs; `report` hears of each finding. Returns whether the run may start.
+/// Checks everything that a run needs; `report` is called with each finding. Returns whether the run may start.
 pub async fn run(request: &Request<'_>, deps: &BackendDeps, report: &mut (dyn FnMut(Finding) + Send)) -> bool {
     let mut ready = true;
     let mut seen: Vec<Finding> = Vec::new();
@@ -138,7 +138,8 @@ pub async fn bare(limits: &HostConfig, deps: &BackendDeps) -> Vec<Finding> {
     out
 }
 
-/// Machines of others that the config calls test machines: who they belong to is not known, so that they only are told.
+/// Returns a finding for machines made by others that have a test prefix: their owner is unknown, so they are only
+/// reported.
 async fn machines_of_others(limits: &HostConfig, deps: &BackendDeps) -> Option<Finding> {
     if limits.test_prefixes.is_empty() {
         return None;
@@ -148,7 +149,7 @@ async fn machines_of_others(limits: &HostConfig, deps: &BackendDeps) -> Option<F
     (!names.is_empty()).then(|| Finding {
         check: "leftovers".into(),
         severity: Severity::Warn,
-        text: format!("machines of others with a test prefix: {}", names.join(", ")),
+        text: format!("machines made by others with a test prefix: {}", names.join(", ")),
         hint: Some("`vmdeck cleanup --all` removes them, with their sizes".into()),
     })
 }
@@ -161,7 +162,7 @@ async fn check_backend(row: &BackendInfo, deps: &BackendDeps, guest: Option<&Gue
     })
 }
 
-/// Memory that the guests which run at the same time need.
+/// The memory that the guests which run at the same time need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Need {
     bytes: u64,
@@ -248,7 +249,7 @@ fn memory(limits: &HostConfig, need: &Need, available: Option<u64>) -> Option<Fi
             check,
             severity: Severity::Fatal,
             text: format!(
-                "{text}, {} needed{of} and {} to stay free",
+                "{text}, {} needed{of}; {} must stay free",
                 show_size(need.bytes),
                 show_size(limits.min_free_memory)
             ),
@@ -275,7 +276,7 @@ async fn check_guest(guest: &Guest, deps: &BackendDeps) -> Vec<Finding> {
         out.push(fatal("adopt", text, "remove `machine`"));
     }
     if let Some(source) = guest.source.as_ref().filter(|s| !s.path.is_dir()) {
-        let text = format!("the source `{}` is no folder", source.path.display());
+        let text = format!("the source `{}` is not a folder", source.path.display());
         out.push(fatal("source", text, "correct `source.path`"));
     }
     match route::usable(guest) {

@@ -30,48 +30,48 @@ const GUARDIAN: Duration = Duration::from_secs(20);
 /// How long one machine may take.
 const ONE: Duration = Duration::from_mins(2);
 
-/// What is taken.
+/// What a reaper removes or puts back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReapScope {
-    /// What dead runs left against their will.
+    /// Only what dead runs left unintentionally.
     Dead,
-    /// That, and what was kept on purpose by runs that have ended.
+    /// What dead runs left, and what runs that have ended kept on purpose.
     Kept,
 }
 
 /// What became of one leftover.
 #[derive(Clone, Debug)]
 pub enum Reaped {
-    /// It is proven gone.
+    /// The leftover is proven gone.
     Gone {
         /// The run that made it.
         run: String,
-        /// The name.
+        /// The name of the leftover.
         what: String,
         /// How its absence was proven.
         how: String,
-        /// Whether it is somebody else's machine that was put back.
+        /// Whether it was somebody else's machine that was put back.
         adopted: bool,
     },
-    /// It may still be there.
+    /// The leftover may still be there.
     Left {
-        /// The name, or the journal's.
+        /// The name of the leftover, or of the journal.
         what: String,
-        /// Why.
+        /// Why it could not be removed.
         fault: Fault,
     },
 }
 
-/// Something that a reaper would take.
+/// Something that a reaper would remove or put back.
 #[derive(Clone, Debug)]
 pub struct Leftover {
     /// The run that made it.
     pub run: String,
-    /// What it is.
+    /// The machine, as the journal describes it.
     pub made: MachineRecord,
     /// Whether it was kept on purpose.
     pub kept: bool,
-    /// Bytes that its folder takes.
+    /// The size of its folder in bytes.
     pub size: u64,
 }
 
@@ -96,7 +96,7 @@ pub fn journal_states(state: &Path) -> impl Iterator<Item = JournalState> {
     journals(state).into_iter().filter_map(|path| journal::read(&path).ok())
 }
 
-/// Returns the same, and whether the run, or its guardian, is alive.
+/// Returns every journal that can be read, and whether its run, or the guardian, is alive.
 pub(super) fn journal_states_alive(state: &Path) -> impl Iterator<Item = (JournalState, bool)> {
     journals(state).into_iter().filter_map(|path| {
         let state = journal::read(&path).ok()?;
@@ -162,7 +162,7 @@ async fn reap_if_dead(
         Err(e) => {
             let fault = Fault::new(Blame::Leftover, "cannot trust the journal")
                 .because(e)
-                .hint("inspect it, end what it names by hand, then remove it");
+                .hint("inspect it, remove by hand what it names, then remove the journal");
             told(Reaped::Left { what: path.display().to_string(), fault });
             return;
         }
@@ -229,8 +229,8 @@ async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mu
     }
 }
 
-/// Reaps one journal whose flock the caller holds already: the guardian's work. Returns whether another attempt is of no use:
-/// all is gone, or the journal cannot be read.
+/// Reaps one journal whose flock the caller holds already: the guardian's work. Returns whether another attempt is
+/// useless: all is gone, or the journal cannot be read.
 pub(super) async fn one(deps: &BackendDeps, path: &Path) -> bool {
     let Ok(state) = journal::read(path) else { return true };
     let Ok(mut file) = File::options().read(true).append(true).open(path) else { return true };

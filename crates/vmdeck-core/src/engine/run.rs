@@ -67,7 +67,7 @@ impl Run {
     }
 
     /// Acquires the lock, and with `slots` above one as many further slots as are free and can be used. `None` = the run
-    /// leaves the lock alone.
+    /// does not take the lock.
     async fn acquire_slots(&self) -> Result<Option<Vec<HostLock>>> {
         let plan = &self.plan;
         if plan.options.no_lock {
@@ -124,7 +124,7 @@ impl Run {
         let lost = context.lock.lock().as_ref().filter(|l| !l.is_ours()).map(|l| l.path().to_owned());
         if let Some(path) = lost.filter(|_| !context.cancel.is_cancelled()) {
             // Within the last second, before the watch has seen it.
-            let why = "at the end it was not ours any more".into();
+            let why = "it was no longer ours at the end".into();
             context.events.send(EventKind::LockLost { path: path.display().to_string(), why });
             context.request_cancel(CancelReason::LockLost);
         }

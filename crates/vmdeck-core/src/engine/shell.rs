@@ -36,12 +36,12 @@ use vmdeck_model::{
 /// How long finding a machine that is up may take.
 const REATTACH: Duration = Duration::from_mins(1);
 
-/// Takes the person's terminal over.
+/// Takes over the person's terminal.
 pub type OpenTerminal = Box<dyn FnOnce() -> Result<TerminalStreams> + Send + Sync>;
 
 /// What is to be done in the guest.
 pub struct ShellRequest {
-    /// A command; with a terminal and no command, the login shell.
+    /// The command; with a terminal and no command, the login shell.
     pub command: Option<String>,
     /// Opens a person's terminal, once the guest is ready: until then Ctrl-C must still reach us.
     pub terminal: Option<OpenTerminal>,
@@ -49,7 +49,7 @@ pub struct ShellRequest {
     pub stdin: Input,
     /// What a command without a terminal writes.
     pub output: mpsc::UnboundedSender<(Stream, Vec<u8>)>,
-    /// How it ended.
+    /// Gets how the command or the shell ended.
     pub done: oneshot::Sender<Result<CommandExit>>,
 }
 
@@ -124,8 +124,8 @@ pub struct RunningGuest {
     machine: Box<dyn Machine>,
 }
 
-/// Returns a machine of this guest that is up: one that was kept, or one of a run that goes on. `name` = only this machine;
-/// else the newest of the guest.
+/// Returns a machine of this guest that is up: one that was kept, or one of a run that is in progress. `name` = only
+/// this machine; else the newest of the guest.
 pub async fn running(deps: &BackendDeps, guest: &Guest, name: Option<&str>) -> Option<RunningGuest> {
     let all = |state: JournalState| state.open.into_values().chain(state.kept.into_values());
     let mut records: Vec<MachineRecord> = reap::journal_states(&deps.state)
@@ -145,7 +145,8 @@ pub async fn running(deps: &BackendDeps, guest: &Guest, name: Option<&str>) -> O
     None
 }
 
-/// Returns the record of a machine of a run that goes on, by its generated name, with the folder of that run's record.
+/// Returns the record of a machine of a run that is in progress, by its generated name, with the folder of that run's
+/// record.
 pub fn open_machine(state: &Path, name: &str) -> Option<(MachineRecord, PathBuf)> {
     reap::journal_states(state).find_map(|mut state| Some((state.open.remove(name)?, state.dir)))
 }

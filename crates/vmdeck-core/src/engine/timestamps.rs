@@ -18,12 +18,12 @@ pub(super) struct LogTimestamps {
 }
 
 impl LogTimestamps {
-    /// For the log at `path`, which begins now.
+    /// Returns the writer for the log at `path`, which begins now.
     pub(super) fn beside(path: &Path, events: EventSender) -> Self {
         Self { file: fs::File::create(path.with_extension("times")).ok(), events, offset: 0, last_ms: None }
     }
 
-    /// `bytes` more have come.
+    /// Notes that `bytes` more have come.
     pub(super) fn note(&mut self, bytes: usize) {
         let now = self.events.elapsed_ms();
         if self.last_ms.is_none_or(|last| now >= last + STEP_MS) {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-/// Returns bytes that this user may still write on the file system of `path`, or of its nearest existing parent.
+/// Returns the bytes that this user may still write on the file system of `path`, or of its nearest existing parent.
 pub fn free_disk(path: &Path) -> std::io::Result<u64> {
     let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
@@ -12,7 +12,8 @@ pub fn free_disk(path: &Path) -> std::io::Result<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
-/// Returns bytes of memory that programs can still have without swapping; `None` where the system does not tell.
+/// Returns the bytes of memory that programs can still use without swapping; `None` where the system does not report
+/// it.
 pub fn available_memory() -> Option<u64> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();

@@ -8,12 +8,12 @@ use chrono::{DateTime, Utc};
 use std::time::Duration;
 pub use tokio::time::Instant;
 
-/// Now, on the clock that durations are measured with.
+/// Returns the time now, on the clock that durations are measured with.
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Wall-clock time, for a record.
+/// Returns the wall-clock time, for a record.
 pub fn utc() -> DateTime<Utc> {
     Utc::now()
 }

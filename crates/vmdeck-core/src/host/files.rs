@@ -66,7 +66,7 @@ pub fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
     read().unwrap_or_default()
 }
 
-/// Returns bytes that a folder and everything in it take on disk; links are not followed.
+/// Returns the bytes that a folder and everything in it take on disk; links are not followed.
 pub fn disk_usage(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
     let own = meta.blocks() * 512;
@@ -77,7 +77,7 @@ pub fn disk_usage(path: &Path) -> u64 {
     own + inside.map(|entry| disk_usage(&entry.path())).sum::<u64>()
 }
 
-/// Returns whether others than the owner can read a file: not fit for a key or a password.
+/// Returns whether others than the owner can read a file, which makes it unsafe for a key or a password.
 pub fn is_exposed(path: &Path) -> io::Result<bool> {
     Ok(fs::File::open(path)?.metadata()?.permissions().mode() & 0o077 != 0)
 }

@@ -9,7 +9,7 @@ pub fn host_name() -> String {
     sysinfo::System::host_name().unwrap_or_else(|_| "?".into())
 }
 
-/// Returns an id of the current boot: another one after every restart.
+/// Returns an id of the current boot, which changes with every restart.
 pub fn boot_id() -> String {
     // Linux tells it; elsewhere the time of the boot serves.
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
@@ -53,7 +53,10 @@ pub fn group_of(path: &Path) -> Option<String> {
     let gid = std::fs::metadata(path).ok()?.gid().to_string();
     let groups = std::fs::read_to_string("/etc/group").ok()?;
     let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    fields.into_iter().find(|fields| fields.get(2) == Some(&gid.as_str()) && gid != "0").map(|fields| fields[0].to_owned())
+    fields
+        .into_iter()
+        .find(|fields| fields.get(2) == Some(&gid.as_str()) && gid != "0")
+        .map(|fields| fields[0].to_owned())
 }
 
 /// Returns where a program of this name lies on the search path, or the path itself when it is one.

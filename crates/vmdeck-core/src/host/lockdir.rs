@@ -10,7 +10,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// Which directory it is, whatever its name.
+/// The identity of a directory, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inode {
     dev: u64,

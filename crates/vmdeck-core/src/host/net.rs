@@ -17,34 +17,34 @@ const PAUSE: Duration = Duration::from_millis(40);
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(5);
 
-/// How it is found out whether a service is there.
+/// The way to find out whether a service is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// The service speaks first, and begins with these bytes.
     Banner(&'static [u8]),
     /// The service speaks HTTP: it answers a request for this path, in whatever way.
     Http {
-        /// The path, with its slash.
+        /// The path, with its leading slash.
         path: &'static str,
     },
 }
 
-/// What kept a service from answering.
+/// The reason why a service did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Silent {
-    /// Nothing listens.
+    /// Nothing listens at the port.
     #[error("connection refused")]
     Refused,
-    /// Accepted, then closed without a word.
+    /// The connection was accepted, then closed without a byte.
     #[error("connected, then closed before an answer came")]
     Closed,
-    /// Accepted, then nothing.
+    /// The connection was accepted, then nothing came.
     #[error("connected, but no banner came")]
     NoBanner,
-    /// Another service speaks there.
+    /// Another service answers there.
     #[error("something else answers there: `{0}`")]
     Other(String),
-    /// The system refused.
+    /// The system reported an error.
     #[error("{0}")]
     Io(String),
 }

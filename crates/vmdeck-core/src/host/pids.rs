@@ -5,18 +5,18 @@
 use std::{ffi::OsString, time::Duration};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
-/// A process as the system tells it.
+/// A process as the system reports it.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// The pid.
+    /// The id of the process.
     pub pid: u32,
-    /// When it started, seconds since 1970.
+    /// When the process started, in seconds since 1970.
     pub started: u64,
     /// The argument list.
     pub argv: Vec<OsString>,
-    /// The parent.
+    /// The id of the parent process.
     pub parent: Option<u32>,
-    /// Whether it is dead and only waits to be collected by its parent.
+    /// Whether the process is dead and only waits to be reaped by its parent.
     pub zombie: bool,
 }
 
@@ -96,7 +96,7 @@ pub fn has_env(pid: u32, pair: &str) -> bool {
     system.is_some_and(|s| s.process(pid).is_some_and(|p| p.environ().iter().any(|e| e == pair)))
 }
 
-/// Resident memory in bytes and processor time in milliseconds of a process.
+/// Returns the resident memory in bytes and the processor time in milliseconds of a process.
 pub fn usage(pid: u32) -> Option<(u64, u64)> {
     let pid = Pid::from_u32(pid);
     let system = read(ProcessesToUpdate::Some(&[pid]), ProcessRefreshKind::nothing().with_memory().with_cpu())?;

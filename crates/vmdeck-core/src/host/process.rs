@@ -15,7 +15,7 @@ use std::{
 };
 use tokio::{io::AsyncReadExt, process::Command, sync::oneshot};
 
-/// Hidden subcommand of the vmdeck binary that ties a program to its parent; see [`exec_tethered`].
+/// The hidden subcommand of the vmdeck binary that ties a program to its parent; see [`exec_tethered`].
 pub const TETHER: &str = "__exec";
 
 /// A process to start.
@@ -23,17 +23,17 @@ pub const TETHER: &str = "__exec";
 pub struct Spec {
     /// The program, looked up on the search path.
     pub program: OsString,
-    /// The arguments.
+    /// The arguments of the program.
     pub args: Vec<OsString>,
     /// The working directory.
     pub dir: Option<PathBuf>,
-    /// Variables added to the environment; secrets never belong here.
+    /// The variables added to the environment; secrets never belong here.
     pub env: Vec<(OsString, OsString)>,
     /// Whether the environment holds only what finding programs and files needs.
     pub bare_env: bool,
-    /// Whether it is killed when its handle is dropped.
+    /// Whether the process is killed when its handle is dropped.
     pub kill_on_drop: bool,
-    /// Whether it gets a process group of its own; without one it stays in the terminal's foreground.
+    /// Whether the process gets a process group of its own; without one it stays in the terminal's foreground.
     pub own_group: bool,
 }
 
@@ -65,21 +65,21 @@ impl Spec {
         self
     }
 
-    /// It may live on when its handle is dropped.
+    /// Lets the process live on when its handle is dropped.
     #[must_use]
     pub fn outliving(mut self) -> Self {
         self.kill_on_drop = false;
         self
     }
 
-    /// It shares our terminal: no process group of its own.
+    /// Lets the process share our terminal: it gets no process group of its own.
     #[must_use]
     pub fn foreground(mut self) -> Self {
         self.own_group = false;
         self
     }
 
-    /// It sees only what finding programs and files needs of our environment.
+    /// Cuts its environment to what finding programs and files needs.
     #[must_use]
     pub fn bare_env(mut self) -> Self {
         self.bare_env = true;
@@ -126,12 +126,12 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Input empty, both outputs to be read by us.
+    /// Returns streams with an empty input, and both outputs to be read by us.
     pub fn piped_out() -> Self {
         Self { stdin: Stdio::null(), stdout: Stdio::piped(), stderr: Stdio::piped() }
     }
 
-    /// Returns all three by us.
+    /// Returns streams that are all written or read by us.
     pub fn piped() -> Self {
         Self { stdin: Stdio::piped(), ..Self::piped_out() }
     }
@@ -142,38 +142,38 @@ impl Streams {
 /// Dropping it kills the leader only; call [`Child::kill_group`] on every path that must leave nothing behind.
 #[derive(Debug)]
 pub struct Child {
-    /// The three streams, to be taken.
+    /// The child itself; its three streams are to be taken from it.
     pub inner: tokio::process::Child,
     pid: u32,
 }
 
 impl Child {
-    /// Returns its pid, also after it ended.
+    /// Returns the pid of the child, also after it ended.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the child.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.inner.wait().await
     }
 
-    /// Sends SIGTERM to it alone.
+    /// Sends SIGTERM to the child alone.
     pub fn terminate(&self) {
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
 
-    /// Sends SIGTERM to its whole group.
+    /// Sends SIGTERM to the child's whole group.
     pub fn terminate_group(&self) {
         signal_group(self.pid, rustix::process::Signal::TERM);
     }
 
-    /// Kills its whole group and collects the leader.
+    /// Kills the child's whole group and reaps the leader.
     pub async fn kill_group(&mut self) -> io::Result<ExitStatus> {
         signal_group(self.pid, rustix::process::Signal::KILL);
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "it was killed and did not end within 10 s");
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "it was killed but did not end within 10 s");
         super::clock::within(Duration::from_secs(10), self.inner.wait()).await.unwrap_or_else(|| Err(late()))
     }
 }
@@ -198,7 +198,8 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Must be called within a runtime. `tether` is the vmdeck binary; without it children are not tied to our life.
+    /// Starts the spawner; must be called within a runtime. `tether` is the vmdeck binary; without it children are not
+    /// tied to our life.
     pub fn new(tether: Option<PathBuf>) -> io::Result<Self> {
         let (jobs, todo) = mpsc::channel::<SpawnJob>();
         let runtime = tokio::runtime::Handle::current();
@@ -246,7 +247,7 @@ impl Spawner {
         self.output_of(spec, Streams::piped_out(), limit).await
     }
 
-    /// Returns the same with other streams; those that are no pipes are not read.
+    /// Runs a short tool with other streams; those that are not pipes are not read.
     pub async fn output_of(&self, spec: &Spec, streams: Streams, limit: Duration) -> io::Result<Output> {
         let mut child = self.spawn(spec, streams).await?;
         let (stdout, stderr) = (child.inner.stdout.take(), child.inner.stderr.take());
@@ -263,14 +264,14 @@ impl Spawner {
     }
 }
 
-/// What a short tool left.
+/// The outcome of a short tool.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// How it ended.
+    /// How the tool ended.
     pub status: ExitStatus,
-    /// What it printed.
+    /// What the tool printed on standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// What the tool printed on standard error.
     pub stderr: String,
 }
 
@@ -308,7 +309,7 @@ pub fn spawn_apart(program: &Path, args: &[OsString], log: std::fs::File) -> io:
     Ok(Child { inner, pid })
 }
 
-/// Returns what finding programs and files needs; passwords live elsewhere.
+/// Returns the variables that finding programs and files needs; passwords are kept elsewhere.
 fn bare_env() -> impl Iterator<Item = (&'static str, OsString)> {
     let names = ["PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LANG"];
     names.into_iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
@@ -351,7 +352,7 @@ pub fn read_output(program: &str, args: &[String]) -> io::Result<(ExitStatus, Ve
     Ok((out.status, out.stdout))
 }
 
-/// Returns the other end of [`TETHER`]: asks to die with the parent, then becomes the program. Returns only on failure.
+/// Runs the other end of [`TETHER`]: asks to die with the parent, then becomes the program. Returns only on failure.
 ///
 /// A second small process instead of a hook between fork and exec: that hook would need `unsafe`.
 pub fn exec_tethered(parent: u32, program: &OsStr, args: &[OsString]) -> io::Error {

@@ -11,9 +11,9 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How much is read at a time.
+/// How many bytes are read at a time.
 const CHUNK: usize = 64 * 1024;
-/// Look again after this long even without a word from the system: a watch can be lost.
+/// How long until the file is checked again even without a notice from the system: a watch can be lost.
 const RECHECK: Duration = Duration::from_secs(1);
 
 /// A file that grows; it need not exist yet.
@@ -40,7 +40,7 @@ impl Tail {
         Ok(Self { path: path.to_owned(), file: None, position: 0, grown, _watcher: watcher, buffer: vec![0; CHUNK] })
     }
 
-    /// Waits for new bytes; cancel-safe.
+    /// Waits for new bytes and returns them; cancel-safe.
     pub async fn next(&mut self) -> io::Result<&[u8]> {
         loop {
             let n = self.read_new()?;
@@ -75,14 +75,14 @@ impl Tail {
     }
 }
 
-/// Tells when one of these files is written or replaced.
+/// Reports when one of these files is written or replaced.
 pub struct FileWatch {
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl FileWatch {
     /// Calls `told` from another thread, perhaps several times for one change. Where the system has no watches left,
-    /// nothing is told.
+    /// nothing is called.
     pub fn new(files: &[PathBuf], told: impl Fn() + Send + 'static) -> Self {
         let wanted: Vec<PathBuf> = files.iter().filter_map(|f| std::fs::canonicalize(f).ok()).collect();
         let names = wanted.clone();

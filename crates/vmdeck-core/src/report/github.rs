@@ -74,7 +74,12 @@ impl Github {
             let tail = if stderr_tail.is_empty() { stdout_tail } else { stderr_tail };
             let lines: Vec<String> = tail.lines().map(str::to_owned).collect();
             let lines = lines[lines.len().saturating_sub(LINES)..].to_vec();
-            self.details.push(CaseDetail { title: title.clone(), place: place.clone(), message: message.clone(), lines });
+            self.details.push(CaseDetail {
+                title: title.clone(),
+                place: place.clone(),
+                message: message.clone(),
+                lines,
+            });
         }
         let (level, shown) =
             if verdict.is_failure() { ("error", &mut self.errors) } else { ("warning", &mut self.warnings) };
@@ -173,14 +178,8 @@ fn cell(text: &str) -> String {
 
 /// Returns a case's place in the summary: the worst first.
 fn rank(verdict: Verdict) -> usize {
-    let order = [
-        Verdict::Failed,
-        Verdict::Infra,
-        Verdict::Flaky,
-        Verdict::Cancelled,
-        Verdict::Skipped,
-        Verdict::Passed,
-    ];
+    let order =
+        [Verdict::Failed, Verdict::Infra, Verdict::Flaky, Verdict::Cancelled, Verdict::Skipped, Verdict::Passed];
     order.iter().position(|one| *one == verdict).unwrap_or(order.len())
 }
 

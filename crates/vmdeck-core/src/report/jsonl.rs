@@ -9,7 +9,7 @@ use vmdeck_model::{
     run_view::RunView,
 };
 
-/// See the module.
+/// The report; see the module.
 pub struct Jsonl {
     name: String,
     out: Box<dyn Write + Send>,
@@ -20,7 +20,7 @@ pub struct Jsonl {
 const GATHER: usize = 32 * 1024;
 
 impl Jsonl {
-    /// Writes to `out`.
+    /// Makes a report of this name that writes to `out`.
     pub fn new(name: String, out: Box<dyn Write + Send>) -> Self {
         Self { name, out, pending: Vec::new() }
     }

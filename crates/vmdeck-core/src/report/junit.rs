@@ -447,9 +447,12 @@ mod tests {
 
     #[test]
     fn a_failed_setup_is_an_error_of_each_case() {
-        let case = ReportedCase { cause: Some(CaseCause::Setup), ..case(Verdict::Failed, "setup failed: exit 3", "", 0) };
+        let case =
+            ReportedCase { cause: Some(CaseCause::Setup), ..case(Verdict::Failed, "setup failed: exit 3", "", 0) };
         let xml = String::from_utf8(render(&run_of(vec![case]), 0).expect("rendered")).expect("text");
-        assert!(xml.contains("errors=\"1\"") && xml.contains("failures=\"0\"") && xml.contains("type=\"setup failed\""));
+        assert!(
+            xml.contains("errors=\"1\"") && xml.contains("failures=\"0\"") && xml.contains("type=\"setup failed\"")
+        );
     }
 
     #[test]

@@ -15,17 +15,17 @@ use vmdeck_model::{event::Event, run_view::RunView};
 
 /// Writes a report.
 pub trait ReportSink: Send {
-    /// Returns its name, for the message when it fails.
+    /// Returns the name of the report, for the message when it fails.
     fn name(&self) -> String;
     /// Takes one event; `view` already includes it.
     fn event(&mut self, event: &Event, view: &RunView) -> io::Result<()>;
-    /// Time has passed without an event; only a live report does something here.
+    /// Notes that time has passed without an event; only a live report does something here.
     fn idle(&mut self, _now_ms: u64, _view: &RunView) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Hands every event to every sink; one that fails is dropped and told, the others go on.
+/// Hands every event to every sink; one that fails is dropped and reported, the others continue.
 #[derive(Default)]
 pub struct Fanout {
     sinks: Vec<Box<dyn ReportSink>>,
@@ -46,7 +46,7 @@ impl Fanout {
         keep_working(&mut self.sinks, |sink| sink.event(event, view))
     }
 
-    /// Tells the live reports that time has passed.
+    /// Passes on to the live reports that time has passed.
     pub fn idle(&mut self, now_ms: u64) -> Vec<String> {
         let view = &self.view;
         keep_working(&mut self.sinks, |sink| sink.idle(now_ms, view))

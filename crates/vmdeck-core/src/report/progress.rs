@@ -1,4 +1,4 @@
-//! The one line that says what goes on now, how long it has taken and how long it usually takes.
+//! The one line that says what is being done now, how long it has taken and how long it usually takes.
 //!
 //! Pure text; putting it on a terminal is `text`'s work.
 
@@ -30,7 +30,7 @@ impl ProgressLine {
     }
 }
 
-/// Returns what goes on, in at most `width` columns; empty = nothing.
+/// Returns what is being done, in at most `width` columns; empty = nothing.
 pub(super) fn line(view: &RunView, now_ms: u64, width: usize) -> String {
     if view.exit.is_some() {
         return String::new();

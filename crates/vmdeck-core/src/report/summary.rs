@@ -1,4 +1,4 @@
-//! `summary.json`: how the run stood at its end; `receipt.json`: what was made, and how its absence was proven.
+//! `summary.json`: the state of the run at its end; `receipt.json`: what was made, and how its absence was proven.
 //!
 //! Both are folds of the events; nothing is in them that the record does not hold.
 
@@ -16,7 +16,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// `dir` is the run's record.
+    /// Makes the report; `dir` is the folder of the run's record.
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
     }

@@ -1,4 +1,4 @@
-//! The report that a person reads while the run goes on.
+//! The report that a person reads while the run is in progress.
 //!
 //! Every line that shows guest text begins with a mark of ours, and what CI systems would take for a command anywhere in
 //! a line is broken up. State is never shown by colour alone.
@@ -22,31 +22,31 @@ use vmdeck_model::{
     text::Clean,
 };
 
-/// How much is said.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What is not green, and the end.
+    /// Only failures and the summary.
     Quiet,
-    /// Phases and cases.
+    /// Phases and cases as well.
     Normal,
-    /// Print every output line as well.
+    /// Every output line as well.
     Verbose,
 }
 
-/// How it is said.
+/// How the report is printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     /// Whether colours are used.
     pub color: bool,
     /// Whether the last line is rewritten in place, as on a terminal.
     pub live: bool,
-    /// How much is said.
+    /// How much is printed.
     pub level: Level,
-    /// Columns of the terminal.
+    /// The columns of the terminal.
     pub width: usize,
 }
 
-/// A line after this long a silence, milliseconds.
+/// How long nothing is printed before a line says that the run continues, in milliseconds.
 const HEARTBEAT: u64 = 30_000;
 
 /// Cases of a run that fit on a screen; after more, what is not green is listed once more.
@@ -135,7 +135,7 @@ impl Text {
             }
             EventKind::LockWaiting { holder, waited_ms, .. } => {
                 let who = holder;
-                let text = format!("waiting for the host lock, {} so far: {who}", time(*waited_ms));
+                let text = format!("waiting for the host lock ({} so far), held by {who}", time(*waited_ms));
                 self.line(now, &self.paint(YELLOW, &text))
             }
             EventKind::LockLost { path, why } => self.line(now, &self.paint(RED, &format!("LOCK LOST: {path}: {why}"))),
@@ -165,7 +165,7 @@ impl Text {
                     now,
                     &self.paint(
                         YELLOW,
-                        &format!("{guest} failed and is held{limit}: `vmdeck shell {guest}` inspects it"),
+                        &format!("{guest} failed and is held{limit}: inspect it with `vmdeck shell {guest}`"),
                     ),
                 )
             }
@@ -182,7 +182,7 @@ impl Text {
                 self.line(now, &format!("  {guest}: {way}: {}{why}", safe(found)))
             }
             EventKind::RouteTried { guest, transport, ok: false, why, .. } if self.style.level == Level::Verbose => {
-                self.line(now, &format!("  {guest}: not by {transport}: {}", safe(why)))
+                self.line(now, &format!("  {guest}: {transport} failed: {}", safe(why)))
             }
             EventKind::ConsoleMatch { guest, meaning, pattern, line, .. } => {
                 use vmdeck_model::event::PatternKind;
@@ -243,7 +243,17 @@ impl Text {
 
     fn case(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
         let EventKind::CaseEnded {
-            guest, suite, case, round, verdict, took_ms, message, stdout_tail, stderr_tail, cause, ..
+            guest,
+            suite,
+            case,
+            round,
+            verdict,
+            took_ms,
+            message,
+            stdout_tail,
+            stderr_tail,
+            cause,
+            ..
         } = &event.kind
         else {
             return Ok(());
@@ -335,7 +345,7 @@ impl Text {
             self.line(
                 now,
                 &format!(
-                    "  {} came too fast to be shown; the logs in the record have all",
+                    "  {} came too fast to show; the logs in the record have them all",
                     show_count(usize::try_from(*skipped_output).unwrap_or(usize::MAX), "output line")
                 ),
             )?;

@@ -124,7 +124,9 @@ done; }}; w{at} {}
         }
     }
     out.push_str(&match to_file {
-        Some(path) => format!("eval \"set -- $a\"; [ $# -eq 0 ] || {{ umask 077; tar -chf {path} -- \"$@\"; }} || bad=1; exit $bad"),
+        Some(path) => format!(
+            "eval \"set -- $a\"; [ $# -eq 0 ] || {{ umask 077; tar -chf {path} -- \"$@\"; }} || bad=1; exit $bad"
+        ),
         None => "eval \"set -- $a\"; [ $# -eq 0 ] || tar -chf - -- \"$@\" || bad=1; exit $bad".to_owned(),
     });
     out
@@ -214,7 +216,8 @@ mod tests {
             let path = entry.path().expect("path").into_owned();
             let path = path.strip_prefix(".").unwrap_or(&path).to_owned();
             let is_file = entry.header().entry_type() != tar::EntryType::Directory;
-            (is_file && !wanted.of(&path).is_empty()).then(|| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned())
+            (is_file && !wanted.of(&path).is_empty())
+                .then(|| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned())
         });
         names.collect()
     }
@@ -223,7 +226,9 @@ mod tests {
     fn every_shell_packs_what_was_meant() {
         let home = tempfile::tempdir().expect("tempdir");
         let root = home.path();
-        for name in ["a.xml", "b.txt", "-x.xml", "d/a.xml", "d/e/f/a.xml", "d/e/.h.xml", "d/1.log", "d/2.log", "sp ace/q$x.xml"] {
+        for name in
+            ["a.xml", "b.txt", "-x.xml", "d/a.xml", "d/e/f/a.xml", "d/e/.h.xml", "d/1.log", "d/2.log", "sp ace/q$x.xml"]
+        {
             fs::create_dir_all(root.join(name).parent().expect("parent")).expect("mkdir");
             fs::write(root.join(name), name).expect("write");
         }
@@ -241,7 +246,8 @@ mod tests {
             (&["sp ace/q$x.xml", "none*"], &["sp ace/q$x.xml"]),
             (&["none"], &[]),
         ];
-        let shells: [&[&str]; 4] = [&["/bin/dash"], &["/bin/bash"], &["/usr/bin/busybox", "sh"], &["/usr/bin/zsh", "--emulate", "sh"]];
+        let shells: [&[&str]; 4] =
+            [&["/bin/dash"], &["/bin/bash"], &["/usr/bin/busybox", "sh"], &["/usr/bin/zsh", "--emulate", "sh"]];
         for shell in shells.into_iter().filter(|words| Path::new(words[0]).exists()) {
             for (globs, want) in rows {
                 let want: BTreeSet<String> = want.iter().map(|name| (*name).to_owned()).collect();

@@ -19,9 +19,9 @@ use vmdeck_model::{
     text::Clean,
 };
 
-/// Most bytes of all artifacts of one suite.
+/// The most bytes of all artifacts of one suite.
 const BYTES_MAX: u64 = 2 << 30;
-/// Most files.
+/// The most files of all artifacts of one suite.
 const FILES_MAX: usize = 10_000;
 /// Most reasons that are told one by one.
 const REASONS: usize = 8;
@@ -224,7 +224,10 @@ mod tests {
         let said = fetched.missing().expect("reasons");
         assert!(home.path().join(OsStr::from_bytes(b"l\xe4tin")).exists(), "{said}");
         assert!(said.contains("nnn") && said.contains("too long"), "{said}");
-        assert!(said.contains("unexpected end") || said.contains("EOF") || said.contains("fill whole buffer"), "{said}");
+        assert!(
+            said.contains("unexpected end") || said.contains("EOF") || said.contains("fill whole buffer"),
+            "{said}"
+        );
     }
 
     fn raw_entry(

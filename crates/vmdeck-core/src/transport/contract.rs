@@ -49,7 +49,7 @@ pub trait Connector: Send {
 /// Why a transport cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// The transport and the guest's system or backend do not fit together.
+    /// The transport and the guest's system or backend do not work together.
     NotSupported(String),
     /// The guest's settings lack something.
     NotSetUp(String),
@@ -89,7 +89,7 @@ pub enum Endpoint {
 /// Why an attempt to connect failed.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// The guest is not that far; worth another attempt after a pause.
+    /// The guest is not ready; another attempt after a pause may help.
     NotYet {
         /// What is missing.
         reason: String,
@@ -117,7 +117,7 @@ pub struct ConnectTarget<'a> {
     pub machine: &'a dyn Machine,
     /// The key that the machine showed at first contact, for every later one.
     pub pin: &'a Pin,
-    /// Hears how far the connection has got.
+    /// Is called with how far the connection has got.
     pub progress: &'a (dyn Fn(ConnectProgress) + Send + Sync),
 }
 
@@ -134,7 +134,7 @@ pub enum ConnectProgress {
     ServiceAnswers,
 }
 
-/// What a method to find an address gave.
+/// The outcome of a method to find an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoveryAttempt {
     /// The method.
@@ -143,8 +143,8 @@ pub struct DiscoveryAttempt {
     pub found: Vec<SocketAddr>,
     /// Whether the service answered at one of them.
     pub ok: bool,
-    /// Why it did not.
+    /// Why it did not answer.
     pub reason: String,
-    /// How long it took in milliseconds.
+    /// How long the attempt took in milliseconds.
     pub took_ms: u64,
 }

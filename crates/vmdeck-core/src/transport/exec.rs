@@ -24,7 +24,7 @@ pub(super) const KIND: &str = "exec";
 /// First pause between two attempts; it doubles up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
-/// The transport.
+/// The `exec` transport.
 pub(super) struct ByBackend;
 
 impl Transport for ByBackend {
@@ -34,7 +34,7 @@ impl Transport for ByBackend {
             return Err(Unusable::NotSupported(reason));
         }
         if guest.os == Os::Windows {
-            return Err(Unusable::NotSupported("this version runs no commands in Windows guests".into()));
+            return Err(Unusable::NotSupported("this version cannot run commands in Windows guests".into()));
         }
         Ok(())
     }
@@ -65,7 +65,7 @@ impl Connector for FirstCommand {
     fn connect(&mut self, endpoint: Endpoint) -> BoxFuture<'_, Result<Box<dyn Session>, ConnectError>> {
         Box::pin(async move {
             let Endpoint::GuestExec(power) = endpoint else {
-                return Err(Fault::bug("the transport `exec` was given a connection").into());
+                return Err(Fault::bug("the transport `exec` got a connection").into());
             };
             let mut output = Collected::default();
             match power.run(&RemoteCommand::new(":"), &mut output, &CancellationToken::new()).await {

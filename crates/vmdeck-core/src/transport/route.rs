@@ -27,7 +27,7 @@ pub struct RouteAttempt {
     pub method: Option<DiscoveryMethod>,
     /// Whether the attempt led to a session.
     pub ok: bool,
-    /// Why it did not.
+    /// Why it did not lead to a session.
     pub reason: String,
     /// How long it took in milliseconds.
     pub took_ms: u64,
@@ -65,7 +65,8 @@ struct Candidate<'a> {
     search: Option<AddressSearch<'a>>,
 }
 
-/// Opens a session by the first transport that works; `report` hears of every attempt. The caller limits the time.
+/// Opens a session by the first transport that works; `report` is called with every attempt. The caller limits the
+/// time.
 ///
 /// Where several could work they take turns: none of them may keep a guest that another one can reach waiting for ever.
 pub async fn open(target: &ConnectTarget<'_>, report: impl Fn(RouteAttempt) + Send + Sync) -> Result<Box<dyn Session>> {
@@ -78,7 +79,9 @@ pub async fn open(target: &ConnectTarget<'_>, report: impl Fn(RouteAttempt) + Se
     let current = Mutex::new((first.as_str(), String::new()));
     let progress = |step: ConnectProgress| {
         match &step {
-            ConnectProgress::Waiting(reason) | ConnectProgress::NotYet(reason) => reason.clone_into(&mut current.lock().1),
+            ConnectProgress::Waiting(reason) | ConnectProgress::NotYet(reason) => {
+                reason.clone_into(&mut current.lock().1);
+            }
             ConnectProgress::DiscoveryAttempt(attempt) => report(of_discovery(current.lock().0, attempt)),
             ConnectProgress::ServiceAnswers => {}
         }

@@ -11,9 +11,9 @@ use vmdeck_model::error::Result;
 /// The language that a guest's commands are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shell {
-    /// `sh` as POSIX defines it.
+    /// Commands are for `sh` as POSIX defines it.
     Posix,
-    /// PowerShell.
+    /// Commands are for PowerShell.
     PowerShell,
 }
 

@@ -59,9 +59,7 @@ fn pack(root: &Path, exclude: &[String]) -> Result<(tempfile::NamedTempFile, Vec
         packing.because(e).hint("check `source.path` and its permissions, and the free space of the temporary folder")
     };
     let exclude = excluded(exclude)?;
-    let is_excluded = |path: &Path| {
-        path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part))
-    };
+    let is_excluded = |path: &Path| path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part));
     let file = tempfile::NamedTempFile::new().map_err(failed)?;
     let mut tar = tar::Builder::new(io::BufWriter::new(file.reopen().map_err(failed)?));
     let mut pointers = Vec::new();
@@ -142,7 +140,9 @@ mod tests {
     fn what_is_packed_is_the_list_without_what_is_excluded() {
         let home = tempfile::tempdir().expect("tempdir");
         let root = home.path();
-        for (name, text) in [("a", "x"), ("skip/me/x", "x"), ("big.bin", "version https://git-lfs.github.com/spec/v1\n")] {
+        for (name, text) in
+            [("a", "x"), ("skip/me/x", "x"), ("big.bin", "version https://git-lfs.github.com/spec/v1\n")]
+        {
             let path = root.join(name);
             fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
             fs::write(path, text).expect("write");
@@ -150,7 +150,8 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", root.join("link")).expect("link");
         let (archive, notes) = pack(root, &["skip".to_owned()]).expect("packed");
         let mut tar = tar::Archive::new(archive.reopen().expect("open"));
-        let names = tar.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string());
+        let names =
+            tar.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string());
         assert_eq!(names.collect::<Vec<_>>(), ["a", "big.bin", "link"]);
         assert!(matches!(&notes[..], [note] if note.contains("`big.bin`: only pointers")), "{notes:?}");
         assert!(pack(root, &["[".to_owned()]).expect_err("a glob").to_string().contains("source.exclude"));

@@ -102,10 +102,13 @@ fn git(folder: &Path, words: &[&str]) -> Result<Option<Vec<u8>>> {
             let fault = cannot_list(folder).because(format!("git says: {text}"));
             Err(if words.contains("dubious ownership") {
                 // Compared letter by letter, without a slash at the end.
-                let repository = folder.ancestors().find(|f| f.join(".git").symlink_metadata().is_ok()).unwrap_or(folder);
+                let repository =
+                    folder.ancestors().find(|f| f.join(".git").symlink_metadata().is_ok()).unwrap_or(folder);
                 let shown = repository.display().to_string();
                 let shown = shown.trim_end_matches('/');
-                fault.hint(format!("make the folder your own, or run `git config --global --add safe.directory {shown}`"))
+                fault.hint(format!(
+                    "make the folder your own, or run `git config --global --add safe.directory {shown}`"
+                ))
             } else {
                 fault.hint("run `git status` there")
             })
@@ -193,7 +196,15 @@ mod tests {
         fs::write(home.path().join(".gitignore"), "*.txt\n").expect("a rule above the tree");
         let root = &home.path().join("tree");
         let files = [
-            "src/a b.rs", "target/big", "kept.log", "sub/secret", "gone.rs", "note.txt", "deep/down/x", "\u{fc}ber", "new\nline",
+            "src/a b.rs",
+            "target/big",
+            "kept.log",
+            "sub/secret",
+            "gone.rs",
+            "note.txt",
+            "deep/down/x",
+            "\u{fc}ber",
+            "new\nline",
         ];
         make(root, &files);
         fs::write(root.join(".gitignore"), "target\n*.log\n").expect("rules");

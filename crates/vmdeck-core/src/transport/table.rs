@@ -8,9 +8,9 @@ use vmdeck_model::{
 
 /// A row of the transport table.
 pub struct TransportInfo {
-    /// The word in the config.
+    /// The word used in the config.
     pub kind: &'static str,
-    /// One line for people.
+    /// A summary in one line.
     pub summary: &'static str,
     /// The keys of `[guests.NAME.<kind>]`.
     pub keys: &'static [Key],

@@ -61,14 +61,13 @@ impl FileTransfer for TarTransfer<'_> {
             let file = fs::OpenOptions::new().write(true).open(archive);
             let file = file.map_err(|e| Fault::host("cannot write the archive").because(e))?;
             let mut sink = Spool { file, left: limit, limit, complaints: Vec::new(), full: None };
-            let command =
-                RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
+            let command = RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
             let exit = self.runner.run(&command, &mut sink, cancel).await?;
             if let Some((copier, there)) = spooled {
                 self.copy(copier, &there, archive, limit, cancel).await?;
             }
             if let Some(reason) = sink.full {
-                return Err(Fault::infra("cannot take the archive in").because(reason));
+                return Err(Fault::infra("cannot receive the archive").because(reason));
             }
             if exit == CommandExit::Code(0) {
                 return Ok(Vec::new());
@@ -105,15 +104,15 @@ impl TarTransfer<'_> {
         let size = String::from_utf8_lossy(&said.stdout).trim().parse::<u64>();
         let copied = match size {
             Ok(size) if size <= limit => copier.copy_out(there, archive, cancel).await,
-            Ok(_) => Err(Fault::infra("cannot take the archive in").because(too_large(limit))),
-            Err(e) => Err(Fault::infra("cannot take the archive in").because(e)),
+            Ok(_) => Err(Fault::infra("cannot receive the archive").because(too_large(limit))),
+            Err(e) => Err(Fault::infra("cannot receive the archive").because(e)),
         };
         // What stays is in /tmp of a machine that is taken down.
         let remove = RemoteCommand::new(format!("rm -f {there}"));
         let _ = self.runner.run(&remove, &mut Collected::default(), cancel).await;
         copied?;
         match fs::metadata(archive) {
-            Ok(file) if file.len() > limit => Err(Fault::infra("cannot take the archive in").because(too_large(limit))),
+            Ok(file) if file.len() > limit => Err(Fault::infra("cannot receive the archive").because(too_large(limit))),
             _ => Ok(()),
         }
     }

@@ -8,24 +8,24 @@ use vmdeck_model::text;
 /// How a line is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LineStyle {
-    /// With the colours that the guest wrote.
+    /// The line has the colours that the guest wrote.
     #[default]
     Colours,
-    /// The text alone.
+    /// The line is its text alone.
     Plain,
-    /// Every control byte made visible.
+    /// Every control byte is made visible.
     Raw,
 }
 
-/// Most characters of a line that are shown.
+/// The most characters of a line that are shown.
 const WIDTH_MAX: usize = 4096;
-/// Columns between tab stops.
+/// The columns between tab stops.
 const TAB: usize = 8;
 
-/// A line in parts of one style each.
+/// A line, as parts with one style each.
 pub type Parts = Vec<(String, Style)>;
 
-/// Makes a raw line fit to be shown.
+/// Makes a raw line safe to be shown.
 pub fn render(bytes: &[u8], line_style: LineStyle) -> Parts {
     if line_style == LineStyle::Raw {
         return vec![(visible(bytes), Style::new())];

@@ -32,12 +32,12 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Calls `wake` once for any number of changes; it says whether the loop will look.
+    /// Makes a waker that calls `wake` once for any number of changes; `wake` returns whether the loop will look.
     pub fn new(wake: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { pending: Arc::default(), wake: Arc::new(wake) }
     }
 
-    /// Something has grown.
+    /// Notes that a log has grown.
     pub fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) && !(self.wake)() {
             // Not heard: the next change tries again.
@@ -45,7 +45,7 @@ impl Waker {
         }
     }
 
-    /// The loop looks now.
+    /// Notes that the loop looks now.
     pub fn seen(&self) {
         self.pending.store(false, Ordering::Release);
     }
@@ -54,20 +54,20 @@ impl Waker {
 /// A line as it is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawLine {
-    /// The number, from 0.
+    /// The number of the line, from 0.
     pub number: u64,
-    /// Where it begins, in bytes.
+    /// The offset at which the line begins, in bytes.
     pub offset: u64,
-    /// The bytes without the newline.
+    /// The bytes of the line without the newline.
     pub bytes: Vec<u8>,
 }
 
-/// See the module.
+/// One log; see the module.
 pub struct LogFile {
     path: PathBuf,
     index: Arc<Mutex<Index>>,
     times: Mutex<Times>,
-    /// Ends the task.
+    /// Ends the task that follows the file when dropped.
     _follower: DropGuard,
 }
 
@@ -84,7 +84,7 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), index, times, _follower: stop.drop_guard() })
     }
 
-    /// Returns where it is.
+    /// Returns the path of the log.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -3,23 +3,23 @@
 //! A line ends at a newline, or after [`LINE_MAX`] bytes: a flood without a newline is many lines and never one endless
 //! one. Reading the log itself is `file`'s work.
 
-/// Longest line in bytes; what follows is another line.
+/// The longest line in bytes; what follows is another line.
 pub const LINE_MAX: usize = 64 * 1024;
-/// Marks that are kept; when there are more, every second one goes.
+/// How many marks are kept; when there are more, every second one is dropped.
 const MARKS_MAX: usize = 32 * 1024;
-/// Lines between marks at the beginning.
+/// How many lines are between marks at the beginning.
 const STRIDE: u64 = 256;
 
 /// The beginning of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineMark {
-    /// The number, from 0.
+    /// The number of the line, from 0.
     pub line: u64,
-    /// The offset in bytes.
+    /// The offset of the line in bytes.
     pub offset: u64,
 }
 
-/// See the module.
+/// The index of a log; see the module.
 #[derive(Clone, Debug)]
 pub struct Index {
     stride: u64,
@@ -36,7 +36,7 @@ impl Default for Index {
 }
 
 impl Index {
-    /// The next bytes of the log.
+    /// Takes the next bytes of the log.
     pub fn feed(&mut self, chunk: &[u8]) {
         for at in memchr::memchr_iter(b'\n', chunk) {
             let end = self.bytes + at as u64 + 1;
@@ -47,7 +47,7 @@ impl Index {
         self.split(self.bytes);
     }
 
-    /// Cuts the open line as long as it is too long at `end`.
+    /// Cuts the open line for as long as it is too long at `end`.
     fn split(&mut self, end: u64) {
         while end - self.open.offset > LINE_MAX as u64 {
             self.begin(self.open.offset + LINE_MAX as u64);
@@ -66,12 +66,12 @@ impl Index {
         }
     }
 
-    /// Returns lines so far; one that has only begun counts once it has a byte.
+    /// Returns the number of lines so far; one that has only begun counts once it has a byte.
     pub fn lines(&self) -> u64 {
         self.open.line + u64::from(self.bytes > self.open.offset)
     }
 
-    /// Returns bytes so far.
+    /// Returns the number of bytes so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -97,11 +97,11 @@ impl Index {
 /// A line of [`split_lines`].
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
-    /// The bytes without the newline.
+    /// The bytes of the line without the newline.
     pub bytes: &'a [u8],
-    /// How many bytes it takes, a newline included.
+    /// How many bytes the line takes, its newline included.
     pub size: usize,
-    /// Whether it has ended.
+    /// Whether the line has ended.
     pub ended: bool,
 }
 

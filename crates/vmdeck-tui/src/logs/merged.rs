@@ -5,32 +5,32 @@
 use std::collections::VecDeque;
 use vmdeck_model::{event::Stream, ids::GuestId};
 
-/// Bytes of text that are kept.
+/// How many bytes of text are kept.
 const BYTES_MAX: usize = 8 << 20;
-/// What a line costs besides its text.
+/// How many bytes a line costs besides its text.
 const OVERHEAD: usize = 64;
 
 /// A line of any guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergedLine {
-    /// When, in milliseconds of the run.
+    /// When the line came, in milliseconds of the run.
     pub ms: u64,
-    /// Whose.
+    /// The guest that wrote the line.
     pub guest: GuestId,
-    /// `console`, or the case.
+    /// Where the line came from: `console`, or the case.
     pub from: String,
-    /// Which stream.
+    /// The stream of the line.
     pub stream: Stream,
-    /// What.
+    /// The text of the line.
     pub text: String,
 }
 
-/// See the module.
+/// The merged log; see the module.
 #[derive(Debug, Default)]
 pub struct Merged {
     lines: VecDeque<MergedLine>,
     bytes: usize,
-    /// Lines that were dropped at the front.
+    /// How many lines were dropped at the front.
     dropped: u64,
 }
 

@@ -28,25 +28,25 @@ use vmdeck_model::ids::GuestId;
 /// A log of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSource {
-    /// Whose.
+    /// The guest whose log it is.
     pub guest: GuestId,
-    /// `console`, `smoke/install stdout`, `qemu.log`.
+    /// The name in the pane: `console`, `smoke/install stdout`, `qemu.log`.
     pub label: String,
-    /// The file.
+    /// The path of the log.
     pub path: PathBuf,
 }
 
 /// Which times are shown before the lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimeMode {
-    /// None.
+    /// No times are shown.
     #[default]
     Off,
-    /// The clock on the wall, UTC.
+    /// The wall-clock time is shown, in UTC.
     Clock,
-    /// Since the guest was powered on.
+    /// The time since the guest was powered on is shown.
     Power,
-    /// Since the line before.
+    /// The time since the line before is shown.
     Delta,
 }
 
@@ -60,7 +60,7 @@ impl TimeMode {
         }
     }
 
-    /// Returns its word in the pane's title.
+    /// Returns the word in the pane's title.
     pub fn word(self) -> &'static str {
         match self {
             TimeMode::Off => "",
@@ -74,22 +74,22 @@ impl TimeMode {
 /// A line as it is shown.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// The number, from 0.
+    /// The number of the line, from 0.
     pub number: u64,
-    /// When it came, in milliseconds of the run.
+    /// When the line came, in milliseconds of the run.
     pub ms: Option<u64>,
-    /// Whose it is, in the merged log.
+    /// The guest and the place that the line came from, in the merged log.
     pub origin: Option<(GuestId, String)>,
-    /// The text.
+    /// The text, in parts of one style each.
     pub parts: Parts,
 }
 
-/// See the module.
+/// The logs pane; see the module.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the pane")]
 pub struct LogPane {
-    /// The log that is shown; none = all merged.
+    /// The log that is shown; `None` = all merged.
     pub source: Option<LogSource>,
-    /// All guests' lines.
+    /// The lines of all guests.
     pub merged: Merged,
     file: Option<LogFile>,
     waker: Waker,
@@ -104,38 +104,38 @@ pub struct LogPane {
     pub left_at: u64,
     /// Whether long lines are wrapped.
     pub wrap: bool,
-    /// Columns that are scrolled away to the left.
+    /// How many columns are scrolled away to the left.
     pub left: usize,
     /// Which times are shown.
     pub times: TimeMode,
-    /// Colours, plain or raw.
+    /// How lines are shown: with colours, plain or raw.
     pub line_style: LineStyle,
     /// Whether only matches are shown.
     pub only: bool,
-    /// What is searched for.
+    /// The search of the person.
     pub search: Option<LogSearch>,
-    /// Errors or warnings that were jumped to.
+    /// The searches for errors and warnings.
     jumps: BTreeMap<&'static str, LogSearch>,
     /// A jump that waits for its search: what for, and whether forward.
     pub waiting: Option<(&'static str, bool)>,
     bookmarks: BTreeMap<PathBuf, BTreeSet<u64>>,
-    /// Where a selection began.
+    /// The line at which a selection began.
     pub selected_from: Option<u64>,
-    /// Whether the person chose this log: then no boot takes its place.
+    /// Whether the person chose this log; then the console of a booting guest does not replace it.
     pub is_chosen: bool,
     /// In a replay, the time up to which lines are shown.
     pub until_ms: Option<u64>,
-    /// Rows on the screen.
+    /// The number of rows on the screen.
     pub height: usize,
 }
 
-/// Longest text for the clipboard, in bytes: what is more goes to a file.
+/// The longest text for the clipboard, in bytes; a longer one goes to a file.
 const TEXT_MAX: usize = 4 << 20;
 /// The name under which the person's own search is waited for.
 const OWN: &str = "";
 
 impl LogPane {
-    /// Shows the merged log, which is empty.
+    /// Returns a pane that shows the merged log, which is empty.
     pub fn new(waker: Waker, host: Arc<dyn Host>) -> Self {
         Self {
             source: None,
@@ -163,7 +163,7 @@ impl LogPane {
         }
     }
 
-    /// Shows a log from its end; `None` = all merged. Searching goes on in it.
+    /// Shows a log from its end; `None` = all merged. A search continues in it.
     pub fn open(&mut self, source: Option<LogSource>) -> io::Result<()> {
         self.file = None;
         self.source = None;
@@ -196,7 +196,7 @@ impl LogPane {
         }
     }
 
-    /// Something has grown: follow it, search it.
+    /// Follows and searches what has been added to the log.
     pub fn refresh(&mut self) {
         self.waker.seen();
         let (first, end) = self.range();
@@ -231,19 +231,19 @@ impl LogPane {
         self.top = self.top.max(first);
     }
 
-    /// How many rows there are.
+    /// Sets how many rows there are.
     pub fn resize(&mut self, height: usize) {
         self.height = height.max(1);
         self.scroll();
     }
 
-    /// Follows the end, or stands still at the current line.
+    /// Follows the end, or stays at the current line.
     pub fn set_follow(&mut self, on: bool) {
         self.follow = on;
         self.refresh();
     }
 
-    /// Returns lines that have come since following ended.
+    /// Returns how many lines have come since following ended.
     pub fn unseen(&self) -> u64 {
         let end = self.range().1;
         if self.follow || self.at + 1 >= end { 0 } else { end.saturating_sub(self.left_at) }
@@ -275,7 +275,7 @@ impl LogPane {
         }
     }
 
-    /// Goes to a line and stands still there, unless it is the last.
+    /// Goes to a line and stays there, unless it is the last.
     pub fn go(&mut self, line: u64) {
         let (_, end) = self.range();
         self.at = line;
@@ -294,12 +294,12 @@ impl LogPane {
         self.left = self.left.saturating_add_signed(isize::try_from(columns).unwrap_or(0));
     }
 
-    /// The next way of showing times.
+    /// Switches to the next way of showing times.
     pub fn next_times(&mut self) {
         self.times = self.times.next();
     }
 
-    /// The next way of showing bytes.
+    /// Switches to the next way of showing bytes.
     pub fn next_line_style(&mut self) {
         self.line_style = match self.line_style {
             LineStyle::Colours => LineStyle::Plain,
@@ -316,12 +316,12 @@ impl LogPane {
         self.refresh();
     }
 
-    /// The next or previous match.
+    /// Goes to the next or previous match.
     pub fn next_match(&mut self, forward: bool) {
         self.jump(OWN, forward);
     }
 
-    /// The next or previous line that looks like this expression.
+    /// Goes to the next or previous line that matches this expression.
     pub fn next_like(&mut self, pattern: &'static str, forward: bool) {
         self.jumps.entry(pattern).or_insert_with(|| LogSearch::new(Query::new(pattern)));
         self.waiting = Some((pattern, forward));
@@ -360,7 +360,7 @@ impl LogPane {
         hit.map(|(number, _)| number)
     }
 
-    /// `3 of 17`, or how many so far; empty without a search.
+    /// Returns the count of matches, such as `3 of 17`, or how many so far; empty without a search.
     pub fn count(&self) -> String {
         let Some(search) = &self.search else { return String::new() };
         if self.file.is_none() {
@@ -387,7 +387,7 @@ impl LogPane {
         self.bookmarks.get(self.path().unwrap_or(Path::new(""))).is_some_and(|marks| marks.contains(&line))
     }
 
-    /// To the next or previous marked line.
+    /// Goes to the next or previous marked line.
     pub fn next_bookmark(&mut self, forward: bool) {
         let Some(marks) = self.bookmarks.get(self.path().unwrap_or(Path::new(""))) else { return };
         let next = if forward {
@@ -406,7 +406,7 @@ impl LogPane {
         (from.min(self.at), from.max(self.at))
     }
 
-    /// Returns the lines on a screen of so many rows.
+    /// Returns the lines on a screen of this many rows.
     pub fn window(&self, rows: usize) -> Vec<Shown> {
         if self.only {
             return self.hits_window(rows);
@@ -435,7 +435,7 @@ impl LogPane {
         numbers.into_iter().flat_map(|number| self.read(number, 1)).collect()
     }
 
-    /// So many lines from one on.
+    /// Reads this many lines, from one on.
     pub fn read(&self, from: u64, count: usize) -> Vec<Shown> {
         let Some(file) = &self.file else {
             let lines = (from..from + count as u64).filter_map(|n| Some((n, self.merged.get(n)?)));

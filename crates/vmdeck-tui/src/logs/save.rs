@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How much is read at a time, in bytes.
+/// How many bytes are read at a time.
 const BLOCK: usize = 1 << 20;
 
 /// Which part of a log.
@@ -20,11 +20,11 @@ pub enum Part {
     Lines(u64, u64),
     /// These lines, in order.
     Hits(Vec<u64>),
-    /// This text, which is no log's.
+    /// This text, which is not in a log file.
     Text(String),
 }
 
-/// Writes it; returns how many lines.
+/// Writes the part to a file; returns how many lines it has.
 pub fn save(log: &Option<PathBuf>, to: &Path, what: &Part) -> io::Result<u64> {
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder)?;

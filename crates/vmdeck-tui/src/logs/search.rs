@@ -1,4 +1,4 @@
-//! Searching a log that may have millions of lines: on all processors, in the background, going on as the log grows.
+//! Searching a log that may have millions of lines: on all processors, in the background, continuing as the log grows.
 //!
 //! Found lines are kept by number. What is searched for is a regular expression, or a plain text where that is none;
 //! without a capital letter, case does not matter.
@@ -19,19 +19,19 @@ use std::{
     },
 };
 
-/// Lines that are remembered; more are counted as "at least".
+/// How many lines are remembered; more are counted as "at least".
 pub const HITS_MAX: usize = 2_000_000;
-/// How much is read at a time, in bytes.
+/// How many bytes are read at a time.
 const BLOCK: usize = 1 << 20;
-/// What a line looks like that tells of an error.
+/// The expression for a line that reports an error.
 pub const ERRORS: &str = r"(?i)\b(error|errors|fail|failed|failure|fatal|panic|panicked|oops|segfault|traceback|exception)\b|Kernel panic|Call Trace";
-/// What a line looks like that tells of a warning.
+/// The expression for a line that reports a warning.
 pub const WARNINGS: &str = r"(?i)\bwarn(ing)?s?\b|\bdeprecated\b";
 
 /// What is searched for.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// As typed.
+    /// The text as it was typed.
     pub text: String,
     regex: Regex,
 }
@@ -54,12 +54,12 @@ impl Query {
         Self { text: text.to_owned(), regex }
     }
 
-    /// Returns where it is in a text that is shown, in bytes.
+    /// Returns where the matches are in a text that is shown, in bytes.
     pub fn places(&self, text: &str) -> Vec<(usize, usize)> {
         self.regex.find_iter(text.as_bytes()).map(|m| (m.start(), m.end())).filter(|(a, b)| a < b).collect()
     }
 
-    /// Returns whether a text has it.
+    /// Returns whether a text has a match.
     pub fn is_in(&self, text: &[u8]) -> bool {
         self.regex.is_match(text)
     }
@@ -71,14 +71,14 @@ fn empty() -> Regex {
     Regex::new("").unwrap()
 }
 
-/// What was found so far.
+/// The matches that were found so far.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The lines, in order.
+    /// The numbers of the lines with matches, in order.
     pub lines: Vec<u64>,
-    /// Whether there are more than were kept.
+    /// Whether there are more matches than were kept.
     pub more: bool,
-    /// Up to where it was searched: a line and its offset.
+    /// Up to where the log was searched: a line and its offset.
     done: (u64, u64),
 }
 
@@ -99,14 +99,14 @@ impl Found {
     }
 }
 
-/// A search that goes on.
+/// A search in progress.
 pub struct LogSearch {
-    /// What for.
+    /// What is searched for.
     pub query: Query,
     found: Arc<Mutex<Found>>,
     busy: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
-    /// How long the log was when it was last searched: an unfinished last line is looked at again only when it grows.
+    /// How long the log was when it was last searched: an unfinished last line is searched again only when it grows.
     tried: Arc<AtomicU64>,
 }
 
@@ -117,7 +117,7 @@ impl Drop for LogSearch {
 }
 
 impl LogSearch {
-    /// Nothing searched yet.
+    /// Returns a search that has not begun.
     pub fn new(query: Query) -> Self {
         Self { query, found: Arc::default(), busy: Arc::default(), stop: Arc::default(), tried: Arc::default() }
     }
@@ -127,12 +127,12 @@ impl LogSearch {
         self.found.lock()
     }
 
-    /// Returns whether it is at work.
+    /// Returns whether the search is at work.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// Goes on with what has been added to the log, in a thread; `waker` is told at the end.
+    /// Searches what has been added to the log, in a thread; `waker` is called at the end.
     pub fn go_on(&self, path: &Path, index: &Index, waker: Waker) {
         let from = self.found().done;
         let length = index.bytes();
@@ -183,7 +183,7 @@ struct Segment {
     last: bool,
 }
 
-/// Parts of at least [`SEGMENT`] bytes.
+/// Returns parts of at least [`SEGMENT`] bytes.
 fn segments(index: &Index, (line, from): (u64, u64)) -> Vec<Segment> {
     const SEGMENT: u64 = 16 << 20;
     let mut out = vec![Segment { line, from, to: index.bytes(), last: true }];
@@ -197,7 +197,8 @@ fn segments(index: &Index, (line, from): (u64, u64)) -> Vec<Segment> {
     out
 }
 
-/// Returns the hits of a segment, and where the search has to go on: the last segment leaves a line that has not ended.
+/// Returns the hits of a segment, and where the search must continue: the last segment leaves a line that has not
+/// ended.
 fn scan(path: &PathBuf, segment: &Segment, query: &Query, stop: &AtomicBool) -> (Vec<u64>, (u64, u64)) {
     let mut hits = Vec::new();
     let (mut line, mut at) = (segment.line, segment.from);

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// `MILLISECONDS OFFSET` pairs in order.
+/// The times of a log: `MILLISECONDS OFFSET` pairs in order.
 #[derive(Debug, Default)]
 pub struct Times {
     path: PathBuf,
@@ -19,7 +19,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Of the log at `path`.
+    /// Returns the times of the log at `path`.
     pub fn beside(path: &Path) -> Self {
         let mut times = Self { path: path.with_extension("times"), ..Self::default() };
         times.refresh();

@@ -1,4 +1,4 @@
-//! What the record says next: folded into the view, shown, logged, and told to a person who looks elsewhere.
+//! What the record says next: folded into the view, shown, logged, and reported to a person who looks elsewhere.
 
 use crate::{
     keymap::Action,
@@ -32,7 +32,7 @@ pub(super) fn event(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
     }
 }
 
-/// Takes an event into what is shown, without telling anybody.
+/// Takes an event into what is shown, without notifying anybody.
 pub(super) fn fold(model: &mut Model, event: &Event) {
     model.shown.view.apply(event);
     let EventKind::Output { guest, suite, case, stream, line } = &event.kind else {
@@ -126,7 +126,7 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
     }
 }
 
-/// The console of a guest that boots is worth looking at, unless something else is being looked at.
+/// Shows the console of a guest that boots, unless the person is looking at something else.
 pub(super) fn show_console(model: &mut Model, guest: &vmdeck_model::ids::GuestId) {
     // The first guest that boots; the others, and the merged log, are one key away.
     if model.logs.source.is_some() || model.logs.is_chosen {
@@ -137,7 +137,7 @@ pub(super) fn show_console(model: &mut Model, guest: &vmdeck_model::ids::GuestId
     let _ = model.logs.open(Some(source));
 }
 
-/// Tells a person who looks elsewhere; in a replay nothing happens now.
+/// Notifies a person who looks elsewhere; in a replay nothing happens now.
 fn tell(model: &Model, text: String, out: &mut Vec<Effect>) {
     if model.unfocused && model.shown.record != RecordSource::Replay {
         out.push(Effect::Notify { text });
@@ -201,12 +201,12 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
         EventKind::Retrying { what, attempt, of, why, .. } => {
             (Warn, "engine::retry", format!("{what}: attempt {attempt} of {of}: {why}"))
         }
-        EventKind::CancelBegan { reason } => (Warn, "engine::run", format!("cancelled: {reason:?}")),
+        EventKind::CancelBegan { reason } => (Warn, "engine::run", format!("cancelled: {reason}")),
         EventKind::CleanupEnded { guest, left, kept, adopted, .. } => {
             let how = match (kept, left.is_empty()) {
                 (true, _) => "kept".to_owned(),
-                (_, true) if *adopted => "let go".to_owned(),
-                (_, true) => "gone".to_owned(),
+                (_, true) if *adopted => "put back".to_owned(),
+                (_, true) => "removed (verified)".to_owned(),
                 _ => format!("LEFT BEHIND: {}", left.join("; ")),
             };
             (if left.is_empty() { Ok } else { Fatal }, "engine::cleanup", format!("{guest}: {how}"))

@@ -30,9 +30,9 @@ const OLD_MS: i64 = 60_000;
 /// The clocks at a message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
-    /// Milliseconds since the cockpit was opened.
+    /// The milliseconds since the cockpit was opened.
     pub ms: u64,
-    /// Milliseconds since 1970.
+    /// The milliseconds since 1970.
     pub wall_ms: i64,
 }
 
@@ -74,7 +74,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
             }
         }
         Msg::Theme(Ok(theme)) => model.appearance.theme = theme,
-        Msg::Theme(Err(fault)) => model.say(Severity::Warn, format!("{fault}; the colours stay as they were")),
+        Msg::Theme(Err(fault)) => model.say(Severity::Warn, format!("{fault}; the colours were not changed")),
         Msg::Machines(Ok(rows)) => model.host.inventory = rows,
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
         Msg::Usage(usage) => model.host.usage = usage,
@@ -85,7 +85,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
                 model.shown.record = RecordSource::Own { ended: true };
                 model.say(
                     Severity::Warn,
-                    "that run exited without reporting; its guardian, or clean-up, removes what it left",
+                    "the engine of that run exited without reporting; its guardian, or clean-up, removes what it left",
                 );
             }
         }
@@ -155,7 +155,7 @@ fn tick(model: &mut Model, out: &mut Vec<Effect>) {
     }
 }
 
-/// What the record says next. What happened long ago, before somebody attached, is shown and not told again.
+/// Takes what the record says next. What happened long ago, before somebody attached, is shown but not reported again.
 fn take_events(model: &mut Model, events: &[Event], out: &mut Vec<Effect>) {
     let mut has_old = false;
     for event in events {
@@ -198,7 +198,7 @@ fn engine_ended(model: &mut Model, exit: Option<RunExit>, words: &str, out: &mut
         };
         model.overlay = Some(Overlay::Message { title: "the run did not start".into(), text });
     } else if model.shown.view.exit.is_none() {
-        let text = "the engine of this run is gone; what it left is removed by its guardian, or by clean-up".to_owned();
+        let text = "the engine of this run is gone; its guardian, or clean-up, removes what it left".to_owned();
         model.overlay =
             Some(Overlay::Message { title: "the engine died".into(), text: format!("{text}\n\n{}", words.trim()) });
     }

@@ -105,7 +105,7 @@ fn themes(
     Some(Overlay::Themes { names, at: next, before })
 }
 
-/// Returns the keys of the guest's actions work here too; anything else closes it.
+/// Takes a key in the details: the keys of the guest's actions work here too; anything else closes it.
 fn details(
     model: &mut Model,
     guest: vmdeck_model::ids::GuestId,
@@ -172,7 +172,7 @@ fn quit(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> Option<Overl
     }
 }
 
-/// Returns whether it stays open.
+/// Takes a key in the welcome; returns whether it stays open.
 fn welcome(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) -> bool {
     if matches!(key.code, KeyCode::Char('i' | 'd' | 'e')) && !may_change(model) {
         return true;

@@ -22,7 +22,7 @@ pub(super) fn forget_run(model: &mut Model) {
     model.logs.merged.clear();
 }
 
-/// Folds a replay anew from its first event to a time.
+/// Folds a replay again from its first event to a time.
 pub(super) fn seek(model: &mut Model, to_ms: u64) {
     let now = model.now_ms;
     let Some(player) = &mut model.shown.player else { return };

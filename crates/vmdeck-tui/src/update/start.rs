@@ -1,4 +1,4 @@
-//! Starting a run, or putting it behind the one that goes on.
+//! Starting a run, or queueing it behind the current one.
 
 use crate::{
     model::{Model, RunRequest},
@@ -6,7 +6,7 @@ use crate::{
 };
 use vmdeck_model::{command::Command, event::Severity, ids::GuestId};
 
-/// Starts a run, or puts it behind the one that goes on.
+/// Starts a run, or queues it behind the current one.
 pub(super) fn begin(model: &mut Model, request: RunRequest, out: &mut Vec<Effect>) {
     let request = RunRequest { keep_failed: model.keep_failed, pause: model.pause, ..request };
     if !model.is_running() {

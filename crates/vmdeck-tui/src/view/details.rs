@@ -13,7 +13,7 @@ use vmdeck_model::{
 /// Cells of the longest bar.
 const CELLS: usize = 30;
 
-/// Draws it.
+/// Draws the details of a guest.
 pub(super) fn draw(model: &Model, id: &GuestId, frame: &mut Frame<'_>) {
     let mut lines: Vec<Line<'static>> = Vec::new();
     if let Some(g) = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id)) {
@@ -147,7 +147,7 @@ fn timeline(model: &Model, view: &GuestView, now: u64, lines: &mut Vec<Line<'sta
         && let (Some(usual), Some(left)) = (boot.usual_ms, boot.left_ms)
     {
         let text = format!(
-            "boot: {} of usually {}, about {} left",
+            "boot: {} of the usual {}, about {} left",
             guest::time(boot.took_ms),
             guest::time(usual),
             guest::time(left)

@@ -8,7 +8,7 @@ use crate::{
 use ratatui::{Frame, layout::Rect};
 use tui_logger::{TuiLoggerLevelOutput, TuiLoggerSmartWidget, TuiLoggerWidget};
 
-/// Draws it.
+/// Draws the events pane.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let block = frame_of(model, Pane::Events, Vec::new());
     let inner = block.inner(area).intersection(frame.area());

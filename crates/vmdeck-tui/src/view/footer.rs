@@ -21,7 +21,7 @@ use ratatui::{
 };
 use unicode_width::UnicodeWidthStr;
 
-/// Draws it.
+/// Draws the footer.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if area.height == 0 {
         return;

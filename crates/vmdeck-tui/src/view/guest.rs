@@ -23,11 +23,11 @@ pub(super) fn time(ms: u64) -> String {
 #[expect(clippy::struct_field_names, reason = "the unit belongs to each")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BootProgress {
-    /// Since power-on, milliseconds.
+    /// The time since power-on, in milliseconds.
     pub(super) took_ms: u64,
-    /// What it usually takes in all; `None` = never booted before.
+    /// How long a boot usually takes in all, in milliseconds; `None` = never booted before.
     pub(super) usual_ms: Option<u64>,
-    /// What is left if it is as long as usual.
+    /// How long is left if the boot is as long as usual, in milliseconds.
     pub(super) left_ms: Option<u64>,
 }
 
@@ -93,7 +93,7 @@ fn phase(open: &OpenPhase, now_ms: u64) -> (String, StyleRole) {
     }
 }
 
-/// Returns its results so far in short: `3/5`, and what was not green.
+/// Returns the guest's results so far in short: `3/5`, and how many failed.
 pub(super) fn results(view: &GuestView) -> String {
     if view.planned == 0 {
         return String::new();

@@ -1,4 +1,4 @@
-//! The line at the top: which run, how it stands, what is switched on.
+//! The line at the top: which run, its state, what is switched on.
 
 use super::{
     paint::{span, style},
@@ -16,7 +16,7 @@ use ratatui::{
 };
 use vmdeck_model::{outcome::Verdict, run_view::LockView};
 
-/// Draws it.
+/// Draws the header.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut spans = vec![span(model, StyleRole::UiBadge, " vmdeck "), span(model, StyleRole::UiText, " ")];
     let run = model.run_name();

@@ -1,4 +1,4 @@
-//! The lock and preflight panes: who holds this host, and whether it is fit for a run.
+//! The lock and preflight panes: who holds this host, and whether it is ready for a run.
 
 use super::{
     paint::{frame_of, paint, span},

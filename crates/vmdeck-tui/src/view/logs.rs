@@ -23,7 +23,7 @@ use unicode_width::UnicodeWidthChar;
 use vmdeck_model::ids::GuestId;
 use vmdeck_model::quantity::show_count;
 
-/// Draws it.
+/// Draws the logs pane.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if let Some(console) = &model.console {
         return draw_console(model, console, frame, area);

@@ -20,7 +20,7 @@ use vmdeck_model::{
     text::Clean,
 };
 
-/// Draws it.
+/// Draws the machines pane.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width.saturating_sub(2));
     // In a very low pane the guests matter more than the titles of their columns.

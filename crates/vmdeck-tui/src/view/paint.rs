@@ -23,7 +23,7 @@ pub(super) fn span(model: &Model, role: StyleRole, text: impl Into<String>) -> S
     Span::styled(text.into(), style(model, role))
 }
 
-/// Returns a pane's frame with its key and title; `extra` stands to the right.
+/// Returns a pane's frame with its key and title; `extra` is to the right.
 pub(super) fn frame_of<'a>(model: &Model, pane: Pane, extra: Vec<Span<'a>>) -> Block<'a> {
     let has_focus = model.panes.focus == pane && model.overlay.is_none();
     let (title_role, border_role) = if has_focus {

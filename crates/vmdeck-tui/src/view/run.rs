@@ -15,7 +15,7 @@ use crate::{
 use ratatui::{Frame, layout::Rect, text::Line};
 use vmdeck_model::outcome::Verdict;
 
-/// Draws it.
+/// Draws the run pane.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width.saturating_sub(2));
     let rows = usize::from(area.height.saturating_sub(2));

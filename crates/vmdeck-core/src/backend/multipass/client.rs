@@ -14,12 +14,12 @@ use crate::{
 use std::time::Duration;
 use vmdeck_model::error::{Blame, Fault, Result};
 
-/// How to get the program.
+/// The hint that says how to install the program.
 pub(super) const INSTALL: &str = "install it: `brew install --cask multipass` (macOS), `sudo snap install multipass` (Linux); or set `host.tools.multipass`";
 
 /// The key of `[host.tools]`, and the program.
 pub(super) const PROGRAM: &str = "multipass";
-/// Where its installers put it.
+/// The places where its installers put the program.
 const USUAL: &[&str] = &[
     "/usr/local/bin/multipass",
     "/opt/homebrew/bin/multipass",
@@ -30,9 +30,9 @@ const USUAL: &[&str] = &[
 const ASK: Duration = Duration::from_secs(20);
 /// How long stopping, deleting or restoring a machine may take.
 const CHANGE: Duration = Duration::from_secs(50);
-/// Pause between two looks at a machine that is about to appear or to go.
+/// The pause between two checks of a machine that is about to appear or to go.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Exit code of a client whose `--timeout` is over while the daemon goes on.
+/// Exit code of a client whose `--timeout` is over while the daemon continues.
 const TIMED_OUT: i32 = 5;
 
 /// See the module.
@@ -47,7 +47,7 @@ impl Client {
         Tool::find(deps, PROGRAM, USUAL).map(|tool| Self { tool })
     }
 
-    /// Returns the program that must be there.
+    /// Returns the program, or a fault where it is missing.
     pub(super) fn required(deps: &BackendDeps) -> Result<Self> {
         Self::find(deps).map_err(|why| Fault::host("cannot use Multipass").because(why).hint(INSTALL).permanent())
     }
@@ -117,7 +117,8 @@ impl Client {
         Ok(format!("Multipass lists no machine `{name}`"))
     }
 
-    /// Like [`Client::destroy`] for a machine whose launch may still be going on in the daemon; `busy` says whether its client still runs.
+    /// Like [`Client::destroy`] for a machine that the daemon may still be launching; `busy` says whether its client
+    /// still runs.
     pub(super) async fn destroy_half_born(
         &self,
         name: &str,
@@ -165,7 +166,7 @@ pub(super) fn refusal(command: &str, out: &Output) -> Fault {
     explain(command, &words, out.status.code())
 }
 
-/// See [`refusal`].
+/// Returns a refusal as a fault; see [`refusal`].
 pub(super) fn explain(command: &str, words: &str, code: Option<i32>) -> Fault {
     let base = |blame| Fault::new(blame, format!("cannot run `multipass {command}`")).because(words);
     let says = |text: &str| words.contains(text);
@@ -178,7 +179,7 @@ pub(super) fn explain(command: &str, words: &str, code: Option<i32>) -> Fault {
         return base(Blame::Host).hint(hint).permanent();
     }
     if says("is unknown or unreachable") || says("Unable to find an image") {
-        let hint = "`multipass find` lists the images; a plain version such as `22.04` is Ubuntu's, `ubuntu:22.04` is not known";
+        let hint = "`multipass find` lists the images; write a version of Ubuntu as `22.04`, not as `ubuntu:22.04`";
         return base(Blame::User).hint(hint).permanent();
     }
     if says("Invalid arguments supplied") || (code == Some(1) && command == "launch") {
@@ -200,7 +201,7 @@ pub(super) fn explain(command: &str, words: &str, code: Option<i32>) -> Fault {
     base(Blame::Infra)
 }
 
-/// What brings the daemon back.
+/// The hint that says how to restart the daemon.
 pub(super) const RESTART: &str = "restart the daemon: `sudo launchctl kickstart -k system/com.canonical.multipassd` (macOS), \
                                   `sudo snap restart multipass` (Linux)";
 

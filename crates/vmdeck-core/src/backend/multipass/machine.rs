@@ -115,7 +115,7 @@ impl MultipassMachine {
         Ok(())
     }
 
-    /// Puts an adopted machine to its snapshot; takes it where there is none yet.
+    /// Restores an adopted machine to its snapshot; takes the snapshot where there is none yet.
     async fn rewind(&self, snapshot: &str, target: &AdoptTarget) -> Result<()> {
         if target.was != PowerState::Off {
             return Err(Fault::user(format!("cannot use the snapshot `{snapshot}` of `{}`", self.machine))
@@ -130,8 +130,9 @@ impl MultipassMachine {
         self.client.change(&["snapshot", &self.machine, "--name", snapshot]).await
     }
 
-    /// Runs a command that takes long, with its progress in the log. It goes on when this is dropped, and when we die: the
-    /// daemon does too, and only the client's end tells when. That is why its outputs are files and not pipes.
+    /// Runs a command that takes long, with its progress in the log. It continues when this is dropped, and when we
+    /// die: the daemon does too, and only the client's end shows when it is finished. That is why its outputs are files
+    /// and not pipes.
     async fn run_to_end(&mut self, args: Vec<OsString>, verb: &str) -> Result<()> {
         let failed = |e: std::io::Error| Fault::infra(format!("cannot follow `multipass {verb}`")).because(e);
         let (out, err) = (self.log.with_file_name("multipass.out"), self.log.with_file_name("multipass.err"));
@@ -182,8 +183,8 @@ impl MultipassMachine {
     }
 }
 
-/// Returns what the client is told to wait, in seconds: longer than we do. So it lives for as long as the daemon works, and its end
-/// tells that nothing will appear any more.
+/// Returns how long the client is to wait, in seconds: longer than we do. So it lives for as long as the daemon works,
+/// and its end tells that nothing will appear any more.
 fn client_limit(limit: Duration) -> u64 {
     (limit + Duration::from_hours(1)).as_secs()
 }
@@ -237,13 +238,13 @@ fn failure(verb: &str, stdout: &Path, stderr: &Path, status: ExitStatus) -> Faul
         let shown = files::read_tail(stdout, 4096);
         Spinner::default().feed(&[&shown[..], b"\n"].concat(), |line| line.clone_into(&mut words));
     }
-    explain(verb, if words.is_empty() { "it did not say why" } else { &words }, status.code())
+    explain(verb, if words.is_empty() { "it gave no reason" } else { &words }, status.code())
 }
 
 /// Returns what a state means for a machine that should run; Multipass calls one whose ssh does not answer `Unknown`, which is no end.
 fn end_of(state: Option<&str>) -> Option<MachineExit> {
     match state {
-        None => Some(MachineExit::Crashed("Multipass lists it no more".into())),
+        None => Some(MachineExit::Crashed("Multipass no longer lists it".into())),
         Some(state) if reply::power(state) != PowerState::On => {
             Some(MachineExit::Shutdown(format!("Multipass says `{state}`")))
         }
@@ -251,7 +252,7 @@ fn end_of(state: Option<&str>) -> Option<MachineExit> {
     }
 }
 
-/// Returns an adopted machine is as it was found.
+/// Proves that an adopted machine is as it was found.
 pub(super) async fn settled(client: &Client, target: &AdoptTarget) -> Result<String> {
     let leftover = || {
         let name = &target.name;
@@ -267,7 +268,7 @@ pub(super) async fn settled(client: &Client, target: &AdoptTarget) -> Result<Str
             Ok(format!("`{}` is not ours and stays; Multipass says `{state}`", target.name))
         }
         Some(state) => Err(leftover().because(format!("Multipass says `{state}`"))),
-        None => Ok(format!("`{}` is not ours, and Multipass lists it no more", target.name)),
+        None => Ok(format!("`{}` is not ours, and Multipass no longer lists it", target.name)),
     }
 }
 
@@ -295,7 +296,7 @@ pub(super) async fn put_back(client: &Client, target: &AdoptTarget) -> Result<()
     }
 }
 
-/// The progress of a long command, as lines in the guest's console log. Without a log the work goes on all the same.
+/// The progress of a long command, as lines in the guest's console log. Without a log the work continues all the same.
 struct LaunchProgress {
     log: Option<File>,
     spinner: Spinner,
@@ -427,9 +428,9 @@ impl ExecTool for MultipassExec {
         }
         Fault::infra("cannot finish the command")
             .because(if words.is_empty() {
-                "the machine or the connection to it ended and did not say why".to_owned()
+                "the machine or the connection to it ended without giving a reason".to_owned()
             } else {
-                format!("`multipass exec` lost it: {words}")
+                format!("`multipass exec` lost the command: {words}")
             })
             .hint("the guest may have rebooted, run out of memory, or lost its network")
     }

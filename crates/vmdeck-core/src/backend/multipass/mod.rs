@@ -1,6 +1,6 @@
 //! The `multipass` backend: Ubuntu machines of Canonical's Multipass, made for the run or adopted.
 //!
-//! Everything goes through its command line, whose traps are told at the places where they are met.
+//! Everything goes through its command line, whose traps are described where they are met.
 
 mod client;
 mod machine;
@@ -28,7 +28,7 @@ use vmdeck_model::{
     key::{Key, Kind},
 };
 
-/// The keys.
+/// The config keys of the backend.
 pub const KEYS: &[Key] = &[
     Key {
         path: "host.tools.multipass",
@@ -46,13 +46,13 @@ pub const KEYS: &[Key] = &[
         path: "guests.*.multipass.cloud_init",
         kind: Kind::Path,
         default: None,
-        doc: "cloud-init file for its first boot",
+        doc: "cloud-init file for the first boot",
     },
     Key {
         path: "guests.*.multipass.mounts",
         kind: Kind::Texts,
         default: Some("[]"),
-        doc: "folders of this host to mount, each `SOURCE:TARGET`",
+        doc: "host folders to mount, each `SOURCE:TARGET`",
     },
     Key {
         path: "guests.*.multipass.networks",
@@ -74,7 +74,7 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-/// What it can do.
+/// What the backend can do.
 pub const CAPABILITIES: Capabilities = Capabilities {
     isolated: true,
     network: Reach::Routed,
@@ -85,14 +85,14 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     ..Capabilities::NONE
 };
 
-/// See the module.
+/// The backend; see the module.
 #[derive(Clone, Debug)]
 pub struct Multipass {
     deps: BackendDeps,
 }
 
 impl Multipass {
-    /// Looks for its program only when it is needed.
+    /// Makes the backend; its program is looked for only when it is needed.
     pub fn new(deps: &BackendDeps) -> Self {
         Self { deps: deps.clone() }
     }
@@ -144,7 +144,7 @@ impl Multipass {
             Ok(reply::Versions { client, daemon: None }) => {
                 return vec![finding(
                     bad,
-                    format!("Multipass {client} is installed and its daemon does not answer"),
+                    format!("Multipass {client} is installed but its daemon does not answer"),
                     Some(client::RESTART),
                 )];
             }
@@ -152,7 +152,7 @@ impl Multipass {
                 vec![finding(Severity::Ok, format!("Multipass {client}, `{program}`"), None)]
             }
             Ok(reply::Versions { client, daemon: Some(daemon) }) => {
-                let text = format!("Multipass client {client} and daemon {daemon} are of two versions");
+                let text = format!("Multipass client {client} and daemon {daemon} have different versions");
                 vec![finding(Severity::Warn, text, Some("restart the daemon after an update"))]
             }
         };
@@ -199,10 +199,10 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
     }
     if let Some(image) = options.text("image") {
         if image.starts_with('-') || image.is_empty() {
-            out.push((format!("guest `{id}`: `{image}` is no image"), "`multipass find` lists the images".into()));
+            out.push((format!("guest `{id}`: `{image}` is not an image"), "`multipass find` lists the images".into()));
         } else if let Some(version) = image.strip_prefix("ubuntu:") {
             let hint = format!("write `{version}`: plain names are Ubuntu's");
-            out.push((format!("guest `{id}`: Multipass knows no remote `ubuntu`"), hint));
+            out.push((format!("guest `{id}`: Multipass has no remote `ubuntu`"), hint));
         }
     }
     if let Some(Err(e)) = options.path("cloud_init").map(std::fs::File::open) {
@@ -215,7 +215,7 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
         let source = mount.split(':').next().unwrap_or_default();
         if !Path::new(source).is_dir() {
             out.push((
-                format!("guest `{id}`: cannot mount `{source}`: it is no folder"),
+                format!("guest `{id}`: cannot mount `{source}`: it is not a folder"),
                 format!("correct `guests.{id}.multipass.mounts`"),
             ));
         }
@@ -223,7 +223,10 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
     for (what, value, least) in [("memory", guest.memory, 128 << 20), ("disk", guest.disk, 512u64 << 20)] {
         if guest.machine.is_none() && value < least {
             let least = vmdeck_model::quantity::show_size(least);
-            out.push((format!("guest `{id}`: its {what} is less than Multipass allows"), format!("at least {least}")));
+            out.push((
+                format!("guest `{id}`: its {what} is less than Multipass allows"),
+                format!("set it to at least {least}"),
+            ));
         }
     }
     if guest.machine.is_none() && options.text("snapshot").is_some() {

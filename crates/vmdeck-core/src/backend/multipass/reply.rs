@@ -47,7 +47,7 @@ fn addresses(value: &Value) -> Vec<String> {
 }
 
 fn parse(json: &str) -> Result<Value, String> {
-    serde_json::from_str(json.trim()).map_err(|e| format!("it is not the JSON that was expected: {e}"))
+    serde_json::from_str(json.trim()).map_err(|e| format!("it is not the expected JSON: {e}"))
 }
 
 pub(crate) fn list(json: &str) -> Result<Vec<Listed>, String> {
@@ -82,8 +82,8 @@ pub(crate) fn versions(json: &str) -> Result<Versions, String> {
     Ok(Versions { client, daemon: text(&value["multipassd"]) })
 }
 
-/// Returns what a state word means for whether the machine is up. A word of a newer version counts as up: it is looked at again
-/// before anything is done.
+/// Returns what a state word means for whether the machine is up. A word of a newer version counts as up: it is checked
+/// again before anything is done.
 pub(crate) fn power(state: &str) -> PowerState {
     match state {
         "Stopped" | "Deleted" | "Unavailable" => PowerState::Off,

@@ -1,4 +1,4 @@
-//! Multipass animates its progress even where nobody looks: control codes on standard output, terminal or not.
+//! Multipass animates its progress even where nobody watches: control codes on standard output, terminal or not.
 //!
 //! Each change of text begins with `ESC[2K ESC[0A ESC[0E`; then a wheel turns with a backspace before each of its characters
 //! (read in Multipass 1.16, `animated_spinner.cpp`).

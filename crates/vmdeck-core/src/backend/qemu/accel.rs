@@ -26,7 +26,7 @@ pub(super) const KVM: &str = "/dev/kvm";
 pub(super) struct Choice {
     /// `kvm`, `hvf` or `tcg`.
     pub(super) accel: String,
-    /// For a person.
+    /// The reason, for a person.
     pub(super) why: String,
     /// What a person can do about it, where there is something.
     #[serde(default)]
@@ -34,7 +34,7 @@ pub(super) struct Choice {
 }
 
 /// A choice, and whether it is proven or may be another one at the next look.
-struct Found {
+struct AccelFinding {
     choice: Choice,
     proven: bool,
 }
@@ -53,7 +53,7 @@ pub(super) async fn choose(spawner: &Spawner, binary: &Path, state: &Path) -> Ch
     if let Some(cached) = cached.filter(|cached| cached.depends == depends) {
         return cached.choice;
     }
-    let Found { choice, proven } = prove(spawner, binary).await;
+    let AccelFinding { choice, proven } = prove(spawner, binary).await;
     if proven && let Ok(bytes) = serde_json::to_vec(&Cached { depends, choice: choice.clone() }) {
         // Without a cache the next run proves it again; that costs a second and nothing else.
         let _ = files::private_dir(state).and_then(|()| files::write_atomic(&file, &bytes));
@@ -68,9 +68,9 @@ fn depends(binary: &Path) -> String {
     format!("{} {} {} {} {who}", info::boot_id(), info::kernel_version(), of(binary), of(Path::new(KVM)))
 }
 
-async fn prove(spawner: &Spawner, binary: &Path) -> Found {
+async fn prove(spawner: &Spawner, binary: &Path) -> AccelFinding {
     let tcg = |why: String, remedy: Option<String>| Choice { accel: "tcg".into(), why, remedy };
-    let passing = |why: String, remedy| Found { choice: tcg(why, remedy), proven: false };
+    let passing = |why: String, remedy| AccelFinding { choice: tcg(why, remedy), proven: false };
     let accel = if cfg!(target_os = "macos") {
         "hvf"
     } else if cfg!(target_os = "linux") {
@@ -86,11 +86,11 @@ async fn prove(spawner: &Spawner, binary: &Path) -> Found {
     }
     if Arch::of(&binary.to_string_lossy()) == Arch::Arm {
         let why = format!("{accel} is there (not proven on this processor)");
-        return Found { choice: Choice { accel: accel.into(), why, remedy: None }, proven: false };
+        return AccelFinding { choice: Choice { accel: accel.into(), why, remedy: None }, proven: false };
     }
     let answered = |took: Duration| {
         let why = format!("a guest answered under {accel} after {} ms", took.as_millis());
-        Found { choice: Choice { accel: accel.into(), why, remedy: None }, proven: true }
+        AccelFinding { choice: Choice { accel: accel.into(), why, remedy: None }, proven: true }
     };
     match accel_probe::run(spawner, binary, accel, PATIENCE).await {
         Probed::Answered(took) => answered(took),
@@ -106,7 +106,7 @@ async fn prove(spawner: &Spawner, binary: &Path) -> Found {
                 let patience = LONG.max(emulated * 3);
                 match accel_probe::run(spawner, binary, accel, patience).await {
                     Probed::Answered(took) => answered(took),
-                    _ => Found {
+                    _ => AccelFinding {
                         choice: tcg(
                             format!(
                                 "{accel} does not run guests here (one was silent for {} s, and answered under emulation \

@@ -131,4 +131,3 @@ fn firmware() -> Vec<u8> {
     put(0xfff0, &[&[0xe9, 0x0d, 0xff]]); // the reset vector: jmp CODE
     rom
 }
-

@@ -17,7 +17,7 @@ pub(super) enum Arch {
 }
 
 impl Arch {
-    /// By the name of the QEMU binary; anything unknown is treated as the common one.
+    /// Returns the processor by the name of the QEMU binary; anything unknown is treated as the common one.
     pub(super) fn of(binary: &str) -> Self {
         if binary.contains("aarch64") { Arch::Arm } else { Arch::X86 }
     }

@@ -50,13 +50,13 @@ pub(super) struct QemuMachine {
 
 /// What the owner of the process is asked.
 enum Ask {
-    /// Kill it and collect it; the answer is that this was done.
+    /// Kill the process and reap it; the answer is sent when this is done.
     Kill(oneshot::Sender<()>),
-    /// Let go of it.
+    /// Let the process live on without us.
     Leave,
 }
 
-/// What exists only once it was started.
+/// What exists only once the machine was started.
 struct RunningQemu {
     qmp: Arc<Qmp>,
     pid: u32,
@@ -153,7 +153,7 @@ impl QemuMachine {
         let hint = if last.contains("write\" lock") || text.contains("Is another process using the image") {
             Some("another machine uses this disk image; stop it, or give each guest an image of its own")
         } else if last.contains("Cannot allocate memory") {
-            Some("the host has not enough memory; lower `guests.NAME.memory`")
+            Some("the host does not have enough memory; lower `guests.NAME.memory`")
         } else if text.contains("not supported by KVM") || text.contains("failed to initialize kvm") {
             Some("set `qemu.accel = \"tcg\"` or `\"auto\"`")
         } else {
@@ -241,7 +241,7 @@ impl QemuMachine {
     }
 }
 
-/// Holds the process: collects it when it ends, kills its group when asked or when the machine is dropped.
+/// Owns the process: reaps it when it ends, kills its group when asked or when the machine is dropped.
 async fn own(mut child: Child, mut asks: mpsc::Receiver<Ask>, collected: watch::Sender<bool>) {
     let asked = tokio::select! {
         _ = child.wait() => None,

@@ -38,16 +38,16 @@ use vmdeck_model::{
     key::{Key, Kind},
 };
 
-/// The keys.
+/// The config keys of the backend.
 pub const KEYS: &[Key] = &[
     Key { path: "guests.*.qemu.kernel", kind: Kind::Path, default: None, doc: "kernel to boot directly" },
-    Key { path: "guests.*.qemu.initrd", kind: Kind::Path, default: None, doc: "initial file system of that kernel" },
+    Key { path: "guests.*.qemu.initrd", kind: Kind::Path, default: None, doc: "initial RAM disk for that kernel" },
     Key { path: "guests.*.qemu.append", kind: Kind::Text, default: None, doc: "kernel command line" },
     Key {
         path: "guests.*.qemu.image",
         kind: Kind::Path,
         default: None,
-        doc: "base disk image; never written, an overlay is",
+        doc: "base disk image; never written: each machine writes to an overlay",
     },
     Key {
         path: "guests.*.qemu.image_format",
@@ -60,13 +60,13 @@ pub const KEYS: &[Key] = &[
         path: "guests.*.qemu.accel",
         kind: Kind::Choice(&["auto", "kvm", "hvf", "tcg"]),
         default: Some("\"auto\""),
-        doc: "accelerator; auto proves that one really runs guests, else tcg",
+        doc: "accelerator; auto uses kvm or hvf if it proves to run guests, else tcg",
     },
     Key {
         path: "guests.*.qemu.vm_type",
         kind: Kind::Choice(&["legacy", "tdx", "tdxio"]),
         default: Some("\"legacy\""),
-        doc: "kind of machine",
+        doc: "machine type: legacy, or a guest under tdx or tdxio",
     },
     Key { path: "guests.*.qemu.sockets", kind: Kind::Int(1, 64), default: None, doc: "processor sockets" },
     Key {
@@ -79,21 +79,21 @@ pub const KEYS: &[Key] = &[
         path: "guests.*.qemu.debug",
         kind: Kind::Choice(&["on", "off"]),
         default: None,
-        doc: "debug property of a tdx guest; only some versions of QEMU have it",
+        doc: "debug property of a tdx guest; only some QEMU versions have it",
     },
     Key {
         path: "guests.*.qemu.binary",
         kind: Kind::Text,
         default: None,
-        doc: "QEMU binary; default: the one of this processor",
+        doc: "QEMU binary; default: the one for this host's processor",
     },
-    Key { path: "guests.*.qemu.extra_args", kind: Kind::Texts, default: Some("[]"), doc: "further arguments for QEMU" },
+    Key { path: "guests.*.qemu.extra_args", kind: Kind::Texts, default: Some("[]"), doc: "extra arguments for QEMU" },
 ];
 
-/// Longest path of a Unix socket on the systems that vmdeck runs on (macOS: 104 with the final NUL).
+/// The longest path of a Unix socket on the systems that vmdeck runs on (macOS: 104 with the final NUL).
 const SOCKET_PATH_MAX: usize = 103;
 
-/// What it can do.
+/// What the backend can do.
 pub const CAPABILITIES: Capabilities = Capabilities {
     isolated: true,
     network: Reach::ForwardedPorts,
@@ -103,7 +103,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     ..Capabilities::NONE
 };
 
-/// See the module.
+/// The backend; see the module.
 #[derive(Debug)]
 pub struct Qemu {
     spawner: Spawner,
@@ -111,7 +111,7 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Looks for nothing yet; [`Backend::check`] does.
+    /// Makes the backend; [`Backend::check`] looks for the program.
     pub fn new(deps: &BackendDeps) -> Self {
         Self { spawner: deps.spawner.clone(), state: deps.state.clone() }
     }
@@ -125,7 +125,7 @@ impl Qemu {
         match guest.options.text("accel") {
             Some(accel) if accel != "auto" => {
                 accel::Choice { accel: accel.into(), why: "the config says so".into(), remedy: None }
-            },
+            }
             _ => accel::choose(&self.spawner, binary, &self.state).await,
         }
     }
@@ -294,7 +294,7 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
         if let Some(path) = guest.options.path(key)
             && let Err(e) = std::fs::File::open(path)
         {
-            let hint = format!("make the file, or correct `guests.{}.qemu.{key}`", guest.id);
+            let hint = format!("create the file, or correct `guests.{}.qemu.{key}`", guest.id);
             fatal("image", format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()), &hint);
         }
     }
@@ -303,17 +303,17 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
         fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint);
     }
     if guest.options.path("image").is_some() && info::find_program("qemu-img").is_none() {
-        fatal("qemu-img", format!("guest `{}` has an image and `qemu-img` is not installed", guest.id), INSTALL);
+        fatal("qemu-img", format!("guest `{}` has an image but `qemu-img` is not installed", guest.id), INSTALL);
     }
     if guest.options.text("vm_type").is_some_and(|kind| kind != "legacy") {
         let state = std::fs::read_to_string("/sys/module/kvm_intel/parameters/tdx").unwrap_or_default();
         if state.trim() != "Y" {
             let hint = "boot a host kernel with TDX enabled: /sys/module/kvm_intel/parameters/tdx must read Y";
-            fatal("tdx", format!("guest `{}` needs TDX and this host does not have it", guest.id), hint);
+            fatal("tdx", format!("guest `{}` needs TDX but this host does not have it", guest.id), hint);
         }
         if guest.options.path("firmware").is_none() {
             let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.id);
-            fatal("firmware", format!("guest `{}` is a TDX guest and has no firmware", guest.id), &hint);
+            fatal("firmware", format!("guest `{}` is a TDX guest but has no firmware", guest.id), &hint);
         }
     }
     out

@@ -32,7 +32,8 @@ struct QemuProcess {
 }
 
 impl QemuProcess {
-    /// By its program's name; a wrapper or a distribution's own name is not recognised, and not needed for ours.
+    /// Returns whether the program's name is QEMU's; a wrapper or another name is not recognised, and not needed for
+    /// ours.
     fn is_qemu(&self) -> bool {
         let program = self.process.argv.first().map(Path::new).and_then(Path::file_name);
         program.is_some_and(|name| name.to_string_lossy().starts_with("qemu-system-"))
@@ -82,7 +83,7 @@ pub(super) async fn reap(record: &MachineRecord) -> Result<String> {
         }
     }
     if processes().iter().any(ours) {
-        return Err(leftover(format!("a QEMU process of `{}` is still there", record.name)));
+        return Err(leftover(format!("a QEMU process of `{}` is still running", record.name)));
     }
     files::remove_dir(&record.dir)
         .map_err(|e| leftover(format!("cannot remove `{}`", record.dir.display())).because(e))?;

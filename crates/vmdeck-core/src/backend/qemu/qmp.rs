@@ -72,7 +72,7 @@ impl Qmp {
         tokio::spawn(listen(read, Arc::clone(&waiting), events_in, greeted_in));
         let silent = || {
             Fault::infra("cannot talk to QEMU's control socket")
-                .because("no greeting came; is another client connected?")
+                .because("no greeting came; another client may be connected")
         };
         clock::within(PATIENCE, greeted).await.ok_or_else(silent)?.map_err(|_| silent())?;
         let qmp = Self { write: AsyncMutex::new(Box::new(write)), waiting, next: AtomicU64::new(1) };

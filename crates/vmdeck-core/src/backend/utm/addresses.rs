@@ -43,7 +43,7 @@ const AGENT_LIMIT: Duration = Duration::from_secs(10);
 /// Candidates of a scan that are asked for their key.
 const CANDIDATES: usize = 16;
 
-/// What is known about one machine, to find it by.
+/// What is known about one machine, by which it is found.
 pub(super) struct AddressFinder {
     methods: Vec<DiscoveryMethod>,
     utmctl: Utmctl,
@@ -178,7 +178,7 @@ impl AddressFinder {
         match clock::within(AGENT_LIMIT, self.agent.run(&ask, &mut out, &token)).await {
             Some(Ok(_)) => Ok(addresses(&String::from_utf8_lossy(&out.stdout))),
             Some(Err(fault)) => Err(fault),
-            None => Err(cannot("the guest agent does not answer within 10 s")),
+            None => Err(cannot("the guest agent did not answer within 10 s")),
         }
     }
 
@@ -189,7 +189,7 @@ impl AddressFinder {
         let now = u64::try_from(clock::utc().timestamp()).unwrap_or_default();
         let found = leases::of(&all, self.mac, &self.names, now);
         if found.is_empty() {
-            return Err(cannot(&format!("none of {} leases is for {}", all.len(), self.known_by())));
+            return Err(cannot(&format!("none of the {} leases is for {}", all.len(), self.known_by())));
         }
         Ok(found.into_iter().map(IpAddr::V4).collect())
     }
@@ -200,7 +200,7 @@ impl AddressFinder {
     }
 
     async fn arp_table(&self) -> Result<Vec<(Ipv4Addr, [u8; 6])>> {
-        let tool = self.arp.as_ref().ok_or_else(|| cannot("there is no `arp`"))?;
+        let tool = self.arp.as_ref().ok_or_else(|| cannot("the program `arp` was not found"))?;
         Ok(arp::parse(&tool.run(["-an"], ARP_LIMIT).await?.stdout))
     }
 
@@ -210,7 +210,7 @@ impl AddressFinder {
         Ok(rows.into_iter().filter(|row| row.1 == mac).map(|row| IpAddr::V4(row.0)).collect())
     }
 
-    /// Returns who answers is nobody in particular, unless the ARP table, which has them all now, knows its MAC.
+    /// Scans the subnets. A host that answers is unproven, unless the ARP table, which has them all now, holds the MAC.
     async fn by_scan(&self, port: u16) -> Result<Vec<AddressCandidate>> {
         let mut hosts = Vec::new();
         for cidr in &self.networks {
@@ -245,7 +245,7 @@ impl AddressDiscovery for AddressFinder {
 }
 
 fn cannot(why: &str) -> Fault {
-    Fault::infra("cannot find its address this way").because(why)
+    Fault::infra("cannot find the address this way").because(why)
 }
 
 /// Returns the addresses in the output of `ip-address` and the like: one a line, perhaps as `IP address: 192.168.64.10/24` or with

@@ -8,7 +8,8 @@ use crate::{
 };
 use std::path::Path;
 
-/// `$0` is told the two programs; the rest are the arguments. The request is made of quoted words alone.
+/// The script with places for the two programs. Its arguments are those of `utmctl`; the request is made of quoted
+/// words alone.
 const SCRIPT: &str = r#"#!/bin/sh
 # Runs utmctl in the graphical session; vmdeck writes this file.
 set -u

@@ -3,8 +3,8 @@
 use super::bundle;
 use std::net::Ipv4Addr;
 
-/// Returns a row of `arp -an`: `? (192.168.64.2) at 52:54:0:2a:12:b6 on bridge100 ifscope [bridge]`. Rows without an address of
-/// their own, broadcast and multicast are left out.
+/// Returns the rows of `arp -an`, such as `? (192.168.64.2) at 52:54:0:2a:12:b6 on bridge100 ifscope [bridge]`. Rows
+/// without an address of their own, broadcast and multicast are left out.
 pub(super) fn parse(text: &str) -> Vec<(Ipv4Addr, [u8; 6])> {
     let row = |line: &str| {
         let (_, rest) = line.split_once('(')?;

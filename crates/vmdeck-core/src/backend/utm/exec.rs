@@ -71,14 +71,14 @@ impl UtmExec {
     ) -> Result<CommandExit> {
         let agent = self.tool().await;
         let there = format!("/tmp/.vmdeck-{}", frame::nonce());
-        let failed = || Fault::infra(format!("cannot bring `{}` into the guest", path.display()));
+        let failed = || Fault::infra(format!("cannot copy `{}` into the guest", path.display()));
         let Some((file, sum)) = spooled(path)? else {
             let exec = RemoteCommand { stdin: Input::Empty, ..exec.clone() };
             return tool::run_framed(&agent, &exec, sink, cancel).await;
         };
         let pushed = tokio::select! {
             pushed = agent.tool.run_with(["file", "push", &self.uuid, &there], Streams { stdin: file.into(), ..Streams::piped_out() }, PUSH) => pushed?,
-            () = cancel.cancelled() => return Err(Fault::cancelled("cannot bring a file into the guest").because("it was cancelled")),
+            () = cancel.cancelled() => return Err(Fault::cancelled("cannot copy a file into the guest").because("it was cancelled")),
         };
         if !pushed.status.success() || has_event_error(&pushed.stderr) {
             return Err(
@@ -88,7 +88,7 @@ impl UtmExec {
         // Its errors give exit code 0 as well.
         let arrived = self.sum_of(&agent, &format!("chmod 644 {there} && sha256sum < {there}"), cancel).await?;
         if arrived != sum {
-            return Err(failed().because(format!("it arrived with other contents: {arrived}")));
+            return Err(failed().because(format!("it arrived with different contents: {arrived}")));
         }
         let prepare = format!("exec < {there}\n{}", exec.prepare);
         let exec = RemoteCommand { prepare, stdin: Input::Empty, ..exec.clone() };
@@ -103,7 +103,7 @@ impl UtmExec {
 /// Returns a copy of the file and its checksum in hexadecimal, since a pipe can be read only once; `None` = there is nothing in it.
 fn spooled(path: &Path) -> Result<Option<(File, String)>> {
     let cannot = |e: std::io::Error| {
-        Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e)
+        Fault::user(format!("cannot read `{}`, the input of the command", path.display())).because(e)
     };
     let mut copy = tempfile::tempfile().map_err(cannot)?;
     let length = std::io::copy(&mut files::open_input(path).map_err(cannot)?, &mut copy).map_err(cannot)?;
@@ -166,7 +166,11 @@ impl UtmExec {
         }
         let there = self.sum_of(&agent, &format!("sha256sum < {}", sh_quote(path)), cancel).await?;
         let here = File::open(to).and_then(|mut file| checksum(&mut file)).map_err(|e| failed().because(e))?;
-        if there == here { Ok(()) } else { Err(failed().because(format!("it arrived with other contents: {there}"))) }
+        if there == here {
+            Ok(())
+        } else {
+            Err(failed().because(format!("it arrived with different contents: {there}")))
+        }
     }
 }
 
@@ -215,11 +219,11 @@ impl ExecTool for Agent<'_> {
         }
         let words = match one_line(words) {
             words if words.is_empty() => "the machine or its agent ended and did not say why".to_owned(),
-            words => format!("`utmctl exec` lost it: {words}"),
+            words => format!("`utmctl exec` lost the command: {words}"),
         };
-        Fault::infra("cannot finish the command").because(words).hint(
-            "the guest or its agent may have gone down; its output is kept only up to the agent's limit of 16 MiB",
-        )
+        Fault::infra("cannot finish the command")
+            .because(words)
+            .hint("the guest or its agent may have stopped; its output is kept only up to the agent's limit of 16 MiB")
     }
 
     fn is_failure(&self, words: &str) -> bool {

@@ -45,7 +45,7 @@ pub(crate) fn of(leases: &[Lease], mac: Option<[u8; 6]>, names: &[String], now: 
     chosen.first().map(|lease| lease.ip).into_iter().collect()
 }
 
-/// Returns a host name without its domain, in small letters.
+/// Returns a host name without its domain, in lower case.
 fn short(name: &str) -> String {
     name.split('.').next().unwrap_or_default().to_lowercase()
 }

@@ -33,7 +33,7 @@ use vmdeck_model::{
 
 /// How often it is asked whether the machine is still up; each question is an Apple event to UTM.
 const STILL_UP: Duration = Duration::from_secs(10);
-/// First pause between two looks at a status that is changing; it doubles up to the second.
+/// The first pause between two checks of a status that is changing; it doubles up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How long a guest may take to follow a polite request to shut down.
 const POLITE: Duration = Duration::from_secs(20);
@@ -104,10 +104,12 @@ impl UtmMachine {
             Some(Err(failure)) if self.may_go_unasked(&failure) => self.unasked = true,
             Some(Err(failure)) => return Err(failed().caused_by(failure.fault)),
             Some(Ok(false)) => {
-                return Err(failed().because("it was running when it was adopted, and is not any more"));
+                return Err(failed().because("it was running when it was adopted, but no longer is"));
             }
             None => {
-                return Err(failed().because(format!("UTM did not say `started` within {}", show_duration(self.limit))));
+                return Err(
+                    failed().because(format!("UTM did not report `started` within {}", show_duration(self.limit)))
+                );
             }
         }
         if !self.unasked {
@@ -143,7 +145,7 @@ impl UtmMachine {
     async fn release_all(&mut self) -> Result<Vec<Proof>> {
         match &self.adopted {
             Some(target) if self.unasked => Ok(vec![Proof::PutBack(format!(
-                "`{}` is not ours; UTM could not be asked, and nothing about it was changed",
+                "`{}` is not ours; UTM could not be asked, so nothing about it was changed",
                 target.name
             ))]),
             Some(target) => settled(&self.utmctl, &self.uuid, target).await.map(|how| vec![Proof::PutBack(how)]),
@@ -172,7 +174,7 @@ async fn start(utmctl: &Utmctl, uuid: &str, may_start: bool, disposable: bool) -
     }
 }
 
-/// Waits for a status; whether it came in time.
+/// Waits for a status; returns whether it came in time.
 async fn until(utmctl: &Utmctl, uuid: &str, wanted: &str, limit: Duration) -> Result<bool, Failure> {
     let work = async {
         let mut pause = PAUSES.0;
@@ -208,7 +210,7 @@ pub(super) async fn stop(utmctl: &Utmctl, uuid: &str, politely: bool) -> Result<
         return Ok(());
     }
     Err(Fault::infra(format!("cannot stop the machine {uuid}"))
-        .because(format!("UTM does not say `stopped` within {} s", FORCE.as_secs())))
+        .because(format!("UTM did not report `stopped` within {} s", FORCE.as_secs())))
 }
 
 /// Returns the list, once no `utmctl` copies a machine to this name any more: before that its absence says nothing.
@@ -222,7 +224,7 @@ pub(super) async fn list_once_copied(utmctl: &Utmctl, name: &str) -> Result<Vec<
     if clock::within(COPYING, ended).await.is_none() {
         return Err(Fault::new(Blame::Leftover, format!("cannot prove that the machine `{name}` is gone"))
             .because("UTM is still copying it")
-            .hint("`vmdeck cleanup` deletes it once that has ended"));
+            .hint("`vmdeck cleanup` deletes it once the copy is finished"));
     }
     Ok(utmctl.list().await?)
 }
@@ -251,7 +253,7 @@ pub(super) async fn put_back(utmctl: &Utmctl, uuid: &str, target: &AdoptTarget) 
     }
 }
 
-/// Returns an adopted machine is as it was found.
+/// Proves that an adopted machine is as it was found.
 pub(super) async fn settled(utmctl: &Utmctl, uuid: &str, target: &AdoptTarget) -> Result<String> {
     let name = &target.name;
     let leftover = || {
@@ -264,7 +266,7 @@ pub(super) async fn settled(utmctl: &Utmctl, uuid: &str, target: &AdoptTarget) -
     let status = match utmctl.status(uuid).await {
         Ok(status) => status,
         Err(failure) if failure.kind == FailureKind::NotFound && is_deleted(utmctl, uuid).await? => {
-            return Ok(format!("`{name}` is not ours, and UTM lists it no more"));
+            return Ok(format!("`{name}` is not ours, and UTM no longer lists it"));
         }
         Err(failure) => return Err(leftover().caused_by(failure.fault)),
     };

@@ -37,7 +37,7 @@ fn prefix(name: &str) -> Option<u8> {
     }
 }
 
-/// Returns how well a name fits a system, by whole words: `darwin` is not `win`. A version may follow: `windows11`.
+/// Returns how well a name matches a system, by whole words: `darwin` is not `win`. A version may follow: `windows11`.
 fn rank(name: &str, os: Os) -> Option<usize> {
     let known: &[&str] = match os {
         Os::Linux => &["linux", "ubuntu", "debian", "fedora", "alpine", "arch"],

@@ -1,6 +1,7 @@
 //! The `utm` backend: machines of UTM on macOS, adopted by name, chosen by their name, or copied from a template.
 //!
-//! Everything goes through `utmctl`, which has neither JSON nor honest exit codes; what it does not tell is read from disk.
+//! Everything goes through `utmctl`, which has neither JSON nor honest exit codes; what it does not report is read from
+//! disk.
 
 mod addresses;
 mod applescript_relay;
@@ -41,7 +42,7 @@ use vmdeck_model::{
     key::{Key, Kind},
 };
 
-/// The keys.
+/// The config keys of the backend.
 pub const KEYS: &[Key] = &[
     Key {
         path: "host.tools.utmctl",
@@ -60,75 +61,75 @@ pub const KEYS: &[Key] = &[
         path: "guests.*.utm.clone",
         kind: Kind::Text,
         default: None,
-        doc: "template, stopped, of which a copy is made for the run and deleted after it; its MAC is the template's",
+        doc: "stopped template to copy for the run; the copy has the template's MAC and is deleted after the run",
     },
     Key {
         path: "guests.*.utm.disposable",
         kind: Kind::Bool,
         default: Some("false"),
-        doc: "start it so that nothing that happens in it is kept; not for machines of Apple's virtualization",
+        doc: "start it as disposable: no change in it is kept; not for machines of Apple's virtualization",
     },
     Key {
         path: "guests.*.utm.hide",
         kind: Kind::Choice(&["auto", "always", "never"]),
         default: Some("\"auto\""),
-        doc: "hide UTM's window; auto also tries without where that fails",
+        doc: "hide UTM's window; auto tries again without hiding if that fails",
     },
     Key {
         path: "guests.*.utm.terminal",
         kind: Kind::Choice(&["auto", "never"]),
         default: Some("\"auto\""),
-        doc: "where this session may not talk to UTM, let Terminal.app of the logged-in user do it",
+        doc: "auto: if this session may not talk to UTM, run utmctl in the logged-in user's Terminal.app",
     },
     Key {
         path: "guests.*.utm.agent_user",
         kind: Kind::Text,
         default: None,
-        doc: "who runs commands that go by the guest agent (by `su`); default: the agent's own user, root",
+        doc: "user who runs commands sent through the guest agent (by `su`); default: root, the agent's own user",
     },
     Key {
         path: "guests.*.utm.documents",
         kind: Kind::Path,
         default: None,
-        doc: "folder of UTM's machines; default: the one in the user's Library",
+        doc: "folder that holds UTM's machines; default: the one in the user's Library",
     },
     Key {
         path: "guests.*.utm.leases",
         kind: Kind::Path,
         default: Some("\"/var/db/dhcpd_leases\""),
-        doc: "macOS's DHCP leases",
+        doc: "file with macOS's DHCP leases",
     },
     Key {
         path: "guests.*.utm.dhcp_names",
         kind: Kind::Texts,
         default: Some("[]"),
-        doc: "host names under which it may appear in the leases, besides the machine's own name",
+        doc: "other host names that the guest may have in the leases, besides the machine's own name",
     },
     Key {
         path: "guests.*.utm.networks",
         kind: Kind::Texts,
         default: Some("[\"192.168.64.0/24\"]"),
-        doc: "subnets to scan as the last way to find it; [] = never",
+        doc: "subnets to scan if nothing else finds the address; [] = never scan",
     },
 ];
 
-/// What it can do.
+/// What the backend can do.
 pub const CAPABILITIES: Capabilities =
     Capabilities { isolated: true, network: Reach::Routed, guest_exec: true, adopts: true, ..Capabilities::NONE };
 
 /// How long a copy whose answer was lost may take to appear.
 const APPEARS: Duration = Duration::from_mins(1);
-/// Pause between two looks for it.
+/// The pause between two checks for it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The backend; see the module.
 #[derive(Clone, Debug)]
 pub struct Utm {
     deps: BackendDeps,
 }
 
 impl Utm {
-    /// Looks for its program only when it is needed.
+    /// Makes the backend; its program is looked for only when it is needed.
     pub fn new(deps: &BackendDeps) -> Self {
         Self { deps: deps.clone() }
     }
@@ -141,7 +142,7 @@ impl Utm {
         pick(guest, utmctl.list().await)
     }
 
-    /// Returns a copy of the template, found again by its name: `clone` does not tell the new id.
+    /// Copies the template and finds the copy by its name, since `clone` does not report the new id.
     async fn copy(&self, request: &CreateRequest<'_>, template: &str) -> Result<Row> {
         let failed = || Fault::infra(format!("cannot copy the template `{template}`"));
         let utmctl = Utmctl::required(&self.deps, Some(request.guest))?;
@@ -232,7 +233,8 @@ impl Utm {
         out
     }
 
-    /// Returns how the address of the guest's machine is looked for; what each way says now, if it runs. No scan is made.
+    /// Returns the ways to look up the address of the guest's machine and what each finds now, if it runs. No scan is
+    /// made.
     async fn chain(
         &self,
         guest: &Guest,
@@ -250,7 +252,7 @@ impl Utm {
         };
         let names: Vec<&str> = finder.methods().iter().map(|method| method.as_str()).collect();
         let head = format!(
-            "guest `{}` is `{}`, {state}; its address is searched by: {}",
+            "guest `{}` is `{}`, {state}; its address is looked up by: {}",
             guest.id,
             target.name,
             names.join(", ")
@@ -301,23 +303,23 @@ fn pick(guest: &Guest, listed: Result<Vec<Row>, Failure>) -> Result<Option<Adopt
     }
 }
 
-/// Returns what can be known where UTM may not be asked: the folders of its machines. Whoever runs tests so has them running.
+/// Returns what can be known where UTM may not be asked: the folders of its machines. They are taken to be running.
 fn on_disk(guest: &Guest) -> Vec<Row> {
     let all = bundle::seen(guest.options.path("documents"));
     all.into_iter().map(|b| Row { uuid: b.uuid.unwrap_or_default(), status: "started".into(), name: b.name }).collect()
 }
 
-/// Nothing fits: what was seen, and how to say which one is meant.
+/// Returns the fault for a guest that no machine matches: what was seen, and how to say which one is meant.
 fn nothing(guest: &Guest, rows: &[Row], listing: Option<Fault>) -> Fault {
     let seen = rows.iter().map(|row| format!("`{}` ({})", row.name, row.uuid)).collect::<Vec<_>>().join(", ");
     let seen = if seen.is_empty() { "no machines".to_owned() } else { seen };
     let wanted = guest.options.text("clone").or(guest.machine.as_deref());
     let what = match wanted {
         Some(wanted) if listing.is_some() => {
-            format!("UTM may not be asked, and `{wanted}` is not in its folder on disk")
+            format!("UTM cannot be asked, and `{wanted}` is not in its folder on disk")
         }
         Some(wanted) => format!("there is no machine `{wanted}`"),
-        None => format!("no machine is named for it: `ci-os-{0}...` or `ci-{0}...` would be taken", guest.os),
+        None => format!("no machine has a name that matches it: `ci-os-{0}...` or `ci-{0}...`", guest.os),
     };
     let fault = Fault::user(format!("cannot find the machine of guest `{}`", guest.id))
         .because(what)
@@ -327,15 +329,15 @@ fn nothing(guest: &Guest, rows: &[Row], listing: Option<Fault>) -> Fault {
         None => fault,
     };
     let key = if guest.options.text("clone").is_some() { "utm.clone" } else { "machine" };
-    fault.hint(format!("set `guests.{}.{key}` to a name or UUID of these", guest.id)).permanent()
+    fault.hint(format!("set `guests.{}.{key}` to one of these names or UUIDs", guest.id)).permanent()
 }
 
-/// Returns a template that cannot be copied.
+/// Returns a finding if the template cannot be copied.
 fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> {
     let (text, hint) = match named(rows, wanted) {
         None => {
             let fault = nothing(guest, rows, None);
-            (fault.to_string(), format!("set `guests.{}.utm.clone` to a name or UUID of these", guest.id))
+            (fault.to_string(), format!("set `guests.{}.utm.clone` to one of these names or UUIDs", guest.id))
         }
         Some(row) if power(&row.status) != PowerState::Off => (
             format!(
@@ -354,7 +356,7 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
     let (id, mut out) = (&guest.id, Vec::new());
     if guest.machine.is_some() && guest.options.text("clone").is_some() {
         out.push((
-            format!("guest `{id}`: it cannot be adopted and a copy at once"),
+            format!("guest `{id}`: it cannot be both adopted and a copy"),
             "set either `machine` or `utm.clone`".into(),
         ));
     }

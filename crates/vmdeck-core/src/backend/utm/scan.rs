@@ -18,7 +18,7 @@ const HOSTS_MAX: usize = 1024;
 
 /// Returns a subnet as in `192.168.64.0/24`; the error is a sentence.
 pub(super) fn hosts(cidr: &str) -> Result<Vec<Ipv4Addr>, String> {
-    let wrong = || format!("`{cidr}` is no subnet like 192.168.64.0/24");
+    let wrong = || format!("`{cidr}` is not a subnet; write it like 192.168.64.0/24");
     let (ip, bits) = cidr.split_once('/').unwrap_or((cidr, "32"));
     let ip: Ipv4Addr = ip.trim().parse().map_err(|_| wrong())?;
     let bits: u32 = bits.trim().parse().ok().filter(|bits| *bits <= 32).ok_or_else(wrong)?;

@@ -28,7 +28,7 @@ const USUAL: &[&str] = &["/Applications/UTM.app/Contents/MacOS/utmctl"];
 const ASK: Duration = Duration::from_secs(30);
 /// How long a start may take.
 const START: Duration = Duration::from_mins(2);
-/// How long another change of state may take: it must fit into a clean-up.
+/// How long another change of state may take: a clean-up must have time for it.
 const CHANGE: Duration = Duration::from_secs(25);
 /// How long copying a machine may take.
 const COPY: Duration = Duration::from_mins(20);
@@ -43,13 +43,13 @@ static EVENT: LazyLock<Regex> =
 /// What a failure means for what is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// It is in no state in which this can be done: already started, for one.
+    /// The machine is in a state in which this cannot be done, such as already started.
     NotAvailable,
     /// This kind of machine can never do it.
     NotSupported,
-    /// It does not run.
+    /// The machine does not run.
     NotRunning,
-    /// It runs, and must not.
+    /// The machine runs, and must not.
     MustBeStopped,
     /// The guest agent does not answer, yet or at all.
     NoAgent,
@@ -87,10 +87,10 @@ pub(super) fn has_event_error(words: &str) -> bool {
     EVENT.is_match(words)
 }
 
-/// Whether the window of UTM is hidden by each command.
+/// Whether each command hides the window of UTM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hide {
-    /// Hidden, and tried without where that fails.
+    /// Each command hides the window, and is tried again without hiding where that fails.
     Auto,
     Always,
     Never,
@@ -129,7 +129,7 @@ impl Utmctl {
         Ok(Self { tool, hide, by_terminal })
     }
 
-    /// Returns the program that must be there.
+    /// Returns the program, or a fault where it is missing.
     pub(super) fn required(deps: &BackendDeps, guest: Option<&Guest>) -> Result<Self> {
         Self::find(deps, guest).map_err(|why| Fault::host("cannot use UTM").because(why).hint(INSTALL).permanent())
     }
@@ -190,7 +190,7 @@ impl Utmctl {
         self.run(&["list"], &[], ASK).await.map(|text| rows(&text))
     }
 
-    /// Returns its status, in UTM's own word.
+    /// Returns the status of a machine, in UTM's own word.
     pub(super) async fn status(&self, id: &str) -> Result<String, Failure> {
         let text = self.run(&["status"], &[id], ASK).await?;
         Ok(text.trim().to_owned())
@@ -213,8 +213,9 @@ impl Utmctl {
         self.run(&["delete"], &[id], CHANGE).await.map(drop)
     }
 
-    /// Copies a machine; never repeated, since a copy whose answer was lost would be made twice. It goes on when this is
-    /// dropped, and when we die: UTM does too, and only its end tells when. `scratch` holds what it says.
+    /// Copies a machine; never repeated, since a copy whose answer was lost would be made twice. It continues when this
+    /// is dropped, and when we die: UTM does too, and only its end shows when it is finished. `scratch` holds what it
+    /// says.
     pub(super) async fn clone_machine(&self, id: &str, name: &str, scratch: &Path) -> Result<(), Failure> {
         let failed = |e: std::io::Error| {
             let fault = Fault::host(format!("cannot write `{}`", scratch.display())).because(e);
@@ -234,7 +235,7 @@ impl Utmctl {
         read(&["clone"], Ok(output)).map(drop)
     }
 
-    /// Returns what UTM says about its addresses, as it says it.
+    /// Returns the text that UTM prints about the machine's addresses.
     pub(super) async fn addresses(&self, id: &str) -> Result<String, Failure> {
         self.run(&["ip-address"], &[id], ASK).await
     }
@@ -255,7 +256,7 @@ fn read(verb: &[&str], out: Result<Output>) -> Result<String, Failure> {
 pub(crate) fn explain(command: &str, words: &str, code: i32) -> Failure {
     let number: Option<i64> = EVENT.captures(words).and_then(|found| found[1].parse().ok());
     let shown =
-        if words.trim().is_empty() { format!("it ended with {code} and did not say why") } else { one_line(words) };
+        if words.trim().is_empty() { format!("it exited with {code} and gave no reason") } else { one_line(words) };
     let make = |kind, blame| Failure {
         kind,
         fault: Fault::new(blame, format!("cannot run `utmctl {command}`")).because(&shown),
@@ -271,12 +272,12 @@ pub(crate) fn explain(command: &str, words: &str, code: i32) -> Failure {
         Some(-600) => hinted(
             FailureKind::Other,
             Blame::Host,
-            "UTM does not run for this user: do not use sudo, and log in to the desktop first",
+            "UTM is not running for this user: do not use sudo, and log in to the desktop first",
         ),
         Some(-10004) => hinted(
             FailureKind::Other,
             Blame::Host,
-            "macOS refused for want of permission: run vmdeck as the user who owns the machines",
+            "macOS denied permission: run vmdeck as the user who owns the machines",
         ),
         Some(-609 | -1712) => make(FailureKind::Passing, Blame::Infra),
         Some(-2700) if says("Operation not available") => make(FailureKind::NotAvailable, Blame::Infra),
@@ -297,11 +298,11 @@ pub(crate) fn explain(command: &str, words: &str, code: i32) -> Failure {
         None if says("Virtual machine not found") => hinted(
             FailureKind::NotFound,
             Blame::Infra,
-            "`utmctl list` shows the machines; without the permission to automate UTM every machine is `not found`",
+            "`utmctl list` shows the machines; without permission to automate UTM, every machine is `not found`",
         ),
         None if says("Application not found") => hinted(FailureKind::Other, Blame::Host, INSTALL),
         None if code == 64 => {
-            hinted(FailureKind::BadArgument, Blame::Bug, "this version of utmctl knows another command line")
+            hinted(FailureKind::BadArgument, Blame::Bug, "this version of utmctl has a different command line")
         }
         None if matches!(code, 133 | 134) => hinted(FailureKind::Forbidden, Blame::Host, AUTOMATION),
         None => make(FailureKind::Other, Blame::Infra),
@@ -309,7 +310,7 @@ pub(crate) fn explain(command: &str, words: &str, code: i32) -> Failure {
 }
 
 const AUTOMATION: &str = "macOS does not let this process talk to UTM: allow it in System Settings > Privacy & Security > Automation; \
-                          from SSH or before the login run vmdeck as a LaunchAgent of the logged-in user, or set `ssh.host` and start the machine by hand";
+                          from SSH or before login, run vmdeck as a LaunchAgent of the logged-in user, or set `ssh.host` and start the machine by hand";
 
 /// Returns the rows of `list`: `UUID STATUS NAME`, the name may contain blanks.
 pub(crate) fn rows(text: &str) -> Vec<Row> {

@@ -5,7 +5,7 @@
 use super::{
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
     judge::judge,
-    suite::ScriptFailure,
+    script_failure::ScriptFailure,
     supervise::{End, Watched},
 };
 use crate::{

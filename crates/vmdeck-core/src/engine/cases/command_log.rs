@@ -21,7 +21,7 @@ use vmdeck_model::{
 /// Bytes of the last lines that a report keeps for each stream.
 const TAIL: usize = 4 * 1024;
 
-/// Whose output it is.
+/// The guest, suite and case that the output belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct OutputOrigin {
     pub(super) guest: GuestId,
@@ -87,10 +87,8 @@ impl CommandLog {
                 wanted: LineMatch::new(wanted.clone()),
             }
         };
-        let streams = [
-            open(Stream::Stdout, "stdout.log", &expect.stdout),
-            open(Stream::Stderr, "stderr.log", &expect.stderr),
-        ];
+        let streams =
+            [open(Stream::Stdout, "stdout.log", &expect.stdout), open(Stream::Stderr, "stderr.log", &expect.stderr)];
         Self { source, events, streams, lost }
     }
 
@@ -239,7 +237,8 @@ mod tests {
             suite: SuiteId::new("s").expect("name"),
             case: None,
         };
-        let mut logs = CommandLog::open(Path::new("/proc/no"), source, events, &Redactor::default(), &Expect::default());
+        let mut logs =
+            CommandLog::open(Path::new("/proc/no"), source, events, &Redactor::default(), &Expect::default());
         logs.write(Stream::Stdout, b"x\n");
         let recorded = logs.finish();
         assert_eq!(recorded.stdout_tail, "x");

@@ -2,10 +2,7 @@
 //!
 //! A machine that is lost on the way is replaced for the cases that are left; the case that lost it is `infra`.
 
-use super::{
-    case::CaseRun,
-    suite::{ScriptFailure, SuiteRun},
-};
+use super::{case::CaseRun, script_failure::ScriptFailure, suite::SuiteRun};
 use crate::{
     engine::{
         context::RunContext,

@@ -7,6 +7,7 @@ mod command_log;
 mod job;
 mod judge;
 mod line_match;
+mod script_failure;
 mod suite;
 mod supervise;
 

@@ -2,7 +2,8 @@
 
 use super::{
     case::base_command,
-    command_log::{CommandLog, OutputOrigin, RecordedOutput},
+    command_log::{CommandLog, OutputOrigin},
+    script_failure::ScriptFailure,
     supervise::{End, Watched},
 };
 use crate::{
@@ -49,16 +50,6 @@ impl fmt::Display for SuiteScript {
             SuiteScript::Teardown => "teardown",
         })
     }
-}
-
-/// A setup or teardown that failed.
-pub(super) struct ScriptFailure {
-    /// What it says about the cases: failed where the author's own command did, infra where the guest was lost.
-    pub(super) verdict: Verdict,
-    /// The reason as a sentence.
-    pub(super) reason: String,
-    /// What it wrote.
-    pub(super) output: RecordedOutput,
 }
 
 impl SuiteRun<'_> {

@@ -23,13 +23,13 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// How a command came to its end.
 pub(super) enum End {
-    /// It ended by itself.
+    /// The command ended by itself.
     Exit(CommandExit),
-    /// It took too long; with the reason why it may still run in the guest.
+    /// The command took too long; with the reason why it may still run in the guest.
     Timeout(Option<Fault>),
     /// The run or the guest was stopped.
     Cancelled,
-    /// It was never started, and the machine is well: a folder or a right to use sudo is missing.
+    /// The command was never started, and the machine is well: a folder or a right to use sudo is missing.
     Refused(Fault),
     /// An error pattern was found on the console while the machine lives on: the code made the system complain.
     Complaint(Fault),

@@ -12,28 +12,28 @@ use std::{
 };
 use vmdeck_model::event::Holder;
 
-/// How long a directory without a pid may stand before it counts as dead.
+/// How long a directory without a pid may exist before it counts as dead.
 const NO_PID_GRACE: Duration = Duration::from_secs(30);
 /// A process that began this much after the pid file was written is not the one that wrote it.
 const REUSE_MARGIN: u64 = 2;
 
-/// How a lock directory stands.
+/// The state of a lock directory.
 #[derive(Debug)]
 pub enum Standing {
-    /// There is none.
+    /// Nobody holds the lock.
     Free,
-    /// Somebody has it.
+    /// A live holder has the lock.
     Live(Holder),
     /// The holder is gone; `guard` holds its flock so that nobody else can break it meanwhile.
     Dead {
         /// The directory that was judged.
         inode: lockdir::Inode,
-        /// The flock.
+        /// The flock of the dead holder's directory.
         guard: OwnedFd,
     },
 }
 
-/// Looks once.
+/// Judges a lock directory once.
 pub fn look(path: &Path) -> io::Result<Standing> {
     Judge::default().look(path)
 }

@@ -6,7 +6,7 @@
 use crate::host::files;
 use std::{collections::BTreeSet, fs, path::Path};
 
-/// Lines of a boot that are looked at.
+/// How many lines of a boot are compared.
 const LINES: usize = 20_000;
 /// Characters of a line that are kept for the message.
 const SHOWN: usize = 200;
@@ -22,13 +22,13 @@ pub(super) struct ConsoleBaseline {
 }
 
 impl ConsoleBaseline {
-    /// To be compared with the last good boot, if there was one.
+    /// Returns an empty console, to be compared with the last good boot if there was one.
     pub(super) fn load(path: &Path) -> Self {
         let good = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { good, ..Self::default() }
     }
 
-    /// A whole line came.
+    /// Takes a whole line.
     pub(super) fn line(&mut self, line: &str) {
         if self.lines >= LINES {
             return;
@@ -46,7 +46,7 @@ impl ConsoleBaseline {
         self.odd.as_deref().filter(|_| !self.good.is_empty())
     }
 
-    /// The boot was good: later ones are compared with it.
+    /// Saves the console of a good boot, with which later ones are compared.
     pub(super) fn save(&self, path: &Path) {
         if let (Some(folder), Ok(bytes)) = (path.parent(), serde_json::to_vec(&self.seen)) {
             // Only the comparison is lost if this fails.

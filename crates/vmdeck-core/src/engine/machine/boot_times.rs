@@ -71,7 +71,7 @@ fn median(values: impl Iterator<Item = u64>) -> Option<u64> {
     all.get(all.len() / 2).copied()
 }
 
-/// Returns the name holds what makes boots comparable: another image or memory is another guest.
+/// Returns the file of a guest. Its name holds what makes boots comparable: another image or memory is another guest.
 fn file(state: &Path, guest: &Guest) -> PathBuf {
     let what =
         format!("{:?} {:?} {} {}", guest.options.path("image"), guest.options.path("kernel"), guest.memory, guest.cpus);

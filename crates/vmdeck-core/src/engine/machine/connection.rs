@@ -228,7 +228,7 @@ impl GuestConnection {
             );
         }
         format!(
-            "see that its sshd runs and `guests.{id}.ssh` has a key or password, or that its guest agent is installed and runs; or raise `boot_timeout`"
+            "check that sshd is running and `guests.{id}.ssh` has a key or password, or that the guest agent is installed and running; or raise `boot_timeout`"
         )
     }
 

@@ -5,8 +5,8 @@
 use super::{
     ConsoleError,
     boot_phases::BootPhases,
-    console_watch::ConsoleLine,
     console_scan::{ConsoleFinding, ConsoleScanner},
+    console_watch::ConsoleLine,
 };
 use crate::{
     engine::{events::EventSender, timestamps::LogTimestamps},
@@ -59,8 +59,7 @@ impl ConsoleReader {
         let (ready_sender, ready) = watch::channel(false);
         let stop = CancellationToken::new();
         let timestamps = LogTimestamps::beside(path, listener.events.clone());
-        let reading =
-            Reading { scanner: Arc::clone(&scanner), ready: ready_sender.clone(), listener, warnings: 0 };
+        let reading = Reading { scanner: Arc::clone(&scanner), ready: ready_sender.clone(), listener, warnings: 0 };
         let task = tokio::spawn(reading.run(tail, timestamps, stop.clone()));
         Ok(Self { scanner, ready, ready_sender, stop, task })
     }
@@ -88,7 +87,7 @@ impl ConsoleReader {
     }
 }
 
-/// The task.
+/// The state of the task that follows the console.
 struct Reading {
     scanner: Arc<Mutex<ConsoleScanner>>,
     ready: watch::Sender<bool>,

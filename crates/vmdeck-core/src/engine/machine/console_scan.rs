@@ -18,25 +18,25 @@ const WINDOW: usize = 64 * 1024;
 /// What stays of a longer one, so that a match over its border is found.
 const OVERLAP: usize = 32 * 1024;
 
-/// What was seen.
+/// Something that was found on the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsoleFinding {
-    /// The kernel wrote its first line.
+    /// The kernel has written its first line.
     Kernel,
     /// The first process runs.
     Userspace,
-    /// A pattern was found.
+    /// A line matched a pattern.
     Match {
-        /// What it means.
+        /// What the pattern means.
         meaning: PatternKind,
-        /// The pattern as written.
+        /// The pattern as written in the config.
         pattern: String,
-        /// The line, clean.
+        /// The line that matched, clean.
         line: String,
         /// The lines before it, clean.
         context: Vec<String>,
     },
-    /// A whole line, clean.
+    /// A whole line was written; here it is, clean.
     Line(String),
 }
 
@@ -66,8 +66,8 @@ pub struct ConsoleScanner {
 }
 
 impl ConsoleScanner {
-    /// Returns a reader for these patterns; it takes secrets out of all that it finds. A pattern that was found in a line is not
-    /// found again in the same line.
+    /// Returns a scanner for these patterns; it takes secrets out of all that it finds. A pattern that was found in a
+    /// line is not found again in the same line.
     pub fn new(boot: &ConsolePatterns, redactor: Redactor) -> Self {
         let mark = |text: &str, seen| Pattern::parse(text).map(|p| (p, seen, false));
         // Built in and tested below; a pattern that does not parse would be a bug in this line.
@@ -93,7 +93,7 @@ impl ConsoleScanner {
         }
     }
 
-    /// Takes the next bytes.
+    /// Takes the next bytes; `each` is called with every finding.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(ConsoleFinding)) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             self.piece(piece, &mut each);
@@ -264,7 +264,11 @@ mod tests {
     #[test]
     fn patterns_see_what_a_person_reads() {
         let rows: [(&str, &[u8], bool); 14] = [
-            ("Reached target Multi-User System", b"[\x1b[0;32m  OK  \x1b[0m] Reached \x1b[0;1mtarget \x1b[0mMulti-User System.\r\n", true),
+            (
+                "Reached target Multi-User System",
+                b"[\x1b[0;32m  OK  \x1b[0m] Reached \x1b[0;1mtarget \x1b[0mMulti-User System.\r\n",
+                true,
+            ),
             ("/^\\[FAILED\\] Failed/", b"[\x1b[0;1;31mFAILED\x1b[0m] Failed to start x.\r\n", true),
             ("/^oops$/", b"oops\n", true),
             ("/^oops$/", b"oops\r\n", true),

@@ -30,7 +30,7 @@ pub(in crate::engine) async fn diagnose(context: &RunContext, guest: &Guest, con
         Some(Err(e)) => {
             let _ = writeln!(text, "the hypervisor does not answer: {e}");
         }
-        None => text.push_str("the hypervisor does not answer within 10 s\n"),
+        None => text.push_str("the hypervisor did not answer within 10 s\n"),
     }
     // The fault itself is reported in any case.
     let _ = std::fs::write(path(context, guest), context.redactor.text(&text));

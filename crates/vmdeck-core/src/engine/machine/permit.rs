@@ -17,7 +17,7 @@ impl Permits {
         permits.reacquire().await.then_some(permits)
     }
 
-    /// Gives the permits back while a person inspects a machine that failed: the other guests go on.
+    /// Gives the permits back while a person inspects a machine that failed: the other guests continue.
     pub(super) fn give_back(&mut self) {
         drop(self.held.take());
     }

@@ -122,7 +122,7 @@ pub(in crate::engine) fn keep(context: &RunContext, guest: &Guest, mut leased: L
     }
     let id = &guest.id;
     let end = if adopted { "puts it back" } else { "removes it" };
-    let hint = format!("`vmdeck shell {id}` goes in (with `-- COMMAND` where only `exec` can); `vmdeck cleanup` {end}");
+    let hint = format!("`vmdeck shell {id}` opens a shell (needs `-- COMMAND` over `exec`); `vmdeck cleanup` {end}");
     context.events.warn(Some(id), format!("guest `{id}` was kept as `{shown}`"), Some(hint));
     CleanUp { kept: true, adopted, ..CleanUp::default() }.send(context, guest);
 }

@@ -38,7 +38,7 @@ impl WaitingReason {
             ConnectProgress::NotYet(reason) => self.set(format!("{LOGIN}{reason}")),
             ConnectProgress::ServiceAnswers if self.text().starts_with(LOGIN) => {}
             ConnectProgress::ServiceAnswers => {
-                self.set("the login service answered and no command could be run".into());
+                self.set("the login service answered but no command could be run".into());
             }
             ConnectProgress::DiscoveryAttempt(attempt) if attempt.ok => {}
             ConnectProgress::DiscoveryAttempt(DiscoveryAttempt { method, found, reason, .. }) => {

@@ -55,7 +55,7 @@ pub(super) struct LoginAttempt<'a> {
 }
 
 /// What a way to log in came to.
-enum Answer {
+enum LoginAnswer {
     Accepted,
     /// Refused, as part of a sentence.
     Refused(String),
@@ -69,24 +69,24 @@ impl LoginAttempt<'_> {
         let mut takes = String::new();
         if let Some(path) = self.options.path("key") {
             match self.by_key(&user, path, &mut takes).await? {
-                Answer::Accepted => return Ok(()),
-                Answer::Refused(what) => refused.push(what),
+                LoginAnswer::Accepted => return Ok(()),
+                LoginAnswer::Refused(what) => refused.push(what),
             }
         }
         let has_password = self.options.secret("password").is_some();
         if self.options.flag("agent") {
             match self.history.agent_cut {
                 None => match self.by_agent(&user, has_password).await? {
-                    Answer::Accepted => return Ok(()),
-                    Answer::Refused(what) => refused.push(what),
+                    LoginAnswer::Accepted => return Ok(()),
+                    LoginAnswer::Refused(what) => refused.push(what),
                 },
                 Some(count) => refused.push(format!("the first {count} keys of the ssh-agent, and ended the login")),
             }
         }
         if let Some(password) = self.options.secret("password").cloned() {
             match self.by_password(&user, &password, &mut takes).await? {
-                Answer::Accepted => return Ok(()),
-                Answer::Refused(what) => refused.push(what),
+                LoginAnswer::Accepted => return Ok(()),
+                LoginAnswer::Refused(what) => refused.push(what),
             }
         }
         let fault = self.refusal(&user, &refused, &takes);
@@ -106,7 +106,7 @@ impl LoginAttempt<'_> {
             .hint(format!("check `guests.{guest}.ssh.user`, and that the guest knows this key or password"))
     }
 
-    async fn by_key(&mut self, user: &str, path: &Path, takes: &mut String) -> Result<Answer, LoginError> {
+    async fn by_key(&mut self, user: &str, path: &Path, takes: &mut String) -> Result<LoginAnswer, LoginError> {
         let phrase = self.options.secret("key_passphrase").map(|s| s.expose().to_owned());
         let key = keys::load_secret_key(path, phrase.as_deref())
             .map_err(|e| LoginError::Never(bad_key(path, phrase.is_some(), &e)))?;
@@ -115,13 +115,13 @@ impl LoginAttempt<'_> {
         let answer = self.handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(key, hash)).await;
         let answer = answer.map_err(|e| self.lost(&e))?;
         if answer.success() {
-            return Ok(Answer::Accepted);
+            return Ok(LoginAnswer::Accepted);
         }
         *takes = methods(&answer);
-        Ok(Answer::Refused(format!("the key `{}`", path.display())))
+        Ok(LoginAnswer::Refused(format!("the key `{}`", path.display())))
     }
 
-    async fn by_agent(&mut self, user: &str, has_password: bool) -> Result<Answer, LoginError> {
+    async fn by_agent(&mut self, user: &str, has_password: bool) -> Result<LoginAnswer, LoginError> {
         let cannot = |e: &dyn std::fmt::Display| {
             Fault::user("cannot use the ssh-agent")
                 .because(e)
@@ -129,7 +129,11 @@ impl LoginAttempt<'_> {
         };
         // Without an agent there may still be a password.
         let unusable = |fault: Fault| {
-            if has_password { Ok(Answer::Refused(format!("nothing, since {fault}"))) } else { Err(LoginError::Never(fault)) }
+            if has_password {
+                Ok(LoginAnswer::Refused(format!("nothing, since {fault}")))
+            } else {
+                Err(LoginError::Never(fault))
+            }
         };
         let mut agent = match AgentClient::connect_env().await {
             Ok(agent) => agent,
@@ -148,7 +152,7 @@ impl LoginAttempt<'_> {
             let hash = self.rsa_hash(key.algorithm().is_rsa()).await?;
             let answer = self.handle.authenticate_publickey_with(user, key, hash, &mut agent).await;
             match answer {
-                Ok(answer) if answer.success() => return Ok(Answer::Accepted),
+                Ok(answer) if answer.success() => return Ok(LoginAnswer::Accepted),
                 Ok(_) if !self.handle.is_closed() => {}
                 Err(e) if !self.handle.is_closed() && !self.words.is_disconnected() => {
                     return unusable(cannot(&e));
@@ -156,7 +160,7 @@ impl LoginAttempt<'_> {
                 Ok(_) | Err(_) => return Err(self.cut_off(index + 1, identities.len(), has_password)),
             }
         }
-        Ok(Answer::Refused(format!("every one of the {} keys of the ssh-agent", identities.len())))
+        Ok(LoginAnswer::Refused(format!("every one of the {} keys of the ssh-agent", identities.len())))
     }
 
     /// The server counts refused keys, and ends the login after some.
@@ -174,9 +178,14 @@ impl LoginAttempt<'_> {
     }
 
     /// Gives the password in the way that the server takes it: as such, or as the answer to its one question.
-    async fn by_password(&mut self, user: &str, secret: &Secret, takes: &mut String) -> Result<Answer, LoginError> {
+    async fn by_password(
+        &mut self,
+        user: &str,
+        secret: &Secret,
+        takes: &mut String,
+    ) -> Result<LoginAnswer, LoginError> {
         if self.history.passwords >= PASSWORD_TRIES {
-            return Ok(Answer::Refused(format!("the password {PASSWORD_TRIES} times")));
+            return Ok(LoginAnswer::Refused(format!("the password {PASSWORD_TRIES} times")));
         }
         self.history.passwords += 1;
         let known = !takes.is_empty();
@@ -184,21 +193,21 @@ impl LoginAttempt<'_> {
             let answer = self.handle.authenticate_password(user, secret.expose()).await;
             let answer = answer.map_err(|e| self.lost(&e))?;
             if answer.success() {
-                return Ok(Answer::Accepted);
+                return Ok(LoginAnswer::Accepted);
             }
             *takes = methods(&answer);
         }
         if !takes.contains("keyboard-interactive") {
-            return Ok(Answer::Refused("the password".into()));
+            return Ok(LoginAnswer::Refused("the password".into()));
         }
         let start = self.handle.authenticate_keyboard_interactive_start(user, None::<String>).await;
         let mut answer = start.map_err(|e| self.lost(&e))?;
         for _ in 0..ROUNDS {
             answer = match answer {
-                Interactive::Success => return Ok(Answer::Accepted),
+                Interactive::Success => return Ok(LoginAnswer::Accepted),
                 Interactive::Failure { remaining_methods, .. } => {
                     *takes = remaining_methods.iter().map(String::from).collect::<Vec<_>>().join(", ");
-                    return Ok(Answer::Refused("the password (asked for by keyboard-interactive)".into()));
+                    return Ok(LoginAnswer::Refused("the password (asked for by keyboard-interactive)".into()));
                 }
                 Interactive::InfoRequest { name, instructions, prompts } => {
                     self.words.add(&format!("{name} {instructions}"));
@@ -207,7 +216,7 @@ impl LoginAttempt<'_> {
                         [one] if !one.echo => vec![secret.expose().to_owned()],
                         several => {
                             let asked: Vec<&str> = several.iter().map(|prompt| prompt.prompt.trim()).collect();
-                            return Ok(Answer::Refused(format!(
+                            return Ok(LoginAnswer::Refused(format!(
                                 "the password alone: it asks for more by keyboard-interactive ({})",
                                 vmdeck_model::text::Clean::from_text(&asked.join(", "))
                             )));
@@ -218,7 +227,7 @@ impl LoginAttempt<'_> {
                 }
             };
         }
-        Ok(Answer::Refused("the password, and asks again and again".into()))
+        Ok(LoginAnswer::Refused("the password, and asks again and again".into()))
     }
 
     async fn rsa_hash(&self, is_rsa: bool) -> Result<Option<keys::HashAlg>, LoginError> {
@@ -247,8 +256,8 @@ fn methods(answer: &AuthResult) -> String {
 fn bad_key(path: &Path, has_phrase: bool, error: &keys::Error) -> Fault {
     let hint = match (error, has_phrase) {
         (keys::Error::KeyIsEncrypted, _) => "set `ssh.key_passphrase`".to_owned(),
-        (_, true) => "is `ssh.key_passphrase` right?".to_owned(),
-        _ => format!("is `{}` a private key in OpenSSH form?", path.display()),
+        (_, true) => "check `ssh.key_passphrase`".to_owned(),
+        _ => format!("check that `{}` is a private key in OpenSSH format", path.display()),
     };
     Fault::user(format!("cannot read the key `{}`", path.display())).because(error).hint(hint)
 }

@@ -82,7 +82,7 @@ pub(super) struct Refused {
 /// russh's handler: compares the key and remembers a refusal.
 #[derive(Clone)]
 pub(super) struct Checker {
-    /// Any of these; none = the key of the first contact.
+    /// The keys of which any is accepted; none = the key of the first contact.
     expected: Vec<PublicKey>,
     pin: Pin,
     refused: Arc<Mutex<Option<Refused>>>,
@@ -196,7 +196,10 @@ mod tests {
         let (a, b) = (one(A), one(B));
         let pin = Pin::default();
         assert!(Checker::new(Vec::new(), pin.clone()).accepts(&a));
-        assert!(Checker::new(Vec::new(), pin.clone()).accepts(&b), "a first boot may make new keys until somebody is in");
+        assert!(
+            Checker::new(Vec::new(), pin.clone()).accepts(&b),
+            "a first boot may make new keys until somebody is in"
+        );
         pin.confirm();
         assert!(!Checker::new(Vec::new(), pin.clone()).accepts(&a));
         assert!(Checker::new(Vec::new(), pin).accepts(&b));

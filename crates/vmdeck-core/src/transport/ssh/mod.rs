@@ -19,8 +19,8 @@ use crate::{
     command::{Collected, RemoteCommand},
     host::{clock, files, net::Probe},
 };
-use futures_util::future::BoxFuture;
 use auth::{LoginAttempt, LoginError, LoginHistory};
+use futures_util::future::BoxFuture;
 use hostkey::{Checker, Refused};
 use russh::{client, keys::PublicKey};
 pub(super) use session::KIND;
@@ -35,12 +35,12 @@ use vmdeck_model::{
 
 /// The keys of `[guests.NAME.ssh]`.
 pub const KEYS: &[Key] = &[
-    Key { path: "guests.*.ssh.user", kind: Kind::Text, default: Some("\"ci\""), doc: "who logs in" },
+    Key { path: "guests.*.ssh.user", kind: Kind::Text, default: Some("\"ci\""), doc: "user to log in as" },
     Key {
         path: "guests.*.ssh.host",
         kind: Kind::Text,
         default: None,
-        doc: "address; default: what the backend reports",
+        doc: "address of the guest; default: what the backend reports",
     },
     Key { path: "guests.*.ssh.port", kind: Kind::Int(1, 65535), default: Some("22"), doc: "port in the guest" },
     Key {
@@ -75,7 +75,7 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Pause after a key exchange that broke off: the service restarts during the boot.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
-/// The transport.
+/// The `ssh` transport.
 #[derive(Clone, Copy, Debug)]
 pub struct Ssh;
 
@@ -91,7 +91,7 @@ fn check(guest: &Guest) -> Vec<Finding> {
         match files::is_exposed(key) {
             Err(e) => fatal(
                 format!("guest `{}`: cannot read the key `{shown}`: {e}", guest.id),
-                format!("make it with `ssh-keygen -t ed25519 -f {shown}`, or correct `guests.{}.ssh.key`", guest.id),
+                format!("create it with `ssh-keygen -t ed25519 -f {shown}`, or correct `guests.{}.ssh.key`", guest.id),
             ),
             Ok(true) => fatal(
                 format!("guest `{}`: others can read the key `{shown}`", guest.id),
@@ -122,7 +122,7 @@ fn options(guest: &Guest) -> &Options {
 impl Transport for Ssh {
     fn usable(&self, guest: &Guest, capabilities: &Capabilities) -> Result<(), Unusable> {
         if guest.os == Os::Windows {
-            return Err(Unusable::NotSupported("this version runs no PowerShell over ssh".into()));
+            return Err(Unusable::NotSupported("this version does not support PowerShell over ssh".into()));
         }
         let options = options(guest);
         if options.text("host").is_none() && capabilities.network == Reach::None {
@@ -182,7 +182,7 @@ impl Connector for Login<'_> {
     fn connect(&mut self, endpoint: Endpoint) -> BoxFuture<'_, Result<Box<dyn Session>, ConnectError>> {
         Box::pin(async move {
             let Endpoint::Service { stream, address } = endpoint else {
-                return Err(Fault::bug("the transport `ssh` was given no connection").into());
+                return Err(Fault::bug("the transport `ssh` got no connection").into());
             };
             let expected = self.expected_keys().await?;
             let checker = Checker::new(expected, self.target.pin.clone());
@@ -253,7 +253,7 @@ fn port(options: &Options) -> u16 {
 
 fn unknown_key(target: &ConnectTarget<'_>) -> Fault {
     Fault::user(format!("cannot log in to guest `{}`", target.guest.id))
-        .because("its host key is not known and vmdeck did not make this machine")
+        .because("its host key is unknown, and vmdeck did not make this machine")
         .hint(format!("set `guests.{}.ssh.host_key`; `ssh-keyscan` on a trusted network shows it", target.guest.id))
 }
 
@@ -293,10 +293,8 @@ async fn handshake(stream: tokio::net::TcpStream, checker: &Checker) -> Result<c
         Some(Err(error)) => Err(match checker.refusal() {
             Some(Refused { expected, shown }) => ConnectError::WrongMachine(
                 Fault::infra("cannot trust the guest's host key")
-                    .because(format!("it shows {shown}, expected is {expected}"))
-                    .hint(
-                        "no credential was sent; another machine may answer at this address, or correct `ssh.host_key`",
-                    )
+                    .because(format!("it shows {shown}, expected {expected}"))
+                    .hint("no credential was sent; another machine may have this address, or `ssh.host_key` is wrong")
                     .permanent(),
             ),
             None => again(error.to_string()),

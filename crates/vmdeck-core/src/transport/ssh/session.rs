@@ -255,9 +255,7 @@ impl SshSession {
         let late = || Fault::infra("cannot end the command in the guest").because("nothing answers");
         match clock::within(KILL, Box::pin(self.run_command(&kill, &mut said, &never))).await {
             Some(Ok(CommandExit::Code(0))) => Ok(()),
-            Some(Ok(CommandExit::Code(SURVIVORS))) => {
-                Err(frame::still_running(&String::from_utf8_lossy(&said.stdout)))
-            }
+            Some(Ok(CommandExit::Code(SURVIVORS))) => Err(frame::still_running(&String::from_utf8_lossy(&said.stdout))),
             Some(Ok(exit)) => Err(Fault::infra("cannot end the command in the guest").because(exit)),
             Some(Err(fault)) => Err(Fault::infra("cannot end the command in the guest").caused_by(fault)),
             None => Err(late()),
@@ -354,7 +352,7 @@ fn abandon(write: Write, mut read: ChannelReadHalf) {
 
 fn open_input(input: &Input) -> Result<Option<tokio::fs::File>> {
     let Input::File(path) = input else { return Ok(None) };
-    let cannot = |e| Fault::user(format!("cannot read `{}`, which the command is to read", path.display())).because(e);
+    let cannot = |e| Fault::user(format!("cannot read `{}`, the input of the command", path.display())).because(e);
     files::open_input(path).map(|file| Some(file.into())).map_err(cannot)
 }
 

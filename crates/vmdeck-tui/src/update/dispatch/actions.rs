@@ -18,10 +18,10 @@ use vmdeck_model::{
 
 /// How far `seek-forward` and `seek-back` go, milliseconds.
 const SEEK_MS: u64 = 10_000;
-/// Countdown where the config sets none.
+/// How long a failed guest is held where the config does not say.
 const PAUSE: Duration = Duration::from_mins(5);
 
-/// Does it.
+/// Does what the action says.
 pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
     match action {
         Action::Help => model.overlay = Some(Overlay::Help(Chooser::default())),
@@ -386,7 +386,7 @@ fn shell(model: &mut Model, out: &mut Vec<Effect>) {
     }
     if model.shown.view.guests.get(&guest).is_some_and(|v| v.boot_failed) && model.is_running() {
         let key = model.appearance.keymap.key(Action::Attach);
-        return model.say(Severity::Warn, format!("{guest} did not boot: only its console may answer, {key}"));
+        return model.say(Severity::Warn, format!("{guest} did not boot: only its console ({key}) may answer"));
     }
     if model.shown.view.guests.get(&guest).is_some_and(|v| !v.open.is_empty()) && model.is_running() {
         model.say(Severity::Ok, format!("{guest} is booting: the shell opens when it is up"));

@@ -59,13 +59,13 @@ const START: Duration = Duration::from_mins(30);
 /// How a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExitStatus {
-    /// When.
+    /// When the machine stopped.
     pub stopped: DateTime<Utc>,
-    /// How, if it ended by itself.
+    /// How the machine ended, if it ended by itself.
     pub exit: Option<MachineExit>,
 }
 
-/// Called at every change of state, with the reason.
+/// The function that is called at every change of state, with the reason.
 pub type OnChange = Box<dyn Fn(MachineState, MachineState, &str) + Send + Sync>;
 
 /// One machine under control.
@@ -155,7 +155,8 @@ impl Controller {
         Ok(())
     }
 
-    /// Starts it and connects to the guest. When it runs already, nothing happens; any failure leaves `Invalid`.
+    /// Starts the machine and connects to the guest. When it runs already, nothing happens; any failure leaves
+    /// `Invalid`.
     pub async fn start(&mut self, cancel: &CancellationToken) -> Result<()> {
         match self.state {
             MachineState::Running => return Ok(()),
@@ -192,9 +193,10 @@ impl Controller {
         self.connection.connect(machine.as_ref(), cancel).await
     }
 
-    /// Takes it down and releases everything: terminate, close the connection, close. The first two may fail without
-    /// stopping the rest; if the last fails the machine is `Invalid`, and this can be tried again. A running guest that had
-    /// ended by itself is taken down all the same (an adopted machine is put back only so), and its own end is the reason.
+    /// Takes the machine down and releases everything: terminate, close the connection, close. The first two may fail
+    /// without stopping the rest; if the last fails the machine is `Invalid`, and this can be tried again. A running
+    /// guest that had ended by itself is taken down all the same (an adopted machine is put back only so), and its own
+    /// end is the reason.
     pub async fn terminate(&mut self, why: &str) -> Result<()> {
         if matches!(self.state, MachineState::NotCreated | MachineState::Terminated) {
             return Ok(());
@@ -239,7 +241,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Gives the machine up without touching it: it stays as it is, on a person's wish.
+    /// Gives up control of the machine without touching it: it stays as it is, on a person's wish.
     pub fn detach(&mut self) -> Option<Box<dyn Machine>> {
         self.machine.take()
     }
@@ -276,7 +278,7 @@ impl Controller {
         }
     }
 
-    /// Returns what the hypervisor says, in any state that has a machine.
+    /// Returns what the hypervisor says about the machine, in any state that has one.
     pub async fn describe(&self) -> Result<String> {
         match &self.machine {
             Some(machine) => machine.describe().await,
@@ -298,7 +300,7 @@ impl Controller {
     pub fn exit_status(&self) -> Result<ExitStatus> {
         match (self.state, self.stopped) {
             (MachineState::Terminated, Some(stopped)) => Ok(ExitStatus { stopped, exit: self.exit.clone() }),
-            _ => Err(self.wrong_state("tell the exit of")),
+            _ => Err(self.wrong_state("report the exit of")),
         }
     }
 
@@ -307,7 +309,7 @@ impl Controller {
         if self.state == MachineState::NotCreated {
             return Err(self.wrong_state("wait for"));
         }
-        let cancelled = || Fault::cancelled("cannot wait for the machine any longer").because("it was cancelled");
+        let cancelled = || Fault::cancelled("cannot wait for the machine").because("it was cancelled");
         if let Some(machine) = self.machine.as_ref().filter(|_| self.state != MachineState::Terminated) {
             let mut exit = machine.exit();
             tokio::select! {
