@@ -134,9 +134,10 @@ fn bare_boot(home: &Path) -> Duration {
 
 /// Returns the accelerator that vmdeck found, for a fair comparison.
 fn accelerator(home: &Path) -> String {
-    let text = fs::read_to_string(home.join("state/vmdeck/accel.json")).expect("accel.json");
-    let value: Value = serde_json::from_str(&text).expect("json");
-    value["choice"]["accel"].as_str().expect("accel").to_owned()
+    let report: Value = serde_json::from_str(&run(home, &["doctor", "--json"])).expect("json");
+    let mut findings = report["findings"].as_array().expect("list").iter();
+    let finding = findings.find(|finding| finding["check"] == "accelerator").expect("an accelerator was looked for");
+    finding["text"].as_str().expect("text").split(':').next().expect("a word").to_owned()
 }
 
 fn ssh(port: u16) -> Command {

@@ -3,11 +3,12 @@
 //! A mark holds a nonce that is never in that text as it will be printed, so neither an echo nor an error message that quotes
 //! the command can look like it. Sending it is a transport's or a backend's work, reading the marks is `marks`.
 //!
-//! A login shell may be anything (fish, csh, one whose files speak or start another shell). So what it is given is one line of
-//! plain words and one text in single quotes without a backslash, a quote, `!` or a line end, which all of them read alike: it
-//! starts a POSIX shell, and that shell reads the command itself from its standard input.
+//! A login shell may be anything (fish, csh, one whose files speak or start another shell). Where it is proven that quoted text
+//! arrives as it is, the command goes as one text ([`Frame::direct`]). Elsewhere the shell is given one line of plain words and
+//! one text in single quotes without a backslash, a quote, `!` or a line end, which all of them read alike: it starts a POSIX
+//! shell, and that shell reads the command itself from its standard input ([`Frame::starter`], [`Frame::payload`]).
 
-use super::{CommandExit, RemoteCommand, kill, sh_quote};
+use super::{CommandExit, RemoteCommand, kill, login_shell::LoginShell, sh_quote};
 use vmdeck_model::{
     error::Fault,
     suite::{RunAs, ScriptShell, has_several_lines},
@@ -27,6 +28,9 @@ const NO_DIR: i32 = 125;
 /// Exit status of our own text where something else that the command needs is missing; it says what.
 pub const NOT_READY: i32 = 124;
 
+/// Longest text that is given to a login shell as one argument, in bytes: Linux takes 128 KiB.
+const DIRECT_MAX: usize = 96 * 1024;
+
 /// One command on its way: its text, and what marks it.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -40,6 +44,19 @@ impl Frame {
     /// Returns a frame that nobody in the guest can guess.
     pub fn new() -> Self {
         Self { nonce: nonce(), tag: nonce() }
+    }
+
+    /// Returns the whole command as one text for a login shell of which enough is known; `None` = it goes by the starter. One that
+    /// waits for a password goes so too: whatever came early would be read as the password.
+    pub fn direct(&self, command: &RemoteCommand, shell: LoginShell, sudo: Sudo) -> Option<String> {
+        let body = self.body(command);
+        let text = match (command.run_as, sudo, shell) {
+            (_, _, LoginShell::Unknown) | (RunAs::Root, Sudo::Asking, _) => return None,
+            (RunAs::User, _, LoginShell::Posix) => body,
+            (RunAs::User, _, LoginShell::Quotes) => format!("exec /bin/sh -c {}", sh_quote(&body)),
+            (RunAs::Root, Sudo::Silent, _) => format!("exec {}", as_root(&body)),
+        };
+        (text.len() <= DIRECT_MAX).then_some(text)
     }
 
     /// Returns a line that any login shell understands: it starts a POSIX shell that waits for [`Frame::payload`].
@@ -100,9 +117,7 @@ impl Frame {
         let (nonce, body) = (&self.nonce, within(self.body(command)));
         let inner = match command.run_as {
             RunAs::User => format!("/bin/sh -c {}", sh_quote(&body)),
-            RunAs::Root => {
-                format!("env LC_ALL=C sudo -n -- /bin/sh -c {}", sh_quote(&format!("unset LC_ALL; {body}")))
-            }
+            RunAs::Root => as_root(&body),
         };
         format!(
             "{inner}; c=$?; printf '[end-%s %s]' {nonce} \"$c\"; printf '[end-%s %s]' {nonce} \"$c\" >&2; exit \"$c\""
@@ -119,6 +134,11 @@ impl Default for Frame {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Returns a text that runs another one as root, without a password.
+fn as_root(body: &str) -> String {
+    format!("env LC_ALL=C sudo -n -- /bin/sh -c {}", sh_quote(&format!("unset LC_ALL; {body}")))
 }
 
 /// Returns a text that says on standard error what is missing, where the guest has no such shell.
@@ -283,6 +303,22 @@ mod tests {
         let env = BTreeMap::from([("HOSTILE".to_owned(), hostile.to_owned())]);
         let command = RemoteCommand { env, dir: Some("/".into()), ..RemoteCommand::new(script.replace("a\\'b", "ab")) };
         let frame = frame();
+        for (login, shell) in [("/bin/dash", LoginShell::Posix), ("/bin/bash", LoginShell::Quotes)] {
+            let text = frame.direct(&command, shell, Sudo::Silent).expect("known well enough");
+            let out = run_in(&[login], &text, b"input\n");
+            let (stdout, stderr, code) = own(&out);
+            let want = format!("ab\\\\c{hostile}\\\n!xinput\n");
+            assert_eq!(String::from_utf8_lossy(&stdout), want, "{login:?} {out:?}");
+            assert_eq!((stderr.as_deref(), code), (Some(&b"e\n"[..]), Some(7)), "{login:?}");
+        }
+        let long = RemoteCommand::new("x".repeat(DIRECT_MAX));
+        for (command, shell, sudo) in [
+            (&command, LoginShell::Unknown, Sudo::Silent),
+            (&RemoteCommand { run_as: RunAs::Root, ..command.clone() }, LoginShell::Posix, Sudo::Asking),
+            (&long, LoginShell::Posix, Sudo::Silent),
+        ] {
+            assert_eq!(frame.direct(command, shell, sudo), None);
+        }
         for login in logins() {
             let input = ["stray line of input\n", &frame.payload(&command), "the command's own \\ input\n\n"].concat();
             let out = run_in(&login, &frame.starter(RunAs::User, Sudo::Silent), input.as_bytes());

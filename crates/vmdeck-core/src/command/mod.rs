@@ -4,6 +4,7 @@
 
 pub mod frame;
 pub mod kill;
+pub mod login_shell;
 pub mod marks;
 pub mod own_output;
 

@@ -8,6 +8,7 @@ use crate::{
         Collected, CommandExit, Input, OutputSink, RemoteCommand,
         frame::{self, Frame, Sudo},
         kill::SURVIVORS,
+        login_shell::{LoginShell, ShellProbe},
         marks::FrameMark,
         own_output::OwnOutput,
     },
@@ -44,6 +45,10 @@ pub(in crate::transport) const KIND: &str = "ssh";
 const KILL: Duration = Duration::from_secs(10);
 /// How long a first command may take, login shell and its files included; emulated guests are slow.
 const FIRST: Duration = Duration::from_secs(40);
+/// How long a login shell may take to show what it is.
+const PROBE: Duration = Duration::from_secs(8);
+/// Most that is read of what it says meanwhile, in bytes.
+const PROBE_MAX: usize = 64 * 1024;
 /// How long a login shell may be silent before the command is typed to it.
 const SILENCE: Duration = Duration::from_secs(4);
 /// How long further output is waited for, after the exit or after the last piece.
@@ -63,6 +68,8 @@ type Write = Arc<ChannelWriteHalf<client::Msg>>;
 
 pub(super) struct SshSession {
     handle: client::Handle<Checker>,
+    /// What the login shell was proven to be.
+    login: LoginShell,
     /// Whether commands are typed to whatever the login shell's own files start.
     by_stdin: AtomicBool,
     sudo: Option<Secret>,
@@ -71,7 +78,13 @@ pub(super) struct SshSession {
 
 /// Returns a session in which a first command has run: a server may take a login and no commands.
 pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest, peer: SocketAddr) -> Result<SshSession> {
-    let session = SshSession { handle, by_stdin: AtomicBool::new(false), sudo: guest.sudo.clone(), peer };
+    let (login, by_stdin) = (LoginShell::Unknown, AtomicBool::new(false));
+    let mut session = SshSession { handle, login, by_stdin, sudo: guest.sudo.clone(), peer };
+    // A shell whose files start something that waits says nothing at all.
+    session.login = clock::within(PROBE, session.probe()).await.unwrap_or(Ok(LoginShell::Unknown))?;
+    if session.login != LoginShell::Unknown {
+        return Ok(session);
+    }
     let mut nowhere = |_: Stream, _: &[u8]| {};
     let (first, never) = (RemoteCommand::new(":"), CancellationToken::new());
     let ran = clock::within(FIRST, session.run_command(&first, &mut nowhere, &never)).await;
@@ -92,6 +105,37 @@ fn lost(error: impl std::fmt::Display) -> Fault {
 }
 
 impl SshSession {
+    /// Finds out what the login shell does with text.
+    async fn probe(&self) -> Result<LoginShell> {
+        let probe = ShellProbe::new(frame::nonce());
+        let (mut read, write) = self.channel().await?;
+        write.exec(true, probe.text()).await.map_err(lost)?;
+        // It reads nothing: what its files start sees an end.
+        let _ = write.eof().await;
+        let (mut out, mut ended) = (Vec::new(), None);
+        // To the server's own end of the channel: one version of dropbear dies of a command that comes before it.
+        loop {
+            let message = tokio::select! {
+                message = read.wait() => message,
+                // What its files left in the background may hold the channel open.
+                () = clock::sleep_until(ended.unwrap_or_else(clock::now)), if ended.is_some() => None,
+            };
+            match message {
+                Some(ChannelMsg::Data { data }) => {
+                    let room = PROBE_MAX.saturating_sub(out.len());
+                    out.extend_from_slice(&data[..data.len().min(room)]);
+                }
+                Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }) => {
+                    ended = Some(clock::now() + REST);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        abandon(write, read);
+        Ok(probe.read(&out))
+    }
+
     async fn channel(&self) -> Result<(ChannelReadHalf, Write)> {
         let start = clock::now();
         let channel = loop {
@@ -114,21 +158,26 @@ impl SshSession {
     ) -> Result<CommandExit> {
         let frame = Frame::new();
         let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
+        let direct = frame.direct(exec, self.login, sudo);
         let starter = frame.starter(exec.run_as, sudo);
         // Before the command: one that would read nothing instead must not run at all.
         let input = open_input(&exec.stdin)?;
         let (mut read, write) = self.channel().await?;
-        write.exec(true, starter.as_str()).await.map_err(lost)?;
+        write.exec(true, direct.as_deref().unwrap_or(&starter)).await.map_err(lost)?;
+        let payload = if direct.is_some() { String::new() } else { frame.payload(exec) };
         let mut command = RunningCommand {
             own: OwnOutput::new(&frame.nonce),
-            payload: Some((frame.payload(exec), input)),
+            payload: Some((payload, input)),
             asked: 0,
             ended: None,
             write,
             unread: Arc::default(),
         };
+        if direct.is_some() {
+            command.send_payload();
+        }
         // sudo would take it for a password.
-        let mut may_type = exec.run_as == RunAs::User;
+        let mut may_type = exec.run_as == RunAs::User && direct.is_none();
         let silence = if self.by_stdin.load(Ordering::Relaxed) { Duration::ZERO } else { SILENCE };
         let silent = clock::sleep(silence);
         tokio::pin!(silent);
@@ -149,7 +198,7 @@ impl SshSession {
                 }
             }
         };
-        if !may_type && command.payload.is_none() && exec.run_as == RunAs::User {
+        if direct.is_none() && !may_type && command.payload.is_none() && exec.run_as == RunAs::User {
             self.by_stdin.store(true, Ordering::Relaxed);
         }
         if cancelled {
@@ -359,7 +408,7 @@ fn open_input(input: &Input) -> Result<Option<tokio::fs::File>> {
 /// Sends the command and its input, and closes it; a command that does not read it is no error. Input that cannot be read to its
 /// end closes the channel instead: half a file must not look like a whole one.
 async fn send_input(write: Write, text: String, input: Option<tokio::fs::File>, unread: Arc<OnceLock<String>>) {
-    if write.data_bytes(text.into_bytes()).await.is_err() {
+    if !text.is_empty() && write.data_bytes(text.into_bytes()).await.is_err() {
         return;
     }
     if let Some(mut file) = input {
