@@ -14,7 +14,7 @@ use crate::{
         context::RunContext,
         machine::{LeasedMachine, diagnose},
     },
-    host::clock,
+    host::{clock, files},
     transport::source,
 };
 use std::{path::PathBuf, time::Duration};
@@ -27,6 +27,8 @@ use vmdeck_model::{
     suite::{Case, CaseAction, Suite},
 };
 
+/// Bytes that a record must still take for its console to be believed.
+const ROOM: usize = 4096;
 /// How long a guest that hangs may take to write its stacks.
 const STACKS: Duration = Duration::from_secs(10);
 
@@ -124,7 +126,13 @@ impl CaseRun<'_> {
         let watched = Watched { context, guest, machine, command: &self.command(), limit };
         let end = watched.run(&mut log, &context.cancel).await;
         let took_ms = clock::ms_since(start);
-        let output = log.finish();
+        let mut output = log.finish();
+        if output.lost.is_none()
+            && let Err(e) = files::check_room(&dir, ROOM)
+        {
+            // The hypervisor writes the console there, and says nothing when it cannot.
+            output.lost = Some(format!("the console may not be recorded: the record's disk takes nothing more: {e}"));
+        }
         let clear = |text: String| context.redactor.text(&text);
         let (verdict, exit, message, machine_lost) = match end {
             End::Exit(exit) => {
