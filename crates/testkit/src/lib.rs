@@ -1,7 +1,7 @@
 //! Fakes, worlds and stand-ins that vmdeck's tests and benchmarks share. Not published.
 //!
 //! - [`world`]: a place of its own for each test, and the real binary run in it.
-//! - [`micro`]: the micro guest as a config. [`sshd`]: OpenSSH's own server.
+//! - [`micro`]: the micro guest as a config. [`sshd`]: OpenSSH's own server, also with other logins.
 //! - [`desktop`]: stand-ins for `multipass` and `utmctl`.
 //! - [`cockpit`]: what the cockpit needs, faked.
 

@@ -69,6 +69,20 @@ impl World {
         self.run(&[&["--ci", "--run-dir", "record"], args].concat())
     }
 
+    /// Runs the binary in namespaces of its own (the options of `unshare`), after some shell commands in there; `$0` is the
+    /// binary.
+    pub fn inside(&self, namespaces: &[&str], before: &str, args: &[&str]) -> Ran {
+        let mut command = Command::new("unshare");
+        command.args(namespaces).args(["sh", "-ec", &format!("{before}\nexec \"$0\" \"$@\"")]).arg(binary()).args(args);
+        for (name, value) in self.vmdeck(&[]).get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Ran::of(&command.current_dir(self.home.path()).stdin(Stdio::null()).output().expect("unshare runs"))
+    }
+
     /// Starts the binary with both outputs piped.
     pub fn start(&self, args: &[&str]) -> Child {
         self.vmdeck(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("vmdeck starts")
@@ -105,6 +119,14 @@ impl World {
     pub fn verdict_of(&self, case: &str) -> String {
         let all = self.verdicts();
         all.iter().find(|(name, _)| name == case).unwrap_or_else(|| panic!("{case} in {all:?}")).1.clone()
+    }
+
+    /// Asserts that exactly these cases ended, in this order and with these verdicts.
+    #[track_caller]
+    pub fn assert_verdicts(&self, wanted: &[(&str, &str)]) {
+        let seen = self.verdicts();
+        let pairs: Vec<(&str, &str)> = seen.iter().map(|(name, verdict)| (name.as_str(), verdict.as_str())).collect();
+        assert_eq!(pairs, wanted);
     }
 
     /// Nothing of a run may stay: no journal, no machine, no lock, no process that names this world.
@@ -144,6 +166,15 @@ impl World {
             .filter(|line| !line.is_empty())
             .collect()
     }
+}
+
+/// Returns the tables of a suite `s` with these cases: name, command, further lines.
+pub fn suite(cases: &[(&str, &str, &str)]) -> String {
+    let mut out = "[suites.s]\n".to_owned();
+    for (name, run, lines) in cases {
+        out.push_str(&format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = '''{run}'''\n{lines}\n"));
+    }
+    out
 }
 
 /// How a run of the binary ended.
