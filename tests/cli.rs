@@ -626,7 +626,7 @@ fn github_gets_annotations_and_guest_text_issues_no_command() {
         .output();
     let ran = vmdeck_testkit::world::Ran::of(&output.expect("ran"))
         .exits(1)
-        .says("::error file=vmdeck.toml,line=10,title=s/bad@here%3A failed::exit 1")
+        .says("::error file=vmdeck.toml,line=9,title=s/bad@here%3A failed::exit 1")
         .says("::group::here");
     let commands: Vec<&str> =
         ran.out.lines().filter(|l| l.trim_start().starts_with("::") || l.contains("##[")).collect();
@@ -635,7 +635,7 @@ fn github_gets_annotations_and_guest_text_issues_no_command() {
     assert!(
         fs::read_to_string(world.path("summary.md"))
             .expect("summary")
-            .contains("| here | s/bad (vmdeck.toml:10) | failed |")
+            .contains("| here | s/bad (vmdeck.toml:9) | failed |")
     );
 }
 

@@ -91,6 +91,7 @@ fn artifacts_that_must_come_and_do_not_are_red_and_say_why() {
     world.ci(&[]).exits(0).says("no file matches `none`");
     fs::remove_dir_all(world.path("record")).expect("removed");
     world.ci(&["--set", "suites.s.artifacts_required=true"]).exits(1).says("FAIL  s/artifacts");
+    assert_eq!(world.json("summary.json")["planned"], 2, "the artifacts are a case of their own");
     assert_eq!(world.verdict_of("s/a"), "passed");
     assert_eq!(world.record("artifacts/here/s/out/a.xml"), "x\n");
     fs::remove_dir_all(world.path("record")).expect("removed");
@@ -111,6 +112,26 @@ fn what_cannot_be_recorded_is_not_green() {
     let code = ran.code;
     let _ = Command::new("umount").arg("-l").arg(&small).status();
     assert!(told && code == 5, "exit {code}\n{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn without_git_the_files_still_go_in_and_that_is_told() {
+    let world = local(
+        "source = { path = \"app\", to = \"TO\" }\n[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"test -e a.txt\"\n",
+    );
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let to = world.path("in/deep").display().to_string();
+    fs::write(world.path("vmdeck.toml"), config.replace("TO", &to)).expect("config");
+    fs::create_dir_all(world.path("app/.git")).expect("mkdir");
+    fs::write(world.path("app/a.txt"), "x").expect("write");
+    fs::create_dir(world.path("bin")).expect("mkdir");
+    for name in ["sh", "tar", "rm", "mkdir", "cat"] {
+        let from = ["/bin", "/usr/bin"].iter().map(|folder| format!("{folder}/{name}"));
+        let from = from.into_iter().find(|path| fs::metadata(path).is_ok()).expect("a usual program");
+        std::os::unix::fs::symlink(from, world.path("bin").join(name)).expect("link");
+    }
+    let out = world.vmdeck(&["--ci", "--run-dir", "record"]).env("PATH", world.path("bin")).output().expect("ran");
+    vmdeck_testkit::world::Ran::of(&out).exits(0).says("git is not installed");
 }
 
 /// Returns the tally of a JUnit report: passed, failed, errors, skipped.

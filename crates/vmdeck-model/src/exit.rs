@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn codes_are_distinct_and_round_trip() {
         for (exit, code, _) in RunExit::ALL {
-            assert_eq!(RunExit::try_from(code), Ok(exit));
+            assert_eq!((RunExit::try_from(code), u8::from(exit)), (Ok(exit), code));
         }
     }
 }

@@ -147,3 +147,32 @@ impl fmt::Display for CancelReason {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict_is_counted_in_its_own_place_and_only_two_are_failures() {
+        for (at, verdict) in Verdict::ALL.into_iter().enumerate() {
+            let mut tally = Tally::default();
+            (0..=at).for_each(|_| tally.add(verdict));
+            let count = u32::try_from(at).expect("few") + 1;
+            for other in Verdict::ALL {
+                assert_eq!(tally.of(other), if other == verdict { count } else { 0 }, "{verdict} {other}");
+            }
+            assert_eq!(tally.total(), count);
+            assert_eq!(verdict.is_failure(), matches!(verdict.as_str(), "failed" | "infra"));
+            assert_eq!(format!("[{verdict:<9}]"), format!("[{:<9}]", verdict.as_str()));
+        }
+        let mut words: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
+        words.dedup();
+        assert_eq!(words, ["passed", "flaky", "failed", "infra", "skipped", "cancelled"]);
+    }
+
+    #[test]
+    fn a_reason_reads_as_words() {
+        assert_eq!(CancelReason::Interrupt.to_string(), "Ctrl-C (SIGINT)");
+        assert!(CancelReason::Again > CancelReason::FailFast);
+    }
+}

@@ -275,7 +275,14 @@ impl RunView {
                     message: message.clone(),
                     span_ms: busy.map_or(0, |since| now.saturating_sub(since)),
                 });
+                // Missing artifacts are a case that nobody has planned.
+                let unplanned = *cause == Some(CaseCause::Artifacts);
+                self.planned += usize::from(unplanned);
                 if let Some(g) = self.guests.get_mut(guest) {
+                    if unplanned {
+                        g.planned += 1;
+                        g.names.push(format!("{suite}/{case}"));
+                    }
                     g.case = None;
                     g.tally.add(*verdict);
                     if g.state == MachineState::NotCreated {

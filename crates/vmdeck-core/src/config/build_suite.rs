@@ -37,7 +37,7 @@ impl Build<'_> {
                 self.problem(
                     origin,
                     &full("guests"),
-                    format!("`{word}` is no guest (known: {})", known.join(", ")),
+                    format!("`{word}` is not a guest (known: {})", known.join(", ")),
                     None,
                 );
             }
@@ -176,7 +176,7 @@ fn unusable(path: &Path) -> Option<String> {
     let shown = path.display();
     let bytes = match std::fs::File::open(path).and_then(|file| file.metadata()).map(|m| m.is_file() && m.len() > 0) {
         Ok(true) => first_line(path),
-        Ok(false) => return Some(format!("`{shown}` is no file with something in it")),
+        Ok(false) => return Some(format!("`{shown}` is empty or not a file")),
         Err(e) => return Some(format!("cannot open `{shown}`: {e}")),
     };
     match bytes {

@@ -211,7 +211,7 @@ pub fn set(tree: &mut Node, word: &str) -> Result<(), Problem> {
         return Err(Problem {
             place: "--set".into(),
             key: key.trim().to_owned(),
-            text: "this is no key".into(),
+            text: "this is not a key".into(),
             hint: Some("write a name with a dot in quotes: --set 'guests.\"a.b\".memory=4GiB'".into()),
         });
     };

@@ -44,7 +44,7 @@ impl FetchedArtifacts {
             return None;
         }
         let more = if self.more > 0 { format!("; and {} more", self.more) } else { String::new() };
-        Some(format!("not every artifact came: {}{more}", self.reasons.join("; ")))
+        Some(format!("some artifacts are missing: {}{more}", self.reasons.join("; ")))
     }
 
     fn lacks(&mut self, reason: &str) {
@@ -71,6 +71,7 @@ pub async fn fetch(
     let file = archive.reopen().map_err(|e| failed().because(e))?;
     let wanted = ArtifactGlobs::new(globs);
     let mut unpacking = Unpacking::new(to, &wanted);
+    unpacking.complained = !complaints.is_empty();
     for line in &complaints {
         unpacking.out.lacks(line);
     }
@@ -89,13 +90,16 @@ struct Unpacking<'a> {
     seen: Vec<bool>,
     /// Where each name of the archive was written, for the links to it.
     written: BTreeMap<PathBuf, PathBuf>,
+    /// Whether the guest complained.
+    complained: bool,
     out: FetchedArtifacts,
 }
 
 impl<'a> Unpacking<'a> {
     fn new(to: &'a Path, wanted: &'a ArtifactGlobs) -> Self {
         let seen = vec![false; wanted.len()];
-        Self { to, wanted, seen, written: BTreeMap::new(), out: FetchedArtifacts::default() }
+        let written = BTreeMap::new();
+        Self { to, wanted, seen, written, complained: false, out: FetchedArtifacts::default() }
     }
 }
 
@@ -160,7 +164,13 @@ impl Unpacking<'_> {
     fn finish(mut self) -> FetchedArtifacts {
         for at in 0..self.wanted.len() {
             if !self.seen[at] {
-                self.out.lacks(&format!("no file matches `{}`", self.wanted.written(at)));
+                let glob = self.wanted.written(at);
+                // A guest that could not pack has not said that there is nothing.
+                self.out.lacks(&if self.complained && self.out.count == 0 {
+                    format!("nothing came for `{glob}`")
+                } else {
+                    format!("no file matches `{glob}`")
+                });
             }
         }
         self.out

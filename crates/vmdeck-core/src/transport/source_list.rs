@@ -150,7 +150,7 @@ fn by_walk(root: &Path, out: &mut SourceList) -> Result<()> {
         if kind.is_file() || kind.is_symlink() {
             out.files.insert(path.to_owned());
         } else if !kind.is_dir() {
-            out.notes.push(format!("`{}` is no regular file, so it stays behind", shown(path)));
+            out.notes.push(format!("`{}` is not a regular file, so it stays behind", shown(path)));
         }
     }
     Ok(())
@@ -223,6 +223,10 @@ mod tests {
         assert_eq!(listed.files, wanted);
         assert!(wanted.contains(Path::new("kept.log")) && wanted.contains(Path::new("note.txt")));
         assert!(!wanted.contains(Path::new("gone.rs")) && listed.notes.is_empty(), "{:?}", listed.notes);
+        fs::remove_file(root.join("note.txt")).expect("removed");
+        make(root, &["note.txt/now a folder"]);
+        let listed = list(root).expect("listed").files;
+        assert!(!listed.contains(Path::new("note.txt")) && listed.contains(Path::new("note.txt/now a folder")));
         assert_eq!(names(&root.join("deep")), ["down/x"], "a folder of the tree");
         run_git(root, &["worktree", "add", "-q", "../other"]);
         assert!(names(&home.path().join("other")).contains(&"kept.log".to_owned()), "a worktree");
@@ -266,6 +270,13 @@ mod tests {
         fs::write(root.join(".git/index"), "broken").expect("broken");
         let fault = list(root).expect_err("refused");
         assert!(fault.to_string().contains("git says: ") && fault.to_string().contains("index"), "{fault}");
+        fs::remove_file(root.join(".git/index")).expect("removed");
+        make(root, &["deep/x"]);
+        run_git(root, &["add", "."]);
+        fs::remove_dir_all(root.join("deep")).expect("removed");
+        std::os::unix::fs::symlink("deep", root.join("deep")).expect("a link to itself");
+        let fault = list(root).expect_err("it cannot be seen whether the file is there").to_string();
+        assert!(fault.contains("deep/x"), "{fault}");
         fs::remove_dir_all(root.join(".git")).expect("removed");
         fs::write(root.join(".git"), "gitdir: /no/such\n").expect("a worktree whose repository is gone");
         assert!(list(root).expect_err("refused").to_string().contains("git says: "));
@@ -279,5 +290,9 @@ mod tests {
         fs::write(home.path().join(".gitignore"), "a\n").expect("rules");
         fs::write(root.join(".gitignore"), "*.log\n").expect("rules");
         assert_eq!(names(root), [".gitignore", "a", "sub/c"]);
+        let made = Command::new("mkfifo").arg(root.join("pipe")).status().expect("mkfifo");
+        let listed = list(root).expect("listed");
+        assert!(made.success() && listed.files.len() == 3);
+        assert!(matches!(&listed.notes[..], [note] if note.contains("`pipe`")), "{:?}", listed.notes);
     }
 }

@@ -287,7 +287,7 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
         if let Some(path) = guest.options.path(key)
             && path.to_str().is_none()
         {
-            let text = format!("guest `{}`: the path of the {key} is no UTF-8: `{}`", guest.id, path.display());
+            let text = format!("guest `{}`: the path of the {key} is not UTF-8: `{}`", guest.id, path.display());
             fatal("image", text, "rename the folder or file");
             continue;
         }

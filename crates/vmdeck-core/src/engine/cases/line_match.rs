@@ -89,13 +89,15 @@ mod tests {
     #[test]
     fn what_was_written_is_what_is_matched() {
         let long = [&vec![b'x'; 100_000][..], b"end"].concat();
-        let rows: [(&str, &[u8], bool); 13] = [
+        let rows: [(&str, &[u8], bool); 15] = [
             ("/a\\tb/", b"a\tb\n", true),
             ("/^x{100000}end$/", &long, true),
             ("/^first/", b"first\rsecond\n", true),
             ("/^second/", b"first\rsecond\n", false),
             ("/^ok$/", b"ok\r\n", true),
             ("/^ok\\r$/", b"ok\r\n", true),
+            ("/^ok$/", b"no\r\n", false),
+            ("/^ok$/", b"\x1b[32mno\x1b[0m\r\n", false),
             ("/^ok$/", b"\x1b[32mok\x1b[0m\n", true),
             ("/\\x1b\\[32m/", b"\x1b[32mok\n", true),
             ("a\u{200d}b", "a\u{200d}b".as_bytes(), true),

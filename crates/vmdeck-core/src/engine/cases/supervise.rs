@@ -86,7 +86,7 @@ impl Watched<'_> {
             biased;
             result = &mut run => match result {
                 Ok(exit) => End::Exit(exit),
-                Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
+                Err(fault) if fault.blame() == Blame::Cancelled || cancel.is_cancelled() => End::Cancelled,
                 Err(fault) if fault.blame() == Blame::User => End::Refused(fault),
                 Err(fault) => End::Lost(fault),
             },
@@ -97,6 +97,7 @@ impl Watched<'_> {
                 token.cancel();
                 let late = || Fault::infra("cannot end the command in the guest").because("nothing answers");
                 End::Timeout(match clock::within(GRACE, &mut run).await {
+                    Some(Err(fault)) if fault.blame() == Blame::User => return End::Refused(fault),
                     Some(Err(fault)) if fault.blame() != Blame::Cancelled => Some(fault),
                     Some(_) => None,
                     None => Some(late()),

@@ -142,6 +142,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_console_that_is_not_read_any_more_is_known() {
+        let (console, line) = pair();
+        assert_eq!(console.lost(), None);
+        line.lost.send_replace(Some("disk".into()));
+        assert_eq!(console.lost(), Some("disk".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn catching_up_waits_for_the_reader() {
+        let (console, mut line) = pair();
+        let reader = async {
+            let ask = line.asks.recv().await.expect("asked");
+            assert!(line.note(error("late")));
+            line.answer(ask);
+        };
+        tokio::join!(
+            async {
+                console.catch_up().await;
+                assert_eq!(console.error_now(), Some(error("late")))
+            },
+            reader
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_window_sees_only_what_came_in_it_and_nothing_that_was_asked_for() {
         let (console, mut line) = pair();
         let reader = tokio::spawn(async move {

@@ -77,6 +77,19 @@ impl ServerWords {
 pub(super) struct Refused {
     pub(super) expected: String,
     pub(super) shown: String,
+    /// The kind of the key that was shown.
+    pub(super) kind: KeyKind,
+}
+
+/// A kind of host key: a server has one of each at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyKind(Algorithm);
+
+impl KeyKind {
+    pub(super) fn of(algorithm: &Algorithm) -> Self {
+        // The hash belongs to a signature, not to the key.
+        Self(if matches!(algorithm, Algorithm::Rsa { .. }) { Algorithm::Rsa { hash: None } } else { algorithm.clone() })
+    }
 }
 
 /// russh's handler: compares the key and remembers a refusal.
@@ -87,11 +100,13 @@ pub(super) struct Checker {
     pin: Pin,
     refused: Arc<Mutex<Option<Refused>>>,
     pub(super) words: ServerWords,
+    /// Whether the server is asked for keys of the expected kinds only.
+    pub(super) strict: bool,
 }
 
 impl Checker {
     pub(super) fn new(expected: Vec<PublicKey>, pin: Pin) -> Self {
-        Self { expected, pin, refused: Arc::default(), words: ServerWords::default() }
+        Self { expected, pin, refused: Arc::default(), words: ServerWords::default(), strict: false }
     }
 
     pub(super) fn refusal(&self) -> Option<Refused> {
@@ -100,9 +115,17 @@ impl Checker {
 
     /// Returns whether a key of this algorithm is expected. An RSA key goes with each of its hashes.
     pub(super) fn expects(&self, algorithm: &Algorithm) -> bool {
-        let is_rsa = matches!(algorithm, Algorithm::Rsa { .. });
-        let kinds = self.expected.iter().map(PublicKey::algorithm);
-        kinds.into_iter().any(|kind| kind == *algorithm || (is_rsa && matches!(kind, Algorithm::Rsa { .. })))
+        self.expected.iter().any(|key| KeyKind::of(&key.algorithm()) == KeyKind::of(algorithm))
+    }
+
+    /// Returns whether a key of a kind other than this one is expected.
+    pub(super) fn expects_another_kind(&self, than: &KeyKind) -> bool {
+        self.expected.iter().any(|key| KeyKind::of(&key.algorithm()) != *than)
+    }
+
+    /// Returns how many keys are expected.
+    pub(super) fn count(&self) -> usize {
+        self.expected.len()
     }
 
     fn accepts(&self, key: &PublicKey) -> bool {
@@ -114,7 +137,7 @@ impl Checker {
             (good, self.expected.iter().map(print).collect::<Vec<_>>().join(" or "))
         };
         if !good {
-            *self.refused.lock() = Some(Refused { expected, shown });
+            *self.refused.lock() = Some(Refused { expected, shown, kind: KeyKind::of(&key.algorithm()) });
         }
         good
     }
@@ -182,13 +205,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_another_kind_may_still_be_the_right_one() {
+        const ECDSA: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBL8blUVq0XwvmecbKmB2vYDX2oJhfVAjdRHZvO81R99wlmGDzna7nc59q3CGrfmoglAzpZpqcsYDXwsCIZ4pQgw=";
+        let kind = KeyKind::of(&one(A).algorithm());
+        assert!(!Checker::new(vec![one(A), one(B)], Pin::default()).expects_another_kind(&kind));
+        let several = Checker::new(vec![one(A), one(ECDSA)], Pin::default());
+        assert!(several.expects_another_kind(&kind) && several.count() == 2);
+        assert!(!several.accepts(&one(B)));
+        assert_eq!(several.refusal().map(|refused| refused.kind), Some(kind));
+    }
+
+    #[test]
     fn an_rsa_key_is_expected_with_every_hash() {
-        const RSA: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7vQ==";
+        const RSA: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQCu5xIsjM5tOvGnsIudsvYKl4r4aeYw7DEeDrp2TTVOPqYyvOgqv4dHTPq6NTD/+JrdUtTKmXt01UjWBeOfAvChT4ABGDnYSmIIva8bMdaCadDcZVOsBdETfOyl+Jtdr/FJbQadTxkMRj9a6vdZcUTF4CHUAdgy1B4wiTvfYlQHDr0ZAp87xkvpr8mYteSxCBFrJo7o9JquF6mXV2SLTyuvntAnxo5glQQIp5ljYg+n2KsyeAp/QmhZ8lP5CZRmdYAm2U8sqhkUYh8ILDvdlyZnyXCyXZAroiLdV8guBdIVaOe/Cj/6WGs8xy1stw8ETEIrpqCNZy8+GWC+LJ0okA83";
         let sha512 = Algorithm::Rsa { hash: Some(russh::keys::HashAlg::Sha512) };
         assert!(!Checker::new(vec![one(A)], Pin::default()).expects(&sha512));
-        if let Ok(keys) = read(RSA) {
-            assert!(Checker::new(keys, Pin::default()).expects(&sha512));
-        }
+        assert!(Checker::new(vec![one(RSA)], Pin::default()).expects(&sha512));
     }
 
     #[test]

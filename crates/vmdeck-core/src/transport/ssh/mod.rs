@@ -21,7 +21,7 @@ use crate::{
 };
 use auth::{LoginAttempt, LoginError, LoginHistory};
 use futures_util::future::BoxFuture;
-use hostkey::{Checker, Refused};
+use hostkey::{Checker, KeyKind, Refused};
 use russh::{client, keys::PublicKey};
 pub(super) use session::KIND;
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -157,7 +157,15 @@ impl Transport for Ssh {
         if !may_pin && !asks_agent {
             return Err(unknown_key(target));
         }
-        Ok(Box::new(Login { target, options, expected, may_pin, asks_agent, history: LoginHistory::default() }))
+        Ok(Box::new(Login {
+            target,
+            options,
+            expected,
+            may_pin,
+            asks_agent,
+            passed_over: Vec::new(),
+            history: LoginHistory::default(),
+        }))
     }
 }
 
@@ -171,6 +179,8 @@ struct Login<'a> {
     may_pin: bool,
     /// Whether the guest's agent is asked for the machine's keys.
     asks_agent: bool,
+    /// Kinds of keys of which the server has another one than the expected.
+    passed_over: Vec<KeyKind>,
     history: LoginHistory,
 }
 
@@ -184,9 +194,15 @@ impl Connector for Login<'_> {
             let Endpoint::Service { stream, address } = endpoint else {
                 return Err(Fault::bug("the transport `ssh` got no connection").into());
             };
-            let expected = self.expected_keys().await?;
-            let checker = Checker::new(expected, self.target.pin.clone());
-            let mut handle = handshake(stream, &checker).await?;
+            let mut expected = self.expected_keys().await?;
+            let all = expected.len();
+            expected.retain(|key| !self.passed_over.contains(&KeyKind::of(&key.algorithm())));
+            let mut checker = Checker::new(expected, self.target.pin.clone());
+            checker.strict = checker.count() < all;
+            let mut handle = match handshake(stream, &checker).await {
+                Err(ConnectError::WrongMachine(fault)) => return Err(self.wrong_key(&checker, fault)),
+                handle => handle?,
+            };
             let mut login = LoginAttempt {
                 handle: &mut handle,
                 options: self.options,
@@ -217,6 +233,17 @@ impl Connector for Login<'_> {
 }
 
 impl Login<'_> {
+    /// Returns what follows from a key that is not the expected one: where keys of other kinds are expected too, the server is
+    /// asked for one of those, since every one of them counts.
+    fn wrong_key(&mut self, checker: &Checker, fault: Fault) -> ConnectError {
+        let Some(Refused { kind, .. }) = checker.refusal() else { return ConnectError::WrongMachine(fault) };
+        if !checker.expects_another_kind(&kind) {
+            return ConnectError::WrongMachine(fault);
+        }
+        self.passed_over.push(kind);
+        again(fault.to_string())
+    }
+
     /// Returns why no command runs although the login succeeded.
     fn no_commands(&self, fault: Fault) -> Fault {
         let guest = &self.target.guest.id;
@@ -291,7 +318,7 @@ async fn handshake(stream: tokio::net::TcpStream, checker: &Checker) -> Result<c
         None => Err(again(format!("no key exchange within {} s", HANDSHAKE.as_secs()))),
         Some(Ok(handle)) => Ok(handle),
         Some(Err(error)) => Err(match checker.refusal() {
-            Some(Refused { expected, shown }) => ConnectError::WrongMachine(
+            Some(Refused { expected, shown, .. }) => ConnectError::WrongMachine(
                 Fault::infra("cannot trust the guest's host key")
                     .because(format!("it shows {shown}, expected {expected}"))
                     .hint("no credential was sent; another machine may have this address, or `ssh.host_key` is wrong")
@@ -317,6 +344,9 @@ fn preferred(checker: &Checker) -> russh::Preferred {
     };
     let mut order = preferred.key.to_vec();
     order.sort_by_key(|kind| !checker.expects(kind));
+    if checker.strict {
+        order.retain(|kind| checker.expects(kind));
+    }
     preferred.key = Cow::Owned(order);
     preferred
 }

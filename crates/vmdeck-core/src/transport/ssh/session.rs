@@ -44,9 +44,9 @@ pub(in crate::transport) const KIND: &str = "ssh";
 /// How long ending a command's processes may take; the text itself allows 2 s between SIGTERM and SIGKILL.
 const KILL: Duration = Duration::from_secs(10);
 /// How long a first command may take, login shell and its files included; emulated guests are slow.
-const FIRST: Duration = Duration::from_secs(40);
+const FIRST: Duration = Duration::from_secs(12);
 /// How long a login shell may take to show what it is.
-const PROBE: Duration = Duration::from_secs(8);
+const PROBE: Duration = Duration::from_secs(5);
 /// Most that is read of what it says meanwhile, in bytes.
 const PROBE_MAX: usize = 64 * 1024;
 /// How long a login shell may be silent before the command is typed to it.
@@ -203,8 +203,15 @@ impl SshSession {
         }
         if cancelled {
             self.end(&command, &frame, exec).await?;
+            let begun = command.own.pid().is_some();
             abandon(command.write, read);
-            return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
+            return Err(if begun {
+                Fault::cancelled("cannot finish the command").because("it was cancelled")
+            } else {
+                Fault::user("cannot start the command")
+                    .because("it had not begun when its time was over")
+                    .hint("the login shell's own files may take long or start another program, or sudo may wait")
+            });
         }
         let write = Arc::clone(&command.write);
         let outcome = self.outcome(command, exec);
