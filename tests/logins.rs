@@ -239,6 +239,39 @@ fn what_a_login_says_instead_of_running_a_command_is_told() {
     }
 }
 
+#[test]
+fn a_login_that_loses_the_exit_status_is_never_green() {
+    if lacks(&["unshare", "sshd", "bash"]) {
+        return;
+    }
+    let suites = "[suites.s]\nsetup = \"true\"\n[[suites.s.cases]]\nname = \"a\"\nrun = \"exit 3\"\n";
+    for forced in [
+        "/bin/sh -c \"$SSH_ORIGINAL_COMMAND\"; exit 0",
+        "/bin/sh -c \"$SSH_ORIGINAL_COMMAND\" | tee -a /dev/null",
+        "/bin/sh -c \"$SSH_ORIGINAL_COMMAND\" || exit 1",
+    ] {
+        let line = format!("ForceCommand {forced}");
+        let login = RootLogin { shell: "/bin/bash", sshd: &line, ..RootLogin::default() };
+        let LoginWorld { world, .. } = &login.start(suites);
+        world.ci(&[]).exits(5).says("cannot trust the exit status of a command");
+        assert_eq!(world.verdict_of("s/a"), "infra", "{forced}");
+    }
+}
+
+#[test]
+fn a_command_that_had_no_time_to_begin_does_not_begin_later() {
+    if lacks(&["unshare", "sshd", "bash"]) {
+        return;
+    }
+    let files = &[(".bashrc", "sleep 3\n")];
+    let login = RootLogin { shell: "/bin/bash", files, ..RootLogin::default() };
+    let suites = "[suites.s]\n[[suites.s.cases]]\nname = \"install\"\nrun = \"touch ~/installed\"\ntimeout = \"1s\"\n\
+                  [[suites.s.cases]]\nname = \"check\"\nrun = \"sleep 1; test -e ~/installed\"\n";
+    let LoginWorld { world, .. } = &login.start(suites);
+    world.ci(&[]).exits(5).says("it had not begun when its time was over");
+    assert_eq!((world.verdict_of("s/install"), world.verdict_of("s/check")), ("infra".into(), "failed".into()));
+}
+
 const ONE_CASE: &str =
     "[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"id -un\"\nexpect = { stdout = \"/^root$/\" }\n";
 

@@ -99,6 +99,42 @@ fn artifacts_that_must_come_and_do_not_are_red_and_say_why() {
 }
 
 #[test]
+fn a_link_that_goes_round_costs_no_other_artifact() {
+    let world = local(
+        "[suites.s]\nartifacts = [\"o\"]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"mkdir o; echo x > o/a; ln -s .. o/up; ln -s a o/b\"\n",
+    );
+    world.ci(&[]).exits(0).says("o/up: a link to a folder is not followed");
+    assert_eq!(world.record("artifacts/here/s/o/a") + &world.record("artifacts/here/s/o/b"), "x\nx\n");
+}
+
+#[test]
+fn what_left_its_group_and_its_environment_is_ended_with_its_command() {
+    let word = format!("306.{}", fastrand::u32(1000..9999));
+    let world = local(&format!(
+        "[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"env -i setsid sleep {word} & while :; do sleep 0.2; done\"\ntimeout = \"1s\"\n"
+    ));
+    world.ci(&[]).exits(1).says("was ended");
+    assert!(vmdeck_core::host::pids::with_arg(&word).is_empty(), "it lives on");
+}
+
+#[test]
+fn a_config_that_only_looks_like_a_guard_is_refused() {
+    for (suite, words) in [
+        ("artifacts_required = true\nCASE run = \"true\"", "there are no `artifacts` that it could require"),
+        ("CASE run = \"# nothing\"", "which would always pass"),
+        ("CASE run = \"true\"\nexpect = { exit = 3, skip = 3 }", "cannot mean both"),
+        ("CASE run = \"true\"\nexpect = { exit = 256 }", "is not an exit code"),
+        ("CASE script = \"mark\"", "byte order mark"),
+        ("CASE script = \"plain\"\nshell = \"bash\"", "it has no effect on a `script`"),
+    ] {
+        let world = local(&format!("[suites.s]\n{}\n", suite.replace("CASE", "[[suites.s.cases]]\nname = \"a\"\n")));
+        fs::write(world.path("mark"), "\u{feff}#!/bin/sh -e\nfalse\ntrue\n").expect("script");
+        fs::write(world.path("plain"), "false\ntrue\n").expect("script");
+        world.run(&["config", "check"]).exits(2).complains(words);
+    }
+}
+
+#[test]
 fn what_cannot_be_recorded_is_not_green() {
     let world = local("[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"head -c 8000000 /dev/zero\"\n");
     let small = world.path("small");

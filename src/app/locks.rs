@@ -5,7 +5,7 @@
 use super::{Io, settings};
 use crate::cli::{ConfigArgs, LockSub};
 use serde_json::json;
-use std::{path::Path, process::Stdio};
+use std::{os::unix::process::ExitStatusExt, path::Path, process::Stdio};
 use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
     engine::lock::{self, LockRequest, Standing},
@@ -105,7 +105,9 @@ async fn run_under(command: &[String], signals: &mut tokio::sync::mpsc::Unbounde
         tokio::select! {
             status = child.wait() => {
                 let status = status.map_err(cannot)?;
-                return Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(RunExit::Interrupted.code()));
+                // As a shell tells it: 128 and the number of the signal.
+                let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+                return Ok(code.and_then(|c| u8::try_from(c).ok()).unwrap_or(RunExit::Bug.code()));
             }
             // The terminal has sent it to the program as well; the lock is held until that has ended.
             Some(signal) = signals.recv() => if signal == Signal::Terminate { child.terminate() },

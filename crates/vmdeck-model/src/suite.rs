@@ -117,9 +117,14 @@ pub enum RunAs {
     Root,
 }
 
-/// Returns whether a script has more than one line that does something.
+/// Returns whether a script has more than one line, comments included: a comment that comes or goes must change nothing.
 pub fn has_several_lines(script: &str) -> bool {
-    script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).nth(1).is_some()
+    script.trim().contains('\n')
+}
+
+/// Returns whether a script has nothing but comments: it would always pass.
+pub fn does_nothing(script: &str) -> bool {
+    script.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 #[cfg(test)]
@@ -129,9 +134,10 @@ mod tests {
     #[test]
     fn lines_that_do_something() {
         for (script, several) in
-            [("a", false), ("a\n", false), ("# why\na\n\n", false), ("a\nb", true), ("\n a\n b\n", true), ("", false)]
+            [("a", false), ("a\n", false), ("# why\na\n\n", true), ("a\nb", true), ("\n a\n b\n", true), ("", false)]
         {
             assert_eq!(has_several_lines(script), several, "{script:?}");
         }
+        assert!(does_nothing("") && does_nothing("# a\n\n # b\n") && !does_nothing("# a\ntrue"));
     }
 }

@@ -265,9 +265,15 @@ impl LocalExec {
         cancel: &CancellationToken,
     ) -> Result<Option<CommandExit>> {
         let Some(status) = child::follow(child, &command.stdin, sink, cancel).await? else {
+            // Listed before the first signal: once a parent is gone its children cannot be told from others.
+            let below = pids::below(child.pid());
             child.terminate_group();
             if clock::within(GRACE, child.wait()).await.is_none() {
                 let _ = child.kill_group().await;
+            }
+            for process in below {
+                let same = |p: &pids::Process| p.started == process.started;
+                pids::kill_exactly(process.pid, same, KILL).await.map_err(|e| cannot_kill(process.pid).because(e))?;
             }
             return Ok(None);
         };

@@ -28,6 +28,9 @@ const NO_DIR: i32 = 125;
 /// Exit status of our own text where something else that the command needs is missing; it says what.
 pub const NOT_READY: i32 = 124;
 
+/// The word on which a command that was sent as one text begins.
+pub const GO: &str = "go\n";
+
 /// Longest text that is given to a login shell as one argument, in bytes: Linux takes 128 KiB.
 const DIRECT_MAX: usize = 96 * 1024;
 
@@ -46,10 +49,13 @@ impl Frame {
         Self { nonce: nonce(), tag: nonce() }
     }
 
-    /// Returns the whole command as one text for a login shell of which enough is known; `None` = it goes by the starter. One that
+    /// Returns the whole command as one text for a login shell of which enough is known; it waits for [`GO`] on its standard
+    /// input. `None` = it goes by the starter. One that
     /// waits for a password goes so too: whatever came early would be read as the password.
     pub fn direct(&self, command: &RemoteCommand, shell: LoginShell, sudo: Sudo) -> Option<String> {
-        let body = self.body(command);
+        // It begins only on our word: one that was given up meanwhile, behind slow files of the login shell, never begins.
+        let gate = format!("printf '[ready-%s]' {} >&2; IFS= read -r l || exit {NOT_READY}; unset l\n", self.nonce);
+        let body = gate + &self.body(command);
         let text = match (command.run_as, sudo, shell) {
             (_, _, LoginShell::Unknown) | (RunAs::Root, Sudo::Asking, _) => return None,
             (RunAs::User, _, LoginShell::Posix) => body,
@@ -305,7 +311,9 @@ mod tests {
         let frame = frame();
         for (login, shell) in [("/bin/dash", LoginShell::Posix), ("/bin/bash", LoginShell::Quotes)] {
             let text = frame.direct(&command, shell, Sudo::Silent).expect("known well enough");
-            let out = run_in(&[login], &text, b"input\n");
+            let never = run_in(&[login], &text, b"");
+            assert!(own(&never).1.is_none() && never.stdout.is_empty(), "{login}: without our word it does not begin");
+            let out = run_in(&[login], &text, format!("{GO}input\n").as_bytes());
             let (stdout, stderr, code) = own(&out);
             let want = format!("ab\\\\c{hostile}\\\n!xinput\n");
             assert_eq!(String::from_utf8_lossy(&stdout), want, "{login:?} {out:?}");
@@ -335,7 +343,8 @@ mod tests {
         let words = |words: &[&str]| ScriptShell::Command(words.iter().map(|w| (*w).to_owned()).collect());
         let rows = [
             (ScriptShell::Sh, "false\necho on", Some(1), ""),
-            (ScriptShell::Sh, "# why\n\nfalse; echo on", Some(0), "on\n"),
+            (ScriptShell::Sh, "false; echo on\n", Some(0), "on\n"),
+            (ScriptShell::Sh, "# why\nfalse; echo on", Some(1), ""),
             (ScriptShell::Sh, "cd /no/such\necho on", Some(2), ""),
             (ScriptShell::Plain, "false\necho on", Some(0), "on\n"),
             (ScriptShell::Strict, "false; echo on", Some(1), ""),

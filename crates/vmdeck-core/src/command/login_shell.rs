@@ -3,7 +3,7 @@
 //! Where it is proven that quoted text arrives as it is, a command goes as one text, which is quickest; elsewhere it goes the way
 //! that needs no quoting (see `frame`).
 
-use super::sh_quote;
+use super::{CommandExit, sh_quote};
 use memchr::memmem;
 
 /// What is known about a login shell.
@@ -22,6 +22,9 @@ pub enum LoginShell {
 const TOUCHSTONE: &str =
     "'\\' \\\\ \\n \"$0\" `id` $(id) !! !x ^a^b^ {a,b} ~ * ? [a] # ; & | < >\n\t\u{e9}\u{1F980} %s \\'";
 
+/// The status with which the probe ends: no usual one, so that a made-up status is not taken for it.
+pub const STATUS: i32 = 37;
+
 /// A text that tells what a login shell is.
 #[derive(Clone, Debug)]
 pub struct ShellProbe {
@@ -36,12 +39,17 @@ impl ShellProbe {
 
     /// Returns the text for the login shell.
     pub fn text(&self) -> String {
-        let print = format!("printf %s {}", sh_quote(TOUCHSTONE));
+        let print = format!("printf %s {}; printf '[err-%s]' {} >&2; exit {STATUS}", sh_quote(TOUCHSTONE), self.nonce);
         format!("printf '[shell-%s %s]' {} \"$0\"; exec /bin/sh -c {}", self.nonce, sh_quote(&print))
     }
 
-    /// Returns what the shell is that wrote this to standard output.
-    pub fn read(&self, stdout: &[u8]) -> LoginShell {
+    /// Returns what the shell is that wrote this to its two outputs and ended so: one that mixes them, or that loses the status
+    /// on its way, is nothing to rely on.
+    pub fn read(&self, stdout: &[u8], stderr: &[u8], exit: Option<&CommandExit>) -> LoginShell {
+        let said = memmem::find(stderr, format!("[err-{}]", self.nonce).as_bytes()).is_some();
+        if !said || exit != Some(&CommandExit::Code(STATUS)) {
+            return LoginShell::Unknown;
+        }
         let mark = format!("[shell-{} ", self.nonce);
         let Some(at) = memmem::find(stdout, mark.as_bytes()) else { return LoginShell::Unknown };
         let after = &stdout[at + mark.len()..];
@@ -78,11 +86,15 @@ mod tests {
             let mut command = Command::new(words[0]);
             command.args(&words[1..]).args(["-c", &probe.text()]).stdin(Stdio::null());
             let out = command.output().expect("shell");
-            assert_eq!(probe.read(&out.stdout), wanted, "{words:?} {}", String::from_utf8_lossy(&out.stdout));
+            let exit = out.status.code().map(CommandExit::Code);
+            let read = |stdout: &[u8]| probe.read(stdout, &out.stderr, exit.as_ref());
+            assert_eq!(read(&out.stdout), wanted, "{words:?} {}", String::from_utf8_lossy(&out.stdout));
             let noisy = [b"Welcome!\n", &out.stdout[..]].concat();
-            assert_eq!(probe.read(&noisy), wanted, "noise before it is noise");
+            assert_eq!(read(&noisy), wanted, "noise before it is noise");
             let cut = &out.stdout[..out.stdout.len().saturating_sub(1)];
-            assert_eq!(probe.read(cut), LoginShell::Unknown, "{words:?}: less than all is nothing");
+            assert_eq!(read(cut), LoginShell::Unknown, "{words:?}: less than all is nothing");
+            assert_eq!(probe.read(&out.stdout, &out.stderr, Some(&CommandExit::Code(0))), LoginShell::Unknown);
+            assert_eq!(probe.read(&out.stdout, b"", exit.as_ref()), LoginShell::Unknown, "its outputs are mixed");
         }
     }
 }

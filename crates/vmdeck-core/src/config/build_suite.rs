@@ -13,7 +13,7 @@ use vmdeck_model::{
     ids::{CaseId, SuiteId},
     key::Value,
     select::Selector,
-    suite::{Case, CaseAction, CasePlace, Expect, RunAs, Suite},
+    suite::{Case, CaseAction, CasePlace, Expect, RunAs, Suite, does_nothing},
 };
 
 impl Build<'_> {
@@ -74,6 +74,10 @@ impl Build<'_> {
             }
         }
         let artifacts_required = self.value(&full("artifacts_required"), &any("artifacts_required"));
+        let artifacts = self.texts(&full("artifacts"), &any("artifacts"));
+        if artifacts_required == Some(Value::Bool(true)) && artifacts.is_empty() {
+            self.problem(origin, &full("artifacts_required"), "there are no `artifacts` that it could require", None);
+        }
         Some(Suite {
             id,
             guests: on,
@@ -90,7 +94,7 @@ impl Build<'_> {
             } else {
                 RunAs::User
             },
-            artifacts: self.texts(&full("artifacts"), &any("artifacts")),
+            artifacts,
             cases: list,
         })
     }
@@ -132,7 +136,7 @@ impl Build<'_> {
         let run = self.text(&full("run"), &any("run"));
         let script = self.value(&full("script"), &any("script"));
         let action = match (run, script) {
-            (Some(run), None) if run.trim().is_empty() => {
+            (Some(run), None) if does_nothing(&run) => {
                 self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
                 return None;
             }
@@ -140,6 +144,10 @@ impl Build<'_> {
             (None, Some(Value::Path(path))) => {
                 if let Some(why) = unusable(&path) {
                     self.problem(origin, &format!("{shown}.script"), why, None);
+                }
+                if self.is_written(&full("shell")) {
+                    let text = "it has no effect on a `script`, which is run by the program that its first line names";
+                    self.problem(origin, &format!("{shown}.shell"), text, None);
                 }
                 CaseAction::Script(path)
             }
@@ -174,7 +182,8 @@ impl Build<'_> {
 /// Returns why a script of this host cannot be run in a guest.
 fn unusable(path: &Path) -> Option<String> {
     let shown = path.display();
-    let bytes = match std::fs::File::open(path).and_then(|file| file.metadata()).map(|m| m.is_file() && m.len() > 0) {
+    // Not opened before that: a pipe would wait for a writer.
+    let bytes = match std::fs::metadata(path).map(|m| m.is_file() && m.len() > 0) {
         Ok(true) => first_line(path),
         Ok(false) => return Some(format!("`{shown}` is empty or not a file")),
         Err(e) => return Some(format!("cannot open `{shown}`: {e}")),
@@ -182,6 +191,9 @@ fn unusable(path: &Path) -> Option<String> {
     match bytes {
         Ok(line) if line.starts_with(b"#!") && line.ends_with(b"\r") => {
             Some(format!("`{shown}` has the line ends of Windows, so its first line names no program"))
+        }
+        Ok(line) if line.starts_with("\u{feff}".as_bytes()) => {
+            Some(format!("`{shown}` begins with a byte order mark, so its first line names no program"))
         }
         Ok(_) => None,
         Err(e) => Some(format!("cannot read `{shown}`: {e}")),

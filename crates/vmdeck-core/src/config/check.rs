@@ -274,7 +274,8 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
     let mut out = Expect::default();
     for (key, node) in entries {
         let code = || match node.raw {
-            RawValue::Int(code) => i32::try_from(code).map_err(|_| format!("{code} is not an exit code")),
+            RawValue::Int(code) if (0..=255).contains(&code) => Ok(i32::try_from(code).unwrap_or_default()),
+            RawValue::Int(code) => Err(format!("{code} is not an exit code: 0 to 255")),
             _ => Err(format!("`{key}` must be a whole number")),
         };
         match key.as_str() {
@@ -284,6 +285,9 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
             "stderr" => out.stderr = Some(Pattern::parse(&text(node)?)?),
             other => return Err(format!("unknown key `{other}` (known: exit, skip, stdout, stderr)")),
         }
+    }
+    if out.skip == Some(out.exit) {
+        return Err(format!("exit {} cannot mean both passed and skipped", out.exit));
     }
     Ok(out)
 }

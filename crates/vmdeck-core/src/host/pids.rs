@@ -96,6 +96,21 @@ pub fn has_env(pid: u32, pair: &str) -> bool {
     system.is_some_and(|s| s.process(pid).is_some_and(|p| p.environ().iter().any(|e| e == pair)))
 }
 
+/// Returns every process below this one that is not dead.
+pub fn below(pid: u32) -> Vec<Process> {
+    let all = all();
+    let mut found: Vec<Process> = Vec::new();
+    loop {
+        let is_known = |id: u32| id == pid || found.iter().any(|process| process.pid == id);
+        let new: Vec<Process> =
+            all.iter().filter(|p| !is_known(p.pid) && p.parent.is_some_and(is_known)).cloned().collect();
+        if new.is_empty() {
+            return found;
+        }
+        found.extend(new);
+    }
+}
+
 /// Returns the resident memory in bytes and the processor time in milliseconds of a process.
 pub fn usage(pid: u32) -> Option<(u64, u64)> {
     let pid = Pid::from_u32(pid);

@@ -94,7 +94,12 @@ fn braces(glob: &str) -> Option<(&str, Vec<&str>, &str)> {
 pub(super) fn pack_script(globs: &[String], to_file: Option<&str>) -> String {
     let mut out = String::from(
         r#"n=0; a=; add() { case $1 in /*) f=$1 ;; ./*) f=$1 ;; *) f=./$1 ;; esac; n=$((n+1)); eval "v$n=\$f"; a="$a \"\$v$n\""; }
-take() { if [ -e "$1" ]; then add "$1"; elif [ -L "$1" ]; then echo "$1: the link leads nowhere" >&2; bad=1; fi; }
+lacks() { echo "$1: $2" >&2; bad=1; }
+file() { if [ -e "$1" ]; then add "$1"; elif [ -L "$1" ]; then lacks "$1" "the link leads nowhere"; fi; }
+all() { for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+  if [ -L "$e" ] && [ -d "$e" ]; then lacks "$e" "a link to a folder is not followed"; elif [ -d "$e" ]; then all "$e"; else file "$e"; fi
+done; }
+take() { if [ -d "$1" ]; then all "$1"; else file "$1"; fi; }
 bad=0
 "#,
     );
@@ -115,7 +120,8 @@ bad=0
                 let pattern = shell_glob(&format!("{prefix}{}", glob.replace("**/", "*").replace("**", "*")));
                 out.push_str(&format!(
                     r#"w{at}() {{ for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do
-  if [ -d "$e" ] && [ ! -L "$e" ]; then w{at} "$e"; elif [ -e "$e" ] || [ -L "$e" ]; then case $e in {pattern}) take "$e" ;; esac; fi
+  if [ -d "$e" ] && [ ! -L "$e" ]; then w{at} "$e"; else case $e in {pattern})
+    if [ -d "$e" ]; then lacks "$e" "a link to a folder is not followed"; else file "$e"; fi ;; esac; fi
 done; }}; w{at} {}
 "#,
                     sh_quote(if root == "/" { "" } else { root })
@@ -235,6 +241,7 @@ mod tests {
         fs::write(root.join(std::ffi::OsStr::from_bytes(b"l\xe4tin.xml")), "x").expect("write");
         std::os::unix::fs::symlink("b.txt", root.join("link.xml")).expect("link");
         std::os::unix::fs::symlink("nowhere", root.join("broken.xml")).expect("link");
+        std::os::unix::fs::symlink("..", root.join("d/up")).expect("a link that goes round");
         let rows: [(&[&str], &[&str]); 9] = [
             (&["*.xml"], &["-x.xml", "a.xml", "link.xml", "l\u{fffd}tin.xml"]),
             (&["**/a.xml"], &["a.xml", "d/a.xml", "d/e/f/a.xml"]),

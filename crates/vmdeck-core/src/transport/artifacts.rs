@@ -109,7 +109,7 @@ impl Unpacking<'_> {
             let mut entry = entry?;
             let raw = entry.path_bytes().into_owned();
             let Some(path) = safe(&raw) else {
-                self.out.lacks(&format!("`{}` is not a safe name", String::from_utf8_lossy(&raw)));
+                self.out.lacks(&format!("`{}` is not a safe name", raw.escape_ascii()));
                 continue;
             };
             let globs = self.wanted.of(&path);

@@ -121,7 +121,7 @@ done
 trap 'rm -f "$f"' EXIT
 cat > "$f" || exit {NOT_READY}
 IFS= read -r h < "$f"; case $h in '#!'*) h=${{h#'#!'}}; h=${{h#"${{h%%[! ]*}}"}}; h=${{h%% *}}
-  [ -e "$h" ] || {{ echo "there is no \`$h\` in the guest, which the first line of the script names" >&2; exit {NOT_READY}; }} ;; esac"#
+  [ -z "$h" ] || [ -e "$h" ] || {{ echo "there is no \`$h\` in the guest, which the first line of the script names" >&2; exit {NOT_READY}; }} ;; esac"#
     );
     RemoteCommand {
         prepare,

@@ -160,7 +160,7 @@ mod tests {
         tokio::join!(
             async {
                 console.catch_up().await;
-                assert_eq!(console.error_now(), Some(error("late")))
+                assert_eq!(console.error_now(), Some(error("late")));
             },
             reader
         );

@@ -6,9 +6,9 @@ use super::hostkey::Checker;
 use crate::{
     command::{
         Collected, CommandExit, Input, OutputSink, RemoteCommand,
-        frame::{self, Frame, Sudo},
+        frame::{self, Frame, GO, Sudo},
         kill::SURVIVORS,
-        login_shell::{LoginShell, ShellProbe},
+        login_shell::{LoginShell, STATUS, ShellProbe},
         marks::FrameMark,
         own_output::OwnOutput,
     },
@@ -86,16 +86,25 @@ pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest, peer: S
         return Ok(session);
     }
     let mut nowhere = |_: Stream, _: &[u8]| {};
-    let (first, never) = (RemoteCommand::new(":"), CancellationToken::new());
+    let (first, never) = (RemoteCommand::new(format!("exit {STATUS}")), CancellationToken::new());
     let ran = clock::within(FIRST, session.run_command(&first, &mut nowhere, &never)).await;
     match ran {
-        Some(Ok(CommandExit::Code(0))) => Ok(session),
-        Some(Ok(exit)) => Err(Fault::infra("cannot run `:`").because(exit)),
+        Some(Ok(CommandExit::Code(STATUS))) => Ok(session),
+        // With such a shell every case would end as it likes.
+        Some(Ok(exit)) => Err(Fault::user("cannot trust the exit status of a command")
+            .because(format!("a command that ended with {STATUS} came back as {exit}"))
+            .hint("the account's shell, or the forced command of its server, must pass the status on")),
         Some(Err(fault)) => Err(fault),
         None => Err(Fault::infra("cannot run a first command")
             .because(format!("nothing answers within {} s", FIRST.as_secs()))
             .hint("the login shell's own files (.bashrc, .profile) may start another program")),
     }
+}
+
+/// Keeps the first bytes of what a login shell says.
+fn keep(kept: &mut Vec<u8>, data: &[u8]) {
+    let room = PROBE_MAX.saturating_sub(kept.len());
+    kept.extend_from_slice(&data[..data.len().min(room)]);
 }
 
 fn lost(error: impl std::fmt::Display) -> Fault {
@@ -112,7 +121,7 @@ impl SshSession {
         write.exec(true, probe.text()).await.map_err(lost)?;
         // It reads nothing: what its files start sees an end.
         let _ = write.eof().await;
-        let (mut out, mut ended) = (Vec::new(), None);
+        let (mut out, mut err, mut exit, mut ended) = (Vec::new(), Vec::new(), None, None);
         // To the server's own end of the channel: one version of dropbear dies of a command that comes before it.
         loop {
             let message = tokio::select! {
@@ -121,19 +130,19 @@ impl SshSession {
                 () = clock::sleep_until(ended.unwrap_or_else(clock::now)), if ended.is_some() => None,
             };
             match message {
-                Some(ChannelMsg::Data { data }) => {
-                    let room = PROBE_MAX.saturating_sub(out.len());
-                    out.extend_from_slice(&data[..data.len().min(room)]);
-                }
-                Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }) => {
+                Some(ChannelMsg::Data { data }) => keep(&mut out, &data),
+                Some(ChannelMsg::ExtendedData { data, ext: 1 }) => keep(&mut err, &data),
+                Some(ChannelMsg::ExitStatus { exit_status }) => {
+                    exit = i32::try_from(exit_status).ok().map(CommandExit::Code);
                     ended = Some(clock::now() + REST);
                 }
+                Some(ChannelMsg::ExitSignal { .. }) => ended = Some(clock::now() + REST),
                 Some(_) => {}
                 None => break,
             }
         }
         abandon(write, read);
-        Ok(probe.read(&out))
+        Ok(probe.read(&out, &err, exit.as_ref()))
     }
 
     async fn channel(&self) -> Result<(ChannelReadHalf, Write)> {
@@ -164,7 +173,7 @@ impl SshSession {
         let input = open_input(&exec.stdin)?;
         let (mut read, write) = self.channel().await?;
         write.exec(true, direct.as_deref().unwrap_or(&starter)).await.map_err(lost)?;
-        let payload = if direct.is_some() { String::new() } else { frame.payload(exec) };
+        let payload = if direct.is_some() { GO.to_owned() } else { frame.payload(exec) };
         let mut command = RunningCommand {
             own: OwnOutput::new(&frame.nonce),
             payload: Some((payload, input)),
@@ -173,9 +182,6 @@ impl SshSession {
             write,
             unread: Arc::default(),
         };
-        if direct.is_some() {
-            command.send_payload();
-        }
         // sudo would take it for a password.
         let mut may_type = exec.run_as == RunAs::User && direct.is_none();
         let silence = if self.by_stdin.load(Ordering::Relaxed) { Duration::ZERO } else { SILENCE };
@@ -285,8 +291,10 @@ impl SshSession {
         let complaint = command.own.complaint();
         match exit {
             Some(exit) => Err(frame::refused(exec, &exit, &complaint, command.asked)),
-            None if complaint.is_empty() => Err(lost("it ended before the command was started")),
-            None => Err(lost(format!("it ended before the command was started; the guest says: {complaint}"))),
+            None if complaint.is_empty() => Err(lost("it ended before the command said that it had begun")),
+            None => {
+                Err(lost(format!("it ended before the command said that it had begun; the guest says: {complaint}")))
+            }
         }
     }
 
@@ -415,7 +423,7 @@ fn open_input(input: &Input) -> Result<Option<tokio::fs::File>> {
 /// Sends the command and its input, and closes it; a command that does not read it is no error. Input that cannot be read to its
 /// end closes the channel instead: half a file must not look like a whole one.
 async fn send_input(write: Write, text: String, input: Option<tokio::fs::File>, unread: Arc<OnceLock<String>>) {
-    if !text.is_empty() && write.data_bytes(text.into_bytes()).await.is_err() {
+    if write.data_bytes(text.into_bytes()).await.is_err() {
         return;
     }
     if let Some(mut file) = input {
