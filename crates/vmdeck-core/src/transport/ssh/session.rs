@@ -107,6 +107,17 @@ fn keep(kept: &mut Vec<u8>, data: &[u8]) {
     kept.extend_from_slice(&data[..data.len().min(room)]);
 }
 
+/// Returns the end of the program that a message tells of, if it tells of one.
+fn exit_of(message: &ChannelMsg) -> Option<CommandExit> {
+    match message {
+        ChannelMsg::ExitStatus { exit_status } => {
+            Some(CommandExit::Code(i32::try_from(*exit_status).unwrap_or(i32::MAX)))
+        }
+        ChannelMsg::ExitSignal { signal_name, .. } => Some(CommandExit::Signal(format!("{signal_name:?}"))),
+        _ => None,
+    }
+}
+
 fn lost(error: impl std::fmt::Display) -> Fault {
     Fault::infra("cannot finish the command")
         .because(format!("the connection was lost: {error}"))
@@ -132,12 +143,12 @@ impl SshSession {
             match message {
                 Some(ChannelMsg::Data { data }) => keep(&mut out, &data),
                 Some(ChannelMsg::ExtendedData { data, ext: 1 }) => keep(&mut err, &data),
-                Some(ChannelMsg::ExitStatus { exit_status }) => {
-                    exit = i32::try_from(exit_status).ok().map(CommandExit::Code);
-                    ended = Some(clock::now() + REST);
+                Some(other) => {
+                    if let Some(told) = exit_of(&other) {
+                        exit = Some(told);
+                        ended = Some(clock::now() + REST);
+                    }
                 }
-                Some(ChannelMsg::ExitSignal { .. }) => ended = Some(clock::now() + REST),
-                Some(_) => {}
                 None => break,
             }
         }
@@ -249,16 +260,14 @@ impl SshSession {
                     }
                 }
             }
-            ChannelMsg::ExitStatus { exit_status } => {
-                command.exited(CommandExit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX)));
-            }
-            ChannelMsg::ExitSignal { signal_name, .. } => {
-                command.exited(CommandExit::Signal(format!("{signal_name:?}")));
-            }
             ChannelMsg::Failure => {
                 return Err(Fault::infra("cannot run a command").because("the guest's sshd refused to run it"));
             }
-            _ => {}
+            other => {
+                if let Some(exit) = exit_of(&other) {
+                    command.exited(exit);
+                }
+            }
         }
         Ok(())
     }
@@ -342,9 +351,7 @@ impl SshSession {
                     Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
                         let _ = terminal.output.send(Bytes::copy_from_slice(&data)).await;
                     }
-                    Some(ChannelMsg::ExitStatus { exit_status }) => exit = Some(CommandExit::Code(i32::try_from(exit_status).unwrap_or(i32::MAX))),
-                    Some(ChannelMsg::ExitSignal { signal_name, .. }) => exit = Some(CommandExit::Signal(format!("{signal_name:?}"))),
-                    Some(_) => {}
+                    Some(other) => exit = exit_of(&other).or(exit),
                     None => return exit.ok_or_else(|| lost("the shell ended without a status")),
                 },
                 Some(typed) = terminal.input.recv() => write.data_bytes(typed).await.map_err(lost)?,
