@@ -116,6 +116,12 @@ impl Fault {
         self.hint.as_deref()
     }
 
+    /// Returns the text on one line, with the remedy in brackets where one is known.
+    pub fn with_remedy(&self) -> String {
+        let hint = self.remedy().map(|h| format!(" ({h})")).unwrap_or_default();
+        format!("{self}{hint}")
+    }
+
     /// Returns the text for a terminal: ``error: cannot …: cause``, a blank line, ``hint: …``.
     pub fn render(&self) -> String {
         let hint = self.hint.as_ref().map(|h| format!("\n\nhint: {h}")).unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! The machine itself is a backend's `Machine`.
 
-use super::{ids::GuestId, key::Options, pattern::Pattern, secret::Secret, suite::ScriptShell};
+use super::{ids::GuestId, key::Options, outcome::Verdict, pattern::Pattern, secret::Secret, suite::ScriptShell};
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 /// A guest of the config, fully resolved.
@@ -114,6 +114,16 @@ pub enum CrashPolicy {
     Failed,
     /// Nothing about the case: the system only carries it.
     Infra,
+}
+
+impl CrashPolicy {
+    /// Returns the verdict on what ran when the system crashed.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            CrashPolicy::Failed => Verdict::Failed,
+            CrashPolicy::Infra => Verdict::Infra,
+        }
+    }
 }
 
 /// What is done where a command that was ended for its time may still run in the guest.

@@ -21,7 +21,7 @@ use std::{path::PathBuf, time::Duration};
 use vmdeck_model::{
     error::Fault,
     event::{Attempt, CaseCause, EventKind},
-    guest::{CrashPolicy, Guest, SurvivorPolicy},
+    guest::{Guest, SurvivorPolicy},
     outcome::Verdict,
     quantity::show_duration,
     suite::{Case, CaseAction, Suite},
@@ -152,19 +152,17 @@ impl CaseRun<'_> {
                 }
             }
             End::Cancelled => (Verdict::Cancelled, None, context.stop_reason().to_owned(), false),
-            End::Refused(fault) => {
-                let hint = fault.remedy().map(|h| format!(" ({h})")).unwrap_or_default();
-                (Verdict::Infra, None, clear(format!("{fault}{hint}")), false)
-            }
+            End::Refused(fault) => (Verdict::Infra, None, clear(fault.with_remedy()), false),
             // The machine is replaced in both: after such a line nothing in it can be trusted.
             End::Complaint(fault) => (Verdict::Failed, None, clear(fault.to_string()), true),
             End::Crashed(fault) => {
                 diagnose(context, guest, &machine.controller, &fault).await;
-                let verdict = match guest.crash {
-                    CrashPolicy::Failed => Verdict::Failed,
-                    CrashPolicy::Infra => Verdict::Infra,
-                };
-                (verdict, None, clear(format!("the guest's system crashed during the case: {fault}")), true)
+                (
+                    guest.crash.verdict(),
+                    None,
+                    clear(format!("the guest's system crashed during the case: {fault}")),
+                    true,
+                )
             }
             End::Lost(fault) => {
                 diagnose(context, guest, &machine.controller, &fault).await;

@@ -18,7 +18,7 @@ use crate::{
 use std::{fmt, path::PathBuf, time::Duration};
 use vmdeck_model::{
     event::{CaseCause, EventKind},
-    guest::{CrashPolicy, Guest, SurvivorPolicy},
+    guest::{Guest, SurvivorPolicy},
     ids::CaseId,
     outcome::Verdict,
     quantity::show_duration,
@@ -154,10 +154,7 @@ impl SuiteRun<'_> {
                 (Verdict::Failed, format!("it took longer than {}{rest}", show_duration(limit)))
             }
             End::Cancelled => (Verdict::Cancelled, context.stop_reason().to_owned()),
-            End::Refused(fault) => {
-                let hint = fault.remedy().map(|h| format!(" ({h})")).unwrap_or_default();
-                (Verdict::Failed, format!("{fault}{hint}"))
-            }
+            End::Refused(fault) => (Verdict::Failed, fault.with_remedy()),
             End::Complaint(fault) => {
                 machine.give_up();
                 (Verdict::Failed, fault.to_string())
@@ -165,11 +162,7 @@ impl SuiteRun<'_> {
             End::Crashed(fault) => {
                 machine.give_up();
                 diagnose(context, guest, &machine.controller, &fault).await;
-                let verdict = match guest.crash {
-                    CrashPolicy::Failed => Verdict::Failed,
-                    CrashPolicy::Infra => Verdict::Infra,
-                };
-                (verdict, fault.to_string())
+                (guest.crash.verdict(), fault.to_string())
             }
             End::Lost(fault) => {
                 machine.give_up();
