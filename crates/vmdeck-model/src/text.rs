@@ -35,6 +35,12 @@ impl Clean {
     }
 }
 
+/// Returns the words of a guest or a tool on one clean line: what is blank is left out, the rest is joined with `; `.
+pub fn one_line(words: &str) -> String {
+    let lines = words.lines().map(|line| Clean::from_text(line.trim()).into_string());
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
 impl std::fmt::Display for Clean {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(&self.0)

@@ -33,7 +33,7 @@ use vmdeck_model::{
     error::{Fault, Result},
     event::Stream,
     suite::RunAs,
-    text::Clean,
+    text::one_line,
 };
 
 /// How long ending a command in the guest may take.
@@ -259,12 +259,6 @@ impl OutputSink for FrameDecoder<'_> {
         let passed = self.err.feed(&own);
         self.pass(stream, &passed);
     }
-}
-
-/// Returns a tool's words on one clean line.
-pub(super) fn one_line(words: &str) -> String {
-    let lines = words.lines().map(|line| Clean::from_text(line.trim()).into_string());
-    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Asks from time to time whether the machine is still up, and reports its end: such tools report nothing by

@@ -238,7 +238,7 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
     use super::*;
-    use crate::command::marks::{EndMark, FrameMark, FrameMarks, StartMark, one_line};
+    use crate::command::marks::{EndMark, FrameMark, FrameMarks, StartMark};
     use std::{
         collections::BTreeMap,
         io::Write,
@@ -406,7 +406,7 @@ mod tests {
         let out = run_in(&["/bin/sh"], &frame().body(&command), b"");
         let (stdout, began, code) = own(&out);
         assert_eq!((stdout.as_slice(), began, code), (&b""[..], None, Some(NO_DIR)));
-        let said = refused(&command, &CommandExit::Code(NO_DIR), &one_line(&[&out.stderr]), 0).to_string();
+        let said = refused(&command, &CommandExit::Code(NO_DIR), &String::from_utf8_lossy(&out.stderr), 0).to_string();
         assert!(said.contains("/no/such"), "{said}");
     }
 

@@ -158,12 +158,6 @@ impl EndMark {
     }
 }
 
-/// Returns words of a guest as one line, without what is blank.
-pub fn one_line(pieces: &[&[u8]]) -> String {
-    let text: Vec<String> = pieces.iter().map(|piece| String::from_utf8_lossy(piece).into_owned()).collect();
-    text.iter().flat_map(|t| t.lines()).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,9 @@
 //!
 //! A login shell's own files may speak, sudo may complain: that is no output, and it is the reason where nothing begins.
 
-use super::marks::{FrameMark, FrameMarks, StartMark, one_line};
+use super::marks::{FrameMark, FrameMarks, StartMark};
 use std::borrow::Cow;
+use vmdeck_model::text::one_line;
 
 /// Both streams of one command.
 #[derive(Clone, Debug)]
@@ -53,6 +54,6 @@ impl OwnOutput {
 
     /// Returns what was written before the command began, or instead of it, as one line: standard error first.
     pub fn complaint(&self) -> String {
-        one_line(&[self.err.seen(), self.out.seen()])
+        one_line(&String::from_utf8_lossy(&[self.err.seen(), b"\n", self.out.seen()].concat()))
     }
 }

@@ -8,11 +8,14 @@ use super::{
     spinner::Spinner,
 };
 use crate::{
-    backend::{BackendDeps, tool::Tool, tool::one_line},
+    backend::{BackendDeps, tool::Tool},
     host::{clock, process::Output},
 };
 use std::time::Duration;
-use vmdeck_model::error::{Blame, Fault, Result};
+use vmdeck_model::{
+    error::{Blame, Fault, Result},
+    text::one_line,
+};
 
 /// The hint that says how to install the program.
 pub(super) const INSTALL: &str = "install it: `brew install --cask multipass` (macOS), `sudo snap install multipass` (Linux); or set `host.tools.multipass`";

@@ -15,7 +15,7 @@ use crate::{
         proof::Proof,
         record::{AdoptTarget, MachineId, PowerState},
         request::{CreateRequest, Service},
-        tool::{self, ExecTool, Tool, one_line},
+        tool::{self, ExecTool, Tool},
     },
     command::{CommandExit, OutputSink, RemoteCommand},
     context::CallContext,
@@ -38,6 +38,7 @@ use vmdeck_model::{
     error::{Blame, Fault, Result},
     key::Options,
     quantity::show_duration,
+    text::one_line,
 };
 
 /// How often it is asked whether the machine is still up.

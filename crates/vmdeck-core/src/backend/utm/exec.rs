@@ -7,7 +7,7 @@ use super::utmctl::{Hide, Utmctl, explain, has_event_error};
 use crate::{
     backend::{
         guest_exec::{CopyOut, GuestExec},
-        tool::{self, ExecTool, Tool, one_line},
+        tool::{self, ExecTool, Tool},
     },
     command::frame,
     command::{Collected, CommandExit, Input, OutputSink, RemoteCommand, sh_quote},
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     suite::RunAs,
+    text::one_line,
 };
 
 /// How long a file may take on its way: it goes in pieces of 4 KiB, each an Apple event.

@@ -4,11 +4,7 @@
 //! `UTMScriptable.swift`). The words of such an error come in the user's language, so that only its number is read.
 
 use crate::{
-    backend::{
-        deps::BackendDeps,
-        record::PowerState,
-        tool::{Tool, one_line},
-    },
+    backend::{deps::BackendDeps, record::PowerState, tool::Tool},
     host::{clock, files, process::Output},
 };
 use regex::Regex;
@@ -16,6 +12,7 @@ use std::{fs::File, os::unix::process::ExitStatusExt, path::Path, sync::LazyLock
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     guest::Guest,
+    text::one_line,
 };
 
 /// What to do where UTM is missing.
