@@ -57,6 +57,12 @@ impl Tail {
         Ok(&self.buffer[..n])
     }
 
+    /// Returns how many bytes were written and not read yet.
+    pub fn behind(&self) -> u64 {
+        let about = self.file.as_ref().map_or_else(|| std::fs::metadata(&self.path), std::fs::File::metadata);
+        about.map_or(0, |about| about.len()).saturating_sub(self.position)
+    }
+
     fn read_new(&mut self) -> io::Result<usize> {
         if self.file.is_none() {
             match std::fs::File::open(&self.path) {

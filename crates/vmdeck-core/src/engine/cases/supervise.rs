@@ -53,20 +53,27 @@ impl Watched<'_> {
     /// Runs the command; `cancel` ends it in the guest.
     pub(super) async fn run(&self, log: &mut CommandLog, cancel: &CancellationToken) -> End {
         let machine = self.machine;
-        if let Some(before) = machine.console.open_window().await {
+        let untold =
+            |why: &dyn std::fmt::Display| End::Lost(Fault::infra("cannot tell what the console showed").because(why));
+        match machine.console.open_window().await {
             // Nobody's fault that anybody could name: a predecessor is judged already.
-            let text = format!("between two commands: {}", before.to_fault());
-            self.context.events.warn(Some(&self.guest.id), text, None);
+            Ok(Some(before)) => {
+                let text = format!("between two commands: {}", before.to_fault());
+                self.context.events.warn(Some(&self.guest.id), text, None);
+            }
+            Ok(None) => {}
+            Err(behind) => return untold(&behind),
         }
         match self.follow(log, cancel).await {
             End::Exit(exit) => {
                 // The console may be behind the status.
-                machine.console.catch_up().await;
-                match (machine.console.error_now(), machine.console.lost()) {
-                    (Some(found), _) if found.is_panic() => End::Crashed(found.to_fault()),
-                    (Some(found), _) => End::Complaint(found.to_fault()),
-                    (None, Some(why)) => End::Lost(Fault::infra("cannot tell what the console showed").because(why)),
-                    (None, None) => End::Exit(exit),
+                let seen = machine.console.catch_up().await;
+                match (machine.console.error_now(), machine.console.lost(), seen) {
+                    (Some(found), ..) if found.is_panic() => End::Crashed(found.to_fault()),
+                    (Some(found), ..) => End::Complaint(found.to_fault()),
+                    (None, Some(why), _) => untold(&why),
+                    (None, None, Err(behind)) => untold(&behind),
+                    (None, None, Ok(())) => End::Exit(exit),
                 }
             }
             End::Lost(fault) => explain(machine, fault).await,
@@ -131,7 +138,7 @@ async fn explain(machine: &LeasedMachine, fault: Fault) -> End {
     };
     let _ = clock::within(LAG, sign).await;
     // A panic is on the console before the hypervisor tells of it.
-    machine.console.catch_up().await;
+    let _ = machine.console.catch_up().await;
     if let Some(crash) = machine.crash() {
         return End::Crashed(crash);
     }

@@ -118,7 +118,7 @@ impl BootPhases {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::time::Duration;
     use vmdeck_model::{
@@ -127,7 +127,7 @@ mod tests {
         key::Options,
     };
 
-    fn guest() -> Guest {
+    pub(in crate::engine::machine) fn guest() -> Guest {
         Guest {
             id: GuestId::new("deb").expect("name"),
             backend: "qemu".into(),

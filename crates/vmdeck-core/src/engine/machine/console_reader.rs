@@ -103,7 +103,7 @@ impl Reading {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ask) = self.listener.line.asks.recv() => {
-                    self.take_rest(&mut tail, &mut timestamps);
+                    self.take_rest(&mut tail, &mut timestamps).await;
                     self.listener.line.answer(ask);
                 }
                 () = clock::sleep(QUIET), if unsettled => {
@@ -124,9 +124,7 @@ impl Reading {
                         self.take(&bytes);
                     }
                     Err(e) => {
-                        let why = format!("the console cannot be read any more: {e}");
-                        self.listener.events.warn(Some(&self.listener.guest.id), why.clone(), None);
-                        self.listener.line.lost.send_replace(Some(why));
+                        self.lose(&e);
                         // Whoever asks still gets an answer; there is nothing more to read.
                         self.listener.line.asks.close();
                         stop.cancelled().await;
@@ -138,19 +136,38 @@ impl Reading {
             tokio::task::yield_now().await;
         }
         // What was written before the stop still counts.
-        self.take_rest(&mut tail, &mut timestamps);
+        self.take_rest(&mut tail, &mut timestamps).await;
     }
 
     /// Takes in what was written so far; a machine that goes on writing does not hold us.
-    fn take_rest(&mut self, tail: &mut Tail, timestamps: &mut LogTimestamps) {
-        for _ in 0..64 {
+    async fn take_rest(&mut self, tail: &mut Tail, timestamps: &mut LogTimestamps) {
+        // All that is there now, however much a flood has written; not what comes meanwhile.
+        let mut left = tail.behind();
+        while left > 0 {
             match tail.now() {
-                Ok([]) | Err(_) => break,
+                Ok([]) => break,
+                Err(e) => return self.lose(&e),
                 Ok(bytes) => {
+                    left = left.saturating_sub(bytes.len() as u64);
                     timestamps.note(bytes.len());
                     self.take(bytes);
                 }
             }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Notes, once, that the console cannot be read any more.
+    fn lose(&self, error: &std::io::Error) {
+        let ConsoleListener { guest, events, line, .. } = &self.listener;
+        let why = format!("the console cannot be read any more: {error}");
+        let is_new = line.lost.send_if_modified(|lost| {
+            let is_new = lost.is_none();
+            lost.get_or_insert_with(|| why.clone());
+            is_new
+        });
+        if is_new {
+            events.warn(Some(&guest.id), why, None);
         }
     }
 
@@ -189,5 +206,36 @@ impl Reading {
                 events.send(EventKind::ConsoleMatch { guest, meaning, pattern, line, context });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::machine::{boot_phases, console_watch};
+    use std::io::Write;
+    use vmdeck_model::pattern::Pattern;
+
+    #[tokio::test]
+    async fn an_error_behind_a_flood_is_found_before_the_answer() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let path = home.path().join("console.log");
+        let mut file = std::fs::File::create(&path).expect("create");
+        let flood = "a line that means nothing at all\n".repeat(2 << 15);
+        for _ in 0..6 {
+            file.write_all(flood.as_bytes()).expect("write");
+        }
+        file.write_all(b"Kernel panic - not syncing: at the end\n").expect("write");
+        let mut guest = boot_phases::tests::guest();
+        guest.boot.errors = vec![Pattern::parse("Kernel panic").expect("pattern")];
+        let guest = Arc::new(guest);
+        let (events, _inbox) = EventSender::new(Arc::default());
+        let phases = Arc::new(Mutex::new(BootPhases::new(&guest, events.clone(), home.path())));
+        let (console, line) = console_watch::pair();
+        let listener = ConsoleListener { guest, events, phases, line, redactor: Redactor::default() };
+        let reader = ConsoleReader::start(&path, listener).expect("follow");
+        console.catch_up().await.expect("answered");
+        assert!(console.error_now().is_some_and(|found| found.is_panic()));
+        reader.drain().await;
     }
 }

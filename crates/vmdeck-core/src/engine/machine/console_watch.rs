@@ -13,8 +13,18 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How long the reader may take to answer.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long the reader may take to answer; a flood of some hundred megabytes is looked at in less.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The reader has not looked at everything in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Behind;
+
+impl std::fmt::Display for Behind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("more was written than could be looked at in time")
+    }
+}
 
 /// The end of whoever waits for what a console shows.
 #[derive(Clone)]
@@ -100,20 +110,23 @@ impl ConsoleWatch {
         self.error.borrow().clone()
     }
 
-    async fn ask(&self, then: Then) -> Option<ConsoleError> {
+    /// Returns the answer: the error that was there. The error says that none came in time.
+    async fn ask(&self, then: Then) -> Result<Option<ConsoleError>, Behind> {
         let (answer, answered) = oneshot::channel();
         // Without a reader there is nothing to look at.
-        self.asks.send(ConsoleAsk { then, answer }).ok()?;
-        clock::within(ANSWER, answered).await?.ok()?
+        if self.asks.send(ConsoleAsk { then, answer }).is_err() {
+            return Ok(None);
+        }
+        clock::within(ANSWER, answered).await.map(Result::unwrap_or_default).ok_or(Behind)
     }
 
-    /// Waits until everything that the console wrote so far has been looked at.
-    pub(in crate::engine) async fn catch_up(&self) {
-        self.ask(Then::Nothing).await;
+    /// Waits until everything that the console wrote so far has been looked at; the error says that it has not been.
+    pub(in crate::engine) async fn catch_up(&self) -> Result<(), Behind> {
+        self.ask(Then::Nothing).await.map(drop)
     }
 
     /// Begins a window: what comes from now on counts. Returns the error that came before it.
-    pub(in crate::engine) async fn open_window(&self) -> Option<ConsoleError> {
+    pub(in crate::engine) async fn open_window(&self) -> Result<Option<ConsoleError>, Behind> {
         self.ask(Then::OpenWindow).await
     }
 
@@ -124,7 +137,8 @@ impl ConsoleWatch {
 
     /// Takes in what was asked for, and lets errors count again.
     pub(in crate::engine) async fn unmute(&self) {
-        self.ask(Then::Unmute).await;
+        // Late is no harm here: the window of the next command begins after it.
+        let _ = self.ask(Then::Unmute).await;
     }
 
     /// Returns why the console is not read any more, if it is not.
@@ -159,7 +173,7 @@ mod tests {
         };
         tokio::join!(
             async {
-                console.catch_up().await;
+                console.catch_up().await.expect("answered");
                 assert_eq!(console.error_now(), Some(error("late")));
             },
             reader
@@ -177,7 +191,7 @@ mod tests {
             assert!(line.note(error("within")) && line.note(error("later")));
             line
         });
-        assert_eq!(console.open_window().await, Some(error("before")));
+        assert_eq!(console.open_window().await, Ok(Some(error("before"))));
         let mut line = reader.await.expect("reader");
         assert_eq!(console.error_now(), Some(error("within")), "the first one counts");
         assert!(line.note(error("Kernel panic - not syncing")));
@@ -190,7 +204,7 @@ mod tests {
             }
             line
         });
-        console.open_window().await;
+        console.open_window().await.expect("answered");
         console.mute();
         console.unmute().await;
         let line = reader.await.expect("reader");
@@ -199,6 +213,13 @@ mod tests {
         console.mute();
         assert!(line.note(error("Kernel panic - not syncing")), "a panic is never muted");
         drop(line);
-        console.catch_up().await;
+        assert_eq!(console.catch_up().await, Ok(()), "without a reader there is nothing to look at");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_does_not_keep_up_is_known() {
+        let (console, _line) = pair();
+        assert_eq!(console.catch_up().await, Err(Behind));
+        assert_eq!(console.open_window().await, Err(Behind));
     }
 }
