@@ -286,7 +286,7 @@ fn list_shows_every_machine_and_whose_it_is() {
         rows.as_array()
             .expect("rows")
             .iter()
-            .find(|r| r["name"].as_str().is_some_and(|n| n.starts_with(name)))
+            .find(|r| r["backend"] == "multipass" && r["name"].as_str().is_some_and(|n| n.starts_with(name)))
             .expect("row")
             .clone()
     };
