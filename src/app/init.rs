@@ -44,7 +44,7 @@ fn ignore_records() -> std::io::Result<()> {
         return Ok(());
     }
     let path = Path::new(".gitignore");
-    let text = match std::fs::read_to_string(path) {
+    let text = match vmdeck_files::read_text(path, vmdeck_files::LARGE) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(e),

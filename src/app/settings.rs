@@ -92,7 +92,7 @@ pub(super) fn load_text(path: &Path, text: &str) -> Result<Setup> {
 
 fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: Secrets) -> Result<(Setup, Values)> {
     let Some(path) = path else { return parse(None, args, secrets) };
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    let text = vmdeck_files::read_text(path, vmdeck_files::LARGE).map_err(|e| {
         let fault = Fault::user(format!("cannot read the config `{}`", path.display()));
         match e.kind() {
             std::io::ErrorKind::NotFound => fault.because(e).hint("`vmdeck init` writes one"),

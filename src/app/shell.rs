@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use vmdeck_core::{
     command::{CommandExit, Input, sh_quote},
     engine::{self, EngineDeps, shell},
-    host::signal,
+    host::{files, signal},
 };
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -64,7 +64,7 @@ pub(super) async fn run(
         Ok(terminal)
     });
     // As with ssh, a command reads what is piped in.
-    let stdin = if std::io::stdin().is_terminal() { Input::Empty } else { Input::File("/dev/stdin".into()) };
+    let stdin = if std::io::stdin().is_terminal() { Input::Empty } else { Input::File(files::STDIN.into()) };
     let request = shell::ShellRequest { command, terminal: wants_terminal.then_some(open), stdin, output, done };
     let mut record = None;
     let mut run = None;

@@ -4,7 +4,10 @@
 //! record says, and a slow screen never holds the engine up.
 
 use super::host::{FileTail, Host};
-use super::{msg::Msg, replay::OUTPUT};
+use super::{
+    msg::Msg,
+    replay::{LINE_MAX, OUTPUT},
+};
 use std::{io, path::Path};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +60,14 @@ struct EventLines {
 impl EventLines {
     fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         self.rest.extend_from_slice(bytes);
-        let Some(end) = memchr::memrchr(b'\n', &self.rest) else { return Vec::new() };
+        let Some(end) = memchr::memrchr(b'\n', &self.rest) else {
+            if self.rest.len() > LINE_MAX {
+                // No event is that long: what follows up to the line's end cannot be one either.
+                self.offset += self.rest.len() as u64;
+                self.rest.clear();
+            }
+            return Vec::new();
+        };
         let whole: Vec<u8> = self.rest.drain(..=end).collect();
         let lines: Vec<&[u8]> = whole.split_inclusive(|b| *b == b'\n').collect();
         let is_output = |line: &[u8]| memchr::memmem::find(line, OUTPUT).is_some();
@@ -98,5 +108,10 @@ mod tests {
         let flood: Vec<u8> = std::iter::repeat_n([&output[..], b"\n"].concat(), LINES_MAX * 2).flatten().collect();
         assert_eq!(EventLines::default().feed(&flood).len(), LINES_MAX);
         assert!(EventLines::default().feed(b"no event\n{\"torn\":").is_empty());
+        let mut endless = EventLines::default();
+        for _ in 0..64 {
+            assert!(endless.feed(&vec![b'x'; 64 * 1024]).is_empty() && endless.rest.len() <= LINE_MAX + 64 * 1024);
+        }
+        assert_eq!(endless.feed(&[&b"\n"[..], fact, b"\n"].concat()).len(), 1, "and goes on after it");
     }
 }

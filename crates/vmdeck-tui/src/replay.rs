@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 use vmdeck_model::{
@@ -14,8 +14,12 @@ use vmdeck_model::{
 
 /// What every output line of a record has in it.
 pub const OUTPUT: &[u8] = br#""kind":"output""#;
+/// The longest line of a record that can be an event, in bytes.
+pub const LINE_MAX: usize = 1 << 20;
 /// How many output lines are between two marks.
 const STRIDE: usize = 128;
+/// How much of a line that is too long is kept.
+const KEPT: usize = 256;
 /// How much of the record at a time counts as a jump, in milliseconds.
 const GAP: u64 = 10_000;
 /// How many marks of output lines are read again after a jump.
@@ -40,14 +44,17 @@ pub struct Player {
     pub failures: Vec<u64>,
     /// The length of the record, in milliseconds.
     pub total_ms: u64,
+    /// How many lines of the record are no events: damaged, or of a program that wrote between them.
+    pub unreadable: usize,
 }
 
 impl Player {
-    /// Reads a record: its folder, or its file of events. A torn last line is left out.
+    /// Reads a record: its folder, or its file of events. A torn last line and lines that are no events are left out;
+    /// [`Player::unreadable`] says how many.
     pub fn load(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("events.jsonl") } else { path.to_owned() };
         let cannot = || Fault::user(format!("cannot replay `{}`", path.display()));
-        let file = File::open(&path).map_err(|e| {
+        let file = vmdeck_files::open(&path).map_err(|e| {
             cannot().because(e).hint("give the folder of a run, or its events.jsonl; runs are in `.vmdeck/runs`")
         })?;
         let mut player = Self {
@@ -61,35 +68,38 @@ impl Player {
             speed: 1.0,
             failures: Vec::new(),
             total_ms: 0,
+            unreadable: 0,
         };
-        let (mut outputs, mut offset, mut number) = (0, 0, 0);
+        let (mut outputs, mut offset) = (0, 0);
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let mut line = Vec::new();
         loop {
-            line.clear();
-            let n = reader.read_until(b'\n', &mut line).map_err(|e| cannot().because(e))?;
-            if n == 0 || line.last() != Some(&b'\n') {
+            let n = next_line(&mut reader, &mut line).map_err(|e| cannot().because(e))?;
+            if n == 0 || (n == line.len() as u64 && line.last() != Some(&b'\n')) {
                 break;
             }
-            number += 1;
             if memchr::memmem::find(&line, OUTPUT).is_some() {
                 if outputs % STRIDE == 0 {
                     player.marks.push((elapsed_of(&line), offset));
                 }
                 outputs += 1;
-            } else {
-                let event: Event = serde_json::from_slice(&line)
-                    .map_err(|e| cannot().because(format!("line {number} is not an event: {e}")))?;
+            } else if let Ok(event) = serde_json::from_slice::<Event>(&line) {
                 player.total_ms = player.total_ms.max(event.elapsed_ms);
                 if is_failure(&event.kind) {
                     player.failures.push(event.elapsed_ms);
                 }
                 player.facts.push(event);
+            } else {
+                player.unreadable += 1;
             }
-            offset += n as u64;
+            offset += n;
         }
         if player.facts.is_empty() {
-            return Err(cannot().because("it holds no events"));
+            let why = match player.unreadable {
+                0 => "it holds no events".to_owned(),
+                lines => format!("none of its {lines} lines is an event"),
+            };
+            return Err(cannot().because(why));
         }
         player.out_at = player.marks.first().map_or(u64::MAX, |m| m.1);
         Ok(player)
@@ -202,19 +212,19 @@ impl Player {
         if self.out_at == u64::MAX {
             return out;
         }
-        let Ok(mut file) = File::open(&self.path) else { return out };
+        let Ok(mut file) = vmdeck_files::open(&self.path) else { return out };
         if file.seek(SeekFrom::Start(self.out_at)).is_err() {
             return out;
         }
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
         loop {
-            line.clear();
-            match reader.read_until(b'\n', &mut line) {
-                Ok(1..) if line.ends_with(b"\n") && elapsed_of(&line) <= to_ms => {}
+            match next_line(&mut reader, &mut line) {
+                Ok(n @ 1..) if n > line.len() as u64 || (line.ends_with(b"\n") && elapsed_of(&line) <= to_ms) => {
+                    self.out_at += n;
+                }
                 _ => return out,
             }
-            self.out_at += line.len() as u64;
             if memchr::memmem::find(&line, OUTPUT).is_some()
                 && let Ok(event) = serde_json::from_slice(&line)
             {
@@ -222,6 +232,18 @@ impl Player {
             }
         }
     }
+}
+
+/// Reads a line with its end into `line`, and returns how many bytes it took of the file; of a line that is too long for an
+/// event only the beginning is kept.
+fn next_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<u64> {
+    line.clear();
+    let mut taken = reader.by_ref().take(LINE_MAX as u64).read_until(b'\n', line)? as u64;
+    if taken == LINE_MAX as u64 && line.last() != Some(&b'\n') {
+        line.truncate(KEPT);
+        taken += reader.skip_until(b'\n')? as u64;
+    }
+    Ok(taken)
 }
 
 /// Returns the time of an event without reading all of it: output lines are many.
@@ -298,7 +320,24 @@ mod tests {
         };
         assert!(fault("").contains("no event"));
         assert!(fault("{\"torn\": tru").contains("no event"));
-        assert!(fault("hello\n").contains("line 1 is not an event"));
+        assert!(fault("hello\nyou\n").contains("none of its 2 lines is an event"));
         assert!(Player::load(Path::new("/nowhere")).is_err());
+    }
+
+    #[test]
+    fn lines_that_are_no_events_are_passed_over_and_counted() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let path = home.path().join("events.jsonl");
+        let good = std::fs::read_to_string(record()).expect("record");
+        let endless = "x".repeat(3 * LINE_MAX);
+        let mut lines: Vec<&str> = good.lines().collect();
+        lines.insert(3, "{\"seq\":4,\"at\":");
+        lines.insert(7, "\u{1b}[31mnoise of another program");
+        lines.insert(9, &endless);
+        std::fs::write(&path, lines.join("\n") + "\n{\"torn").expect("write");
+        let mut player = Player::load(&path).expect("readable");
+        assert_eq!(player.unreadable, 3);
+        let all = player.seek(player.total_ms, 0);
+        assert_eq!(RunView::of(&all), RunView::of(&whole()));
     }
 }

@@ -207,7 +207,7 @@ impl ThemeSource {
             folder.map(|f| f.join(format!("{name}.toml"))).filter(|p| p.exists())
         };
         if let Some(path) = path {
-            let text = fs::read_to_string(&path)
+            let text = vmdeck_files::read_text(&path, vmdeck_files::SMALL)
                 .map_err(|e| Fault::user(format!("cannot read the theme `{}`", path.display())).because(e))?;
             return Ok(Self { name: name.into(), path: Some(path), text });
         }

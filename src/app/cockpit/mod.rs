@@ -124,6 +124,10 @@ async fn show(
     }
     if let Some(player) = player {
         player.dir().clone_into(&mut model.shown.dir);
+        if player.unreadable > 0 {
+            let text = format!("lines of the record that are no events, and are left out: {}", player.unreadable);
+            model.say(Severity::Warn, text);
+        }
         model.shown.record = RecordSource::Replay;
         model.shown.player = Some(player);
     }

@@ -204,7 +204,7 @@ fn unusable(path: &Path) -> Option<String> {
 fn first_line(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut head = Vec::new();
-    std::fs::File::open(path)?.take(512).read_to_end(&mut head)?;
+    vmdeck_files::open(path)?.take(512).read_to_end(&mut head)?;
     head.truncate(memchr::memchr(b'\n', &head).unwrap_or(head.len()));
     Ok(head)
 }

@@ -6,7 +6,11 @@ use super::{
     Problem, Sources,
     tree::{self, Node, Origin, RawValue},
 };
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+use vmdeck_files::Exposure;
 use vmdeck_model::{
     chord::Chord,
     key::{Key, Kind, Value},
@@ -156,7 +160,7 @@ impl Walk<'_> {
             }
             (None, Some(RawValue::Text(path)), None) => {
                 let path = self.sources.base.join(path);
-                trimmed(std::fs::read_to_string(&path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?)
+                trimmed(read_secret(&path)?)
             }
             (None, None, Some(RawValue::List(words))) => {
                 let words: Option<Vec<String>> =
@@ -165,6 +169,21 @@ impl Walk<'_> {
             }
             _ => Err("a secret table holds exactly one of `env`, `file`, `command`".into()),
         }
+    }
+}
+
+/// Returns what a secret's file holds; refuses one that others can read, or exchange.
+fn read_secret(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let cannot = |e: std::io::Error| format!("cannot read `{shown}`: {e}");
+    match vmdeck_files::exposure(path).map_err(cannot)? {
+        Some(Exposure::Open) => {
+            Err(format!("others can read or change `{shown}`, which holds a secret; run `chmod 600 {shown}`"))
+        }
+        Some(Exposure::Foreign(user)) => {
+            Err(format!("`{shown}` holds a secret and belongs to another user (uid {user}); use a file of your own"))
+        }
+        None => vmdeck_files::read_text(path, vmdeck_files::SMALL).map_err(cannot),
     }
 }
 

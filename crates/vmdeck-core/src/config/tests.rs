@@ -109,6 +109,30 @@ fn secrets_come_from_where_they_are_kept_and_plain_ones_are_noted() {
 }
 
 #[test]
+fn a_secret_file_that_others_can_read_or_that_is_no_file_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("pw");
+    let load = || {
+        let text = format!("{SMALL}[guests.deb.ssh]\npassword = {{ file = {path:?} }}\n");
+        load_with(&text, &[], &[]).map(|(setup, _)| {
+            setup.guests[0].transport_options["ssh"].secret("password").map(|s| s.expose().to_owned())
+        })
+    };
+    std::fs::write(&path, "from-file\n").expect("file");
+    for mode in [0o666, 0o644, 0o640, 0o602] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+        let told = load().expect_err("open to others").to_string();
+        assert!(told.contains("run `chmod 600") && told.contains("guests.deb.ssh.password"), "{mode:o}: {told}");
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    assert_eq!(load().expect("good").as_deref(), Some("from-file"));
+    std::fs::remove_file(&path).expect("rm");
+    std::fs::create_dir(&path).expect("mkdir");
+    assert!(load().expect_err("a folder").to_string().contains("a folder, not a regular file"));
+}
+
+#[test]
 fn a_folder_that_is_replaced_must_be_deep_enough() {
     for to in ["/", "/home", "home/ci", "/home/../etc"] {
         let told = problems(&format!("{SMALL}[guests.deb.source]\npath = \".\"\nto = \"{to}\"\n"));

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -199,11 +199,14 @@ impl Journal {
 
 /// Cuts a torn last record off, so that others can follow; the caller holds the flock.
 pub(super) fn mend(file: &mut File) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut bytes)?;
+    let bytes = all(file)?;
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
     if whole < bytes.len() { file.set_len(whole as u64) } else { Ok(()) }
+}
+
+fn all(file: &mut File) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(0))?;
+    vmdeck_files::read_open(file, vmdeck_files::LARGE)
 }
 
 /// Returns a record as it is written; an error for a path that is no text.
@@ -247,15 +250,12 @@ pub enum Unreadable {
 
 /// Reads a journal by its path.
 pub fn read(path: &Path) -> Result<JournalState, Unreadable> {
-    replay(&fs::read(path)?)
+    replay(&vmdeck_files::read(path, vmdeck_files::LARGE)?)
 }
 
 /// Reads a journal that is open.
 pub fn read_open(file: &mut File) -> Result<JournalState, Unreadable> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut bytes)?;
-    replay(&bytes)
+    replay(&all(file)?)
 }
 
 pub(crate) fn replay(bytes: &[u8]) -> Result<JournalState, Unreadable> {

@@ -100,7 +100,7 @@ pub fn journal_states(state: &Path) -> impl Iterator<Item = JournalState> {
 pub(super) fn journal_states_alive(state: &Path) -> impl Iterator<Item = (JournalState, bool)> {
     journals(state).into_iter().filter_map(|path| {
         let state = journal::read(&path).ok()?;
-        let alive = File::open(&path).and_then(|f| lockdir::try_flock(&f)).is_ok_and(|free| !free);
+        let alive = vmdeck_files::open(&path).and_then(|f| lockdir::try_flock(&f)).is_ok_and(|free| !free);
         Some((state, alive))
     })
 }
@@ -118,7 +118,7 @@ pub fn journals(state: &Path) -> Vec<PathBuf> {
 pub fn leftovers(state: &Path) -> Vec<Leftover> {
     let mut out = Vec::new();
     for path in journals(state) {
-        let Ok(file) = File::open(&path) else { continue };
+        let Ok(file) = vmdeck_files::open(&path) else { continue };
         if !matches!(lockdir::try_flock(&file), Ok(true)) {
             continue;
         }
@@ -135,7 +135,7 @@ pub fn leftovers(state: &Path) -> Vec<Leftover> {
 /// Reaps every dead run. A run that is alive is left alone, however old it is.
 pub async fn dead_runs(deps: &BackendDeps, scope: ReapScope, told: &mut (dyn FnMut(Reaped) + Send)) {
     for path in journals(&deps.state) {
-        match File::options().read(true).append(true).open(&path) {
+        match vmdeck_files::open_for_append(&path) {
             Ok(file) => reap_if_dead(deps, scope, &path, file, told).await,
             // Another reaper was faster.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -233,7 +233,7 @@ async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mu
 /// useless: all is gone, or the journal cannot be read.
 pub(super) async fn one(deps: &BackendDeps, path: &Path) -> bool {
     let Ok(state) = journal::read(path) else { return true };
-    let Ok(mut file) = File::options().read(true).append(true).open(path) else { return true };
+    let Ok(mut file) = vmdeck_files::open_for_append(path) else { return true };
     let _ = journal::mend(&mut file);
     let mut open_gone = true;
     for made in state.open.values() {

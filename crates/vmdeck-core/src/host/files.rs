@@ -56,7 +56,7 @@ pub fn append_private(path: &Path) -> io::Result<fs::File> {
 /// Returns the last `limit` bytes of a file; empty if it cannot be read.
 pub fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = fs::File::open(path)?;
+        let mut file = vmdeck_files::open(path)?;
         let size = file.metadata()?.len();
         file.seek(SeekFrom::Start(size.saturating_sub(limit)))?;
         let mut out = Vec::new();
@@ -77,18 +77,12 @@ pub fn disk_usage(path: &Path) -> u64 {
     own + inside.map(|entry| disk_usage(&entry.path())).sum::<u64>()
 }
 
-/// Returns whether others than the owner can read a file, which makes it unsafe for a key or a password.
-pub fn is_exposed(path: &Path) -> io::Result<bool> {
-    Ok(fs::File::open(path)?.metadata()?.permissions().mode() & 0o077 != 0)
-}
+/// Our own standard input, as the path of a command's input.
+pub const STDIN: &str = "/dev/stdin";
 
-/// Opens what a command is to read; a folder, which opens and cannot be read, is refused.
+/// Opens what a command is to read: our own standard input, which may be anything, or a regular file.
 pub fn open_input(path: &Path) -> io::Result<fs::File> {
-    let file = fs::File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
-    }
-    Ok(file)
+    if path == Path::new(STDIN) { fs::File::open(path) } else { vmdeck_files::open(path) }
 }
 
 /// Writes and removes this many bytes in a folder: free space on paper may be reserved, or over quota.

@@ -65,7 +65,7 @@ impl Tail {
 
     fn read_new(&mut self) -> io::Result<usize> {
         if self.file.is_none() {
-            match std::fs::File::open(&self.path) {
+            match vmdeck_files::open(&self.path) {
                 Ok(mut file) => {
                     file.seek(SeekFrom::Start(self.position))?;
                     self.file = Some(file);

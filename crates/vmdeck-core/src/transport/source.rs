@@ -10,7 +10,8 @@ use crate::command::{
 };
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
 };
@@ -86,7 +87,7 @@ fn pack(root: &Path, exclude: &[String]) -> Result<(tempfile::NamedTempFile, Vec
 /// How a pointer of Git LFS begins (its specification, version 1).
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// Longest pointer in bytes.
-const LFS_MAX: usize = 1024;
+const LFS_MAX: u64 = 1024;
 
 /// Adds a file or link; `false` = it is a pointer of Git LFS.
 fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> io::Result<bool> {
@@ -100,12 +101,20 @@ fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> i
         header.set_mode(0o777);
         return tar.append_link(&mut header, path, fs::read_link(&full)?).map(|()| true);
     }
-    // Whole at once: a file that grows while it is packed would break the archive.
-    let bytes = fs::read(&full)?;
-    header.set_size(bytes.len() as u64);
+    let file = vmdeck_files::open(&full)?;
+    let size = file.metadata()?.len();
+    header.set_size(size);
     header.set_mode(if meta.permissions().mode() & 0o111 != 0 { 0o755 } else { 0o644 });
-    tar.append_data(&mut header, path, &bytes[..])?;
-    Ok(!(bytes.starts_with(LFS) && bytes.len() < LFS_MAX))
+    let mut head = Vec::new();
+    (&file).take(LFS.len() as u64).read_to_end(&mut head)?;
+    let is_pointer = head == LFS && size < LFS_MAX;
+    // Exactly what was announced: a file that grows while it is packed would break the archive.
+    let mut content = head.chain(file).take(size);
+    tar.append_data(&mut header, path, &mut content)?;
+    if content.limit() > 0 {
+        return Err(io::Error::other("it became shorter while it was packed"));
+    }
+    Ok(!is_pointer)
 }
 
 /// Returns a command that runs a file of this host in the guest: it is sent to a temporary name there, run, and removed. It

@@ -10,7 +10,6 @@ use super::{
 use crate::host::{FileTail, Host};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
-    fs::File,
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -135,7 +134,7 @@ impl LogFile {
 
     /// Goes over the lines from an offset at which one begins, until `each` has enough.
     fn scan(&self, from: u64, mut each: impl FnMut(Piece<'_>) -> bool) {
-        let Ok(file) = File::open(&self.path) else { return };
+        let Ok(file) = vmdeck_files::open(&self.path) else { return };
         let (mut start, mut block) = (from, vec![0; BLOCK]);
         let mut rest: Vec<u8> = Vec::new();
         while let Ok(n @ 1..) = file.read_at(&mut block, start) {

@@ -66,7 +66,7 @@ pub fn save(log: &Option<PathBuf>, to: &Path, what: &Part) -> io::Result<u64> {
 
 /// Goes over a log until `each` has enough.
 fn each_line(log: &Path, mut each: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
-    let mut file = File::open(log)?;
+    let mut file = vmdeck_files::open(log)?;
     let (mut rest, mut block) = (Vec::new(), vec![0; BLOCK]);
     let mut number = 0;
     loop {

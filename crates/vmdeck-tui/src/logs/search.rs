@@ -10,9 +10,8 @@ use super::{
 use parking_lot::{Mutex, MutexGuard};
 use regex::bytes::{Regex, RegexBuilder};
 use std::{
-    fs::File,
     os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -199,10 +198,10 @@ fn segments(index: &Index, (line, from): (u64, u64)) -> Vec<Segment> {
 
 /// Returns the hits of a segment, and where the search must continue: the last segment leaves a line that has not
 /// ended.
-fn scan(path: &PathBuf, segment: &Segment, query: &Query, stop: &AtomicBool) -> (Vec<u64>, (u64, u64)) {
+fn scan(path: &Path, segment: &Segment, query: &Query, stop: &AtomicBool) -> (Vec<u64>, (u64, u64)) {
     let mut hits = Vec::new();
     let (mut line, mut at) = (segment.line, segment.from);
-    let Ok(file) = File::open(path) else { return (hits, (line, at)) };
+    let Ok(file) = vmdeck_files::open(path) else { return (hits, (line, at)) };
     let mut buffer: Vec<u8> = Vec::with_capacity(BLOCK + super::index::LINE_MAX);
     while at + (buffer.len() as u64) < segment.to && !stop.load(Ordering::Relaxed) {
         let have = buffer.len();

@@ -3,10 +3,14 @@
 //! The engine writes it; a record without one has no times and everything else still works.
 
 use std::{
-    fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
+
+/// The most bytes that are read at a time.
+const CHUNK: u64 = 8 << 20;
+/// The longest line.
+const LINE_MAX: usize = 256;
 
 /// The times of a log: `MILLISECONDS OFFSET` pairs in order.
 #[derive(Debug, Default)]
@@ -28,14 +32,20 @@ impl Times {
 
     /// Reads what has been added.
     pub fn refresh(&mut self) {
-        let Ok(mut file) = File::open(&self.path) else { return };
+        let Ok(mut file) = vmdeck_files::open(&self.path) else { return };
         let mut text = String::new();
-        if file.seek(SeekFrom::Start(self.read)).is_err() || file.read_to_string(&mut text).is_err() {
+        if file.seek(SeekFrom::Start(self.read)).is_err() || file.take(CHUNK).read_to_string(&mut text).is_err() {
             return;
         }
         self.read += text.len() as u64;
         self.rest.push_str(&text);
-        let Some(end) = self.rest.rfind('\n') else { return };
+        let Some(end) = self.rest.rfind('\n') else {
+            // Two numbers are never that long.
+            if self.rest.len() > LINE_MAX {
+                self.rest.clear();
+            }
+            return;
+        };
         let whole: String = self.rest.drain(..=end).collect();
         let pair = |line: &str| {
             let (ms, offset) = line.split_once(' ')?;

@@ -205,7 +205,7 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
             out.push((format!("guest `{id}`: Multipass has no remote `ubuntu`"), hint));
         }
     }
-    if let Some(Err(e)) = options.path("cloud_init").map(std::fs::File::open) {
+    if let Some(Err(e)) = options.path("cloud_init").map(vmdeck_files::open) {
         out.push((
             format!("guest `{id}`: cannot read its cloud-init file: {e}"),
             format!("correct `guests.{id}.multipass.cloud_init`"),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::host::{files, info, process::Spawner};
 use serde::{Deserialize, Serialize};
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 /// How long the probe's guest has to answer at first.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -49,7 +49,9 @@ struct Cached {
 pub(super) async fn choose(spawner: &Spawner, binary: &Path, state: &Path) -> Choice {
     let file = state.join("accel.json");
     let depends = depends(binary);
-    let cached = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Cached>(&bytes).ok());
+    let cached = vmdeck_files::read(&file, vmdeck_files::SMALL)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Cached>(&bytes).ok());
     if let Some(cached) = cached.filter(|cached| cached.depends == depends) {
         return cached.choice;
     }
@@ -152,6 +154,7 @@ fn unusable(error: &std::io::Error) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[tokio::test]
     async fn the_firmware_answers_under_emulation_and_a_wrong_accelerator_is_told() {

@@ -277,6 +277,15 @@ fn accel_finding(choice: &accel::Choice) -> Finding {
     }
 }
 
+/// Opens what a guest boots from: a regular file, or a disk of this host.
+fn can_open(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    if std::fs::metadata(path)?.file_type().is_block_device() {
+        return std::fs::OpenOptions::new().read(true).open(path).map(drop);
+    }
+    vmdeck_files::open(path).map(drop)
+}
+
 /// Files and host features that this guest needs.
 fn check_guest(guest: &Guest) -> Vec<Finding> {
     let mut out = Vec::new();
@@ -292,7 +301,7 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
             continue;
         }
         if let Some(path) = guest.options.path(key)
-            && let Err(e) = std::fs::File::open(path)
+            && let Err(e) = can_open(path)
         {
             let hint = format!("create the file, or correct `guests.{}.qemu.{key}`", guest.id);
             fatal("image", format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()), &hint);

@@ -184,7 +184,8 @@ impl AddressFinder {
 
     fn by_lease(&self) -> Result<Vec<IpAddr>> {
         let shown = self.leases.display();
-        let text = std::fs::read_to_string(&self.leases).map_err(|e| cannot(&format!("`{shown}`: {e}")))?;
+        let text = vmdeck_files::read_text(&self.leases, vmdeck_files::LARGE)
+            .map_err(|e| cannot(&format!("`{shown}`: {e}")))?;
         let all = leases::parse(&text);
         let now = u64::try_from(clock::utc().timestamp()).unwrap_or_default();
         let found = leases::of(&all, self.mac, &self.names, now);

@@ -46,7 +46,7 @@ pub(super) fn relay(deps: &BackendDeps, utmctl: &Tool) -> Option<Tool> {
     let path = deps.state.join("utmctl-by-terminal");
     let (open, utmctl) = (plain(&open)?, plain(utmctl.program())?);
     let text = SCRIPT.replace("@UTMCTL@", &utmctl).replace("@OPEN@", &open);
-    if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+    if vmdeck_files::read_text(&path, vmdeck_files::SMALL).is_ok_and(|old| old == text) {
         return Some(utmctl_in(deps, &path));
     }
     files::private_dir(&deps.state).ok()?;

@@ -55,10 +55,8 @@ fn all(folder: &Path) -> Vec<Bundle> {
 
 fn read(path: &Path) -> Option<Bundle> {
     let file = path.join("config.plist");
-    if fs::metadata(&file).ok()?.len() > PLIST_MAX {
-        return None;
-    }
-    let value = Value::from_file(&file).ok()?;
+    let bytes = vmdeck_files::read(&file, PLIST_MAX).ok()?;
+    let value = Value::from_reader(std::io::Cursor::new(bytes)).ok()?;
     Some(of(path, &value))
 }
 

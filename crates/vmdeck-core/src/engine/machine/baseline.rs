@@ -4,7 +4,7 @@
 //! small file for each guest in the state folder; a broken one only loses the comparison.
 
 use crate::host::files;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 /// How many lines of a boot are compared.
 const LINES: usize = 20_000;
@@ -24,7 +24,10 @@ pub(super) struct ConsoleBaseline {
 impl ConsoleBaseline {
     /// Returns an empty console, to be compared with the last good boot if there was one.
     pub(super) fn load(path: &Path) -> Self {
-        let good = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let good = vmdeck_files::read(path, vmdeck_files::SMALL)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         Self { good, ..Self::default() }
     }
 
@@ -75,6 +78,7 @@ fn bare(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn times_and_addresses_do_not_count() {

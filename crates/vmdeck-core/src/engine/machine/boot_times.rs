@@ -6,7 +6,6 @@ use crate::host::files;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 use vmdeck_model::{event::Phase, guest::Guest};
@@ -26,7 +25,10 @@ pub(super) struct BootTimes {
 impl BootTimes {
     /// Reads it; empty when there is none.
     pub(super) fn load(state: &Path, guest: &Guest) -> Self {
-        fs::read(file(state, guest)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        vmdeck_files::read(&file(state, guest), vmdeck_files::SMALL)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
     }
 
     /// Returns where the console lines of the last good boot are.

@@ -108,7 +108,9 @@ impl LoginAttempt<'_> {
 
     async fn by_key(&mut self, user: &str, path: &Path, takes: &mut String) -> Result<LoginAnswer, LoginError> {
         let phrase = self.options.secret("key_passphrase").map(|s| s.expose().to_owned());
-        let key = keys::load_secret_key(path, phrase.as_deref())
+        let key = vmdeck_files::read_text(path, vmdeck_files::SMALL)
+            .map_err(keys::Error::from)
+            .and_then(|text| keys::decode_secret_key(&text, phrase.as_deref()))
             .map_err(|e| LoginError::Never(bad_key(path, phrase.is_some(), &e)))?;
         let key = Arc::new(key);
         let hash = self.rsa_hash(key.algorithm().is_rsa()).await?;

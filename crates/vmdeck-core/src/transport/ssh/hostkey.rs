@@ -17,7 +17,7 @@ pub(super) fn read(text: &str) -> Result<Vec<PublicKey>, String> {
     if !keys.is_empty() {
         return Ok(keys);
     }
-    let content = std::fs::read_to_string(text)
+    let content = vmdeck_files::read_text(std::path::Path::new(text), vmdeck_files::SMALL)
         .map_err(|e| format!("`{text}` is neither a host key nor a readable file: {e}"))?;
     match all(&content) {
         keys if keys.is_empty() => Err(format!("the file `{text}` holds no host key")),

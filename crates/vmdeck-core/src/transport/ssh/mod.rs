@@ -17,7 +17,7 @@ use crate::{
         request::Service,
     },
     command::{Collected, RemoteCommand},
-    host::{clock, files, net::Probe},
+    host::{clock, info, net::Probe},
 };
 use auth::{LoginAttempt, LoginError, LoginHistory};
 use futures_util::future::BoxFuture;
@@ -26,6 +26,7 @@ use russh::{client, keys::PublicKey};
 pub(super) use session::KIND;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
+use vmdeck_files::Exposure;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
@@ -88,16 +89,20 @@ fn check(guest: &Guest) -> Vec<Finding> {
     };
     if let Some(key) = options.path("key") {
         let shown = key.display();
-        match files::is_exposed(key) {
+        match vmdeck_files::exposure(key) {
             Err(e) => fatal(
                 format!("guest `{}`: cannot read the key `{shown}`: {e}", guest.id),
                 format!("create it with `ssh-keygen -t ed25519 -f {shown}`, or correct `guests.{}.ssh.key`", guest.id),
             ),
-            Ok(true) => fatal(
-                format!("guest `{}`: others can read the key `{shown}`", guest.id),
+            Ok(Some(Exposure::Open)) => fatal(
+                format!("guest `{}`: others can read or change the key `{shown}`", guest.id),
                 format!("run `chmod 600 {shown}`"),
             ),
-            Ok(false) => {}
+            Ok(Some(Exposure::Foreign(user))) => fatal(
+                format!("guest `{}`: the key `{shown}` belongs to user `{}`", guest.id, info::user_name(user)),
+                "use a key of your own: whoever owns the file can exchange it".into(),
+            ),
+            Ok(None) => {}
         }
     } else if !has_credential(options) {
         fatal(
