@@ -22,9 +22,10 @@ const CORE: &[(&str, &[&str])] = &[
 
 /// Crates and the only ones of ours that each may depend on.
 const CRATES: &[(&str, &[&str])] = &[
+    ("vmdeck-files", &[]),
     ("vmdeck-model", &[]),
-    ("vmdeck-core", &["vmdeck-model"]),
-    ("vmdeck-tui", &["vmdeck-model"]),
+    ("vmdeck-core", &["vmdeck-files", "vmdeck-model"]),
+    ("vmdeck-tui", &["vmdeck-files", "vmdeck-model"]),
     ("testkit", &["vmdeck-model", "vmdeck-tui"]),
 ];
 
@@ -313,6 +314,35 @@ fn files_are_short_and_say_what_lives_in_them() {
             }
             if !text.starts_with("//!") {
                 faults.push(format!("{name}: no module doc; say in one line what lives here"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+/// Files that may open and read files without `vmdeck-files`, and why nobody else can have put something there.
+const READERS: &[(&str, &str)] = &[
+    ("crates/vmdeck-files/src/lib.rs", "this is the place"),
+    ("crates/vmdeck-core/src/host/info.rs", "/proc and /etc are root's"),
+    ("crates/vmdeck-core/src/host/files.rs", "our own standard input"),
+    ("crates/vmdeck-core/src/backend/qemu/mod.rs", "/sys is the kernel's"),
+    ("crates/vmdeck-core/src/backend/utm/exec.rs", "a file that it has just made in a private folder"),
+    ("crates/vmdeck-core/src/engine/journal.rs", "the private folder itself, for its sync"),
+    ("crates/vmdeck-core/src/transport/artifacts.rs", "a file that it has just made"),
+];
+
+#[test]
+fn what_others_may_have_put_somewhere_is_opened_in_one_place() {
+    let words = ["fs::read(", "fs::read_to_string(", " File::open(", "fs::File::open(", "(File::open("];
+    let mut faults = Vec::new();
+    for src in crates().iter().filter(|src| !src.ends_with("testkit/src")) {
+        let mut paths = Vec::new();
+        sources(src, &mut paths);
+        for path in paths.iter().filter(|p| p.file_name().is_some_and(|n| n != "tests.rs" && n != "fixture.rs")) {
+            let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+            let text = code(&fs::read_to_string(path).expect("text"));
+            if words.iter().any(|word| text.contains(word)) && !READERS.iter().any(|(known, _)| *known == name) {
+                faults.push(format!("{name}: use vmdeck-files, which does not wait for a named pipe and has a limit"));
             }
         }
     }

@@ -71,9 +71,9 @@ pub fn push_mtime(fd: &OwnedFd, lead: Duration) -> io::Result<()> {
     Ok(rustix::fs::futimens(fd, &rustix::fs::Timestamps { last_access: stamp, last_modification: stamp })?)
 }
 
-/// Returns how long ago a directory was modified by its own account; zero where that lies in the future.
-pub fn age(path: &Path) -> io::Result<Duration> {
-    let modified = fs::symlink_metadata(path)?.modified()?;
+/// Returns how long ago an open directory was modified by its own account; zero where that lies in the future.
+pub fn age(folder: &OwnedFd) -> io::Result<Duration> {
+    let modified = fs::File::from(folder.try_clone()?).metadata()?.modified()?;
     Ok(super::clock::system().duration_since(modified).unwrap_or_default())
 }
 
@@ -82,17 +82,17 @@ pub fn is_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
-/// Returns whether a directory can be read.
-pub fn is_readable(path: &Path) -> bool {
-    fs::read_dir(path).is_ok()
-}
-
 /// Lets every user of this host read a file, or read and enter a folder, whatever our umask is: the others must see who holds a
 /// lock, and take the kernel's word for it.
 pub fn open_to_all(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let mode = if is_dir(path) { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Returns the user who owns an open directory.
+pub fn owner_of(folder: &OwnedFd) -> io::Result<u32> {
+    Ok(rustix::fs::fstat(folder)?.st_uid)
 }
 
 /// Returns the user who owns a path.

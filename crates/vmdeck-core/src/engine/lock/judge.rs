@@ -8,12 +8,14 @@ use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use vmdeck_model::event::Holder;
 
 /// How long a directory without a pid may exist before it counts as dead.
 const NO_PID_GRACE: Duration = Duration::from_secs(30);
+/// More bytes than any pid has.
+const PID_MAX: u64 = 64;
 /// A process that began this much after the pid file was written is not the one that wrote it.
 const REUSE_MARGIN: u64 = 2;
 
@@ -51,40 +53,40 @@ impl Judge {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Free),
             // Another user's, closed to us: nothing can be said about it but that it is there.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied && lockdir::is_dir(path) => {
-                return Ok(Standing::Live(read_owner(path)));
+                return Ok(Standing::Live(closed(path)));
             }
             Err(e) => return Err(e),
         };
         if !lockdir::try_flock(&fd)? {
-            return Ok(Standing::Live(read_owner(path)));
+            return Ok(Standing::Live(read_owner(&fd)));
         }
         let inode = lockdir::inode_of(&fd)?;
         if lockdir::inode_at(path)? != Some(inode) {
             // It was replaced while it was opened; the next look sees the new one.
-            return Ok(Standing::Live(read_owner(path)));
+            return Ok(Standing::Live(read_owner(&fd)));
         }
-        if is_ours(path) || self.is_dead_script(path, inode) {
+        if is_ours(&fd) || self.is_dead_script(&fd, inode) {
             return Ok(Standing::Dead { inode, guard: fd });
         }
-        Ok(Standing::Live(read_owner(path)))
+        Ok(Standing::Live(read_owner(&fd)))
     }
 
-    fn is_dead_script(&mut self, path: &Path, inode: lockdir::Inode) -> bool {
-        let Some(pid) = read_pid(path) else {
+    fn is_dead_script(&mut self, folder: &OwnedFd, inode: lockdir::Inode) -> bool {
+        let Some(pid) = read_pid(folder) else {
             let (seen, since) = *self.without_pid.get_or_insert_with(|| (inode, clock::now()));
             if seen != inode {
                 self.without_pid = None;
                 return false;
             }
             let by_stamp =
-                lockdir::age(path).is_ok_and(|age| age >= NO_PID_GRACE && age < Duration::from_hours(1_000_000));
+                lockdir::age(folder).is_ok_and(|age| age >= NO_PID_GRACE && age < Duration::from_hours(1_000_000));
             return since.elapsed() >= NO_PID_GRACE || by_stamp;
         };
         let Some(process) = pids::lookup(pid) else {
             // What cannot be seen is no proof of death: not in a container, and not where processes are hidden.
             return !pids::exists(pid) && sees_every_pid();
         };
-        let written = fs::metadata(path.join("pid")).and_then(|m| m.modified()).ok();
+        let written = pid_written(folder);
         let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(u64::MAX, |d| d.as_secs());
         process.started > written.saturating_add(REUSE_MARGIN)
     }
@@ -107,31 +109,46 @@ pub fn removable_only_by(path: &Path) -> Option<String> {
     (!may && !owns).then(|| info::user_name(owner))
 }
 
-/// Returns whether vmdeck made it: it has our record, owned by the owner of the directory.
-fn is_ours(path: &Path) -> bool {
-    let record = fs::symlink_metadata(path.join("owner.json"));
-    let owner = lockdir::owner(path);
-    matches!((record, owner), (Ok(record), Ok(owner)) if record.is_file() && (record.uid() == owner || record.uid() == 0))
+/// Returns our record in a lock directory; `None` = vmdeck did not make it: it has none, or one of another user than its own.
+///
+/// Everything in a lock directory is read below its descriptor, without following a link, and never waits: where others can
+/// write, a named pipe or an endless file may lie in a record's place.
+fn our_record(folder: &OwnedFd) -> Option<fs::File> {
+    let record = vmdeck_files::open_below(folder, "owner.json").ok()?;
+    let (of_record, of_folder) = (record.metadata().ok()?.uid(), lockdir::owner_of(folder).ok()?);
+    (of_record == of_folder || of_record == 0).then_some(record)
+}
+
+fn is_ours(folder: &OwnedFd) -> bool {
+    our_record(folder).is_some()
 }
 
 /// Returns what is written about the holder; a missing or foreign record leaves only the pid.
-pub(super) fn read_owner(path: &Path) -> Holder {
-    let record = if is_ours(path) { fs::read(path.join("owner.json")).unwrap_or_default() } else { Vec::new() };
-    let mut holder: Holder = serde_json::from_slice(&record).unwrap_or_default();
-    holder.pid = holder.pid.or_else(|| read_pid(path));
-    if holder.pid.is_none() && holder.command.is_none() && !lockdir::is_readable(path) {
-        let user = lockdir::owner(path).map_or_else(|_| "another user".to_owned(), info::user_name);
-        holder.command = Some(format!("a process of user `{user}`, whose lock is closed to others"));
-    }
+pub(super) fn read_owner(folder: &OwnedFd) -> Holder {
+    let record = our_record(folder).and_then(|file| vmdeck_files::read_open(&file, vmdeck_files::SMALL).ok());
+    let mut holder: Holder = serde_json::from_slice(&record.unwrap_or_default()).unwrap_or_default();
+    holder.pid = holder.pid.or_else(|| read_pid(folder));
     if holder.since.is_none() {
-        let at = fs::metadata(path.join("pid")).and_then(|m| m.modified()).ok();
-        holder.since =
-            at.map(|at| chrono::DateTime::<chrono::Utc>::from(at).to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+        let show = |at| chrono::DateTime::<chrono::Utc>::from(at).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        holder.since = pid_written(folder).map(show);
     }
     holder
 }
 
+/// Returns what can be said about the holder of a directory that we may not read.
+fn closed(path: &Path) -> Holder {
+    let user = lockdir::owner(path).map_or_else(|_| "another user".to_owned(), info::user_name);
+    Holder { command: Some(format!("a process of user `{user}`, whose lock is closed to others")), ..Holder::default() }
+}
+
 /// Exactly one whole number; anything else is no pid.
-fn read_pid(path: &Path) -> Option<u32> {
-    fs::read_to_string(path.join("pid")).ok()?.trim_end_matches('\n').parse().ok()
+fn read_pid(folder: &OwnedFd) -> Option<u32> {
+    let file = vmdeck_files::open_below(folder, "pid").ok()?;
+    let text = vmdeck_files::read_open(&file, PID_MAX).ok()?;
+    std::str::from_utf8(&text).ok()?.trim_end_matches('\n').parse().ok()
+}
+
+/// Returns when the pid was written.
+fn pid_written(folder: &OwnedFd) -> Option<SystemTime> {
+    vmdeck_files::open_below(folder, "pid").and_then(|file| file.metadata()?.modified()).ok()
 }

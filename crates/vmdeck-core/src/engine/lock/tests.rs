@@ -3,10 +3,12 @@
 #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
 use super::*;
+use std::path::Path;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
+use vmdeck_model::error::{Blame, Result};
 
 fn request(dir: &Path, timeout_ms: u64) -> LockRequest {
     LockRequest {
@@ -178,7 +180,7 @@ async fn a_script_that_removes_a_fresh_lock_only_delays_us() {
     let lock = lock.expect("in the end");
     assert!(lock.is_ours() && start.elapsed() >= SETTLE + Duration::from_millis(500), "{:?}", start.elapsed());
     // Its rule of one hour cannot hit a time stamp that lies in the future.
-    assert_eq!(lockdir::age(&path).expect("age"), Duration::ZERO);
+    assert_eq!(lockdir::age(lock.fd()).expect("age"), Duration::ZERO);
     lock.release();
 }
 
@@ -232,14 +234,7 @@ async fn many_at_once_over_a_dead_lock_never_overlap() {
         let (request, inside) = (request(home.path(), 60_000), Arc::clone(&inside));
         tasks.spawn(async move {
             for turn in 0..20 {
-                // Without the poll's pause: contention is what is tested.
-                let mut judge = judge::Judge::default();
-                let lock = loop {
-                    match attempt(&request, &mut judge).expect("usable") {
-                        AcquireAttempt::Acquired(lock) => break lock,
-                        _ => tokio::task::yield_now().await,
-                    }
-                };
+                let lock = acquire::at_any_price(&request).await;
                 assert!(!inside.swap(true, Ordering::SeqCst), "two inside");
                 tokio::task::yield_now().await;
                 assert!(lock.is_ours());
@@ -252,4 +247,122 @@ async fn many_at_once_over_a_dead_lock_never_overlap() {
     while let Some(done) = tasks.join_next().await {
         done.expect("no overlap");
     }
+}
+
+/// Puts something hostile in a record's place.
+fn plant_trap(path: &Path, trap: &str) {
+    use rustix::fs::{CWD, FileType, Mode};
+    match trap {
+        "fifo" => rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).expect("fifo"),
+        "folder" => fs::create_dir(path).expect("folder"),
+        "sparse" => fs::File::create(path).and_then(|file| file.set_len(3 << 30)).expect("sparse"),
+        link => std::os::unix::fs::symlink(link, path).expect("link"),
+    }
+}
+
+#[tokio::test]
+async fn whatever_lies_in_a_foreign_lock_is_judged_at_once() {
+    for trap in ["fifo", "folder", "sparse", "/dev/zero", "/dev/tty", "pid"] {
+        for name in ["pid", "owner.json"] {
+            let home = tempfile::tempdir().expect("tempdir");
+            let path = home.path().join("lock.d");
+            plant(&path, None);
+            plant_trap(&path.join(name), trap);
+            let start = clock::now();
+            if (trap, name) == ("sparse", "owner.json") {
+                // A record, though not a readable one: a vmdeck's lock, and no flock on it.
+                take(&request(home.path(), COPIES)).await.expect("dead").release();
+                continue;
+            }
+            // No pid that can be read: it is being made, and nobody's yet.
+            assert!(matches!(look(&path).expect("looked"), Standing::Live(_)), "{trap} as {name}");
+            assert!(break_dead(&path, false).is_err(), "{trap} as {name}");
+            let fault = take(&request(home.path(), 50)).await.expect_err("busy");
+            assert_eq!(fault.blame(), Blame::Lock, "{trap} as {name}: {fault}");
+            assert!(break_in_the_end(&path, true).await.is_some(), "{trap} as {name}");
+            assert!(start.elapsed() < Duration::from_secs(4), "{trap} as {name} took {:?}", start.elapsed());
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_came_first_is_served_first() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let held = take(&request(home.path(), 1000)).await.expect("free");
+    let served = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let mut waiters = tokio::task::JoinSet::new();
+    for turn in 0..6 {
+        let (request, served) = (request(home.path(), 60_000), Arc::clone(&served));
+        let (waits, mut waiting) = tokio::sync::watch::channel(false);
+        waiters.spawn(async move {
+            let tell = |_: &Holder, _| {
+                waits.send_replace(true);
+            };
+            let lock = acquire(&request, tell, &CancellationToken::new()).await.expect("in turn");
+            served.lock().push(turn);
+            lock.release();
+        });
+        waiting.wait_for(|waits| *waits).await.expect("it waits");
+    }
+    // A ticket of a process that was killed holds nobody up.
+    let queue = queue::folder_of(&home.path().join("lock.d"));
+    fs::write(queue.join("00000000000000000001-1-dead"), "").expect("ticket");
+    held.release();
+    while let Some(done) = waiters.join_next().await {
+        done.expect("served");
+    }
+    assert_eq!(*served.lock(), [0, 1, 2, 3, 4, 5]);
+    assert!(fs::read_dir(home.path()).expect("dir").next().is_none(), "the queue is gone with its last waiter");
+}
+
+#[tokio::test]
+async fn who_is_first_and_does_not_go_is_passed_over() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("lock.d");
+    let stopped = queue::Ticket::take(&path).expect("ticket");
+    let lock = take(&request(home.path(), 10_000)).await.expect("passed over");
+    lock.release();
+    assert!(stopped.is_there());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hostile_queue_does_not_stop_anybody() {
+    for trap in ["fifo", "folder", "sparse", "/dev/zero", "/nowhere"] {
+        let home = tempfile::tempdir().expect("tempdir");
+        let path = home.path().join("lock.d");
+        plant_trap(&queue::folder_of(&path), trap);
+        plant_trap(&home.path().join("lock.d.last"), trap);
+        let shared = LockRequest { shared: true, ..request(home.path(), 60_000) };
+        let start = clock::now();
+        take(&shared).await.expect(trap).release();
+        take(&request(home.path(), 60_000)).await.expect(trap).release();
+        assert!(start.elapsed() < SETTLE * 3, "{trap} took {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_scripts_get_their_turn_after_each_release() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("lock.d");
+    let shared = LockRequest { shared: true, ..request(home.path(), 120_000) };
+    let first = take(&shared).await.expect("free");
+    let ours = take(&shared);
+    // The script looks every 2 s, makes the folder when there is none, and works for a second.
+    let script = async {
+        loop {
+            clock::sleep(Duration::from_secs(2)).await;
+            if fs::create_dir(&path).is_ok() {
+                break;
+            }
+        }
+        fs::write(path.join("pid"), format!("{}\n", pids::current())).expect("pid");
+        clock::sleep(Duration::from_secs(1)).await;
+        fs::remove_dir_all(&path).expect("released");
+        clock::now()
+    };
+    first.release();
+    let (ours, scripted) = tokio::join!(ours, script);
+    let ours = ours.expect("afterwards");
+    assert!(scripted < clock::now(), "the script came before us");
+    ours.release();
 }

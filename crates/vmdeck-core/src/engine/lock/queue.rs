@@ -1,0 +1,168 @@
+//! Who comes next: the waiters of one lock, in the order in which they came.
+//!
+//! A waiter has a ticket: a file in the folder `LOCK.queue`, named by the time at which it came and flocked while it waits. The
+//! first ticket that is alive is next. The order is only a courtesy between vmdecks: it never decides who holds the lock,
+//! and a waiter that does not go when it could is passed over. The folder is for all users of the host, so everything in
+//! it is hostile.
+
+use crate::host::{clock, lockdir, pids};
+use notify::{RecursiveMode, Watcher};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// How long the old scripts get to take a lock that they share with us: their poll of 2 s, and a margin.
+pub(super) const YIELD: Duration = Duration::from_millis(2500);
+/// The most tickets that are looked at: with more there is no order.
+const TICKETS: usize = 1000;
+
+/// A place in the queue; given up when it is dropped.
+pub(super) struct Ticket {
+    path: PathBuf,
+    folder: OwnedFd,
+    name: String,
+    _file: OwnedFd,
+    changed: Arc<Notify>,
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+/// Returns the folder of a lock's queue.
+pub(super) fn folder_of(lock: &Path) -> PathBuf {
+    beside(lock, "queue")
+}
+
+fn beside(lock: &Path, what: &str) -> PathBuf {
+    let mut name = lock.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{what}"));
+    lock.with_file_name(name)
+}
+
+impl Ticket {
+    /// Takes the last place.
+    pub(super) fn take(lock: &Path) -> io::Result<Self> {
+        let path = folder_of(lock);
+        match fs::create_dir(&path) {
+            // Every user of the host may wait; each removes only its own.
+            Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        let folder = lockdir::open(&path)?;
+        let changed = Arc::new(Notify::new());
+        let wake = Arc::clone(&changed);
+        let told = move |event: notify::Result<notify::Event>| {
+            // What waiters read must not wake waiters.
+            if event.is_ok_and(|e| !matches!(e.kind, notify::EventKind::Access(_))) {
+                wake.notify_one();
+            }
+        };
+        // Out of watches: the waiter still looks from time to time.
+        let watcher = notify::recommended_watcher(told)
+            .and_then(|mut watcher| watcher.watch(&path, RecursiveMode::NonRecursive).map(|()| watcher))
+            .ok();
+        let nonce = fastrand::u32(..);
+        let name = format!("{:020}-{}-{nonce:08x}", clock::since_boot().as_nanos(), pids::current());
+        // Under a name that nobody looks at, until it is locked.
+        let fresh = format!(".{name}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, &fresh, flags, Mode::from_raw_mode(0o644))?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        rustix::fs::renameat(&folder, &fresh, &folder, &name)?;
+        Ok(Self { path, folder, name, _file: file, changed, _watcher: watcher })
+    }
+
+    /// Returns whether nobody who lives came before.
+    pub(super) fn is_first(&self) -> bool {
+        !waits(&self.folder, Some(&self.name))
+    }
+
+    /// Returns whether nobody who lives waits for this lock.
+    pub(super) fn nobody_waits(lock: &Path) -> bool {
+        lockdir::open(&folder_of(lock)).map_or(true, |folder| !waits(&folder, None))
+    }
+
+    /// Returns whether the ticket is still in the queue that others see.
+    pub(super) fn is_there(&self) -> bool {
+        let there = rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        there && lockdir::inode_at(&self.path).ok().flatten() == lockdir::inode_of(&self.folder).ok()
+    }
+
+    /// Waits until something changed in the queue or the lock was released; cancel-safe.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty());
+        // The last one takes the folder along; others in it keep it.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Returns whether somebody who lives has a ticket, before this one where one is given; removes those of the dead.
+fn waits(folder: &OwnedFd, before: Option<&str>) -> bool {
+    let names: Vec<CString> = rustix::fs::Dir::read_from(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_owned())
+        .take(TICKETS)
+        .collect();
+    if names.len() == TICKETS {
+        return false;
+    }
+    let names = names.iter().filter_map(|name| name.to_str().ok()).filter(|name| !name.starts_with('.'));
+    let mut earlier: Vec<&str> = names.filter(|name| before.is_none_or(|own| *name < own)).collect();
+    earlier.sort_unstable();
+    earlier.into_iter().any(|name| is_alive(folder, name))
+}
+
+fn is_alive(folder: &OwnedFd, name: &str) -> bool {
+    let Ok(file) = vmdeck_files::open_below(folder, name) else { return false };
+    // Shared, so that two who look at a dead one do not take each other for its owner.
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+        return true;
+    }
+    let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+    false
+}
+
+/// Wakes those who wait for this lock.
+pub(super) fn wake(lock: &Path) {
+    if let Ok(folder) = lockdir::open(&folder_of(lock)) {
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let _ = rustix::fs::futimens(&folder, &rustix::fs::Timestamps { last_access: now, last_modification: now });
+    }
+}
+
+/// Notes that a lock which the old scripts share was released now.
+pub(super) fn note_release(lock: &Path) {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut file = File::options();
+    file.write(true).create(true).mode(0o666).custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
+    // Another user's note of an earlier release cannot be renewed; then only the queue's own order is left.
+    if let Ok(file) = file.open(beside(lock, "last")) {
+        let _ = file.set_modified(clock::system());
+    }
+}
+
+/// Returns whether the old scripts have not had their turn since the last release.
+pub(super) fn was_just_released(lock: &Path) -> bool {
+    let noted = fs::symlink_metadata(beside(lock, "last")).and_then(|note| note.modified());
+    // A time in the future says nothing.
+    noted.is_ok_and(|at| clock::system().duration_since(at).is_ok_and(|age| age < YIELD))
+}
