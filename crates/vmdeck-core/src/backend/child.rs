@@ -67,11 +67,16 @@ pub(super) async fn follow(
     };
     // What is in the pipes already is still read; a grandchild may hold them open for ever.
     let rest = async {
-        loop {
+        while out.is_some() || err.is_some() {
             tokio::select! {
-                Ok(n @ 1..) = read(&mut out, &mut out_buffer) => sink.write(Stream::Stdout, &out_buffer[..n]),
-                Ok(n @ 1..) = read(&mut err, &mut err_buffer) => sink.write(Stream::Stderr, &err_buffer[..n]),
-                else => break,
+                n = read(&mut out, &mut out_buffer) => match n {
+                    Ok(n @ 1..) => sink.write(Stream::Stdout, &out_buffer[..n]),
+                    _ => out = None,
+                },
+                n = read(&mut err, &mut err_buffer) => match n {
+                    Ok(n @ 1..) => sink.write(Stream::Stderr, &err_buffer[..n]),
+                    _ => err = None,
+                },
             }
         }
     };
@@ -87,5 +92,43 @@ async fn read(stream: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) ->
     match stream {
         Some(stream) => stream.read(buffer).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        command::Collected,
+        host::process::{Spawner, Spec, Streams},
+    };
+
+    #[tokio::test]
+    async fn what_has_ended_is_not_waited_for() {
+        let spawner = Spawner::new(None).expect("spawner");
+        // One stream that ends early, both at once, and neither of them before the process itself.
+        for script in ["exec 2>&-; echo out", "echo out; echo err >&2", "exec >&- 2>&-"] {
+            let start = clock::now();
+            for _ in 0..20 {
+                let spec = Spec::new("/bin/sh").args(["-c", script]);
+                let mut child = spawner.spawn(&spec, Streams::piped()).await.expect("spawned");
+                let (mut output, never) = (Collected::default(), CancellationToken::new());
+                let status = follow(&mut child, &Input::Empty, &mut output, &never).await.expect("followed");
+                assert!(status.expect("ended").success());
+                assert_eq!(output.stdout, if script.contains("out") { &b"out\n"[..] } else { b"" });
+            }
+            assert!(start.elapsed() < REST * 20, "{script}: {:?}", start.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_holds_the_pipes_delays_it_only_for_a_moment() {
+        let spawner = Spawner::new(None).expect("spawner");
+        let spec = Spec::new("/bin/sh").args(["-c", "echo out; sleep 34.5 & exit 3"]);
+        let mut child = spawner.spawn(&spec, Streams::piped()).await.expect("spawned");
+        let (mut output, never) = (Collected::default(), CancellationToken::new());
+        let status = follow(&mut child, &Input::Empty, &mut output, &never).await.expect("followed");
+        assert_eq!((status.expect("ended").code(), &output.stdout[..]), (Some(3), &b"out\n"[..]));
+        child.kill_group().await.expect("killed");
     }
 }
