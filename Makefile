@@ -26,6 +26,7 @@ test-all: deps nextest guest
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	$(CARGO) check --quiet --features rsa
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --workspace
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo "note: cargo-deny is not installed; licences and advisories were not checked"; fi

@@ -9,7 +9,7 @@ use std::{
 
 /// A layer of `vmdeck-core` and what it may import. What is not listed is forbidden, so a circle cannot be written down.
 const CORE: &[(&str, &[&str])] = &[
-    ("command", &[]),
+    ("command", &["host"]),
     ("host", &[]),
     ("config", &[]),
     ("report", &[]),

@@ -5,7 +5,7 @@
 use super::Io;
 use crate::cli::RunArgs;
 use std::path::Path;
-use vmdeck_core::host::{clock, info};
+use vmdeck_core::host::{clock, info, random};
 use vmdeck_model::{
     error::{Fault, Result},
     ids::RunId,
@@ -36,7 +36,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
             return Err(nothing_matched(&setup, std::slice::from_ref(word)));
         }
     }
-    let run = RunId::from_bits(args.run_id.unwrap_or_else(|| fastrand::u64(..)));
+    let run = RunId::from_bits(args.run_id.unwrap_or_else(random::u64));
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
     let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
     as_text(&dir, "the run's record", "set --run-dir to a folder whose path is UTF-8")?;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use vmdeck_core::{
     command::{CommandExit, Input, sh_quote},
     engine::{self, EngineDeps, shell},
-    host::{files, signal},
+    host::{files, random, signal},
 };
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -144,7 +144,7 @@ fn start(
     backend: vmdeck_core::backend::BackendDeps,
     request: shell::ShellRequest,
 ) -> Result<(engine::Handle, PathBuf)> {
-    let run = RunId::from_bits(fastrand::u64(..));
+    let run = RunId::from_bits(random::u64());
     let dir = backend.state.join("shells").join(run.short());
     std::fs::create_dir_all(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
     let plan = Plan {

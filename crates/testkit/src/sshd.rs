@@ -79,7 +79,7 @@ fn configuration(world: &World, name: &str, ip: &str, port: u16) -> String {
 impl Server {
     /// Starts one at this address. Its key is `NAMEhost_key`, the user's is `user_key`, its log is `NAMEsshd.log`.
     pub fn start(world: &World, name: &str, ip: &str, port: u16) -> Self {
-        make_keys(world, [(&format!("{name}host_key"), "ecdsa"), ("user_key", "rsa")]);
+        make_keys(world, [(&format!("{name}host_key"), "ecdsa"), ("user_key", "ed25519")]);
         fs::write(world.path(&format!("{name}sshd_config")), configuration(world, name, ip, port)).expect("config");
         let mut command = Command::new(program("sshd").expect("sshd"));
         // By relative paths: its command line must not look like something of ours that was left.

@@ -16,7 +16,7 @@ use tokio::{
     io::AsyncWriteExt,
     sync::{mpsc, oneshot},
 };
-use vmdeck_core::host::{clock, files, process};
+use vmdeck_core::host::{clock, files, process, random};
 use vmdeck_model::{
     command::DETACH,
     error::{Fault, Result},
@@ -33,7 +33,7 @@ impl Engines {
     /// Starts an engine for this request; `config_args` are the arguments that name the config.
     pub(super) fn start(&self, request: &RunRequest, args: &RunArgs, config_args: Vec<OsString>) -> Result<Engine> {
         let cannot = |e: std::io::Error| Fault::host("cannot start the engine").because(e);
-        let id = RunId::from_bits(fastrand::u64(..));
+        let id = RunId::from_bits(random::u64());
         let home = args.run_dir.as_deref().unwrap_or(Path::new(plan::RECORDS));
         let dir = home.join(plan::record_name(&id));
         let dir = std::path::absolute(dir).map_err(cannot)?;

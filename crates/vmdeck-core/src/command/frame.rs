@@ -9,6 +9,7 @@
 //! shell, and that shell reads the command itself from its standard input ([`Frame::starter`], [`Frame::payload`]).
 
 use super::{CommandExit, RemoteCommand, kill, login_shell::LoginShell, sh_quote};
+use crate::host::random;
 use vmdeck_model::{
     error::Fault,
     suite::{RunAs, ScriptShell, has_several_lines},
@@ -179,7 +180,7 @@ fn script(command: &RemoteCommand) -> String {
 
 /// Returns a random text that nobody in the guest can guess.
 pub fn nonce() -> String {
-    format!("{:032x}", fastrand::u128(..))
+    format!("{:032x}", random::u128())
 }
 
 /// Returns why a command did not begin, from its shell's status and what was said instead of the mark; `asked` is how often sudo

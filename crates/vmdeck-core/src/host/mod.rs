@@ -10,5 +10,6 @@ pub mod lockdir;
 pub mod net;
 pub mod pids;
 pub mod process;
+pub mod random;
 pub mod signal;
 pub mod tail;

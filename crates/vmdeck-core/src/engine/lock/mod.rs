@@ -11,7 +11,7 @@ mod breaking;
 mod judge;
 mod queue;
 
-use crate::host::{clock, files, info, lockdir, pids};
+use crate::host::{clock, files, info, lockdir, pids, random};
 pub use acquire::{acquire, acquire_slots};
 pub use breaking::{break_dead, dead_foreign, sweep_private, take_away};
 pub use judge::{Standing, look, removable_only_by};
@@ -140,7 +140,7 @@ impl Drop for UnpublishedLock {
 
 fn sibling(path: &Path, what: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{what}.{}.{:08x}", pids::current(), fastrand::u32(..)));
+    name.push(format!(".{what}.{}.{:08x}", pids::current(), random::u32()));
     path.with_file_name(name)
 }
 

@@ -5,7 +5,7 @@
 //! and a waiter that does not go when it could is passed over. The folder is for all users of the host, so everything in
 //! it is hostile.
 
-use crate::host::{clock, lockdir, pids};
+use crate::host::{clock, lockdir, pids, random};
 use notify::{RecursiveMode, Watcher};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::{
@@ -71,8 +71,7 @@ impl Ticket {
         let watcher = notify::recommended_watcher(told)
             .and_then(|mut watcher| watcher.watch(&path, RecursiveMode::NonRecursive).map(|()| watcher))
             .ok();
-        let nonce = fastrand::u32(..);
-        let name = format!("{:020}-{}-{nonce:08x}", clock::since_boot().as_nanos(), pids::current());
+        let name = format!("{:020}-{}-{:08x}", clock::since_boot().as_nanos(), pids::current(), random::u32());
         // Under a name that nobody looks at, until it is locked.
         let fresh = format!(".{name}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;

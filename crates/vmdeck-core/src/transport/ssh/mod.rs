@@ -5,6 +5,7 @@
 
 mod auth;
 mod hostkey;
+mod rsa;
 mod session;
 
 use super::{
@@ -102,6 +103,10 @@ fn check(guest: &Guest) -> Vec<Finding> {
                 format!("guest `{}`: the key `{shown}` belongs to user `{}`", guest.id, info::user_name(user)),
                 "use a key of your own: whoever owns the file can exchange it".into(),
             ),
+            Ok(None) if !rsa::SUPPORTED && is_rsa_file(key) => fatal(
+                format!("guest `{}`: the key `{shown}` is an RSA key, which this vmdeck does not support", guest.id),
+                rsa::REMEDY.into(),
+            ),
             Ok(None) => {}
         }
     } else if !has_credential(options) {
@@ -110,13 +115,22 @@ fn check(guest: &Guest) -> Vec<Finding> {
             format!("set `guests.{0}.ssh.key`, `password` or `agent = true`", guest.id),
         );
     }
-    if let Some(Err(why)) = hostkey::of(options) {
-        fatal(
+    match hostkey::of(options) {
+        Some(Err(why)) => fatal(
             format!("guest `{}`: {why}", guest.id),
             "give the key as `ssh-ed25519 AAAA...`, or a file that holds it".into(),
-        );
+        ),
+        Some(Ok(keys)) if !rsa::SUPPORTED && rsa::only(&keys) => fatal(
+            format!("guest `{}`: `host_key` is an RSA key, which this vmdeck does not support", guest.id),
+            "give the guest's ed25519 or ecdsa host key (in the guest: `cat /etc/ssh/ssh_host_ed25519_key.pub`)".into(),
+        ),
+        _ => {}
     }
     out
+}
+
+fn is_rsa_file(path: &std::path::Path) -> bool {
+    vmdeck_files::read_text(path, vmdeck_files::SMALL).is_ok_and(|text| rsa::is_private_key(&text))
 }
 
 fn options(guest: &Guest) -> &Options {
@@ -225,7 +239,7 @@ impl Connector for Login<'_> {
                 }
                 Err(LoginError::Never(fault)) => return Err(fault.into()),
             }
-            match session::open(handle, self.target.guest, address).await {
+            match session::open(handle, self.target.guest.sudo.clone(), address).await {
                 Ok(session) => Ok(Box::new(session) as Box<dyn Session>),
                 // The connection broke: the guest may be restarting its services.
                 Err(fault) if fault.is_worth_a_retry() => {
@@ -355,3 +369,6 @@ fn preferred(checker: &Checker) -> russh::Preferred {
     preferred.key = Cow::Owned(order);
     preferred
 }
+
+#[cfg(test)]
+mod tests;

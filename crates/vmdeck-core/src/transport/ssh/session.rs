@@ -34,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::Stream,
-    guest::Guest,
     secret::Secret,
     suite::RunAs,
 };
@@ -77,9 +76,13 @@ pub(super) struct SshSession {
 }
 
 /// Returns a session in which a first command has run: a server may take a login and no commands.
-pub(super) async fn open(handle: client::Handle<Checker>, guest: &Guest, peer: SocketAddr) -> Result<SshSession> {
+pub(super) async fn open(
+    handle: client::Handle<Checker>,
+    sudo: Option<Secret>,
+    peer: SocketAddr,
+) -> Result<SshSession> {
     let (login, by_stdin) = (LoginShell::Unknown, AtomicBool::new(false));
-    let mut session = SshSession { handle, login, by_stdin, sudo: guest.sudo.clone(), peer };
+    let mut session = SshSession { handle, login, by_stdin, sudo, peer };
     // A shell whose files start something that waits says nothing at all.
     session.login = clock::within(PROBE, session.probe()).await.unwrap_or(Ok(LoginShell::Unknown))?;
     if session.login != LoginShell::Unknown {
@@ -287,7 +290,12 @@ impl SshSession {
         if let Some(why) = command.unread.get() {
             return Err(Fault::infra("cannot send the command its input").because(why));
         }
-        let exit = command.ended.map(|ended| ended.exit);
+        let (exit, other) = command.ended.map_or((None, None), |ended| (Some(ended.exit), ended.other));
+        if let (Some(exit), Some(other)) = (&exit, other) {
+            return Err(Fault::infra("cannot tell how the command ended")
+                .because(format!("the guest's sshd says {exit}, and then {other}"))
+                .hint("such a server is broken or hostile; nothing that it says is a verdict"));
+        }
         if command.own.pid().is_some() {
             return exit.ok_or_else(|| {
                 if self.handle.is_closed() {
@@ -382,6 +390,8 @@ struct ExitSeen {
     at: clock::Instant,
     /// When something came last.
     last: clock::Instant,
+    /// Another exit that was told for the same command: then neither proves anything.
+    other: Option<CommandExit>,
 }
 
 impl ExitSeen {
@@ -394,7 +404,10 @@ impl ExitSeen {
 impl RunningCommand {
     fn exited(&mut self, exit: CommandExit) {
         let now = clock::now();
-        self.ended.get_or_insert(ExitSeen { exit, at: now, last: now });
+        let first = self.ended.get_or_insert(ExitSeen { exit: exit.clone(), at: now, last: now, other: None });
+        if first.exit != exit {
+            first.other.get_or_insert(exit);
+        }
     }
 
     fn touch(&mut self) {
