@@ -84,12 +84,26 @@ async fn exec(host: &HostConfig, command: &[String], io: &mut Io<'_>) -> Result<
         let waiting = lock::acquire(&request, told, &cancel);
         tokio::select! {
             held = waiting => held?,
-            Some(_) = signals.recv() => return Err(Fault::cancelled("cannot wait for the lock").because("a signal arrived")),
+            Some(signal) = signals.recv() => {
+                let exit = match signal {
+                    Signal::Interrupt | Signal::Quit => RunExit::Interrupted,
+                    Signal::Terminate | Signal::Hangup => RunExit::Terminated,
+                };
+                io.warn(&Fault::cancelled("cannot wait for the lock").because("a signal arrived").render());
+                return Ok(exit.code());
+            }
         }
     };
     let result = run_under(command, &mut signals).await;
     held.release();
     result
+}
+
+/// Returns whether the terminal has sent a signal to the program as well: it is in our process group.
+fn is_from_terminal(signal: Signal) -> bool {
+    let foreground =
+        rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
+    foreground && matches!(signal, Signal::Interrupt | Signal::Quit)
 }
 
 async fn run_under(command: &[String], signals: &mut tokio::sync::mpsc::UnboundedReceiver<Signal>) -> Result<u8> {
@@ -109,8 +123,8 @@ async fn run_under(command: &[String], signals: &mut tokio::sync::mpsc::Unbounde
                 let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
                 return Ok(code.and_then(|c| u8::try_from(c).ok()).unwrap_or(RunExit::Bug.code()));
             }
-            // The terminal has sent it to the program as well; the lock is held until that has ended.
-            Some(signal) = signals.recv() => if signal == Signal::Terminate { child.terminate() },
+            // The lock is held until the program has ended, whatever it does about the signal.
+            Some(signal) = signals.recv() => if !is_from_terminal(signal) { child.signal(signal) },
         }
     }
 }

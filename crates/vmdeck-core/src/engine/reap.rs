@@ -23,7 +23,10 @@ use std::{
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::error::{Blame, Fault};
+use vmdeck_model::{
+    error::{Blame, Fault},
+    ids::is_machine_name,
+};
 
 /// How long a reaper waits for the guardian of a run whose main process is dead.
 const GUARDIAN: Duration = Duration::from_secs(20);
@@ -206,8 +209,29 @@ async fn become_sole_owner(path: &Path, file: &File) -> bool {
     clock::within(GUARDIAN, freed).await.is_some() && path.exists()
 }
 
+/// Returns whether a machine's name and folder are as vmdeck makes them: a journal can be written by a hostile hand, and what a
+/// reaper removes must never be chosen by it.
+fn is_plausible(state: &Path, made: &MachineRecord) -> bool {
+    is_machine_name(&made.name) && made.dir == machine_folder(state, &made.name)
+}
+
+/// Returns the private folder of the machine of this name.
+pub(super) fn machine_folder(state: &Path, name: &str) -> PathBuf {
+    state.join("machines").join(name)
+}
+
 async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mut file: &File) -> Reaped {
     let what = made.provider_name().to_owned();
+    if !is_plausible(&deps.state, made) {
+        let fault = Fault::new(Blame::Leftover, "cannot believe the journal")
+            .because(format!(
+                "it names `{}` and the folder `{}`, which vmdeck never makes",
+                made.name,
+                made.dir.display()
+            ))
+            .hint("nothing of it was touched; inspect it, and remove the journal by hand");
+        return Reaped::Left { what, fault };
+    }
     // With the tools of the run that made it: they may be others than ours.
     let tools = if state.tools.is_empty() { deps.tools.clone() } else { state.tools.clone() };
     let deps = BackendDeps { tools, ..deps.clone() };
@@ -310,13 +334,13 @@ mod tests {
         let home = tempfile::tempdir().expect("tempdir");
         let state = home.path();
         let journal = Journal::begin(state, "r1", None, Path::new("/d")).expect("begun");
-        let dir = intend(&journal, state, "vmdeck-a");
+        let dir = intend(&journal, state, "vmdeck-0000000a-00000001");
         let stranger_dir = state.join("machines/somebody-elses");
         fs::create_dir_all(&stranger_dir).expect("mkdir");
-        let mut ours = pretender("vmdeck-a", "uuid-of-vmdeck-a");
+        let mut ours = pretender("vmdeck-0000000a-00000001", "uuid-of-vmdeck-0000000a-00000001");
         // The right name with another id, and the right id with another name: one proof is none.
-        let mut name_only = pretender("vmdeck-a", "another-uuid");
-        let mut id_only = pretender("vmdeck-b", "uuid-of-vmdeck-a");
+        let mut name_only = pretender("vmdeck-0000000a-00000001", "another-uuid");
+        let mut id_only = pretender("vmdeck-0000000a-00000002", "uuid-of-vmdeck-0000000a-00000001");
 
         assert!(reap(state, ReapScope::Kept).await.is_empty(), "a live run is left alone");
         assert_eq!(leftovers(state).len(), 0);
@@ -325,7 +349,7 @@ mod tests {
         assert!(leftovers(state)[0].size >= 9000);
 
         let reaped = reap(state, ReapScope::Dead).await;
-        assert!(matches!(&reaped[..], [Reaped::Gone { what, .. }] if what == "vmdeck-a"), "{reaped:?}");
+        assert!(matches!(&reaped[..], [Reaped::Gone { what, .. }] if what == "vmdeck-0000000a-00000001"), "{reaped:?}");
         assert!(!dir.exists() && stranger_dir.exists());
         ours.wait().expect("killed");
         assert!(pids::lookup(name_only.id()).is_some() && pids::lookup(id_only.id()).is_some());
@@ -341,8 +365,10 @@ mod tests {
     async fn kept_machines_go_only_when_asked_for() {
         let home = tempfile::tempdir().expect("tempdir");
         let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
-        let dir = intend(&journal, home.path(), "vmdeck-a");
-        journal.append(&Record::Kept { name: "vmdeck-a".into(), address: None, host_key: None }).expect("kept");
+        let dir = intend(&journal, home.path(), "vmdeck-0000000a-00000001");
+        journal
+            .append(&Record::Kept { name: "vmdeck-0000000a-00000001".into(), address: None, host_key: None })
+            .expect("kept");
         die(journal).await;
         assert!(reap(home.path(), ReapScope::Dead).await.is_empty() && dir.exists());
         assert_eq!(reap(home.path(), ReapScope::Kept).await.len(), 1);
@@ -350,10 +376,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_hostile_journal_names_is_not_touched() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let (state, precious) = (home.path().join("state"), home.path().join("precious"));
+        fs::create_dir_all(&precious).expect("mkdir");
+        let good = "vmdeck-0000000a-00000001";
+        let cases = [
+            (good, precious.clone()),
+            (good, state.join("machines")),
+            (good, state.join("machines").join(good).join("../../../precious")),
+            (good, state.join("machines/vmdeck-0000000a-00000002")),
+            ("precious", state.join("machines/precious")),
+            ("../../precious", state.join("machines/../../precious")),
+            ("vmdeck-0000000a-0000000g", state.join("machines/vmdeck-0000000a-0000000g")),
+        ];
+        for (name, dir) in cases {
+            fs::create_dir_all(&dir).expect("mkdir");
+            let journal = Journal::begin(&state, "r1", None, Path::new("/d")).expect("begun");
+            let (guest, identity) = (GuestId::new("g").expect("name"), MachineId::default());
+            let name = name.to_owned();
+            let backend = "local".to_owned();
+            journal
+                .append(&Record::Intent { name, backend, guest, dir: dir.clone(), identity, adopted: None })
+                .expect("intent");
+            let path = journal.path().to_owned();
+            die(journal).await;
+            let reaped = reap(&state, ReapScope::Kept).await;
+            assert!(matches!(&reaped[..], [Reaped::Left { .. }]), "{}: {reaped:?}", dir.display());
+            assert!(dir.exists() && path.exists(), "{}", dir.display());
+            fs::remove_file(path).expect("rm");
+        }
+    }
+
+    #[tokio::test]
     async fn a_damaged_journal_destroys_nothing_and_is_told() {
         let home = tempfile::tempdir().expect("tempdir");
         let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
-        let dir = intend(&journal, home.path(), "vmdeck-a");
+        let dir = intend(&journal, home.path(), "vmdeck-0000000a-00000001");
         let path = journal.path().to_owned();
         die(journal).await;
         let mut bytes = fs::read(&path).expect("journal");

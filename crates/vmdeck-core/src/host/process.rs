@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::{io::AsyncReadExt, process::Command, sync::oneshot};
+use vmdeck_model::outcome::Signal;
 
 /// The hidden subcommand of the vmdeck binary that ties a program to its parent; see [`exec_tethered`].
 pub const TETHER: &str = "__exec";
@@ -160,8 +161,19 @@ impl Child {
 
     /// Sends SIGTERM to the child alone.
     pub fn terminate(&self) {
+        self.signal(Signal::Terminate);
+    }
+
+    /// Sends a signal to the child alone.
+    pub fn signal(&self, signal: Signal) {
+        let number = match signal {
+            Signal::Interrupt => rustix::process::Signal::INT,
+            Signal::Terminate => rustix::process::Signal::TERM,
+            Signal::Hangup => rustix::process::Signal::HUP,
+            Signal::Quit => rustix::process::Signal::QUIT,
+        };
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = rustix::process::kill_process(pid, number);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     },
     context::CallContext,
     engine::{context::RunContext, journal::Record, reap},
-    host::{clock, files, lockdir},
+    host::{clock, files, lockdir, random},
 };
 use std::{
     fs::File,
@@ -61,8 +61,8 @@ impl Intent {
             }
             None => None,
         };
-        let name = machine_name(&context.plan.run, fastrand::u32(..));
-        let dir = context.backend.state.join("machines").join(&name);
+        let name = machine_name(&context.plan.run, random::u32());
+        let dir = reap::machine_folder(&context.backend.state, &name);
         let uuid = uuid();
         let known = match &adopted {
             Some(target) => target.id.clone(),
@@ -139,7 +139,7 @@ fn refuse_if_used(context: &RunContext, guest: &Guest, wanted: &AdoptTarget) -> 
 
 /// Returns a random UUID of version 4.
 fn uuid() -> String {
-    let bits = (fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let bits = (random::u128() & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
