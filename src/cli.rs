@@ -40,6 +40,9 @@ pub struct ConfigArgs {
     /// Override a config key, for example `guests.deb.memory=4GiB`
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
+    /// Let `doctor`, `list` and the cockpit start the programs and secret commands that a project's config names
+    #[arg(long, global = true)]
+    pub trust: bool,
 }
 
 /// How much is printed, and how.

@@ -374,7 +374,7 @@ fn the_readme_lists_the_exit_codes() {
 
 /// The getters of `Options` and the kinds of keys that each can find.
 const GETTERS: &[(&str, &[&str])] = &[
-    ("text", &["Text", "Choice", "KeyOrPath"]),
+    ("text", &["Text", "Program", "Choice", "KeyOrPath"]),
     ("path", &["Path", "KeyOrPath"]),
     ("flag", &["Bool"]),
     ("int", &["Int"]),

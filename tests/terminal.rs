@@ -96,6 +96,51 @@ const LONG: &str = "[guests.here]\nbackend = \"local\"\n[suites.smoke]\n\
 /// A shell that runs the cockpit, tells its exit and stays.
 const LINE: &str = concat!("sh -c '", env!("CARGO_BIN_EXE_vmdeck"), "; echo exit=$?; exec cat'");
 
+/// A config whose programs and secret leave a file when they are started.
+fn trapped() -> World {
+    let trap = "command = [\"sh\", \"-c\", \"echo secret >> sprung; echo canary\"]";
+    let world = World::new(&format!(
+        "[host.tools]\nmultipass = \"./trap\"\nutmctl = \"./trap\"\n{CASES}\
+         [guests.v]\nbackend = \"qemu\"\n[guests.v.qemu]\nbinary = \"./trap\"\nimage = \"x.qcow2\"\n\
+         [guests.v.ssh]\npassword = {{ {trap} }}\n"
+    ));
+    let sprung = world.path("sprung");
+    fs::write(world.path("trap"), format!("#!/bin/sh\necho $* >> {}\n", sprung.display())).expect("trap");
+    let status = Command::new("chmod").arg("+x").arg(world.path("trap")).status();
+    assert!(status.expect("chmod").success());
+    world
+}
+
+#[test]
+fn opening_the_cockpit_starts_nothing_that_a_strange_config_names_unless_somebody_says_yes() {
+    let world = trapped();
+    let looks = format!("sh -c '{} --read-only; echo exit=$?; exec cat'", env!("CARGO_BIN_EXE_vmdeck"));
+    for (line, answer) in [(looks.as_str(), None), (LINE, Some("n"))] {
+        let tmux = Tmux::start(&world, 160, 50, line, &[]);
+        if let Some(answer) = answer {
+            let asked = tmux.see("Start them?");
+            assert!(asked.contains("`host.tools.multipass`") && asked.contains("`guests.v.qemu.binary`"), "{asked}");
+            tmux.keys(&[answer, "Enter"]);
+        }
+        tmux.see("machines");
+        tmux.see("not started");
+        tmux.keys(&["q"]);
+        tmux.see("exit=0");
+        assert!(!world.path("sprung").exists(), "{line}: {:?}", fs::read_to_string(world.path("sprung")));
+    }
+    let tmux = Tmux::start(&world, 80, 24, LINE, &[]);
+    tmux.see("Start them?");
+    tmux.keys(&["y", "Enter"]);
+    tmux.see("machines");
+    eventually("the named program", PATIENCE, || world.path("sprung").exists());
+    tmux.keys(&["q"]);
+    tmux.see("exit=0");
+    drop(tmux);
+    let tmux = Tmux::start(&world, 80, 24, LINE, &[]);
+    let screen = tmux.see("machines");
+    assert!(!screen.contains("Start them?"), "the answer is remembered: {screen}");
+}
+
 /// Returns where the engine's process is, once there is one.
 fn engine(world: &World) -> bool {
     world.processes().iter().any(|line| line.contains("--commands"))

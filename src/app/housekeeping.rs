@@ -2,7 +2,12 @@
 //!
 //! The rules are the engine's; here are the tables and the question.
 
-use super::{Io, deps::deps, settings};
+use super::{
+    Io,
+    deps::deps,
+    settings,
+    trust::{self, Needs},
+};
 use crate::cli::{CleanupArgs, ConfigArgs};
 use std::io::IsTerminal;
 use vmdeck_core::{
@@ -20,13 +25,13 @@ use vmdeck_model::{
 
 /// Runs every check, with or without a config.
 pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
-    let findings: Vec<Finding> = if let Some(setup) = settings::load_if_any(config)? {
+    let findings: Vec<Finding> = if let Some(setup) = trust::load_if_any(config, Needs::ProgramsAndSecrets, io)? {
         for note in &setup.notes {
             io.warn(&format!("warning: {note}"));
         }
         preflight::of_setup(&setup, &deps(&setup.host.tools)?).await
     } else {
-        let host = settings::load_host(config)?;
+        let (host, _) = settings::load_host(config)?;
         preflight::bare(&host, &deps(&host.tools)?).await
     };
     let fit = findings.iter().all(|f| f.severity != Severity::Fatal);
@@ -48,7 +53,12 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
 
 /// Lists every machine; exit 3 where those of a backend could not be seen.
 pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
-    let seen = inventory::list(&deps(&settings::load_host(config)?.tools)?).await;
+    let setup = trust::load_if_any(config, Needs::Programs, io)?;
+    let tools = match setup {
+        Some(setup) => setup.host.tools,
+        None => settings::load_host(config)?.0.tools,
+    };
+    let seen = inventory::list(&deps(&tools)?).await;
     let exit = if seen.unseen.is_empty() { RunExit::Passed } else { RunExit::HostNotReady };
     for fault in &seen.unseen {
         io.warn(&fault.render());
@@ -79,7 +89,11 @@ pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Re
 
 /// Removes what dead runs left, and what was kept.
 pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io<'_>) -> Result<RunExit> {
-    let host = settings::load_host(config)?;
+    let (host, left_out) = settings::load_host(config)?;
+    if !left_out.is_empty() {
+        let list = left_out.join(", ");
+        io.warn(&format!("note: `cleanup` uses the programs of the run that made a machine, and no other: not {list}"));
+    }
     let deps = deps(&host.tools)?;
     let mut exit = RunExit::Passed;
     let found = tidy::preview(&deps);

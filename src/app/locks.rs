@@ -23,7 +23,7 @@ use vmdeck_model::{
 };
 
 pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
-    let host = settings::load_host(config)?;
+    let (host, _) = settings::load_host(config)?;
     match sub {
         LockSub::Status { json } => status(&host, json, io).map(RunExit::code),
         LockSub::Break { force } => {

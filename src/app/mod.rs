@@ -17,6 +17,7 @@ mod run;
 mod settings;
 mod shell;
 mod terminal;
+mod trust;
 
 pub use cockpit::LocalHost;
 pub use io::Io;

@@ -136,6 +136,8 @@ mod tests {
             backends: &["utm", "local"],
             transports: &["ssh", "exec"],
             secret_command: Some(&|_: &[String]| Err("none".into())),
+            secrets_of: None,
+            trusts_file: true,
         };
         config::load(&sources).map(|(setup, _)| setup)
     }

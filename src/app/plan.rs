@@ -2,8 +2,8 @@
 //!
 //! Carrying it out is the engine's work.
 
-use super::Io;
-use crate::cli::RunArgs;
+use super::{Io, settings};
+use crate::cli::{ConfigArgs, RunArgs};
 use std::path::Path;
 use vmdeck_core::host::{clock, info, random};
 use vmdeck_model::{
@@ -54,6 +54,14 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         controlled: args.commands,
     };
     Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
+}
+
+/// Reads the secrets of the guests that the plan needs: others' commands are not run.
+pub(super) fn read_secrets(plan: &mut Plan, config: &ConfigArgs) -> Result<()> {
+    let names = plan.guests().map(|guest| guest.id.to_string()).collect();
+    let setup = settings::load_for(config, &names)?;
+    plan.replace_guests(&setup.guests);
+    Ok(())
 }
 
 /// Refuses a path that the journal and the reports could not hold: what they cannot name, nobody can clean up.

@@ -38,7 +38,13 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
         // A cockpit's engine: neither its terminal nor its end is ours.
         process::leave_session();
     }
-    let planned = settings::load(config).and_then(|setup| plan::make_plan(setup, args, io));
+    let planned = settings::load_without_secrets(config).and_then(|setup| {
+        let mut plan = plan::make_plan(setup, args, io)?;
+        if !args.dry_run {
+            plan::read_secrets(&mut plan, config)?;
+        }
+        Ok(plan)
+    });
     let plan = match planned {
         Ok(plan) => plan,
         Err(fault) => {

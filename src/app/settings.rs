@@ -5,7 +5,7 @@
 use super::Io;
 use crate::cli::ConfigArgs;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 use vmdeck_core::{
@@ -18,7 +18,7 @@ use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
     key::Key,
-    plan::Setup,
+    plan::{HostConfig, Setup},
 };
 use vmdeck_tui as tui;
 
@@ -44,54 +44,67 @@ pub(super) fn theme_folder() -> Option<PathBuf> {
     info::config_dir().map(|d| d.join("themes"))
 }
 
-/// What happens to the secrets of a config.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Secrets {
-    /// Secrets are read, and their commands run.
-    Resolved,
-    /// Secrets are left empty: only whether they are set is known.
-    LeftEmpty,
+/// What of a config is wanted and allowed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wish<'a> {
+    /// Whether secrets are read, and their commands run; if not, only whether they are set is known.
+    secrets: bool,
+    /// The guests whose secrets are read; `None` = those of all.
+    secrets_of: Option<&'a BTreeSet<String>>,
+    /// Whether programs and commands that the file names are left out; see [`super::trust`].
+    leaves_out: bool,
 }
 
 /// Loads the config with its secrets; fails without one.
 pub(super) fn load(args: &ConfigArgs) -> Result<Setup> {
-    load_required(args, Secrets::Resolved)
+    load_required(args, Wish { secrets: true, ..Wish::default() })
 }
 
-/// Loads the config without its secrets, for a front end that logs in nowhere; fails without one.
+/// Loads the config with the secrets of these guests, for a run in them; fails without one.
+pub(super) fn load_for(args: &ConfigArgs, guests: &BTreeSet<String>) -> Result<Setup> {
+    load_required(args, Wish { secrets: true, secrets_of: Some(guests), ..Wish::default() })
+}
+
+/// Loads the config without its secrets: nothing is started for that. Fails without one.
 pub(super) fn load_without_secrets(args: &ConfigArgs) -> Result<Setup> {
-    load_required(args, Secrets::LeftEmpty)
+    load_required(args, Wish::default())
 }
 
-fn load_required(args: &ConfigArgs, secrets: Secrets) -> Result<Setup> {
+/// Loads the config without what a file of a stranger could start: programs and commands that it names are left out, and listed.
+pub(super) fn load_untrusted(args: &ConfigArgs) -> Result<Setup> {
+    load_required(args, Wish { secrets: true, leaves_out: true, ..Wish::default() })
+}
+
+/// Loads the config for a cockpit: without secrets, and without the programs that it names unless it is `trusted`.
+pub(super) fn load_for_cockpit(args: &ConfigArgs, trusted: bool) -> Result<Setup> {
+    load_required(args, Wish { leaves_out: !trusted, ..Wish::default() })
+}
+
+fn load_required(args: &ConfigArgs, wish: Wish<'_>) -> Result<Setup> {
     let Some(path) = find(args) else {
         return Err(Fault::user("cannot find a config")
             .because("there is no ./vmdeck.toml and no config in the user's config folder")
             .hint("`vmdeck init` writes one, `vmdeck demo` works without one"));
     };
-    load_file(Some(&path), args, secrets).map(|(setup, _)| setup)
+    load_file(Some(&path), args, wish).map(|(setup, _)| setup)
 }
 
-/// Loads the config if there is one.
-pub(super) fn load_if_any(args: &ConfigArgs) -> Result<Option<Setup>> {
-    match find(args) {
-        Some(path) => load_file(Some(&path), args, Secrets::Resolved).map(|(setup, _)| Some(setup)),
-        None => Ok(None),
-    }
-}
-
-/// Returns the host's part alone, from the config or from the defaults.
-pub(super) fn load_host(args: &ConfigArgs) -> Result<vmdeck_model::plan::HostConfig> {
-    load_file(find(args).as_deref(), args, Secrets::LeftEmpty).map(|(setup, _)| setup.host)
+/// Returns the host's part alone, from the config or from the defaults, and the programs that it names and that are left out. Only
+/// the user's own config may name programs here.
+pub(super) fn load_host(args: &ConfigArgs) -> Result<(HostConfig, Vec<String>)> {
+    let path = find(args);
+    let leaves_out = !path.as_deref().is_some_and(super::trust::is_users_own);
+    let (setup, _) = load_file(path.as_deref(), args, Wish { leaves_out, ..Wish::default() })?;
+    Ok((setup.host, setup.left_out))
 }
 
 /// Loads this text as the config.
 pub(super) fn load_text(path: &Path, text: &str) -> Result<Setup> {
-    parse(Some((path, text)), &ConfigArgs::default(), Secrets::Resolved).map(|(setup, _)| setup)
+    parse(Some((path, text)), &ConfigArgs::default(), Wish { secrets: true, ..Wish::default() }).map(|(setup, _)| setup)
 }
 
-fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: Secrets) -> Result<(Setup, Values)> {
-    let Some(path) = path else { return parse(None, args, secrets) };
+fn load_file(path: Option<&Path>, args: &ConfigArgs, wish: Wish<'_>) -> Result<(Setup, Values)> {
+    let Some(path) = path else { return parse(None, args, wish) };
     let text = vmdeck_files::read_text(path, vmdeck_files::LARGE).map_err(|e| {
         let fault = Fault::user(format!("cannot read the config `{}`", path.display()));
         match e.kind() {
@@ -99,10 +112,10 @@ fn load_file(path: Option<&Path>, args: &ConfigArgs, secrets: Secrets) -> Result
             _ => fault.because(e).hint("it must be a readable file of UTF-8 text"),
         }
     })?;
-    parse(Some((path, &text)), args, secrets)
+    parse(Some((path, &text)), args, wish)
 }
 
-fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: Secrets) -> Result<(Setup, Values)> {
+fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, wish: Wish<'_>) -> Result<(Setup, Values)> {
     let keys = all_keys();
     let env: BTreeMap<String, String> =
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
@@ -119,7 +132,9 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, secrets: Secrets) -> Re
         old_names: super::old_names::OLD_NAMES,
         backends: &backends,
         transports: &transports,
-        secret_command: (secrets == Secrets::Resolved).then_some(&secret_command),
+        secret_command: wish.secrets.then_some(&secret_command),
+        secrets_of: wish.secrets_of,
+        trusts_file: !wish.leaves_out,
     })
 }
 
@@ -146,7 +161,7 @@ pub(super) fn example(io: &mut Io<'_>) -> RunExit {
 
 pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let path = find(args);
-    let (setup, _) = load_file(path.as_deref(), args, Secrets::LeftEmpty)?;
+    let (setup, _) = load_file(path.as_deref(), args, Wish::default())?;
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
     }
@@ -166,7 +181,7 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
 }
 
 pub(super) fn show(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
-    let (_, values) = load_file(find(args).as_deref(), args, Secrets::LeftEmpty)?;
+    let (_, values) = load_file(find(args).as_deref(), args, Wish::default())?;
     io.say(config::show::render(&values).trim_end());
     Ok(RunExit::Passed)
 }

@@ -32,7 +32,7 @@ pub(super) async fn run(
     config: &ConfigArgs,
     io: &mut Io<'_>,
 ) -> Result<u8> {
-    let setup = settings::load(config)?;
+    let setup = settings::load_for(config, &std::iter::once(name.to_owned()).collect())?;
     let known: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
     let unknown = || Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")));
     let guest = setup.guests.iter().find(|g| g.id.as_str() == name).ok_or_else(unknown)?.clone();

@@ -30,7 +30,7 @@ impl Deref for DesktopWorld {
 impl DesktopWorld {
     /// With this config, and these machines and faults.
     pub fn new(config: &str, found: &Value) -> Self {
-        let world = Self(World::new(""));
+        let mut world = Self(World::new(""));
         let bin = world.path("desk/bin");
         fs::create_dir_all(&bin).expect("bin");
         let standin = Path::new(env!("CARGO_MANIFEST_DIR")).join("standins/standin.py");
@@ -38,10 +38,12 @@ impl DesktopWorld {
             symlink(&standin, bin.join(name)).expect("symlink");
         }
         world.becomes(found);
-        let tool = |name: &str| format!("{name} = \"{}\"\n", bin.join(name).display());
-        let head = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
-        let tools = format!("[host.tools]\n{}{}{}", tool("multipass"), tool("utmctl"), tool("arp"));
-        fs::write(world.path("vmdeck.toml"), format!("{head}{tools}{config}")).expect("config");
+        // By the user's own hand: those that a project's config names are not started by every subcommand.
+        for name in ["multipass", "utmctl", "arp"] {
+            let variable = format!("VMDECK_HOST_TOOLS_{}", name.to_uppercase());
+            world.0.env.push((variable, bin.join(name).display().to_string()));
+        }
+        world.add(config);
         world
     }
 

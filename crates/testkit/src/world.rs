@@ -23,6 +23,8 @@ pub fn binary() -> PathBuf {
 pub struct World {
     /// Everything of the world lies in here.
     pub home: tempfile::TempDir,
+    /// What a user has set besides.
+    pub env: Vec<(String, String)>,
 }
 
 impl World {
@@ -35,7 +37,7 @@ impl World {
             lock.display()
         );
         fs::write(home.path().join("vmdeck.toml"), head + config).expect("config");
-        Self { home }
+        Self { home, env: Vec::new() }
     }
 
     /// Returns a path in the world.
@@ -53,6 +55,7 @@ impl World {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.home.path()).env("XDG_STATE_HOME", self.path("state"));
         command.env("XDG_CONFIG_HOME", self.path("config")).stdin(Stdio::null());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "CI", "SSH_AUTH_SOCK"] {
             command.env_remove(name);
         }

@@ -291,6 +291,8 @@ fn loaded(text: &str, set: &[String]) -> Result<(Setup, Values)> {
         old_names: &[],
         transports: &["ssh", "exec"],
         secret_command: None,
+        secrets_of: None,
+        trusts_file: true,
     })
 }
 

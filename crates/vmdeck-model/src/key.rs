@@ -41,6 +41,8 @@ pub enum Kind {
     Path,
     /// A public key as text, or the path of a file that holds it.
     KeyOrPath,
+    /// A program of this host: a name that is looked up on the search path, or a path.
+    Program,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A glob or `/regex/`.

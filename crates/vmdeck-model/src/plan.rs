@@ -28,6 +28,8 @@ pub struct Setup {
     pub keys: Options,
     /// What a person should know although nothing is wrong.
     pub notes: Vec<String>,
+    /// The programs and commands of this host that the config names and that may not be started now, each with its key and place.
+    pub left_out: Vec<String>,
 }
 
 /// The host's limits and its lock.
@@ -175,6 +177,16 @@ impl Plan {
     /// Returns every guest of the run, job by job.
     pub fn guests(&self) -> impl Iterator<Item = &Guest> {
         self.jobs.iter().flat_map(Job::guests)
+    }
+
+    /// Puts the guests of the same names in the place of the plan's own: with what was not known yet when it was made.
+    pub fn replace_guests(&mut self, guests: &[Guest]) {
+        for guest in self.jobs.iter_mut().flat_map(|job| std::iter::once(&mut job.main).chain(job.others.values_mut()))
+        {
+            if let Some(known) = guests.iter().find(|known| known.id == guest.id) {
+                guest.clone_from(known);
+            }
+        }
     }
 
     /// Returns every secret of the run.

@@ -7,7 +7,7 @@ mod engine_process;
 mod host;
 mod services;
 
-use super::{Io, plan, settings};
+use super::{Io, plan, settings, trust};
 use crate::cli::{Color, ConfigArgs, KeepArg, OutputArgs, RunArgs};
 use futures_util::FutureExt;
 use std::{io::IsTerminal, panic::AssertUnwindSafe, path::Path, sync::Arc};
@@ -59,7 +59,11 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs,
         let hint = format!("`{words}` is not a subcommand; to run it as a selection: `vmdeck --ci {words}`");
         need_terminal(&format!("open the cockpit for `{words}`"), &hint)?;
     }
-    let setup = settings::load_without_secrets(config);
+    if !args.read_only {
+        // The question comes before the screen; a config with a mistake is told on it.
+        let _ = trust::ask(config, io);
+    }
+    let setup = services::load(args, config);
     if let Ok(setup) = &setup
         && !args.select.is_empty()
     {
@@ -76,7 +80,7 @@ pub(super) async fn replay(path: &Path, config: &ConfigArgs, look: &OutputArgs, 
     let player = Player::load(path)?;
     need_terminal("replay a record", "read its events.jsonl as text, or the junit.xml and summary.json beside it")?;
     let args = RunArgs { read_only: true, ..RunArgs::default() };
-    show(&args, config, look, settings::load_without_secrets(config), Some(player), Vec::new(), io).await
+    show(&args, config, look, services::load(&args, config), Some(player), Vec::new(), io).await
 }
 
 fn need_terminal(what: &str, hint: &str) -> Result<()> {

@@ -4,7 +4,7 @@
 
 use super::engine_process::Engines;
 use crate::{
-    app::{Io, deps::deps, init, micro, settings},
+    app::{Io, deps::deps, init, micro, settings, trust},
     cli::{ConfigArgs, RunArgs},
 };
 use parking_lot::Mutex;
@@ -48,10 +48,16 @@ pub(super) struct Real {
     pub(super) engines: Engines,
 }
 
+/// Loads the config as far as a cockpit may follow it: one that only looks, or whose config has no yes, starts nothing that the
+/// config names.
+pub(super) fn load(args: &RunArgs, config: &ConfigArgs) -> Result<Setup> {
+    settings::load_for_cockpit(config, !args.read_only && trust::is_trusted(config))
+}
+
 impl Real {
     pub(super) fn new(args: &RunArgs, config: &ConfigArgs) -> Result<Self> {
         // A config with a mistake is told elsewhere.
-        let tools = settings::load_host(config).map(|host| host.tools).unwrap_or_default();
+        let tools = load(args, config).map(|setup| setup.host.tools).unwrap_or_default();
         let config = Mutex::new(config.clone());
         Ok(Self { config, args: args.clone(), deps: deps(&tools)?, engines: Engines::default() })
     }
@@ -81,7 +87,7 @@ impl Real {
 
 impl Services for Real {
     fn setup(&self) -> Result<Setup> {
-        settings::load_without_secrets(&self.config())
+        load(&self.args, &self.config())
     }
 
     fn config_file(&self) -> PathBuf {
@@ -133,7 +139,7 @@ impl Services for Real {
             let Some(setup) = setup else {
                 let host = settings::load_host(&ConfigArgs::default());
                 let findings = match &host {
-                    Ok(host) => preflight::bare(host, &self.deps).await,
+                    Ok((host, _)) => preflight::bare(host, &self.deps).await,
                     Err(_) => Vec::new(),
                 };
                 return (findings, Capacity::default());
@@ -144,7 +150,7 @@ impl Services for Real {
     }
 
     fn locks(&self) -> Vec<LockRow> {
-        let Ok(host) = settings::load_host(&self.config()) else { return Vec::new() };
+        let Ok((host, _)) = settings::load_host(&self.config()) else { return Vec::new() };
         let row = |path: PathBuf| {
             let (state, holder) = match lock::look(&path).ok()? {
                 Standing::Free => (LockState::Free, None),
@@ -177,7 +183,7 @@ impl Services for Real {
     fn clean_up(&self) -> BoxFuture<'_, Cleaned> {
         Box::pin(async {
             let mut cleaned = Cleaned::default();
-            let Ok(host) = settings::load_host(&self.config()) else { return cleaned };
+            let Ok((host, _)) = settings::load_host(&self.config()) else { return cleaned };
             cleanup::run(&self.deps, &host.lock, &mut |reaped| match reaped {
                 reap::Reaped::Gone { .. } => cleaned.gone += 1,
                 reap::Reaped::Left { what, fault } => cleaned.left.push(format!("{what}: {}", fault.render())),

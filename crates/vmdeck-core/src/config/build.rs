@@ -51,7 +51,8 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     let values = std::mem::take(&mut build.values);
     let mut notes = std::mem::take(&mut build.checked.notes);
     notes.extend(script_notes::of_setup(&guests, &suites));
-    (Setup { host, guests, suites, cockpit, keys, notes }, values)
+    let left_out = std::mem::take(&mut build.checked.left_out);
+    (Setup { host, guests, suites, cockpit, keys, notes, left_out }, values)
 }
 
 fn home() -> Option<PathBuf> {

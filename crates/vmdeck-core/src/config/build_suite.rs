@@ -12,6 +12,7 @@ use vmdeck_model::{
     guest::Guest,
     ids::{CaseId, SuiteId},
     key::Value,
+    quantity::show_size,
     select::Selector,
     suite::{Case, CaseAction, CasePlace, Expect, RunAs, Suite, does_nothing},
 };
@@ -182,10 +183,12 @@ impl Build<'_> {
 /// Returns why a script of this host cannot be run in a guest.
 fn unusable(path: &Path) -> Option<String> {
     let shown = path.display();
-    // Not opened before that: a pipe would wait for a writer.
-    let bytes = match std::fs::metadata(path).map(|m| m.is_file() && m.len() > 0) {
-        Ok(true) => first_line(path),
-        Ok(false) => return Some(format!("`{shown}` is empty or not a file")),
+    let bytes = match std::fs::metadata(path).map(|meta| (meta.is_file(), meta.len())) {
+        Ok((true, size @ 1..)) if size > vmdeck_files::LARGE => {
+            return Some(format!("`{shown}` is no script: it has {}", show_size(size)));
+        }
+        Ok((true, 1..)) => first_line(path),
+        Ok(_) => return Some(format!("`{shown}` is empty or not a file")),
         Err(e) => return Some(format!("cannot open `{shown}`: {e}")),
     };
     match bytes {

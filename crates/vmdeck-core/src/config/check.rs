@@ -7,7 +7,7 @@ use super::{
     tree::{self, Node, Origin, RawValue},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 use vmdeck_files::Exposure;
@@ -29,6 +29,8 @@ pub(super) struct Checked {
     pub(super) suites: Vec<(String, Origin, Vec<Origin>)>,
     /// What a person should know although nothing is wrong.
     pub(super) notes: Vec<String>,
+    /// The programs and commands of the file that may not be started, each with its key and place.
+    pub(super) left_out: Vec<String>,
 }
 
 /// The table that holds keys for all guests.
@@ -65,7 +67,13 @@ impl Walk<'_> {
     fn node(&mut self, shown: &str, path: &[&str], node: &Node) {
         let pattern = as_pattern(path);
         if let Some(key) = self.sources.keys.iter().find(|k| fits(k.path, &pattern)) {
-            match self.value(key, node) {
+            if let (Kind::Program, RawValue::Text(program)) = (key.kind, &node.raw)
+                && self.must_not_start(node)
+            {
+                self.out.left_out.push(format!("`{shown}` = `{program}` ({})", node.origin));
+                return;
+            }
+            match self.value(key, shown, node) {
                 Ok(value) => {
                     self.out.values.insert(path.join("."), (value, node.origin.clone()));
                 }
@@ -128,7 +136,13 @@ impl Walk<'_> {
         Some(format!("known here: {}", list.join(", ")))
     }
 
-    fn value(&mut self, key: &Key, node: &Node) -> Result<Value, String> {
+    /// Returns whether a program or command of this place may not be started: the user's own words are trusted, a file that came
+    /// with a project only after a yes.
+    fn must_not_start(&self, node: &Node) -> bool {
+        !self.sources.trusts_file && matches!(node.origin, Origin::File(..))
+    }
+
+    fn value(&mut self, key: &Key, shown: &str, node: &Node) -> Result<Value, String> {
         let value = convert(key.kind, node)?;
         if let Kind::Secret = key.kind {
             if let RawValue::Text(_) = node.raw {
@@ -138,19 +152,27 @@ impl Walk<'_> {
                     key.path
                 ));
             }
-            return self.secret(node);
+            return self.secret(shown, node);
         }
         Ok(value)
     }
 
-    fn secret(&self, node: &Node) -> Result<Value, String> {
+    fn secret(&mut self, shown: &str, node: &Node) -> Result<Value, String> {
         let RawValue::Table(_) = &node.raw else {
             let RawValue::Text(text) = &node.raw else {
                 return Err("a secret is a string, or { env | file | command }".into());
             };
             return Ok(Value::Secret(Secret::new(text.clone())));
         };
-        let Some(run) = self.sources.secret_command else { return Ok(Value::Secret(Secret::new(""))) };
+        let unknown = || Ok(Value::Secret(Secret::new("")));
+        let Some(run) = self.sources.secret_command else { return unknown() };
+        let is_of_another = |wanted: &BTreeSet<String>| {
+            let guest = shown.strip_prefix("guests.").map(|rest| !wanted.iter().any(|name| is_below(rest, name)));
+            guest.unwrap_or(false)
+        };
+        if self.sources.secrets_of.is_some_and(is_of_another) {
+            return unknown();
+        }
         let text_of = |key: &str| node.get(key).map(|n| &n.raw);
         let trimmed = |text: String| Ok(Value::Secret(Secret::new(text.trim_end_matches(['\n', '\r']))));
         match (text_of("env"), text_of("file"), text_of("command")) {
@@ -165,11 +187,21 @@ impl Walk<'_> {
             (None, None, Some(RawValue::List(words))) => {
                 let words: Option<Vec<String>> =
                     words.iter().map(|w| if let RawValue::Text(t) = &w.raw { Some(t.clone()) } else { None }).collect();
-                trimmed(run(&words.filter(|w| !w.is_empty()).ok_or("`command` must be a list of words")?)?)
+                let words = words.filter(|w| !w.is_empty()).ok_or("`command` must be a list of words")?;
+                if self.must_not_start(node) {
+                    self.out.left_out.push(format!("`{shown}` by `{}` ({})", words.join(" "), node.origin));
+                    return unknown();
+                }
+                trimmed(run(&words)?)
             }
             _ => Err("a secret table holds exactly one of `env`, `file`, `command`".into()),
         }
     }
+}
+
+/// Returns whether a shown key without its section is below this name.
+fn is_below(rest: &str, name: &str) -> bool {
+    rest.strip_prefix(tree::shown(name).as_str()).is_some_and(|below| below.starts_with('.'))
 }
 
 /// Returns what a secret's file holds; refuses one that others can read, or exchange.
@@ -212,6 +244,7 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         // A version such as 22.04, without quotes.
         (Kind::Text, RawValue::Other(text)) => Ok(Value::Text(text.clone())),
         (Kind::Text, _) => wrong("a string"),
+        (Kind::Program, _) => convert(Kind::Text, node),
         (Kind::Path, RawValue::Text(text)) if !text.is_empty() && !text.contains('\0') => {
             Ok(Value::Path(PathBuf::from(text)))
         }

@@ -1,7 +1,10 @@
 //! Where a config comes from: its file, the environment, the flags, and the keys that exist.
 
 use super::old_name::OldName;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 use vmdeck_model::key::Key;
 
 /// Runs the command of a secret and returns what it printed.
@@ -27,4 +30,8 @@ pub struct Sources<'a> {
     pub transports: &'a [&'static str],
     /// Runs the command of a secret; `None` = secrets are not wanted now.
     pub secret_command: Option<SecretCommand<'a>>,
+    /// The guests whose secrets are wanted; `None` = those of all.
+    pub secrets_of: Option<&'a BTreeSet<String>>,
+    /// Whether programs and commands that the file names may be started; if not they are left out.
+    pub trusts_file: bool,
 }

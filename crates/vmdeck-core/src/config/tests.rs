@@ -26,6 +26,8 @@ fn load_with(text: &str, env: &[(&str, &str)], set: &[&str]) -> Result<(Setup, V
         backends: &["qemu", "local"],
         transports: &["ssh", "exec"],
         secret_command: Some(&|words: &[String]| Ok(format!("from {}\n", words.join(" ")))),
+        secrets_of: None,
+        trusts_file: true,
     })
 }
 

@@ -222,7 +222,15 @@ fn set_up(model: &mut Model, setup: &std::sync::Arc<vmdeck_model::plan::Setup>) 
     let (keymap, problems) = super::keymap::Keymap::new(&setup.keys);
     model.appearance.keymap = keymap;
     model.appearance.ascii = setup.cockpit.text("symbols") == Some("ascii");
-    let notes: Vec<&String> = setup.notes.iter().chain(&problems).collect();
+    let left_out = (!setup.left_out.is_empty()).then(|| {
+        let list = setup.left_out.join(", ");
+        if model.read_only {
+            format!("not started, because this cockpit only looks: {list}")
+        } else {
+            format!("not started, because this project's config is not trusted: {list}; `vmdeck --trust` starts them")
+        }
+    });
+    let notes: Vec<&String> = left_out.iter().chain(&setup.notes).chain(&problems).collect();
     if let Some(first) = notes.first() {
         let more = if notes.len() > 1 {
             format!(" (and {} more; `vmdeck config check` shows them)", notes.len() - 1)

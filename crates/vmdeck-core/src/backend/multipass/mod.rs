@@ -32,7 +32,7 @@ use vmdeck_model::{
 pub const KEYS: &[Key] = &[
     Key {
         path: "host.tools.multipass",
-        kind: Kind::Text,
+        kind: Kind::Program,
         default: None,
         doc: "the program `multipass`; default: on the search path, then where its installers put it",
     },

@@ -83,7 +83,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "guests.*.qemu.binary",
-        kind: Kind::Text,
+        kind: Kind::Program,
         default: None,
         doc: "QEMU binary; default: the one for this host's processor",
     },

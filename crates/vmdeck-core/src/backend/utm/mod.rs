@@ -46,14 +46,14 @@ use vmdeck_model::{
 pub const KEYS: &[Key] = &[
     Key {
         path: "host.tools.utmctl",
-        kind: Kind::Text,
+        kind: Kind::Program,
         default: None,
         doc: "the program `utmctl`; default: on the search path, then inside /Applications/UTM.app",
     },
-    Key { path: "host.tools.arp", kind: Kind::Text, default: None, doc: "the program `arp`" },
+    Key { path: "host.tools.arp", kind: Kind::Program, default: None, doc: "the program `arp`" },
     Key {
         path: "host.tools.open",
-        kind: Kind::Text,
+        kind: Kind::Program,
         default: None,
         doc: "macOS's program `open`, for `utm.terminal`; default: /usr/bin/open",
     },

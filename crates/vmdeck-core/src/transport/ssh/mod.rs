@@ -96,7 +96,7 @@ fn check(guest: &Guest) -> Vec<Finding> {
                 format!("create it with `ssh-keygen -t ed25519 -f {shown}`, or correct `guests.{}.ssh.key`", guest.id),
             ),
             Ok(Some(Exposure::Open)) => fatal(
-                format!("guest `{}`: others can read or change the key `{shown}`", guest.id),
+                format!("guest `{}`: others can read the key `{shown}` or change it", guest.id),
                 format!("run `chmod 600 {shown}`"),
             ),
             Ok(Some(Exposure::Foreign(user))) => fatal(

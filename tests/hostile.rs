@@ -1,0 +1,270 @@
+//! The real binary in a world that somebody else has prepared: configs that would start things, and files that are none.
+
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+use vmdeck_testkit::world::{World, eventually, finish, read_until, signal};
+
+/// A config each of whose programs leaves a line when it is started.
+struct Traps {
+    world: World,
+}
+
+impl Traps {
+    fn new() -> Self {
+        let world = World::new("");
+        let trap = world.path("trap");
+        fs::write(&trap, format!("#!/bin/sh\necho \"$0 $*\" >> {}\n", world.path("sprung").display())).expect("trap");
+        fs::set_permissions(&trap, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let head = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+        let config = format!(
+            "{head}test_prefixes = [\"test-\"]\n\
+             [host.tools]\nmultipass = \"./trap\"\nutmctl = \"./trap\"\narp = \"./trap\"\nopen = \"./trap\"\n\
+             [defaults.sudo]\npassword = {{ command = [\"{0}\", \"sudo\"] }}\n\
+             [guests.q]\nbackend = \"qemu\"\n[guests.q.qemu]\nbinary = \"{0}\"\nimage = \"x.qcow2\"\n\
+             [guests.q.ssh]\npassword = {{ command = [\"{0}\", \"ssh\"] }}\n\
+             [guests.m]\nbackend = \"multipass\"\n[guests.u]\nbackend = \"utm\"\n[guests.u.utm]\nterminal = \"auto\"\n\
+             [guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"true\"\n",
+            trap.display()
+        );
+        fs::write(world.path("vmdeck.toml"), config).expect("config");
+        fs::write(world.path("x.qcow2"), "no image").expect("image");
+        Self { world }
+    }
+
+    /// Returns a line for each program that was started.
+    fn sprung(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.world.path("sprung")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_config_starts_nothing_before_somebody_starts_a_run() {
+    let traps = Traps::new();
+    let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/testkit/records/mixed.jsonl");
+    for words in [
+        &["config", "check"][..],
+        &["config", "show"],
+        &["config", "schema"],
+        &["--dry-run"],
+        &["--ci", "--dry-run", "@here"],
+        &["replay", record.to_str().expect("text")],
+        &["lock", "status"],
+        &["lock", "break"],
+        &["lock", "exec", "--", "true"],
+        &["cleanup", "--list-only"],
+        &["cleanup", "--force"],
+        &["cleanup", "--all", "--force"],
+        // Nobody can be asked here.
+        &["list"],
+        &["list", "--json"],
+        &["doctor"],
+        &["doctor", "--json"],
+        &["--read-only"],
+        &[],
+    ] {
+        let ran = traps.world.run(words);
+        assert_eq!(traps.sprung(), Vec::<String>::new(), "{words:?}: {ran:?}");
+    }
+    for words in [&["list"][..], &["doctor"]] {
+        let ran = traps.world.run(words).complains("this project's config is not trusted").complains("--trust");
+        assert!(ran.err.contains("`host.tools.multipass`") && ran.err.contains("vmdeck.toml:"), "{}", ran.err);
+    }
+    traps.world.run(&["doctor"]).complains("`guests.q.ssh.password` by").complains("`guests.q.qemu.binary`");
+    traps.world.run(&["cleanup", "--list-only"]).complains("`host.tools.utmctl`");
+}
+
+#[test]
+fn a_yes_starts_what_the_config_names_and_holds_for_that_text_alone() {
+    let traps = Traps::new();
+    traps.world.run(&["list", "--trust"]);
+    assert!(traps.sprung().iter().any(|line| line.contains("list")), "{:?}", traps.sprung());
+    let _ = fs::remove_file(traps.world.path("sprung"));
+    // As the question's answer leaves it.
+    let config = fs::canonicalize(traps.world.path("vmdeck.toml")).expect("path");
+    let sum = Command::new("sha256sum").arg(&config).output().expect("sha256sum").stdout;
+    let sum = String::from_utf8(sum).expect("text").split(' ').next().expect("sum").to_owned();
+    let store = serde_json::json!({ config.to_str().expect("text"): sum });
+    fs::create_dir_all(traps.world.state()).expect("mkdir");
+    fs::write(traps.world.state().join("trusted.json"), store.to_string()).expect("store");
+    traps.world.run(&["list"]);
+    assert!(!traps.sprung().is_empty());
+    let _ = fs::remove_file(traps.world.path("sprung"));
+    let text = fs::read_to_string(&config).expect("config");
+    fs::write(&config, text + "# another text\n").expect("config");
+    traps.world.run(&["list"]).complains("not trusted");
+    assert_eq!(traps.sprung(), Vec::<String>::new());
+}
+
+#[test]
+fn a_config_in_the_users_own_folder_is_trusted_and_so_are_their_own_words() {
+    let traps = Traps::new();
+    let own = traps.world.path("config/vmdeck");
+    fs::create_dir_all(&own).expect("mkdir");
+    let text = fs::read_to_string(traps.world.path("vmdeck.toml")).expect("config");
+    fs::remove_file(traps.world.path("vmdeck.toml")).expect("rm");
+    fs::write(own.join("config.toml"), text.replace("\"./trap\"", &format!("{:?}", traps.world.path("trap"))))
+        .expect("config");
+    traps.world.run(&["list"]);
+    assert!(!traps.sprung().is_empty());
+    let _ = fs::remove_file(traps.world.path("sprung"));
+    fs::remove_dir_all(own).expect("rm");
+    let tool = format!("host.tools.multipass={}", traps.world.path("trap").display());
+    traps.world.run(&["list", "--set", &tool]);
+    assert!(!traps.sprung().is_empty());
+}
+
+#[test]
+fn a_run_starts_the_secret_commands_of_its_own_guests_only() {
+    let world = World::new(
+        "[guests.one]\nbackend = \"fake\"\n[guests.one.ssh]\npassword = { command = [\"sh\", \"-c\", \"echo one >> ran; echo canary\"] }\n\
+         [guests.two]\nbackend = \"fake\"\n[guests.two.ssh]\npassword = { command = [\"sh\", \"-c\", \"echo two >> ran; echo canary\"] }\n\
+         [guests.three]\nbackend = \"fake\"\n[guests.three.ssh]\npassword = { env = \"NOT_SET_AT_ALL\" }\n\
+         [suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"true\"\n",
+    );
+    world.run(&["--dry-run"]).exits(0);
+    assert!(!world.path("ran").exists());
+    world.ci(&["@two"]).exits(0);
+    assert_eq!(fs::read_to_string(world.path("ran")).expect("ran"), "two\n");
+    world.run(&["--ci", "@three"]).exits(2).complains("`NOT_SET_AT_ALL` is not set");
+}
+
+/// Puts something that is no file in a file's place.
+fn set_trap(path: &Path, kind: &str) {
+    let _ = fs::remove_file(path);
+    match kind {
+        "fifo" => assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success()),
+        "folder" => fs::create_dir(path).expect("folder"),
+        "sparse" => fs::File::create(path).and_then(|file| file.set_len(3 << 30)).expect("sparse"),
+        "foreign" => {
+            fs::write(path, "no secret, no config").expect("file");
+            let _ = Command::new("chown").arg("nobody").arg(path).status();
+        }
+        link => symlink(link, path).expect("link"),
+    }
+}
+
+const TRAPS: [&str; 6] = ["fifo", "folder", "sparse", "foreign", "/dev/zero", "/nowhere"];
+
+/// Runs the binary under a limit of time and memory.
+fn bounded(world: &World, words: &[&str], what: &str) -> vmdeck_testkit::world::Ran {
+    let start = Instant::now();
+    let mut limited = Command::new("prlimit");
+    limited.args(["--as=2000000000", "timeout", "-s", "KILL", "20"]).arg(env!("CARGO_BIN_EXE_vmdeck")).args(words);
+    for (name, value) in world.vmdeck(&[]).get_envs() {
+        if let Some(value) = value {
+            limited.env(name, value);
+        }
+    }
+    let child = limited
+        .current_dir(world.home.path())
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let ran = finish(child.spawn().expect("starts"));
+    assert!(ran.code >= 0 && ran.code != 137 && ran.code != 134 && ran.code != 101, "{what}: {ran:?}");
+    assert!(start.elapsed() < Duration::from_secs(15), "{what} took {:?}", start.elapsed());
+    ran
+}
+
+const LOCAL: &str =
+    "[guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"true\"\n";
+
+#[test]
+fn whatever_lies_in_the_place_of_the_lock_is_told_in_time() {
+    for kind in TRAPS {
+        for place in ["lock.d", "lock.d/pid", "lock.d/owner.json", "lock.d.queue", "lock.d.last"] {
+            let world = World::new(LOCAL);
+            let path = world.path(place);
+            fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+            set_trap(&path, kind);
+            let what = format!("{kind} as {place}");
+            bounded(&world, &["lock", "status"], &what);
+            bounded(&world, &["lock", "break"], &what);
+            bounded(&world, &["--ci", "--lock-timeout", "300ms"], &what);
+            bounded(&world, &["lock", "break", "--force"], &what);
+        }
+    }
+}
+
+#[test]
+fn whatever_lies_in_the_place_of_a_config_a_key_or_a_secret_is_told_in_time() {
+    for kind in TRAPS {
+        let world = World::new(&format!(
+            "{LOCAL}[guests.v]\nbackend = \"qemu\"\n[guests.v.qemu]\nkernel = \"kernel\"\nimage = \"image\"\n\
+             [guests.v.ssh]\nkey = \"key\"\nhost_key = \"key.pub\"\npassword = {{ file = \"pw\" }}\n\
+             [guests.v.source]\npath = \"src\"\nto = \"/home/ci/src\"\n\
+             [suites.t]\nguests = [\"here\"]\n[[suites.t.cases]]\nname = \"b\"\nscript = \"script.sh\"\n"
+        ));
+        for name in ["kernel", "image", "key", "key.pub", "pw", "script.sh", "theme.toml"] {
+            set_trap(&world.path(name), kind);
+        }
+        fs::create_dir(world.path("src")).expect("mkdir");
+        set_trap(&world.path("src/file"), kind);
+        for words in [
+            &["config", "check", "--set", "cockpit.theme=theme.toml"][..],
+            &["doctor"],
+            &["--ci", "s@here"],
+            &["--ci", "t@here"],
+            &["--ci", "@v"],
+        ] {
+            bounded(&world, words, &format!("{kind}: {words:?}"));
+        }
+        fs::remove_file(world.path("vmdeck.toml")).expect("rm");
+        set_trap(&world.path("vmdeck.toml"), kind);
+        for words in [&["config", "check"][..], &["--ci"], &["doctor"], &["list"], &["lock", "status"]] {
+            bounded(&world, words, &format!("{kind} as config: {words:?}"));
+        }
+    }
+}
+
+#[test]
+fn whatever_lies_in_a_record_or_the_state_folder_is_told_in_time() {
+    for kind in TRAPS {
+        let world = World::new(LOCAL);
+        let record = world.path("strange");
+        fs::create_dir(&record).expect("mkdir");
+        set_trap(&record.join("events.jsonl"), kind);
+        bounded(&world, &["replay", "strange"], &format!("{kind} as events.jsonl"));
+        bounded(&world, &["--ci", "--run-dir", "strange"], &format!("{kind} as events.jsonl of a new run"));
+        let state = world.state();
+        fs::create_dir_all(state.join("runs")).expect("mkdir");
+        set_trap(&state.join("runs/0123456789abcdef.journal"), kind);
+        set_trap(&state.join("accel.json"), kind);
+        set_trap(&state.join("trusted.json"), kind);
+        for words in [&["--ci"][..], &["list"], &["cleanup", "--list-only"], &["cleanup", "--force"], &["doctor"]] {
+            bounded(&world, words, &format!("{kind} in the state folder: {words:?}"));
+        }
+    }
+}
+
+#[test]
+fn lock_exec_passes_signals_on_and_says_how_its_program_ended() {
+    for (name, code) in [("TERM", 143), ("INT", 130), ("HUP", 129), ("QUIT", 131)] {
+        let world = World::new(LOCAL);
+        let mut child = world.start(&["lock", "exec", "--", "sh", "-c", "echo up; exec sleep 60"]);
+        read_until(&mut child, "up\n");
+        signal(&child, name);
+        finish(child).exits(code);
+        world.assert_nothing_left();
+    }
+    // A program that takes its time holds the lock until it has ended.
+    let world = World::new(LOCAL);
+    let patient = "trap 'echo told; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    let mut child = world.start(&["lock", "exec", "--", "sh", "-c", patient]);
+    read_until(&mut child, "up\n");
+    let waiting = world.start(&["lock", "exec", "--", "true"]);
+    eventually("a waiter", Duration::from_secs(10), || world.path("lock.d.queue").is_dir());
+    signal(&waiting, "TERM");
+    finish(waiting).exits(143);
+    signal(&child, "TERM");
+    finish(child).exits(7).says("told");
+    world.assert_nothing_left();
+}
