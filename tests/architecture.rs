@@ -324,11 +324,9 @@ fn files_are_short_and_say_what_lives_in_them() {
 const READERS: &[(&str, &str)] = &[
     ("crates/vmdeck-files/src/lib.rs", "this is the place"),
     ("crates/vmdeck-core/src/host/info.rs", "/proc and /etc are root's"),
-    ("crates/vmdeck-core/src/host/files.rs", "our own standard input"),
     ("crates/vmdeck-core/src/backend/qemu/mod.rs", "/sys is the kernel's"),
-    ("crates/vmdeck-core/src/backend/utm/exec.rs", "a file that it has just made in a private folder"),
     ("crates/vmdeck-core/src/engine/journal.rs", "the private folder itself, for its sync"),
-    ("crates/vmdeck-core/src/transport/artifacts.rs", "a file that it has just made"),
+    ("crates/vmdeck-core/src/transport/unpack.rs", "a file that it has just made"),
 ];
 
 #[test]

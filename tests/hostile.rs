@@ -268,3 +268,70 @@ fn lock_exec_passes_signals_on_and_says_how_its_program_ended() {
     finish(child).exits(7).says("told");
     world.assert_nothing_left();
 }
+
+/// Returns a world with one local guest whose suite fetches everything, and the program `tar` as this script in its place.
+fn archives(lines: &str, tar: &str) -> World {
+    let world = World::new("");
+    fs::create_dir(world.path("bin")).expect("mkdir");
+    fs::write(world.path("bin/tar"), format!("#!/bin/sh\n{tar}\n")).expect("tar");
+    fs::set_permissions(world.path("bin/tar"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::create_dir(world.path("tmp")).expect("mkdir");
+    let head = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", world.path("bin").display());
+    let config = format!(
+        "{head}[guests.here]\nbackend = \"local\"\n[suites.s]\nartifacts = [\"out/**\"]\nenv = {{ PATH = \"{path}\" }}\n{lines}\n\
+         [[suites.s.cases]]\nname = \"a\"\nrun = \"mkdir -p out; echo small > out/a; truncate -s 1T out/b\"\n"
+    );
+    fs::write(world.path("vmdeck.toml"), config).expect("config");
+    world
+}
+
+#[test]
+fn a_terabyte_of_nothing_is_not_read_and_what_fits_before_it_comes() {
+    let world = archives("artifacts_size = \"10MiB\"", "exec /usr/bin/tar \"$@\"");
+    let start = Instant::now();
+    world.ci(&[]).exits(0).says("there is more than 10MiB");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(world.record("artifacts/here/s/out/a"), "small\n");
+    assert!(!world.path("record/artifacts/here/s/out/b").exists());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_slow_archive_ends_with_its_time_and_what_never_ends_with_the_run() {
+    let slow = "/usr/bin/tar -cf - ./out/a | head -c 1536; sleep 60";
+    let world = archives("artifacts_timeout = \"300ms\"", slow);
+    let start = Instant::now();
+    world.ci(&[]).exits(0).says("the transfer took longer than 0.3s");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(world.record("artifacts/here/s/out/a"), "small\n", "what came until then");
+    world.assert_nothing_left();
+
+    let world = archives("", &format!("touch {}; {slow}", "\"$0\".begun"));
+    let child = world.start(&["--ci", "--run-dir", "record"]);
+    eventually("the transfer", Duration::from_secs(20), || world.path("bin/tar.begun").exists());
+    let start = Instant::now();
+    signal(&child, "TERM");
+    finish(child).exits(143);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_transfer_that_is_killed_leaves_no_spool() {
+    let world = archives("", "touch \"$0\".begun; head -c 5000000 /dev/zero; sleep 60");
+    let mut command = world.vmdeck(&["--ci", "--run-dir", "record"]);
+    let mut child = command.env("TMPDIR", world.path("tmp")).spawn().expect("starts");
+    eventually("the transfer", Duration::from_secs(20), || world.path("bin/tar.begun").exists());
+    signal(&child, "KILL");
+    child.wait().expect("killed");
+    let entries = |name: &str| -> Vec<String> {
+        let list = fs::read_dir(world.path(name)).expect("dir").flatten();
+        list.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(entries("tmp"), Vec::<String>::new());
+    let known = ["events.jsonl", "guests", "junit.xml", "summary.json", "receipt.json", "artifacts"];
+    assert!(entries("record").iter().all(|name| known.contains(&name.as_str())), "{:?}", entries("record"));
+    world.run(&["cleanup", "--force"]);
+    world.assert_nothing_left();
+}

@@ -6,7 +6,7 @@ use super::{
     Io,
     deps::deps,
     settings,
-    trust::{self, Needs},
+    trust::{self, ConfigUse},
 };
 use crate::cli::{CleanupArgs, ConfigArgs};
 use std::io::IsTerminal;
@@ -25,7 +25,7 @@ use vmdeck_model::{
 
 /// Runs every check, with or without a config.
 pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
-    let findings: Vec<Finding> = if let Some(setup) = trust::load_if_any(config, Needs::ProgramsAndSecrets, io)? {
+    let findings: Vec<Finding> = if let Some(setup) = trust::load_if_any(config, ConfigUse::ProgramsAndSecrets, io)? {
         for note in &setup.notes {
             io.warn(&format!("warning: {note}"));
         }
@@ -53,7 +53,7 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
 
 /// Lists every machine; exit 3 where those of a backend could not be seen.
 pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
-    let setup = trust::load_if_any(config, Needs::Programs, io)?;
+    let setup = trust::load_if_any(config, ConfigUse::Programs, io)?;
     let tools = match setup {
         Some(setup) => setup.host.tools,
         None => settings::load_host(config)?.0.tools,

@@ -85,10 +85,12 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
     if let (Some(out), Some(path)) = (copy, &args.events) {
         fanout.add(Box::new(Jsonl::new(path.display().to_string(), out)));
     }
-    let mut junit: Vec<PathBuf> = vec![plan.dir.join("junit.xml")];
-    junit.extend(args.junit.clone());
     let index = PlanIndex::of(&plan);
-    fanout.add(Box::new(Junit::new(junit, index.clone())));
+    fanout.add(Box::new(Junit::new(
+        plan.dir.join("junit.xml"),
+        args.junit.clone().into_iter().collect(),
+        index.clone(),
+    )));
     fanout.add(Box::new(Summary::new(plan.dir.clone())));
     // The events take standard output, so the report for people goes to the other stream.
     let text: Box<dyn Write + Send> = if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
@@ -131,15 +133,23 @@ fn open_record(dir: &Path) -> Result<std::fs::File> {
         Fault::host(format!("cannot write the run's record `{}`", dir.display())).because(e).hint(hint)
     };
     let events = dir.join("events.jsonl");
-    if events.exists() {
+    if events.symlink_metadata().is_ok() {
         return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
             .because("it holds the record of another run")
             .hint("set --run-dir to another folder, or remove this one"));
     }
-    std::fs::create_dir_all(dir).map_err(cannot)?;
+    vmdeck_files::make_folders(dir).map_err(cannot)?;
+    for name in ["guests", "artifacts"] {
+        // Who could put a link there chooses where the record goes.
+        if dir.join(name).symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+            return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
+                .because(format!("`{name}` in it is no folder"))
+                .hint("set --run-dir to a new folder"));
+        }
+    }
     // A full disk is told now, not by a run that loses its own record.
     files::check_room(dir, ROOM).map_err(cannot)?;
-    files::append_private(&events).map_err(cannot)
+    vmdeck_files::create_new(&events).map_err(cannot)
 }
 
 fn style(look: &OutputArgs, to_stderr: bool) -> Style {

@@ -39,6 +39,15 @@ pub(super) fn find(args: &ConfigArgs) -> Option<PathBuf> {
     usual.into_iter().flatten().find(|p| p.exists())
 }
 
+/// Returns whether a config lies in the user's own config folder.
+pub(super) fn is_users_own(path: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    match (real(path), info::config_dir().and_then(|dir| real(&dir))) {
+        (Some(path), Some(folder)) => path.starts_with(folder),
+        _ => false,
+    }
+}
+
 /// Returns where the user's own themes are.
 pub(super) fn theme_folder() -> Option<PathBuf> {
     info::config_dir().map(|d| d.join("themes"))
@@ -51,7 +60,7 @@ struct Wish<'a> {
     secrets: bool,
     /// The guests whose secrets are read; `None` = those of all.
     secrets_of: Option<&'a BTreeSet<String>>,
-    /// Whether programs and commands that the file names are left out; see [`super::trust`].
+    /// Whether programs and commands that the file names are left out; see `trust`.
     leaves_out: bool,
 }
 
@@ -93,7 +102,7 @@ fn load_required(args: &ConfigArgs, wish: Wish<'_>) -> Result<Setup> {
 /// the user's own config may name programs here.
 pub(super) fn load_host(args: &ConfigArgs) -> Result<(HostConfig, Vec<String>)> {
     let path = find(args);
-    let leaves_out = !path.as_deref().is_some_and(super::trust::is_users_own);
+    let leaves_out = !path.as_deref().is_some_and(is_users_own);
     let (setup, _) = load_file(path.as_deref(), args, Wish { leaves_out, ..Wish::default() })?;
     Ok((setup.host, setup.left_out))
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use vmdeck_core::{
     command::{CommandExit, Input, sh_quote},
     engine::{self, EngineDeps, shell},
-    host::{files, random, signal},
+    host::{random, signal},
 };
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -64,7 +64,7 @@ pub(super) async fn run(
         Ok(terminal)
     });
     // As with ssh, a command reads what is piped in.
-    let stdin = if std::io::stdin().is_terminal() { Input::Empty } else { Input::File(files::STDIN.into()) };
+    let stdin = if std::io::stdin().is_terminal() { Input::Empty } else { Input::Stdin };
     let request = shell::ShellRequest { command, terminal: wants_terminal.then_some(open), stdin, output, done };
     let mut record = None;
     let mut run = None;
@@ -146,7 +146,7 @@ fn start(
 ) -> Result<(engine::Handle, PathBuf)> {
     let run = RunId::from_bits(random::u64());
     let dir = backend.state.join("shells").join(run.short());
-    std::fs::create_dir_all(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
+    vmdeck_files::make_folders(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
     let plan = Plan {
         run,
         dir: dir.clone(),

@@ -22,7 +22,7 @@ struct Remembered(BTreeMap<PathBuf, String>);
 
 /// What a command needs of what a config names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
+pub(super) enum ConfigUse {
     /// The programs of the backends.
     Programs,
     /// The programs, and the secrets too: they are checked.
@@ -30,15 +30,15 @@ pub(super) enum Needs {
 }
 
 /// Loads the config for a command that starts no run; what may not be started is left out, and told on standard error.
-pub(super) fn load_if_any(args: &ConfigArgs, needs: Needs, io: &mut Io<'_>) -> Result<Option<Setup>> {
+pub(super) fn load_if_any(args: &ConfigArgs, needs: ConfigUse, io: &mut Io<'_>) -> Result<Option<Setup>> {
     if settings::find(args).is_none() {
         return Ok(None);
     }
     ask(args, io)?;
     let setup = match (needs, is_trusted(args)) {
-        (Needs::Programs, trusted) => settings::load_for_cockpit(args, trusted)?,
-        (Needs::ProgramsAndSecrets, true) => settings::load(args)?,
-        (Needs::ProgramsAndSecrets, false) => settings::load_untrusted(args)?,
+        (ConfigUse::Programs, trusted) => settings::load_for_cockpit(args, trusted)?,
+        (ConfigUse::ProgramsAndSecrets, true) => settings::load(args)?,
+        (ConfigUse::ProgramsAndSecrets, false) => settings::load_untrusted(args)?,
     };
     if !setup.left_out.is_empty() {
         io.warn(&sentence(&setup.left_out));
@@ -72,16 +72,7 @@ pub(super) fn sentence(left_out: &[String]) -> String {
 /// Returns whether what the config names may be started.
 pub(super) fn is_trusted(args: &ConfigArgs) -> bool {
     let Some(path) = settings::find(args) else { return true };
-    args.trust || is_users_own(&path) || is_remembered(&path)
-}
-
-/// Returns whether a config lies in the user's own config folder.
-pub(super) fn is_users_own(path: &Path) -> bool {
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
-    match (real(path), info::config_dir().and_then(|dir| real(&dir))) {
-        (Some(path), Some(folder)) => path.starts_with(folder),
-        _ => false,
-    }
+    args.trust || settings::is_users_own(&path) || is_remembered(&path)
 }
 
 fn asked(path: &Path, left_out: &[String], io: &mut Io<'_>) -> bool {

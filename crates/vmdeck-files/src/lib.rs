@@ -1,13 +1,18 @@
-//! Opens and reads files that somebody else may have put there: a lock in `/tmp`, a record, the config of a strange repository.
+//! Opens and reads files that somebody else may have put there (a lock in `/tmp`, a record, the config of a strange repository),
+//! and writes files that are nobody else's business.
 //!
 //! A named pipe would make its reader wait for ever, a device or an endless file would fill the memory. So only regular files
-//! are opened, without waiting, and no more than a limit is read. What a file means is its reader's business.
+//! are opened, without waiting, and no more than a limit is read. What is written only this user can read. What a file means is
+//! its reader's business.
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::{
     fs::File,
-    io::{self, Read},
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
@@ -85,6 +90,31 @@ pub fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
+/// Makes a folder that only this user can enter, and the folders above it likewise; those that are there stay as they are.
+pub fn make_folders(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a file that is not there yet, for appending, which only this user can read. Not even a link that leads nowhere is
+/// followed.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(path)
+}
+
+/// Makes an empty file that only this user can read, or empties the regular file that is there; follows no link.
+pub fn create(path: &Path) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
+    must_be_regular(FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode))?;
+    file.set_len(0)?;
+    Ok(file)
+}
+
+/// Writes a file that only this user can read, in place of the regular file that is there; follows no link.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create(path)?.write_all(bytes)
+}
+
 /// Why a file is no place for a key or a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
@@ -151,6 +181,23 @@ mod tests {
             assert_eq!(exposure(&path).expect("there"), why, "{mode:o}");
         }
         assert!(exposure(Path::new("/dev/zero")).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_private_and_never_goes_through_a_link_or_into_a_pipe() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let path = |name: &str| home.path().join(name);
+        make_folders(&path("a/b")).expect("folders");
+        write(&path("a/b/file"), b"long text").expect("written");
+        write(&path("a/b/file"), b"text").expect("written again");
+        assert_eq!(read(&path("a/b/file"), SMALL).expect("read"), b"text");
+        for (name, mode) in [("a", 0o700), ("a/b", 0o700), ("a/b/file", 0o600)] {
+            assert_eq!(fs::metadata(path(name)).expect("meta").mode() & 0o777, mode, "{name}");
+        }
+        rustix::fs::mknodat(CWD, path("fifo"), FileType::Fifo, Mode::from_raw_mode(0o666), 0).expect("fifo");
+        symlink("nowhere", path("link")).expect("link");
+        assert!(write(&path("fifo"), b"x").is_err() && write(&path("link"), b"x").is_err());
+        assert!(create_new(&path("link")).is_err() && !path("nowhere").exists());
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub struct Suite {
     pub artifacts: Vec<String>,
     /// Whether an artifact that does not come makes the suite fail.
     pub artifacts_required: bool,
+    /// How long fetching the artifacts may take.
+    pub artifacts_timeout: Duration,
+    /// The most bytes of artifacts that are fetched.
+    pub artifacts_size: u64,
     /// The cases, in order.
     pub cases: Vec<Case>,
 }

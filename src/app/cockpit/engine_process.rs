@@ -37,9 +37,9 @@ impl Engines {
         let home = args.run_dir.as_deref().unwrap_or(Path::new(plan::RECORDS));
         let dir = home.join(plan::record_name(&id));
         let dir = std::path::absolute(dir).map_err(cannot)?;
-        std::fs::create_dir_all(&dir).map_err(cannot)?;
+        vmdeck_files::make_folders(&dir).map_err(cannot)?;
         let words = dir.join("engine.log");
-        let log = files::append_private(&words).map_err(cannot)?;
+        let log = files::open_private(&words).map_err(cannot)?;
         let binary = std::env::current_exe().map_err(cannot)?;
         let words_of_engine = arguments(request, args, config_args, &id, &dir);
         let child = process::spawn_apart(&binary, &words_of_engine, log).map_err(cannot)?;

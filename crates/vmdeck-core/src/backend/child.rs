@@ -4,7 +4,7 @@
 
 use crate::{
     command::{Input, OutputSink},
-    host::{clock, files, process::Child},
+    host::{clock, process::Child},
 };
 use std::{
     io,
@@ -31,10 +31,9 @@ pub(super) async fn follow(
 ) -> Result<Option<ExitStatus>> {
     let unread: Arc<OnceLock<String>> = Arc::default();
     let lost = |e: io::Error| Fault::infra("cannot follow the command").because(e);
-    if let (Some(mut pipe), Input::File(path)) = (child.inner.stdin.take(), stdin) {
-        let mut file: tokio::fs::File = files::open_input(path)
-            .map_err(|e| Fault::user(format!("cannot read `{}`, the input of the command", path.display())).because(e))?
-            .into();
+    let input = stdin.open().map_err(|e| stdin.unreadable(&e))?;
+    if let (Some(mut pipe), Some(file)) = (child.inner.stdin.take(), input) {
+        let mut file = tokio::fs::File::from(file);
         let unread = Arc::clone(&unread);
         tokio::spawn(async move {
             let mut buffer = vec![0; 64 * 1024];

@@ -2,7 +2,7 @@
 
 use crate::command::{CommandExit, OutputSink, RemoteCommand};
 use futures_util::future::BoxFuture;
-use std::path::Path;
+use std::fs::File;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::error::Result;
 
@@ -29,6 +29,6 @@ pub trait GuestExec: Send + Sync {
 
 /// The power to copy a file out of a guest.
 pub trait CopyOut: Send + Sync {
-    /// Copies a file of the guest to one of this host, proven to be whole.
-    fn copy_out<'a>(&'a self, path: &'a str, to: &'a Path, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
+    /// Copies a file of the guest to an empty one of this host, proven to be whole.
+    fn copy_out<'a>(&'a self, path: &'a str, to: &'a File, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     command::frame::{self, Frame},
     command::{
-        CommandExit, Input, OutputSink, RemoteCommand,
+        CommandExit, OutputSink, RemoteCommand,
         kill::SURVIVORS,
         marks::{EndMark, StartMark},
         own_output::OwnOutput,
@@ -154,7 +154,7 @@ pub(super) async fn run_framed(
     let (asked, command) = (command, exec_tool.adapt(command));
     let text = frame.framed_within(&command, |body| exec_tool.within(asked, body));
     let tool = exec_tool.tool();
-    let stdin = if command.stdin == Input::Empty { Stdio::null() } else { Stdio::piped() };
+    let stdin = if command.stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
     let spec = tool.spec(exec_tool.args(&text));
     let streams = Streams { stdin, ..Streams::piped_out() };
     let mut child = tool.spawner.spawn(&spec, streams).await.map_err(|e| tool.failed(&spec).because(e))?;

@@ -8,8 +8,16 @@ pub mod login_shell;
 pub mod marks;
 pub mod own_output;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{self, Seek},
+    path::PathBuf,
+    sync::Arc,
+};
 use vmdeck_model::{
+    error::Fault,
     event::Stream,
     suite::{RunAs, ScriptShell},
 };
@@ -39,13 +47,48 @@ pub struct RemoteCommand {
 }
 
 /// What a command reads from its standard input.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum Input {
     /// The input is empty.
     #[default]
     Empty,
-    /// The input is a file of this host, streamed.
+    /// The input is a regular file of this host, streamed.
     File(PathBuf),
+    /// The input is our own standard input, which may be anything.
+    Stdin,
+    /// The input is a file that has no name, from its beginning: what dies with us leaves nothing.
+    Unnamed(Arc<File>),
+}
+
+impl Input {
+    /// Opens what is to be read; `None` = there is nothing.
+    pub fn open(&self) -> io::Result<Option<File>> {
+        match self {
+            Input::Empty => Ok(None),
+            Input::File(path) => vmdeck_files::open(path).map(Some),
+            Input::Stdin => rustix::io::dup(rustix::stdio::stdin()).map(|fd| Some(fd.into())).map_err(io::Error::from),
+            Input::Unnamed(file) => {
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                Ok(Some(file))
+            }
+        }
+    }
+
+    /// Returns whether there is nothing to be read.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Input::Empty)
+    }
+
+    /// Returns the fault of an input that cannot be read.
+    pub fn unreadable(&self, error: &io::Error) -> Fault {
+        let what = match self {
+            Input::File(path) => format!("`{}`, the input of the command", path.display()),
+            Input::Stdin => "standard input".to_owned(),
+            Input::Empty | Input::Unnamed(_) => "the input of the command".to_owned(),
+        };
+        Fault::user(format!("cannot read {what}")).because(error)
+    }
 }
 
 impl RemoteCommand {

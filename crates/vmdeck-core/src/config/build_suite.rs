@@ -86,6 +86,11 @@ impl Build<'_> {
             teardown_timeout: self.duration(&full("teardown_timeout"), &any("teardown_timeout")).unwrap_or_default(),
             shell: self.shell(&full("shell"), &any("shell")),
             artifacts_required: artifacts_required == Some(Value::Bool(true)),
+            artifacts_timeout: self.duration(&full("artifacts_timeout"), &any("artifacts_timeout")).unwrap_or_default(),
+            artifacts_size: match self.value(&full("artifacts_size"), &any("artifacts_size")) {
+                Some(Value::Size(size)) => size,
+                _ => 0,
+            },
             setup: self.text(&full("setup"), &any("setup")),
             teardown: self.text(&full("teardown"), &any("teardown")),
             env: self.env(name, origin),

@@ -113,6 +113,13 @@ pub const CORE: &[Key] = &[
         Some("\"replace\""),
         "what happens to a machine in which a command that timed out may still run: replaced before the next case, or kept",
     ),
+    key(
+        "guests.*.network",
+        Kind::Choice(&["user", "restricted", "none"]),
+        Some("\"user\""),
+        "what a QEMU guest reaches: user (the internet, and by 10.0.2.2 this host's own services), restricted (nothing; ssh still \
+         works), none (no network device)",
+    ),
     key("guests.*.sudo.password", Kind::Secret, None, "for run_as = \"root\" where sudo asks"),
     key("guests.*.source.path", Kind::Path, None, "folder of this host to bring in"),
     key("guests.*.source.to", Kind::Text, None, "absolute folder in the guest; replaced as a whole"),
@@ -152,6 +159,18 @@ pub const CORE: &[Key] = &[
         Kind::Bool,
         Some("false"),
         "whether an artifact that does not come makes the suite fail",
+    ),
+    key(
+        "suites.*.artifacts_timeout",
+        Kind::Duration,
+        Some("\"30m\""),
+        "for fetching the artifacts; what came until then is kept",
+    ),
+    key(
+        "suites.*.artifacts_size",
+        Kind::Size,
+        Some("\"2GiB\""),
+        "how much is fetched at most; the files that fit are kept",
     ),
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),

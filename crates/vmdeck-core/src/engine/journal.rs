@@ -136,7 +136,7 @@ impl Journal {
         files::private_dir(&folder).map_err(cannot)?;
         // Under a name that no reaper looks at, until it is locked and says whose it is.
         let fresh = folder.join(format!("{run}.new"));
-        let file = files::append_private(&fresh).map_err(cannot)?;
+        let file = vmdeck_files::create_new(&fresh).map_err(cannot)?;
         if !lockdir::try_flock(&file).map_err(cannot)? {
             return Err(Fault::bug(format!("cannot lock the fresh journal `{}`", fresh.display())));
         }

@@ -20,7 +20,7 @@ pub(super) struct LogTimestamps {
 impl LogTimestamps {
     /// Returns the writer for the log at `path`, which begins now.
     pub(super) fn beside(path: &Path, events: EventSender) -> Self {
-        Self { file: fs::File::create(path.with_extension("times")).ok(), events, offset: 0, last_ms: None }
+        Self { file: vmdeck_files::create(&path.with_extension("times")).ok(), events, offset: 0, last_ms: None }
     }
 
     /// Notes that `bytes` more have come.

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::Path,
 };
 
@@ -25,13 +25,22 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file so that a reader sees the old or the new content, and a crash leaves one of them.
+/// Writes a file that every user of this host may read, so that a reader sees the old or the new content.
+pub fn write_shared(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_as(path, bytes, 0o644)
+}
+
+/// Writes a private file so that a reader sees the old or the new content, and a crash leaves one of them.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_as(path, bytes, 0o600)
+}
+
+fn write_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temp = tempfile::NamedTempFile::new_in(dir)?;
     temp.write_all(bytes)?;
     temp.as_file().sync_data()?;
-    fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o644))?;
+    fs::set_permissions(temp.path(), fs::Permissions::from_mode(mode))?;
     temp.persist(path).map_err(|e| e.error)?;
     Ok(())
 }
@@ -45,12 +54,12 @@ pub fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file for appending, private to this user, parents made.
-pub fn append_private(path: &Path) -> io::Result<fs::File> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+/// Opens a file of a private folder that is there, for appending, or makes it.
+pub fn open_private(path: &Path) -> io::Result<fs::File> {
+    match vmdeck_files::create_new(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => vmdeck_files::open_for_append(path),
+        made => made,
     }
-    fs::OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)
 }
 
 /// Returns the last `limit` bytes of a file; empty if it cannot be read.
@@ -75,14 +84,6 @@ pub fn disk_usage(path: &Path) -> u64 {
     }
     let inside = fs::read_dir(path).into_iter().flatten().flatten();
     own + inside.map(|entry| disk_usage(&entry.path())).sum::<u64>()
-}
-
-/// Our own standard input, as the path of a command's input.
-pub const STDIN: &str = "/dev/stdin";
-
-/// Opens what a command is to read: our own standard input, which may be anything, or a regular file.
-pub fn open_input(path: &Path) -> io::Result<fs::File> {
-    if path == Path::new(STDIN) { fs::File::open(path) } else { vmdeck_files::open(path) }
 }
 
 /// Writes and removes this many bytes in a folder: free space on paper may be reserved, or over quota.

@@ -21,7 +21,10 @@ use vmdeck_model::{
 
 /// Collects cases and writes the files at the end of the run.
 pub struct Junit {
-    files: Vec<PathBuf>,
+    /// The report of the record.
+    file: PathBuf,
+    /// Further places that were asked for, which may be anything that can be written.
+    copies: Vec<PathBuf>,
     index: PlanIndex,
     run: ReportedRun,
 }
@@ -56,9 +59,9 @@ struct ReportedCase {
 }
 
 impl Junit {
-    /// Returns a report that is written to each of these files.
-    pub fn new(files: Vec<PathBuf>, index: PlanIndex) -> Self {
-        Self { files, index, run: ReportedRun::default() }
+    /// Returns a report that is written to this file of the record, and to each of these further places.
+    pub fn new(file: PathBuf, copies: Vec<PathBuf>, index: PlanIndex) -> Self {
+        Self { file, copies, index, run: ReportedRun::default() }
     }
 
     fn case(&mut self, event: &EventKind) {
@@ -121,7 +124,8 @@ impl ReportSink for Junit {
             EventKind::CaseEnded { .. } => self.case(&event.kind),
             EventKind::RunEnded { took_ms, .. } => {
                 let bytes = render(&self.run, *took_ms)?;
-                return self.files.iter().try_for_each(|file| write(file, &bytes));
+                vmdeck_files::write(&self.file, &bytes)?;
+                return self.copies.iter().try_for_each(|file| write(file, &bytes));
             }
             _ => {}
         }

@@ -33,7 +33,7 @@ impl ReportSink for Summary {
         }
         let write = |name: &str, value: &Value| {
             let text = format!("{}\n", serde_json::to_string_pretty(value)?);
-            std::fs::write(self.dir.join(name), text)
+            vmdeck_files::write(&self.dir.join(name), text.as_bytes())
         };
         write("summary.json", &summary(view))?;
         write("receipt.json", &receipt(view))

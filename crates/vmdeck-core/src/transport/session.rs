@@ -3,7 +3,7 @@
 use crate::command::{CommandExit, OutputSink, RemoteCommand};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::{net::SocketAddr, path::Path};
+use std::{fs::File, net::SocketAddr, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::error::Result;
@@ -62,17 +62,17 @@ pub struct NoTerminal {
 
 /// Moves files between this host and a guest, as tar archives.
 pub trait FileTransfer: Send + Sync {
-    /// Replaces the folder `to` of the guest by what is in `archive`, a tar file of this host.
-    fn send<'a>(&'a self, archive: &'a Path, to: &'a str, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
+    /// Replaces the folder `to` of the guest by what is in `archive`, a tar file.
+    fn send<'a>(&'a self, archive: Arc<File>, to: &'a str, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
 
     /// Writes a tar archive of what the globs name, and perhaps more, below the working directory of `base` and with its rights,
-    /// to the file `archive` of this host; at most `limit` bytes. Returns what the guest complained about, a line for each
-    /// file: one that cannot be read does not cost the others.
+    /// to the empty file `archive`. At `limit` bytes it ends, and what came stays. Returns what did not come, a line for each
+    /// file or reason: one that cannot be read does not cost the others.
     fn fetch<'a>(
         &'a self,
         globs: &'a [String],
         base: &'a RemoteCommand,
-        archive: &'a Path,
+        archive: &'a File,
         limit: u64,
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Vec<String>>>;

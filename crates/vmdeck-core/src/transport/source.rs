@@ -10,10 +10,11 @@ use crate::command::{
 };
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Read},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
+    sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
@@ -38,7 +39,7 @@ pub async fn send(files: &dyn FileTransfer, source: &Source, cancel: &Cancellati
     let packed = tokio::task::spawn_blocking(move || pack(&from, &exclude)).await;
     let (archive, notes) = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))??;
     let failed = || Fault::infra(format!("cannot bring `{}` into the guest", source.path.display()));
-    files.send(archive.path(), &source.to, cancel).await.map_err(|inner| match inner.blame() {
+    files.send(Arc::new(archive), &source.to, cancel).await.map_err(|inner| match inner.blame() {
         Blame::Infra => failed().caused_by(inner),
         _ => inner,
     })?;
@@ -53,16 +54,16 @@ fn excluded(exclude: &[String]) -> Result<GlobSet> {
     globs.build().map_err(|e| Fault::user("cannot read `source.exclude`").because(e))
 }
 
-/// Writes a tar of the tree to a private temporary file; returns it with notes on what is in it.
-fn pack(root: &Path, exclude: &[String]) -> Result<(tempfile::NamedTempFile, Vec<String>)> {
+/// Writes a tar of the tree to a temporary file without a name; returns it with notes on what is in it.
+fn pack(root: &Path, exclude: &[String]) -> Result<(File, Vec<String>)> {
     let failed = |e: io::Error| {
         let packing = Fault::user(format!("cannot pack `{}`", root.display()));
         packing.because(e).hint("check `source.path` and its permissions, and the free space of the temporary folder")
     };
     let exclude = excluded(exclude)?;
     let is_excluded = |path: &Path| path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part));
-    let file = tempfile::NamedTempFile::new().map_err(failed)?;
-    let mut tar = tar::Builder::new(io::BufWriter::new(file.reopen().map_err(failed)?));
+    let file = tempfile::tempfile().map_err(failed)?;
+    let mut tar = tar::Builder::new(io::BufWriter::new(file.try_clone().map_err(failed)?));
     let mut pointers = Vec::new();
     for path in source_list::list(root)?.files.iter().filter(|path| !is_excluded(path)) {
         let named = |e: io::Error| failed(io::Error::new(e.kind(), format!("`{}`: {e}", path.display())));
@@ -158,7 +159,11 @@ mod tests {
         }
         std::os::unix::fs::symlink("nowhere", root.join("link")).expect("link");
         let (archive, notes) = pack(root, &["skip".to_owned()]).expect("packed");
-        let mut tar = tar::Archive::new(archive.reopen().expect("open"));
+        let mut tar = tar::Archive::new({
+            let mut archive = archive;
+            io::Seek::rewind(&mut archive).expect("rewind");
+            archive
+        });
         let names =
             tar.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string());
         assert_eq!(names.collect::<Vec<_>>(), ["a", "big.bin", "link"]);

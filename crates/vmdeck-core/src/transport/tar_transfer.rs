@@ -7,9 +7,10 @@ use super::{
 use crate::{
     backend::guest_exec::CopyOut,
     command::{Collected, CommandExit, Input, OutputSink, RemoteCommand, frame, sh_quote},
+    host::clock,
 };
 use futures_util::future::BoxFuture;
-use std::{fs, io::Write, path::Path};
+use std::{fs::File, io::Write, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -17,6 +18,8 @@ use vmdeck_model::{
     suite::ScriptShell,
 };
 
+/// How often the size of a file that a tool writes is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 /// Most bytes of tar's complaints that are kept.
 const COMPLAINTS: usize = 64 * 1024;
 
@@ -29,11 +32,11 @@ pub(super) struct TarTransfer<'a> {
 }
 
 impl FileTransfer for TarTransfer<'_> {
-    fn send<'a>(&'a self, archive: &'a Path, to: &'a str, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
+    fn send<'a>(&'a self, archive: Arc<File>, to: &'a str, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let to = sh_quote(to);
             let unpack = RemoteCommand {
-                stdin: Input::File(archive.to_owned()),
+                stdin: Input::Unnamed(archive),
                 ..RemoteCommand::new(format!("rm -rf -- {to} && mkdir -p -- {to} && exec tar -xf - -C {to}"))
             };
             let mut output = Collected::default();
@@ -50,7 +53,7 @@ impl FileTransfer for TarTransfer<'_> {
         &'a self,
         globs: &'a [String],
         base: &'a RemoteCommand,
-        archive: &'a Path,
+        archive: &'a File,
         limit: u64,
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Vec<String>>> {
@@ -58,16 +61,19 @@ impl FileTransfer for TarTransfer<'_> {
             // Where the way out is narrow the archive becomes a file of the guest first.
             let spooled = self.copy_out.map(|copier| (copier, format!("/tmp/.vmdeck-{}", frame::nonce())));
             let script = pack_script(globs, spooled.as_ref().map(|(_, there)| there.as_str()));
-            let file = fs::OpenOptions::new().write(true).open(archive);
-            let file = file.map_err(|e| Fault::host("cannot write the archive").because(e))?;
-            let mut sink = Spool { file, left: limit, limit, complaints: Vec::new(), full: None };
+            let file = archive.try_clone().map_err(|e| Fault::host("cannot write the archive").because(e))?;
+            // What can take no more ends the guest's tar: it may have a terabyte of nothing to send.
+            let enough = cancel.child_token();
+            let mut sink =
+                Spool { file, left: limit, limit, complaints: Vec::new(), full: None, enough: enough.clone() };
             let command = RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
-            let exit = self.runner.run(&command, &mut sink, cancel).await?;
+            let ran = self.runner.run(&command, &mut sink, &enough).await;
+            if let Some(reason) = sink.full.take().filter(|_| !cancel.is_cancelled()) {
+                return Ok(vec![reason]);
+            }
+            let exit = ran?;
             if let Some((copier, there)) = spooled {
                 self.copy(copier, &there, archive, limit, cancel).await?;
-            }
-            if let Some(reason) = sink.full {
-                return Err(Fault::infra("cannot receive the archive").because(reason));
             }
             if exit == CommandExit::Code(0) {
                 return Ok(Vec::new());
@@ -90,7 +96,7 @@ impl TarTransfer<'_> {
         &self,
         copier: &dyn CopyOut,
         there: &str,
-        archive: &Path,
+        archive: &File,
         limit: u64,
         cancel: &CancellationToken,
     ) -> Result<()> {
@@ -103,7 +109,15 @@ impl TarTransfer<'_> {
         // The guest's own word: it only spares the copy.
         let size = String::from_utf8_lossy(&said.stdout).trim().parse::<u64>();
         let copied = match size {
-            Ok(size) if size <= limit => copier.copy_out(there, archive, cancel).await,
+            Ok(size) if size <= limit => {
+                let enough = cancel.child_token();
+                tokio::select! {
+                    copied = copier.copy_out(there, archive, &enough) => copied,
+                    () = until_larger(archive, limit) => {
+                        Err(Fault::infra("cannot receive the archive").because(too_large(limit)))
+                    }
+                }
+            }
             Ok(_) => Err(Fault::infra("cannot receive the archive").because(too_large(limit))),
             Err(e) => Err(Fault::infra("cannot receive the archive").because(e)),
         };
@@ -111,25 +125,35 @@ impl TarTransfer<'_> {
         let remove = RemoteCommand::new(format!("rm -f {there}"));
         let _ = self.runner.run(&remove, &mut Collected::default(), cancel).await;
         copied?;
-        match fs::metadata(archive) {
+        match archive.metadata() {
             Ok(file) if file.len() > limit => Err(Fault::infra("cannot receive the archive").because(too_large(limit))),
             _ => Ok(()),
         }
     }
 }
 
+/// Waits until a file that a tool writes is larger than this: the guest's own word for its size proves nothing.
+async fn until_larger(file: &File, limit: u64) {
+    while file.metadata().is_ok_and(|meta| meta.len() <= limit) {
+        clock::sleep(LOOK).await;
+    }
+}
+
 fn too_large(limit: u64) -> String {
-    format!("it is larger than {}", vmdeck_model::quantity::show_size(limit))
+    let limit = vmdeck_model::quantity::show_size(limit);
+    format!("there is more than {limit}, which is as much as is fetched (`artifacts_size`)")
 }
 
 /// Takes the archive from standard output, up to a limit, and tar's complaints from standard error.
 struct Spool {
-    file: fs::File,
+    file: File,
     left: u64,
     limit: u64,
     complaints: Vec<u8>,
     /// Why no more can be taken.
     full: Option<String>,
+    /// Cancelled when no more can be taken.
+    enough: CancellationToken,
 }
 
 impl OutputSink for Spool {
@@ -142,12 +166,15 @@ impl OutputSink for Spool {
         if self.full.is_some() {
             return;
         }
-        match self.left.checked_sub(bytes.len() as u64) {
-            Some(left) => {
-                self.left = left;
-                self.full = self.file.write_all(bytes).err().map(|e| e.to_string());
-            }
-            None => self.full = Some(too_large(self.limit)),
+        // What still fits is kept: the files before the one that is cut are whole.
+        let fits = usize::try_from(self.left).unwrap_or(bytes.len()).min(bytes.len());
+        self.left -= fits as u64;
+        self.full = match self.file.write_all(&bytes[..fits]) {
+            Err(e) => Some(format!("cannot write the archive: {e}")),
+            Ok(()) => (fits < bytes.len()).then(|| too_large(self.limit)),
+        };
+        if self.full.is_some() {
+            self.enough.cancel();
         }
     }
 }

@@ -137,9 +137,10 @@ impl MultipassMachine {
     async fn run_to_end(&mut self, args: Vec<OsString>, verb: &str) -> Result<()> {
         let failed = |e: std::io::Error| Fault::infra(format!("cannot follow `multipass {verb}`")).because(e);
         let (out, err) = (self.log.with_file_name("multipass.out"), self.log.with_file_name("multipass.err"));
-        let (stdout, stderr) = (File::create(&out).map_err(failed)?, File::create(&err).map_err(failed)?);
+        let (stdout, stderr) =
+            (vmdeck_files::create(&out).map_err(failed)?, vmdeck_files::create(&err).map_err(failed)?);
         let mut tail = Tail::follow(&out).map_err(failed)?;
-        let log = File::options().create(true).append(true).open(&self.log).ok();
+        let log = files::open_private(&self.log).ok();
         let mut progress = LaunchProgress { log, spinner: Spinner::default() };
         let child = self.launching.insert(self.client.tool.start(args, stdout, stderr).await?);
         let work = async {

@@ -91,7 +91,7 @@ impl QemuMachine {
     }
 
     async fn power_on(&mut self) -> Result<()> {
-        let errors = std::fs::File::create(&self.errors).map_err(|e| self.failed().because(e))?;
+        let errors = vmdeck_files::create(&self.errors).map_err(|e| self.failed().because(e))?;
         let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: errors.into() };
         // Nothing of our environment: it may hold passwords.
         let spec = self.spec.clone().dir(&self.dir).bare_env();

@@ -11,7 +11,7 @@ use crate::{
     },
     command::frame,
     command::{Collected, CommandExit, Input, OutputSink, RemoteCommand, sh_quote},
-    host::{files, process::Streams},
+    host::process::Streams,
 };
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
@@ -19,7 +19,6 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{Read, Seek},
-    path::Path,
     time::Duration,
 };
 use tokio::sync::OnceCell;
@@ -63,17 +62,16 @@ impl UtmExec {
     }
 
     /// Brings a file in, proves that it arrived as it is, and lets the command read it.
-    async fn with_file(
+    async fn with_input(
         &self,
         exec: &RemoteCommand,
-        path: &Path,
         sink: &mut dyn OutputSink,
         cancel: &CancellationToken,
     ) -> Result<CommandExit> {
         let agent = self.tool().await;
         let there = format!("/tmp/.vmdeck-{}", frame::nonce());
-        let failed = || Fault::infra(format!("cannot copy `{}` into the guest", path.display()));
-        let Some((file, sum)) = spooled(path)? else {
+        let failed = || Fault::infra("cannot copy the input of the command into the guest");
+        let Some((file, sum)) = spooled(&exec.stdin)? else {
             let exec = RemoteCommand { stdin: Input::Empty, ..exec.clone() };
             return tool::run_framed(&agent, &exec, sink, cancel).await;
         };
@@ -102,12 +100,11 @@ impl UtmExec {
 }
 
 /// Returns a copy of the file and its checksum in hexadecimal, since a pipe can be read only once; `None` = there is nothing in it.
-fn spooled(path: &Path) -> Result<Option<(File, String)>> {
-    let cannot = |e: std::io::Error| {
-        Fault::user(format!("cannot read `{}`, the input of the command", path.display())).because(e)
-    };
+fn spooled(input: &Input) -> Result<Option<(File, String)>> {
+    let cannot = |e: std::io::Error| input.unreadable(&e);
+    let Some(mut file) = input.open().map_err(cannot)? else { return Ok(None) };
     let mut copy = tempfile::tempfile().map_err(cannot)?;
-    let length = std::io::copy(&mut files::open_input(path).map_err(cannot)?, &mut copy).map_err(cannot)?;
+    let length = std::io::copy(&mut file, &mut copy).map_err(cannot)?;
     let sum = checksum(&mut copy).map_err(cannot)?;
     copy.rewind().map_err(cannot)?;
     Ok((length > 0).then_some((copy, sum)))
@@ -133,10 +130,10 @@ impl GuestExec for UtmExec {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<CommandExit>> {
         Box::pin(async move {
-            match &command.stdin {
-                Input::Empty => tool::run_framed(&self.tool().await, command, sink, cancel).await,
-                Input::File(path) => self.with_file(command, path, sink, cancel).await,
+            if command.stdin.is_empty() {
+                return tool::run_framed(&self.tool().await, command, sink, cancel).await;
             }
+            self.with_input(command, sink, cancel).await
         })
     }
 
@@ -146,16 +143,17 @@ impl GuestExec for UtmExec {
 }
 
 impl CopyOut for UtmExec {
-    fn copy_out<'a>(&'a self, path: &'a str, to: &'a Path, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
+    fn copy_out<'a>(&'a self, path: &'a str, to: &'a File, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.pull(path, to, cancel))
     }
 }
 
 impl UtmExec {
-    async fn pull(&self, path: &str, to: &Path, cancel: &CancellationToken) -> Result<()> {
+    async fn pull(&self, path: &str, to: &File, cancel: &CancellationToken) -> Result<()> {
         let agent = self.tool().await;
         let failed = || Fault::infra(format!("cannot copy `{path}` out of the guest"));
-        let file = File::create(to).map_err(|e| failed().because(e))?;
+        let (file, mut whole) =
+            to.try_clone().and_then(|file| Ok((file, to.try_clone()?))).map_err(|e| failed().because(e))?;
         let pulled = tokio::select! {
             pulled = agent.tool.run_with(["file", "pull", &self.uuid, path], Streams { stdout: file.into(), ..Streams::piped_out() }, PUSH) => pulled?,
             () = cancel.cancelled() => return Err(Fault::cancelled("cannot copy a file").because("it was cancelled")),
@@ -166,7 +164,7 @@ impl UtmExec {
             );
         }
         let there = self.sum_of(&agent, &format!("sha256sum < {}", sh_quote(path)), cancel).await?;
-        let here = File::open(to).and_then(|mut file| checksum(&mut file)).map_err(|e| failed().because(e))?;
+        let here = checksum(&mut whole).map_err(|e| failed().because(e))?;
         if there == here {
             Ok(())
         } else {

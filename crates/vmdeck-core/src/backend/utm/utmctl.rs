@@ -8,7 +8,7 @@ use crate::{
     host::{clock, files, process::Output},
 };
 use regex::Regex;
-use std::{fs::File, os::unix::process::ExitStatusExt, path::Path, sync::LazyLock, time::Duration};
+use std::{os::unix::process::ExitStatusExt, path::Path, sync::LazyLock, time::Duration};
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     guest::Guest,
@@ -219,7 +219,8 @@ impl Utmctl {
             Failure { kind: FailureKind::Other, fault, seen: Vec::new() }
         };
         let (out, err) = (scratch.with_extension("out"), scratch.with_extension("err"));
-        let (stdout, stderr) = (File::create(&out).map_err(failed)?, File::create(&err).map_err(failed)?);
+        let (stdout, stderr) =
+            (vmdeck_files::create(&out).map_err(failed)?, vmdeck_files::create(&err).map_err(failed)?);
         let hide: &[&str] = if self.hide == Hide::Never { &[] } else { &["--hide"] };
         let args = [&["clone"], hide, &[id, "--name", name]].concat();
         let late = |fault| Failure { kind: FailureKind::Late, fault, seen: Vec::new() };

@@ -74,7 +74,7 @@ impl CommandLog {
     ) -> Self {
         let mut lost = None;
         let mut open = |stream, name: &str, wanted: &Option<Pattern>| {
-            let file = fs::create_dir_all(dir).and_then(|()| fs::File::create(dir.join(name)));
+            let file = vmdeck_files::make_folders(dir).and_then(|()| vmdeck_files::create(&dir.join(name)));
             let file = file.map_err(|e| lost = Some(warn_lost(&events, &source, name, &e))).ok();
             let timestamps = LogTimestamps::beside(&dir.join(name), events.clone());
             StreamLog {

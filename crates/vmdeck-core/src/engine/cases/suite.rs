@@ -12,10 +12,9 @@ use crate::{
         context::RunContext,
         machine::{LeasedMachine, diagnose},
     },
-    host::clock,
-    transport::artifacts,
+    transport::artifacts::{self, ArtifactRequest},
 };
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf};
 use vmdeck_model::{
     event::{CaseCause, EventKind},
     guest::{Guest, SurvivorPolicy},
@@ -24,9 +23,6 @@ use vmdeck_model::{
     quantity::show_duration,
     suite::{Expect, Suite},
 };
-
-/// How long fetching may take.
-const FETCH: Duration = Duration::from_mins(30);
 
 /// A suite in one guest.
 #[derive(Clone, Copy)]
@@ -107,12 +103,17 @@ impl SuiteRun<'_> {
         let Some(session) = machine.controller.session() else {
             return Some("cannot fetch artifacts: there is no session".into());
         };
-        let (files, base, to) = (session.files(), base_command(self.guest, self.suite), self.artifacts_dir());
-        let fetched = artifacts::fetch(files.as_ref(), &self.suite.artifacts, &base, &to, &self.context.cancel);
-        match clock::within(FETCH, fetched).await {
-            Some(Ok(fetched)) => fetched.missing(),
-            Some(Err(fault)) => Some(fault.to_string()),
-            None => Some("fetching artifacts took too long".into()),
+        let request = ArtifactRequest {
+            globs: &self.suite.artifacts,
+            base: base_command(self.guest, self.suite),
+            to: &self.artifacts_dir(),
+            spool: &self.context.plan.dir,
+            bytes: self.suite.artifacts_size,
+            limit: self.suite.artifacts_timeout,
+        };
+        match artifacts::fetch(session.files().as_ref(), &request, &self.context.cancel).await {
+            Ok(fetched) => fetched.missing(),
+            Err(fault) => Some(fault.to_string()),
         }
     }
 

@@ -179,7 +179,7 @@ impl HostLock {
 
     fn rewrite(&self, name: &str, bytes: &[u8]) {
         // Only for people and for the old scripts; our own exclusion does not depend on it.
-        if self.is_ours() && files::write_atomic(&self.path.join(name), bytes).is_ok() && self.shared {
+        if self.is_ours() && files::write_shared(&self.path.join(name), bytes).is_ok() && self.shared {
             let _ = lockdir::push_mtime(&self.fd, LEAD);
         }
     }

@@ -33,7 +33,7 @@ pub(in crate::engine) async fn diagnose(context: &RunContext, guest: &Guest, con
         None => text.push_str("the hypervisor did not answer within 10 s\n"),
     }
     // The fault itself is reported in any case.
-    let _ = std::fs::write(path(context, guest), context.redactor.text(&text));
+    let _ = vmdeck_files::write(&path(context, guest), context.redactor.text(&text).as_bytes());
 }
 
 /// Adds to `diagnostics.txt`, if there is one, when the machine ran and how it ended.

@@ -100,7 +100,7 @@ impl Intent {
 async fn only_one(state: &Path) -> Result<File> {
     let path = state.join("adopting");
     let cannot = |e: io::Error| Fault::host(format!("cannot lock `{}`", path.display())).because(e);
-    let file = files::append_private(&path).map_err(cannot)?;
+    let file = files::open_private(&path).map_err(cannot)?;
     let taken = async {
         while !lockdir::try_flock(&file)? {
             clock::sleep(Duration::from_millis(5)).await;

@@ -80,7 +80,7 @@ async fn launch_once(
     let row = backend::find(&guest.backend)?;
     let backend = (row.build)(&context.backend);
     let record_dir = context.guest_dir(guest);
-    std::fs::create_dir_all(&record_dir).map_err(|e| {
+    vmdeck_files::make_folders(&record_dir).map_err(|e| {
         Fault::host(format!("cannot make `{}`", record_dir.display()))
             .because(e)
             .hint("free disk space, or set --run-dir")

@@ -5,14 +5,14 @@
 use super::hostkey::Checker;
 use crate::{
     command::{
-        Collected, CommandExit, Input, OutputSink, RemoteCommand,
+        Collected, CommandExit, OutputSink, RemoteCommand,
         frame::{self, Frame, GO, Sudo},
         kill::SURVIVORS,
         login_shell::{LoginShell, STATUS, ShellProbe},
         marks::FrameMark,
         own_output::OwnOutput,
     },
-    host::{clock, files},
+    host::clock,
     transport::{
         session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, Shell, TerminalStreams},
         tar_transfer::TarTransfer,
@@ -184,7 +184,7 @@ impl SshSession {
         let direct = frame.direct(exec, self.login, sudo);
         let starter = frame.starter(exec.run_as, sudo);
         // Before the command: one that would read nothing instead must not run at all.
-        let input = open_input(&exec.stdin)?;
+        let input = exec.stdin.open().map_err(|e| exec.stdin.unreadable(&e))?.map(tokio::fs::File::from);
         let (mut read, write) = self.channel().await?;
         write.exec(true, direct.as_deref().unwrap_or(&starter)).await.map_err(lost)?;
         let payload = if direct.is_some() { GO.to_owned() } else { frame.payload(exec) };
@@ -432,12 +432,6 @@ fn abandon(write: Write, mut read: ChannelReadHalf) {
         };
         let _ = clock::within(ABANDONED, ended).await;
     });
-}
-
-fn open_input(input: &Input) -> Result<Option<tokio::fs::File>> {
-    let Input::File(path) = input else { return Ok(None) };
-    let cannot = |e| Fault::user(format!("cannot read `{}`, the input of the command", path.display())).because(e);
-    files::open_input(path).map(|file| Some(file.into())).map_err(cannot)
 }
 
 /// Sends the command and its input, and closes it; a command that does not read it is no error. Input that cannot be read to its
