@@ -266,6 +266,33 @@ fn kill_9_leaves_nothing_once_the_guardian_is_done() {
 }
 
 #[test]
+fn a_guardian_that_is_killed_is_told_and_replaced() {
+    let world = local(&[("long", "echo begun; sleep 61 & sleep 61", "")]);
+    let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut child, "| begun");
+    let guardian = || fs::read_to_string(world.path("lock.d/pid")).unwrap_or_default();
+    for _ in 0..2 {
+        let first = guardian();
+        assert!(std::process::Command::new("kill").args(["-9", first.trim()]).status().expect("kill").success());
+        read_until(&mut child, "the guardian process was killed; another has taken its place");
+        eventually("another one", Duration::from_secs(10), || guardian() != first);
+    }
+    signal(&child, "KILL");
+    finish(child).exits(-9);
+    eventually("its clean-up", Duration::from_secs(20), || !world.path("lock.d").exists());
+    world.assert_nothing_left();
+    // In an ordinary end it is dismissed like the first one.
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut child, "| begun");
+    assert!(std::process::Command::new("kill").args(["-9", guardian().trim()]).status().expect("kill").success());
+    read_until(&mut child, "another has taken its place");
+    signal(&child, "TERM");
+    finish(child).exits(143);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn with_the_guardian_killed_as_well_the_next_run_cleans_up() {
     let world = local(&[("long", "echo begun; test -e ../../../../../go || sleep 62", "")]);
     let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
@@ -646,6 +673,8 @@ fn a_secret_is_in_nothing_that_is_written() {
          [suites.s]\n[[suites.s.cases]]\nname = \"leak\"\nrun = 'echo \"one $CANARY two\"; echo canary-in-a-file >&2; false'\n",
     );
     fs::write(world.path("canary.txt"), "canary-in-a-file\n").expect("write");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(world.path("canary.txt"), private).expect("chmod");
     let command = ["--ci", "--run-dir", "record", "--verbose"];
     let output = world.vmdeck(&command).env("CANARY", "canary-in-the-environment").output().expect("ran");
     let ran = vmdeck_testkit::world::Ran::of(&output).exits(1).says("one *** two").says("| ***");

@@ -180,17 +180,10 @@ impl Run {
         Ok(journal)
     }
 
-    fn start_guardian(&self, lock: &Mutex<Option<HostLock>>, journal: &Journal) -> Option<Guardian> {
-        let binary = self.binary.as_ref()?;
-        let mut lock = lock.lock();
-        match Guardian::start(binary, journal, lock.as_ref()) {
-            Ok(guardian) => {
-                if let Some(lock) = lock.as_mut() {
-                    // The guardian is the last to need the lock.
-                    lock.set_pid(guardian.pid());
-                }
-                Some(guardian)
-            }
+    fn start_guardian(&self, lock: &Arc<Mutex<Option<HostLock>>>, journal: &Journal) -> Option<Guardian> {
+        let binary = self.binary.clone()?;
+        match Guardian::start(binary, journal.clone(), Arc::clone(lock), self.events.clone()) {
+            Ok(guardian) => Some(guardian),
             Err(e) => {
                 let text = format!("the guardian did not start: {e}; after a crash the next run cleans up");
                 self.events.warn(None, text, None);

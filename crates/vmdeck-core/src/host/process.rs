@@ -304,10 +304,10 @@ pub fn spawn_detached(
     args: &[OsString],
     stdout: Stdio,
     stderr: Stdio,
-) -> io::Result<std::process::Child> {
-    let mut command = std::process::Command::new(program);
+) -> io::Result<tokio::process::Child> {
+    let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(stdout).stderr(stderr).env_clear().current_dir("/");
-    command.envs(bare_env());
+    command.envs(bare_env()).kill_on_drop(false);
     command.spawn()
 }
 
