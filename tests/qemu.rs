@@ -43,6 +43,29 @@ fn cases(list: &[(&str, &str)]) -> String {
     out
 }
 
+#[test]
+fn a_guest_reads_the_services_of_its_host_only_where_its_network_lets_it() {
+    let _turn = turn();
+    let service = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let port = service.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        for mut client in service.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut client, b"private\n");
+        }
+    });
+    let world = micro(&cases(&[("read", &format!("nc -w 5 10.0.2.2 {port} </dev/null | grep private"))]));
+    world.ci(&[]).exits(0).says("reaches every service of this host");
+    fs::remove_dir_all(world.path("record")).expect("rm");
+    world.ci(&["--set", "guests.micro.network=restricted"]).exits(1).says("micro is ready after");
+    assert_eq!(world.verdict_of("s/read"), "failed");
+    fs::remove_dir_all(world.path("record")).expect("rm");
+    world.ci(&["--set", "guests.micro.network=none"]).exits(3).says("leaves no way in");
+    world
+        .run(&["--ci", "--set", "guests.micro.network=restricted", "--set", "guests.micro.backend=multipass"])
+        .exits(3);
+    world.assert_nothing_left();
+}
+
 // --- the main path ---------------------------------------------------------------------------------------------------
 
 #[test]

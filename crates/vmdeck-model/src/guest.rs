@@ -40,6 +40,8 @@ pub struct Guest {
     pub crash: CrashPolicy,
     /// What is done where a command that was ended may still run.
     pub survivors: SurvivorPolicy,
+    /// What the guest can reach.
+    pub network: Network,
     /// What the console tells.
     pub boot: ConsolePatterns,
     /// The password for `sudo -S`.
@@ -58,6 +60,18 @@ impl Guest {
         let tables = self.transport_options.values().chain([&self.options]);
         tables.flat_map(Options::secrets).chain(&self.sudo)
     }
+}
+
+/// What a guest can reach over its network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Everything that its host can reach, and the host's own services.
+    #[default]
+    User,
+    /// Nothing but what connects to it: the host's transports.
+    Restricted,
+    /// Nothing: it has no network device.
+    None,
 }
 
 /// A guest's operating system.

@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub adopts: bool,
     /// Whether a new machine gets the processors and the memory that the guest asks for.
     pub sized: bool,
+    /// Whether a new machine can be kept off the network.
+    pub restricts_network: bool,
     /// Whether a new machine gets the UUID of the request; else the provider chooses, if it has such ids at all.
     pub takes_uuid: bool,
 }
@@ -31,6 +33,7 @@ impl Capabilities {
         console: ConsoleKind::None,
         adopts: false,
         sized: false,
+        restricts_network: false,
         takes_uuid: false,
     };
 }

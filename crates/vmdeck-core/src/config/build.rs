@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Os, Source, SurvivorPolicy},
+    guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Network, Os, Source, SurvivorPolicy},
     ids::GuestId,
     key::{Key, Options, Value},
     pattern::Pattern,
@@ -259,6 +259,11 @@ impl Build<'_> {
             crash: match self.text(&full("crash"), &any("crash")).as_deref() {
                 Some("infra") => CrashPolicy::Infra,
                 _ => CrashPolicy::Failed,
+            },
+            network: match self.text(&full("network"), &any("network")).as_deref() {
+                Some("restricted") => Network::Restricted,
+                Some("none") => Network::None,
+                _ => Network::User,
             },
             survivors: match self.text(&full("survivors"), &any("survivors")).as_deref() {
                 Some("keep") => SurvivorPolicy::Keep,

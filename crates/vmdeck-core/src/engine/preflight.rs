@@ -13,7 +13,7 @@ use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     event::{Finding, Severity},
-    guest::{Guest, Source},
+    guest::{Guest, Network, Source},
     plan::{HostConfig, Setup},
     quantity::show_size,
 };
@@ -274,6 +274,10 @@ async fn check_guest(guest: &Guest, deps: &BackendDeps) -> Vec<Finding> {
     if guest.machine.is_some() && !row.capabilities.adopts {
         let text = format!("the backend `{}` cannot adopt a machine", guest.backend);
         out.push(fatal("adopt", text, "remove `machine`"));
+    }
+    if guest.network != Network::User && !row.capabilities.restricts_network {
+        let text = format!("the backend `{}` cannot keep a guest off the network", guest.backend);
+        out.push(fatal("network", text, "remove `network`, or use a `qemu` guest"));
     }
     if let Some(source) = guest.source.as_ref().filter(|s| !s.path.is_dir()) {
         let text = format!("the source `{}` is not a folder", source.path.display());

@@ -7,7 +7,10 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
-use vmdeck_model::{guest::Guest, key::Options};
+use vmdeck_model::{
+    guest::{Guest, Network},
+    key::Options,
+};
 
 /// The processor that the guest is for; decides machine type and console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +77,14 @@ pub(super) fn arguments(request: &CreateRequest<'_>, accel: &str, arch: Arch, fi
     out.two("-chardev", &console);
     out.two("-serial", "chardev:console");
     // Port 0: the kernel picks one, and it is read back; two runs can never race for it.
-    let ports: BTreeSet<u16> = request.services.iter().map(|service| service.port).collect();
-    let forwards: String = ports.iter().map(|port| format!(",hostfwd=tcp:127.0.0.1:0-:{port}")).collect();
-    out.two("-netdev", &format!("user,id=net0{forwards}"));
-    out.two("-device", "virtio-net-pci,netdev=net0,romfile=");
+    if guest.network != Network::None {
+        let ports: BTreeSet<u16> = request.services.iter().map(|service| service.port).collect();
+        let forwards: String = ports.iter().map(|port| format!(",hostfwd=tcp:127.0.0.1:0-:{port}")).collect();
+        // Forwarded ports work all the same.
+        let restrict = if guest.network == Network::Restricted { ",restrict=on" } else { "" };
+        out.two("-netdev", &format!("user,id=net0{restrict}{forwards}"));
+        out.two("-device", "virtio-net-pci,netdev=net0,romfile=");
+    }
     out.two("-device", "virtio-rng-pci");
     out.two("-device", "virtio-balloon-pci,id=balloon0");
     if let Some(overlay) = &files.overlay {
@@ -227,6 +234,7 @@ mod tests {
             shell: vmdeck_model::suite::ScriptShell::Sh,
             crash: CrashPolicy::Failed,
             survivors: SurvivorPolicy::Replace,
+            network: vmdeck_model::guest::Network::User,
             boot: ConsolePatterns::default(),
             sudo: None,
             source: None,

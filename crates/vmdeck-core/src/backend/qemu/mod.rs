@@ -34,7 +34,7 @@ use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::Guest,
+    guest::{Guest, Network},
     key::{Key, Kind},
 };
 
@@ -99,6 +99,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     network: Reach::ForwardedPorts,
     console: ConsoleKind::Interactive,
     sized: true,
+    restricts_network: true,
     takes_uuid: true,
     ..Capabilities::NONE
 };
@@ -164,7 +165,10 @@ impl Qemu {
         let arch = Arch::of(&name);
         let argv = argv::arguments(request, &accel.accel, arch, &files);
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());
-        std::fs::write(request.record_dir.join("qemu.cmd"), script).map_err(|e| failed().because(e))?;
+        vmdeck_files::write(&request.record_dir.join("qemu.cmd"), script.as_bytes())
+            .map_err(|e| failed().because(e))?;
+        // Made by us: QEMU would let others read it.
+        vmdeck_files::create(&files.log).map_err(|e| failed().because(e))?;
         let spec = Spec::new(binary).args(argv);
         Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files)))
     }
@@ -307,6 +311,17 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
             fatal("image", format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()), &hint);
         }
     }
+    if guest.network == Network::User {
+        out.push(Finding {
+            check: "network".into(),
+            severity: Severity::Warn,
+            text: format!("guest `{}` reaches every service of this host, by the address 10.0.2.2", guest.id),
+            hint: Some(format!("set `guests.{}.network = \"restricted\"` if its tests need no network", guest.id)),
+        });
+    }
+    let mut fatal = |check: &str, text: String, hint: &str| {
+        out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
+    };
     if ["kernel", "image", "firmware"].iter().all(|key| guest.options.path(key).is_none()) {
         let hint = format!("set `guests.{0}.qemu.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
         fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint);

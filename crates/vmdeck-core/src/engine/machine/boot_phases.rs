@@ -145,6 +145,7 @@ pub(super) mod tests {
             shell: vmdeck_model::suite::ScriptShell::Sh,
             crash: CrashPolicy::Failed,
             survivors: SurvivorPolicy::Replace,
+            network: vmdeck_model::guest::Network::User,
             boot: ConsolePatterns::default(),
             sudo: None,
             source: None,

@@ -31,7 +31,7 @@ use vmdeck_files::Exposure;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Guest, Os},
+    guest::{Guest, Network, Os},
     key::{Key, Kind, Options},
 };
 
@@ -144,6 +144,11 @@ impl Transport for Ssh {
             return Err(Unusable::NotSupported("this version does not support PowerShell over ssh".into()));
         }
         let options = options(guest);
+        if options.text("host").is_none() && guest.network == Network::None {
+            return Err(Unusable::NotSupported(
+                "`network = \"none\"` leaves no way in, and `ssh.host` is not set".into(),
+            ));
+        }
         if options.text("host").is_none() && capabilities.network == Reach::None {
             let reason = format!("the backend `{}` has no network, and `ssh.host` is not set", guest.backend);
             return Err(Unusable::NotSupported(reason));
