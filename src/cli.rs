@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 use vmdeck_model::{
     plan::Keep,
-    quantity::parse_duration,
+    quantity::{parse_duration, parse_size},
     select::{Selector, Shard},
 };
 
@@ -177,6 +177,8 @@ pub enum Sub {
     },
     /// Remove what dead runs left, and machines that were kept; asks first
     Cleanup(CleanupArgs),
+    /// Remove old records of runs from .vmdeck/runs; asks first
+    Prune(PruneArgs),
     /// Show, break or hold the host lock
     #[command(subcommand)]
     Lock(LockSub),
@@ -236,6 +238,26 @@ pub struct CleanupArgs {
     /// Also remove machines made by others whose names begin with one of `host.test_prefixes`
     #[arg(long)]
     pub all: bool,
+}
+
+/// The arguments of `vmdeck prune`: a record that does not fulfil all of the conditions goes.
+#[derive(Args, Debug, Clone, Default)]
+pub struct PruneArgs {
+    /// Keep the last N records
+    #[arg(long, value_name = "N")]
+    pub keep: Option<u32>,
+    /// Keep the records of the last N days
+    #[arg(long, value_name = "N")]
+    pub days: Option<u32>,
+    /// Keep as many of the newest records as fit into this size
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Only show what would be removed
+    #[arg(long)]
+    pub list_only: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// The subcommands of `vmdeck lock`.

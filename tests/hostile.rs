@@ -335,3 +335,49 @@ fn a_transfer_that_is_killed_leaves_no_spool() {
     world.run(&["cleanup", "--force"]);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_flood_of_output_is_bounded_in_every_file_and_its_two_ends_stay() {
+    let world = World::new(
+        "log_size = \"1MiB\"\nevents_size = \"1MiB\"\n[guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"flood\"\n\
+         run = \"echo the first; yes 'a line of a flood' | head -c 50000000; echo; echo the last; false\"\n\
+         [[suites.s.cases]]\nname = \"after\"\nrun = \"echo quiet\"\n",
+    );
+    let text = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    // The two keys belong to the table that the world has begun.
+    assert!(text.starts_with("[host]\n"));
+    world.ci(&[]).exits(1).says("its middle is left out").says("stdout | the last");
+    let log = world.record("guests/here/s/flood/stdout.log");
+    assert!(log.len() < 2 << 20 && log.starts_with("the first\n") && log.ends_with("the last\n"), "{}", log.len());
+    assert!(log.contains("are left out here; see `host.log_size`"));
+    assert!(world.record("events.jsonl").len() < 3 << 20);
+    let left_out = world.of_kind("warning").iter().filter(|e| e["text"].to_string().contains("further output")).count();
+    assert_eq!((left_out, world.verdict_of("s/after").as_str()), (1, "passed"));
+    assert_eq!(world.events().last().expect("last")["kind"], "run_ended");
+}
+
+#[test]
+fn old_records_are_pruned_and_nothing_else_is() {
+    let world = World::new(&format!("keep_records = 3\n{LOCAL}"));
+    let runs = world.path(".vmdeck/runs");
+    fs::create_dir_all(runs.join("not-a-record")).expect("mkdir");
+    fs::create_dir(world.path("precious")).expect("mkdir");
+    fs::write(world.path("precious/events.jsonl"), "").expect("write");
+    for n in 0..5 {
+        let record = runs.join(format!("20200101T00000{n}-0000000{n}"));
+        fs::create_dir(&record).expect("mkdir");
+        fs::write(record.join("events.jsonl"), "").expect("write");
+        fs::write(record.join("summary.json"), "{}").expect("write");
+    }
+    symlink(world.path("precious"), runs.join("20190101T000000-00000000")).expect("link");
+    world.run(&["prune"]).exits(2).complains("--keep N");
+    world.run(&["prune", "--keep", "2"]).exits(2).complains("--force");
+    world.run(&["prune", "--keep", "4", "--list-only"]).exits(0).says("20200101T000000-00000000").says("would remove");
+    world.run(&["--ci"]).exits(0);
+    let left = || fs::read_dir(&runs).expect("dir").count();
+    assert_eq!(left(), 3 + 2, "three records, and what is none");
+    world.run(&["prune", "--days", "9000", "--force"]).exits(0).says("nothing to prune");
+    world.run(&["prune", "--size", "1B", "--force"]).exits(0).says("removed 3 records");
+    assert_eq!(left(), 2);
+    assert!(world.path("precious/events.jsonl").exists());
+}

@@ -164,7 +164,7 @@ async fn by_prefix(
     machines
 }
 
-fn confirmed(io: &mut Io<'_>) -> bool {
+pub(super) fn confirmed(io: &mut Io<'_>) -> bool {
     let _ = write!(io.out, "Remove all of this? [y/N] ");
     let _ = io.out.flush();
     let mut answer = String::new();

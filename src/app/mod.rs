@@ -13,6 +13,7 @@ mod locks;
 mod micro;
 mod old_names;
 mod plan;
+mod prune;
 mod run;
 mod settings;
 mod shell;
@@ -72,6 +73,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Doctor { json }) => housekeeping::doctor(&config, json, io).await?,
         Some(Sub::List { json }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
+        Some(Sub::Prune(args)) => prune::run(&args, io)?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
         Some(Sub::Shell { guest, machine, command }) => {
             return shell::run(&guest, machine.as_deref(), &command, &config, io).await;

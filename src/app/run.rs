@@ -2,7 +2,7 @@
 //!
 //! What happens in it is the engine's.
 
-use super::{Io, deps::deps, headless, io::use_color, plan, settings};
+use super::{Io, deps::deps, headless, io::use_color, plan, prune, settings};
 use crate::cli::{ConfigArgs, OutputArgs, RunArgs};
 use std::{
     io::{IsTerminal, Write},
@@ -81,7 +81,8 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
     };
     let record = open_record(&plan.dir)?;
     let mut fanout = Fanout::default();
-    fanout.add(Box::new(Jsonl::new("events.jsonl".into(), Box::new(record))));
+    let events = Jsonl::new("events.jsonl".into(), Box::new(record));
+    fanout.add(Box::new(events.limited(plan.host.events_size)));
     if let (Some(out), Some(path)) = (copy, &args.events) {
         fanout.add(Box::new(Jsonl::new(path.display().to_string(), out)));
     }
@@ -105,6 +106,7 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
         binary: std::env::current_exe().ok(),
         signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
     };
+    let (own, keep) = (plan.dir.clone(), plan.host.keep_records);
     let handle = engine::start(plan, deps);
     if args.commands {
         let input = tokio::io::BufReader::new(tokio::io::stdin());
@@ -112,7 +114,12 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
     }
     // Whoever sends commands also watches the record.
     let tick = if style.live || args.commands { headless::LIVE } else { headless::QUIET };
-    Ok(headless::follow(handle, &mut fanout, tick, |why| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"))).await)
+    let told = |why: &str| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"));
+    let exit = headless::follow(handle, &mut fanout, tick, told).await;
+    if let Some(keep) = keep {
+        prune::keep_last(&own, keep);
+    }
+    Ok(exit)
 }
 
 /// Makes the folder of a file that was asked for.

@@ -129,6 +129,9 @@ impl Services for FakeServices {
 /// Returns a config without guests and suites, whose host has no limits.
 pub fn empty_setup() -> Setup {
     let host = HostConfig {
+        log_size: 1 << 20,
+        events_size: 1 << 20,
+        keep_records: None,
         lock: "/l".into(),
         lock_shared: false,
         lock_timeout: Duration::ZERO,

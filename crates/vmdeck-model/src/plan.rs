@@ -49,6 +49,12 @@ pub struct HostConfig {
     pub min_free_memory: u64,
     /// How many guests may be up at a time, over all vmdeck processes.
     pub slots: u32,
+    /// The most bytes of one log of a record.
+    pub log_size: u64,
+    /// The most bytes of output lines among the events of a record.
+    pub events_size: u64,
+    /// How many records in the usual folder are kept; `None` = all.
+    pub keep_records: Option<u32>,
     /// The prefixes of the names of test machines made by others; `vmdeck cleanup --all` removes those.
     pub test_prefixes: Vec<String>,
     /// The tools that are not where they usually are: name and program.

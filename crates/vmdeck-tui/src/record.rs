@@ -15,7 +15,7 @@ use vmdeck_model::event::Event;
 
 /// How many bytes at the end are searched for output lines that were written before the cockpit came.
 const BACKLOG: u64 = 4 << 20;
-/// How many output lines of one chunk are shown: more cannot be seen, and the guests' own logs have them all.
+/// How many output lines of one chunk are shown: more cannot be seen, and the guests' own logs have them.
 const LINES_MAX: usize = 2000;
 
 /// Follows `events.jsonl` of a record until `stop`; the folder must exist. `over` is cancelled after the last event.

@@ -128,6 +128,12 @@ impl Build<'_> {
             slots: self.number("host.slots", "host.slots"),
             test_prefixes: self.test_prefixes(),
             tools: self.tools(),
+            log_size: size(self, "host.log_size"),
+            events_size: size(self, "host.events_size"),
+            keep_records: match self.value("host.keep_records", "host.keep_records") {
+                Some(Value::Int(count)) => u32::try_from(count).ok(),
+                _ => None,
+            },
         }
     }
 

@@ -38,6 +38,24 @@ pub const CORE: &[Key] = &[
         "how many guests may be up at a time on this host, over all vmdeck processes",
     ),
     key(
+        "host.log_size",
+        Kind::Size,
+        Some("\"64MiB\""),
+        "how long a log in the record may become; of a longer one the beginning and the end are kept",
+    ),
+    key(
+        "host.events_size",
+        Kind::Size,
+        Some("\"256MiB\""),
+        "how much output events.jsonl may hold; further lines are only in the logs",
+    ),
+    key(
+        "host.keep_records",
+        Kind::Int(1, 100_000),
+        None,
+        "how many records in .vmdeck/runs are kept when a run has ended; default: all, see `vmdeck prune`",
+    ),
+    key(
         "host.test_prefixes",
         Kind::Texts,
         Some("[]"),

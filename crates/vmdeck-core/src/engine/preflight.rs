@@ -315,6 +315,9 @@ mod tests {
 
     fn limits(disk: u64, warn: u64, memory: u64) -> HostConfig {
         HostConfig {
+            log_size: 1 << 20,
+            events_size: 1 << 20,
+            keep_records: None,
             lock: "/l".into(),
             lock_shared: false,
             lock_timeout: std::time::Duration::ZERO,

@@ -345,7 +345,7 @@ impl Text {
             self.line(
                 now,
                 &format!(
-                    "  {} came too fast to show; the logs in the record have them all",
+                    "  {} came too fast to show; see the logs in the record",
                     show_count(usize::try_from(*skipped_output).unwrap_or(usize::MAX), "output line")
                 ),
             )?;

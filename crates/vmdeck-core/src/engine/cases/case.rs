@@ -121,7 +121,14 @@ impl CaseRun<'_> {
         let Self { context, guest, suite, case, .. } = *self;
         let start = clock::now();
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
-        let mut log = CommandLog::open(&dir, origin, context.events.clone(), &context.redactor, &case.expect);
+        let mut log = CommandLog::open(
+            &dir,
+            origin,
+            context.events.clone(),
+            &context.redactor,
+            &case.expect,
+            context.plan.host.log_size,
+        );
         let limit = case.timeout.unwrap_or(guest.case_timeout);
         let watched = Watched { context, guest, machine, command: &self.command(), limit };
         let end = watched.run(&mut log, &context.cancel).await;

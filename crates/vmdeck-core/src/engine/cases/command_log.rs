@@ -3,12 +3,12 @@
 //! Secrets are taken out before any of the three. What decides about a case sees the bytes as they were written. A file that
 //! cannot be written is told once and does not stop the test; but a case whose output is lost is never green.
 
-use super::line_match::LineMatch;
+use super::{capped_log::CappedLog, line_match::LineMatch};
 use crate::{
     command::OutputSink,
     engine::{events::EventSender, timestamps::LogTimestamps},
 };
-use std::{collections::VecDeque, fs, io::Write, path::Path};
+use std::{collections::VecDeque, path::Path};
 use vmdeck_model::{
     event::{EventKind, Stream},
     ids::{CaseId, GuestId, SuiteId},
@@ -55,7 +55,7 @@ pub(super) struct RecordedOutput {
 
 struct StreamLog {
     stream: Stream,
-    file: Option<fs::File>,
+    file: Option<CappedLog>,
     timestamps: LogTimestamps,
     redactor: Redactor,
     lines: LineSplitter,
@@ -71,11 +71,13 @@ impl CommandLog {
         events: EventSender,
         redactor: &Redactor,
         expect: &Expect,
+        limit: u64,
     ) -> Self {
         let mut lost = None;
         let mut open = |stream, name: &str, wanted: &Option<Pattern>| {
             let file = vmdeck_files::make_folders(dir).and_then(|()| vmdeck_files::create(&dir.join(name)));
             let file = file.map_err(|e| lost = Some(warn_lost(&events, &source, name, &e))).ok();
+            let file = file.map(|file| CappedLog::new(file, limit));
             let timestamps = LogTimestamps::beside(&dir.join(name), events.clone());
             StreamLog {
                 stream,
@@ -102,6 +104,9 @@ impl CommandLog {
             for line in lines {
                 self.line(index, line);
             }
+            if let Some(Err(e)) = self.streams[index].file.take().map(CappedLog::finish) {
+                self.lost = Some(warn_lost(&self.events, &self.source, stream_log(index), &e));
+            }
         }
         let [out, err] = self.streams;
         RecordedOutput {
@@ -115,11 +120,20 @@ impl CommandLog {
 
     fn take(&mut self, index: usize, bytes: &[u8]) {
         let log = &mut self.streams[index];
-        log.timestamps.note(bytes.len());
-        if let Some(Err(e)) = log.file.as_mut().map(|f| f.write_all(bytes)) {
-            log.file = None;
-            let name = if index == 0 { "stdout.log" } else { "stderr.log" };
-            self.lost = Some(warn_lost(&self.events, &self.source, name, &e));
+        if log.file.as_ref().is_some_and(CappedLog::has_room) {
+            log.timestamps.note(bytes.len());
+        }
+        match log.file.as_mut().map(|file| file.write(bytes)) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => {
+                let name = stream_log(index);
+                let text = format!("{name} of suite `{}` is too long; its middle is left out", self.source.suite);
+                self.events.warn(Some(&self.source.guest), text, Some("raise `host.log_size`".into()));
+            }
+            Some(Err(e)) => {
+                log.file = None;
+                self.lost = Some(warn_lost(&self.events, &self.source, stream_log(index), &e));
+            }
         }
         let mut lines = Vec::new();
         self.streams[index].lines.feed(bytes, |line| lines.push(line.into_string()));
@@ -138,6 +152,10 @@ impl CommandLog {
             line,
         });
     }
+}
+
+fn stream_log(index: usize) -> &'static str {
+    if index == 0 { "stdout.log" } else { "stderr.log" }
 }
 
 /// Warns about a file that cannot be written; returns why the record is not complete.
@@ -187,6 +205,7 @@ impl LastLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use vmdeck_model::secret::Secret;
 
     #[test]
@@ -201,7 +220,7 @@ mod tests {
         let redactor = Redactor::new(&[Secret::new("canary-secret")]);
         let pattern = |text: &str| Pattern::parse(text).ok();
         let expect = Expect { stdout: pattern("/^ok$/"), stderr: pattern("/^canary-secret$/"), ..Expect::default() };
-        let mut logs = CommandLog::open(home.path(), source, events, &redactor, &expect);
+        let mut logs = CommandLog::open(home.path(), source, events, &redactor, &expect, 1 << 20);
         logs.write(Stream::Stdout, b"a canary-");
         logs.write(Stream::Stdout, b"secret b\nok\n\x1b[31mred\n");
         logs.write(Stream::Stderr, b"canary-secret");
@@ -238,7 +257,7 @@ mod tests {
             case: None,
         };
         let mut logs =
-            CommandLog::open(Path::new("/proc/no"), source, events, &Redactor::default(), &Expect::default());
+            CommandLog::open(Path::new("/proc/no"), source, events, &Redactor::default(), &Expect::default(), 1 << 20);
         logs.write(Stream::Stdout, b"x\n");
         let recorded = logs.finish();
         assert_eq!(recorded.stdout_tail, "x");

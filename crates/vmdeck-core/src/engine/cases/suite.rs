@@ -132,7 +132,14 @@ impl SuiteRun<'_> {
         // No case can have this name.
         let folder = format!("+{which}");
         let dir = context.guest_dir(guest).join(suite.id.as_str()).join(&folder);
-        let mut log = CommandLog::open(&dir, origin, context.events.clone(), &context.redactor, &Expect::default());
+        let mut log = CommandLog::open(
+            &dir,
+            origin,
+            context.events.clone(),
+            &context.redactor,
+            &Expect::default(),
+            context.plan.host.log_size,
+        );
         let limit = match which {
             SuiteScript::Setup => suite.setup_timeout,
             SuiteScript::Teardown => suite.teardown_timeout,

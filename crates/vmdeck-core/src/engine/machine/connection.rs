@@ -54,6 +54,8 @@ pub(super) struct GuestConnection {
     events: EventSender,
     journal: Journal,
     redactor: Redactor,
+    /// The most bytes of the console's log.
+    log_size: u64,
     pin: Pin,
     phases: Arc<Mutex<BootPhases>>,
     console: Option<ConsoleReader>,
@@ -72,6 +74,7 @@ impl GuestConnection {
             events: context.events.clone(),
             journal: context.journal.clone(),
             redactor: context.redactor.clone(),
+            log_size: context.plan.host.log_size,
             pin: Pin::default(),
             phases: Arc::new(Mutex::new(phases)),
             console: None,
@@ -113,6 +116,7 @@ impl GuestConnection {
             phases: Arc::clone(&self.phases),
             line,
             redactor: self.redactor.clone(),
+            log_size: self.log_size,
         };
         ConsoleReader::start(log, listener)
     }

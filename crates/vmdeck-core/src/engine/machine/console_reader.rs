@@ -47,6 +47,8 @@ pub(super) struct ConsoleListener {
     pub(super) phases: Arc<Mutex<BootPhases>>,
     pub(super) line: ConsoleLine,
     pub(super) redactor: Redactor,
+    /// The most bytes of the log that stay on the disk.
+    pub(super) log_size: u64,
 }
 
 impl ConsoleReader {
@@ -122,6 +124,7 @@ impl Reading {
                         }
                         timestamps.note(bytes.len());
                         self.take(&bytes);
+                        self.bound(&mut tail);
                     }
                     Err(e) => {
                         self.lose(&e);
@@ -154,6 +157,14 @@ impl Reading {
                 }
             }
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Gives the middle of a log that is too long back to the disk; all of it has been looked at.
+    fn bound(&self, tail: &mut Tail) {
+        if tail.give_back(self.listener.log_size) {
+            let text = "the console's log is too long; its middle is left out".to_owned();
+            self.listener.events.warn(Some(&self.listener.guest.id), text, Some("raise `host.log_size`".into()));
         }
     }
 
@@ -232,7 +243,8 @@ mod tests {
         let (events, _inbox) = EventSender::new(Arc::default());
         let phases = Arc::new(Mutex::new(BootPhases::new(&guest, events.clone(), home.path())));
         let (console, line) = console_watch::pair();
-        let listener = ConsoleListener { guest, events, phases, line, redactor: Redactor::default() };
+        let listener =
+            ConsoleListener { guest, events, phases, line, redactor: Redactor::default(), log_size: 1 << 30 };
         let reader = ConsoleReader::start(&path, listener).expect("follow");
         console.catch_up().await.expect("answered");
         assert!(console.error_now().is_some_and(|found| found.is_panic()));

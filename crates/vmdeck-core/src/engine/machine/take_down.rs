@@ -5,7 +5,7 @@ use crate::{
     backend::{self, contract::Machine, proof::Proof},
     context::CallContext,
     engine::{context::RunContext, journal::Record},
-    host::clock,
+    host::{clock, tail},
     transport::session::Session,
 };
 use std::time::Duration;
@@ -71,6 +71,8 @@ pub(super) async fn end(context: &RunContext, guest: &Guest, controller: &mut Co
                 context.events.warn(Some(id), fault.to_string(), fault.remedy().map(str::to_owned));
             }
             diagnostics::add_end(context, guest, controller);
+            // Nobody writes to it any more. With a hole it is only harder to read.
+            let _ = tail::close_gap(&context.guest_dir(guest).join("console.log"), context.plan.host.log_size);
             Vec::new()
         }
         Err(fault) => vec![format!("{name}: {fault}")],

@@ -1,0 +1,169 @@
+//! `vmdeck prune`: removes old records of runs. Records of runs that live, or whose machines are still there, stay.
+//!
+//! Only what looks like a record in the usual folder is touched, never what a link leads to.
+
+use super::{Io, plan::RECORDS};
+use crate::cli::PruneArgs;
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use vmdeck_core::{
+    engine::reap,
+    host::{clock, files, info},
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    exit::RunExit,
+    quantity::{show_count, show_size},
+};
+
+/// How long a run that lives may write nothing before it has a journal.
+const SILENT: Duration = Duration::from_mins(10);
+
+/// A record that could go.
+struct Record {
+    path: PathBuf,
+    age: Duration,
+    size: u64,
+}
+
+pub(super) fn run(args: &PruneArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    if args.keep.is_none() && args.days.is_none() && args.size.is_none() {
+        return Err(Fault::user("cannot prune records").because("nothing says which of them may go").hint(
+            "`--keep N` keeps the last N, `--days N` those of the last N days, `--size 10GiB` as many as fit; several together",
+        ));
+    }
+    let mut all = records(Path::new(RECORDS));
+    for record in &mut all {
+        record.size = files::disk_usage(&record.path);
+    }
+    let old = surplus(&all, args);
+    let size: u64 = old.iter().map(|record| record.size).sum();
+    for record in &old {
+        io.say(&format!("{} ({})", record.path.display(), show_size(record.size)));
+    }
+    let what = format!("{}, {}", show_count(old.len(), "record"), show_size(size));
+    if old.is_empty() {
+        io.say(&format!("nothing to prune in `{RECORDS}`"));
+        return Ok(RunExit::Passed);
+    }
+    if args.list_only {
+        io.say(&format!("would remove {what}"));
+        return Ok(RunExit::Passed);
+    }
+    if !args.force {
+        if !std::io::stdin().is_terminal() {
+            return Err(Fault::user("cannot ask whether to remove these records")
+                .because("standard input is not a terminal")
+                .hint("use --force to remove them, or --list-only to list them"));
+        }
+        if !super::housekeeping::confirmed(io) {
+            io.say("nothing was removed");
+            return Ok(RunExit::Passed);
+        }
+    }
+    let mut exit = RunExit::Passed;
+    for record in old {
+        if let Err(e) = files::remove_dir(&record.path) {
+            io.warn(&Fault::host(format!("cannot remove `{}`", record.path.display())).because(e).render());
+            exit = RunExit::Leftover;
+        }
+    }
+    if exit == RunExit::Passed {
+        io.say(&format!("removed {what}"));
+    }
+    Ok(exit)
+}
+
+/// Removes all but the last records of the folder that a run's own record is in, where that is the usual one.
+pub(super) fn keep_last(own: &Path, keep: u32) {
+    let Ok(folder) = std::path::absolute(RECORDS) else { return };
+    if own.parent() != Some(&folder) {
+        return;
+    }
+    let all = records(&folder);
+    for record in all.into_iter().skip(keep as usize) {
+        // One that stays costs only space.
+        let _ = files::remove_dir(&record.path);
+    }
+}
+
+/// Returns the records that may go by each of the conditions, the oldest last.
+fn surplus<'a>(all: &'a [Record], args: &PruneArgs) -> Vec<&'a Record> {
+    let mut total = 0;
+    let mut out = Vec::new();
+    for (position, record) in all.iter().enumerate() {
+        total += record.size;
+        let by_count = args.keep.is_some_and(|keep| position >= keep as usize);
+        let by_age = args.days.is_some_and(|days| record.age > Duration::from_hours(24 * u64::from(days)));
+        let by_size = args.size.is_some_and(|size| total > size);
+        if by_count || by_age || by_size {
+            out.push(record);
+        }
+    }
+    out
+}
+
+/// Returns the records of a folder, newest first, without those that are in use; their sizes are not known yet.
+fn records(folder: &Path) -> Vec<Record> {
+    let used: BTreeSet<PathBuf> = reap::journal_states(&info::state_dir()).map(|state| state.dir).collect();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut out: Vec<Record> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_record_name))
+        .filter_map(|entry| {
+            let path = entry.path();
+            if std::path::absolute(&path).is_ok_and(|full| used.contains(&full)) {
+                return None;
+            }
+            let written = fs::symlink_metadata(path.join("events.jsonl")).ok()?.modified().ok()?;
+            let age = clock::system().duration_since(written).unwrap_or_default();
+            // One that waits for the lock has no journal yet, and tells of its waiting from time to time.
+            let has_ended = path.join("summary.json").exists() || age > SILENT;
+            has_ended.then_some(Record { path, age, size: 0 })
+        })
+        .collect();
+    // The name begins with the time.
+    out.sort_by(|a, b| b.path.cmp(&a.path));
+    out
+}
+
+/// Returns whether a name is one that a run gives to its record: `20261121T080000-5bba890d`.
+fn is_record_name(name: &str) -> bool {
+    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let Some((time, id)) = name.split_once('-') else { return false };
+    let is_time = time.split_once('T').is_some_and(|(day, clock)| digits(day, 8) && digits(clock, 6));
+    is_time && id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_run_has_named_is_a_record() {
+        assert!(is_record_name("20261121T080000-5bba890d"));
+        for name in
+            ["", "..", "20261121T080000", "20261121T080000-", "2026-5bba890d", "src", "20261121T08000x-5bba890d"]
+        {
+            assert!(!is_record_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_condition_alone_is_enough_and_the_newest_stay() {
+        let record = |n: u64| Record { path: format!("r{n}").into(), age: Duration::from_hours(24 * n), size: 10 };
+        let all: Vec<Record> = (0..5).map(record).collect();
+        let gone = |args: PruneArgs| -> Vec<String> {
+            surplus(&all, &args).iter().map(|record| record.path.display().to_string()).collect()
+        };
+        assert_eq!(gone(PruneArgs { keep: Some(3), ..PruneArgs::default() }), ["r3", "r4"]);
+        assert_eq!(gone(PruneArgs { days: Some(3), ..PruneArgs::default() }), ["r4"]);
+        assert_eq!(gone(PruneArgs { size: Some(20), ..PruneArgs::default() }), ["r2", "r3", "r4"]);
+        assert_eq!(gone(PruneArgs { keep: Some(5), size: Some(40), ..PruneArgs::default() }), ["r4"]);
+    }
+}
