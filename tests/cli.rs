@@ -670,11 +670,14 @@ fn github_gets_annotations_and_guest_text_issues_no_command() {
 fn a_secret_is_in_nothing_that_is_written() {
     let world = World::new(
         "[guests.here]\nbackend = \"local\"\nssh.password = { env = \"CANARY\" }\nsudo.password = { file = \"canary.txt\" }\n\
-         [suites.s]\n[[suites.s.cases]]\nname = \"leak\"\nrun = 'echo \"one $CANARY two\"; echo canary-in-a-file >&2; false'\n",
+         [suites.s]\n[[suites.s.cases]]\nname = \"leak\"\nrun = 'echo \"$CANARY\"; echo \"one $(cat ../../../../../said) two\"; base64 ../../../../../said; \
+         od -An -tx1 ../../../../../said | tr -d \" \\n\"; echo canary-in-a-file >&2; false'\n",
     );
     fs::write(world.path("canary.txt"), "canary-in-a-file\n").expect("write");
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     fs::set_permissions(world.path("canary.txt"), private).expect("chmod");
+    // The variable itself does not reach the commands; the guest knows the secret from elsewhere.
+    fs::write(world.path("said"), "canary-in-the-environment").expect("write");
     let command = ["--ci", "--run-dir", "record", "--verbose"];
     let output = world.vmdeck(&command).env("CANARY", "canary-in-the-environment").output().expect("ran");
     let ran = vmdeck_testkit::world::Ran::of(&output).exits(1).says("one *** two").says("| ***");

@@ -381,3 +381,83 @@ fn old_records_are_pruned_and_nothing_else_is() {
     assert_eq!(left(), 2);
     assert!(world.path("precious/events.jsonl").exists());
 }
+
+/// Returns a canary in every form in which it may be written on.
+fn forms(canary: &str) -> Vec<Vec<u8>> {
+    let hex: String = canary.bytes().map(|b| format!("{b:02x}")).collect();
+    let base64 = |text: &str| -> String {
+        let mut child = Command::new("base64");
+        let child = child.arg("-w0").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = child.spawn().expect("base64");
+        std::io::Write::write_all(&mut child.stdin.take().expect("pipe"), text.as_bytes()).expect("written");
+        let out = String::from_utf8(child.wait_with_output().expect("base64").stdout).expect("text");
+        out.trim_end_matches('=').to_owned()
+    };
+    let wide: Vec<u8> = canary.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let texts = [
+        canary.to_owned(),
+        hex.clone(),
+        hex.to_uppercase(),
+        base64(canary),
+        canary.replace('/', "%2F"),
+        canary.replace('"', "\\\""),
+    ];
+    texts.into_iter().map(String::into_bytes).chain([wide]).collect()
+}
+
+#[test]
+fn a_canary_is_in_no_record_core_environment_or_argument_in_any_form() {
+    let canary = "cAnArY/with-24-character";
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[guests.here.sudo]\npassword = { env = \"CANARY_VARIABLE\" }\n\
+         [guests.here.ssh]\npassword = { file = \"said\" }\n[suites.s]\nartifacts = []\n\
+         [[suites.s.cases]]\nname = \"leak\"\nrun = '''cd ../../../../..; cat said; echo; base64 -w0 said; echo
+od -An -v -tx1 said | tr -d ' \\n'; echo; sed s,/,%2F, said; echo; sed 's/./&\\x00/g' said; echo; env; echo up; exec sleep 60'''\n",
+    );
+    fs::write(world.path("said"), canary).expect("write");
+    fs::set_permissions(world.path("said"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    let mut command = Command::new("sh");
+    // A core would be left here, were there one.
+    command.args(["-c", "ulimit -c unlimited; exec \"$0\" --ci --verbose --run-dir record"]);
+    command.arg(env!("CARGO_BIN_EXE_vmdeck")).current_dir(world.home.path()).env("CANARY_VARIABLE", canary);
+    command.env("XDG_STATE_HOME", world.path("state")).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("starts");
+    let said = read_until(&mut child, "| up");
+    let forms = forms(canary);
+    let find = |bytes: &[u8]| forms.iter().position(|form| memchr::memmem::find(bytes, form).is_some());
+    assert_eq!(find(said.as_bytes()), None, "{said}");
+    assert!(said.matches("***").count() >= 5, "{said}");
+    let mut seen = 0;
+    for process in fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path()) {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+        let is_ours = process.ends_with(child.id().to_string()) || process.ends_with(std::process::id().to_string());
+        if memchr::memmem::find(&environment, world.home.path().to_string_lossy().as_bytes()).is_some() && !is_ours {
+            seen += 1;
+            assert_eq!(find(&environment), None, "{}", process.display());
+        }
+        assert_eq!(find(&arguments), None, "{}", String::from_utf8_lossy(&arguments));
+    }
+    assert!(seen >= 2, "the guardian and the command were looked at");
+    signal(&child, "ABRT");
+    let _ = child.wait();
+    eventually("the guardian's clean-up", Duration::from_secs(20), || !world.path("lock.d").exists());
+    let mut folders = vec![world.home.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).expect("folder").flatten().map(|entry| entry.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            assert!(!name.starts_with("core"), "{}", path.display());
+            if path.is_dir() {
+                folders.push(path);
+            } else if name != "said" {
+                assert_eq!(find(&fs::read(&path).unwrap_or_default()), None, "{}", path.display());
+            }
+        }
+    }
+    for path in ["record", "record/guests/here/s/leak"] {
+        assert_eq!(fs::metadata(world.path(path)).expect("folder").permissions().mode() & 0o777, 0o700, "{path}");
+    }
+    for path in ["record/events.jsonl", "record/guests/here/s/leak/stdout.log"] {
+        assert_eq!(fs::metadata(world.path(path)).expect("file").permissions().mode() & 0o777, 0o600, "{path}");
+    }
+}

@@ -29,10 +29,10 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
         for note in &setup.notes {
             io.warn(&format!("warning: {note}"));
         }
-        preflight::of_setup(&setup, &deps(&setup.host.tools)?).await
+        preflight::of_setup(&setup, &deps(&setup.host)?).await
     } else {
         let (host, _) = settings::load_host(config)?;
-        preflight::bare(&host, &deps(&host.tools)?).await
+        preflight::bare(&host, &deps(&host)?).await
     };
     let fit = findings.iter().all(|f| f.severity != Severity::Fatal);
     if json {
@@ -54,11 +54,11 @@ pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> 
 /// Lists every machine; exit 3 where those of a backend could not be seen.
 pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let setup = trust::load_if_any(config, ConfigUse::Programs, io)?;
-    let tools = match setup {
-        Some(setup) => setup.host.tools,
-        None => settings::load_host(config)?.0.tools,
+    let host = match setup {
+        Some(setup) => setup.host,
+        None => settings::load_host(config)?.0,
     };
-    let seen = inventory::list(&deps(&tools)?).await;
+    let seen = inventory::list(&deps(&host)?).await;
     let exit = if seen.unseen.is_empty() { RunExit::Passed } else { RunExit::HostNotReady };
     for fault in &seen.unseen {
         io.warn(&fault.render());
@@ -94,7 +94,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
         let list = left_out.join(", ");
         io.warn(&format!("note: `cleanup` uses the programs of the run that made a machine, and no other: not {list}"));
     }
-    let deps = deps(&host.tools)?;
+    let deps = deps(&host)?;
     let mut exit = RunExit::Passed;
     let found = tidy::preview(&deps);
     for item in &found {

@@ -102,7 +102,7 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
         fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary, index)));
     }
     let deps = EngineDeps {
-        backend: deps(&plan.host.tools)?,
+        backend: deps(&plan.host)?,
         binary: std::env::current_exe().ok(),
         signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
     };

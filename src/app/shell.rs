@@ -36,7 +36,7 @@ pub(super) async fn run(
     let known: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
     let unknown = || Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")));
     let guest = setup.guests.iter().find(|g| g.id.as_str() == name).ok_or_else(unknown)?.clone();
-    let deps = deps(&setup.host.tools)?;
+    let deps = deps(&setup.host)?;
     let (output, mut written) = mpsc::unbounded_channel::<(Stream, Vec<u8>)>();
     let (done, mut ended) = oneshot::channel();
     // One word is a command line; several are an argument list.

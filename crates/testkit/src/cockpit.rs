@@ -132,6 +132,7 @@ pub fn empty_setup() -> Setup {
         log_size: 1 << 20,
         events_size: 1 << 20,
         keep_records: None,
+        secret_env: Vec::new(),
         lock: "/l".into(),
         lock_shared: false,
         lock_timeout: Duration::ZERO,

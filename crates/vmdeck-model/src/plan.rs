@@ -59,6 +59,8 @@ pub struct HostConfig {
     pub test_prefixes: Vec<String>,
     /// The tools that are not where they usually are: name and program.
     pub tools: BTreeMap<String, String>,
+    /// The variables of the environment that hold secrets: no process that a run starts gets them.
+    pub secret_env: Vec<String>,
 }
 
 /// Which guests to keep at the end.

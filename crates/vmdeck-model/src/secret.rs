@@ -2,8 +2,13 @@
 //!
 //! Where a secret comes from (environment, file, command) is the config's business.
 
+use aho_corasick::{AhoCorasick, Input, MatchKind};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD},
+};
 use secrecy::{ExposeSecret, SecretString};
-use std::fmt;
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// A password or passphrase: prints as `***`, cannot be serialised, is wiped from memory when dropped.
 #[derive(Clone)]
@@ -42,58 +47,65 @@ impl PartialEq for Secret {
 /// The shortest secret that is looked for in output, in bytes; a shorter one would blacken half the log.
 pub const REDACT_MIN: usize = 6;
 
-/// Replaces secrets in a stream by `***`, also where a chunk border cuts one in two.
+/// Replaces secrets in a stream by `***`, also where a chunk border cuts one in two, and in the forms in which programs write
+/// them on: base64 (at any place of a longer text), hexadecimal, percent-encoded, as JSON text, and UTF-16.
 ///
-/// Holds back at most the longest secret less one byte; [`Redactor::finish`] returns the rest.
+/// Holds back only what may be the beginning of one, at most the longest form less one byte; [`Redactor::finish`] returns the
+/// rest.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
-    secrets: Vec<Secret>,
-    longest: usize,
+    forms: Option<Arc<Forms>>,
     held: Vec<u8>,
+}
+
+/// What is looked for.
+struct Forms {
+    finder: AhoCorasick,
+    all: Vec<Vec<u8>>,
+    longest: usize,
+}
+
+impl fmt::Debug for Forms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 impl Redactor {
     /// Returns a filter for these secrets; those under [`REDACT_MIN`] bytes are left out.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut secrets: Vec<Secret> =
-            secrets.into_iter().filter(|s| s.expose().len() >= REDACT_MIN).cloned().collect();
+        let known = secrets.into_iter().map(Secret::expose).filter(|text| text.len() >= REDACT_MIN);
+        let forms: BTreeSet<Vec<u8>> = known.flat_map(forms_of).filter(|form| form.len() >= REDACT_MIN).collect();
+        let longest = forms.iter().map(Vec::len).max().unwrap_or(0);
         // Longest first: where one secret begins with another, the longer one must win.
-        secrets.sort_by_key(|s| std::cmp::Reverse(s.expose().len()));
-        let longest = secrets.first().map_or(0, |s| s.expose().len());
-        Self { secrets, longest, held: Vec::new() }
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&forms);
+        let all = forms.into_iter().collect();
+        let forms = finder.ok().filter(|_| longest > 0).map(|finder| Arc::new(Forms { finder, all, longest }));
+        Self { forms, held: Vec::new() }
     }
 
     /// Feeds one chunk and returns what can be shown now.
     pub fn feed(&mut self, chunk: &[u8]) -> Vec<u8> {
-        if self.secrets.is_empty() {
-            return chunk.to_vec();
-        }
+        let Some(forms) = self.forms.clone() else { return chunk.to_vec() };
         self.held.extend_from_slice(chunk);
-        let mut out = Vec::with_capacity(self.held.len());
-        let mut at = 0;
-        // A place can be judged once the longest secret that might begin there is all in.
-        while at + self.longest <= self.held.len() {
-            at += self.step(at, &mut out);
-        }
-        self.held.drain(..at);
-        out
+        // What may still become a form is held back, and no more: a prompt must be seen before anything follows it.
+        let certain = (self.held.len() + 1).saturating_sub(forms.longest);
+        let open = |at: &usize| forms.all.iter().any(|form| form.starts_with(&self.held[*at..]));
+        let judged = (certain..self.held.len()).find(open).unwrap_or(self.held.len());
+        self.release(&forms, judged)
     }
 
     /// Returns the end of the stream: what was held back.
     pub fn finish(&mut self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.held.len());
-        let mut at = 0;
-        while at < self.held.len() {
-            at += self.step(at, &mut out);
-        }
-        self.held.clear();
-        out
+        let Some(forms) = self.forms.clone() else { return Vec::new() };
+        let all = self.held.len();
+        self.release(&forms, all)
     }
 
     /// Returns a whole text with its secrets replaced.
     pub fn text(&self, text: &str) -> String {
         // Every console line comes through here, and hardly one holds a secret.
-        if !self.secrets.iter().any(|secret| text.contains(secret.expose())) {
+        if self.forms.as_ref().is_none_or(|forms| !forms.finder.is_match(text)) {
             return text.to_owned();
         }
         let mut filter = Self { held: Vec::new(), ..self.clone() };
@@ -102,17 +114,62 @@ impl Redactor {
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    fn step(&self, at: usize, out: &mut Vec<u8>) -> usize {
-        for secret in &self.secrets {
-            let secret = secret.expose().as_bytes();
-            if self.held[at..].starts_with(secret) {
-                out.extend_from_slice(b"***");
-                return secret.len();
-            }
+    /// Gives out what begins before `judged`, with the secrets in it replaced.
+    fn release(&mut self, forms: &Forms, judged: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(judged);
+        let mut at = 0;
+        while at < judged {
+            let found = forms.finder.find(Input::new(&self.held).span(at..self.held.len()));
+            let Some(found) = found.filter(|found| found.start() < judged) else { break };
+            out.extend_from_slice(&self.held[at..found.start()]);
+            out.extend_from_slice(b"***");
+            at = found.end();
         }
-        out.push(self.held[at]);
-        1
+        if at < judged {
+            out.extend_from_slice(&self.held[at..judged]);
+            at = judged;
+        }
+        self.held.drain(..at);
+        out
     }
+}
+
+/// Returns a secret in every form that is looked for.
+fn forms_of(text: &str) -> Vec<Vec<u8>> {
+    let bytes = text.as_bytes();
+    let hex = |upper: bool| -> String {
+        bytes.iter().map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect()
+    };
+    let percent = |upper: bool| -> String {
+        let encode = |b: &u8| match b {
+            b if b.is_ascii_alphanumeric() || b"-._~".contains(b) => char::from(*b).to_string(),
+            b if upper => format!("%{b:02X}"),
+            b => format!("%{b:02x}"),
+        };
+        bytes.iter().map(encode).collect()
+    };
+    let json = serde_json::to_string(text).unwrap_or_default();
+    let mut out = vec![
+        bytes.to_vec(),
+        hex(false).into_bytes(),
+        hex(true).into_bytes(),
+        percent(false).into_bytes(),
+        percent(true).into_bytes(),
+        json.trim_matches('"').as_bytes().to_vec(),
+        text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+    ];
+    for offset in 0..3 {
+        // Within a longer text: without the characters that also depend on what stands before and after it.
+        let padded = [&vec![0; offset][..], bytes].concat();
+        let first = (offset * 8).div_ceil(6);
+        let last = padded.len() * 8 / 6;
+        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+            let encoded = engine.encode(&padded);
+            out.push(encoded.as_bytes().get(first..last).unwrap_or_default().to_vec());
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -145,6 +202,37 @@ mod tests {
                 assert_eq!(through(&redactor, &parts), "a *** b *** c hunter2");
             }
         }
+    }
+
+    #[test]
+    fn a_secret_is_found_in_every_form_and_within_longer_texts() {
+        let secret = "p\u{e4}ss w\"ord/4+5";
+        let redactor = Redactor::new(&[Secret::new(secret)]);
+        for before in ["", "a", "ab", "user:"] {
+            for after in ["", "x", "\n", " and more"] {
+                let whole = format!("{before}{secret}{after}");
+                let hex: String = whole.bytes().map(|b| format!("{b:02x}")).collect();
+                for encoded in [STANDARD_NO_PAD.encode(&whole), URL_SAFE_NO_PAD.encode(&whole), hex.to_uppercase(), hex]
+                {
+                    let text = redactor.text(&format!("see {encoded} here"));
+                    assert!(text.contains("***") && text.starts_with("see ") && text.ends_with(" here"), "{text}");
+                    assert!(text.len() <= encoded.len() + 13 - secret.len(), "{encoded}: {text}");
+                }
+            }
+        }
+        for form in ["p%C3%A4ss%20w%22ord%2F4%2B5", "p%c3%a4ss%20w%22ord%2f4%2b5", "p\u{e4}ss w\\\"ord/4+5", secret] {
+            assert_eq!(redactor.text(&format!("<{form}>")), "<***>");
+        }
+        let wide: Vec<u8> = secret.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(through(&redactor, &[b"<", &wide[..7], &wide[7..], b">"]), "<***>");
+    }
+
+    #[test]
+    fn what_cannot_become_a_secret_is_shown_at_once() {
+        let mut redactor = Redactor::new(&[Secret::new("hunter22")]);
+        assert_eq!(redactor.feed(b"login: "), b"login: ");
+        assert_eq!(redactor.feed(b"x hun"), b"x ");
+        assert_eq!(redactor.feed(b"gry\n"), b"hungry\n");
     }
 
     #[test]

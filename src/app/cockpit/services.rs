@@ -4,7 +4,7 @@
 
 use super::engine_process::Engines;
 use crate::{
-    app::{Io, deps::deps, init, micro, settings, trust},
+    app::{Io, deps::deps_with, init, micro, settings, trust},
     cli::{ConfigArgs, RunArgs},
 };
 use parking_lot::Mutex;
@@ -57,9 +57,10 @@ pub(super) fn load(args: &RunArgs, config: &ConfigArgs) -> Result<Setup> {
 impl Real {
     pub(super) fn new(args: &RunArgs, config: &ConfigArgs) -> Result<Self> {
         // A config with a mistake is told elsewhere.
-        let tools = load(args, config).map(|setup| setup.host.tools).unwrap_or_default();
+        let known = load(args, config).map(|setup| (setup.host.tools, setup.host.secret_env));
+        let (tools, secret_env) = known.unwrap_or_default();
         let config = Mutex::new(config.clone());
-        Ok(Self { config, args: args.clone(), deps: deps(&tools)?, engines: Engines::default() })
+        Ok(Self { config, args: args.clone(), deps: deps_with(&tools, &secret_env)?, engines: Engines::default() })
     }
 
     /// Returns what starts programs, for the cockpit's host.

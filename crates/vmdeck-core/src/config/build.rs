@@ -128,6 +128,7 @@ impl Build<'_> {
             slots: self.number("host.slots", "host.slots"),
             test_prefixes: self.test_prefixes(),
             tools: self.tools(),
+            secret_env: std::mem::take(&mut self.checked.secret_env),
             log_size: size(self, "host.log_size"),
             events_size: size(self, "host.events_size"),
             keep_records: match self.value("host.keep_records", "host.keep_records") {

@@ -31,6 +31,8 @@ pub(super) struct Checked {
     pub(super) notes: Vec<String>,
     /// The programs and commands of the file that may not be started, each with its key and place.
     pub(super) left_out: Vec<String>,
+    /// The variables of the environment that hold secrets.
+    pub(super) secret_env: Vec<String>,
 }
 
 /// The table that holds keys for all guests.
@@ -145,6 +147,12 @@ impl Walk<'_> {
     fn value(&mut self, key: &Key, shown: &str, node: &Node) -> Result<Value, String> {
         let value = convert(key.kind, node)?;
         if let Kind::Secret = key.kind {
+            if let Origin::Env(name) = &node.origin {
+                self.out.secret_env.push(name.clone());
+            }
+            if let Some(RawValue::Text(name)) = node.get("env").map(|named| &named.raw) {
+                self.out.secret_env.push(name.clone());
+            }
             if let RawValue::Text(_) = node.raw {
                 let place = &node.origin;
                 self.out.notes.push(format!(

@@ -318,6 +318,7 @@ mod tests {
             log_size: 1 << 20,
             events_size: 1 << 20,
             keep_records: None,
+            secret_env: Vec::new(),
             lock: "/l".into(),
             lock_shared: false,
             lock_timeout: std::time::Duration::ZERO,

@@ -10,7 +10,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 use tokio::{io::AsyncReadExt, process::Command, sync::oneshot};
@@ -207,6 +207,8 @@ type SpawnJob = (Command, oneshot::Sender<io::Result<tokio::process::Child>>);
 pub struct Spawner {
     jobs: mpsc::Sender<SpawnJob>,
     tether: Option<PathBuf>,
+    /// The variables that no process gets: they hold secrets.
+    hidden: Arc<[String]>,
 }
 
 impl Spawner {
@@ -222,7 +224,13 @@ impl Spawner {
                 let _ = reply.send(command.spawn());
             }
         })?;
-        Ok(Self { jobs, tether })
+        Ok(Self { jobs, tether, hidden: Arc::default() })
+    }
+
+    /// Keeps these variables of our environment from every process that it starts: they hold secrets.
+    #[must_use]
+    pub fn hiding(self, names: &[String]) -> Self {
+        Self { hidden: names.into(), ..self }
     }
 
     /// Starts a process that dies with vmdeck, however vmdeck dies.
@@ -246,6 +254,9 @@ impl Spawner {
 
     async fn start(&self, mut command: Command, streams: Streams) -> io::Result<Child> {
         command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+        for name in self.hidden.iter() {
+            command.env_remove(name);
+        }
         let (reply, started) = oneshot::channel();
         let gone = || io::Error::other("the spawner thread is gone");
         self.jobs.send((command, reply)).map_err(|_| gone())?;
@@ -325,6 +336,18 @@ pub fn spawn_apart(program: &Path, args: &[OsString], log: std::fs::File) -> io:
 fn bare_env() -> impl Iterator<Item = (&'static str, OsString)> {
     let names = ["PATH", "HOME", "XDG_STATE_HOME", "TMPDIR", "LANG"];
     names.into_iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
+}
+
+/// Keeps this process's memory off the disk, however it ends, and out of the sight of debuggers.
+pub fn leave_no_core() {
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: rustix::process::getrlimit(rustix::process::Resource::Core).maximum,
+    };
+    // Neither can fail for oneself.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// Leaves the terminal and its signals: what the child of [`spawn_detached`] and [`spawn_apart`] does first.
