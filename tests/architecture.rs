@@ -17,7 +17,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("backend", &["command", "host", "context"]),
     ("transport", &["command", "host", "context", "backend"]),
     ("engine", &["command", "host", "context", "backend", "transport"]),
-    ("fuzz", &["command", "config", "backend", "engine"]),
+    ("fuzz", &["command", "config", "backend", "transport", "engine"]),
 ];
 
 /// Crates and the only ones of ours that each may depend on.

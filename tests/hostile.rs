@@ -461,3 +461,148 @@ od -An -v -tx1 said | tr -d ' \\n'; echo; sed s,/,%2F, said; echo; sed 's/./&\\x
         assert_eq!(fs::metadata(world.path(path)).expect("file").permissions().mode() & 0o777, 0o600, "{path}");
     }
 }
+
+#[test]
+fn the_lock_is_free_only_when_the_clean_up_has_ended_and_its_pid_lives_until_then() {
+    // The old scripts believe the pid: it must be that of the last process that needs the lock.
+    let world = World::new(&format!(
+        "lock_shared = true\n{}",
+        LOCAL.replace("\"true\"", "\"echo begun; sleep 61 & sleep 61\"")
+    ));
+    let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
+    read_until(&mut child, "| begun");
+    signal(&child, "KILL");
+    let start = Instant::now();
+    while let Ok(pid) = fs::read_to_string(world.path("lock.d/pid")) {
+        let lives = Path::new("/proc").join(pid.trim()).exists();
+        // It may have been released between the two looks.
+        assert!(lives || !world.path("lock.d").exists(), "pid {pid} is gone and the lock is not");
+        assert!(start.elapsed() < Duration::from_secs(20), "the guardian did not end");
+    }
+    let machines = fs::read_dir(world.state().join("machines")).expect("machines").count();
+    assert_eq!(machines, 0, "the lock was free before the clean-up had ended");
+    finish(child).exits(-9);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn many_reapers_at_once_take_each_leftover_once_and_a_stopped_run_is_none() {
+    let world = World::new(&LOCAL.replace("\"true\"", "\"echo begun; sleep 63\""));
+    let mut stopped = world.start(&["--ci", "--verbose", "--run-dir", "stopped"]);
+    read_until(&mut stopped, "| begun");
+    let mut dead = world.start(&["--ci", "--verbose", "--no-lock", "--run-dir", "dead"]);
+    read_until(&mut dead, "| begun");
+    signal(&stopped, "STOP");
+    // Both of the second run's processes, so that something is left.
+    let journals = || -> Vec<String> {
+        let list = fs::read_dir(world.state().join("runs")).expect("runs").flatten();
+        list.map(|e| fs::read_to_string(e.path()).unwrap_or_default()).collect()
+    };
+    assert_eq!(journals().len(), 2);
+    let guardians = Command::new("pgrep").args(["-P", &dead.id().to_string(), "-f", "__guardian"]).output();
+    let guardian = String::from_utf8(guardians.expect("pgrep").stdout).expect("text");
+    signal(&dead, "STOP");
+    for pid in [guardian.trim(), &dead.id().to_string()] {
+        assert!(Command::new("kill").args(["-KILL", pid]).status().expect("kill").success());
+    }
+    finish(dead).exits(-9);
+    let reapers: Vec<_> = (0..8).map(|_| world.start(&["cleanup", "--force"])).collect();
+    let removed: usize = reapers.into_iter().map(|child| finish(child).out.matches("removed vmdeck-").count()).sum();
+    assert_eq!(removed, 1, "each leftover is taken by one reaper");
+    assert_eq!(journals().len(), 1, "the stopped run is alive");
+    signal(&stopped, "CONT");
+    signal(&stopped, "TERM");
+    finish(stopped).exits(143);
+    world.assert_nothing_left();
+}
+
+/// Returns whether the slow tests were asked for (`make test-all`).
+fn slow() -> bool {
+    std::env::var_os("VMDECK_TEST_SLOW").is_some()
+}
+
+/// Lets a shell script that loops write a line of milliseconds since its start for each turn, until the time is over.
+fn looping(world: &World, name: &str, seconds: u64, turn: &str) -> std::process::Child {
+    let script = format!(
+        "end=$(( $(date +%s) + {seconds} )); while [ $(date +%s) -lt $end ]; do s=$(date +%s%N); {turn}; done",
+        turn = turn.replace("DONE", &format!("echo $(( ($(date +%s%N) - s) / 1000000 )) >> {name}"))
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(world.home.path()).env("XDG_STATE_HOME", world.path("state"));
+    command
+        .env("V", env!("CARGO_BIN_EXE_vmdeck"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    command.spawn().expect("bash")
+}
+
+fn numbers(world: &World, name: &str) -> Vec<u64> {
+    let text = fs::read_to_string(world.path(name)).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+#[test]
+fn waiters_are_served_in_turn_whoever_is_killed_and_never_two_at_once() {
+    let seconds = if slow() { 90 } else { 8 };
+    let world = World::new(LOCAL);
+    // Inside the lock: nobody else may be, and it takes 0.1 s.
+    let inside = "sh -c 'mkdir inside 2>/dev/null || echo double >> doubles; echo $(( ($(date +%s%N) - '$s') / 1000000 )) >> waits; \
+                  sleep 0.1; rmdir inside'";
+    let waiters: Vec<_> =
+        (0..12).map(|n| looping(&world, &format!("w{n}"), seconds, &format!("$V lock exec -- {inside}"))).collect();
+    // Killed while they wait: what holds the lock is left alone, since it could not remove its folder `inside`.
+    let killer = looping(
+        &world,
+        "killed",
+        seconds,
+        "sleep 0.7; for p in $(pgrep -x vmdeck | shuf); do \
+         case $(readlink /proc/$p/cwd) in \"$PWD\") pgrep -P $p >/dev/null || { kill -9 $p && DONE; break; };; esac; done",
+    );
+    for mut child in waiters.into_iter().chain([killer]) {
+        child.wait().expect("ended");
+    }
+    assert!(numbers(&world, "killed").len() > 3, "the killer has killed");
+    let waits = numbers(&world, "waits");
+    let (longest, mean) =
+        (waits.iter().max().copied().unwrap_or(0), waits.iter().sum::<u64>() / waits.len().max(1) as u64);
+    assert!(waits.len() as u64 > seconds * 4, "{} turns", waits.len());
+    assert_eq!(fs::read_to_string(world.path("doubles")).unwrap_or_default(), "");
+    assert!(longest <= 3 * mean, "longest {longest} ms, mean {mean} ms, {} turns", waits.len());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_old_script_beside_four_vmdecks_gets_its_share() {
+    if !slow() {
+        return;
+    }
+    let seconds = 120;
+    let world = World::new(&format!("lock_shared = true\n{LOCAL}"));
+    let ours: Vec<_> =
+        (0..4).map(|n| looping(&world, &format!("o{n}"), seconds, "$V lock exec -- true && DONE")).collect();
+    // As the scripts do it: a look every 2 s, a folder with a pid, half a second of work.
+    let script = "if mkdir lock.d 2>/dev/null; then echo $$ > lock.d/pid; sleep 0.5; rm -rf lock.d; DONE; fi; sleep 2";
+    let mut theirs = looping(&world, "script", seconds, script);
+    theirs.wait().expect("ended");
+    for mut child in ours {
+        child.wait().expect("ended");
+    }
+    let (script, all) =
+        (numbers(&world, "script").len(), (0..4).map(|n| numbers(&world, &format!("o{n}")).len()).sum::<usize>());
+    assert!(script * 3 >= all && script > 2, "the script {script}, four vmdecks {all}");
+}
+
+#[test]
+fn ten_thousand_local_cases_take_less_than_a_minute() {
+    if !slow() {
+        return;
+    }
+    let mut config = "[guests.here]\nbackend = \"local\"\n[suites.s]\n".to_owned();
+    for n in 0..10_000 {
+        config.push_str(&format!("[[suites.s.cases]]\nname = \"c{n}\"\nrun = \"true\"\n"));
+    }
+    let world = World::new(&config);
+    let start = Instant::now();
+    world.ci(&["-q"]).exits(0);
+    assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
+}

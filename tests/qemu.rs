@@ -368,6 +368,18 @@ fn with_the_guardian_killed_first_the_machine_dies_and_the_next_start_reaps() {
     let world = micro(&cases(&[("work", "echo begun; sleep 60")]));
     let mut child = world.start(&["--ci", "--verbose", "--run-dir", "record"]);
     read_until(&mut child, "| begun");
+    // No other user can talk to the machine's monitor or console.
+    let machine = fs::read_dir(world.state().join("machines")).expect("machines").flatten().next().expect("one").path();
+    for socket in ["qmp.sock", "console.sock"] {
+        let path = machine.join(socket);
+        assert!(path.exists(), "{}", path.display());
+        let connect = "import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+        let mut stranger = Command::new("setpriv");
+        stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", connect]).arg(&path);
+        let out = stranger.output().expect("setpriv");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains("PermissionError"), "{socket}: {said}");
+    }
     let guardian = fs::read_to_string(world.path("lock.d/pid")).expect("pid");
     assert!(Command::new("kill").args(["-9", guardian.trim()]).status().expect("kill").success());
     signal(&child, "KILL");

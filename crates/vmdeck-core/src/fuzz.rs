@@ -12,6 +12,7 @@ use crate::{
     command::marks::{EndMark, FrameMark, FrameMarks},
     config::{self, Sources, Values},
     engine::journal::{self, Record},
+    transport::unpack,
 };
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -273,6 +274,32 @@ pub fn config(data: &[u8]) {
     }
 }
 
+/// Feeds what a guest might send as the archive of its artifacts.
+///
+/// # Panics
+/// Where something is written outside of the folder, through a link, executable, or beyond the limit.
+pub fn archive(data: &[u8]) {
+    const LIMIT: u64 = 4096;
+    let home = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));
+    let to = home.path().join("to");
+    unpack::into_folder(data, &to, LIMIT);
+    let (mut folders, mut bytes) = (vec![home.path().to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.path().symlink_metadata() else { continue };
+            assert!(entry.path().starts_with(&to), "{} is outside", entry.path().display());
+            assert!(meta.is_dir() || meta.is_file(), "{} is no file", entry.path().display());
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else {
+                assert_eq!(std::os::unix::fs::MetadataExt::mode(&meta) & 0o7111, 0);
+                bytes += meta.len();
+            }
+        }
+    }
+    assert!(bytes <= LIMIT, "{bytes} bytes");
+}
+
 fn loaded(text: &str, set: &[String]) -> Result<(Setup, Values)> {
     const SSH: &[Key] = &[
         Key { path: "guests.*.ssh.user", kind: Kind::Text, default: Some("\"ci\""), doc: "" },
@@ -398,6 +425,27 @@ mod tests {
              TCP[HOST_FORWARD]  10       127.0.0.1 41973       10.0.2.15    22     0     0\n",
         ];
         shake(&seeds, 20_000, qmp);
+    }
+
+    #[test]
+    fn fuzz_archive() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(4);
+        let long = format!("{}/file", "folder/".repeat(30));
+        for name in ["a", "folder/b", long.as_str()] {
+            tar.append_data(&mut header.clone(), name, &b"text"[..]).expect("entry");
+        }
+        for (kind, link) in [(tar::EntryType::Link, "a"), (tar::EntryType::Symlink, "/etc")] {
+            let mut header = header.clone();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            tar.append_link(&mut header, "l", link).expect("link");
+        }
+        let whole = String::from_utf8(tar.into_inner().expect("tar")).expect("text");
+        let first = whole[..1024].to_owned();
+        shake(&[&whole, &first], 3_000, archive);
     }
 
     #[test]

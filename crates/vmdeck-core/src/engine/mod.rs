@@ -18,6 +18,7 @@ pub mod preflight;
 pub mod reap;
 mod run;
 pub mod shell;
+mod suspend;
 mod timestamps;
 
 pub use deps::EngineDeps;

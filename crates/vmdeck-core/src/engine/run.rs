@@ -14,6 +14,7 @@ use super::{
     preflight,
     reap::{self, ReapScope, Reaped},
     shell::{self, ShellRequest},
+    suspend,
 };
 use crate::{backend::BackendDeps, host::clock};
 use parking_lot::Mutex;
@@ -116,11 +117,13 @@ impl Run {
             lock: Arc::clone(lock),
         });
         let watch = tokio::spawn(watch_lock(Arc::clone(&context)));
+        let sleep = tokio::spawn(suspend::watch(self.events.clone()));
         match work {
             Work::Shell(request) => shell::run(&context, request).await,
             Work::Cases => run_jobs(&context).await,
         }
         watch.abort();
+        sleep.abort();
         let lost = context.lock.lock().as_ref().filter(|l| !l.is_ours()).map(|l| l.path().to_owned());
         if let Some(path) = lost.filter(|_| !context.cancel.is_cancelled()) {
             // Within the last second, before the watch has seen it.

@@ -82,6 +82,38 @@ pub fn is_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
+/// Returns the kind of the network file system that a folder lies on; `None` = it is local, or cannot be told.
+///
+/// A flock is not certain there: some take it for this host alone, some lose it, some wait for ever.
+#[cfg(target_os = "linux")]
+pub fn network_file_system(folder: &Path) -> Option<&'static str> {
+    let kind = rustix::fs::statfs(folder).ok()?.f_type;
+    network_name(u64::try_from(kind).unwrap_or_default() & 0xffff_ffff)
+}
+
+/// Returns the kind of the network file system that a folder lies on; here it cannot be told.
+#[cfg(not(target_os = "linux"))]
+pub fn network_file_system(_: &Path) -> Option<&'static str> {
+    None
+}
+
+/// Returns the name of a network file system, by the number that the kernel has for it (linux/magic.h).
+#[cfg(target_os = "linux")]
+fn network_name(kind: u64) -> Option<&'static str> {
+    let known = [
+        (0x6969, "NFS"),
+        (0x517b, "SMB"),
+        (0xfe53_4d42, "SMB"),
+        (0xff53_4d42, "CIFS"),
+        (0x00c3_6400, "Ceph"),
+        (0x5346_414f, "AFS"),
+        (0x7375_7245, "Coda"),
+        (0x0bd0_0bd0, "Lustre"),
+        (0x0116_1970, "GFS2"),
+    ];
+    known.iter().find(|row| row.0 == kind).map(|row| row.1)
+}
+
 /// Lets every user of this host read a file, or read and enter a folder, whatever our umask is: the others must see who holds a
 /// lock, and take the kernel's word for it.
 pub fn open_to_all(path: &Path) -> io::Result<()> {
@@ -98,4 +130,20 @@ pub fn owner_of(folder: &OwnedFd) -> io::Result<u32> {
 /// Returns the user who owns a path.
 pub fn owner(path: &Path) -> io::Result<u32> {
     Ok(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_uid)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_their_numbers() {
+        assert_eq!((network_name(0x6969), network_name(0xfe53_4d42)), (Some("NFS"), Some("SMB")));
+        // ext4, tmpfs, overlayfs, btrfs, xfs
+        for local in [0xef53, 0x0102_1994, 0x794c_7630, 0x9123_683e, 0x5846_5342] {
+            assert_eq!(network_name(local), None);
+        }
+        assert_eq!(network_file_system(Path::new("/proc")), None);
+        assert_eq!(network_file_system(Path::new("/no/such/folder")), None);
+    }
 }

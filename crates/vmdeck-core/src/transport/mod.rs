@@ -16,6 +16,6 @@ mod source_list;
 pub mod ssh;
 mod table;
 mod tar_transfer;
-mod unpack;
+pub(crate) mod unpack;
 
 pub use table::{TRANSPORTS, TransportInfo, find};

@@ -281,6 +281,11 @@ impl Unpacking {
     }
 }
 
+/// Unpacks everything of an archive into a folder; for the fuzzer.
+pub(crate) fn into_folder(archive: &[u8], to: &Path, limit: u64) {
+    Unpacking::new(to, &["**".to_owned()], limit, &[], &CancellationToken::new()).run(archive);
+}
+
 /// What is needed of an entry.
 trait TarEntry: Read {
     fn kind(&self) -> tar::EntryType;

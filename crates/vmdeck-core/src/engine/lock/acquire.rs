@@ -47,6 +47,7 @@ pub async fn acquire_slots(
     mut told: impl FnMut(&Holder, Duration),
     cancel: &CancellationToken,
 ) -> Result<Vec<HostLock>> {
+    refuse_network(&request.path)?;
     let paths: Vec<PathBuf> = slot_paths(&request.path, slots).collect();
     let start = clock::now();
     let mut last_told: Option<clock::Instant> = None;
@@ -79,6 +80,15 @@ pub async fn acquire_slots(
             () = waiter.until_changed(POLL.min(request.timeout.saturating_sub(waited))) => {}
         }
     }
+}
+
+/// Refuses a lock whose file system does not keep one for certain.
+fn refuse_network(path: &Path) -> Result<()> {
+    let folder = path.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    let Some(kind) = lockdir::network_file_system(folder) else { return Ok(()) };
+    Err(Fault::host(format!("cannot use the lock `{}`", path.display()))
+        .because(format!("it is on a network file system ({kind}), where no lock is certain"))
+        .hint("set `host.lock` to a path on a local file system"))
 }
 
 /// Returns the locks that stand the time in which an old script may still remove them.

@@ -14,6 +14,8 @@ use vmdeck_model::event::Holder;
 
 /// How long a directory without a pid may exist before it counts as dead.
 const NO_PID_GRACE: Duration = Duration::from_secs(30);
+/// After this time the old scripts take a lock for dead, whoever holds it.
+const SCRIPTS_HOUR: Duration = Duration::from_hours(1);
 /// More bytes than any pid has.
 const PID_MAX: u64 = 64;
 /// A process that began this much after the pid file was written is not the one that wrote it.
@@ -78,18 +80,25 @@ impl Judge {
                 self.without_pid = None;
                 return false;
             }
-            let by_stamp =
-                lockdir::age(folder).is_ok_and(|age| age >= NO_PID_GRACE && age < Duration::from_hours(1_000_000));
-            return since.elapsed() >= NO_PID_GRACE || by_stamp;
+            return since.elapsed() >= NO_PID_GRACE || is_old(lockdir::age(folder), NO_PID_GRACE);
         };
+        if !sees_every_pid() {
+            // In a container the number means another process, or none: only the scripts' own hour is left.
+            return is_old(lockdir::age(folder), SCRIPTS_HOUR);
+        }
         let Some(process) = pids::lookup(pid) else {
-            // What cannot be seen is no proof of death: not in a container, and not where processes are hidden.
-            return !pids::exists(pid) && sees_every_pid();
+            // What is hidden is no proof of death.
+            return !pids::exists(pid);
         };
         let written = pid_written(folder);
         let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(u64::MAX, |d| d.as_secs());
         process.started > written.saturating_add(REUSE_MARGIN)
     }
+}
+
+/// Returns whether a directory has stood this long; an age that no directory can have says nothing.
+fn is_old(age: io::Result<Duration>, limit: Duration) -> bool {
+    age.is_ok_and(|age| age >= limit && age < Duration::from_hours(1_000_000))
 }
 
 /// Returns whether a pid that is not there proves that its process is gone.
