@@ -606,3 +606,21 @@ fn ten_thousand_local_cases_take_less_than_a_minute() {
     world.ci(&["-q"]).exits(0);
     assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_log_that_cannot_be_opened_is_never_a_pass() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"spoils\"\n\
+         run = \"cd ../../../../../record/guests/here; mkdir t; ln -s /nowhere t/case; touch +setup u\"\n\
+         [suites.t]\n[[suites.t.cases]]\nname = \"case\"\nrun = \"true\"\n[[suites.t.cases]]\nname = \"good\"\nrun = \"true\"\n\
+         [suites.u]\nsetup = \"true\"\n[[suites.u.cases]]\nname = \"after-setup\"\nrun = \"true\"\n",
+    );
+    world.ci(&[]).exits(5).says("its output is not recorded");
+    world.assert_verdicts(&[
+        ("s/spoils", "passed"),
+        ("t/case", "infra"),
+        ("t/good", "passed"),
+        ("u/after-setup", "infra"),
+    ]);
+    assert!(!Path::new("/nowhere").exists());
+}

@@ -46,7 +46,7 @@ pub const CORE: &[Key] = &[
     key(
         "host.events_size",
         Kind::Size,
-        Some("\"256MiB\""),
+        Some("\"64MiB\""),
         "how much output events.jsonl may hold; further lines are only in the logs",
     ),
     key(

@@ -148,7 +148,11 @@ impl SuiteRun<'_> {
         let end = watched.run(&mut log, &context.cancel).await;
         let output = log.finish();
         let (verdict, reason) = match end {
-            End::Exit(CommandExit::Code(0)) => return Ok(()),
+            End::Exit(CommandExit::Code(0)) => match output.lost.clone() {
+                None => return Ok(()),
+                // As with a case: what is not recorded proves nothing.
+                Some(why) => (Verdict::Infra, why),
+            },
             End::Exit(exit) => {
                 let last = output.stderr_tail.lines().last().or(output.stdout_tail.lines().last()).unwrap_or_default();
                 let last = if last.is_empty() { String::new() } else { format!(": {last}") };

@@ -163,7 +163,11 @@ impl Waiter {
                 continue;
             }
             if !may_go(&mut self.ticket, &mut self.free_since, &look.request) {
-                return Ok(Seen::Busy(None));
+                if held.is_empty() {
+                    return Ok(Seen::Busy(None));
+                }
+                // The further slots are for those who wait.
+                break;
             }
             match take(path, &look.request, standing).map_err(|e| unusable(path, &e))? {
                 Taken::Acquired(lock) => held.push(lock),
