@@ -624,3 +624,24 @@ fn a_log_that_cannot_be_opened_is_never_a_pass() {
     ]);
     assert!(!Path::new("/nowhere").exists());
 }
+
+#[test]
+fn a_huge_file_of_the_source_is_streamed_and_given_up_with_the_run() {
+    let world = World::new(&format!("{LOCAL}[guests.here.source]\npath = \"src\"\nto = \"/tmp/never/sent\"\n"));
+    fs::create_dir(world.path("src")).expect("mkdir");
+    fs::create_dir(world.path("tmp")).expect("mkdir");
+    set_trap(&world.path("src/sparse"), "sparse");
+    let mut command = Command::new("prlimit");
+    command.args(["--as=2000000000"]).arg(env!("CARGO_BIN_EXE_vmdeck")).args(["--ci", "--run-dir", "record"]);
+    command.current_dir(world.home.path()).env("XDG_STATE_HOME", world.path("state")).env("TMPDIR", world.path("tmp"));
+    let child = command.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    eventually("the packing", Duration::from_secs(20), || {
+        fs::read_to_string(world.path("record/events.jsonl")).is_ok_and(|t| t.contains("\"phase\":\"source\""))
+    });
+    let start = Instant::now();
+    signal(&child, "TERM");
+    finish(child).exits(143);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(fs::read_dir(world.path("tmp")).expect("dir").count(), 0);
+    world.assert_nothing_left();
+}

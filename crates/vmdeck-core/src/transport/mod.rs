@@ -5,6 +5,7 @@
 
 mod artifact_globs;
 pub mod artifacts;
+mod cancellable;
 pub mod contract;
 mod discovery;
 mod exec;

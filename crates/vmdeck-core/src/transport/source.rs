@@ -3,7 +3,7 @@
 //! Uncommitted work goes along, ignored files stay behind, and a tracked file is taken although a rule names it: the list is
 //! `source_list`'s.
 
-use super::{session::FileTransfer, source_list};
+use super::{cancellable::Cancellable, session::FileTransfer, source_list};
 use crate::command::{
     Input, RemoteCommand,
     frame::{self, NOT_READY},
@@ -35,9 +35,15 @@ pub fn check(source: &Source) -> Result<Vec<String>> {
 
 /// Sends the tree to the guest, where it replaces the folder as a whole; returns what was found on the way, each as a sentence.
 pub async fn send(files: &dyn FileTransfer, source: &Source, cancel: &CancellationToken) -> Result<Vec<String>> {
-    let (from, exclude) = (source.path.clone(), source.exclude.clone());
-    let packed = tokio::task::spawn_blocking(move || pack(&from, &exclude)).await;
-    let (archive, notes) = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))??;
+    let (from, exclude, stop) = (source.path.clone(), source.exclude.clone(), cancel.clone());
+    let packed = tokio::task::spawn_blocking(move || pack(&from, &exclude, &stop)).await;
+    let packed = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))?;
+    let (archive, notes) = match packed {
+        Err(_) if cancel.is_cancelled() => {
+            return Err(Fault::cancelled("cannot send the code").because("it was cancelled"));
+        }
+        packed => packed?,
+    };
     let failed = || Fault::infra(format!("cannot bring `{}` into the guest", source.path.display()));
     files.send(Arc::new(archive), &source.to, cancel).await.map_err(|inner| match inner.blame() {
         Blame::Infra => failed().caused_by(inner),
@@ -55,7 +61,7 @@ fn excluded(exclude: &[String]) -> Result<GlobSet> {
 }
 
 /// Writes a tar of the tree to a temporary file without a name; returns it with notes on what is in it.
-fn pack(root: &Path, exclude: &[String]) -> Result<(File, Vec<String>)> {
+fn pack(root: &Path, exclude: &[String], cancel: &CancellationToken) -> Result<(File, Vec<String>)> {
     let failed = |e: io::Error| {
         let packing = Fault::user(format!("cannot pack `{}`", root.display()));
         packing.because(e).hint("check `source.path` and its permissions, and the free space of the temporary folder")
@@ -67,7 +73,7 @@ fn pack(root: &Path, exclude: &[String]) -> Result<(File, Vec<String>)> {
     let mut pointers = Vec::new();
     for path in source_list::list(root)?.files.iter().filter(|path| !is_excluded(path)) {
         let named = |e: io::Error| failed(io::Error::new(e.kind(), format!("`{}`: {e}", path.display())));
-        match append(&mut tar, root, path) {
+        match append(&mut tar, root, path, cancel) {
             Ok(true) => {}
             Ok(false) => pointers.push(path.display().to_string()),
             // An editor's passing file, gone since the list was made.
@@ -91,7 +97,12 @@ const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 const LFS_MAX: u64 = 1024;
 
 /// Adds a file or link; `false` = it is a pointer of Git LFS.
-fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> io::Result<bool> {
+fn append(
+    tar: &mut tar::Builder<impl io::Write>,
+    root: &Path,
+    path: &Path,
+    cancel: &CancellationToken,
+) -> io::Result<bool> {
     let full = root.join(path);
     let meta = fs::symlink_metadata(&full)?;
     let mut header = tar::Header::new_gnu();
@@ -110,7 +121,7 @@ fn append(tar: &mut tar::Builder<impl io::Write>, root: &Path, path: &Path) -> i
     (&file).take(LFS.len() as u64).read_to_end(&mut head)?;
     let is_pointer = head == LFS && size < LFS_MAX;
     // Exactly what was announced: a file that grows while it is packed would break the archive.
-    let mut content = head.chain(file).take(size);
+    let mut content = Cancellable::new(head.chain(file), cancel).take(size);
     tar.append_data(&mut header, path, &mut content)?;
     if content.limit() > 0 {
         return Err(io::Error::other("it became shorter while it was packed"));
@@ -158,7 +169,7 @@ mod tests {
             fs::write(path, text).expect("write");
         }
         std::os::unix::fs::symlink("nowhere", root.join("link")).expect("link");
-        let (archive, notes) = pack(root, &["skip".to_owned()]).expect("packed");
+        let (archive, notes) = pack(root, &["skip".to_owned()], &CancellationToken::new()).expect("packed");
         let mut tar = tar::Archive::new({
             let mut archive = archive;
             io::Seek::rewind(&mut archive).expect("rewind");
@@ -168,7 +179,17 @@ mod tests {
             tar.entries().expect("entries").map(|e| e.expect("entry").path().expect("path").display().to_string());
         assert_eq!(names.collect::<Vec<_>>(), ["a", "big.bin", "link"]);
         assert!(matches!(&notes[..], [note] if note.contains("`big.bin`: only pointers")), "{notes:?}");
-        assert!(pack(root, &["[".to_owned()]).expect_err("a glob").to_string().contains("source.exclude"));
-        assert!(pack(&root.join("none"), &[]).expect_err("no folder").to_string().contains("none"));
+        assert!(
+            pack(root, &["[".to_owned()], &CancellationToken::new())
+                .expect_err("a glob")
+                .to_string()
+                .contains("source.exclude")
+        );
+        assert!(
+            pack(&root.join("none"), &[], &CancellationToken::new())
+                .expect_err("no folder")
+                .to_string()
+                .contains("none")
+        );
     }
 }

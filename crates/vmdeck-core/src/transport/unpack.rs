@@ -3,7 +3,7 @@
 //! Only regular files, only those that were asked for, only below the folder, no execute bit, bounded in number, depth, folders
 //! and bytes; it ends soon after it is cancelled. What does not come is named with its reason.
 
-use super::artifact_globs::ArtifactGlobs;
+use super::{artifact_globs::ArtifactGlobs, cancellable::Cancellable};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -121,7 +121,7 @@ impl Unpacking {
 
     /// Unpacks it; blocks.
     pub(super) fn run(mut self, archive: impl Read) -> FetchedArtifacts {
-        let archive = Cancellable { inner: archive, cancel: self.cancel.clone() };
+        let archive = Cancellable::new(archive, &self.cancel);
         if let Err(e) = self.all(archive) {
             // What an unfinished archive held is there.
             self.out.lacks(&format!("the archive ended early: {e}"));
@@ -343,21 +343,6 @@ impl Announced {
             bytes.pop();
         }
         Ok(Some(bytes))
-    }
-}
-
-/// Reads until it is cancelled.
-struct Cancellable<R> {
-    inner: R,
-    cancel: CancellationToken,
-}
-
-impl<R: Read> Read for Cancellable<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("it was cancelled"));
-        }
-        self.inner.read(buffer)
     }
 }
 
