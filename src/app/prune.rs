@@ -25,7 +25,7 @@ use vmdeck_model::{
 const SILENT: Duration = Duration::from_mins(10);
 
 /// A record that could go.
-struct Record {
+struct OldRecord {
     path: PathBuf,
     age: Duration,
     size: u64,
@@ -93,7 +93,7 @@ pub(super) fn keep_last(own: &Path, keep: u32) {
 }
 
 /// Returns the records that may go by each of the conditions, the oldest last.
-fn surplus<'a>(all: &'a [Record], args: &PruneArgs) -> Vec<&'a Record> {
+fn surplus<'a>(all: &'a [OldRecord], args: &PruneArgs) -> Vec<&'a OldRecord> {
     let mut total = 0;
     let mut out = Vec::new();
     for (position, record) in all.iter().enumerate() {
@@ -109,10 +109,10 @@ fn surplus<'a>(all: &'a [Record], args: &PruneArgs) -> Vec<&'a Record> {
 }
 
 /// Returns the records of a folder, newest first, without those that are in use; their sizes are not known yet.
-fn records(folder: &Path) -> Vec<Record> {
+fn records(folder: &Path) -> Vec<OldRecord> {
     let used: BTreeSet<PathBuf> = reap::journal_states(&info::state_dir()).map(|state| state.dir).collect();
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut out: Vec<Record> = entries
+    let mut out: Vec<OldRecord> = entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter(|entry| entry.file_name().to_str().is_some_and(is_record_name))
         .filter_map(|entry| {
@@ -124,7 +124,7 @@ fn records(folder: &Path) -> Vec<Record> {
             let age = clock::system().duration_since(written).unwrap_or_default();
             // One that waits for the lock has no journal yet, and tells of its waiting from time to time.
             let has_ended = path.join("summary.json").exists() || age > SILENT;
-            has_ended.then_some(Record { path, age, size: 0 })
+            has_ended.then_some(OldRecord { path, age, size: 0 })
         })
         .collect();
     // The name begins with the time.
@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn each_condition_alone_is_enough_and_the_newest_stay() {
-        let record = |n: u64| Record { path: format!("r{n}").into(), age: Duration::from_hours(24 * n), size: 10 };
-        let all: Vec<Record> = (0..5).map(record).collect();
+        let record = |n: u64| OldRecord { path: format!("r{n}").into(), age: Duration::from_hours(24 * n), size: 10 };
+        let all: Vec<OldRecord> = (0..5).map(record).collect();
         let gone = |args: PruneArgs| -> Vec<String> {
             surplus(&all, &args).iter().map(|record| record.path.display().to_string()).collect()
         };
