@@ -645,3 +645,25 @@ fn a_huge_file_of_the_source_is_streamed_and_given_up_with_the_run() {
     assert_eq!(fs::read_dir(world.path("tmp")).expect("dir").count(), 0);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_lock_that_a_config_points_at_somebodys_folder_removes_nothing() {
+    let world = World::new(LOCAL);
+    let precious = world.path("precious");
+    fs::create_dir(&precious).expect("mkdir");
+    fs::write(precious.join("file"), "x").expect("write");
+    Command::new("touch").args(["-d", "3 days ago"]).arg(&precious).status().expect("touch");
+    let lock = format!("host.lock={}", precious.display());
+    for words in [
+        &["lock", "status"][..],
+        &["lock", "break"],
+        &["lock", "break", "--force"],
+        &["cleanup", "--force"],
+        &["lock", "exec", "--", "true"],
+        &["--ci"],
+    ] {
+        let ran = world.run(&[&["--set", &lock], words].concat());
+        assert!(precious.join("file").exists(), "{words:?}");
+        assert!(ran.code != 0 || words[0] == "cleanup", "{words:?}: {ran:?}");
+    }
+}

@@ -122,6 +122,30 @@ pub fn open_to_all(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
+/// Returns a name in an open directory that is none of these and not our own passing file; `None` = there is none. A folder of a
+/// known name that is not empty counts as well.
+pub fn stranger(folder: &OwnedFd, known: &[&str]) -> io::Result<Option<String>> {
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // What `files::write_shared` makes on its way.
+        let is_passing = name.starts_with(".tmp");
+        if matches!(name.as_str(), "." | "..") || is_passing {
+            continue;
+        }
+        let is_full = || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let inner = rustix::fs::openat(folder, entry.file_name(), flags, Mode::empty()).ok()?;
+            let mut names = rustix::fs::Dir::read_from(&inner).ok()?.flatten();
+            names.find(|inner| !matches!(inner.file_name().to_bytes(), b"." | b".."))
+        };
+        if !known.contains(&name.as_str()) || is_full().is_some() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns the user who owns an open directory.
 pub fn owner_of(folder: &OwnedFd) -> io::Result<u32> {
     Ok(rustix::fs::fstat(folder)?.st_uid)

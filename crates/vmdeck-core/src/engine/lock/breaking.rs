@@ -31,7 +31,7 @@ pub(super) fn unusable(path: &Path, error: &io::Error) -> Fault {
     // A link gives ELOOP, for which the standard library has no stable name.
     let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
     match error.kind() {
-        kind if is_link || kind == io::ErrorKind::NotADirectory => {
+        kind if is_link || matches!(kind, io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty) => {
             fault.hint("something else is at this path; move it away, or set `host.lock`")
         }
         io::ErrorKind::PermissionDenied => fault.hint("set `host.lock` to a path in a folder that you may write"),
@@ -50,7 +50,9 @@ pub fn sweep_private(path: &Path) {
             continue;
         };
         let pid = rest.split('.').next().and_then(|p| p.parse().ok());
-        if pid.is_some_and(|pid| pids::lookup(pid).is_none()) {
+        let is_lock =
+            || lockdir::open(&entry.path()).is_ok_and(|fd| matches!(lockdir::stranger(&fd, judge::FILES), Ok(None)));
+        if pid.is_some_and(|pid| pids::lookup(pid).is_none()) && is_lock() {
             let _ = files::remove_dir(&entry.path());
         }
     }

@@ -16,6 +16,8 @@ use vmdeck_model::event::Holder;
 const NO_PID_GRACE: Duration = Duration::from_secs(30);
 /// After this time the old scripts take a lock for dead, whoever holds it.
 const SCRIPTS_HOUR: Duration = Duration::from_hours(1);
+/// What is in a lock directory: the pid by both, the record by us.
+pub(super) const FILES: &[&str] = &["pid", "owner.json"];
 /// More bytes than any pid has.
 const PID_MAX: u64 = 64;
 /// A process that began this much after the pid file was written is not the one that wrote it.
@@ -66,6 +68,11 @@ impl Judge {
         if lockdir::inode_at(path)? != Some(inode) {
             // It was replaced while it was opened; the next look sees the new one.
             return Ok(Standing::Live(read_owner(&fd)));
+        }
+        // What is judged dead is removed: a folder of somebody's things must never be.
+        if let Some(name) = lockdir::stranger(&fd, FILES)? {
+            let why = format!("it is no lock but a folder with other things in it, such as `{name}`");
+            return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, why));
         }
         if is_ours(&fd) || self.is_dead_script(&fd, inode) {
             return Ok(Standing::Dead { inode, guard: fd });

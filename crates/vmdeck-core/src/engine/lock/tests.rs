@@ -366,3 +366,25 @@ async fn the_old_scripts_get_their_turn_after_each_release() {
     assert!(scripted < clock::now(), "the script came before us");
     ours.release();
 }
+
+#[tokio::test]
+async fn a_folder_of_other_things_is_no_lock_and_never_removed() {
+    for precious in ["precious", "pid/precious", ".hidden"] {
+        let home = tempfile::tempdir().expect("tempdir");
+        let file = home.path().join("lock.d").join(precious);
+        fs::create_dir_all(file.parent().expect("parent")).expect("mkdir");
+        fs::write(&file, "x").expect("write");
+        std::process::Command::new("touch")
+            .args(["-d", "3 days ago"])
+            .arg(home.path().join("lock.d"))
+            .status()
+            .expect("touch");
+        let fault = take(&request(home.path(), 50)).await.expect_err("no lock");
+        assert_eq!(fault.blame(), Blame::Host);
+        assert!(fault.to_string().contains("other things"), "{fault}");
+        for force in [false, true] {
+            assert!(break_dead(&home.path().join("lock.d"), force).is_err());
+        }
+        assert!(file.exists(), "{precious}");
+    }
+}
