@@ -81,15 +81,22 @@ fn an_engine_that_is_dropped_anywhere_leaves_nothing_that_a_reaper_does_not_find
             drop(handle);
         });
         drop(dropped);
+        let state = home.path().join("state");
+        let start = Instant::now();
         runtime().block_on(async {
-            let mut told = Vec::new();
-            reap::dead_runs(&deps(home.path()), reap::ReapScope::Kept, &mut |one| told.push(one)).await;
-            for one in told {
-                assert!(matches!(one, reap::Reaped::Gone { .. }), "dropped at {number}: {one:?}");
-                reaped += 1;
+            loop {
+                let mut told = Vec::new();
+                reap::dead_runs(&deps(home.path()), reap::ReapScope::Kept, &mut |one| told.push(one)).await;
+                for one in told {
+                    assert!(matches!(one, reap::Reaped::Gone { .. }), "dropped at {number}: {one:?}");
+                    reaped += 1;
+                }
+                // A process that was just being started holds a copy of the journal's flock until it is its program.
+                if reap::journals(&state).is_empty() || start.elapsed() > Duration::from_secs(10) {
+                    break;
+                }
             }
         });
-        let state = home.path().join("state");
         let entries = |name: &str| fs::read_dir(state.join(name)).map_or(0, Iterator::count);
         let journals = reap::journals(&state);
         assert_eq!((journals.len(), entries("machines")), (0, 0), "dropped at {number}: {journals:?}");

@@ -249,3 +249,38 @@ fn a_host_name_that_is_known_late_is_waited_for() {
     assert_eq!(world.verdict_of("s/a"), "passed");
     assert_eq!(refused.load(Ordering::Relaxed), 5);
 }
+
+#[test]
+fn the_first_set_up_of_a_guest_is_waited_for_and_its_failure_is_told() {
+    if lacks(&["unshare", "sshd"]) {
+        return;
+    }
+    // (what cloud-init does, the exit of the run, what is said, further lines of the guest)
+    for (status, exit, said, lines) in [
+        ("sleep 1; touch /run/set-up; exit 0", 0, "is ready after", ""),
+        ("exit 2", 0, "the first set-up of guest `here` ended with errors; cloud-init says: status: error", ""),
+        ("exit 1", 5, "its first set-up failed", ""),
+        ("exit 1", 0, "ended with errors", "first_boot = \"warn\""),
+        ("sleep 60", 0, "is ready after", "first_boot = \"ignore\""),
+        ("sleep 60", 5, "the guest's first set-up (cloud-init) did not end within 2", "boot_timeout = \"2s\""),
+    ] {
+        let tool = format!("[ \"$2\" = --wait ] || {{ echo status: error; exit 1; }}\n{status}");
+        let guest =
+            if lines.contains("boot_timeout") { lines.to_owned() } else { format!("boot_timeout = \"30s\"\n{lines}") };
+        let before = format!(
+            "mount -t tmpfs none /usr/local/bin\nprintf '%s\\n' '#!/bin/sh' '{}' > /usr/local/bin/cloud-init\n\
+             chmod 755 /usr/local/bin/cloud-init\nmkdir -p /run/x; mount -t tmpfs none /run/x",
+            tool.replace('\n', "' '").replace("/run/set-up", "/run/x/set-up")
+        );
+        let case = if status.contains("touch") { "test -e /run/x/set-up" } else { "true" };
+        let login = RootLogin {
+            before: &before,
+            guest: &guest,
+            sshd: "SetEnv PATH=/usr/local/bin:/usr/bin:/bin",
+            ..RootLogin::default()
+        };
+        let LoginWorld { world, .. } = &login.start(&suite(&[("a", case, "")]));
+        let ran = world.ci(&[]);
+        assert!(ran.out.contains(said) && ran.code == exit, "{status} {lines}: {}\n{}\n{}", ran.code, ran.out, ran.err);
+    }
+}

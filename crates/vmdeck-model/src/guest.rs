@@ -42,6 +42,8 @@ pub struct Guest {
     pub survivors: SurvivorPolicy,
     /// What the guest can reach.
     pub network: Network,
+    /// What is done about the guest's own first set-up.
+    pub first_boot: FirstBoot,
     /// What the console tells.
     pub boot: ConsolePatterns,
     /// The password for `sudo -S`.
@@ -60,6 +62,18 @@ impl Guest {
         let tables = self.transport_options.values().chain([&self.options]);
         tables.flat_map(Options::secrets).chain(&self.sudo)
     }
+}
+
+/// What is done about a guest's own first set-up (cloud-init), where it has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirstBoot {
+    /// Its end is waited for, and it must not fail.
+    #[default]
+    Required,
+    /// Its end is waited for, and its errors are warnings.
+    Warned,
+    /// It is not looked at.
+    Ignored,
 }
 
 /// What a guest can reach over its network.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Network, Os, Source, SurvivorPolicy},
+    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, Source, SurvivorPolicy},
     ids::GuestId,
     key::{Key, Options, Value},
     pattern::Pattern,
@@ -266,6 +266,11 @@ impl Build<'_> {
             crash: match self.text(&full("crash"), &any("crash")).as_deref() {
                 Some("infra") => CrashPolicy::Infra,
                 _ => CrashPolicy::Failed,
+            },
+            first_boot: match self.text(&full("first_boot"), &any("first_boot")).as_deref() {
+                Some("warn") => FirstBoot::Warned,
+                Some("ignore") => FirstBoot::Ignored,
+                _ => FirstBoot::Required,
             },
             network: match self.text(&full("network"), &any("network")).as_deref() {
                 Some("restricted") => Network::Restricted,

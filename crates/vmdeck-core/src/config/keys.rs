@@ -132,6 +132,13 @@ pub const CORE: &[Key] = &[
         "what happens to a machine in which a command that timed out may still run: replaced before the next case, or kept",
     ),
     key(
+        "guests.*.first_boot",
+        Kind::Choice(&["require", "warn", "ignore"]),
+        Some("\"require\""),
+        "cloud-init, where the guest has it: require = its end is waited for and a failure is infra, warn = errors are warnings, \
+         ignore = it is not looked at",
+    ),
+    key(
         "guests.*.network",
         Kind::Choice(&["user", "restricted", "none"]),
         Some("\"user\""),

@@ -146,6 +146,7 @@ pub(super) mod tests {
             crash: CrashPolicy::Failed,
             survivors: SurvivorPolicy::Replace,
             network: vmdeck_model::guest::Network::User,
+            first_boot: vmdeck_model::guest::FirstBoot::Ignored,
             boot: ConsolePatterns::default(),
             sudo: None,
             source: None,

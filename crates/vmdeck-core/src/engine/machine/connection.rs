@@ -10,7 +10,7 @@ use super::{
     console_reader::{ConsoleListener, ConsoleReader},
     console_watch::{self, ConsoleLine},
     controller::Connection,
-    recv_once,
+    first_boot, recv_once,
     waiting::WaitingReason,
 };
 use crate::{
@@ -149,7 +149,25 @@ impl GuestConnection {
                 address: attempt.address,
             });
         };
-        route::open(&target, report).await
+        loop {
+            let session = route::open(&target, report).await?;
+            // A provider's own tool answers only when its guest is set up.
+            if session.peer().is_none() {
+                return Ok(session);
+            }
+            waiting.first_boot();
+            match first_boot::finished(&self.guest, session.as_ref()).await {
+                Ok(note) => {
+                    if let Some(text) = note {
+                        self.events.warn(Some(&self.guest.id), text, None);
+                    }
+                    return Ok(session);
+                }
+                Err(fault) if !fault.is_worth_a_retry() => return Err(fault),
+                // A first boot may restart its services, or the guest.
+                Err(_) => {}
+            }
+        }
     }
 
     /// Opens a session; a guest that restarts by itself meanwhile begins again, as often as it may.

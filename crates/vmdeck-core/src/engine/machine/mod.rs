@@ -12,6 +12,7 @@ pub mod console_scan;
 mod console_watch;
 pub mod controller;
 mod diagnostics;
+mod first_boot;
 mod hold;
 mod intent;
 mod launch;

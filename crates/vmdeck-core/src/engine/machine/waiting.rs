@@ -30,6 +30,11 @@ impl WaitingReason {
         self.set("no login service answered".into());
     }
 
+    /// Notes that the end of the guest's own first set-up is waited for.
+    pub(super) fn first_boot(&self) {
+        self.set("the guest's first set-up (cloud-init) did not end".into());
+    }
+
     /// Notes a step of the connection.
     pub(super) fn step(&self, step: &ConnectProgress) {
         match step {
