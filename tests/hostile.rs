@@ -237,6 +237,14 @@ fn whatever_lies_in_a_record_or_the_state_folder_is_told_in_time() {
         let state = world.state();
         fs::create_dir_all(state.join("runs")).expect("mkdir");
         set_trap(&state.join("runs/0123456789abcdef.journal"), kind);
+        fs::create_dir_all(world.path("empty")).expect("mkdir");
+        set_trap(&world.path("empty/vmdeck.toml"), kind);
+        let init = format!("cd empty && exec {} init --force", env!("CARGO_BIN_EXE_vmdeck"));
+        let ran = Command::new("timeout")
+            .args(["-s", "KILL", "20", "sh", "-c", &init])
+            .current_dir(world.home.path())
+            .output();
+        assert!(ran.expect("init").status.code().is_some(), "{kind} as the file that init writes");
         set_trap(&state.join("accel.json"), kind);
         set_trap(&state.join("trusted.json"), kind);
         for words in [&["--ci"][..], &["list"], &["cleanup", "--list-only"], &["cleanup", "--force"], &["doctor"]] {

@@ -18,12 +18,9 @@ pub(super) fn run(force: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let path = Path::new(FILE);
     let cannot = |e: std::io::Error| Fault::user(format!("cannot write `{FILE}`")).because(e);
     let text = text(choose(), &old_names::families_set());
-    let mut file = std::fs::OpenOptions::new();
-    let opened = if force {
-        file.write(true).create(true).truncate(true).open(path)
-    } else {
-        file.write(true).create_new(true).open(path)
-    };
+    let new = || std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+    // Over what is there only if that is a file.
+    let opened = if force && path.symlink_metadata().is_ok() { vmdeck_files::create(path) } else { new() };
     let mut file = opened.map_err(|e| match e.kind() {
         std::io::ErrorKind::AlreadyExists => cannot(e).hint("`vmdeck init --force` overwrites it"),
         _ => cannot(e),

@@ -157,6 +157,13 @@ async fn reap_if_dead(
     mut file: File,
     told: &mut (dyn FnMut(Reaped) + Send),
 ) {
+    if let Some(user) = files::owned_by_another(&file) {
+        let fault = Fault::new(Blame::Leftover, "cannot trust the journal")
+            .because(format!("it belongs to user `{user}`"))
+            .hint("let that user run `vmdeck cleanup`, or set XDG_STATE_HOME to a folder of your own");
+        told(Reaped::Left { what: path.display().to_string(), fault });
+        return;
+    }
     if !become_sole_owner(path, &file).await {
         return;
     }
@@ -406,6 +413,22 @@ mod tests {
             assert!(dir.exists() && path.exists(), "{}", dir.display());
             fs::remove_file(path).expect("rm");
         }
+    }
+
+    #[tokio::test]
+    async fn a_journal_of_another_user_is_told_and_not_followed() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let home = tempfile::tempdir().expect("tempdir");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        let dir = intend(&journal, home.path(), "vmdeck-0000000a-00000001");
+        let path = journal.path().to_owned();
+        die(journal).await;
+        std::os::unix::fs::chown(&path, Some(65534), None).expect("chown");
+        let reaped = reap(home.path(), ReapScope::Kept).await;
+        assert!(matches!(&reaped[..], [Reaped::Left { fault, .. }] if fault.to_string().contains("belongs to user")));
+        assert!(dir.exists() && path.exists());
     }
 
     #[tokio::test]

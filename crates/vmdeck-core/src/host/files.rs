@@ -54,6 +54,12 @@ pub fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns the name of the user that an open file belongs to, where that is not us.
+pub fn owned_by_another(file: &fs::File) -> Option<String> {
+    let owner = file.metadata().ok()?.uid();
+    (owner != rustix::process::geteuid().as_raw()).then(|| super::info::user_name(owner))
+}
+
 /// Opens a file of a private folder that is there, for appending, or makes it.
 pub fn open_private(path: &Path) -> io::Result<fs::File> {
     match vmdeck_files::create_new(path) {
