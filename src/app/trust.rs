@@ -82,8 +82,8 @@ fn asked(path: &Path, left_out: &[String], io: &mut Io<'_>) -> bool {
     let list: String = left_out.iter().map(|what| format!("  {}\n", Clean::from_text(what))).collect();
     let _ = write!(
         io.err,
-        "`{}` is not a config of yours, and names programs that would be started on this host:\n\n{list}\n\
-         Start them? The answer yes is remembered for this folder and this text. [y/N] ",
+        "`{}` is a project's config, and names what would be started on this host:\n\n{list}\n\
+         Start them? A yes is remembered for this file and exactly this text. [y/N] ",
         path.display()
     );
     let _ = io.err.flush();
