@@ -137,39 +137,69 @@ impl Redactor {
 /// Returns a secret in every form that is looked for.
 fn forms_of(text: &str) -> Vec<Vec<u8>> {
     let bytes = text.as_bytes();
-    let hex = |upper: bool| -> String {
-        bytes.iter().map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect()
-    };
-    let percent = |upper: bool| -> String {
+    // Which characters stay is each library's own choice.
+    let percent = |upper: bool, kept: &str, plus: bool| -> String {
         let encode = |b: &u8| match b {
-            b if b.is_ascii_alphanumeric() || b"-._~".contains(b) => char::from(*b).to_string(),
+            b' ' if plus => "+".to_owned(),
+            b if kept.as_bytes().contains(b) || (!kept.is_empty() && b.is_ascii_alphanumeric()) => {
+                char::from(*b).to_string()
+            }
             b if upper => format!("%{b:02X}"),
             b => format!("%{b:02x}"),
         };
         bytes.iter().map(encode).collect()
     };
     let json = serde_json::to_string(text).unwrap_or_default();
-    let mut out = vec![
-        bytes.to_vec(),
-        hex(false).into_bytes(),
-        hex(true).into_bytes(),
-        percent(false).into_bytes(),
-        percent(true).into_bytes(),
-        json.trim_matches('"').as_bytes().to_vec(),
-        text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-        text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+    let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default();
+    let go = ["<", ">", "&"]
+        .iter()
+        .fold(json.to_owned(), |json, c| json.replace(c, &format!("\\u{:04x}", c.chars().next().map_or(0, u32::from))));
+    let html = |quotes: [&str; 2]| {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        text.replace('"', quotes[0]).replace('\'', quotes[1])
+    };
+    let escaped = |write: &dyn Fn(u16) -> String| -> String { text.encode_utf16().map(write).collect() };
+    let dump = |upper: bool, between: &str| -> String {
+        let pairs: Vec<String> =
+            bytes.iter().map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect();
+        pairs.join(between)
+    };
+    let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut texts = vec![
+        json.to_owned(),
+        json.replace('/', "\\/"),
+        go,
+        escaped(&|unit| format!("\\u{unit:04x}")),
+        escaped(&|unit| format!("\\u{unit:04X}")),
+        html(["&quot;", "&#39;"]),
+        html(["&#34;", "&#x27;"]),
+        html(["&quot;", "&apos;"]),
+        bytes.iter().map(|b| format!("\\x{b:02x}")).collect(),
     ];
-    for offset in 0..3 {
-        // Within a longer text: without the characters that also depend on what stands before and after it.
-        let padded = [&vec![0; offset][..], bytes].concat();
-        let first = (offset * 8).div_ceil(6);
-        let last = padded.len() * 8 / 6;
-        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-            let encoded = engine.encode(&padded);
-            out.push(encoded.as_bytes().get(first..last).unwrap_or_default().to_vec());
+    for upper in [false, true] {
+        texts.extend(["", " ", ":"].map(|between| dump(upper, between)));
+        for kept in ["", "-._~", "-._~/", "-._~!'()*", "-._~!'()*;,/?:@&=+$#", "-._*"] {
+            texts.extend([false, true].map(|plus| percent(upper, kept, plus)));
         }
     }
+    let mut out: Vec<Vec<u8>> = texts.into_iter().map(String::into_bytes).collect();
+    out.extend([bytes.to_vec(), text.encode_utf16().flat_map(u16::to_be_bytes).collect(), wide.clone()]);
+    // PowerShell hands its own commands on as base64 of UTF-16.
+    for source in [bytes, &wide] {
+        out.extend((0..3).flat_map(|offset| base64_within(source, offset)));
+    }
     out
+}
+
+/// Returns what base64 shows of some bytes within a longer text, `offset` bytes after a border of three: without the characters
+/// that also depend on what stands before and after.
+fn base64_within(bytes: &[u8], offset: usize) -> [Vec<u8>; 2] {
+    let padded = [&vec![0; offset][..], bytes].concat();
+    let (first, last) = ((offset * 8).div_ceil(6), padded.len() * 8 / 6);
+    [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD].map(|engine| {
+        let encoded = engine.encode(&padded);
+        encoded.as_bytes().get(first..last).unwrap_or_default().to_vec()
+    })
 }
 
 #[cfg(test)]
@@ -225,6 +255,25 @@ mod tests {
         }
         let wide: Vec<u8> = secret.encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(through(&redactor, &[b"<", &wide[..7], &wide[7..], b">"]), "<***>");
+    }
+
+    #[test]
+    fn the_usual_libraries_spellings_are_known() {
+        let redactor = Redactor::new(&[Secret::new("Tr0ub/4d or&3+z?'")]);
+        for form in [
+            "Tr0ub/4d%20or%263%2Bz%3F%27",
+            "Tr0ub%2F4d+or%263%2Bz%3F%27",
+            "Tr0ub/4d%20or&3+z?'",
+            "%54%72%30%75%62%2F%34%64%20%6F%72%26%33%2B%7A%3F%27",
+            "Tr0ub\\/4d or&3+z?'",
+            "Tr0ub/4d or\\u00263+z?'",
+            "Tr0ub/4d or&amp;3+z?&#39;",
+            "54 72 30 75 62 2f 34 64 20 6f 72 26 33 2b 7a 3f 27",
+            "54:72:30:75:62:2F:34:64:20:6F:72:26:33:2B:7A:3F:27",
+            "VAByADAAdQBiAC8ANABkACAAbwByACYAMwArAHoAPwAnA",
+        ] {
+            assert!(redactor.text(&format!("<{form}A>")).starts_with("<***"), "{form}");
+        }
     }
 
     #[test]

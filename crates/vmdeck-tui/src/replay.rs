@@ -18,6 +18,10 @@ pub const OUTPUT: &[u8] = br#""kind":"output""#;
 pub const LINE_MAX: usize = 1 << 20;
 /// How many output lines are between two marks.
 const STRIDE: usize = 128;
+/// After how many bytes without an event a file is no record.
+const STRANGE: u64 = 4 << 20;
+/// How much of a line without an end is read at a time.
+const ENDLESS: u64 = 64 << 20;
 /// How much of a line that is too long is kept.
 const KEPT: usize = 256;
 /// How much of the record at a time counts as a jump, in milliseconds.
@@ -93,6 +97,10 @@ impl Player {
                 player.unreadable += 1;
             }
             offset += n;
+            // A file of something else: nobody waits for all of it.
+            if player.facts.is_empty() && offset > STRANGE {
+                break;
+            }
         }
         if player.facts.is_empty() {
             let why = match player.unreadable {
@@ -241,7 +249,13 @@ fn next_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<u64
     let mut taken = reader.by_ref().take(LINE_MAX as u64).read_until(b'\n', line)? as u64;
     if taken == LINE_MAX as u64 && line.last() != Some(&b'\n') {
         line.truncate(KEPT);
-        taken += reader.skip_until(b'\n')? as u64;
+        let (mut rest, mut ended) = (Vec::new(), false);
+        while !ended && taken < ENDLESS {
+            rest.clear();
+            let n = reader.by_ref().take(LINE_MAX as u64).read_until(b'\n', &mut rest)?;
+            ended = n == 0 || rest.last() == Some(&b'\n');
+            taken += n as u64;
+        }
     }
     Ok(taken)
 }

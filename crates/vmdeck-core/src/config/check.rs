@@ -223,7 +223,10 @@ fn read_secret(path: &Path) -> Result<String, String> {
         Some(Exposure::Foreign(user)) => {
             Err(format!("`{shown}` holds a secret and belongs to another user (uid {user}); use a file of your own"))
         }
-        None => vmdeck_files::read_text(path, vmdeck_files::SMALL).map_err(cannot),
+        None => match vmdeck_files::read_text(path, vmdeck_files::SMALL).map_err(cannot)? {
+            text if text.trim().is_empty() => Err(format!("`{shown}` is empty, and must hold a secret")),
+            text => Ok(text),
+        },
     }
 }
 

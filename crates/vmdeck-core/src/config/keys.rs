@@ -195,7 +195,7 @@ pub const CORE: &[Key] = &[
         "suites.*.artifacts_size",
         Kind::Size,
         Some("\"2GiB\""),
-        "how much is fetched at most; the files that fit are kept",
+        "how much is fetched at most; the files that came before that are kept",
     ),
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),

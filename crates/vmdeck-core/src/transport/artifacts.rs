@@ -3,7 +3,7 @@
 //! What is unpacked, and what is not, is decided in `unpack`.
 
 use super::{
-    session::FileTransfer,
+    session::{FileTransfer, Received},
     unpack::{FetchedArtifacts, Unpacking},
 };
 use crate::{command::RemoteCommand, host::clock};
@@ -46,28 +46,28 @@ pub async fn fetch(
 ) -> Result<FetchedArtifacts> {
     let failed = || Fault::infra("cannot fetch artifacts");
     let mut archive = tempfile::tempfile_in(request.spool).map_err(|e| failed().because(e))?;
-    let complaints = match transfer(files, request, &archive, cancel).await {
-        Ok(complaints) => complaints,
+    let received = match transfer(files, request, &archive, cancel).await {
+        Ok(received) => received,
         Err(fault) if fault.blame() == Blame::Cancelled => return Err(failed().caused_by(fault)),
         // What came before that is there.
-        Err(fault) => vec![fault.to_string()],
+        Err(fault) => Received { complaints: vec![fault.to_string()], is_cut: true },
     };
     archive.rewind().map_err(|e| failed().because(e))?;
     let stop = cancel.child_token();
-    let unpacking = Unpacking::new(request.to, request.globs, request.bytes, &complaints, &stop);
+    let unpacking = Unpacking::new(request.to, request.globs, request.bytes, &received, &stop);
     // Whoever gives up on us stops it as well.
     let _stopped = stop.drop_guard();
     let unpacked = tokio::task::spawn_blocking(move || unpacking.run(io::BufReader::new(archive))).await;
     unpacked.map_err(|e| Fault::bug("the unpacking panicked").because(e))
 }
 
-/// Fills the archive as far as the time goes; returns what did not come.
+/// Fills the archive as far as the time goes.
 async fn transfer(
     files: &dyn FileTransfer,
     request: &ArtifactRequest<'_>,
     archive: &File,
     cancel: &CancellationToken,
-) -> Result<Vec<String>> {
+) -> Result<Received> {
     let over = cancel.child_token();
     let fetching = files.fetch(request.globs, &request.base, archive, request.bytes, &over);
     tokio::pin!(fetching);
@@ -77,5 +77,6 @@ async fn transfer(
     over.cancel();
     let _ = clock::within(GRACE, &mut fetching).await;
     let limit = show_duration(request.limit);
-    Ok(vec![format!("the transfer took longer than {limit} (`artifacts_timeout`)")])
+    let why = format!("the transfer took longer than {limit} (`artifacts_timeout`): what came until then is kept");
+    Ok(Received { complaints: vec![why], is_cut: true })
 }

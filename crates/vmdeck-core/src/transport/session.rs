@@ -60,14 +60,23 @@ pub struct NoTerminal {
     pub instead: Option<String>,
 }
 
+/// What came of a transfer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// What did not come, a line for each file or reason.
+    pub complaints: Vec<String>,
+    /// Whether the archive was ended before its own end.
+    pub is_cut: bool,
+}
+
 /// Moves files between this host and a guest, as tar archives.
 pub trait FileTransfer: Send + Sync {
     /// Replaces the folder `to` of the guest by what is in `archive`, a tar file.
     fn send<'a>(&'a self, archive: Arc<File>, to: &'a str, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
 
     /// Writes a tar archive of what the globs name, and perhaps more, below the working directory of `base` and with its rights,
-    /// to the empty file `archive`. At `limit` bytes it ends, and what came stays. Returns what did not come, a line for each
-    /// file or reason: one that cannot be read does not cost the others.
+    /// to the empty file `archive`. At `limit` bytes it ends, and what came stays: one file that cannot be read does not cost the
+    /// others.
     fn fetch<'a>(
         &'a self,
         globs: &'a [String],
@@ -75,7 +84,7 @@ pub trait FileTransfer: Send + Sync {
         archive: &'a File,
         limit: u64,
         cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Vec<String>>>;
+    ) -> BoxFuture<'a, Result<Received>>;
 }
 
 /// The power to give a person a terminal in the guest.

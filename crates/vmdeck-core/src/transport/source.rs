@@ -4,33 +4,67 @@
 //! `source_list`'s.
 
 use super::{cancellable::Cancellable, session::FileTransfer, source_list};
-use crate::command::{
-    Input, RemoteCommand,
-    frame::{self, NOT_READY},
+use crate::{
+    command::{
+        Input, RemoteCommand,
+        frame::{self, NOT_READY},
+    },
+    host::capacity,
 };
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::{
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     guest::Source,
+    quantity::show_size,
     suite::ScriptShell,
 };
 
+/// From how many bytes on a source is called large.
+const LARGE: u64 = 1 << 30;
 /// Most names that a note gives.
 const NAMES: usize = 3;
 
 /// Returns what would stay behind although somebody might expect it, before anything is started; an error means that nothing can
 /// be sent.
 pub fn check(source: &Source) -> Result<Vec<String>> {
-    excluded(&source.exclude)?;
-    Ok(source_list::list(&source.path)?.notes)
+    let exclude = excluded(&source.exclude)?;
+    let list = source_list::list(&source.path)?;
+    let mut notes = list.notes;
+    notes.extend(size_note(source, list.files.iter().filter(|path| !is_excluded(&exclude, path)))?);
+    Ok(notes)
+}
+
+/// Returns a note on a source that is large; an error where its archive would fill the disk.
+fn size_note<'a>(source: &Source, files: impl Iterator<Item = &'a PathBuf>) -> Result<Option<String>> {
+    let sized = files.map(|path| (fs::symlink_metadata(source.path.join(path)).map_or(0, |meta| meta.len()), path));
+    let (total, largest) =
+        sized.fold((0_u64, None), |(total, largest), file| (total.saturating_add(file.0), largest.max(Some(file))));
+    let Some((size, path)) = largest.filter(|_| total > LARGE) else { return Ok(None) };
+    let text = format!(
+        "the source is {}, of which `{}` has {}; `source.exclude` leaves files out",
+        show_size(total),
+        path.display(),
+        show_size(size)
+    );
+    let folder = std::env::temp_dir();
+    if capacity::free_disk(&folder).is_ok_and(|free| total > free) {
+        return Err(Fault::user(format!("cannot pack `{}`", source.path.display()))
+            .because(text)
+            .hint(format!("free disk space in `{}`, or leave files out", folder.display())));
+    }
+    Ok(Some(text))
+}
+
+fn is_excluded(exclude: &GlobSet, path: &Path) -> bool {
+    path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part))
 }
 
 /// Sends the tree to the guest, where it replaces the folder as a whole; returns what was found on the way, each as a sentence.
@@ -67,11 +101,10 @@ fn pack(root: &Path, exclude: &[String], cancel: &CancellationToken) -> Result<(
         packing.because(e).hint("check `source.path` and its permissions, and the free space of the temporary folder")
     };
     let exclude = excluded(exclude)?;
-    let is_excluded = |path: &Path| path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part));
     let file = tempfile::tempfile().map_err(failed)?;
     let mut tar = tar::Builder::new(io::BufWriter::new(file.try_clone().map_err(failed)?));
     let mut pointers = Vec::new();
-    for path in source_list::list(root)?.files.iter().filter(|path| !is_excluded(path)) {
+    for path in source_list::list(root)?.files.iter().filter(|path| !is_excluded(&exclude, path)) {
         let named = |e: io::Error| failed(io::Error::new(e.kind(), format!("`{}`: {e}", path.display())));
         match append(&mut tar, root, path, cancel) {
             Ok(true) => {}

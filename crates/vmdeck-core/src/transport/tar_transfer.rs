@@ -2,7 +2,7 @@
 
 use super::{
     artifact_globs::pack_script,
-    session::{CommandRunner, FileTransfer},
+    session::{CommandRunner, FileTransfer, Received},
 };
 use crate::{
     backend::guest_exec::CopyOut,
@@ -56,7 +56,7 @@ impl FileTransfer for TarTransfer<'_> {
         archive: &'a File,
         limit: u64,
         cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Vec<String>>> {
+    ) -> BoxFuture<'a, Result<Received>> {
         Box::pin(async move {
             // Where the way out is narrow the archive becomes a file of the guest first.
             let spooled = self.copy_out.map(|copier| (copier, format!("/tmp/.vmdeck-{}", frame::nonce())));
@@ -69,14 +69,14 @@ impl FileTransfer for TarTransfer<'_> {
             let command = RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
             let ran = self.runner.run(&command, &mut sink, &enough).await;
             if let Some(reason) = sink.full.take().filter(|_| !cancel.is_cancelled()) {
-                return Ok(vec![reason]);
+                return Ok(Received { complaints: vec![reason], is_cut: true });
             }
             let exit = ran?;
             if let Some((copier, there)) = spooled {
                 self.copy(copier, &there, archive, limit, cancel).await?;
             }
             if exit == CommandExit::Code(0) {
-                return Ok(Vec::new());
+                return Ok(Received::default());
             }
             let text = String::from_utf8_lossy(&sink.complaints).into_owned();
             // Two lines are mere remarks: that names lose their slash, and that something went wrong before.
@@ -85,7 +85,7 @@ impl FileTransfer for TarTransfer<'_> {
             if lines.is_empty() {
                 lines.push(format!("tar ended with {exit}"));
             }
-            Ok(lines)
+            Ok(Received { complaints: lines, is_cut: false })
         })
     }
 }
@@ -141,7 +141,9 @@ async fn until_larger(file: &File, limit: u64) {
 
 fn too_large(limit: u64) -> String {
     let limit = vmdeck_model::quantity::show_size(limit);
-    format!("there is more than {limit}, which is as much as is fetched (`artifacts_size`)")
+    format!(
+        "there is more than {limit}, which is as much as is fetched (`artifacts_size`): what came before that is kept"
+    )
 }
 
 /// Takes the archive from standard output, up to a limit, and tar's complaints from standard error.

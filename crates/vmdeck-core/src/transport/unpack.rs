@@ -3,7 +3,7 @@
 //! Only regular files, only those that were asked for, only below the folder, no execute bit, bounded in number, depth, folders
 //! and bytes; it ends soon after it is cancelled. What does not come is named with its reason.
 
-use super::{artifact_globs::ArtifactGlobs, cancellable::Cancellable};
+use super::{artifact_globs::ArtifactGlobs, cancellable::Cancellable, session::Received};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -76,6 +76,8 @@ pub(super) struct Unpacking {
     limit: u64,
     /// Whether the guest complained.
     complained: bool,
+    /// Whether it is known, and told, that the archive has no end.
+    is_cut: bool,
     cancel: CancellationToken,
     out: FetchedArtifacts,
 }
@@ -92,17 +94,18 @@ struct Announced {
 }
 
 impl Unpacking {
-    /// Returns an unpacking of what these globs name into the folder `to`, of at most `limit` bytes; `complaints` are the guest's own.
+    /// Returns an unpacking of what these globs name into the folder `to`, of at most `limit` bytes; `received` says what is known to be missing.
     pub(super) fn new(
         to: &Path,
         globs: &[String],
         limit: u64,
-        complaints: &[String],
+        received: &Received,
         cancel: &CancellationToken,
     ) -> Self {
         let wanted = ArtifactGlobs::new(globs);
         let mut out = FetchedArtifacts::default();
-        for line in complaints {
+        let complained = !received.complaints.is_empty();
+        for line in &received.complaints {
             out.lacks(line);
         }
         Self {
@@ -113,7 +116,8 @@ impl Unpacking {
             folders: 0,
             left: limit,
             limit,
-            complained: !complaints.is_empty(),
+            complained,
+            is_cut: received.is_cut,
             cancel: cancel.clone(),
             out,
         }
@@ -122,7 +126,9 @@ impl Unpacking {
     /// Unpacks it; blocks.
     pub(super) fn run(mut self, archive: impl Read) -> FetchedArtifacts {
         let archive = Cancellable::new(archive, &self.cancel);
-        if let Err(e) = self.all(archive) {
+        if let Err(e) = self.all(archive)
+            && (!self.is_cut || self.cancel.is_cancelled())
+        {
             // What an unfinished archive held is there.
             self.out.lacks(&format!("the archive ended early: {e}"));
         }
@@ -283,7 +289,7 @@ impl Unpacking {
 
 /// Unpacks everything of an archive into a folder; for the fuzzer.
 pub(crate) fn into_folder(archive: &[u8], to: &Path, limit: u64) {
-    Unpacking::new(to, &["**".to_owned()], limit, &[], &CancellationToken::new()).run(archive);
+    Unpacking::new(to, &["**".to_owned()], limit, &Received::default(), &CancellationToken::new()).run(archive);
 }
 
 /// What is needed of an entry.
@@ -367,7 +373,7 @@ mod tests {
     use super::*;
 
     fn unpack(bytes: impl Read, to: &Path, globs: &[String]) -> FetchedArtifacts {
-        Unpacking::new(to, globs, 1 << 30, &[], &CancellationToken::new()).run(bytes)
+        Unpacking::new(to, globs, 1 << 30, &Received::default(), &CancellationToken::new()).run(bytes)
     }
 
     fn all_files() -> Vec<String> {
@@ -423,14 +429,16 @@ mod tests {
             tar.append(&link, &b""[..]).expect("entry");
         }
         let bytes = tar.into_inner().expect("tar");
-        let unpacking = Unpacking::new(home.path(), &all_files(), 1000, &[], &CancellationToken::new());
+        let unpacking =
+            Unpacking::new(home.path(), &all_files(), 1000, &Received::default(), &CancellationToken::new());
         let fetched = unpacking.run(&bytes[..]);
         assert_eq!(fetched.count, 1);
         assert!(fetched.missing().expect("reasons").contains("there is more than"));
         assert!(!home.path().join("b").exists(), "half a file is none");
         // Copies of what came count as well.
         let more = tempfile::tempdir().expect("tempdir");
-        let unpacking = Unpacking::new(more.path(), &all_files(), 2000, &[], &CancellationToken::new());
+        let unpacking =
+            Unpacking::new(more.path(), &all_files(), 2000, &Received::default(), &CancellationToken::new());
         assert_eq!(unpacking.run(&bytes[..]).count, 3, "a, b, and one copy of a");
     }
 
@@ -470,7 +478,8 @@ mod tests {
             let home = tempfile::tempdir().expect("tempdir");
             let cancel = CancellationToken::new();
             let archive = Endless(header("name", kind, huge).as_bytes().to_vec(), 0, cancel.clone());
-            let fetched = Unpacking::new(home.path(), &all_files(), 1 << 20, &[], &cancel).run(archive);
+            let fetched =
+                Unpacking::new(home.path(), &all_files(), 1 << 20, &Received::default(), &cancel).run(archive);
             let said = fetched.missing().expect("reasons");
             assert!(said.contains(reason), "{kind:?}: {said}");
             assert!(fs::read_dir(home.path()).expect("dir").next().is_none(), "{kind:?}");

@@ -139,8 +139,8 @@ struct Waiter {
     judges: Vec<Judge>,
     /// The place in the queue, once somebody else was seen to hold the lock.
     ticket: Option<Ticket>,
-    /// Since when the lock has been free and somebody else's turn.
-    free_since: Option<clock::Instant>,
+    /// Set while the lock is free and somebody else's turn.
+    free: Option<FreeFor>,
 }
 
 impl Waiter {
@@ -162,7 +162,7 @@ impl Waiter {
                 busy = Some(holder);
                 continue;
             }
-            if !may_go(&mut self.ticket, &mut self.free_since, &look.request) {
+            if !may_go(&mut self.ticket, &mut self.free, &look.request) {
                 if held.is_empty() {
                     return Ok(Seen::Busy(None));
                 }
@@ -189,30 +189,45 @@ impl Waiter {
         if moved {
             return Ok(Seen::Moved);
         }
-        self.free_since = None;
+        self.free = None;
         // Without a queue (its folder cannot be made) who looks first is served first.
         self.ticket = self.ticket.take().filter(Ticket::is_there).or_else(|| Ticket::take(&look.request.path).ok());
         Ok(Seen::Busy(busy))
     }
 }
 
+/// A lock that lies free while somebody else is first.
+struct FreeFor {
+    /// The ticket of who is first; `None` = the old scripts are.
+    first: Option<String>,
+    since: clock::Instant,
+}
+
 /// Returns whether this waiter may take a lock that is free: it is the first of the queue, and the old scripts have had their
-/// turn.
-fn may_go(ticket: &mut Option<Ticket>, free_since: &mut Option<clock::Instant>, request: &LockRequest) -> bool {
-    let since = *free_since.get_or_insert_with(clock::now);
-    if request.shared && since.elapsed() < queue::YIELD && queue::was_just_released(&request.path) {
+/// turn. Who is first and does not go is passed over.
+fn may_go(ticket: &mut Option<Ticket>, free: &mut Option<FreeFor>, request: &LockRequest) -> bool {
+    let mut stands = |first: Option<String>, limit: Duration| {
+        let stood = free.take().filter(|free| free.first == first);
+        let free = free.insert(stood.unwrap_or_else(|| FreeFor { first, since: clock::now() }));
+        free.since.elapsed() >= limit
+    };
+    if request.shared && queue::was_just_released(&request.path) && !stands(None, queue::YIELD) {
         return false;
     }
     // A newcomer is behind all who wait.
-    let first = ticket.as_ref().map_or_else(|| Ticket::nobody_waits(&request.path), Ticket::is_first);
-    let first_by = if request.shared { FIRST + queue::YIELD } else { FIRST };
-    if !first && since.elapsed() < first_by {
-        if ticket.as_ref().is_none_or(|ticket| !ticket.is_there()) {
-            *ticket = Ticket::take(&request.path).ok();
+    if ticket.as_ref().is_none_or(|ticket| !ticket.is_there()) {
+        if Ticket::nobody_waits(&request.path) {
+            return true;
         }
-        return false;
+        *ticket = Ticket::take(&request.path).ok();
     }
-    *free_since = None;
+    let Some(ticket) = ticket else { return true };
+    while let Some(first) = ticket.ahead() {
+        if !stands(Some(first.clone()), FIRST) {
+            return false;
+        }
+        ticket.pass_over(&first);
+    }
     true
 }
 

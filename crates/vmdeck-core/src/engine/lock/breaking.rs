@@ -27,9 +27,9 @@ pub fn dead_foreign(user: &str) -> String {
 }
 
 pub(super) fn unusable(path: &Path, error: &io::Error) -> Fault {
-    let fault = Fault::host(format!("cannot use the lock `{}`", path.display())).because(error);
-    // A link gives ELOOP, for which the standard library has no stable name.
-    let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    let cannot = Fault::host(format!("cannot use the lock `{}`", path.display()));
+    let is_link = path.is_symlink();
+    let fault = if is_link { cannot.because("it is a symbolic link") } else { cannot.because(error) };
     match error.kind() {
         kind if is_link || matches!(kind, io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty) => {
             fault.hint("something else is at this path; move it away, or set `host.lock`")

@@ -70,7 +70,7 @@ impl Judge {
             return Ok(Standing::Live(read_owner(&fd)));
         }
         // What is judged dead is removed: a folder of somebody's things must never be.
-        if let Some(name) = lockdir::stranger(&fd, FILES)? {
+        if let Some(name) = lockdir::stranger(&fd, FILES)?.or_else(|| foreign_content(&fd).map(str::to_owned)) {
             let why = format!("it is no lock but a folder with other things in it, such as `{name}`");
             return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, why));
         }
@@ -123,6 +123,20 @@ pub fn removable_only_by(path: &Path) -> Option<String> {
     let may = ours.is_root() || (!sticky && rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok());
     let owns = [owner, meta.uid()].contains(&ours.as_raw());
     (!may && !owns).then(|| info::user_name(owner))
+}
+
+/// Returns the name of a file whose content is neither ours nor the scripts': a record that vmdeck never writes, or a text that is
+/// too long for a pid.
+fn foreign_content(folder: &OwnedFd) -> Option<&'static str> {
+    let read =
+        |name, limit| vmdeck_files::open_below(folder, name).ok().map(|file| vmdeck_files::read_open(&file, limit));
+    if let Some(record) = read("owner.json", vmdeck_files::SMALL) {
+        let value = serde_json::from_slice::<serde_json::Value>(&record.unwrap_or_default()).unwrap_or_default();
+        if !["pid", "run", "command", "host", "since", "boot"].iter().any(|key| value.get(key).is_some()) {
+            return Some("owner.json");
+        }
+    }
+    read("pid", PID_MAX).filter(Result::is_err).map(|_| "pid")
 }
 
 /// Returns our record in a lock directory; `None` = vmdeck did not make it: it has none, or one of another user than its own.

@@ -9,6 +9,7 @@ use crate::host::{clock, lockdir, pids, random};
 use notify::{RecursiveMode, Watcher};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     fs::{self, File},
     io,
@@ -32,6 +33,8 @@ pub(super) struct Ticket {
     path: PathBuf,
     folder: OwnedFd,
     name: String,
+    /// The tickets before ours that were passed over and cannot be removed.
+    passed: BTreeSet<String>,
     _file: OwnedFd,
     changed: Arc<Notify>,
     _watcher: Option<notify::RecommendedWatcher>,
@@ -79,17 +82,25 @@ impl Ticket {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         rustix::fs::renameat(&folder, &fresh, &folder, &name)?;
-        Ok(Self { path, folder, name, _file: file, changed, _watcher: watcher })
+        Ok(Self { path, folder, name, passed: BTreeSet::new(), _file: file, changed, _watcher: watcher })
     }
 
-    /// Returns whether nobody who lives came before.
-    pub(super) fn is_first(&self) -> bool {
-        !waits(&self.folder, Some(&self.name))
+    /// Returns the ticket of the first who lives and came before, but for those that were passed over; `None` = it is our turn.
+    pub(super) fn ahead(&self) -> Option<String> {
+        first_alive(&self.folder, Some(&self.name), &self.passed)
+    }
+
+    /// Takes a ticket out of the queue whose owner did not go: when it wakes up it comes last.
+    pub(super) fn pass_over(&mut self, name: &str) {
+        if rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()).is_err() {
+            // Another user's: here it is nobody's turn any more.
+            self.passed.insert(name.to_owned());
+        }
     }
 
     /// Returns whether nobody who lives waits for this lock.
     pub(super) fn nobody_waits(lock: &Path) -> bool {
-        lockdir::open(&folder_of(lock)).map_or(true, |folder| !waits(&folder, None))
+        lockdir::open(&folder_of(lock)).map_or(true, |folder| first_alive(&folder, None, &BTreeSet::new()).is_none())
     }
 
     /// Returns whether the ticket is still in the queue that others see.
@@ -112,8 +123,8 @@ impl Drop for Ticket {
     }
 }
 
-/// Returns whether somebody who lives has a ticket, before this one where one is given; removes those of the dead.
-fn waits(folder: &OwnedFd, before: Option<&str>) -> bool {
+/// Returns the first ticket of somebody who lives, before this one where one is given; removes those of the dead.
+fn first_alive(folder: &OwnedFd, before: Option<&str>, passed: &BTreeSet<String>) -> Option<String> {
     let names: Vec<CString> = rustix::fs::Dir::read_from(folder)
         .into_iter()
         .flatten()
@@ -122,12 +133,15 @@ fn waits(folder: &OwnedFd, before: Option<&str>) -> bool {
         .take(TICKETS)
         .collect();
     if names.len() == TICKETS {
-        return false;
+        return None;
     }
-    let names = names.iter().filter_map(|name| name.to_str().ok()).filter(|name| !name.starts_with('.'));
+    let names = names
+        .iter()
+        .filter_map(|name| name.to_str().ok())
+        .filter(|name| !name.starts_with('.') && !passed.contains(*name));
     let mut earlier: Vec<&str> = names.filter(|name| before.is_none_or(|own| *name < own)).collect();
     earlier.sort_unstable();
-    earlier.into_iter().any(|name| is_alive(folder, name))
+    earlier.into_iter().find(|name| is_alive(folder, name)).map(str::to_owned)
 }
 
 fn is_alive(folder: &OwnedFd, name: &str) -> bool {
