@@ -100,7 +100,13 @@ impl Ticket {
 
     /// Returns whether nobody who lives waits for this lock.
     pub(super) fn nobody_waits(lock: &Path) -> bool {
-        lockdir::open(&folder_of(lock)).map_or(true, |folder| first_alive(&folder, None, &BTreeSet::new()).is_none())
+        let path = folder_of(lock);
+        let nobody = lockdir::open(&path).map_or(true, |folder| first_alive(&folder, None, &BTreeSet::new()).is_none());
+        if nobody {
+            // Waiters that were killed could not take it along; one that is just coming makes it again.
+            let _ = fs::remove_dir(path);
+        }
+        nobody
     }
 
     /// Returns whether the ticket is still in the queue that others see.

@@ -393,3 +393,13 @@ async fn a_folder_of_other_things_is_no_lock_and_never_removed() {
         assert!(file.exists(), "{precious}");
     }
 }
+
+#[tokio::test]
+async fn what_killed_waiters_left_of_the_queue_goes_with_the_next_lock() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let queue = queue::folder_of(&home.path().join("lock.d"));
+    fs::create_dir(&queue).expect("mkdir");
+    fs::write(queue.join("00000000000000000001-1-dead"), "").expect("ticket");
+    take(&request(home.path(), 1000)).await.expect("free").release();
+    assert!(fs::read_dir(home.path()).expect("dir").next().is_none());
+}
