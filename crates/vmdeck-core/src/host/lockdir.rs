@@ -6,9 +6,12 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
+
+/// How a folder is opened: as one, never through a link.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The identity of a directory, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +29,16 @@ pub fn inode_at(path: &Path) -> io::Result<Option<Inode>> {
     }
 }
 
+/// Returns the path of what stands beside a lock: its own name, a dot and this.
+pub fn beside(lock: &Path, what: impl std::fmt::Display) -> PathBuf {
+    let mut name = lock.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{what}"));
+    lock.with_file_name(name)
+}
+
 /// Opens a directory without following a link; fails with `NotADirectory` or `FilesystemLoop` on anything else.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    Ok(rustix::fs::open(path, FOLDER, Mode::empty())?)
 }
 
 /// Returns the inode of an open directory.
@@ -134,8 +143,7 @@ pub fn stranger(folder: &OwnedFd, known: &[&str]) -> io::Result<Option<String>> 
             continue;
         }
         let is_full = || {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let inner = rustix::fs::openat(folder, entry.file_name(), flags, Mode::empty()).ok()?;
+            let inner = rustix::fs::openat(folder, entry.file_name(), FOLDER, Mode::empty()).ok()?;
             let mut names = rustix::fs::Dir::read_from(&inner).ok()?.flatten();
             names.find(|inner| !matches!(inner.file_name().to_bytes(), b"." | b".."))
         };

@@ -139,9 +139,7 @@ impl Drop for UnpublishedLock {
 }
 
 fn sibling(path: &Path, what: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{what}.{}.{:08x}", pids::current(), random::u32()));
-    path.with_file_name(name)
+    lockdir::beside(path, format_args!("{what}.{}.{:08x}", pids::current(), random::u32()))
 }
 
 fn owner_json(owner: &Holder) -> Vec<u8> {
@@ -257,12 +255,7 @@ pub fn slot_paths(path: &Path, slots: u32) -> impl Iterator<Item = PathBuf> {
 
 /// Returns the lock directory of a slot.
 fn slot_path(path: &Path, slot: u32) -> PathBuf {
-    if slot == 0 {
-        return path.to_owned();
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{slot}"));
-    path.with_file_name(name)
+    if slot == 0 { path.to_owned() } else { lockdir::beside(path, slot) }
 }
 
 /// Removes the lock directory if the name leads to the directory behind `fd`; for the guardian, which holds only that.

@@ -42,13 +42,7 @@ pub(super) struct Ticket {
 
 /// Returns the folder of a lock's queue.
 pub(super) fn folder_of(lock: &Path) -> PathBuf {
-    beside(lock, "queue")
-}
-
-fn beside(lock: &Path, what: &str) -> PathBuf {
-    let mut name = lock.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{what}"));
-    lock.with_file_name(name)
+    lockdir::beside(lock, "queue")
 }
 
 impl Ticket {
@@ -174,14 +168,14 @@ pub(super) fn note_release(lock: &Path) {
     let mut file = File::options();
     file.write(true).create(true).mode(0o666).custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
     // Another user's note of an earlier release cannot be renewed; then only the queue's own order is left.
-    if let Ok(file) = file.open(beside(lock, "last")) {
+    if let Ok(file) = file.open(lockdir::beside(lock, "last")) {
         let _ = file.set_modified(clock::system());
     }
 }
 
 /// Returns whether the old scripts have not had their turn since the last release.
 pub(super) fn was_just_released(lock: &Path) -> bool {
-    let noted = fs::symlink_metadata(beside(lock, "last")).and_then(|note| note.modified());
+    let noted = fs::symlink_metadata(lockdir::beside(lock, "last")).and_then(|note| note.modified());
     // A time in the future says nothing.
     noted.is_ok_and(|at| clock::system().duration_since(at).is_ok_and(|age| age < YIELD))
 }
