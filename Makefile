@@ -1,5 +1,6 @@
 # vmdeck: `make demo` and `make test` do all their set-up themselves on Debian and Ubuntu.
 GUEST := guests/micro/out
+KERNELS := guests/kernels/out
 CARGO ?= cargo
 
 .PHONY: demo build test test-all check deps nextest guest bench bench-cockpit docs screens clean
@@ -53,10 +54,12 @@ deps:
 nextest:
 	@scripts/nextest.sh
 
-guest: $(GUEST)/initrd.cpio
+guest: $(GUEST)/initrd.cpio $(KERNELS)/cloud/version
+$(KERNELS)/cloud/version: guests/kernels/fetch.sh
+	guests/kernels/fetch.sh $(KERNELS)
 $(GUEST)/initrd.cpio: guests/micro/build.sh
 	guests/micro/build.sh $(GUEST)
 
 clean:
 	$(CARGO) clean
-	rm -rf $(GUEST) .vmdeck
+	rm -rf $(GUEST) $(KERNELS) .vmdeck

@@ -193,6 +193,12 @@ pub enum Sub {
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,
     },
+    /// Run a command under a kernel, on this host's own root: read-only, below a writable layer in memory
+    ///
+    /// Nothing is needed but QEMU and a kernel: no image, no network, no login, no root. The exit status is the command's own; 125
+    /// where the guest did not come to it, so that `git bisect run vmdeck boot -k ... -- ./test` skips what does not boot; 124 where
+    /// it took longer than --timeout, 1 where the system crashed under it.
+    Boot(BootArgs),
     /// Open a recorded run in the cockpit: play it, go to any time, see every log as it was at that time
     Replay {
         /// Folder of a run, or its events.jsonl
@@ -224,6 +230,76 @@ pub enum Sub {
     },
     /// Print the manual page
     Man,
+}
+
+/// The arguments of `vmdeck boot`.
+#[derive(Args, Debug, Clone)]
+pub struct BootArgs {
+    /// Kernel: a bzImage or vmlinux, the folder of a built kernel tree, or the version of one in /boot [default: the running one,
+    /// else the newest in /boot that is fit]
+    #[arg(short, long, value_name = "KERNEL")]
+    pub kernel: Option<PathBuf>,
+    /// Folder that holds lib/modules/VERSION [default: beside the kernel, else this host's]
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+    /// Initial RAM disk that is loaded before vmdeck's own
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Text that is added to the kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Folder that becomes the root [default: /]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Folder that the guest sees at the same path, read-only; the current one is always there
+    #[arg(long, value_name = "DIR")]
+    pub share: Vec<PathBuf>,
+    /// Folder that the guest sees at the same path, and may write to
+    #[arg(long, value_name = "DIR")]
+    pub rw_share: Vec<PathBuf>,
+    /// How folders are shared; auto: virtiofs where its daemon is, else 9p, as far as the kernel has it
+    #[arg(long, value_enum, default_value_t)]
+    pub by: ByArg,
+    /// Memory of the guest
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub memory: u64,
+    /// Processors of the guest
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub cpus: u32,
+    /// User who runs the command, by the root's own list of users [default: the caller]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Give the guest a network: it reaches what this host reaches
+    #[arg(long)]
+    pub net: bool,
+    /// Wait for a debugger before the first instruction, and print the line that connects one
+    #[arg(long)]
+    pub gdb: bool,
+    /// How long the command may take; then it is ended, with status 124
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// How long the guest may take to come to the command
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    pub boot_timeout: Duration,
+    /// Do not take the host lock
+    #[arg(long)]
+    pub no_lock: bool,
+    /// Command to run; without one, a shell
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// How folders are shared with a guest.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ByArg {
+    /// By what this host and the kernel have.
+    #[default]
+    Auto,
+    /// By the 9P file system.
+    #[value(name = "9p")]
+    Plan9,
+    /// By virtiofs.
+    Virtiofs,
 }
 
 /// The arguments of `vmdeck cleanup`.

@@ -14,7 +14,8 @@ const CORE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("report", &[]),
     ("context", &["host"]),
-    ("backend", &["command", "host", "context"]),
+    ("assets", &["host"]),
+    ("backend", &["command", "host", "context", "assets"]),
     ("transport", &["command", "host", "context", "backend"]),
     ("engine", &["command", "host", "context", "backend", "transport"]),
     ("fuzz", &["command", "config", "backend", "transport", "engine"]),
@@ -23,8 +24,9 @@ const CORE: &[(&str, &[&str])] = &[
 /// Crates and the only ones of ours that each may depend on.
 const CRATES: &[(&str, &[&str])] = &[
     ("vmdeck-files", &[]),
+    ("vmdeck-guest", &[]),
     ("vmdeck-model", &[]),
-    ("vmdeck-core", &["vmdeck-files", "vmdeck-model"]),
+    ("vmdeck-core", &["vmdeck-files", "vmdeck-guest", "vmdeck-model"]),
     ("vmdeck-tui", &["vmdeck-files", "vmdeck-model"]),
     ("testkit", &["vmdeck-model", "vmdeck-tui"]),
 ];
@@ -324,6 +326,12 @@ fn files_are_short_and_say_what_lives_in_them() {
 const READERS: &[(&str, &str)] = &[
     ("crates/vmdeck-files/src/lib.rs", "this is the place"),
     ("crates/vmdeck-core/src/host/info.rs", "/proc and /etc are root's"),
+    ("crates/vmdeck-core/src/host/read_only.rs", "/proc is the kernel's"),
+    ("crates/vmdeck-core/src/assets/own_program.rs", "/proc is the kernel's"),
+    ("crates/vmdeck-guest/src/init.rs", "the initial RAM disk is ours"),
+    ("crates/vmdeck-guest/src/network.rs", "/sys is the kernel's"),
+    ("crates/vmdeck-guest/src/port.rs", "/sys is the kernel's"),
+    ("crates/vmdeck-guest/src/users.rs", "/etc is root's"),
     ("crates/vmdeck-core/src/backend/qemu/mod.rs", "/sys is the kernel's"),
     ("crates/vmdeck-core/src/engine/journal.rs", "the private folder itself, for its sync"),
     ("crates/vmdeck-core/src/transport/unpack.rs", "a file that it has just made"),

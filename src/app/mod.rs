@@ -2,6 +2,8 @@
 //!
 //! Each subcommand has a file; what they print goes to a writer that `main` gives them.
 
+mod attend;
+mod boot;
 mod cockpit;
 mod demo;
 mod deps;
@@ -26,7 +28,10 @@ pub use io::Io;
 use crate::cli::{Cli, ConfigSub, Sub};
 use clap::{CommandFactory, Parser};
 use std::{ffi::OsString, io::Write, path::Path};
-use vmdeck_core::{engine::guardian, host::process};
+use vmdeck_core::{
+    engine::guardian,
+    host::{process, read_only},
+};
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
@@ -34,11 +39,16 @@ use vmdeck_model::{
 
 /// Runs the program; returns its exit code, which may be a guest command's own.
 pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
-    // The two hidden commands come first: they are other programs in the same file.
+    // The hidden commands come first: they are other programs in the same file.
+    #[cfg(target_os = "linux")]
+    if vmdeck_guest::is_guest(&args) {
+        return vmdeck_guest::main(&args);
+    }
     // Secrets are in our memory; the program that the first of the two becomes is itself again.
     process::leave_no_core();
     match args.get(1).and_then(|a| a.to_str()) {
         Some(process::TETHER) => return tether(&args[2..], io),
+        Some(read_only::READ_ONLY) => return read_only_for(&args[2..], io),
         Some(guardian::COMMAND) => return guard(&args[2..]),
         _ => {}
     }
@@ -80,6 +90,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Shell { guest, machine, command }) => {
             return shell::run(&guest, machine.as_deref(), &command, &config, io).await;
         }
+        Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
         Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
         Some(Sub::Init { force }) => init::run(force, io)?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
@@ -109,6 +120,13 @@ fn tether(args: &[OsString], io: &mut Io<'_>) -> u8 {
     let [parent, program, rest @ ..] = args else { return RunExit::Usage.code() };
     let Some(parent) = parent.to_str().and_then(|p| p.parse().ok()) else { return RunExit::Usage.code() };
     let error = process::exec_tethered(parent, program, rest);
+    io.warn(&format!("cannot run {}: {error}", program.display()));
+    127
+}
+
+fn read_only_for(args: &[OsString], io: &mut Io<'_>) -> u8 {
+    let [from, to, program, rest @ ..] = args else { return RunExit::Usage.code() };
+    let error = read_only::exec_read_only(Path::new(from), Path::new(to), program, rest);
     io.warn(&format!("cannot run {}: {error}", program.display()));
     127
 }

@@ -107,6 +107,12 @@ pub(super) fn load_host(args: &ConfigArgs) -> Result<(HostConfig, Vec<String>)> 
     Ok((setup.host, setup.left_out))
 }
 
+/// Loads a text that vmdeck itself has made as the config, with these arguments of `--set`.
+pub(super) fn load_made(name: &Path, text: &str, set: &[String]) -> Result<Setup> {
+    let args = ConfigArgs { set: set.to_owned(), ..ConfigArgs::default() };
+    parse(Some((name, text)), &args, Wish { secrets: true, ..Wish::default() }).map(|(setup, _)| setup)
+}
+
 /// Loads this text as the config.
 pub(super) fn load_text(path: &Path, text: &str) -> Result<Setup> {
     parse(Some((path, text)), &ConfigArgs::default(), Wish { secrets: true, ..Wish::default() }).map(|(setup, _)| setup)

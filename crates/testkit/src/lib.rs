@@ -14,6 +14,7 @@
 
 pub mod cockpit;
 pub mod desktop;
+pub mod kernel;
 pub mod micro;
 pub mod sshd;
 pub mod world;

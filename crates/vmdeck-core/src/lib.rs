@@ -13,6 +13,7 @@
 //! - [`transport`]: talks into a machine that is up; one row each in [`transport::TRANSPORTS`].
 //! - [`engine`]: lock, preflight, reap, boot, test, clean up. Commands go in, events come out.
 
+pub mod assets;
 pub mod backend;
 pub mod command;
 pub mod config;

@@ -20,6 +20,10 @@ pub struct Guest {
     pub memory: u64,
     /// The size of the disk in bytes.
     pub disk: u64,
+    /// The system that the machine boots; `None` = what the backend's own keys say.
+    pub image: Option<Image>,
+    /// The folders of this host that the guest sees.
+    pub shares: Vec<Share>,
     /// The existing machine to adopt; it is stopped at most, never deleted.
     pub machine: Option<String>,
     /// The transports, tried in this order.
@@ -61,6 +65,54 @@ impl Guest {
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let tables = self.transport_options.values().chain([&self.options]);
         tables.flat_map(Options::secrets).chain(&self.sudo)
+    }
+}
+
+/// A system that a machine boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// A folder of this host is its root, read-only, below a writable layer in memory.
+    Host,
+    /// A disk image, which is never written.
+    File(PathBuf),
+}
+
+/// A folder of this host in a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The folder on this host.
+    pub path: PathBuf,
+    /// The absolute path in the guest.
+    pub to: String,
+    /// Whether writes are refused, by this host.
+    pub read_only: bool,
+    /// The protocol of the share.
+    pub by: ShareBy,
+}
+
+/// How a folder is shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShareBy {
+    /// The share goes by what the host and the kernel have.
+    #[default]
+    Auto,
+    /// The share goes by the 9P file system, which QEMU serves.
+    Plan9,
+    /// The share goes by virtiofs, which a daemon serves.
+    Virtiofs,
+}
+
+impl ShareBy {
+    /// The words used in the config.
+    pub const WORDS: &[&str] = &["auto", "9p", "virtiofs"];
+
+    /// Returns the protocol of a word of the config; anything unknown is `Auto`.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "9p" => ShareBy::Plan9,
+            "virtiofs" => ShareBy::Virtiofs,
+            _ => ShareBy::Auto,
+        }
     }
 }
 

@@ -160,6 +160,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the socket that leads to our agent in the guest, where it has one (see the crate `vmdeck-guest`).
+    fn agent_port(&self) -> Option<&Path> {
+        None
+    }
+
     /// Returns the power to ask the guest's kernel for its stacks.
     fn stacks(&self) -> Option<&dyn DumpStacks> {
         None

@@ -279,7 +279,7 @@ impl LocalExec {
         };
         match (status.code(), status.signal()) {
             (Some(code), _) => Ok(Some(CommandExit::Code(code))),
-            (None, Some(signal)) => Ok(Some(CommandExit::Signal(signal_name(signal)))),
+            (None, Some(signal)) => Ok(Some(CommandExit::of_signal(signal))),
             (None, None) => Err(Fault::infra("cannot tell how a local command ended")),
         }
     }
@@ -301,23 +301,6 @@ impl OutputSink for LocalOutput<'_> {
             self.sink.write(stream, &own);
         }
     }
-}
-
-fn signal_name(number: i32) -> String {
-    let known = [
-        (1, "HUP"),
-        (2, "INT"),
-        (3, "QUIT"),
-        (4, "ILL"),
-        (6, "ABRT"),
-        (8, "FPE"),
-        (9, "KILL"),
-        (11, "SEGV"),
-        (13, "PIPE"),
-        (14, "ALRM"),
-        (15, "TERM"),
-    ];
-    known.iter().find(|row| row.0 == number).map_or_else(|| number.to_string(), |row| row.1.to_owned())
 }
 
 #[cfg(test)]

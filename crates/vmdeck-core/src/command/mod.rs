@@ -108,6 +108,25 @@ pub enum CommandExit {
 }
 
 impl CommandExit {
+    /// Returns the end by a signal of Linux's number for it; one without a name here keeps the number.
+    pub fn of_signal(number: i32) -> Self {
+        let known = [
+            (1, "HUP"),
+            (2, "INT"),
+            (3, "QUIT"),
+            (4, "ILL"),
+            (6, "ABRT"),
+            (8, "FPE"),
+            (9, "KILL"),
+            (11, "SEGV"),
+            (13, "PIPE"),
+            (14, "ALRM"),
+            (15, "TERM"),
+        ];
+        let name = known.iter().find(|row| row.0 == number);
+        CommandExit::Signal(name.map_or_else(|| number.to_string(), |row| row.1.to_owned()))
+    }
+
     /// Returns the code; `None` for a signal.
     pub fn code(&self) -> Option<i32> {
         if let CommandExit::Code(code) = self { Some(*code) } else { None }

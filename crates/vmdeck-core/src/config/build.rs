@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, Source, SurvivorPolicy},
+    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Image, Network, Os, Source, SurvivorPolicy},
     ids::GuestId,
     key::{Key, Options, Value},
     pattern::Pattern,
@@ -25,6 +25,11 @@ use vmdeck_model::{
 
 /// Every effective value with its place, for `config show`.
 pub type Values = BTreeMap<String, (Value, String)>;
+
+/// The transports of a guest that boots a folder of this host: nothing that is started at its boot serves another one.
+const HOST_TRANSPORTS: &[&str] = &["serial"];
+/// What the console of such a guest says when it cannot come up.
+const INIT_FAILED: &str = "/vmdeck-init: FAILED: .*/";
 
 /// Less memory than any guest can use, in bytes: a forgotten unit.
 const MEMORY_MIN: u64 = 16 << 20;
@@ -91,14 +96,19 @@ impl Build<'_> {
             (check::convert(text.kind, &node).ok()?, "default".to_owned())
         };
         let value = match value {
-            Value::Path(path) => Value::Path(match (path.strip_prefix("~"), home()) {
-                (Ok(below), Some(home)) => home.join(below),
-                _ => self.base.join(path),
-            }),
+            Value::Path(path) => Value::Path(self.resolve_path(&path)),
             value => value,
         };
         self.values.insert(path.to_owned(), (value.clone(), place));
         Some(value)
+    }
+
+    /// Returns a path that is relative to the config's folder, or below the home, as an absolute one.
+    pub(super) fn resolve_path(&self, path: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), home()) {
+            (Ok(below), Some(home)) => home.join(below),
+            _ => self.base.join(path),
+        }
     }
 
     pub(super) fn is_written(&self, path: &str) -> bool {
@@ -237,13 +247,19 @@ impl Build<'_> {
                 self.problem(origin, &full(key), "it must be longer than 0", Some("write it like \"90s\""));
             }
         }
+        let image = self.image(name, origin, &backend);
+        let mut errors = self.patterns(&full("boot.errors"), &any("boot.errors"));
+        if image == Some(Image::Host) {
+            errors.extend(Pattern::parse(INIT_FAILED));
+        }
         Some(Guest {
             os,
             cpus: self.number(&full("cpus"), &any("cpus")),
             memory: size(self, "memory"),
             disk: size(self, "disk"),
             machine: self.text(&full("machine"), &any("machine")),
-            transports: self.transports(name, origin, os, sources),
+            transports: self.transports(name, origin, os, image.as_ref(), sources),
+            shares: self.shares(name, origin, image.as_ref()),
             transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),
             fresh: match self.text(&full("fresh"), &any("fresh")).as_deref() {
                 Some("case") => Fresh::Case,
@@ -255,7 +271,7 @@ impl Build<'_> {
             case_timeout: self.duration(&full("case_timeout"), &any("case_timeout")).unwrap_or_default(),
             boot: ConsolePatterns {
                 pattern,
-                errors: self.patterns(&full("boot.errors"), &any("boot.errors")),
+                errors,
                 warnings: self.patterns(&full("boot.warnings"), &any("boot.warnings")),
                 restarts: match self.value(&full("boot.restarts"), &any("boot.restarts")) {
                     Some(Value::Int(count)) => u32::try_from(count).ok(),
@@ -289,22 +305,26 @@ impl Build<'_> {
                 .iter()
                 .map(|kind| ((*kind).to_owned(), self.options(name, kind)))
                 .collect(),
+            image,
             id,
             backend,
         })
     }
 
-    fn transports(&mut self, name: &str, origin: &Origin, os: Os, sources: &Sources<'_>) -> Vec<String> {
+    fn transports(
+        &mut self,
+        name: &str,
+        origin: &Origin,
+        os: Os,
+        image: Option<&Image>,
+        sources: &Sources<'_>,
+    ) -> Vec<String> {
         let path = format!("guests.{name}.transports");
         let written = self.texts(&path, "guests.*.transports");
         if written.is_empty() {
+            let usual = if image == Some(&Image::Host) { HOST_TRANSPORTS } else { os.transports() };
             // Those of the default order that this version has.
-            return os
-                .transports()
-                .iter()
-                .filter(|kind| sources.transports.contains(kind))
-                .map(|k| (*k).to_owned())
-                .collect();
+            return usual.iter().filter(|kind| sources.transports.contains(kind)).map(|k| (*k).to_owned()).collect();
         }
         for kind in &written {
             if !sources.transports.contains(&kind.as_str()) {

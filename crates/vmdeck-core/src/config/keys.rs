@@ -2,7 +2,10 @@
 //!
 //! A default here is the only place where it is written down.
 
-use vmdeck_model::key::{Key, Kind};
+use vmdeck_model::{
+    guest::ShareBy,
+    key::{Key, Kind},
+};
 
 const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
     Key { path, kind, default, doc }
@@ -72,6 +75,21 @@ pub const CORE: &[Key] = &[
     key("guests.*.cpus", Kind::Int(1, 512), Some("2"), "virtual processors"),
     key("guests.*.memory", Kind::Size, Some("\"2GiB\""), "RAM for the guest"),
     key("guests.*.disk", Kind::Size, Some("\"10GiB\""), "size of the disk; a smaller base image is grown to this"),
+    key(
+        "guests.*.image",
+        Kind::Text,
+        None,
+        "what a QEMU guest boots: a disk image, or \"host\" = this host's own root, read-only below a writable layer in memory",
+    ),
+    key("guests.*.shares.[].path", Kind::Path, None, "folder of this host that the guest sees; required"),
+    key("guests.*.shares.[].to", Kind::Text, None, "absolute path in the guest; default: the same as on this host"),
+    key("guests.*.shares.[].read_only", Kind::Bool, Some("true"), "whether this host refuses the guest's writes"),
+    key(
+        "guests.*.shares.[].by",
+        Kind::Choice(ShareBy::WORDS),
+        Some("\"auto\""),
+        "9p, virtiofs, or auto = what this host and the kernel have",
+    ),
     key("guests.*.machine", Kind::Text, None, "adopt this existing machine; it is stopped at most, never deleted"),
     key(
         "guests.*.transports",

@@ -3,6 +3,7 @@
 //! The config never names a backend or transport: their keys come in from outside as tables.
 
 mod build;
+mod build_image;
 mod build_suite;
 mod check;
 mod compat;

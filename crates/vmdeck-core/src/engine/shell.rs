@@ -5,7 +5,7 @@
 use super::{
     context::RunContext,
     journal::JournalState,
-    machine::{self, Permits},
+    machine::{self, LeasedMachine, Permits, recv_once},
     reap,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     },
 };
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -36,13 +37,33 @@ use vmdeck_model::{
 /// How long finding a machine that is up may take.
 const REATTACH: Duration = Duration::from_mins(1);
 
+/// How long a command that took too long may take to end.
+const END: Duration = Duration::from_secs(15);
+
 /// Takes over the person's terminal.
 pub type OpenTerminal = Box<dyn FnOnce() -> Result<TerminalStreams> + Send + Sync>;
+
+/// How a shell or a command came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShellEnd {
+    /// It ended by itself.
+    Exit(CommandExit),
+    /// It took longer than it may, and was ended.
+    TimedOut,
+    /// The guest's system crashed meanwhile.
+    Crashed(Fault),
+}
 
 /// What is to be done in the guest.
 pub struct ShellRequest {
     /// The command; with a terminal and no command, the login shell.
     pub command: Option<String>,
+    /// The working directory; `None` = the login directory.
+    pub dir: Option<String>,
+    /// The variables to set.
+    pub env: BTreeMap<String, String>,
+    /// How long a command without a terminal may take; `None` = as long as it wants.
+    pub limit: Option<Duration>,
     /// Opens a person's terminal, once the guest is ready: until then Ctrl-C must still reach us.
     pub terminal: Option<OpenTerminal>,
     /// What a command without a terminal reads.
@@ -50,26 +71,82 @@ pub struct ShellRequest {
     /// What a command without a terminal writes.
     pub output: mpsc::UnboundedSender<(Stream, Vec<u8>)>,
     /// Gets how the command or the shell ended.
-    pub done: oneshot::Sender<Result<CommandExit>>,
+    pub done: oneshot::Sender<Result<ShellEnd>>,
 }
 
 impl ShellRequest {
-    async fn serve(self, session: &dyn Session, guest: &Guest, cancel: &CancellationToken) {
-        let result = match (self.terminal, self.command) {
-            (Some(open), command) => terminal(session, open, command, cancel).await,
-            (None, Some(script)) => {
-                let output = self.output;
-                let mut sink = move |stream: Stream, bytes: &[u8]| drop(output.send((stream, bytes.to_vec())));
-                let command = RemoteCommand { stdin: self.stdin, ..RemoteCommand::new(script) };
-                session.run(&command, &mut sink, cancel).await
+    /// Serves the request; `machine` = what is watched meanwhile.
+    async fn serve(
+        self,
+        session: &dyn Session,
+        machine: Option<&LeasedMachine>,
+        guest: &Guest,
+        cancel: &CancellationToken,
+    ) {
+        let Self { command, dir, env, limit, terminal: wanted, stdin, output, done } = self;
+        let work = async {
+            match (wanted, command) {
+                (Some(open), command) => terminal(session, open, command, cancel).await.map(ShellEnd::Exit),
+                (None, Some(script)) => {
+                    let mut sink = move |stream: Stream, bytes: &[u8]| drop(output.send((stream, bytes.to_vec())));
+                    let command = RemoteCommand { env, dir, stdin, ..RemoteCommand::new(script) };
+                    within(limit, cancel, |token| async move { session.run(&command, &mut sink, &token).await }).await
+                }
+                (None, None) => Err(Fault::user(format!("cannot open a shell in `{}`", guest.id))
+                    .because("standard input is not a terminal")
+                    .hint(GIVE_A_COMMAND)),
             }
-            (None, None) => Err(Fault::user(format!("cannot open a shell in `{}`", guest.id))
-                .because("standard input is not a terminal")
-                .hint(GIVE_A_COMMAND)),
+        };
+        let end = match machine {
+            None => work.await,
+            Some(machine) => tokio::select! {
+                biased;
+                end = work => match (end, machine.crash()) {
+                    (Err(_), Some(crash)) => Ok(ShellEnd::Crashed(crash)),
+                    (end, _) => end,
+                },
+                crash = crashed(machine) => crash.map(ShellEnd::Crashed),
+            },
         };
         // A caller that is gone does not want to know.
-        let _ = self.done.send(result);
+        let _ = done.send(end);
     }
+}
+
+/// Runs a command for as long as it may take; one that is ended for its time ends with all that it started.
+async fn within<F>(
+    limit: Option<Duration>,
+    cancel: &CancellationToken,
+    run: impl FnOnce(CancellationToken) -> F,
+) -> Result<ShellEnd>
+where
+    F: Future<Output = Result<CommandExit>>,
+{
+    let token = cancel.child_token();
+    let work = run(token.clone());
+    tokio::pin!(work);
+    let Some(limit) = limit else { return work.await.map(ShellEnd::Exit) };
+    if let Some(exit) = clock::within(limit, &mut work).await {
+        return exit.map(ShellEnd::Exit);
+    }
+    token.cancel();
+    // That it could not be ended matters little: its guest goes with it.
+    let _ = clock::within(END, work).await;
+    Ok(ShellEnd::TimedOut)
+}
+
+/// Waits for the end of the guest's system; an error where it is not its own doing.
+async fn crashed(machine: &LeasedMachine) -> Result<Fault> {
+    let (mut exit, mut error) = (machine.exit.clone(), machine.console.error());
+    let lost = || Fault::infra("cannot finish the command");
+    let fault = tokio::select! {
+        Some(found) = recv_once(&mut error) => lost().caused_by(found.to_fault()),
+        Some(how) = recv_once(&mut exit) => lost().because(how),
+        () = machine.restarted() => lost().because("the guest restarted"),
+    };
+    // The console may be behind the machine's end.
+    let _ = machine.console.catch_up().await;
+    machine.crash().ok_or(fault)
 }
 
 const GIVE_A_COMMAND: &str = "give a command: `vmdeck shell GUEST -- COMMAND`";
@@ -113,7 +190,7 @@ pub(super) async fn run(context: &RunContext, request: ShellRequest) {
         Err(fault) => return drop(request.done.send(Err(fault))),
     };
     if let Some(session) = machine.controller.session() {
-        request.serve(session, &guest, &context.cancel).await;
+        request.serve(session, Some(&machine), &guest, &context.cancel).await;
     }
     machine::take_down(context, &guest, machine).await;
 }
@@ -162,7 +239,7 @@ pub async fn in_running(running: RunningGuest, guest: &Guest, request: ShellRequ
         || Fault::infra(format!("cannot reach the machine `{}`", machine.name())).hint("`vmdeck cleanup` removes it");
     match opened.unwrap_or_else(|| Err(late())) {
         Ok(session) => {
-            request.serve(session.as_ref(), guest, &CancellationToken::new()).await;
+            request.serve(session.as_ref(), None, guest, &CancellationToken::new()).await;
             let _ = session.close().await;
         }
         Err(fault) => drop(request.done.send(Err(fault))),

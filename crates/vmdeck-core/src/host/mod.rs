@@ -11,5 +11,6 @@ pub mod net;
 pub mod pids;
 pub mod process;
 pub mod random;
+pub mod read_only;
 pub mod signal;
 pub mod tail;

@@ -403,6 +403,11 @@ pub fn exec_tethered(parent: u32, program: &OsStr, args: &[OsString]) -> io::Err
         }
     }
     let _ = parent;
+    exec(program, args)
+}
+
+/// Becomes another program. Returns only on failure.
+pub(super) fn exec(program: &OsStr, args: &[OsString]) -> io::Error {
     std::process::Command::new(program).args(args).exec()
 }
 

@@ -8,7 +8,7 @@ use crate::backend::{
     capabilities::Capabilities, contract::Machine, discovery::DiscoveryMethod, guest_exec::GuestExec, request::Service,
 };
 use futures_util::future::BoxFuture;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -71,6 +71,8 @@ pub enum Needs {
     Service(Service),
     /// The backend's own power to run commands.
     GuestExec,
+    /// The port of our agent in the guest.
+    AgentPort,
 }
 
 /// The other end of a connection that is about to be made.
@@ -84,6 +86,8 @@ pub enum Endpoint {
     },
     /// The backend's own power to run commands.
     GuestExec(Arc<dyn GuestExec>),
+    /// The socket that leads to our agent in the guest.
+    AgentPort(PathBuf),
 }
 
 /// Why an attempt to connect failed.

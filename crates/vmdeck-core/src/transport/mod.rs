@@ -11,6 +11,7 @@ mod discovery;
 mod exec;
 pub mod pin;
 pub mod route;
+mod serial;
 pub mod session;
 pub mod source;
 mod source_list;

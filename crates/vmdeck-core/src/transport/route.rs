@@ -52,7 +52,7 @@ pub fn services(guest: &Guest, capabilities: &Capabilities) -> Vec<Service> {
     rows.filter(|row| row.transport.usable(guest, capabilities).is_ok())
         .filter_map(|row| match row.transport.needs(guest) {
             Needs::Service(service) => Some(service),
-            Needs::GuestExec => None,
+            Needs::GuestExec | Needs::AgentPort => None,
         })
         .collect()
 }
@@ -61,8 +61,7 @@ pub fn services(guest: &Guest, capabilities: &Capabilities) -> Vec<Service> {
 struct Candidate<'a> {
     kind: &'static str,
     connector: Box<dyn Connector + 'a>,
-    /// The search for the service; `None` = the transport goes over the backend's own power.
-    search: Option<AddressSearch<'a>>,
+    place: Place<'a>,
 }
 
 /// Opens a session by the first transport that works; `report` is called with every attempt. The caller limits the
@@ -139,35 +138,50 @@ pub async fn open(target: &ConnectTarget<'_>, report: impl Fn(RouteAttempt) + Se
     Err(last.unwrap_or_else(|| Fault::bug("no transport was tried")))
 }
 
+/// Where a transport connects to.
+enum Place<'a> {
+    /// The service that this search finds.
+    Service(AddressSearch<'a>),
+    /// The backend's own power.
+    GuestExec,
+    /// The port of our agent.
+    AgentPort,
+}
+
 fn candidate<'a>(row: &TransportInfo, target: &'a ConnectTarget<'a>) -> Result<Candidate<'a>> {
     let transport = row.transport;
     let connector = transport.connector(target)?;
-    let search = match transport.needs(target.guest) {
-        Needs::Service(service) => Some(AddressSearch::new(target, service, connector.proves_identity())),
-        Needs::GuestExec => None,
+    let place = match transport.needs(target.guest) {
+        Needs::Service(service) => Place::Service(AddressSearch::new(target, service, connector.proves_identity())),
+        Needs::GuestExec => Place::GuestExec,
+        Needs::AgentPort => Place::AgentPort,
     };
-    Ok(Candidate { kind: row.kind, connector, search })
+    Ok(Candidate { kind: row.kind, connector, place })
 }
 
 impl Candidate<'_> {
     /// Connects, however long it takes; an error means that waiting longer cannot help.
     async fn connect(&mut self, target: &ConnectTarget<'_>) -> Result<Box<dyn Session>> {
         loop {
-            let (endpoint, address, only) = match &mut self.search {
-                Some(search) => {
+            let (endpoint, address, only) = match &mut self.place {
+                Place::Service(search) => {
                     let reached = search.next().await?;
                     (target.progress)(ConnectProgress::ServiceAnswers);
                     let address = reached.address;
                     (Endpoint::Service { stream: reached.stream, address }, Some(address), reached.only)
                 }
-                None => match target.machine.guest_exec() {
+                Place::GuestExec => match target.machine.guest_exec() {
                     Some(power) => (Endpoint::GuestExec(power), None, true),
                     None => return Err(Fault::infra("cannot run commands by the backend")),
+                },
+                Place::AgentPort => match target.machine.agent_port() {
+                    Some(socket) => (Endpoint::AgentPort(socket.to_owned()), None, true),
+                    None => return Err(Fault::infra("cannot reach an agent: the machine has no port for one")),
                 },
             };
             match self.connector.connect(endpoint).await {
                 Ok(session) => {
-                    if self.search.is_none() {
+                    if !matches!(self.place, Place::Service(_)) {
                         (target.progress)(ConnectProgress::ServiceAnswers);
                     }
                     return Ok(session);
@@ -179,7 +193,7 @@ impl Candidate<'_> {
                 // Another machine at an address that was only one of several: the search goes on without it.
                 Err(ConnectError::WrongMachine(fault)) if !only => {
                     (target.progress)(ConnectProgress::Waiting(fault.to_string()));
-                    if let (Some(search), Some(address)) = (&mut self.search, address) {
+                    if let (Place::Service(search), Some(address)) = (&mut self.place, address) {
                         search.exclude(address);
                     }
                 }

@@ -1,6 +1,6 @@
 //! Every transport, a row each: the only place that names them all.
 
-use super::{contract::Transport, exec, ssh};
+use super::{contract::Transport, exec, serial, ssh};
 use vmdeck_model::{
     error::{Fault, Result},
     key::Key,
@@ -26,6 +26,12 @@ pub static TRANSPORTS: &[TransportInfo] = &[
         summary: "the backend's own way to run commands, without a network",
         keys: &[],
         transport: &exec::ByBackend,
+    },
+    TransportInfo {
+        kind: serial::KIND,
+        summary: "vmdeck's own agent, over a virtio-serial port",
+        keys: serial::KEYS,
+        transport: &serial::Serial,
     },
 ];
 

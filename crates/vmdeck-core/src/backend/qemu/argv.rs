@@ -2,11 +2,13 @@
 //!
 //! Facts: QEMU 7.2 and 10; commas in a value are doubled, because QEMU splits options at single ones.
 
+use super::host_root::{HostRoot, ShareServer};
 use crate::backend::request::CreateRequest;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
+use vmdeck_guest::setup::PORT;
 use vmdeck_model::{
     guest::{Guest, Network},
     key::Options,
@@ -42,11 +44,17 @@ pub(super) struct Files {
     pub(super) log: PathBuf,
     /// The overlay over the base image, if there is an image.
     pub(super) overlay: Option<PathBuf>,
+    /// The socket of the serial port to our agent, if the guest has one.
+    pub(super) agent: Option<PathBuf>,
+    /// The socket on which a debugger is waited for, if it is.
+    pub(super) gdb: Option<PathBuf>,
 }
 
 impl Files {
-    pub(super) fn of(dir: &Path, record: &Path, has_image: bool) -> Self {
+    pub(super) fn of(dir: &Path, record: &Path, has_image: bool, has_agent: bool, waits_for_gdb: bool) -> Self {
         Self {
+            agent: has_agent.then(|| agent_socket(dir)),
+            gdb: waits_for_gdb.then(|| dir.join("gdb.sock")),
             qmp: dir.join("qmp.sock"),
             console: dir.join("console.sock"),
             log: record.join("console.log"),
@@ -55,17 +63,29 @@ impl Files {
     }
 }
 
+/// Returns the socket of the serial port to our agent, in the private folder of a machine.
+pub(super) fn agent_socket(dir: &Path) -> PathBuf {
+    dir.join("agent.sock")
+}
+
 /// Returns the whole command line without the binary.
-pub(super) fn arguments(request: &CreateRequest<'_>, accel: &str, arch: Arch, files: &Files) -> Vec<String> {
+pub(super) fn arguments(
+    request: &CreateRequest<'_>,
+    accel: &str,
+    arch: Arch,
+    files: &Files,
+    host_root: Option<&HostRoot>,
+) -> Vec<String> {
     let guest = request.guest;
     let options = &guest.options;
     let mut out = Argv::default();
     out.two("-name", &format!("{},debug-threads=on", escape(request.name)));
     out.two("-uuid", request.uuid);
     out.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
-    machine(&mut out, guest, accel, arch);
-    // A panic pauses the guest so that its last state can still be asked for; a restart ends it.
-    out.words(&["-action", "panic=pause,reboot=reset"]);
+    machine(&mut out, guest, accel, arch, host_root.is_some_and(HostRoot::shares_memory));
+    // A panic pauses the guest so that its last state can still be asked for. What was made for one start is not started again.
+    let reboot = if host_root.is_some() { "shutdown" } else { "reset" };
+    out.two("-action", &format!("panic=pause,reboot={reboot}"));
     out.two("-device", if arch == Arch::X86 { "pvpanic" } else { "pvpanic-pci" });
     out.two("-qmp", &format!("unix:{},server=on,wait=off", path(&files.qmp)));
     // The log is written by QEMU itself and never waits for a reader; the socket is for a person who types.
@@ -91,13 +111,25 @@ pub(super) fn arguments(request: &CreateRequest<'_>, accel: &str, arch: Arch, fi
         out.two("-blockdev", &format!("driver=qcow2,node-name=disk0,file.driver=file,file.filename={}", path(overlay)));
         out.two("-device", "virtio-blk-pci,drive=disk0");
     }
-    boot(&mut out, options);
+    if let Some(agent) = &files.agent {
+        out.two("-device", "virtio-serial-pci");
+        out.two("-chardev", &format!("socket,id=agent,path={},server=on,wait=off", path(agent)));
+        out.two("-device", &format!("virtserialport,chardev=agent,name={PORT}"));
+    }
+    if let Some(gdb) = &files.gdb {
+        out.two("-chardev", &format!("socket,id=gdb,path={},server=on,wait=off", path(gdb)));
+        out.two("-gdb", "chardev:gdb");
+    }
+    match host_root {
+        Some(root) => boot_host_root(&mut out, root, arch),
+        None => boot(&mut out, options),
+    }
     out.list(options.texts("extra_args"));
     out.words(&["-S"]);
     out.0
 }
 
-fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch) {
+fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, shares_memory: bool) {
     let options = &guest.options;
     let kind = options.text("vm_type").unwrap_or_default();
     let base = match arch {
@@ -109,6 +141,9 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch) {
         let debug = options.text("debug").map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
         out.two("-object", &format!(r#"{{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true{debug}}}"#));
         out.two("-object", &format!("memory-backend-ram,id=ram1,size={}", guest.memory));
+    } else if shares_memory {
+        out.two("-object", &format!("memory-backend-memfd,id=ram1,size={},share=on", guest.memory));
+        out.two("-machine", &format!("{base},memory-backend=ram1"));
     } else {
         out.two("-machine", base);
     }
@@ -136,6 +171,33 @@ fn boot(out: &mut Argv, options: &Options) {
     }
 }
 
+/// A kernel with our own initial RAM disk, and the folders that it mounts.
+fn boot_host_root(out: &mut Argv, root: &HostRoot, arch: Arch) {
+    out.two("-kernel", &root.kernel.to_string_lossy());
+    out.two("-initrd", &root.initrd.to_string_lossy());
+    let console = if arch == Arch::X86 { "ttyS0" } else { "ttyAMA0" };
+    out.two("-append", &format!("console={console} {}", root.append));
+    for served in &root.served {
+        let tag = &served.tag;
+        match &served.server {
+            // `remap`: files of two file systems of this host must not look like one file.
+            ShareServer::Qemu => {
+                let read_only = if served.read_only { ",readonly=on" } else { "" };
+                let folder = path(&served.path);
+                out.two(
+                    "-fsdev",
+                    &format!("local,id={tag},path={folder},security_model=none,multidevs=remap{read_only}"),
+                );
+                out.two("-device", &format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
+            }
+            ShareServer::Daemon { socket, .. } => {
+                out.two("-chardev", &format!("socket,id={tag},path={}", path(socket)));
+                out.two("-device", &format!("vhost-user-fs-pci,chardev={tag},tag={tag}"));
+            }
+        }
+    }
+}
+
 /// Returns the command as a script that a person can run again: it makes its own private folder and overlay.
 pub(super) fn script(binary: &str, argv: &[String], dir: &Path, files: &Files, overlay: Option<&[String]>) -> String {
     use crate::command::sh_quote;
@@ -147,6 +209,11 @@ pub(super) fn script(binary: &str, argv: &[String], dir: &Path, files: &Files, o
     let mut out = String::from(
         "#!/bin/sh\n# The machine as vmdeck starts it (there it also has -S, and QMP sends `cont`), in a folder of its own.\n",
     );
+    if files.agent.is_some() {
+        out.push_str(
+            "# Its initial RAM disk and the servers of its folders are gone with it; `vmdeck boot` makes them anew.\n",
+        );
+    }
     out.push_str("set -eu\nDIR=$(mktemp -d)\necho \"console: socat - UNIX-CONNECT:$DIR/console.sock\"\n");
     if let Some(overlay) = overlay {
         let words: Vec<String> = overlay.iter().map(|w| own(w)).collect();
@@ -224,6 +291,8 @@ mod tests {
             cpus: 2,
             memory: 2 << 30,
             disk: 10 << 30,
+            image: None,
+            shares: Vec::new(),
             machine: None,
             transports: vec!["ssh".into()],
             transport_turn: std::time::Duration::from_secs(45),
@@ -257,17 +326,17 @@ mod tests {
             services: &services,
             networks: &[],
         };
-        arguments(&request, accel, Arch::X86, files)
+        arguments(&request, accel, Arch::X86, files, None)
     }
 
     fn argv(set: &[(&str, Value)], accel: &str, image: bool) -> String {
-        let files = Files::of(Path::new("/m"), Path::new("/r"), image);
+        let files = Files::of(Path::new("/m"), Path::new("/r"), image, false, false);
         words(set, accel, &files, &[22]).join(" ")
     }
 
     #[test]
     fn the_port_of_each_service_is_forwarded_once() {
-        let files = Files::of(Path::new("/m"), Path::new("/r"), false);
+        let files = Files::of(Path::new("/m"), Path::new("/r"), false, false, false);
         let line = words(&[], "tcg", &files, &[5985, 2222, 2222]).join(" ");
         assert!(line.contains("user,id=net0,hostfwd=tcp:127.0.0.1:0-:2222,hostfwd=tcp:127.0.0.1:0-:5985 "), "{line}");
         assert!(words(&[], "tcg", &files, &[]).contains(&"user,id=net0".to_owned()));
@@ -317,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_path_is_no_option() {
-        let files = Files::of(Path::new("/m,readonly=on"), Path::new("/r"), true);
+        let files = Files::of(Path::new("/m,readonly=on"), Path::new("/r"), true, false, false);
         let line = words(&[], "tcg", &files, &[22]).join(" ");
         assert!(
             line.contains("path=/m,,readonly=on/qmp.sock") || line.contains("unix:/m,,readonly=on/qmp.sock"),
@@ -328,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_script_uses_a_folder_of_its_own() {
-        let files = Files::of(Path::new("/m"), Path::new("/r x"), true);
+        let files = Files::of(Path::new("/m"), Path::new("/r x"), true, false, false);
         let argv = words(&[], "tcg", &files, &[22]);
         let overlay = overlay_arguments(Path::new("/it's"), "raw", Path::new("/m/overlay.qcow2"), None);
         let text = script("qemu", &argv, Path::new("/m"), &files, Some(&[vec!["qemu-img".into()], overlay].concat()));

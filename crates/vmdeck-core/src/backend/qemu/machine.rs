@@ -4,6 +4,8 @@
 
 use super::{
     argv::Files,
+    host_root::{Served, ShareServer},
+    process,
     qmp::{self, Qmp, QmpEvent},
 };
 use crate::{
@@ -22,7 +24,13 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use serde_json::json;
-use std::{net::Ipv4Addr, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{mpsc, oneshot, watch},
@@ -43,6 +51,7 @@ pub(super) struct QemuMachine {
     dir: PathBuf,
     files: Files,
     spec: Spec,
+    served: Vec<Served>,
     errors: PathBuf,
     exit: watch::Sender<Option<MachineExit>>,
     restarts: watch::Sender<u32>,
@@ -70,7 +79,13 @@ struct RunningQemu {
 }
 
 impl QemuMachine {
-    pub(super) fn new(spawner: Spawner, request: &CreateRequest<'_>, spec: Spec, files: Files) -> Self {
+    pub(super) fn new(
+        spawner: Spawner,
+        request: &CreateRequest<'_>,
+        spec: Spec,
+        files: Files,
+        served: Vec<Served>,
+    ) -> Self {
         Self {
             spawner,
             name: request.name.to_owned(),
@@ -78,6 +93,7 @@ impl QemuMachine {
             dir: request.private_dir.to_owned(),
             files,
             spec,
+            served,
             errors: request.record_dir.join("qemu.log"),
             exit: watch::channel(None).0,
             restarts: watch::channel(0).0,
@@ -92,15 +108,8 @@ impl QemuMachine {
 
     async fn power_on(&mut self) -> Result<()> {
         let errors = vmdeck_files::create(&self.errors).map_err(|e| self.failed().because(e))?;
-        let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: errors.into() };
-        // Nothing of our environment: it may hold passwords.
-        let spec = self.spec.clone().dir(&self.dir).bare_env();
-        let spawned = if self.lifetime == Lifetime::MayOutliveUs {
-            self.spawner.spawn(&spec.outliving(), streams).await
-        } else {
-            self.spawner.spawn_tethered(&spec, streams).await
-        };
-        let child = spawned.map_err(|e| self.failed().because(e))?;
+        self.serve_folders().await?;
+        let child = self.spawn(&self.spec, errors).await.map_err(|e| self.failed().because(e))?;
         let pid = child.pid();
         let (kill, kills) = mpsc::channel(1);
         let (collected_in, collected) = watch::channel(false);
@@ -118,8 +127,54 @@ impl QemuMachine {
         let started = pids::lookup(pid).map(|p| p.started);
         let qmp = Arc::new(qmp);
         self.running = Some(RunningQemu { qmp: Arc::clone(&qmp), pid, started, kill, collected });
+        if self.files.gdb.is_some() {
+            // The debugger starts it.
+            return Ok(());
+        }
         // It was started stopped, so that no event is missed; now it runs.
         qmp.execute("cont", json!({})).await.map(drop)
+    }
+
+    /// Starts a process that lives as long as the machine may.
+    async fn spawn(&self, spec: &Spec, errors: std::fs::File) -> std::io::Result<Child> {
+        let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: errors.into() };
+        // Nothing of our environment: it may hold passwords.
+        let spec = spec.clone().dir(&self.dir).bare_env();
+        if self.lifetime == Lifetime::MayOutliveUs {
+            self.spawner.spawn(&spec.outliving(), streams).await
+        } else {
+            self.spawner.spawn_tethered(&spec, streams).await
+        }
+    }
+
+    /// Starts the daemons that serve folders: each is there before QEMU looks for it, and ends with the connection to QEMU.
+    async fn serve_folders(&self) -> Result<()> {
+        for served in &self.served {
+            let ShareServer::Daemon { spec, socket } = &served.server else { continue };
+            let cannot = || Fault::infra(format!("cannot share `{}`", served.path.display()));
+            let log = self.errors.with_file_name(format!("virtiofsd-{}.log", served.tag));
+            let errors = vmdeck_files::create(&log).map_err(|e| cannot().because(e))?;
+            let mut child = self.spawn(spec, errors).await.map_err(|e| cannot().because(e))?;
+            let listens = async {
+                // The socket appears within tens of milliseconds, and nothing tells when.
+                while !socket.exists() {
+                    clock::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            let ended = tokio::select! {
+                there = clock::within(START, listens) => there.is_none(),
+                _ = child.wait() => true,
+            };
+            if ended {
+                let _ = child.kill_group().await;
+                let said = String::from_utf8_lossy(&files::read_tail(&log, 1024)).into_owned();
+                let said =
+                    said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it did not say why").to_owned();
+                return Err(cannot().because(format!("its daemon did not start: {said}")).permanent());
+            }
+            tokio::spawn(async move { child.wait().await });
+        }
+        Ok(())
     }
 
     /// Waits for the control socket, or for QEMU to give up before it.
@@ -202,6 +257,7 @@ impl QemuMachine {
                 format!("process {} of `{}` is still there", process.pid, self.name),
             ));
         }
+        process::end_daemons(&self.dir).await?;
         files::remove_dir(&self.dir)
             .map_err(|e| Fault::new(Blame::Leftover, format!("cannot remove `{}`", self.dir.display())).because(e))?;
         proofs.push(Proof::Gone(format!("folder `{}` with sockets and overlay is gone", self.dir.display())));
@@ -350,6 +406,10 @@ impl Machine for QemuMachine {
 
     fn addresses(&self) -> Option<&dyn AddressDiscovery> {
         Some(self)
+    }
+
+    fn agent_port(&self) -> Option<&Path> {
+        self.files.agent.as_deref()
     }
 
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>>> {

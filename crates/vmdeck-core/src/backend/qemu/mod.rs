@@ -5,6 +5,7 @@
 mod accel;
 mod accel_probe;
 mod argv;
+mod host_root;
 mod machine;
 mod process;
 pub(crate) mod qmp;
@@ -34,7 +35,7 @@ use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Guest, Network},
+    guest::{Guest, Image, Network, ShareBy},
     key::{Key, Kind},
 };
 
@@ -43,6 +44,37 @@ pub const KEYS: &[Key] = &[
     Key { path: "guests.*.qemu.kernel", kind: Kind::Path, default: None, doc: "kernel to boot directly" },
     Key { path: "guests.*.qemu.initrd", kind: Kind::Path, default: None, doc: "initial RAM disk for that kernel" },
     Key { path: "guests.*.qemu.append", kind: Kind::Text, default: None, doc: "kernel command line" },
+    Key {
+        path: "guests.*.qemu.modules",
+        kind: Kind::Path,
+        default: None,
+        doc: "folder that holds lib/modules/VERSION for that kernel, for `image = \"host\"`; default: beside the kernel, else of this host",
+    },
+    Key {
+        path: "guests.*.qemu.root",
+        kind: Kind::Path,
+        default: Some("\"/\""),
+        doc: "folder that becomes the root of a guest with `image = \"host\"`",
+    },
+    Key {
+        path: "guests.*.qemu.by",
+        kind: Kind::Choice(ShareBy::WORDS),
+        default: Some("\"auto\""),
+        doc: "how that root is shared: 9p, virtiofs, or auto = what this host and the kernel have",
+    },
+    Key {
+        path: "guests.*.qemu.unpack",
+        kind: Kind::Choice(&["auto", "never"]),
+        default: Some("\"auto\""),
+        doc: "auto: where the processor is emulated, this host unpacks the kernel of `image = \"host\"`, which saves seconds; never: it \
+              unpacks itself",
+    },
+    Key {
+        path: "guests.*.qemu.gdb",
+        kind: Kind::Bool,
+        default: Some("false"),
+        doc: "do not start the guest before a debugger has connected to gdb.sock in the machine's folder",
+    },
     Key {
         path: "guests.*.qemu.image",
         kind: Kind::Path,
@@ -136,8 +168,11 @@ impl Qemu {
         let name = Self::binary(Some(request.guest));
         let binary =
             info::find_program(&name).ok_or_else(|| Fault::host(format!("cannot find `{name}`")).hint(INSTALL))?;
-        let image = request.guest.options.path("image");
-        let files = Files::of(request.private_dir, request.record_dir, image.is_some());
+        let guest = request.guest;
+        let image = image_of(guest);
+        let boots_host = guest.image == Some(Image::Host);
+        let waits_for_gdb = guest.options.flag("gdb");
+        let files = Files::of(request.private_dir, request.record_dir, image.is_some(), boots_host, waits_for_gdb);
         let length = files.console.as_os_str().len().max(files.qmp.as_os_str().len());
         if length > SOCKET_PATH_MAX {
             return Err(failed()
@@ -161,16 +196,27 @@ impl Qemu {
             }
             None => None,
         };
-        let accel = self.accel(request.guest, &binary).await;
+        let accel = self.accel(guest, &binary).await;
+        let host_root = if boots_host {
+            let choice = host_root::choose(guest, &self.spawner).await?;
+            let (of, dir) = (guest.clone(), request.private_dir.to_owned());
+            // It reads and writes tens of megabytes.
+            let is_emulated = accel.accel == "tcg";
+            let prepared = tokio::task::spawn_blocking(move || choice.prepare(&of, is_emulated, &dir)).await;
+            Some(prepared.map_err(|e| failed().because(e))??)
+        } else {
+            None
+        };
         let arch = Arch::of(&name);
-        let argv = argv::arguments(request, &accel.accel, arch, &files);
+        let argv = argv::arguments(request, &accel.accel, arch, &files, host_root.as_ref());
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());
         vmdeck_files::write(&request.record_dir.join("qemu.cmd"), script.as_bytes())
             .map_err(|e| failed().because(e))?;
         // Made by us: QEMU would let others read it.
         vmdeck_files::create(&files.log).map_err(|e| failed().because(e))?;
         let spec = Spec::new(binary).args(argv);
-        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files)))
+        let served = host_root.map(|root| root.served).unwrap_or_default();
+        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, served)))
     }
 }
 
@@ -216,6 +262,12 @@ impl Backend for Qemu {
             out.push(version(&self.spawner, &binary).await);
             if let Some(guest) = guest {
                 out.extend(check_guest(guest));
+                if guest.image == Some(Image::Host) {
+                    match host_root::choose(guest, &self.spawner).await {
+                        Ok(choice) => out.extend(choice.findings(guest)),
+                        Err(fault) => out.push(unfit(&fault)),
+                    }
+                }
                 out.push(accel_finding(&self.accel(guest, &binary).await));
             } else {
                 out.push(accel_finding(&accel::choose(&self.spawner, &binary, &self.state).await));
@@ -281,6 +333,24 @@ fn accel_finding(choice: &accel::Choice) -> Finding {
     }
 }
 
+fn unfit(fault: &Fault) -> Finding {
+    Finding {
+        check: "kernel".into(),
+        severity: Severity::Fatal,
+        text: fault.to_string(),
+        hint: fault.remedy().map(str::to_owned),
+    }
+}
+
+/// Returns the disk image that a guest boots from, wherever it is named.
+fn image_of(guest: &Guest) -> Option<&Path> {
+    match &guest.image {
+        Some(Image::File(path)) => Some(path),
+        Some(Image::Host) => None,
+        None => guest.options.path("image"),
+    }
+}
+
 /// Opens what a guest boots from: a regular file, or a disk of this host.
 fn can_open(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
@@ -296,15 +366,22 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
     let mut fatal = |check: &str, text: String, hint: &str| {
         out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
     };
+    let boots_host = guest.image == Some(Image::Host);
+    let named = |key: &str| match key {
+        "image" => image_of(guest),
+        // It may be named by its version, and is looked for elsewhere.
+        "kernel" if boots_host => None,
+        key => guest.options.path(key),
+    };
     for key in ["kernel", "initrd", "image", "firmware"] {
-        if let Some(path) = guest.options.path(key)
+        if let Some(path) = named(key)
             && path.to_str().is_none()
         {
             let text = format!("guest `{}`: the path of the {key} is not UTF-8: `{}`", guest.id, path.display());
             fatal("image", text, "rename the folder or file");
             continue;
         }
-        if let Some(path) = guest.options.path(key)
+        if let Some(path) = named(key)
             && let Err(e) = can_open(path)
         {
             let hint = format!("create the file, or correct `guests.{}.qemu.{key}`", guest.id);
@@ -322,11 +399,11 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
     let mut fatal = |check: &str, text: String, hint: &str| {
         out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
     };
-    if ["kernel", "image", "firmware"].iter().all(|key| guest.options.path(key).is_none()) {
-        let hint = format!("set `guests.{0}.qemu.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
+    if !boots_host && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
+        let hint = format!("set `guests.{0}.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
         fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint);
     }
-    if guest.options.path("image").is_some() && info::find_program("qemu-img").is_none() {
+    if image_of(guest).is_some() && info::find_program("qemu-img").is_none() {
         fatal("qemu-img", format!("guest `{}` has an image but `qemu-img` is not installed", guest.id), INSTALL);
     }
     if guest.options.text("vm_type").is_some_and(|kind| kind != "legacy") {

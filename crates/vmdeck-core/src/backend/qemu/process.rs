@@ -1,5 +1,6 @@
 //! QEMU processes of this host: who they are, and the end of those that a dead run left.
 
+use super::argv::agent_socket;
 use crate::{
     backend::{
         contract::{Machine, MachineExit},
@@ -12,7 +13,11 @@ use crate::{
     host::{files, pids},
 };
 use futures_util::future::BoxFuture;
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::sync::watch;
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -85,6 +90,7 @@ pub(super) async fn reap(record: &MachineRecord) -> Result<String> {
     if processes().iter().any(ours) {
         return Err(leftover(format!("a QEMU process of `{}` is still running", record.name)));
     }
+    end_daemons(&record.dir).await?;
     files::remove_dir(&record.dir)
         .map_err(|e| leftover(format!("cannot remove `{}`", record.dir.display())).because(e))?;
     let process = if killed.is_empty() {
@@ -95,20 +101,51 @@ pub(super) async fn reap(record: &MachineRecord) -> Result<String> {
     Ok(format!("{process}; its folder is gone"))
 }
 
-/// Returns a handle on a machine whose process lives, at the address where its run reached it.
+/// Ends the daemons that serve a machine's folders. They end by themselves with QEMU; who does not is known by the machine's
+/// private folder, which holds its generated name, among its arguments.
+pub(super) async fn end_daemons(dir: &Path) -> Result<()> {
+    let is_below = |argument: &std::ffi::OsString| {
+        let text = argument.to_string_lossy();
+        Path::new(text.rsplit('=').next().unwrap_or_default()).starts_with(dir)
+    };
+    // The tether of one has the same arguments, and ends with it.
+    let serves =
+        |process: &pids::Process| process.argv.len() > 1 && process.argv.iter().any(is_below) && is_daemon(process);
+    for daemon in pids::all().into_iter().filter(serves) {
+        let gone = pids::kill_exactly(daemon.pid, serves, Duration::from_secs(10)).await;
+        if !gone.as_ref().is_ok_and(|gone| *gone) {
+            return Err(Fault::new(
+                Blame::Leftover,
+                format!("cannot kill virtiofsd process {} of `{}`", daemon.pid, dir.display()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a process is a virtiofsd, or what becomes one.
+fn is_daemon(process: &pids::Process) -> bool {
+    process.argv.iter().any(|word| Path::new(word).file_name().is_some_and(|name| name == "virtiofsd"))
+}
+
+/// Returns a handle on a machine whose process lives, at the address where its run reached it or at the port of its agent.
 pub(super) fn reattach(record: &MachineRecord) -> Option<Box<dyn Machine>> {
     let process = record.id.pid.and_then(pids::lookup)?;
     let is_it = record.id.uuid.as_ref().is_some_and(|uuid| process.has_arg(uuid));
-    let address = record.address.filter(|_| is_it)?;
-    let (name, id) = (record.name.clone(), record.id.clone());
-    Some(Box::new(Reattached { name, id, address, exit: watch::channel(None).0 }))
+    let agent = Some(agent_socket(&record.dir)).filter(|socket| socket.exists());
+    if !is_it || (record.address.is_none() && agent.is_none()) {
+        return None;
+    }
+    let (name, id, address) = (record.name.clone(), record.id.clone(), record.address);
+    Some(Box::new(Reattached { name, id, address, agent, exit: watch::channel(None).0 }))
 }
 
 /// A machine of another run: it can be reached and nothing else.
 struct Reattached {
     name: String,
     id: MachineId,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
+    agent: Option<PathBuf>,
     exit: watch::Sender<Option<MachineExit>>,
 }
 
@@ -133,6 +170,10 @@ impl Machine for Reattached {
         Some(self)
     }
 
+    fn agent_port(&self) -> Option<&Path> {
+        self.agent.as_deref()
+    }
+
     fn stop(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
     }
@@ -155,6 +196,6 @@ impl AddressDiscovery for Reattached {
         _: &'a Service,
         _: CallContext<'a>,
     ) -> BoxFuture<'a, Result<Vec<AddressCandidate>>> {
-        Box::pin(async { Ok(vec![AddressCandidate::proven(self.address)]) })
+        Box::pin(async { Ok(self.address.map(AddressCandidate::proven).into_iter().collect()) })
     }
 }

@@ -135,6 +135,8 @@ pub(super) mod tests {
             cpus: 1,
             memory: 1 << 30,
             disk: 1 << 30,
+            image: None,
+            shares: Vec::new(),
             machine: None,
             transports: Vec::new(),
             transport_turn: Duration::from_secs(1),

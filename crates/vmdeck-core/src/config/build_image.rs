@@ -1,0 +1,96 @@
+//! Checked values to what a guest boots and which folders of this host it sees.
+
+use super::{build::Build, tree::Origin};
+use std::path::{Component, Path, PathBuf};
+use vmdeck_model::{
+    guest::{Image, Share, ShareBy},
+    key::Value,
+};
+
+/// The word for this host's own root.
+const HOST: &str = "host";
+/// The one backend that boots what `image` names.
+const BACKEND: &str = "qemu";
+
+impl Build<'_> {
+    /// Returns the system that a guest boots, if `image` says it.
+    pub(super) fn image(&mut self, guest: &str, origin: &Origin, backend: &str) -> Option<Image> {
+        let path = format!("guests.{guest}.image");
+        let text = self.text(&path, "guests.*.image")?;
+        if backend != BACKEND {
+            let why = format!("the backend `{backend}` does not boot images; only `{BACKEND}` does");
+            self.problem(origin, &path, why, None);
+            return None;
+        }
+        let other = format!("guests.{guest}.qemu.image");
+        if self.is_written(&other) {
+            self.problem(origin, &path, "`image` and `qemu.image` say two things", Some("keep one of them"));
+        }
+        if text == HOST {
+            return Some(Image::Host);
+        }
+        Some(Image::File(self.resolve_path(Path::new(&text))))
+    }
+
+    /// Returns the folders of this host that a guest sees, in the order in which they are mounted: a folder before those below.
+    pub(super) fn shares(&mut self, guest: &str, origin: &Origin, image: Option<&Image>) -> Vec<Share> {
+        let mut out: Vec<Share> = Vec::new();
+        for index in 0.. {
+            let full = |key: &str| format!("guests.{guest}.shares.{index}.{key}");
+            let any = |key: &str| format!("guests.*.shares.[].{key}");
+            if !["path", "to", "read_only", "by"].iter().any(|key| self.is_written(&full(key))) {
+                break;
+            }
+            let shown = format!("guests.{guest}.shares[{index}]");
+            let Some(Value::Path(path)) = self.value(&full("path"), &any("path")) else {
+                self.problem(origin, &shown, "`path` is missing", Some("name the folder of this host"));
+                continue;
+            };
+            let path = without_dots(&path);
+            let to = self.text(&full("to"), &any("to")).unwrap_or_else(|| path.display().to_string());
+            if !is_inner(&to) {
+                self.problem(
+                    origin,
+                    &full("to"),
+                    format!("`{to}` is not a folder to mount at"),
+                    Some("give an absolute path without `..`"),
+                );
+            }
+            if out.iter().any(|other| other.to == to) {
+                self.problem(origin, &full("to"), format!("two shares would be mounted at `{to}`"), None);
+            }
+            out.push(Share {
+                read_only: self.value(&full("read_only"), &any("read_only")) != Some(Value::Bool(false)),
+                by: ShareBy::of_word(&self.text(&full("by"), &any("by")).unwrap_or_default()),
+                path,
+                to: to.trim_end_matches('/').to_owned(),
+            });
+        }
+        if !out.is_empty() && image != Some(&Image::Host) {
+            let key = format!("guests.{guest}.shares");
+            self.problem(origin, &key, "only a guest with `image = \"host\"` mounts shares by itself", None);
+        }
+        out.sort_by_key(|share| Path::new(&share.to).components().count());
+        out
+    }
+}
+
+/// Returns a path without `.` and with each `..` taken away together with what stands before it: a mount point has to be named as
+/// it is.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(out.pop()),
+            Component::CurDir => {}
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+/// Returns whether a path of the guest is absolute, is not the root itself, and goes only down.
+fn is_inner(to: &str) -> bool {
+    let parts: Vec<Component<'_>> = Path::new(to).components().collect();
+    to.starts_with('/') && parts.len() > 1 && parts[1..].iter().all(|part| matches!(part, Component::Normal(_)))
+}
