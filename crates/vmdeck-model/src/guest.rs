@@ -24,6 +24,12 @@ pub struct Guest {
     pub image: Option<Image>,
     /// The folders of this host that the guest sees.
     pub shares: Vec<Share>,
+    /// What the guest is given at its first boot.
+    pub seed: Seed,
+    /// The firmware of the machine.
+    pub firmware: Firmware,
+    /// Whether the machine has a TPM.
+    pub tpm: bool,
     /// The existing machine to adopt; it is stopped at most, never deleted.
     pub machine: Option<String>,
     /// The transports, tried in this order.
@@ -74,6 +80,36 @@ pub enum Image {
     /// A folder of this host is its root, read-only, below a writable layer in memory.
     Host,
     /// A disk image, which is never written.
+    File(PathBuf),
+}
+
+/// How a guest gets a user, a key and a host key at its first boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seed {
+    /// It gets none: the config says how to log in.
+    #[default]
+    None,
+    /// It gets them in every way that there is.
+    Auto,
+    /// It gets them by a disk for cloud-init.
+    CloudInit,
+    /// It gets them by credentials for systemd.
+    Credentials,
+}
+
+/// The firmware of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Firmware {
+    /// What the image needs, as far as that can be told; with a kernel of its own, what the machine brings.
+    #[default]
+    Auto,
+    /// What the machine brings: a BIOS, where its processor has such a thing.
+    Bios,
+    /// A UEFI of this host.
+    Uefi,
+    /// A UEFI of this host that starts only what is signed.
+    UefiSecure,
+    /// The firmware in this file.
     File(PathBuf),
 }
 

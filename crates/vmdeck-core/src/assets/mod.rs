@@ -4,6 +4,8 @@
 
 pub(crate) mod compressed;
 mod elf;
+pub(crate) mod firmware;
 pub(crate) mod initrd;
 pub mod kernel;
 mod own_program;
+pub mod seed;

@@ -9,7 +9,7 @@ use super::{
     record::{AdoptTarget, MachineId, MachineRecord},
     request::{CreateRequest, NetworkId},
 };
-use crate::context::CallContext;
+use crate::{assets::seed::MachineLogin, context::CallContext};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use std::{fmt, path::Path, sync::Arc};
@@ -162,6 +162,11 @@ pub trait Machine: Send + Sync {
 
     /// Returns the socket that leads to our agent in the guest, where it has one (see the crate `vmdeck-guest`).
     fn agent_port(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Returns the login that the machine was given when it was made, if it was.
+    fn login(&self) -> Option<&MachineLogin> {
         None
     }
 

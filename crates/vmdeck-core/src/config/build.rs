@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Image, Network, Os, Source, SurvivorPolicy},
+    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Image, Network, Os, Seed, Source, SurvivorPolicy},
     ids::GuestId,
     key::{Key, Options, Value},
     pattern::Pattern,
@@ -30,6 +30,9 @@ pub type Values = BTreeMap<String, (Value, String)>;
 const HOST_TRANSPORTS: &[&str] = &["serial"];
 /// What the console of such a guest says when it cannot come up.
 const INIT_FAILED: &str = "/vmdeck-init: FAILED: .*/";
+
+/// What the console says when cloud-init has ended and has not found what it was given: nobody will ever log in.
+const NO_SEED: &str = "/Datasource DataSourceNone/";
 
 /// Less memory than any guest can use, in bytes: a forgotten unit.
 const MEMORY_MIN: u64 = 16 << 20;
@@ -249,8 +252,12 @@ impl Build<'_> {
         }
         let image = self.image(name, origin, &backend);
         let mut errors = self.patterns(&full("boot.errors"), &any("boot.errors"));
+        let seed = self.seed(name, origin, image.as_ref());
         if image == Some(Image::Host) {
             errors.extend(Pattern::parse(INIT_FAILED));
+        }
+        if seed == Seed::CloudInit {
+            errors.extend(Pattern::parse(NO_SEED));
         }
         Some(Guest {
             os,
@@ -260,6 +267,9 @@ impl Build<'_> {
             machine: self.text(&full("machine"), &any("machine")),
             transports: self.transports(name, origin, os, image.as_ref(), sources),
             shares: self.shares(name, origin, image.as_ref()),
+            seed,
+            firmware: self.firmware(name, origin, &backend),
+            tpm: self.value(&full("tpm"), &any("tpm")) == Some(Value::Bool(true)),
             transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),
             fresh: match self.text(&full("fresh"), &any("fresh")).as_deref() {
                 Some("case") => Fresh::Case,

@@ -3,7 +3,7 @@
 use super::{build::Build, tree::Origin};
 use std::path::{Component, Path, PathBuf};
 use vmdeck_model::{
-    guest::{Image, Share, ShareBy},
+    guest::{Firmware, Image, Seed, Share, ShareBy},
     key::Value,
 };
 
@@ -30,6 +30,53 @@ impl Build<'_> {
             return Some(Image::Host);
         }
         Some(Image::File(self.resolve_path(Path::new(&text))))
+    }
+
+    /// Returns what a guest is given at its first boot.
+    pub(super) fn seed(&mut self, guest: &str, origin: &Origin, image: Option<&Image>) -> Seed {
+        let path = format!("guests.{guest}.seed");
+        let word = self.text(&path, "guests.*.seed").unwrap_or_default();
+        let has_image = matches!(image, Some(Image::File(_)));
+        let seed = match word.as_str() {
+            "cloud-init" => Seed::CloudInit,
+            "credentials" => Seed::Credentials,
+            "auto" if has_image && !self.has_own_login(guest) => Seed::Auto,
+            _ => Seed::None,
+        };
+        if seed != Seed::None && !has_image {
+            self.problem(origin, &path, "only a guest whose `image` is a disk image gets a seed", None);
+        }
+        if seed != Seed::None && self.has_own_login(guest) {
+            let text = "the guest gets a key by its seed, and `ssh` has a key, password or agent of its own";
+            self.problem(origin, &path, text, Some("keep one of them; `seed = \"none\"` keeps that of `ssh`"));
+        }
+        seed
+    }
+
+    /// Returns whether the config says how to log in to a guest by ssh.
+    fn has_own_login(&self, guest: &str) -> bool {
+        ["key", "password", "agent"].iter().any(|key| {
+            self.is_written(&format!("guests.{guest}.ssh.{key}")) || self.is_written(&format!("defaults.ssh.{key}"))
+        })
+    }
+
+    /// Returns the firmware of a guest.
+    pub(super) fn firmware(&mut self, guest: &str, origin: &Origin, backend: &str) -> Firmware {
+        let path = format!("guests.{guest}.firmware");
+        let word = self.text(&path, "guests.*.firmware").unwrap_or_default();
+        if self.is_written(&path) && backend != BACKEND {
+            self.problem(origin, &path, format!("the backend `{backend}` has no firmware to choose"), None);
+        }
+        if self.is_written(&path) && self.is_written(&format!("guests.{guest}.qemu.firmware")) {
+            self.problem(origin, &path, "`firmware` and `qemu.firmware` say two things", Some("keep one of them"));
+        }
+        match word.as_str() {
+            "auto" => Firmware::Auto,
+            "none" | "bios" => Firmware::Bios,
+            "uefi" => Firmware::Uefi,
+            "uefi-secure" => Firmware::UefiSecure,
+            path => Firmware::File(self.resolve_path(Path::new(path))),
+        }
     }
 
     /// Returns the folders of this host that a guest sees, in the order in which they are mounted: a folder before those below.

@@ -81,6 +81,20 @@ pub const CORE: &[Key] = &[
         None,
         "what a QEMU guest boots: a disk image, or \"host\" = this host's own root, read-only below a writable layer in memory",
     ),
+    key(
+        "guests.*.seed",
+        Kind::Choice(&["auto", "cloud-init", "credentials", "none"]),
+        Some("\"auto\""),
+        "how a guest with `image` gets a user, a key and a host key at its first boot: cloud-init, credentials (systemd from 252 on), auto \
+         = both where `ssh` has no key, password or agent, none",
+    ),
+    key(
+        "guests.*.firmware",
+        Kind::Text,
+        Some("\"auto\""),
+        "bios, uefi, uefi-secure, the path of a firmware, or auto = what the image needs, as far as that can be told",
+    ),
+    key("guests.*.tpm", Kind::Bool, Some("false"), "a TPM 2.0 for the guest, by swtpm"),
     key("guests.*.shares.[].path", Kind::Path, None, "folder of this host that the guest sees; required"),
     key("guests.*.shares.[].to", Kind::Text, None, "absolute path in the guest; default: the same as on this host"),
     key("guests.*.shares.[].read_only", Kind::Bool, Some("true"), "whether this host refuses the guest's writes"),

@@ -6,7 +6,7 @@
 
 use super::{
     accel_probe::{self, Probed},
-    argv::Arch,
+    arch::Arch,
 };
 use crate::host::{files, info, process::Spawner};
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,12 @@
 //!
 //! Facts: QEMU 7.2 and 10; commas in a value are doubled, because QEMU splits options at single ones.
 
-use super::host_root::{HostRoot, ShareServer};
+use super::{
+    arch::Arch,
+    helper::Helper,
+    host_root::{HostRoot, ShareServer},
+    parts::{Boot, MachineParts},
+};
 use crate::backend::request::CreateRequest;
 use std::{
     collections::BTreeSet,
@@ -13,25 +18,6 @@ use vmdeck_model::{
     guest::{Guest, Network},
     key::Options,
 };
-
-/// The processor that the guest is for; decides machine type and console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arch {
-    X86,
-    Arm,
-}
-
-impl Arch {
-    /// Returns the processor by the name of the QEMU binary; anything unknown is treated as the common one.
-    pub(super) fn of(binary: &str) -> Self {
-        if binary.contains("aarch64") { Arch::Arm } else { Arch::X86 }
-    }
-
-    /// Returns the binary for this host's own processor.
-    pub(super) fn default_binary() -> &'static str {
-        if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
-    }
-}
 
 /// The files of one machine.
 #[derive(Clone, Debug)]
@@ -74,15 +60,16 @@ pub(super) fn arguments(
     accel: &str,
     arch: Arch,
     files: &Files,
-    host_root: Option<&HostRoot>,
+    parts: &MachineParts,
 ) -> Vec<String> {
+    let host_root = parts.host_root.as_ref();
     let guest = request.guest;
     let options = &guest.options;
     let mut out = Argv::default();
     out.two("-name", &format!("{},debug-threads=on", escape(request.name)));
     out.two("-uuid", request.uuid);
     out.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
-    machine(&mut out, guest, accel, arch, host_root.is_some_and(HostRoot::shares_memory));
+    machine(&mut out, guest, accel, arch, parts);
     // A panic pauses the guest so that its last state can still be asked for. What was made for one start is not started again.
     let reboot = if host_root.is_some() { "shutdown" } else { "reset" };
     out.two("-action", &format!("panic=pause,reboot={reboot}"));
@@ -109,7 +96,27 @@ pub(super) fn arguments(
     out.two("-device", "virtio-balloon-pci,id=balloon0");
     if let Some(overlay) = &files.overlay {
         out.two("-blockdev", &format!("driver=qcow2,node-name=disk0,file.driver=file,file.filename={}", path(overlay)));
-        out.two("-device", "virtio-blk-pci,drive=disk0");
+        // Booted from before any other disk; a kernel that is given comes first.
+        out.two("-device", "virtio-blk-pci,drive=disk0,bootindex=1");
+    }
+    if let Some(seed) = &parts.seed {
+        if let Some(disk) = &seed.disk {
+            let disk = path(disk);
+            out.two(
+                "-blockdev",
+                &format!("driver=raw,node-name=seed0,read-only=on,file.driver=file,file.filename={disk}"),
+            );
+            out.two("-device", "virtio-blk-pci,drive=seed0");
+        }
+        for (name, file) in &seed.credentials {
+            out.two("-fw_cfg", &format!("name=opt/io.systemd.credentials/{name},file={}", path(file)));
+        }
+    }
+    firmware(&mut out, &parts.firmware);
+    if let Some(tpm) = &parts.tpm {
+        out.two("-chardev", &format!("socket,id=tpm,path={}", path(tpm)));
+        out.two("-tpmdev", "emulator,id=tpm0,chardev=tpm");
+        out.two("-device", if arch == Arch::X86 { "tpm-crb,tpmdev=tpm0" } else { "tpm-tis-device,tpmdev=tpm0" });
     }
     if let Some(agent) = &files.agent {
         out.two("-device", "virtio-serial-pci");
@@ -129,19 +136,25 @@ pub(super) fn arguments(
     out.0
 }
 
-fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, shares_memory: bool) {
+fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &MachineParts) {
     let options = &guest.options;
     let kind = options.text("vm_type").unwrap_or_default();
+    let needs_smm = matches!(parts.firmware, Boot::Uefi { needs_smm: true, .. });
     let base = match arch {
+        Arch::X86 if needs_smm => "q35,smm=on",
         Arch::X86 => "q35",
         Arch::Arm => "virt",
     };
+    if needs_smm {
+        // Only the firmware itself may write its variables.
+        out.two("-global", "driver=cfi.pflash01,property=secure,value=on");
+    }
     if matches!(kind, "tdx" | "tdxio") {
         out.two("-machine", &format!("{base},kernel_irqchip=split,confidential-guest-support=tdx,memory-backend=ram1"));
         let debug = options.text("debug").map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
         out.two("-object", &format!(r#"{{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true{debug}}}"#));
         out.two("-object", &format!("memory-backend-ram,id=ram1,size={}", guest.memory));
-    } else if shares_memory {
+    } else if parts.host_root.as_ref().is_some_and(HostRoot::shares_memory) {
         out.two("-object", &format!("memory-backend-memfd,id=ram1,size={},share=on", guest.memory));
         out.two("-machine", &format!("{base},memory-backend=ram1"));
     } else {
@@ -160,8 +173,19 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, shares_memory
     out.two("-m", &format!("{}M", (guest.memory >> 20).max(1)));
 }
 
+fn firmware(out: &mut Argv, firmware: &Boot) {
+    match firmware {
+        Boot::Own => {}
+        Boot::File(file) => out.two("-bios", &file.to_string_lossy()),
+        Boot::Uefi { code, variables, .. } => {
+            out.two("-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={}", path(code)));
+            out.two("-drive", &format!("if=pflash,unit=1,format=raw,file={}", path(variables)));
+        }
+    }
+}
+
 fn boot(out: &mut Argv, options: &Options) {
-    for (flag, key) in [("-kernel", "kernel"), ("-initrd", "initrd"), ("-bios", "firmware")] {
+    for (flag, key) in [("-kernel", "kernel"), ("-initrd", "initrd")] {
         if let Some(file) = options.path(key) {
             out.two(flag, &file.to_string_lossy());
         }
@@ -190,7 +214,7 @@ fn boot_host_root(out: &mut Argv, root: &HostRoot, arch: Arch) {
                 );
                 out.two("-device", &format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
             }
-            ShareServer::Daemon { socket, .. } => {
+            ShareServer::Daemon(Helper { socket, .. }) => {
                 out.two("-chardev", &format!("socket,id={tag},path={}", path(socket)));
                 out.two("-device", &format!("vhost-user-fs-pci,chardev={tag},tag={tag}"));
             }
@@ -269,6 +293,7 @@ impl Argv {
 mod tests {
     use super::*;
     use crate::{
+        assets::seed::SeedFiles,
         backend::request::{Lifetime, Service},
         host::net::Probe,
     };
@@ -293,6 +318,9 @@ mod tests {
             disk: 10 << 30,
             image: None,
             shares: Vec::new(),
+            seed: vmdeck_model::guest::Seed::None,
+            firmware: vmdeck_model::guest::Firmware::Auto,
+            tpm: false,
             machine: None,
             transports: vec!["ssh".into()],
             transport_turn: std::time::Duration::from_secs(45),
@@ -314,6 +342,10 @@ mod tests {
     }
 
     fn words(set: &[(&str, Value)], accel: &str, files: &Files, ports: &[u16]) -> Vec<String> {
+        words_of(set, accel, files, ports, &MachineParts::default())
+    }
+
+    fn words_of(set: &[(&str, Value)], accel: &str, files: &Files, ports: &[u16], parts: &MachineParts) -> Vec<String> {
         let service = |port: &u16| Service { name: "s", port: *port, probe: Probe::Banner(b"S") };
         let services: Vec<Service> = ports.iter().map(service).collect();
         let request = CreateRequest {
@@ -326,7 +358,7 @@ mod tests {
             services: &services,
             networks: &[],
         };
-        arguments(&request, accel, Arch::X86, files, None)
+        arguments(&request, accel, Arch::X86, files, parts)
     }
 
     fn argv(set: &[(&str, Value)], accel: &str, image: bool) -> String {
@@ -364,24 +396,38 @@ mod tests {
 
     #[test]
     fn confidential_guests_get_their_objects() {
-        let line = argv(
-            &[
-                ("vm_type", Value::Text("tdxio".into())),
-                ("firmware", Value::Path("/OVMF.fd".into())),
-                ("debug", Value::Text("on".into())),
-            ],
-            "kvm",
-            false,
-        );
+        let line = argv(&[("vm_type", Value::Text("tdxio".into())), ("debug", Value::Text("on".into()))], "kvm", false);
+        for part in ["confidential-guest-support=tdx", r#""debug":true}"#, "iommufd,id=iommufd0", "size=2147483648"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_machine_has_variables_a_seed_and_a_tpm_of_its_own() {
+        let files = Files::of(Path::new("/m"), Path::new("/r"), true, false, false);
+        let seed =
+            SeedFiles { disk: Some("/m/seed,1.iso".into()), credentials: vec![("tmpfiles.extra", "/m/c,1".into())] };
+        let uefi = Boot::Uefi { code: "/code".into(), variables: "/m/variables.fd".into(), needs_smm: true };
+        let parts = MachineParts {
+            seed: Some(seed),
+            firmware: uefi,
+            tpm: Some("/m/tpm.sock".into()),
+            ..MachineParts::default()
+        };
+        let line = words_of(&[], "tcg", &files, &[22], &parts).join(" ");
         for part in [
-            "confidential-guest-support=tdx",
-            r#""debug":true}"#,
-            "iommufd,id=iommufd0",
-            "-bios /OVMF.fd",
-            "size=2147483648",
+            "-machine q35,smm=on ",
+            "if=pflash,unit=0,format=raw,readonly=on,file=/code ",
+            "if=pflash,unit=1,format=raw,file=/m/variables.fd ",
+            "read-only=on,file.driver=file,file.filename=/m/seed,,1.iso ",
+            "-fw_cfg name=opt/io.systemd.credentials/tmpfiles.extra,file=/m/c,,1 ",
+            "-tpmdev emulator,id=tpm0,chardev=tpm ",
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }
+        assert!(line.find("drive=disk0") < line.find("drive=seed0"), "the guest's own disk is the first");
+        let parts = MachineParts { firmware: Boot::File("/OVMF.fd".into()), ..MachineParts::default() };
+        assert!(words_of(&[], "tcg", &files, &[], &parts).join(" ").contains("-bios /OVMF.fd"));
     }
 
     #[test]

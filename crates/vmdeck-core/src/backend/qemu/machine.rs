@@ -4,11 +4,12 @@
 
 use super::{
     argv::Files,
-    host_root::{Served, ShareServer},
+    helper::Helper,
     process,
     qmp::{self, Qmp, QmpEvent},
 };
 use crate::{
+    assets::seed::MachineLogin,
     backend::{
         contract::{Console, DumpStacks, Machine, MachineExit, Stats, note_exit},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
@@ -51,7 +52,8 @@ pub(super) struct QemuMachine {
     dir: PathBuf,
     files: Files,
     spec: Spec,
-    served: Vec<Served>,
+    helpers: Vec<Helper>,
+    login: Option<MachineLogin>,
     errors: PathBuf,
     exit: watch::Sender<Option<MachineExit>>,
     restarts: watch::Sender<u32>,
@@ -84,7 +86,7 @@ impl QemuMachine {
         request: &CreateRequest<'_>,
         spec: Spec,
         files: Files,
-        served: Vec<Served>,
+        helpers: Vec<Helper>,
     ) -> Self {
         Self {
             spawner,
@@ -93,7 +95,8 @@ impl QemuMachine {
             dir: request.private_dir.to_owned(),
             files,
             spec,
-            served,
+            helpers,
+            login: MachineLogin::of(request.private_dir),
             errors: request.record_dir.join("qemu.log"),
             exit: watch::channel(None).0,
             restarts: watch::channel(0).0,
@@ -108,7 +111,7 @@ impl QemuMachine {
 
     async fn power_on(&mut self) -> Result<()> {
         let errors = vmdeck_files::create(&self.errors).map_err(|e| self.failed().because(e))?;
-        self.serve_folders().await?;
+        self.start_helpers().await?;
         let child = self.spawn(&self.spec, errors).await.map_err(|e| self.failed().because(e))?;
         let pid = child.pid();
         let (kill, kills) = mpsc::channel(1);
@@ -147,12 +150,11 @@ impl QemuMachine {
         }
     }
 
-    /// Starts the daemons that serve folders: each is there before QEMU looks for it, and ends with the connection to QEMU.
-    async fn serve_folders(&self) -> Result<()> {
-        for served in &self.served {
-            let ShareServer::Daemon { spec, socket } = &served.server else { continue };
-            let cannot = || Fault::infra(format!("cannot share `{}`", served.path.display()));
-            let log = self.errors.with_file_name(format!("virtiofsd-{}.log", served.tag));
+    /// Starts the processes beside QEMU.
+    async fn start_helpers(&self) -> Result<()> {
+        for Helper { purpose, spec, socket, log } in &self.helpers {
+            let cannot = || Fault::infra(format!("cannot {purpose}"));
+            let log = self.errors.with_file_name(log);
             let errors = vmdeck_files::create(&log).map_err(|e| cannot().because(e))?;
             let mut child = self.spawn(spec, errors).await.map_err(|e| cannot().because(e))?;
             let listens = async {
@@ -170,7 +172,7 @@ impl QemuMachine {
                 let said = String::from_utf8_lossy(&files::read_tail(&log, 1024)).into_owned();
                 let said =
                     said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it did not say why").to_owned();
-                return Err(cannot().because(format!("its daemon did not start: {said}")).permanent());
+                return Err(cannot().because(format!("its process did not start: {said}")).permanent());
             }
             tokio::spawn(async move { child.wait().await });
         }
@@ -257,7 +259,7 @@ impl QemuMachine {
                 format!("process {} of `{}` is still there", process.pid, self.name),
             ));
         }
-        process::end_daemons(&self.dir).await?;
+        process::end_helpers(&self.dir).await?;
         files::remove_dir(&self.dir)
             .map_err(|e| Fault::new(Blame::Leftover, format!("cannot remove `{}`", self.dir.display())).because(e))?;
         proofs.push(Proof::Gone(format!("folder `{}` with sockets and overlay is gone", self.dir.display())));
@@ -410,6 +412,10 @@ impl Machine for QemuMachine {
 
     fn agent_port(&self) -> Option<&Path> {
         self.files.agent.as_deref()
+    }
+
+    fn login(&self) -> Option<&MachineLogin> {
+        self.login.as_ref()
     }
 
     fn disk_used(&self) -> BoxFuture<'_, Result<Option<u64>>> {

@@ -4,9 +4,12 @@
 
 mod accel;
 mod accel_probe;
+mod arch;
 mod argv;
+mod helper;
 mod host_root;
 mod machine;
+mod parts;
 mod process;
 pub(crate) mod qmp;
 
@@ -19,14 +22,17 @@ use super::{
     request::CreateRequest,
 };
 use crate::{
+    assets::firmware::find_uefi,
     context::CallContext,
     host::{
         files, info,
         process::{Spawner, Spec},
     },
 };
-use argv::{Arch, Files};
+use arch::Arch;
+use argv::Files;
 use futures_util::future::BoxFuture;
+use parts::MachineParts;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -35,7 +41,7 @@ use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Guest, Image, Network, ShareBy},
+    guest::{Firmware, Guest, Image, Network, ShareBy},
     key::{Key, Kind},
 };
 
@@ -197,26 +203,19 @@ impl Qemu {
             None => None,
         };
         let accel = self.accel(guest, &binary).await;
-        let host_root = if boots_host {
-            let choice = host_root::choose(guest, &self.spawner).await?;
-            let (of, dir) = (guest.clone(), request.private_dir.to_owned());
-            // It reads and writes tens of megabytes.
-            let is_emulated = accel.accel == "tcg";
-            let prepared = tokio::task::spawn_blocking(move || choice.prepare(&of, is_emulated, &dir)).await;
-            Some(prepared.map_err(|e| failed().because(e))??)
-        } else {
-            None
-        };
         let arch = Arch::of(&name);
-        let argv = argv::arguments(request, &accel.accel, arch, &files, host_root.as_ref());
+        let format = guest.options.text("image_format").unwrap_or_default();
+        let boots = image.map(|image| (image, format));
+        let is_emulated = accel.accel == "tcg";
+        let parts = MachineParts::make(guest, boots, arch, is_emulated, request.private_dir, &self.spawner).await?;
+        let argv = argv::arguments(request, &accel.accel, arch, &files, &parts);
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());
         vmdeck_files::write(&request.record_dir.join("qemu.cmd"), script.as_bytes())
             .map_err(|e| failed().because(e))?;
         // Made by us: QEMU would let others read it.
         vmdeck_files::create(&files.log).map_err(|e| failed().because(e))?;
         let spec = Spec::new(binary).args(argv);
-        let served = host_root.map(|root| root.served).unwrap_or_default();
-        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, served)))
+        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, parts.helpers)))
     }
 }
 
@@ -371,6 +370,10 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
         "image" => image_of(guest),
         // It may be named by its version, and is looked for elsewhere.
         "kernel" if boots_host => None,
+        "firmware" => match &guest.firmware {
+            Firmware::File(path) => Some(path.as_path()),
+            _ => guest.options.path("firmware"),
+        },
         key => guest.options.path(key),
     };
     for key in ["kernel", "initrd", "image", "firmware"] {
@@ -406,13 +409,24 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
     if image_of(guest).is_some() && info::find_program("qemu-img").is_none() {
         fatal("qemu-img", format!("guest `{}` has an image but `qemu-img` is not installed", guest.id), INSTALL);
     }
+    if matches!(guest.firmware, Firmware::Uefi | Firmware::UefiSecure) {
+        let secure = guest.firmware == Firmware::UefiSecure;
+        if find_uefi(Arch::of(&Qemu::binary(Some(guest))).name(), secure).is_none() {
+            let fault = parts::no_uefi(guest, secure);
+            fatal("firmware", fault.to_string(), fault.remedy().unwrap_or_default());
+        }
+    }
+    if guest.tpm && info::find_program("swtpm").is_none() {
+        let fault = parts::no_swtpm(guest);
+        fatal("tpm", fault.to_string(), fault.remedy().unwrap_or_default());
+    }
     if guest.options.text("vm_type").is_some_and(|kind| kind != "legacy") {
         let state = std::fs::read_to_string("/sys/module/kvm_intel/parameters/tdx").unwrap_or_default();
         if state.trim() != "Y" {
             let hint = "boot a host kernel with TDX enabled: /sys/module/kvm_intel/parameters/tdx must read Y";
             fatal("tdx", format!("guest `{}` needs TDX but this host does not have it", guest.id), hint);
         }
-        if guest.options.path("firmware").is_none() {
+        if named("firmware").is_none() {
             let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.id);
             fatal("firmware", format!("guest `{}` is a TDX guest but has no firmware", guest.id), &hint);
         }

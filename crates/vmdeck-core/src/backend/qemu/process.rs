@@ -1,7 +1,8 @@
 //! QEMU processes of this host: who they are, and the end of those that a dead run left.
 
-use super::argv::agent_socket;
+use super::{argv::agent_socket, helper::PROGRAMS};
 use crate::{
+    assets::seed::MachineLogin,
     backend::{
         contract::{Machine, MachineExit},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
@@ -90,7 +91,7 @@ pub(super) async fn reap(record: &MachineRecord) -> Result<String> {
     if processes().iter().any(ours) {
         return Err(leftover(format!("a QEMU process of `{}` is still running", record.name)));
     }
-    end_daemons(&record.dir).await?;
+    end_helpers(&record.dir).await?;
     files::remove_dir(&record.dir)
         .map_err(|e| leftover(format!("cannot remove `{}`", record.dir.display())).because(e))?;
     let process = if killed.is_empty() {
@@ -101,31 +102,33 @@ pub(super) async fn reap(record: &MachineRecord) -> Result<String> {
     Ok(format!("{process}; its folder is gone"))
 }
 
-/// Ends the daemons that serve a machine's folders. They end by themselves with QEMU; who does not is known by the machine's
+/// Ends the processes beside a machine's QEMU. They end by themselves with QEMU; who does not is known by the machine's
 /// private folder, which holds its generated name, among its arguments.
-pub(super) async fn end_daemons(dir: &Path) -> Result<()> {
+pub(super) async fn end_helpers(dir: &Path) -> Result<()> {
     let is_below = |argument: &std::ffi::OsString| {
         let text = argument.to_string_lossy();
         Path::new(text.rsplit('=').next().unwrap_or_default()).starts_with(dir)
     };
     // The tether of one has the same arguments, and ends with it.
     let serves =
-        |process: &pids::Process| process.argv.len() > 1 && process.argv.iter().any(is_below) && is_daemon(process);
+        |process: &pids::Process| process.argv.len() > 1 && process.argv.iter().any(is_below) && is_helper(process);
     for daemon in pids::all().into_iter().filter(serves) {
         let gone = pids::kill_exactly(daemon.pid, serves, Duration::from_secs(10)).await;
         if !gone.as_ref().is_ok_and(|gone| *gone) {
             return Err(Fault::new(
                 Blame::Leftover,
-                format!("cannot kill virtiofsd process {} of `{}`", daemon.pid, dir.display()),
+                format!("cannot kill process {} of the machine in `{}`", daemon.pid, dir.display()),
             ));
         }
     }
     Ok(())
 }
 
-/// Returns whether a process is a virtiofsd, or what becomes one.
-fn is_daemon(process: &pids::Process) -> bool {
-    process.argv.iter().any(|word| Path::new(word).file_name().is_some_and(|name| name == "virtiofsd"))
+/// Returns whether a process runs a program that machines have beside them, or becomes one.
+fn is_helper(process: &pids::Process) -> bool {
+    let runs =
+        |word: &std::ffi::OsString| Path::new(word).file_name().is_some_and(|name| PROGRAMS.iter().any(|p| name == *p));
+    process.argv.iter().any(runs)
 }
 
 /// Returns a handle on a machine whose process lives, at the address where its run reached it or at the port of its agent.
@@ -137,7 +140,8 @@ pub(super) fn reattach(record: &MachineRecord) -> Option<Box<dyn Machine>> {
         return None;
     }
     let (name, id, address) = (record.name.clone(), record.id.clone(), record.address);
-    Some(Box::new(Reattached { name, id, address, agent, exit: watch::channel(None).0 }))
+    let login = MachineLogin::of(&record.dir);
+    Some(Box::new(Reattached { name, id, address, agent, login, exit: watch::channel(None).0 }))
 }
 
 /// A machine of another run: it can be reached and nothing else.
@@ -146,6 +150,7 @@ struct Reattached {
     id: MachineId,
     address: Option<SocketAddr>,
     agent: Option<PathBuf>,
+    login: Option<MachineLogin>,
     exit: watch::Sender<Option<MachineExit>>,
 }
 
@@ -172,6 +177,10 @@ impl Machine for Reattached {
 
     fn agent_port(&self) -> Option<&Path> {
         self.agent.as_deref()
+    }
+
+    fn login(&self) -> Option<&MachineLogin> {
+        self.login.as_ref()
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Result<()>> {

@@ -31,8 +31,8 @@ use vmdeck_files::Exposure;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Guest, Network, Os},
-    key::{Key, Kind, Options},
+    guest::{Guest, Network, Os, Seed},
+    key::{Key, Kind, Options, Value},
 };
 
 /// The keys of `[guests.NAME.ssh]`.
@@ -109,7 +109,7 @@ fn check(guest: &Guest) -> Vec<Finding> {
             ),
             Ok(None) => {}
         }
-    } else if !has_credential(options) {
+    } else if !has_credential(options) && guest.seed == Seed::None {
         fatal(
             format!("guest `{}` has no way to log in by ssh", guest.id),
             format!("set `guests.{0}.ssh.key`, `password` or `agent = true`", guest.id),
@@ -133,6 +133,16 @@ fn is_rsa_file(path: &std::path::Path) -> bool {
     vmdeck_files::read_text(path, vmdeck_files::SMALL).is_ok_and(|text| rsa::is_private_key(&text))
 }
 
+/// Returns the settings for one machine: a login that it was given takes the place of what the config says.
+fn options_for<'a>(target: &'a ConnectTarget<'a>) -> Cow<'a, Options> {
+    let options = options(target.guest);
+    let Some(login) = target.machine.login() else { return Cow::Borrowed(options) };
+    let mut own = options.clone();
+    own.set("key", Value::Path(login.key.clone()));
+    own.set("host_key", Value::Path(login.host_key.clone()));
+    Cow::Owned(own)
+}
+
 fn options(guest: &Guest) -> &Options {
     static NONE: std::sync::LazyLock<Options> = std::sync::LazyLock::new(Options::default);
     guest.transport_options.get(KIND).unwrap_or(&NONE)
@@ -153,7 +163,7 @@ impl Transport for Ssh {
             let reason = format!("the backend `{}` has no network, and `ssh.host` is not set", guest.backend);
             return Err(Unusable::NotSupported(reason));
         }
-        if !has_credential(options) {
+        if !has_credential(options) && guest.seed == Seed::None {
             return Err(Unusable::NotSetUp("no key, password or agent is set".into()));
         }
         Ok(())
@@ -172,8 +182,8 @@ impl Transport for Ssh {
     }
 
     fn connector<'a>(&'a self, target: &'a ConnectTarget<'a>) -> Result<Box<dyn Connector + 'a>> {
-        let options = options(target.guest);
-        let expected = hostkey::of(options).transpose().map_err(Fault::user)?.unwrap_or_default();
+        let options = options_for(target);
+        let expected = hostkey::of(&options).transpose().map_err(Fault::user)?.unwrap_or_default();
         let created = !target.machine.is_adopted();
         let may_pin = created || !expected.is_empty() || target.pin.known().is_some();
         // Better than a first contact, and all that there is for a machine that we did not make.
@@ -196,7 +206,7 @@ impl Transport for Ssh {
 /// The attempts to log in to one machine.
 struct Login<'a> {
     target: &'a ConnectTarget<'a>,
-    options: &'a Options,
+    options: Cow<'a, Options>,
     /// The host keys that the config gives.
     expected: Vec<PublicKey>,
     /// Whether the key of the first contact may be trusted.
@@ -229,7 +239,7 @@ impl Connector for Login<'_> {
             };
             let mut login = LoginAttempt {
                 handle: &mut handle,
-                options: self.options,
+                options: &self.options,
                 guest: &self.target.guest.id,
                 words: &checker.words,
                 history: &mut self.history,

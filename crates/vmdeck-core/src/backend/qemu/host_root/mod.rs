@@ -7,6 +7,7 @@ mod served;
 
 pub(super) use served::{Served, ShareServer};
 
+use super::helper::Helper;
 use crate::{
     assets::{
         initrd,
@@ -47,9 +48,17 @@ pub(super) struct HostRoot {
 }
 
 impl HostRoot {
+    /// Returns the processes that serve folders.
+    pub(super) fn helpers(&self) -> impl Iterator<Item = &Helper> {
+        self.served.iter().filter_map(|served| match &served.server {
+            ShareServer::Daemon(helper) => Some(helper),
+            ShareServer::Qemu => None,
+        })
+    }
+
     /// Returns whether another process than QEMU needs the guest's memory.
     pub(super) fn shares_memory(&self) -> bool {
-        self.served.iter().any(|served| matches!(served.server, ShareServer::Daemon { .. }))
+        self.served.iter().any(|served| matches!(served.server, ShareServer::Daemon(_)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Facts: the daemon in C (with QEMU up to 7.2) has no switch for read-only, so it is shown a read-only view; the one in Rust has
 //! `--readonly` in its newer versions, and its help tells.
 
+use super::super::helper::Helper;
 use crate::host::{
     info,
     process::{Spawner, Spec},
@@ -46,7 +47,7 @@ pub(in super::super) enum ShareServer {
     /// QEMU itself, by 9P.
     Qemu,
     /// A daemon that listens on this socket.
-    Daemon { spec: Spec, socket: PathBuf },
+    Daemon(Helper),
 }
 
 /// A daemon that serves folders by virtiofs.
@@ -151,7 +152,12 @@ impl Served {
             ShareProtocol::Virtiofs => {
                 let daemon = daemon.ok_or("there is no virtiofsd that could serve it")?;
                 let (socket, view) = (dir.join(format!("{tag}.sock")), dir.join(format!("{tag}.view")));
-                ShareServer::Daemon { spec: daemon.spec(path, read_only, &socket, &view)?, socket }
+                ShareServer::Daemon(Helper {
+                    purpose: format!("share `{}`", path.display()),
+                    spec: daemon.spec(path, read_only, &socket, &view)?,
+                    socket,
+                    log: format!("virtiofsd-{tag}.log"),
+                })
             }
         };
         Ok(Self { path: path.to_owned(), tag: tag.to_owned(), read_only, server })
