@@ -8,7 +8,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 # command:package
 wanted="cc:gcc ld:binutils qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils ssh:openssh-client sshd:openssh-server
         cpio:cpio modprobe:kmod dropbearkey:dropbear-bin openssl:openssl python3:python3 lz4:lz4 zstd:zstd git:git
-        ps:procps tmux:tmux"
+        ps:procps tmux:tmux swtpm:swtpm"
 
 missing() {
   local pair out=""
@@ -17,6 +17,8 @@ missing() {
   done
   # gcc alone cannot link without the C library's headers and start files.
   [ -e /usr/include/stdio.h ] || out="$out libc6-dev"
+  # A UEFI is found by its description.
+  compgen -G '/usr/share/qemu/firmware/*.json' >/dev/null || out="$out ovmf"
   echo "$out"
 }
 

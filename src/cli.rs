@@ -205,12 +205,8 @@ pub enum Sub {
         #[arg(value_name = "RUN-DIR|EVENTS.jsonl")]
         path: PathBuf,
     },
-    /// Write a vmdeck.toml that suits this host
-    Init {
-        /// Overwrite an existing file
-        #[arg(long)]
-        force: bool,
-    },
+    /// Write a vmdeck.toml that runs on this host as it is
+    Init(InitArgs),
     /// Run the built-in demo: on a real micro guest if QEMU is installed, else on the `local` backend
     Demo {
         /// Folder of a built micro guest [default: guests/micro/out, else built into the state folder]
@@ -220,6 +216,9 @@ pub enum Sub {
         #[arg(long)]
         local: bool,
     },
+    /// List, fetch, build and remove the images of guests
+    #[command(subcommand)]
+    Image(ImageSub),
     /// Check or show the config, or print its JSON schema
     #[command(subcommand)]
     Config(ConfigSub),
@@ -230,6 +229,26 @@ pub enum Sub {
     },
     /// Print the manual page
     Man,
+}
+
+/// The arguments of `vmdeck init`.
+#[derive(Args, Debug, Clone, Default)]
+pub struct InitArgs {
+    /// What the guest boots: a disk image, a folder of `vmdeck image build`, an address, a system to build such as debian:12, or host
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Digest of an image that is fetched
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<String>,
+    /// Command that tests the project [default: what its build files suggest]
+    #[arg(long, value_name = "CMD")]
+    pub test: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub yes: bool,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// The arguments of `vmdeck boot`.
@@ -334,6 +353,58 @@ pub struct PruneArgs {
     /// Do not ask for confirmation
     #[arg(long)]
     pub force: bool,
+}
+
+/// The subcommands of `vmdeck image`.
+#[derive(Subcommand, Debug, Clone)]
+pub enum ImageSub {
+    /// List the images in the cache, the one that was used last first
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch an image, or the images of all guests of the config
+    Pull {
+        /// Address of the image (https) [default: those of the config]
+        url: Option<String>,
+        /// Digest that it must have (SHA-256 or SHA-512)
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+        /// Fetch it without a digest: what comes first is believed, and required from then on
+        #[arg(long, conflicts_with = "sha256")]
+        unverified: bool,
+    },
+    /// Build a system from packages, without root
+    Build {
+        /// System, such as debian:12
+        system: String,
+        /// Package that it gets besides (repeatable)
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        package: Vec<String>,
+        /// Script that is run in it as root, at the end
+        #[arg(long, value_name = "FILE")]
+        script: Option<PathBuf>,
+        /// Where its packages come from: a URL, a line or a file of sources [default: this host's sources, else the system's own]
+        #[arg(long, value_name = "MIRROR")]
+        mirror: Option<String>,
+    },
+    /// Compare every fetched image with its digest; remove those that are others now
+    Verify,
+    /// Remove images that no machine stands on: all, or the oldest until the rest fits
+    Prune {
+        /// Keep as many of those that were used last as fit into this size
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        size: Option<u64>,
+        /// Do not ask for confirmation
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove one image
+    Rm {
+        /// Name in `vmdeck image list`, or the beginning of it
+        name: String,
+    },
 }
 
 /// The subcommands of `vmdeck lock`.

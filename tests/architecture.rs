@@ -14,10 +14,10 @@ const CORE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("report", &[]),
     ("context", &["host"]),
-    ("assets", &["host"]),
+    ("assets", &["host", "context"]),
     ("backend", &["command", "host", "context", "assets"]),
     ("transport", &["command", "host", "context", "backend"]),
-    ("engine", &["command", "host", "context", "backend", "transport"]),
+    ("engine", &["command", "host", "context", "assets", "backend", "transport"]),
     ("fuzz", &["command", "config", "backend", "transport", "engine"]),
 ];
 

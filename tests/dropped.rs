@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vmdeck_core::{
+    assets::image::store::ImageStore,
     backend::{BACKENDS, BackendDeps, Tools},
     config::{self, Sources},
     engine::{self, EngineDeps, lock, reap},
@@ -55,7 +56,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn deps(home: &Path) -> BackendDeps {
-    BackendDeps { spawner: Spawner::new(None).expect("spawner"), state: home.join("state"), tools: Tools::new() }
+    BackendDeps {
+        spawner: Spawner::new(None).expect("spawner"),
+        state: home.join("state"),
+        tools: Tools::new(),
+        images: ImageStore::unused(),
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the backends are built with in this process.
 
 use vmdeck_core::{
+    assets::image::store::ImageStore,
     backend,
     host::{info, process},
 };
@@ -11,7 +12,13 @@ use vmdeck_model::{
 
 /// Returns what the backends are built with on this host.
 pub(super) fn deps(host: &HostConfig) -> Result<backend::BackendDeps> {
-    deps_with(&host.tools, &host.secret_env)
+    Ok(backend::BackendDeps { images: images(host), ..deps_with(&host.tools, &host.secret_env)? })
+}
+
+/// Returns the cache of images that a config names.
+pub(super) fn images(host: &HostConfig) -> ImageStore {
+    let usual = || info::cache_dir().join("images");
+    ImageStore::new(host.image_cache.clone().unwrap_or_else(usual), host.image_offline)
 }
 
 /// Returns what the backends are built with: `tools` are those that are not where they usually are, `secret_env` the variables
@@ -22,5 +29,6 @@ pub(super) fn deps_with(tools: &backend::Tools, secret_env: &[String]) -> Result
         spawner: spawner.map_err(|e| Fault::host("cannot start a thread").because(e))?.hiding(secret_env),
         state: info::state_dir(),
         tools: tools.clone(),
+        images: ImageStore::unused(),
     })
 }

@@ -9,6 +9,7 @@ mod demo;
 mod deps;
 mod headless;
 mod housekeeping;
+mod image;
 mod init;
 mod io;
 mod locks;
@@ -92,7 +93,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         }
         Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
         Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
-        Some(Sub::Init { force }) => init::run(force, io)?,
+        Some(Sub::Init(args)) => init::run(&args, io)?,
+        Some(Sub::Image(sub)) => image::run(sub, &config, io).await?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
         Some(Sub::Config(ConfigSub::Schema)) => settings::schema(io),
         Some(Sub::Config(ConfigSub::Example)) => settings::example(io),

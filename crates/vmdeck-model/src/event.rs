@@ -373,6 +373,12 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         hint: Option<String>,
     },
+    /// How far something has come that takes its time, such as a download.
+    Progress {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        guest: Option<GuestId>,
+        text: String,
+    },
     /// A kind that this version does not know.
     #[serde(other)]
     Unknown,

@@ -2,7 +2,9 @@
 //!
 //! The machine itself is a backend's `Machine`.
 
-use super::{ids::GuestId, key::Options, outcome::Verdict, pattern::Pattern, secret::Secret, suite::ScriptShell};
+use super::{
+    ids::GuestId, image::Image, key::Options, outcome::Verdict, pattern::Pattern, secret::Secret, suite::ScriptShell,
+};
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 /// A guest of the config, fully resolved.
@@ -72,15 +74,6 @@ impl Guest {
         let tables = self.transport_options.values().chain([&self.options]);
         tables.flat_map(Options::secrets).chain(&self.sudo)
     }
-}
-
-/// A system that a machine boots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Image {
-    /// A folder of this host is its root, read-only, below a writable layer in memory.
-    Host,
-    /// A disk image, which is never written.
-    File(PathBuf),
 }
 
 /// How a guest gets a user, a key and a host key at its first boot.

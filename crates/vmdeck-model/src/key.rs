@@ -5,6 +5,7 @@
 
 use super::{
     chord::Chord,
+    image::Image,
     pattern::Pattern,
     secret::Secret,
     suite::{Expect, ScriptShell},
@@ -59,6 +60,8 @@ pub enum Kind {
     Map,
     /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
     Expect,
+    /// `"host"`, a path, an address, or `{ build = "debian:12", packages = [], script = "..", mirror = ".." }`.
+    Image,
     /// `"sh"`, `"bash"`, `"strict"`, `"plain"`, or a program with its arguments as a list.
     Shell,
 }
@@ -81,6 +84,7 @@ pub enum Value {
     Map(BTreeMap<String, String>),
     Expect(Expect),
     Shell(ScriptShell),
+    Image(Image),
 }
 
 /// Checked values by key: what a backend or transport is configured with.

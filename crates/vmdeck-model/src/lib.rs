@@ -10,6 +10,7 @@ pub mod event;
 pub mod exit;
 pub mod guest;
 pub mod ids;
+pub mod image;
 pub mod key;
 pub mod lifecycle;
 pub mod machine;

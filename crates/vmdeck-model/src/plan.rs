@@ -55,6 +55,10 @@ pub struct HostConfig {
     pub events_size: u64,
     /// How many records in the usual folder are kept; `None` = all.
     pub keep_records: Option<u32>,
+    /// The folder of the cache of images; `None` = in the user's cache folder.
+    pub image_cache: Option<PathBuf>,
+    /// Whether no image may be fetched.
+    pub image_offline: bool,
     /// The prefixes of the names of test machines made by others; `vmdeck cleanup --all` removes those.
     pub test_prefixes: Vec<String>,
     /// The tools that are not where they usually are: name and program.

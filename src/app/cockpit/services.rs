@@ -5,7 +5,7 @@
 use super::engine_process::Engines;
 use crate::{
     app::{Io, deps::deps_with, init, micro, settings, trust},
-    cli::{ConfigArgs, RunArgs},
+    cli::{ConfigArgs, InitArgs, RunArgs},
 };
 use parking_lot::Mutex;
 use std::{
@@ -97,7 +97,7 @@ impl Services for Real {
 
     fn init(&self) -> Result<PathBuf> {
         let (mut out, mut err) = (std::io::sink(), std::io::sink());
-        init::run(false, &mut Io { out: &mut out, err: &mut err })?;
+        init::run(&InitArgs::default(), &mut Io { out: &mut out, err: &mut err })?;
         Ok("vmdeck.toml".into())
     }
 

@@ -5,6 +5,7 @@
 pub(crate) mod compressed;
 mod elf;
 pub(crate) mod firmware;
+pub mod image;
 pub(crate) mod initrd;
 pub mod kernel;
 mod own_program;

@@ -1,6 +1,6 @@
 //! What a backend is built with.
 
-use crate::host::process::Spawner;
+use crate::{assets::image::store::ImageStore, host::process::Spawner};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// The host's tools that are not where they usually are: the name, and the program. Keys of `[host.tools]`.
@@ -15,4 +15,6 @@ pub struct BackendDeps {
     pub state: PathBuf,
     /// The tools that are not where they usually are.
     pub tools: Tools,
+    /// The cache of images.
+    pub images: ImageStore,
 }

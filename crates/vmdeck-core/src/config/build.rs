@@ -14,8 +14,9 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Image, Network, Os, Seed, Source, SurvivorPolicy},
+    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, Seed, Source, SurvivorPolicy},
     ids::GuestId,
+    image::Image,
     key::{Key, Options, Value},
     pattern::Pattern,
     plan::{HostConfig, Setup},
@@ -31,6 +32,9 @@ const HOST_TRANSPORTS: &[&str] = &["serial"];
 /// What the console of such a guest says when it cannot come up.
 const INIT_FAILED: &str = "/vmdeck-init: FAILED: .*/";
 
+/// What a BIOS and a UEFI say on the console when they find nothing to boot.
+const NO_DISK: [&str; 2] =
+    ["/No bootable device/", "/BdsDxe: (No bootable option or device was found|starting .*Internal Shell)/"];
 /// What the console says when cloud-init has ended and has not found what it was given: nobody will ever log in.
 const NO_SEED: &str = "/Datasource DataSourceNone/";
 
@@ -144,6 +148,11 @@ impl Build<'_> {
             secret_env: std::mem::take(&mut self.checked.secret_env),
             log_size: size(self, "host.log_size"),
             events_size: size(self, "host.events_size"),
+            image_cache: match self.value("images.cache", "images.cache") {
+                Some(Value::Path(path)) => Some(path),
+                _ => None,
+            },
+            image_offline: self.value("images.offline", "images.offline") == Some(Value::Bool(true)),
             keep_records: match self.value("host.keep_records", "host.keep_records") {
                 Some(Value::Int(count)) => u32::try_from(count).ok(),
                 _ => None,
@@ -255,6 +264,9 @@ impl Build<'_> {
         let seed = self.seed(name, origin, image.as_ref());
         if image == Some(Image::Host) {
             errors.extend(Pattern::parse(INIT_FAILED));
+        }
+        if image.as_ref().is_some_and(|image| *image != Image::Host) {
+            errors.extend(NO_DISK.iter().filter_map(|pattern| Pattern::parse(pattern).ok()));
         }
         if seed == Seed::CloudInit {
             errors.extend(Pattern::parse(NO_SEED));

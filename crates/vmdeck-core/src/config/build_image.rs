@@ -3,12 +3,11 @@
 use super::{build::Build, tree::Origin};
 use std::path::{Component, Path, PathBuf};
 use vmdeck_model::{
-    guest::{Firmware, Image, Seed, Share, ShareBy},
+    guest::{Firmware, Seed, Share, ShareBy},
+    image::{Image, Recipe},
     key::Value,
 };
 
-/// The word for this host's own root.
-const HOST: &str = "host";
 /// The one backend that boots what `image` names.
 const BACKEND: &str = "qemu";
 
@@ -16,27 +15,55 @@ impl Build<'_> {
     /// Returns the system that a guest boots, if `image` says it.
     pub(super) fn image(&mut self, guest: &str, origin: &Origin, backend: &str) -> Option<Image> {
         let path = format!("guests.{guest}.image");
-        let text = self.text(&path, "guests.*.image")?;
+        let Some(Value::Image(image)) = self.value(&path, "guests.*.image") else { return None };
         if backend != BACKEND {
             let why = format!("the backend `{backend}` does not boot images; only `{BACKEND}` does");
             self.problem(origin, &path, why, None);
             return None;
         }
-        let other = format!("guests.{guest}.qemu.image");
-        if self.is_written(&other) {
+        if self.is_written(&format!("guests.{guest}.qemu.image")) {
             self.problem(origin, &path, "`image` and `qemu.image` say two things", Some("keep one of them"));
         }
-        if text == HOST {
-            return Some(Image::Host);
+        Some(match image {
+            Image::Host => Image::Host,
+            Image::File(path) => Image::File(self.resolve_path(&path)),
+            Image::Remote { url, .. } => self.remote(guest, origin, url),
+            Image::Built(recipe) => {
+                let script = recipe.script.map(|script| self.resolve_path(&script));
+                Image::Built(Recipe { script, ..recipe })
+            }
+        })
+    }
+
+    /// Returns an image that is fetched, with the digest that it must have.
+    fn remote(&mut self, guest: &str, origin: &Origin, url: String) -> Image {
+        let path = format!("guests.{guest}.image_sha256");
+        let digest = self.text(&path, "guests.*.image_sha256");
+        let is_digest =
+            |text: &str| matches!(text.len(), 64 | 128) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if digest.as_deref().is_some_and(|text| !is_digest(text)) {
+            let text = "a digest has 64 (SHA-256) or 128 (SHA-512) hexadecimal digits";
+            self.problem(origin, &path, text, None);
         }
-        Some(Image::File(self.resolve_path(Path::new(&text))))
+        let key = format!("guests.{guest}.image");
+        let unverified = self.value(&format!("guests.{guest}.image_unverified"), "guests.*.image_unverified")
+            == Some(Value::Bool(true));
+        if digest.is_none() && !unverified {
+            let text = "an image that is fetched needs its digest";
+            let hint = "set `image_sha256`; or `image_unverified = true`, which believes what comes first";
+            self.problem(origin, &key, text, Some(hint));
+        }
+        if digest.is_none() && url.starts_with("http:") {
+            self.problem(origin, &key, "without a digest only an address of the kind https is fetched", None);
+        }
+        Image::Remote { url, digest }
     }
 
     /// Returns what a guest is given at its first boot.
     pub(super) fn seed(&mut self, guest: &str, origin: &Origin, image: Option<&Image>) -> Seed {
         let path = format!("guests.{guest}.seed");
         let word = self.text(&path, "guests.*.seed").unwrap_or_default();
-        let has_image = matches!(image, Some(Image::File(_)));
+        let has_image = image.is_some_and(|image| *image != Image::Host);
         let seed = match word.as_str() {
             "cloud-init" => Seed::CloudInit,
             "credentials" => Seed::Credentials,

@@ -13,6 +13,7 @@ use std::{
 use vmdeck_files::Exposure;
 use vmdeck_model::{
     chord::Chord,
+    image::{Image, Recipe},
     key::{Key, Kind, Value},
     pattern::Pattern,
     quantity::{parse_duration, parse_size},
@@ -294,6 +295,9 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Map, _) => wrong("a table of strings"),
         (Kind::Expect, RawValue::Table(entries)) => expect(entries).map(Value::Expect),
         (Kind::Expect, _) => wrong("a table like { exit = 0 }"),
+        (Kind::Image, RawValue::Text(word)) => image(word).map(Value::Image),
+        (Kind::Image, RawValue::Table(entries)) => recipe(entries).map(|recipe| Value::Image(Image::Built(recipe))),
+        (Kind::Image, _) => wrong("a path, an address, \"host\", or a table like { build = \"debian:12\" }"),
         (Kind::Shell, RawValue::Text(word)) => shell(word).map(Value::Shell),
         (Kind::Shell, RawValue::List(items)) => match items.iter().map(text).collect::<Result<Vec<_>, _>>()? {
             words if words.first().is_none_or(String::is_empty) => Err("the list must begin with a program".into()),
@@ -324,6 +328,44 @@ fn shell(word: &str) -> Result<ScriptShell, String> {
             ));
         }
     })
+}
+
+fn image(word: &str) -> Result<Image, String> {
+    let is_named = |word: &str| {
+        word.split_once(':')
+            .is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric()))
+    };
+    match word {
+        "host" => Ok(Image::Host),
+        "" => Err("it is empty".into()),
+        _ if word.contains('\0') => Err("a NUL character is not allowed".into()),
+        _ if word.starts_with("https://") || word.starts_with("http://") => {
+            Ok(Image::Remote { url: word.to_owned(), digest: None })
+        }
+        _ if word.contains("://") => Err(format!("`{word}` is no address of the kind https")),
+        _ if is_named(word) && !Path::new(word).exists() => {
+            Err(format!("`{word}` is not a file; {{ build = \"{word}\" }} builds such a system from packages"))
+        }
+        _ => Ok(Image::File(PathBuf::from(word))),
+    }
+}
+
+fn recipe(entries: &[(String, Node)]) -> Result<Recipe, String> {
+    let mut out = Recipe { system: String::new(), packages: Vec::new(), script: None, mirror: None };
+    for (key, node) in entries {
+        match (key.as_str(), &node.raw) {
+            ("build", _) => out.system = text(node)?,
+            ("packages", RawValue::List(items)) => out.packages = items.iter().map(text).collect::<Result<_, _>>()?,
+            ("packages", _) => return Err("`packages` must be a list of strings".into()),
+            ("script", _) => out.script = Some(PathBuf::from(text(node)?)),
+            ("mirror", _) => out.mirror = Some(text(node)?),
+            (other, _) => return Err(format!("unknown key `{other}` (known: build, packages, script, mirror)")),
+        }
+    }
+    if out.system.is_empty() {
+        return Err("`build` is missing: { build = \"debian:12\" }".into());
+    }
+    Ok(out)
 }
 
 fn name(key: &str) -> Result<String, String> {

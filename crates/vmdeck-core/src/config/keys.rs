@@ -64,6 +64,8 @@ pub const CORE: &[Key] = &[
         Some("[]"),
         "prefixes of the names of test machines made by others: `vmdeck cleanup --all` removes those",
     ),
+    key("images.cache", Kind::Path, None, "folder of the cache of images; default: in the user's cache folder"),
+    key("images.offline", Kind::Bool, Some("false"), "fetch and build nothing: only what is in the cache is used"),
     key(
         "compat.env",
         Kind::Texts,
@@ -77,9 +79,17 @@ pub const CORE: &[Key] = &[
     key("guests.*.disk", Kind::Size, Some("\"10GiB\""), "size of the disk; a smaller base image is grown to this"),
     key(
         "guests.*.image",
-        Kind::Text,
+        Kind::Image,
         None,
-        "what a QEMU guest boots: a disk image, or \"host\" = this host's own root, read-only below a writable layer in memory",
+        "what a QEMU guest boots: a disk image, an address (https) of one, { build = \"debian:12\", packages = [], script = \"...\" }, or \
+         \"host\" = this host's own root, read-only below a writable layer in memory",
+    ),
+    key("guests.*.image_sha256", Kind::Text, None, "digest (SHA-256 or SHA-512) that a fetched image must have"),
+    key(
+        "guests.*.image_unverified",
+        Kind::Bool,
+        Some("false"),
+        "fetch an image without `image_sha256`: what comes first is believed, and required from then on",
     ),
     key(
         "guests.*.seed",
@@ -97,12 +107,17 @@ pub const CORE: &[Key] = &[
     key("guests.*.tpm", Kind::Bool, Some("false"), "a TPM 2.0 for the guest, by swtpm"),
     key("guests.*.shares.[].path", Kind::Path, None, "folder of this host that the guest sees; required"),
     key("guests.*.shares.[].to", Kind::Text, None, "absolute path in the guest; default: the same as on this host"),
-    key("guests.*.shares.[].read_only", Kind::Bool, Some("true"), "whether this host refuses the guest's writes"),
+    key(
+        "guests.*.shares.[].read_only",
+        Kind::Bool,
+        None,
+        "whether this host refuses the guest's writes; default: true",
+    ),
     key(
         "guests.*.shares.[].by",
         Kind::Choice(ShareBy::WORDS),
-        Some("\"auto\""),
-        "9p, virtiofs, or auto = what this host and the kernel have",
+        None,
+        "9p, virtiofs, or auto = as the root is shared; default: auto",
     ),
     key("guests.*.machine", Kind::Text, None, "adopt this existing machine; it is stopped at most, never deleted"),
     key(

@@ -75,6 +75,12 @@ fn leaf(key: &Key) -> Value {
             { "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
               "properties": { "env": { "type": "string" }, "file": { "type": "string" }, "command": texts() } },
         ] }),
+        Kind::Image => json!({ "oneOf": [
+            { "type": "string" },
+            { "type": "object", "additionalProperties": false, "required": ["build"], "properties": {
+              "build": { "type": "string" }, "packages": texts(), "script": { "type": "string" },
+              "mirror": { "type": "string" } } },
+        ] }),
         Kind::Shell => json!({ "oneOf": [
             { "enum": ["sh", "bash", "strict", "plain"] },
             { "type": "array", "minItems": 1, "items": { "type": "string" } },

@@ -4,6 +4,7 @@
 
 use super::Values;
 use vmdeck_model::{
+    image::Image,
     key::Value,
     pattern::Pattern,
     quantity::{show_duration, show_size},
@@ -41,6 +42,19 @@ pub fn toml(value: &Value) -> String {
             let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{} = {}", quoted(k), quoted(v))).collect();
             if pairs.is_empty() { "{}".into() } else { format!("{{ {} }}", pairs.join(", ")) }
         }
+        Value::Image(image) => match image {
+            Image::Host => quoted("host"),
+            Image::File(path) => quoted(&path.display().to_string()),
+            Image::Remote { url, .. } => quoted(url),
+            Image::Built(recipe) => {
+                let packages = list(recipe.packages.iter().map(|name| quoted(name)).collect());
+                let script =
+                    recipe.script.as_ref().map(|path| format!(", script = {}", quoted(&path.display().to_string())));
+                let mirror = recipe.mirror.as_ref().map(|mirror| format!(", mirror = {}", quoted(mirror)));
+                let (script, mirror) = (script.unwrap_or_default(), mirror.unwrap_or_default());
+                format!("{{ build = {}, packages = {packages}{script}{mirror} }}", quoted(&recipe.system))
+            }
+        },
         Value::Shell(shell) => match shell {
             ScriptShell::Sh => quoted("sh"),
             ScriptShell::Bash => quoted("bash"),

@@ -159,7 +159,12 @@ pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
     }
     let state = journal.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned();
     // The journal says which tools.
-    let deps = BackendDeps { spawner: process::Spawner::new(None)?, state, tools: Tools::new() };
+    let deps = BackendDeps {
+        spawner: process::Spawner::new(None)?,
+        state,
+        tools: Tools::new(),
+        images: crate::assets::image::store::ImageStore::unused(),
+    };
     let all = async {
         // What cannot be taken now (a process that does not end, a daemon that starts again) can be a moment later.
         while !reap::one(&deps, journal).await {

@@ -318,6 +318,8 @@ mod tests {
             log_size: 1 << 20,
             events_size: 1 << 20,
             keep_records: None,
+            image_cache: None,
+            image_offline: false,
             secret_env: Vec::new(),
             lock: "/l".into(),
             lock_shared: false,

@@ -289,6 +289,7 @@ mod tests {
             spawner: Spawner::new(None).expect("spawner"),
             state: state.to_owned(),
             tools: backend::Tools::new(),
+            images: crate::assets::image::store::ImageStore::unused(),
         }
     }
 

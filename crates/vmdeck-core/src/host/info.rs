@@ -64,6 +64,15 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     which::which(name).ok()
 }
 
+/// Returns the folder where vmdeck keeps what it can get again: `$XDG_CACHE_HOME/vmdeck`, on macOS in Caches.
+pub fn cache_dir() -> PathBuf {
+    use etcetera::BaseStrategy;
+    let Ok(base) = etcetera::base_strategy::choose_native_strategy() else {
+        return std::env::temp_dir().join("vmdeck-cache");
+    };
+    base.cache_dir().join("vmdeck")
+}
+
 /// Returns the folder where vmdeck keeps what must survive it: `$XDG_STATE_HOME/vmdeck`, on macOS in Application Support.
 pub fn state_dir() -> PathBuf {
     use etcetera::BaseStrategy;

@@ -65,7 +65,12 @@ pub struct Text {
     setup_shown: Option<(GuestId, SuiteId)>,
     /// What is not green, for the end of a long run.
     red: Vec<String>,
+    /// When progress was last shown.
+    progress_at: Option<u64>,
 }
+
+/// How far apart lines about progress are, in milliseconds.
+const PROGRESS_MS: u64 = 10_000;
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
@@ -77,7 +82,7 @@ impl Text {
     /// Returns a report to `out`.
     pub fn new(out: Box<dyn Write + Send>, style: Style, index: PlanIndex) -> Self {
         let progress = ProgressLine::default();
-        Self { out, style, progress, last_line_ms: 0, index, setup_shown: None, red: Vec::new() }
+        Self { out, style, progress, last_line_ms: 0, index, setup_shown: None, red: Vec::new(), progress_at: None }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -222,6 +227,15 @@ impl Text {
                     Some(hint) => self.line(now, &self.paint(DIM, &format!("        hint: {}", safe(hint)))),
                     None => Ok(()),
                 }
+            }
+            EventKind::Progress { guest, text } if normal => {
+                // A line now and then is enough for a log.
+                if self.progress_at.is_some_and(|at| now < at + PROGRESS_MS) {
+                    return Ok(());
+                }
+                self.progress_at = Some(now);
+                let who = guest.as_ref().map(|g| format!("{g}: ")).unwrap_or_default();
+                self.line(now, &format!("  {}", self.paint(DIM, &format!("{who}{}", safe(text)))))
             }
             EventKind::RunEnded { .. } => self.ended(event, view),
             _ => Ok(()),

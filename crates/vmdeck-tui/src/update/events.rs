@@ -212,6 +212,10 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             (if left.is_empty() { Ok } else { Fatal }, "engine::cleanup", format!("{guest}: {how}"))
         }
         EventKind::Warning { text, .. } => (Warn, "engine::run", text.clone()),
+        EventKind::Progress { guest, text } => {
+            let who = guest.as_ref().map(|guest| format!("{guest}: ")).unwrap_or_default();
+            (Ok, "engine::progress", format!("{who}{text}"))
+        }
         EventKind::PhaseStarted { .. }
         | EventKind::CaseStarted { .. }
         | EventKind::CleanupBegan { .. }

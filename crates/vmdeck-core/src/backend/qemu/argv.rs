@@ -8,7 +8,7 @@ use super::{
     host_root::{HostRoot, ShareServer},
     parts::{Boot, MachineParts},
 };
-use crate::backend::request::CreateRequest;
+use crate::{assets::image::DirectBoot, backend::request::CreateRequest};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -129,7 +129,7 @@ pub(super) fn arguments(
     }
     match host_root {
         Some(root) => boot_host_root(&mut out, root, arch),
-        None => boot(&mut out, options),
+        None => boot(&mut out, options, parts.direct.as_ref()),
     }
     out.list(options.texts("extra_args"));
     out.words(&["-S"]);
@@ -139,6 +139,9 @@ pub(super) fn arguments(
 fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &MachineParts) {
     let options = &guest.options;
     let kind = options.text("vm_type").unwrap_or_default();
+    // A BIOS then says on the console that it finds nothing to boot; without a screen it would tell nobody.
+    let has_kernel = options.path("kernel").is_some() || parts.direct.is_some() || parts.host_root.is_some();
+    let screen = if arch == Arch::X86 && !has_kernel { ",graphics=off" } else { "" };
     let needs_smm = matches!(parts.firmware, Boot::Uefi { needs_smm: true, .. });
     let base = match arch {
         Arch::X86 if needs_smm => "q35,smm=on",
@@ -158,7 +161,7 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &Machi
         out.two("-object", &format!("memory-backend-memfd,id=ram1,size={},share=on", guest.memory));
         out.two("-machine", &format!("{base},memory-backend=ram1"));
     } else {
-        out.two("-machine", base);
+        out.two("-machine", &format!("{base}{screen}"));
     }
     if kind == "tdxio" {
         out.two("-object", "iommufd,id=iommufd0");
@@ -184,14 +187,19 @@ fn firmware(out: &mut Argv, firmware: &Boot) {
     }
 }
 
-fn boot(out: &mut Argv, options: &Options) {
-    for (flag, key) in [("-kernel", "kernel"), ("-initrd", "initrd")] {
-        if let Some(file) = options.path(key) {
+/// A kernel of the config, else the one that came with the disk.
+fn boot(out: &mut Argv, options: &Options, direct: Option<&DirectBoot>) {
+    let direct = direct.filter(|_| options.path("kernel").is_none());
+    let kernel = options.path("kernel").or(direct.map(|direct| direct.kernel.as_path()));
+    let initrd = options.path("initrd").or(direct.and_then(|direct| direct.initrd.as_deref()));
+    for (flag, file) in [("-kernel", kernel), ("-initrd", initrd)] {
+        if let Some(file) = file {
             out.two(flag, &file.to_string_lossy());
         }
     }
-    if options.path("kernel").is_some() {
-        out.two("-append", options.text("append").unwrap_or_default());
+    let words = [direct.map(|direct| direct.append.as_str()), options.text("append")];
+    if kernel.is_some() {
+        out.two("-append", &words.into_iter().flatten().collect::<Vec<_>>().join(" "));
     }
 }
 

@@ -22,7 +22,14 @@ use super::{
     request::CreateRequest,
 };
 use crate::{
-    assets::firmware::find_uefi,
+    assets::{
+        firmware::find_uefi,
+        image::{
+            Digest, System, build,
+            fetch::{self, Patience, RemoteImage},
+            store::ImageStore,
+        },
+    },
     context::CallContext,
     host::{
         files, info,
@@ -41,7 +48,8 @@ use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Firmware, Guest, Image, Network, ShareBy},
+    guest::{Firmware, Guest, Network, ShareBy},
+    image::Image,
     key::{Key, Kind},
 };
 
@@ -147,12 +155,13 @@ pub const CAPABILITIES: Capabilities = Capabilities {
 pub struct Qemu {
     spawner: Spawner,
     state: PathBuf,
+    images: ImageStore,
 }
 
 impl Qemu {
     /// Makes the backend; [`Backend::check`] looks for the program.
     pub fn new(deps: &BackendDeps) -> Self {
-        Self { spawner: deps.spawner.clone(), state: deps.state.clone() }
+        Self { spawner: deps.spawner.clone(), state: deps.state.clone(), images: deps.images.clone() }
     }
 
     fn binary(guest: Option<&Guest>) -> String {
@@ -169,13 +178,36 @@ impl Qemu {
         }
     }
 
-    async fn create(&self, request: &CreateRequest<'_>) -> Result<Box<dyn Machine>> {
+    /// Returns what a guest boots, unless the config names only a kernel or firmware; fetches or builds it where it is not here.
+    async fn system(&self, guest: &Guest, context: CallContext<'_>) -> Result<Option<System>> {
+        let image = match &guest.image {
+            Some(Image::Host) => return Ok(None),
+            Some(image) => image,
+            None => {
+                let format = if guest.options.text("image_format") == Some("raw") { "raw" } else { "qcow2" };
+                let disk = guest.options.path("image").map(Path::to_owned);
+                return Ok(disk.map(|disk| System { disk, format, direct: None }));
+            }
+        };
+        match image {
+            Image::Host => Ok(None),
+            Image::File(path) => System::open(path).map(Some),
+            Image::Remote { url, digest } => {
+                let wanted = remote(url, digest.as_deref())?;
+                fetch::fetch(&self.images, &wanted, Patience::default(), context).await.map(Some)
+            }
+            Image::Built(recipe) => build::build(&self.images, recipe, &self.spawner, context).await.map(Some),
+        }
+    }
+
+    async fn create(&self, request: &CreateRequest<'_>, context: CallContext<'_>) -> Result<Box<dyn Machine>> {
         let failed = || Fault::infra(format!("cannot create guest `{}`", request.guest.id));
         let name = Self::binary(Some(request.guest));
         let binary =
             info::find_program(&name).ok_or_else(|| Fault::host(format!("cannot find `{name}`")).hint(INSTALL))?;
         let guest = request.guest;
-        let image = image_of(guest);
+        let system = self.system(guest, context).await?;
+        let image = system.as_ref().map(|system| system.disk.as_path());
         let boots_host = guest.image == Some(Image::Host);
         let waits_for_gdb = guest.options.flag("gdb");
         let files = Files::of(request.private_dir, request.record_dir, image.is_some(), boots_host, waits_for_gdb);
@@ -189,9 +221,9 @@ impl Qemu {
                 .hint("set XDG_STATE_HOME to a shorter path"));
         }
         files::private_dir(request.private_dir).map_err(|e| failed().because(e))?;
+        let format = system.as_ref().map_or("qcow2", |system| system.format);
         let overlay = match image.zip(files.overlay.as_deref()) {
             Some((base, overlay)) => {
-                let format = request.guest.options.text("image_format").unwrap_or_default();
                 let size = self
                     .grown(base, request.guest.disk)
                     .await
@@ -204,10 +236,9 @@ impl Qemu {
         };
         let accel = self.accel(guest, &binary).await;
         let arch = Arch::of(&name);
-        let format = guest.options.text("image_format").unwrap_or_default();
-        let boots = image.map(|image| (image, format));
         let is_emulated = accel.accel == "tcg";
-        let parts = MachineParts::make(guest, boots, arch, is_emulated, request.private_dir, &self.spawner).await?;
+        let parts =
+            MachineParts::make(guest, system.as_ref(), arch, is_emulated, request.private_dir, &self.spawner).await?;
         let argv = argv::arguments(request, &accel.accel, arch, &files, &parts);
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());
         vmdeck_files::write(&request.record_dir.join("qemu.cmd"), script.as_bytes())
@@ -261,6 +292,7 @@ impl Backend for Qemu {
             out.push(version(&self.spawner, &binary).await);
             if let Some(guest) = guest {
                 out.extend(check_guest(guest));
+                out.extend(self.image_finding(guest));
                 if guest.image == Some(Image::Host) {
                     match host_root::choose(guest, &self.spawner).await {
                         Ok(choice) => out.extend(choice.findings(guest)),
@@ -279,8 +311,12 @@ impl Backend for Qemu {
         Box::pin(async { Ok(process::list()) })
     }
 
-    fn create<'a>(&'a self, request: CreateRequest<'a>, _: CallContext<'a>) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
-        Box::pin(async move { self.create(&request).await })
+    fn create<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        context: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>>> {
+        Box::pin(async move { self.create(&request, context).await })
     }
 
     fn reap<'a>(&'a self, record: &'a MachineRecord, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
@@ -341,12 +377,40 @@ fn unfit(fault: &Fault) -> Finding {
     }
 }
 
-/// Returns the disk image that a guest boots from, wherever it is named.
-fn image_of(guest: &Guest) -> Option<&Path> {
-    match &guest.image {
-        Some(Image::File(path)) => Some(path),
-        Some(Image::Host) => None,
-        None => guest.options.path("image"),
+/// Returns an image that is fetched; its digest was checked with the config.
+fn remote(url: &str, digest: Option<&str>) -> Result<RemoteImage> {
+    let digest =
+        digest.map(Digest::parse).transpose().map_err(|why| Fault::user("cannot use `image_sha256`").because(why))?;
+    Ok(RemoteImage { url: url.to_owned(), digest })
+}
+
+impl Qemu {
+    /// Says where an image comes from that is not a file of the user's.
+    fn image_finding(&self, guest: &Guest) -> Option<Finding> {
+        let finding = |text: String| Finding { check: "image".into(), severity: Severity::Ok, text, hint: None };
+        let fatal = |fault: &Fault| Finding { check: "image".into(), ..unfit(fault) };
+        let (name, cached, refused) = match guest.image.as_ref()? {
+            Image::Host => return None,
+            Image::File(path) => return System::open(path).err().map(|fault| fatal(&fault)),
+            Image::Remote { url, digest } => {
+                let wanted = remote(url, digest.as_deref()).ok()?;
+                (url.clone(), fetch::is_cached(&self.images, &wanted), None)
+            }
+            Image::Built(recipe) => match build::find(&self.images, recipe) {
+                Ok(found) => (recipe.system.clone(), found.is_some(), build::missing(recipe)),
+                Err(fault) => return Some(fatal(&fault)),
+            },
+        };
+        Some(match (cached, refused) {
+            (true, _) => finding(format!("guest `{}`: the image {name} is in the cache", guest.id)),
+            (false, Some(fault)) => fatal(&fault),
+            (false, None) if self.images.offline => fatal(
+                &Fault::host(format!("guest `{}`: the image {name} is not in the cache", guest.id))
+                    .because("`images.offline` is set")
+                    .hint("get it once without, by `vmdeck image pull` or `vmdeck image build`"),
+            ),
+            (false, None) => finding(format!("guest `{}`: the image {name} will be fetched or built first", guest.id)),
+        })
     }
 }
 
@@ -367,7 +431,8 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
     };
     let boots_host = guest.image == Some(Image::Host);
     let named = |key: &str| match key {
-        "image" => image_of(guest),
+        // The other key is looked at where it is read.
+        "image" if guest.image.is_some() => None,
         // It may be named by its version, and is looked for elsewhere.
         "kernel" if boots_host => None,
         "firmware" => match &guest.firmware {
@@ -402,11 +467,12 @@ fn check_guest(guest: &Guest) -> Vec<Finding> {
     let mut fatal = |check: &str, text: String, hint: &str| {
         out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
     };
-    if !boots_host && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
+    if guest.image.is_none() && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
         let hint = format!("set `guests.{0}.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
         fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint);
     }
-    if image_of(guest).is_some() && info::find_program("qemu-img").is_none() {
+    let has_disk = named("image").is_some() || guest.image.as_ref().is_some_and(|image| *image != Image::Host);
+    if has_disk && info::find_program("qemu-img").is_none() {
         fatal("qemu-img", format!("guest `{}` has an image but `qemu-img` is not installed", guest.id), INSTALL);
     }
     if matches!(guest.firmware, Firmware::Uefi | Firmware::UefiSecure) {

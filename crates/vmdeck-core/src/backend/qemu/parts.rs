@@ -8,6 +8,7 @@ use super::{
 use crate::{
     assets::{
         firmware,
+        image::{DirectBoot, System},
         seed::{self, SeedFiles},
     },
     host::{
@@ -21,7 +22,8 @@ use std::{
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    guest::{Firmware, Guest, Image},
+    guest::{Firmware, Guest},
+    image::Image,
 };
 
 /// How long reading the first sector of an image may take.
@@ -35,6 +37,8 @@ pub(super) struct MachineParts {
     pub(super) host_root: Option<HostRoot>,
     pub(super) seed: Option<SeedFiles>,
     pub(super) firmware: Boot,
+    /// A kernel that came with the disk.
+    pub(super) direct: Option<DirectBoot>,
     /// The socket of the TPM.
     pub(super) tpm: Option<PathBuf>,
     /// The processes beside QEMU.
@@ -57,7 +61,7 @@ impl MachineParts {
     /// Makes what the guest wants in the machine's private folder.
     pub(super) async fn make(
         guest: &Guest,
-        image: Option<(&Path, &str)>,
+        system: Option<&System>,
         arch: Arch,
         is_emulated: bool,
         dir: &Path,
@@ -79,7 +83,8 @@ impl MachineParts {
                 .because(e)
                 .hint("free disk space in the state folder")
         })?;
-        out.firmware = boot(guest, image, arch, dir, spawner).await?;
+        out.firmware = boot(guest, system, arch, dir, spawner).await?;
+        out.direct = system.and_then(|system| system.direct.clone()).filter(|_| guest.firmware == Firmware::Auto);
         if guest.tpm {
             let socket = dir.join("tpm.sock");
             out.helpers.push(tpm(guest, dir, &socket)?);
@@ -90,13 +95,17 @@ impl MachineParts {
 }
 
 /// Returns the firmware of one machine; a UEFI gets its variables.
-async fn boot(guest: &Guest, image: Option<(&Path, &str)>, arch: Arch, dir: &Path, spawner: &Spawner) -> Result<Boot> {
+async fn boot(guest: &Guest, system: Option<&System>, arch: Arch, dir: &Path, spawner: &Spawner) -> Result<Boot> {
     let secure = match &guest.firmware {
         Firmware::File(path) => return Ok(Boot::File(path.clone())),
         Firmware::Bios => return Ok(Boot::Own),
-        Firmware::Auto => match (guest.options.path("firmware"), guest.options.path("kernel"), image) {
+        Firmware::Auto => match (guest.options.path("firmware"), guest.options.path("kernel"), system) {
             (Some(path), ..) => return Ok(Boot::File(path.to_owned())),
-            (None, None, Some((image, format))) if needs_uefi(image, format, arch, dir, spawner).await => false,
+            (None, None, Some(System { disk, format, direct: None }))
+                if needs_uefi(disk, format, arch, dir, spawner).await =>
+            {
+                false
+            }
             _ => return Ok(Boot::Own),
         },
         Firmware::Uefi => false,

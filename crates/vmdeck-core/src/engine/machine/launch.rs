@@ -153,7 +153,9 @@ async fn create(
         services: &services,
         networks: &[],
     };
-    let call = CallContext::new(CREATE, &context.cancel);
+    let tell =
+        |text: &str| context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text: text.to_owned() });
+    let call = CallContext { progress: &tell, ..CallContext::new(CREATE, &context.cancel) };
     let made: BoxFuture<'_, Result<Box<dyn Machine>>> = match (&intent.adopted, backend.adoption()) {
         (None, _) => backend.create(request, call),
         (Some(target), Some(adoption)) => adoption.adopt(request, target, call),

@@ -19,7 +19,8 @@ use std::time::Duration;
 use vmdeck_guest::wire::User;
 use vmdeck_model::{
     error::{Fault, Result},
-    guest::{Guest, Image},
+    guest::Guest,
+    image::Image,
     key::{Key, Kind},
 };
 

@@ -1,0 +1,161 @@
+//! Images as a user meets them: `vmdeck image`, `vmdeck init`, the cache, firmware that finds nothing, and a Debian that is built here.
+
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    time::Duration,
+};
+use vmdeck_testkit::world::{World, eventually, finish, signal};
+
+/// Returns a world whose cache is its own.
+fn world(config: &str) -> World {
+    let mut world = World::new(config);
+    let cache = world.path("cache").display().to_string();
+    world.env.push(("XDG_CACHE_HOME".into(), cache));
+    world
+}
+
+/// Returns a disk with a boot sector that holds no program.
+fn disk() -> Vec<u8> {
+    let mut out = vec![0; 1 << 20];
+    out[510..512].copy_from_slice(&[0x55, 0xaa]);
+    out[4096..].fill(7);
+    out
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Serves this content at any path, slowly where asked; returns the address.
+fn serve(content: Vec<u8>, pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+    let url = format!("http://{}/disk.img", listener.local_addr().expect("address"));
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut lines = BufReader::new(client.try_clone().expect("clone")).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let head = format!("HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: {}\r\n\r\n", content.len());
+            let _ = client.write_all(head.as_bytes());
+            for piece in content.chunks(64 * 1024) {
+                if client.write_all(piece).is_err() {
+                    break;
+                }
+                std::thread::sleep(pause);
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn an_image_is_fetched_listed_verified_and_removed() {
+    let (world, content) = (world(""), disk());
+    let url = serve(content.clone(), Duration::ZERO);
+    world.run(&["image", "list"]).exits(0).says("no image in");
+    world.run(&["image", "pull", &url]).exits(2).complains("give its digest with --sha256");
+    let wrong = "ab".repeat(32);
+    let told = world.run(&["image", "pull", &url, "--sha256", &wrong]).exits(5);
+    assert!(told.err.contains(&wrong) && told.err.contains(&sha256(&content)), "{}", told.err);
+    world.run(&["image", "list"]).exits(0).says("no image in");
+    world.run(&["image", "pull", &url, "--sha256", &sha256(&content)]).exits(0).says("(raw, in ");
+    let list = world.run(&["image", "list", "--json"]).exits(0);
+    let rows: serde_json::Value = serde_json::from_str(&list.out).expect("json");
+    assert_eq!((rows[0]["origin"].as_str(), rows[1].is_null()), (Some(url.as_str()), true));
+    world.run(&["image", "verify"]).exits(0);
+    let name = rows[0]["name"].as_str().expect("name").to_owned();
+    let path = rows[0]["path"].as_str().expect("path").to_owned();
+    fs::remove_file(&path).expect("removed");
+    fs::write(&path, "another").expect("written");
+    world.run(&["image", "verify"]).exits(1).complains(&format!("removed {name}"));
+    world.run(&["image", "rm", &name]).exits(2).complains("no image in the cache begin with that");
+    world.run(&["image", "prune"]).exits(0).says("no image to remove");
+}
+
+#[test]
+fn a_download_that_is_killed_leaves_no_image_and_is_begun_again() {
+    let (world, content) = (world(""), disk());
+    let url = serve(content.clone(), Duration::from_millis(100));
+    let child = world.start(&["image", "pull", &url, "--sha256", &sha256(&content)]);
+    let parts = || fs::read_dir(world.path("cache/vmdeck/images/parts")).into_iter().flatten().count();
+    eventually("the download", Duration::from_secs(20), || parts() > 0);
+    signal(&child, "KILL");
+    finish(child).exits(-9);
+    world.run(&["image", "list"]).exits(0).says("no image in");
+    let child = world.start(&["image", "pull", &url, "--sha256", &sha256(&content)]);
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, "INT");
+    finish(child).exits(130);
+    world.run(&["image", "list"]).exits(0).says("no image in");
+    world.run(&["image", "pull", &url, "--sha256", &sha256(&content)]).exits(0);
+    assert_eq!(parts(), 0);
+}
+
+#[test]
+fn firmware_that_finds_nothing_to_boot_says_so_at_once_and_nothing_stays() {
+    for (firmware, said) in [("bios", "No bootable device"), ("uefi", "Internal Shell")] {
+        let world = world(&format!(
+            "[guests.d]\nbackend = \"qemu\"\nimage = \"disk.img\"\nfirmware = \"{firmware}\"\ntpm = true\nmemory = \"256MiB\"\n\
+             launch_retries = 1\nboot_timeout = \"2m\"\n[suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"
+        ));
+        fs::write(world.path("disk.img"), vec![0; 1 << 20]).expect("written");
+        world.ci(&[]).exits(5).says(said);
+        assert!(world.record("guests/d/qemu.cmd").contains("tpm-crb"));
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_config_with_an_image_that_cannot_be_says_so() {
+    let good = "ab".repeat(32);
+    for (lines, said) in [
+        ("image = \"https://x/y.img\"\n".to_owned(), "needs its digest"),
+        ("image = \"https://x/y.img\"\nimage_sha256 = \"abc\"\n".into(), "64 (SHA-256) or 128 (SHA-512)"),
+        ("image = \"http://x/y.img\"\nimage_unverified = true\n".into(), "only an address of the kind https"),
+        ("image = \"ftp://x/y.img\"\n".into(), "no address of the kind https"),
+        ("image = \"debian:12\"\n".into(), "{ build = \"debian:12\" } builds such a system"),
+        ("image = { packages = [\"git\"] }\n".into(), "`build` is missing"),
+        ("image = { build = \"debian:12\", package = \"git\" }\n".into(), "unknown key `package`"),
+        ("image = 7\n".into(), "expected a path, an address"),
+        (format!("image = \"https://x/y.img\"\nimage_sha256 = \"{good}\"\nqemu.image = \"z\"\n"), "say two things"),
+        ("image = \"x.img\"\nseed = \"cloud-init\"\nssh.key = \"k\"\n".into(), "a key, password or agent of its own"),
+        ("seed = \"credentials\"\n".into(), "only a guest whose `image` is a disk image"),
+    ] {
+        let world = world(&format!("[guests.d]\nbackend = \"qemu\"\n{lines}"));
+        world.run(&["config", "check"]).exits(2).complains(said);
+    }
+    let world = world(
+        "[guests.d]\nbackend = \"qemu\"\nimage = { build = \"debian:1\" }\n[suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n",
+    );
+    world.ci(&[]).exits(3).says("known: debian:12, debian:13");
+    world.run(&["image", "build", "debian:12", "--package", "a b"]).complains("is no name of a package");
+}
+
+#[test]
+fn offline_names_what_would_be_fetched() {
+    let digest = "ab".repeat(32);
+    let world = world(&format!(
+        "[images]\noffline = true\n[guests.d]\nbackend = \"qemu\"\nimage = \"https://x.invalid/y.img\"\nimage_sha256 = \"{digest}\"\n\
+         [suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"
+    ));
+    world.ci(&[]).exits(3).says("https://x.invalid/y.img is not in the cache: `images.offline` is set");
+}
+
+/// From packages to a green run, with nothing written by hand: a Debian, its login by systemd's credentials.
+#[test]
+fn a_debian_is_built_and_tested_in() {
+    if std::env::var_os("VMDECK_TEST_SLOW").is_none() {
+        return;
+    }
+    let world = world("");
+    fs::remove_file(world.path("vmdeck.toml")).expect("removed");
+    world.run(&["init", "--yes", "--image", "debian:12", "--test", "systemctl is-system-running --wait"]).exits(0);
+    world.ci(&["--set", "guests.guest.boot_timeout=4m"]).exits(0);
+    world.assert_verdicts(&[("smoke/hello", "passed"), ("smoke/test", "passed")]);
+    world.run(&["image", "build", "debian:12"]).exits(0);
+    world.assert_nothing_left();
+}
