@@ -69,7 +69,7 @@ fn a_command_has_its_own_streams_status_and_folder_and_changes_nothing_here() {
     let world = World::new("");
     fs::create_dir(world.path("out")).expect("folder");
     let script = "cat; echo err >&2; pwd; uname -r; test -x /bin/sh && echo root; echo x > /etc/vmdeck-test && echo written; \
-                  echo no > here; echo yes > out/made; exit 7";
+                  mount -o remount,rw . 2>/dev/null; echo no > here; echo yes > out/made; exit 7";
     let mut child = command(&world, &boot(kernel()), &["--rw-share", "out", "--", "sh", "-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -190,7 +190,7 @@ fn a_crash_under_the_command_is_1_and_too_long_is_124() {
 fn whatever_ends_vmdeck_ends_the_guest_and_the_servers_of_its_folders() {
     let _turn = turn();
     let world = World::new("");
-    for (name, code) in [("INT", 130), ("TERM", 143), ("KILL", -9)] {
+    for (name, code) in [("INT", 130), ("KILL", -9)] {
         let script = "touch out/begun; sleep 120";
         fs::create_dir(world.path("out")).expect("folder");
         let child = command(&world, &boot(kernel()), &["--rw-share", "out", "--", script])

@@ -125,6 +125,10 @@ async fn get(all: &[Image], host: &HostConfig, io: &mut Io<'_>) -> Result<RunExi
             }
         }
     };
+    if person {
+        // What was told last stays no longer.
+        let _ = write!(io.err, "\x1b[K");
+    }
     if cancel.is_cancelled() {
         let signal = watch.await.ok().flatten();
         io.warn("cancelled; what has come so far is kept for the next time");

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long the port may take to appear: the kernel finds it after its driver is loaded, and nothing tells when.
-const APPEARS: Duration = Duration::from_secs(5);
+const APPEARS: Duration = Duration::from_secs(3);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 

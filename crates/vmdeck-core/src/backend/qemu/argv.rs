@@ -424,7 +424,7 @@ mod tests {
         };
         let line = words_of(&[], "tcg", &files, &[22], &parts).join(" ");
         for part in [
-            "-machine q35,smm=on ",
+            "-machine q35,smm=on,graphics=off ",
             "if=pflash,unit=0,format=raw,readonly=on,file=/code ",
             "if=pflash,unit=1,format=raw,file=/m/variables.fd ",
             "read-only=on,file.driver=file,file.filename=/m/seed,,1.iso ",

@@ -87,7 +87,8 @@ impl Daemon {
             DaemonKind::New => {
                 let mut args: Vec<OsString> =
                     vec!["--shared-dir".into(), path.into(), "--socket-path".into(), socket.into()];
-                args.extend(["--cache", "auto", "--sandbox", "none"].map(OsString::from));
+                // An overlay cannot stand on folders that are told to be other file systems.
+                args.extend(["--cache", "auto", "--sandbox", "none", "--no-announce-submounts"].map(OsString::from));
                 args.extend(read_only.then(|| "--readonly".into()));
                 Ok(Spec::new(&self.program).args(args))
             }
@@ -119,9 +120,10 @@ impl Daemon {
 
 /// Returns which daemon this help is of; the error says why it cannot be used.
 fn kind_of(help: &str, is_root: bool) -> Result<DaemonKind, String> {
-    match (help.contains("--shared-dir"), help.contains("--readonly")) {
+    let is_new_enough = ["--readonly", "--no-announce-submounts"].iter().all(|option| help.contains(option));
+    match (help.contains("--shared-dir"), is_new_enough) {
         (true, true) => Ok(DaemonKind::New),
-        (true, false) => Err("is too old: it cannot refuse writes (`--readonly`)".to_owned()),
+        (true, false) => Err("is too old: it lacks `--readonly` or `--no-announce-submounts`".to_owned()),
         (false, _) if help.contains("-o cache=") && is_root => Ok(DaemonKind::Old),
         (false, _) if help.contains("-o cache=") => Err("needs root".to_owned()),
         (false, _) => Err("is not a virtiofsd that vmdeck knows".to_owned()),
@@ -170,12 +172,13 @@ mod tests {
 
     #[test]
     fn a_daemon_that_cannot_refuse_writes_is_not_used() {
-        let (old, new) = ("usage: [options]\n -o cache=<mode>", "--shared-dir <X>\n --readonly");
+        let (old, new) =
+            ("usage: [options]\n -o cache=<mode>", "--shared-dir <X>\n --readonly\n --no-announce-submounts");
         for (help, is_root, kind) in [
             (old, true, Ok(DaemonKind::Old)),
             (old, false, Err("needs root")),
             (new, false, Ok(DaemonKind::New)),
-            ("--shared-dir <X>", true, Err("is too old: it cannot refuse writes (`--readonly`)")),
+            ("--shared-dir <X>", true, Err("is too old: it lacks `--readonly` or `--no-announce-submounts`")),
             ("hello", true, Err("is not a virtiofsd that vmdeck knows")),
         ] {
             assert_eq!(kind_of(help, is_root), kind.map_err(str::to_owned), "{help}");
