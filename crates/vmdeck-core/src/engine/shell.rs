@@ -29,7 +29,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::{Blame, Fault, Result},
     event::Stream,
     guest::Guest,
 };
@@ -37,6 +37,8 @@ use vmdeck_model::{
 /// How long finding a machine that is up may take.
 const REATTACH: Duration = Duration::from_mins(1);
 
+/// How long the machine's own end may come after the connection's.
+const LAG: Duration = Duration::from_millis(500);
 /// How long a command that took too long may take to end.
 const END: Duration = Duration::from_secs(15);
 
@@ -101,9 +103,13 @@ impl ShellRequest {
             None => work.await,
             Some(machine) => tokio::select! {
                 biased;
-                end = work => match (end, machine.crash()) {
-                    (Err(_), Some(crash)) => Ok(ShellEnd::Crashed(crash)),
-                    (end, _) => end,
+                end = work => match end {
+                    // The end of the machine may come after that of the connection.
+                    Err(fault) if fault.blame() == Blame::Infra => match clock::within(LAG, crashed(machine)).await {
+                        Some(Ok(crash)) => Ok(ShellEnd::Crashed(crash)),
+                        _ => Err(fault),
+                    },
+                    end => end,
                 },
                 crash = crashed(machine) => crash.map(ShellEnd::Crashed),
             },
@@ -139,8 +145,15 @@ where
 async fn crashed(machine: &LeasedMachine) -> Result<Fault> {
     let (mut exit, mut error) = (machine.exit.clone(), machine.console.error());
     let lost = || Fault::infra("cannot finish the command");
+    let panicked = async {
+        match recv_once(&mut error).await {
+            Some(found) if found.is_panic() => found,
+            // What else is an error for a case ends no person's shell.
+            _ => std::future::pending().await,
+        }
+    };
     let fault = tokio::select! {
-        Some(found) = recv_once(&mut error) => lost().caused_by(found.to_fault()),
+        found = panicked => lost().caused_by(found.to_fault()),
         Some(how) = recv_once(&mut exit) => lost().because(how),
         () = machine.restarted() => lost().because("the guest restarted"),
     };
