@@ -8,10 +8,10 @@
 //! one text in single quotes without a backslash, a quote, `!` or a line end, which all of them read alike: it starts a POSIX
 //! shell, and that shell reads the command itself from its standard input ([`Frame::starter`], [`Frame::payload`]).
 
-use super::{CommandExit, RemoteCommand, kill, login_shell::LoginShell, sh_quote};
+use super::{Collected, CommandExit, RemoteCommand, kill, login_shell::LoginShell, sh_quote};
 use crate::host::random;
 use vmdeck_model::{
-    error::Fault,
+    error::{Fault, Result},
     suite::{RunAs, ScriptShell, has_several_lines},
 };
 
@@ -205,6 +205,19 @@ pub fn refused(command: &RemoteCommand, exit: &CommandExit, complaint: &str, ask
 pub fn still_running(pids: &str) -> Fault {
     let pids = pids.trim().chars().filter(|c| c.is_ascii_digit() || *c == ' ').take(80).collect::<String>();
     Fault::infra("cannot end the command in the guest").because(format!("process {pids} still runs"))
+}
+
+/// Returns what came of ending a command by [`Frame::kill_text`]: `ended` is how that text ended, `None` = not in time, and `said` what
+/// it wrote. The error says that something may still run.
+pub fn ended(ended: Option<Result<CommandExit>>, said: &Collected) -> Result<()> {
+    let cannot = || Fault::infra("cannot end the command in the guest");
+    match ended {
+        Some(Ok(CommandExit::Code(0))) => Ok(()),
+        Some(Ok(CommandExit::Code(kill::SURVIVORS))) => Err(still_running(&String::from_utf8_lossy(&said.stdout))),
+        Some(Ok(exit)) => Err(cannot().because(exit)),
+        Some(Err(fault)) => Err(cannot().caused_by(fault)),
+        None => Err(cannot().because("nothing answers")),
+    }
 }
 
 fn refused_sudo(asked: u32, exit: &CommandExit, complaint: &str) -> Fault {

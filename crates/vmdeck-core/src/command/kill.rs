@@ -3,8 +3,12 @@
 //! Processes are found in three ways, since each misses some: by the tag in their environment (not after `sudo` or `env -i`),
 //! by their parent (not what was handed to init), and by the tag in an argument list where there is no `/proc`.
 
+use std::time::Duration;
+
 /// Variable that every process of a command has: its tag.
 pub const TAG: &str = "VMDECK_COMMAND";
+/// How long the text may take in all; it allows 2 s itself between SIGTERM and SIGKILL.
+pub const LIMIT: Duration = Duration::from_secs(10);
 /// Exit status of the text where something still runs.
 pub const SURVIVORS: i32 = 3;
 

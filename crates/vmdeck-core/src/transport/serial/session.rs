@@ -5,7 +5,7 @@ use crate::{
     command::{
         Collected, CommandExit, OutputSink, RemoteCommand,
         frame::{self, Frame},
-        kill::SURVIVORS,
+        kill,
         own_output::OwnOutput,
     },
     host::clock,
@@ -16,7 +16,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::{
     io::AsyncReadExt,
     sync::{Semaphore, mpsc},
@@ -31,9 +31,6 @@ use vmdeck_model::{
 
 /// The word of the transport in the config.
 pub(in crate::transport) const KIND: &str = "serial";
-/// How long ending a command's processes may take; the text itself allows 2 s between SIGTERM and SIGKILL.
-const KILL: Duration = Duration::from_secs(10);
-
 /// A session with an agent.
 pub(super) struct SerialSession {
     link: Link,
@@ -122,16 +119,10 @@ impl SerialSession {
 
     /// Ends a cancelled command and everything that it started; the error says that something may still run.
     async fn end(&self, own: &OwnOutput, frame: &Frame, exec: &RemoteCommand) -> Result<()> {
-        let kill = RemoteCommand { run_as: exec.run_as, ..RemoteCommand::new(frame.kill_text(own.pid())) };
-        let cannot = || Fault::infra("cannot end the command in the guest");
+        let command = RemoteCommand { run_as: exec.run_as, ..RemoteCommand::new(frame.kill_text(own.pid())) };
         let (mut said, never) = (Collected::default(), CancellationToken::new());
-        match clock::within(KILL, Box::pin(self.run_command(&kill, &mut said, &never))).await {
-            Some(Ok(CommandExit::Code(0))) => Ok(()),
-            Some(Ok(CommandExit::Code(SURVIVORS))) => Err(frame::still_running(&String::from_utf8_lossy(&said.stdout))),
-            Some(Ok(exit)) => Err(cannot().because(exit)),
-            Some(Err(fault)) => Err(cannot().caused_by(fault)),
-            None => Err(cannot().because("nothing answers")),
-        }
+        let ended = clock::within(kill::LIMIT, Box::pin(self.run_command(&command, &mut said, &never))).await;
+        frame::ended(ended, &said)
     }
 
     async fn serve(&self, mut terminal: TerminalStreams) -> Result<CommandExit> {

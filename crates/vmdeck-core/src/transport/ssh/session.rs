@@ -7,7 +7,7 @@ use crate::{
     command::{
         Collected, CommandExit, OutputSink, RemoteCommand,
         frame::{self, Frame, GO, Sudo},
-        kill::SURVIVORS,
+        kill,
         login_shell::{LoginShell, STATUS, ShellProbe},
         marks::FrameMark,
         own_output::OwnOutput,
@@ -40,8 +40,6 @@ use vmdeck_model::{
 
 /// The word of the transport in the config.
 pub(in crate::transport) const KIND: &str = "ssh";
-/// How long ending a command's processes may take; the text itself allows 2 s between SIGTERM and SIGKILL.
-const KILL: Duration = Duration::from_secs(10);
 /// How long a first command may take, login shell and its files included; emulated guests are slow.
 const FIRST: Duration = Duration::from_secs(12);
 /// How long a login shell may take to show what it is.
@@ -331,16 +329,10 @@ impl SshSession {
     }
 
     async fn kill(&self, run_as: RunAs, text: &str) -> Result<()> {
-        let (kill, never) = (RemoteCommand { run_as, ..RemoteCommand::new(text) }, CancellationToken::new());
+        let (command, never) = (RemoteCommand { run_as, ..RemoteCommand::new(text) }, CancellationToken::new());
         let mut said = Collected::default();
-        let late = || Fault::infra("cannot end the command in the guest").because("nothing answers");
-        match clock::within(KILL, Box::pin(self.run_command(&kill, &mut said, &never))).await {
-            Some(Ok(CommandExit::Code(0))) => Ok(()),
-            Some(Ok(CommandExit::Code(SURVIVORS))) => Err(frame::still_running(&String::from_utf8_lossy(&said.stdout))),
-            Some(Ok(exit)) => Err(Fault::infra("cannot end the command in the guest").because(exit)),
-            Some(Err(fault)) => Err(Fault::infra("cannot end the command in the guest").caused_by(fault)),
-            None => Err(late()),
-        }
+        let ended = clock::within(kill::LIMIT, Box::pin(self.run_command(&command, &mut said, &never))).await;
+        frame::ended(ended, &said)
     }
 
     async fn serve(&self, mut terminal: TerminalStreams) -> Result<CommandExit> {
