@@ -45,14 +45,10 @@ impl Kernel {
             Some(wanted) => Self::open(&find::file(wanted)?, modules),
             None => find::usual(&|path| {
                 let kernel = Self::open(path, modules).map_err(|fault| fault.to_string())?;
-                let missing: Vec<String> = kernel
-                    .missing(needs)
-                    .iter()
-                    .filter(|missing| missing.feature.is_required)
-                    .map(|missing| format!("CONFIG_{}", missing.feature.option))
-                    .collect();
-                let lacks = || format!("`{}` lacks {}", path.display(), missing.join(", "));
-                if missing.is_empty() { Ok(kernel) } else { Err(lacks()) }
+                let lacks: Vec<String> =
+                    kernel.lacks(needs).iter().map(|missing| format!("CONFIG_{}", missing.feature.option)).collect();
+                let why = || format!("`{}` lacks {}", path.display(), lacks.join(", "));
+                if lacks.is_empty() { Ok(kernel) } else { Err(why()) }
             }),
         }
     }
@@ -116,9 +112,9 @@ impl Kernel {
         .collect()
     }
 
-    /// Returns whether the kernel has all that is needed, as far as anything tells.
-    pub fn is_fit(&self, needs: &[KernelNeed]) -> bool {
-        self.missing(needs).iter().all(|missing| !missing.feature.is_required)
+    /// Returns what the kernel lacks of that without which the guest is of no use.
+    pub fn lacks(&self, needs: &[KernelNeed]) -> Vec<Missing> {
+        self.missing(needs).into_iter().filter(|missing| missing.feature.is_required).collect()
     }
 
     /// Reads the modules for these needs, each after those that it depends on.

@@ -100,7 +100,7 @@ pub(super) async fn choose(guest: &Guest, spawner: &Spawner) -> Result<RootChoic
     match daemon {
         Err(why)
             if wanted == ShareBy::Auto
-                && Kernel::find(kernel, modules, &virtiofs).is_ok_and(|k| k.is_fit(&virtiofs)) =>
+                && Kernel::find(kernel, modules, &virtiofs).is_ok_and(|k| k.lacks(&virtiofs).is_empty()) =>
         {
             Err(no_daemon(guest, &why).caused_by(fault))
         }
@@ -149,8 +149,7 @@ fn need_of(protocol: ShareProtocol) -> KernelNeed {
 
 /// Returns the kernel if it has what the guest needs; else what it lacks, each with its consequence.
 fn fit(guest: &Guest, kernel: Kernel, protocol: ShareProtocol) -> Result<Kernel> {
-    let missing = kernel.missing(&needs(guest, protocol));
-    let required: Vec<&Missing> = missing.iter().filter(|missing| missing.feature.is_required).collect();
+    let required = kernel.lacks(&needs(guest, protocol));
     if required.is_empty() {
         return Ok(kernel);
     }
