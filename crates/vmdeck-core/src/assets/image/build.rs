@@ -47,8 +47,8 @@ struct Release {
     /// The word for its packages' archive.
     suite: &'static str,
     kernel: &'static str,
-    /// Where its packages come from, unless this host has sources for the same suite.
-    mirror: &'static str,
+    /// The parts of the archive that are used, where mmdebstrap's own choice is too small.
+    components: Option<&'static str>,
 }
 
 const RELEASES: &[Release] = &[
@@ -56,20 +56,27 @@ const RELEASES: &[Release] = &[
         names: ["debian:12", "debian:bookworm"],
         suite: "bookworm",
         kernel: "linux-image-cloud-ARCH",
-        mirror: DEBIAN,
+        components: None,
     },
     Release {
         names: ["debian:13", "debian:trixie"],
         suite: "trixie",
         kernel: "linux-image-cloud-ARCH",
-        mirror: DEBIAN,
+        components: None,
     },
-    Release { names: ["ubuntu:22.04", "ubuntu:jammy"], suite: "jammy", kernel: "linux-image-virtual", mirror: UBUNTU },
-    Release { names: ["ubuntu:24.04", "ubuntu:noble"], suite: "noble", kernel: "linux-image-virtual", mirror: UBUNTU },
+    Release {
+        names: ["ubuntu:22.04", "ubuntu:jammy"],
+        suite: "jammy",
+        kernel: "linux-image-virtual",
+        components: Some("main,universe"),
+    },
+    Release {
+        names: ["ubuntu:24.04", "ubuntu:noble"],
+        suite: "noble",
+        kernel: "linux-image-virtual",
+        components: Some("main,universe"),
+    },
 ];
-const DEBIAN: &str = "deb http://deb.debian.org/debian SUITE main";
-const UBUNTU: &str = "deb http://archive.ubuntu.com/ubuntu SUITE main universe";
-
 /// What is known of a build: the base of its name, and what the cache shows of it.
 #[derive(Serialize)]
 struct Inputs<'a> {
@@ -284,6 +291,7 @@ impl Builder<'_> {
             args.push("--customize-hook=chroot \"$1\" sh -e /tmp/vmdeck-script; rm \"$1/tmp/vmdeck-script\"".into());
         }
         args.extend(HOOKS_AFTER.map(|hook| format!("--customize-hook={hook}")));
+        args.extend(self.release.components.map(|parts| format!("--components={parts}")));
         args.push(self.release.suite.to_owned());
         let mut spec = Spec::new(tool("mmdebstrap").unwrap_or_else(|| "mmdebstrap".into())).args(args).args([tar]);
         for source in self.sources() {
@@ -293,6 +301,7 @@ impl Builder<'_> {
     }
 
     /// Returns where the packages come from: what the recipe says, else this host's own sources where they are for the same suite.
+    /// None = mmdebstrap knows the place.
     fn sources(&self) -> Vec<String> {
         if let Some(mirror) = &self.recipe.mirror {
             return vec![mirror.clone()];
@@ -312,9 +321,6 @@ impl Builder<'_> {
             .map(|path| path.display().to_string())
             .collect();
         own.sort();
-        if own.is_empty() {
-            own.push(self.release.mirror.replace("SUITE", self.release.suite));
-        }
         own
     }
 
