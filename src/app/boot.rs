@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::{BootArgs, ByArg};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,8 +18,8 @@ use std::{
 use toml::{Table, Value};
 use vmdeck_core::{
     command::{CommandExit, sh_quote},
-    engine::{self, shell::ShellEnd},
-    host::files,
+    engine::{self, reap, shell::ShellEnd},
+    host::{files, info},
 };
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -68,7 +68,7 @@ pub(super) async fn run(args: &BootArgs, set: &[String], io: &mut Io<'_>) -> Res
             return Ok(NO_ANSWER);
         }
     };
-    let machines = vmdeck_core::host::info::state_dir().join("machines");
+    let machines = info::state_dir().join("machines");
     let (person, gdb) = (std::io::stderr().is_terminal(), args.gdb);
     let tell = |kind: &EventKind, end: &str, io: &mut Io<'_>| match kind {
         EventKind::PhaseStarted { phase: Phase::Create, .. } if person => {
@@ -152,10 +152,14 @@ fn signal_status(name: &str) -> u8 {
 
 /// Keeps the newest records of boots and shells that failed: a bisection makes many.
 fn forget_old_records() {
-    let folder = vmdeck_core::host::info::state_dir().join("shells");
+    let state = info::state_dir();
+    let folder = state.join("shells");
+    // Of a shell that is open, or whose guest is still to be cleaned up.
+    let used: BTreeSet<PathBuf> = reap::journal_states(&state).map(|state| state.dir).collect();
     let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
     let mut all: Vec<(std::time::SystemTime, PathBuf)> =
         entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    all.retain(|(_, path)| !used.contains(path));
     all.sort();
     let old = all.len().saturating_sub(RECORDS);
     for (_, path) in all.drain(..old) {
