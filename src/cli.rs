@@ -358,22 +358,32 @@ pub struct PruneArgs {
 /// The subcommands of `vmdeck image`.
 #[derive(Subcommand, Debug, Clone)]
 pub enum ImageSub {
-    /// List the images in the cache, the one that was used last first
+    /// List the images in the cache, the one that was used last first, and what can be named
     List {
+        /// List the names that images can have, with their versions
+        #[arg(long)]
+        names: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Fetch an image, or the images of all guests of the config
     Pull {
-        /// Address of the image (https) [default: those of the config]
-        url: Option<String>,
+        /// Name of the image, such as debian:12, or its address (https) [default: those of the config]
+        #[arg(value_name = "NAME|URL")]
+        what: Option<String>,
         /// Digest that it must have (SHA-256 or SHA-512)
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,
         /// Fetch it without a digest: what comes first is believed, and required from then on
         #[arg(long, conflicts_with = "sha256")]
         unverified: bool,
+    },
+    /// Look for newer images of names: write down what they stand for in vmdeck.images.lock, and fetch them
+    Update {
+        /// Name of an image, such as debian:12 [default: those of the config]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
     },
     /// Build a system from packages, without root
     Build {

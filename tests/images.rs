@@ -4,9 +4,11 @@
 
 use sha2::{Digest, Sha256};
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use vmdeck_testkit::world::{World, eventually, finish, signal};
@@ -47,6 +49,28 @@ fn serve(content: Vec<u8>, pause: Duration) -> String {
                 }
                 std::thread::sleep(pause);
             }
+        }
+    });
+    url
+}
+
+/// What a server has, by path.
+type Pages = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+/// Serves these pages; returns the address.
+fn serve_pages(pages: Pages) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+    let url = format!("http://{}", listener.local_addr().expect("address"));
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut lines = BufReader::new(client.try_clone().expect("clone")).lines().map_while(Result::ok);
+            let path = lines.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_owned();
+            lines.find(String::is_empty);
+            let page = pages.lock().expect("pages").get(&path).cloned();
+            let status = if page.is_some() { "200 OK" } else { "404 Not Found" };
+            let page = page.unwrap_or_default();
+            let _ = write!(client, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", page.len());
+            let _ = client.write_all(&page);
         }
     });
     url
@@ -117,7 +141,25 @@ fn a_config_with_an_image_that_cannot_be_says_so() {
         ("image = \"https://x/y.img\"\nimage_sha256 = \"abc\"\n".into(), "64 (SHA-256) or 128 (SHA-512)"),
         ("image = \"http://x/y.img\"\nimage_unverified = true\n".into(), "only an address of the kind https"),
         ("image = \"ftp://x/y.img\"\n".into(), "no address of the kind https"),
-        ("image = \"debian:12\"\n".into(), "{ build = \"debian:12\" } builds such a system"),
+        ("image = \"plan9:4\"\n".into(), "no image is called `plan9` (known: almalinux, alpine, arch,"),
+        ("image = \"debian:3\"\n".into(), "`debian` has no version `3` (known: 11, 12, 13)"),
+        (format!("image = \"debian:12\"\nimage_sha256 = \"{good}\"\n"), "is in `vmdeck.images.lock`"),
+        (
+            "image = \"debian:12\"\n[images]\nmirror = \"http://mirror.example\"\n".into(),
+            "no address of the kind https",
+        ),
+        ("image = \"debian:12\"\n[images.catalogue.\"a.b\"]\nuser = \"x\"\n".into(), "has letters, digits"),
+        (
+            "image = \"own:1\"\n[images.catalogue.own]\nuser = \"x\"\n".into(),
+            "`images.catalogue.own.versions`: it is missing",
+        ),
+        ("image = \"debian:12\"\n[images.catalogue.debian]\nstamp = \"(\"\n".into(), "no regular expression"),
+        ("image = \"debian:12\"\n[images.catalogue.debian]\nimage = \"https://x/{stmp}\"\n".into(), "an unknown word"),
+        (
+            "image = \"debian:12\"\n[images.catalogue.debian]\nimage = \"ftp://x/y\"\n".into(),
+            "no address of the kind https",
+        ),
+        ("image = \"opensuse:16.0\"\n[images.catalogue.opensuse]\nindex = \"https://x/\"\n".into(), "go together"),
         ("image = { packages = [\"git\"] }\n".into(), "`build` is missing"),
         ("image = { build = \"debian:12\", package = \"git\" }\n".into(), "unknown key `package`"),
         ("image = 7\n".into(), "expected a path, an address"),
@@ -142,7 +184,58 @@ fn offline_names_what_would_be_fetched() {
         "[images]\noffline = true\n[guests.d]\nbackend = \"qemu\"\nimage = \"https://x.invalid/y.img\"\nimage_sha256 = \"{digest}\"\n\
          [suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"
     ));
-    world.ci(&[]).exits(3).says("https://x.invalid/y.img is not in the cache: `images.offline` is set");
+    world.ci(&[]).exits(3).says("guest `d`: the image is not in the cache: `images.offline` is set");
+}
+
+/// Names, with a mirror of one's own: looked up once, written down beside the config, renewed when asked.
+#[test]
+fn a_name_is_looked_up_written_down_and_renewed() {
+    let (content, newer) = (disk(), [disk(), vec![1]].concat());
+    let page = |stamp: &str, content: &[u8]| {
+        let folder = format!("/m/cloud/{stamp}");
+        [
+            ("/m/cloud/".to_owned(), format!("<a href=\"{stamp}/\">").into_bytes()),
+            (format!("{folder}/SUMS"), format!("{}  own-x64.img\n", sha256(content)).into_bytes()),
+            (format!("{folder}/own-x64.img"), content.to_vec()),
+        ]
+    };
+    let pages: Pages = Pages::default();
+    pages.lock().expect("pages").extend(page("20260101", &content));
+    let mirror = serve_pages(Arc::clone(&pages));
+    let world = world(&format!(
+        "[images]\nmirror = \"{mirror}/m\"\n[images.catalogue.own]\nversions = {{ 1 = \"one\" }}\n\
+         arch = {{ x86_64 = \"x64\", aarch64 = \"x64\" }}\nindex = \"https://own.example/cloud/\"\nlisted = \"{{stamp}}/\"\n\
+         stamp = '\\d{{8}}'\nimage = \"https://own.example/cloud/{{stamp}}/own-{{arch}}.img\"\nsums = \"SUMS\"\nuser = \"me\"\n\
+         [guests.d]\nbackend = \"qemu\"\nimage = \"own:one\"\nmemory = \"256MiB\"\nlaunch_retries = 1\nboot_timeout = \"10s\"\n\
+         [suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"
+    ));
+    world.run(&["image", "list", "--names"]).exits(0).says("own:1 (one)").says("debian:12 (bookworm)");
+    world.run(&["config", "show"]).exits(0).says("guests.d.ssh.user = \"me\"").says("# the image own:1");
+    // A run looks it up by itself, and boots what it got; nothing on it starts.
+    world.ci(&[]).exits(5).says("looking up own:1").says("Booting from Hard Disk");
+    let lock = fs::read_to_string(world.path("vmdeck.images.lock")).expect("the lock file");
+    assert!(
+        lock.contains("https://own.example/cloud/20260101/own-x64.img") && lock.contains(&sha256(&content)),
+        "{lock}"
+    );
+    let pulled = world.run(&["image", "pull"]).exits(0);
+    assert!(!pulled.err.contains("fetching"), "{}", pulled.err);
+
+    pages.lock().expect("pages").extend(page("20260202", &newer));
+    world.run(&["image", "pull", "own:1"]).exits(0);
+    assert_eq!(fs::read_to_string(world.path("vmdeck.images.lock")).expect("the lock file"), lock);
+    world.run(&["image", "update"]).exits(0).complains("own:1 is http");
+    let renewed = fs::read_to_string(world.path("vmdeck.images.lock")).expect("the lock file");
+    assert!(renewed.contains("20260202") && renewed.contains(&sha256(&newer)), "{renewed}");
+
+    // What has vanished from its server says how to get a newer one.
+    fs::write(
+        world.path("vmdeck.images.lock"),
+        lock.replace(&sha256(&content), &"ab".repeat(32)).replace("own-x64", "gone"),
+    )
+    .expect("written");
+    world.run(&["image", "pull"]).exits(5).complains("404").complains("`vmdeck image update own:1`");
+    world.run(&["image", "update", "nosuch:1"]).exits(2).complains("no image is called `nosuch`");
 }
 
 /// From packages to a green run, with nothing written by hand: a Debian, its login by systemd's credentials.

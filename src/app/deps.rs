@@ -12,13 +12,7 @@ use vmdeck_model::{
 
 /// Returns what the backends are built with on this host.
 pub(super) fn deps(host: &HostConfig) -> Result<backend::BackendDeps> {
-    Ok(backend::BackendDeps { images: images(host), ..deps_with(&host.tools, &host.secret_env)? })
-}
-
-/// Returns the cache of images that a config names.
-pub(super) fn images(host: &HostConfig) -> ImageStore {
-    let usual = || info::cache_dir().join("images");
-    ImageStore::new(host.image_cache.clone().unwrap_or_else(usual), host.image_offline)
+    Ok(backend::BackendDeps { images: ImageStore::new(&host.images), ..deps_with(&host.tools, &host.secret_env)? })
 }
 
 /// Returns what the backends are built with: `tools` are those that are not where they usually are, `secret_env` the variables

@@ -2,28 +2,28 @@
 //!
 //! Fetching and building are the core's; runs do both by themselves.
 
-use super::{
-    Io,
-    deps::{deps, images},
-    settings,
-};
+use super::{Io, deps::deps, settings};
 use crate::cli::{ConfigArgs, ImageSub};
 use serde_json::json;
 use std::io::IsTerminal;
 use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
     assets::image::{
-        Digest, System, build,
-        fetch::{self, Patience, RemoteImage},
+        self, System,
+        fetch::Patience,
+        resolve,
         store::{ImageStore, StoredImage},
     },
+    backend::qemu::image_arch,
     context::CallContext,
     host::{clock, info, signal},
 };
 use vmdeck_model::{
+    catalogue::{Catalogue, LOCK_FILE, NamedImage},
+    digest::Digest,
     error::{Fault, Result},
     exit::RunExit,
-    image::{Image, Recipe},
+    image::{Image, Recipe, RemoteImage},
     plan::HostConfig,
     quantity::{show_count, show_duration, show_size},
 };
@@ -31,28 +31,51 @@ use vmdeck_model::{
 /// How long one image may take.
 const LIMIT: std::time::Duration = std::time::Duration::from_hours(24);
 
+/// An image, and the processor that it is for.
+struct WantedImage {
+    image: Image,
+    arch: &'static str,
+    /// Whether its name is looked up anew.
+    renew: bool,
+}
+
+impl WantedImage {
+    fn for_this_host(image: Image) -> Self {
+        Self { image, arch: image_arch(None), renew: false }
+    }
+}
+
 pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let host = settings::load_host(config)?.0;
-    let store = images(&host);
+    let store = ImageStore::new(&host.images);
     match sub {
-        ImageSub::List { json } => list(&store, json, io),
-        ImageSub::Pull { url: Some(url), sha256, unverified } => {
-            let digest = sha256.as_deref().map(Digest::parse).transpose();
-            let digest = digest.map_err(|why| Fault::user("cannot use `--sha256`").because(why))?;
-            if digest.is_none() && !unverified {
-                return Err(Fault::user(format!("cannot fetch `{url}`"))
-                    .because("nothing says what it has to be")
-                    .hint("give its digest with --sha256, or --unverified to believe what comes"));
-            }
-            get(&[Image::Remote { url, digest: digest.map(|digest| hex(&digest)) }], &host, io).await
+        ImageSub::List { names: true, json } => names(&host.images.catalogue, json, io),
+        ImageSub::List { names: false, json } => list(&store, &host.images.catalogue, json, io),
+        ImageSub::Pull { what: Some(what), sha256, unverified } => {
+            let image = if Catalogue::is_name(&what) {
+                Image::Named(Box::new(named(&what, config, &host, &store)?))
+            } else {
+                Image::Remote(remote(what, sha256.as_deref(), unverified)?)
+            };
+            get(&[WantedImage::for_this_host(image)], &host, io).await
         }
-        ImageSub::Pull { url: None, .. } => {
-            let setup = settings::load_without_secrets(config)?;
-            let all: Vec<Image> = setup.guests.into_iter().filter_map(|guest| guest.image).collect();
+        ImageSub::Pull { what: None, .. } => get(&of_guests(config, false)?, &host, io).await,
+        ImageSub::Update { names } if names.is_empty() => {
+            let all = of_guests(config, true)?;
+            let all: Vec<WantedImage> =
+                all.into_iter().filter(|wanted| matches!(wanted.image, Image::Named(_))).collect();
             get(&all, &host, io).await
         }
+        ImageSub::Update { names } => {
+            let one = |name: &String| {
+                let image = Image::Named(Box::new(named(name, config, &host, &store)?));
+                Ok(WantedImage { renew: true, ..WantedImage::for_this_host(image) })
+            };
+            get(&names.iter().map(one).collect::<Result<Vec<_>>>()?, &host, io).await
+        }
         ImageSub::Build { system, package, script, mirror } => {
-            get(&[Image::Built(Recipe { system, packages: package, script, mirror })], &host, io).await
+            let recipe = Recipe { system, packages: package, script, mirror };
+            get(&[WantedImage::for_this_host(Image::Built(recipe))], &host, io).await
         }
         ImageSub::Verify => {
             let bad = store.verify(&mut |name| io.say(&format!("checking {name}")));
@@ -78,13 +101,47 @@ pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> 
     }
 }
 
-/// Returns the digits of a digest.
-fn hex(digest: &Digest) -> String {
-    digest.to_string().rsplit(':').next().unwrap_or_default().to_owned()
+/// Returns the images of all guests of the config.
+fn of_guests(config: &ConfigArgs, renew: bool) -> Result<Vec<WantedImage>> {
+    let setup = settings::load_without_secrets(config)?;
+    let one = |guest: vmdeck_model::guest::Guest| {
+        let arch = image_arch(Some(&guest));
+        let image = guest.image.filter(|image| !matches!(image, Image::Host | Image::File(_)))?;
+        Some(WantedImage { image, arch, renew })
+    };
+    Ok(setup.guests.into_iter().filter_map(one).collect())
+}
+
+/// Looks a name up; what it stands for is kept beside the config, without one in the cache.
+fn named(name: &str, config: &ConfigArgs, host: &HostConfig, store: &ImageStore) -> Result<NamedImage> {
+    let beside =
+        settings::find(config).and_then(|file| Some(std::path::absolute(file).ok()?.with_file_name(LOCK_FILE)));
+    let lock = beside.unwrap_or_else(|| store.folder().join(LOCK_FILE));
+    host.images.catalogue.find(name, lock).map_err(|why| {
+        Fault::user(format!("cannot use `{name}`"))
+            .because(why)
+            .hint("`vmdeck image list --names` lists the names; `[images.catalogue]` in the config adds some")
+    })
+}
+
+fn remote(url: String, sha256: Option<&str>, unverified: bool) -> Result<RemoteImage> {
+    if !url.contains("://") {
+        return Err(Fault::user(format!("cannot fetch `{url}`"))
+            .because("it is neither an address nor a name such as debian:12")
+            .hint("`vmdeck image list --names` lists the names"));
+    }
+    let digest = sha256.map(Digest::parse).transpose();
+    let digest = digest.map_err(|why| Fault::user("cannot use `--sha256`").because(why))?;
+    if digest.is_none() && !unverified {
+        return Err(Fault::user(format!("cannot fetch `{url}`"))
+            .because("nothing says what it has to be")
+            .hint("give its digest with --sha256, or --unverified to believe what comes"));
+    }
+    Ok(RemoteImage { url, digest })
 }
 
 /// Fetches or builds images until all are in the cache, or somebody stops it.
-async fn get(all: &[Image], host: &HostConfig, io: &mut Io<'_>) -> Result<RunExit> {
+async fn get(all: &[WantedImage], host: &HostConfig, io: &mut Io<'_>) -> Result<RunExit> {
     let deps = deps(host)?;
     let cancel = CancellationToken::new();
     let mut signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
@@ -99,18 +156,16 @@ async fn get(all: &[Image], host: &HostConfig, io: &mut Io<'_>) -> Result<RunExi
     let call = CallContext { progress: &report, ..CallContext::new(LIMIT, &cancel) };
     let work = async {
         let mut out: Vec<System> = Vec::new();
-        for image in all {
-            match image {
-                Image::Remote { url, digest } => {
-                    let digest = digest.as_deref().map(Digest::parse).transpose();
-                    let digest = digest.map_err(|why| Fault::user("cannot use the digest").because(why))?;
-                    let wanted = RemoteImage { url: url.clone(), digest };
-                    let fetched = fetch::fetch(&deps.images, &wanted, Patience::default(), call);
-                    out.push(call.run(format!("fetch `{url}`"), fetched).await?);
-                }
-                Image::Built(recipe) => out.push(build::build(&deps.images, recipe, &deps.spawner, call).await?),
-                Image::Host | Image::File(_) => {}
+        for WantedImage { image, arch, renew } in all {
+            if let Image::Named(named) = image
+                && *renew
+            {
+                let found = resolve::resolve(&deps.images, named, arch, true, Patience::default(), call);
+                let found = call.run(format!("find `{}`", named.name), found).await?;
+                report(&format!("{} is {}", named.name, found.url));
             }
+            let got = image::obtain(&deps.images, image, arch, &deps.spawner, call);
+            out.extend(call.run("get an image", got).await?);
         }
         Ok::<_, Fault>(out)
     };
@@ -140,7 +195,7 @@ async fn get(all: &[Image], host: &HostConfig, io: &mut Io<'_>) -> Result<RunExi
     }
     let systems = done?;
     if systems.is_empty() {
-        io.say("no guest of the config has an image that is fetched or built");
+        io.say("no guest of the config has such an image");
     }
     for system in systems {
         io.say(&format!("{} ({}, in {})", system.disk.display(), system.format, show_duration(begun.elapsed())));
@@ -148,7 +203,33 @@ async fn get(all: &[Image], host: &HostConfig, io: &mut Io<'_>) -> Result<RunExi
     Ok(RunExit::Passed)
 }
 
-fn list(store: &ImageStore, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
+/// Lists the names that images can have.
+fn names(catalogue: &Catalogue, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
+    if json {
+        let row = |(name, entry): (&String, &vmdeck_model::catalogue::CatalogueEntry)| {
+            json!({ "name": name, "versions": entry.versions, "arch": entry.arch.keys().collect::<Vec<_>>(),
+                    "user": entry.user })
+        };
+        let rows: Vec<_> = catalogue.0.iter().map(row).collect();
+        io.say(&serde_json::to_string_pretty(&rows).map_err(|e| Fault::bug("cannot write JSON").because(e))?);
+        return Ok(RunExit::Passed);
+    }
+    for (name, entry) in &catalogue.0 {
+        let versions: Vec<String> = entry
+            .versions
+            .iter()
+            .map(|(version, release)| {
+                let is_word = release != version && release.chars().all(|c| c.is_ascii_lowercase());
+                if is_word { format!("{name}:{version} ({release})") } else { format!("{name}:{version}") }
+            })
+            .collect();
+        let arch = entry.arch.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        io.say(&format!("{}  [{arch}]", versions.join(", ")));
+    }
+    Ok(RunExit::Passed)
+}
+
+fn list(store: &ImageStore, catalogue: &Catalogue, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     let all = store.list();
     let age = |image: &StoredImage| clock::system().duration_since(image.used).unwrap_or_default();
     if json {
@@ -169,6 +250,8 @@ fn list(store: &ImageStore, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
         let (size, used) = (show_size(image.size), show_duration(age(image)));
         io.say(&format!("{:<26} {size:>10}  used {used} ago  {}", short(&image.name), image.origin));
     }
+    let names = catalogue.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    io.say(&format!("\ncan be named: {names} (`vmdeck image list --names` shows the versions)"));
     Ok(RunExit::Passed)
 }
 

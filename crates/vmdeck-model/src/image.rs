@@ -1,8 +1,12 @@
 //! What a machine boots, as the config names it.
 //!
-//! Fetching and building it is the core's work.
+//! Resolving, fetching and building it is the core's work.
 
-use std::path::PathBuf;
+use super::{
+    catalogue::{Catalogue, NamedImage},
+    digest::Digest,
+};
+use std::{path::PathBuf, time::Duration};
 
 /// A system that a machine boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,15 +15,21 @@ pub enum Image {
     Host,
     /// A disk image, which is never written, or a folder that holds one with its kernel.
     File(PathBuf),
-    /// A disk image that is fetched from this address.
-    Remote {
-        /// The address.
-        url: String,
-        /// The digest that it must have, as hexadecimal digits; `None` = the first one that is seen.
-        digest: Option<String>,
-    },
+    /// A disk image that is fetched.
+    Remote(RemoteImage),
+    /// A disk image that the catalogue knows by a name, and its lock file by an address and a digest.
+    Named(Box<NamedImage>),
     /// A system that is built of packages.
     Built(Recipe),
+}
+
+/// A disk image to be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteImage {
+    /// The address, of the kind `https`; with a digest also `http`.
+    pub url: String,
+    /// The digest that it must have; `None` = the first one that is seen, from then on.
+    pub digest: Option<Digest>,
 }
 
 /// What a system is built of.
@@ -33,4 +43,19 @@ pub struct Recipe {
     pub script: Option<PathBuf>,
     /// Where its packages come from; `None` = the system's own place, or this host's sources.
     pub mirror: Option<String>,
+}
+
+/// How images are fetched and kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// The folder of the cache; `None` = in the user's cache folder.
+    pub cache: Option<PathBuf>,
+    /// Whether no image may be fetched.
+    pub offline: bool,
+    /// The bytes that the cache may take before images that nothing uses go; `None` = without a limit.
+    pub max_size: Option<u64>,
+    /// How long an image that nothing uses is kept; `None` = for ever.
+    pub max_age: Option<Duration>,
+    /// The names that images can have.
+    pub catalogue: Catalogue,
 }

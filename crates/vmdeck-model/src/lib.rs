@@ -3,8 +3,10 @@
 //! No I/O, no clock, no async and no terminal in here; everything is total and can be tested with plain values. Other
 //! programs may read the records of runs with it: start with [`event`] and [`run_view`].
 
+pub mod catalogue;
 pub mod chord;
 pub mod command;
+pub mod digest;
 pub mod error;
 pub mod event;
 pub mod exit;

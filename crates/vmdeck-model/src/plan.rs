@@ -5,6 +5,7 @@
 use super::{
     guest::Guest,
     ids::{GuestId, RunId},
+    image::ImageConfig,
     key::{Key, Options},
     secret::Secret,
     select::{Selector, Shard},
@@ -55,10 +56,8 @@ pub struct HostConfig {
     pub events_size: u64,
     /// How many records in the usual folder are kept; `None` = all.
     pub keep_records: Option<u32>,
-    /// The folder of the cache of images; `None` = in the user's cache folder.
-    pub image_cache: Option<PathBuf>,
-    /// Whether no image may be fetched.
-    pub image_offline: bool,
+    /// How images are fetched and kept.
+    pub images: ImageConfig,
     /// The prefixes of the names of test machines made by others; `vmdeck cleanup --all` removes those.
     pub test_prefixes: Vec<String>,
     /// The tools that are not where they usually are: name and program.

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
+    catalogue::Catalogue,
     guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, Seed, Source, SurvivorPolicy},
     ids::GuestId,
     image::Image,
@@ -47,8 +48,13 @@ const OLD_LOCK: &str = "redoubt-vm-tests.lock.d";
 pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> (Setup, Values) {
     let mut build = Build { checked, keys: sources.keys, base: sources.base, problems, values: Values::new() };
     let host = build.host();
-    let guests: Vec<Guest> =
-        build.checked.guests.clone().iter().filter_map(|(name, origin)| build.guest(name, origin, sources)).collect();
+    let guests: Vec<Guest> = build
+        .checked
+        .guests
+        .clone()
+        .iter()
+        .filter_map(|(name, origin)| build.guest(name, origin, sources, &host.images.catalogue))
+        .collect();
     let suites: Vec<Suite> = build
         .checked
         .suites
@@ -118,6 +124,11 @@ impl Build<'_> {
         }
     }
 
+    /// Returns the names that the config gives to images.
+    pub(super) fn catalogue_names(&self) -> Vec<(String, Origin)> {
+        self.checked.catalogue.clone()
+    }
+
     pub(super) fn is_written(&self, path: &str) -> bool {
         self.checked.values.contains_key(path)
     }
@@ -148,11 +159,7 @@ impl Build<'_> {
             secret_env: std::mem::take(&mut self.checked.secret_env),
             log_size: size(self, "host.log_size"),
             events_size: size(self, "host.events_size"),
-            image_cache: match self.value("images.cache", "images.cache") {
-                Some(Value::Path(path)) => Some(path),
-                _ => None,
-            },
-            image_offline: self.value("images.offline", "images.offline") == Some(Value::Bool(true)),
+            images: self.images(),
             keep_records: match self.value("host.keep_records", "host.keep_records") {
                 Some(Value::Int(count)) => u32::try_from(count).ok(),
                 _ => None,
@@ -213,7 +220,7 @@ impl Build<'_> {
         if let Some(Value::Patterns(all)) = self.value(path, pattern) { all } else { Vec::new() }
     }
 
-    fn guest(&mut self, name: &str, origin: &Origin, sources: &Sources<'_>) -> Option<Guest> {
+    fn guest(&mut self, name: &str, origin: &Origin, sources: &Sources<'_>, catalogue: &Catalogue) -> Option<Guest> {
         let id = match GuestId::new(name) {
             Ok(id) => id,
             Err(e) => {
@@ -259,9 +266,10 @@ impl Build<'_> {
                 self.problem(origin, &full(key), "it must be longer than 0", Some("write it like \"90s\""));
             }
         }
-        let image = self.image(name, origin, &backend);
+        let image = self.image(name, origin, &backend, catalogue);
         let mut errors = self.patterns(&full("boot.errors"), &any("boot.errors"));
         let seed = self.seed(name, origin, image.as_ref());
+        let firmware = self.firmware(name, origin, &backend, image.as_ref());
         if image == Some(Image::Host) {
             errors.extend(Pattern::parse(INIT_FAILED));
         }
@@ -280,7 +288,7 @@ impl Build<'_> {
             transports: self.transports(name, origin, os, image.as_ref(), sources),
             shares: self.shares(name, origin, image.as_ref()),
             seed,
-            firmware: self.firmware(name, origin, &backend),
+            firmware,
             tpm: self.value(&full("tpm"), &any("tpm")) == Some(Value::Bool(true)),
             transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),
             fresh: match self.text(&full("fresh"), &any("fresh")).as_deref() {
@@ -325,7 +333,7 @@ impl Build<'_> {
             transport_options: sources
                 .transports
                 .iter()
-                .map(|kind| ((*kind).to_owned(), self.options(name, kind)))
+                .map(|kind| ((*kind).to_owned(), self.transport_options(name, kind, image.as_ref())))
                 .collect(),
             image,
             id,
@@ -400,6 +408,26 @@ impl Build<'_> {
             }
         }
         out
+    }
+
+    /// Returns the keys of a transport's own table; the user is the image's own where the config names none.
+    fn transport_options(&mut self, guest: &str, kind: &str, image: Option<&Image>) -> Options {
+        let mut out = self.options(guest, kind);
+        let is_written = ["guests.".to_owned() + guest, "defaults".to_owned()]
+            .iter()
+            .any(|table| self.is_written(&format!("{table}.{kind}.user")));
+        if let Some(Image::Named(named)) = image
+            && let Some(user) = named.entry.user.clone().filter(|_| kind == "ssh" && !is_written)
+        {
+            self.take_over(&format!("guests.{guest}.{kind}.user"), &user, &named.name);
+            out.set("user", Value::Text(user));
+        }
+        out
+    }
+
+    /// Shows a value that the catalogue has given.
+    pub(super) fn take_over(&mut self, path: &str, text: &str, name: &str) {
+        self.values.insert(path.to_owned(), (Value::Text(text.to_owned()), format!("the image {name}")));
     }
 
     /// Returns the keys of a backend's or transport's own table.

@@ -3,8 +3,10 @@
 use super::{build::Build, tree::Origin};
 use std::path::{Component, Path, PathBuf};
 use vmdeck_model::{
+    catalogue::{Catalogue, CatalogueEntry, LOCK_FILE},
+    digest::Digest,
     guest::{Firmware, Seed, Share, ShareBy},
-    image::{Image, Recipe},
+    image::{Image, Recipe, RemoteImage},
     key::Value,
 };
 
@@ -13,7 +15,13 @@ const BACKEND: &str = "qemu";
 
 impl Build<'_> {
     /// Returns the system that a guest boots, if `image` says it.
-    pub(super) fn image(&mut self, guest: &str, origin: &Origin, backend: &str) -> Option<Image> {
+    pub(super) fn image(
+        &mut self,
+        guest: &str,
+        origin: &Origin,
+        backend: &str,
+        catalogue: &Catalogue,
+    ) -> Option<Image> {
         let path = format!("guests.{guest}.image");
         let Some(Value::Image(image)) = self.value(&path, "guests.*.image") else { return None };
         if backend != BACKEND {
@@ -27,7 +35,21 @@ impl Build<'_> {
         Some(match image {
             Image::Host => Image::Host,
             Image::File(path) => Image::File(self.resolve_path(&path)),
-            Image::Remote { url, .. } => self.remote(guest, origin, url),
+            Image::Remote(image) => Image::Remote(self.remote(guest, origin, image.url)),
+            Image::Named(image) => match catalogue.find(&image.name, self.resolve_path(Path::new(LOCK_FILE))) {
+                Ok(named) => {
+                    self.no_digest(guest, origin);
+                    Image::Named(Box::new(named))
+                }
+                Err(why) => {
+                    let build = format!(
+                        "a file of that name is `./{}`; `vmdeck image list --names` lists what is known",
+                        image.name
+                    );
+                    self.problem(origin, &path, why, Some(&build));
+                    return None;
+                }
+            },
             Image::Built(recipe) => {
                 let script = recipe.script.map(|script| self.resolve_path(&script));
                 Image::Built(Recipe { script, ..recipe })
@@ -36,33 +58,46 @@ impl Build<'_> {
     }
 
     /// Returns an image that is fetched, with the digest that it must have.
-    fn remote(&mut self, guest: &str, origin: &Origin, url: String) -> Image {
+    fn remote(&mut self, guest: &str, origin: &Origin, url: String) -> RemoteImage {
         let path = format!("guests.{guest}.image_sha256");
-        let digest = self.text(&path, "guests.*.image_sha256");
-        let is_digest =
-            |text: &str| matches!(text.len(), 64 | 128) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if digest.as_deref().is_some_and(|text| !is_digest(text)) {
-            let text = "a digest has 64 (SHA-256) or 128 (SHA-512) hexadecimal digits";
-            self.problem(origin, &path, text, None);
-        }
+        let text = self.text(&path, "guests.*.image_sha256");
+        let digest = match text.as_deref().map(Digest::parse).transpose() {
+            Ok(digest) => digest,
+            Err(why) => {
+                self.problem(origin, &path, why, None);
+                None
+            }
+        };
         let key = format!("guests.{guest}.image");
         let unverified = self.value(&format!("guests.{guest}.image_unverified"), "guests.*.image_unverified")
             == Some(Value::Bool(true));
-        if digest.is_none() && !unverified {
+        if text.is_none() && !unverified {
             let text = "an image that is fetched needs its digest";
             let hint = "set `image_sha256`; or `image_unverified = true`, which believes what comes first";
             self.problem(origin, &key, text, Some(hint));
         }
-        if digest.is_none() && url.starts_with("http:") {
+        if text.is_none() && url.starts_with("http:") {
             self.problem(origin, &key, "without a digest only an address of the kind https is fetched", None);
         }
-        Image::Remote { url, digest }
+        RemoteImage { url, digest }
+    }
+
+    /// An image with a name has its digest in the lock file.
+    fn no_digest(&mut self, guest: &str, origin: &Origin) {
+        for key in ["image_sha256", "image_unverified"] {
+            let path = format!("guests.{guest}.{key}");
+            if self.is_written(&path) {
+                let text = format!("the digest of an image with a name is in `{LOCK_FILE}`");
+                self.problem(origin, &path, text, Some("give the address of the image instead of its name"));
+            }
+        }
     }
 
     /// Returns what a guest is given at its first boot.
     pub(super) fn seed(&mut self, guest: &str, origin: &Origin, image: Option<&Image>) -> Seed {
         let path = format!("guests.{guest}.seed");
         let word = self.text(&path, "guests.*.seed").unwrap_or_default();
+        let word = self.of_catalogue(&path, "defaults.seed", image, |entry| entry.seed.as_deref()).unwrap_or(word);
         let has_image = image.is_some_and(|image| *image != Image::Host);
         let seed = match word.as_str() {
             "cloud-init" => Seed::CloudInit,
@@ -80,6 +115,23 @@ impl Build<'_> {
         seed
     }
 
+    /// Returns what the catalogue says of an image with a name, where the config does not say it.
+    fn of_catalogue(
+        &mut self,
+        path: &str,
+        default: &str,
+        image: Option<&Image>,
+        what: impl Fn(&CatalogueEntry) -> Option<&str>,
+    ) -> Option<String> {
+        let Some(Image::Named(named)) = image else { return None };
+        let text = what(&named.entry)?.to_owned();
+        if self.is_written(path) || self.is_written(default) {
+            return None;
+        }
+        self.take_over(path, &text, &named.name);
+        Some(text)
+    }
+
     /// Returns whether the config says how to log in to a guest by ssh.
     fn has_own_login(&self, guest: &str) -> bool {
         ["key", "password", "agent"].iter().any(|key| {
@@ -88,9 +140,11 @@ impl Build<'_> {
     }
 
     /// Returns the firmware of a guest.
-    pub(super) fn firmware(&mut self, guest: &str, origin: &Origin, backend: &str) -> Firmware {
+    pub(super) fn firmware(&mut self, guest: &str, origin: &Origin, backend: &str, image: Option<&Image>) -> Firmware {
         let path = format!("guests.{guest}.firmware");
         let word = self.text(&path, "guests.*.firmware").unwrap_or_default();
+        let of_image = self.of_catalogue(&path, "defaults.firmware", image, |entry| entry.firmware.as_deref());
+        let word = of_image.unwrap_or(word);
         if self.is_written(&path) && backend != BACKEND {
             self.problem(origin, &path, format!("the backend `{backend}` has no firmware to choose"), None);
         }

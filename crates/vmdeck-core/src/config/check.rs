@@ -12,8 +12,9 @@ use std::{
 };
 use vmdeck_files::Exposure;
 use vmdeck_model::{
+    catalogue::{Catalogue, NamedImage},
     chord::Chord,
-    image::{Image, Recipe},
+    image::{Image, Recipe, RemoteImage},
     key::{Key, Kind, Value},
     pattern::Pattern,
     quantity::{parse_duration, parse_size},
@@ -26,6 +27,7 @@ use vmdeck_model::{
 pub(super) struct Checked {
     pub(super) values: BTreeMap<String, (Value, Origin)>,
     pub(super) guests: Vec<(String, Origin)>,
+    pub(super) catalogue: Vec<(String, Origin)>,
     /// Each suite with the places of its cases.
     pub(super) suites: Vec<(String, Origin, Vec<Origin>)>,
     /// What a person should know although nothing is wrong.
@@ -46,6 +48,9 @@ pub(super) fn check(tree: &Node, sources: &Sources<'_>, problems: &mut Vec<Probl
     }
     let list = |key: &str| tree.get(key).map(Node::entries).unwrap_or_default();
     walk.out.guests = list("guests").iter().map(|(name, node)| (name.clone(), node.origin.clone())).collect();
+    let catalogue =
+        tree.get("images").and_then(|images| images.get("catalogue")).map(Node::entries).unwrap_or_default();
+    walk.out.catalogue = catalogue.iter().map(|(name, node)| (name.clone(), node.origin.clone())).collect();
     for (name, node) in list("suites") {
         let cases = match node.get("cases").map(|n| &n.raw) {
             Some(RawValue::List(items)) => items.iter().map(|item| item.origin.clone()).collect(),
@@ -297,7 +302,7 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Expect, _) => wrong("a table like { exit = 0 }"),
         (Kind::Image, RawValue::Text(word)) => image(word).map(Value::Image),
         (Kind::Image, RawValue::Table(entries)) => recipe(entries).map(|recipe| Value::Image(Image::Built(recipe))),
-        (Kind::Image, _) => wrong("a path, an address, \"host\", or a table like { build = \"debian:12\" }"),
+        (Kind::Image, _) => wrong("a path, an address, a name, \"host\", or a table like { build = \"debian:12\" }"),
         (Kind::Shell, RawValue::Text(word)) => shell(word).map(Value::Shell),
         (Kind::Shell, RawValue::List(items)) => match items.iter().map(text).collect::<Result<Vec<_>, _>>()? {
             words if words.first().is_none_or(String::is_empty) => Err("the list must begin with a program".into()),
@@ -331,20 +336,17 @@ fn shell(word: &str) -> Result<ScriptShell, String> {
 }
 
 fn image(word: &str) -> Result<Image, String> {
-    let is_named = |word: &str| {
-        word.split_once(':')
-            .is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric()))
-    };
     match word {
         "host" => Ok(Image::Host),
         "" => Err("it is empty".into()),
         _ if word.contains('\0') => Err("a NUL character is not allowed".into()),
         _ if word.starts_with("https://") || word.starts_with("http://") => {
-            Ok(Image::Remote { url: word.to_owned(), digest: None })
+            Ok(Image::Remote(RemoteImage { url: word.to_owned(), digest: None }))
         }
         _ if word.contains("://") => Err(format!("`{word}` is no address of the kind https")),
-        _ if is_named(word) && !Path::new(word).exists() => {
-            Err(format!("`{word}` is not a file; {{ build = \"{word}\" }} builds such a system from packages"))
+        // Looked up where the whole catalogue is known.
+        _ if Catalogue::is_name(word) => {
+            Ok(Image::Named(Box::new(NamedImage { name: word.to_owned(), ..NamedImage::default() })))
         }
         _ => Ok(Image::File(PathBuf::from(word))),
     }

@@ -23,7 +23,9 @@ pub fn render(keys: &[Key]) -> String {
          # Any key of a guest may also be set in [defaults], for all guests.\n",
     );
     for (name, keys) in sections {
-        out.push_str(&format!("\n{name}\n"));
+        // A table whose name alone would mean something.
+        let lead = if name.starts_with("[images.catalogue") { "# " } else { "" };
+        out.push_str(&format!("\n{lead}{name}\n"));
         for key in keys {
             let last = key.path.rsplit('.').next().unwrap_or_default();
             let (lead, value) = match key.default {
@@ -41,6 +43,7 @@ fn section(path: &str) -> String {
     let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
     let named = match parent.split('.').next() {
         Some("guests") => parent.replacen('*', "debian", 1),
+        Some("images") => parent.replacen('*', "own", 1),
         _ => parent.replacen('*', "smoke", 1),
     };
     match named.strip_suffix(".[]") {
@@ -50,7 +53,10 @@ fn section(path: &str) -> String {
 }
 
 fn order(section: &str) -> usize {
-    ["[host", "[compat", "[guests", "[suites", "[[suites"].iter().position(|p| section.starts_with(p)).unwrap_or(9)
+    ["[host", "[images", "[compat", "[guests", "[suites", "[[suites"]
+        .iter()
+        .position(|p| section.starts_with(p))
+        .unwrap_or(9)
 }
 
 /// Returns a value that shows a key without a default; the required ones are not commented out.
@@ -59,12 +65,25 @@ fn forms(path: &str) -> (&'static str, &'static str) {
         "guests.*.backend" => ("", "\"qemu\""),
         "suites.*.cases.[].name" => ("", "\"install\""),
         "suites.*.cases.[].run" => ("", "\"./install.sh && ./check.sh\""),
+        "images.catalogue.*.versions" => ("# ", "{ 1 = \"one\" }"),
+        "images.catalogue.*.arch" => ("# ", "{ x86_64 = \"amd64\" }"),
+        "images.catalogue.*.image" => ("# ", "\"https://own.example/{release}/{stamp}/own-{arch}.qcow2\""),
+        "images.catalogue.*.index" => ("# ", "\"https://own.example/{release}/\""),
+        "images.catalogue.*.listed" => ("# ", "\"{stamp}/\""),
+        "images.catalogue.*.stamp" => ("# ", "'\\d{8}'"),
+        "images.catalogue.*.sums" => ("# ", "\"SHA256SUMS\""),
+        "images.catalogue.*.moving" => ("# ", "\"https://own.example/{release}/latest/own-{arch}.qcow2\""),
+        "images.catalogue.*.seed" => ("# ", "\"cloud-init\""),
+        "images.catalogue.*.firmware" => ("# ", "\"uefi\""),
+        "images.catalogue.*.mirror" | "images.mirror" => ("# ", "\"https://mirror.example/images\""),
+        "images.max_size" => ("# ", "\"40GiB\""),
+        "images.max_age" => ("# ", "\"30d\""),
+        "guests.*.image" => ("# ", "\"debian:12\""),
         "host.lock_shared" | "guests.*.ssh.agent" => ("# ", "true"),
         "guests.*.shares.[].read_only" => ("# ", "false"),
         "guests.*.shares.[].path" => ("# ", "\"code\""),
         "guests.*.shares.[].to" => ("# ", "\"/opt/code\""),
         "guests.*.shares.[].by" => ("# ", "\"9p\""),
-        "guests.*.image" => ("# ", "{ build = \"debian:12\" }"),
         "guests.*.boot.pattern" => ("# ", "\"login:\""),
         "guests.*.transports" => ("# ", "[\"ssh\", \"exec\"]"),
         "guests.*.source.path" => ("# ", "\".\""),

@@ -11,6 +11,9 @@ const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc:
     Key { path, kind, default, doc }
 }
 
+/// How a guest can be given what it needs at its first boot.
+const SEEDS: &[&str] = &["auto", "cloud-init", "credentials", "none"];
+
 /// Every key that belongs to no backend or transport. The keys below `guests.*` are legal in `[defaults]` as well.
 pub const CORE: &[Key] = &[
     key(
@@ -67,6 +70,51 @@ pub const CORE: &[Key] = &[
     key("images.cache", Kind::Path, None, "folder of the cache of images; default: in the user's cache folder"),
     key("images.offline", Kind::Bool, Some("false"), "fetch and build nothing: only what is in the cache is used"),
     key(
+        "images.max_size",
+        Kind::Size,
+        None,
+        "what the cache may take: beyond it, images that nothing uses go, the oldest first; default: no limit",
+    ),
+    key("images.max_age", Kind::Duration, None, "how long an image that nothing uses is kept; default: for ever"),
+    key(
+        "images.mirror",
+        Kind::Text,
+        None,
+        "address (https) that stands for the scheme and host of the catalogue's addresses, such as https://mirror.example/images",
+    ),
+    key("images.catalogue.*.versions", Kind::Map, None, "its versions, each with the word for it in addresses"),
+    key(
+        "images.catalogue.*.arch",
+        Kind::Map,
+        None,
+        "its processors (x86_64, aarch64), each with the word for it in addresses",
+    ),
+    key(
+        "images.catalogue.*.index",
+        Kind::Text,
+        None,
+        "address of the page that lists what there is; with {release}, {version}, {arch}",
+    ),
+    key("images.catalogue.*.listed", Kind::Text, None, "what that page holds for each image; with {stamp} as well"),
+    key(
+        "images.catalogue.*.stamp",
+        Kind::Text,
+        None,
+        "regular expression of {stamp}: the highest one is the newest image",
+    ),
+    key("images.catalogue.*.image", Kind::Text, None, "address of an image; required for a name of one's own"),
+    key("images.catalogue.*.moving", Kind::Text, None, "address of the newest image, for where no page lists them"),
+    key(
+        "images.catalogue.*.sums",
+        Kind::Text,
+        None,
+        "the file with digests, from the image's folder; with {file} as well; required for a name of one's own",
+    ),
+    key("images.catalogue.*.user", Kind::Text, None, "the user to log in as where `ssh.user` says nothing"),
+    key("images.catalogue.*.seed", Kind::Choice(SEEDS), None, "`seed` of a guest that says nothing"),
+    key("images.catalogue.*.firmware", Kind::Text, None, "`firmware` of a guest that says nothing"),
+    key("images.catalogue.*.mirror", Kind::Text, None, "as `images.mirror`, for this name alone"),
+    key(
         "compat.env",
         Kind::Texts,
         Some("[]"),
@@ -81,7 +129,7 @@ pub const CORE: &[Key] = &[
         "guests.*.image",
         Kind::Image,
         None,
-        "what a QEMU guest boots: a disk image, an address (https) of one, { build = \"debian:12\", packages = [], script = \"...\" }, or \
+        "what a QEMU guest boots: a disk image, an address (https) of one, a name such as \"debian:12\", { build = \"debian:12\", packages = [], script = \"...\" }, or \
          \"host\" = this host's own root, read-only below a writable layer in memory",
     ),
     key("guests.*.image_sha256", Kind::Text, None, "digest (SHA-256 or SHA-512) that a fetched image must have"),
@@ -93,7 +141,7 @@ pub const CORE: &[Key] = &[
     ),
     key(
         "guests.*.seed",
-        Kind::Choice(&["auto", "cloud-init", "credentials", "none"]),
+        Kind::Choice(SEEDS),
         Some("\"auto\""),
         "how a guest with `image` gets a user, a key and a host key at its first boot: cloud-init, credentials (systemd from 252 on), auto \
          = both where `ssh` has no key, password or agent, none",

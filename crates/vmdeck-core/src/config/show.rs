@@ -45,7 +45,8 @@ pub fn toml(value: &Value) -> String {
         Value::Image(image) => match image {
             Image::Host => quoted("host"),
             Image::File(path) => quoted(&path.display().to_string()),
-            Image::Remote { url, .. } => quoted(url),
+            Image::Remote(image) => quoted(&image.url),
+            Image::Named(image) => quoted(&image.name),
             Image::Built(recipe) => {
                 let packages = list(recipe.packages.iter().map(|name| quoted(name)).collect());
                 let script =

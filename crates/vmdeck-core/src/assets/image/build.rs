@@ -97,6 +97,11 @@ pub fn find(store: &ImageStore, recipe: &Recipe) -> Result<Option<System>> {
     System::open(&folder).map(Some)
 }
 
+/// Returns whether a system can be built, as far as its name goes.
+pub fn knows(system: &str) -> bool {
+    RELEASES.iter().any(|release| release.names.contains(&system))
+}
+
 /// Returns what this host lacks for a build, as a sentence with a remedy.
 pub fn missing(recipe: &Recipe) -> Option<Fault> {
     let cannot = || Fault::host(format!("cannot build `{}`", recipe.system));

@@ -3,7 +3,7 @@
 
 use super::{
     System, content,
-    digest::{self, Digest, Hasher},
+    digest::{self, Hasher},
     lock,
     store::{ImageStore, OBJECTS, UNPACKED},
     unpack,
@@ -22,7 +22,9 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
+    digest::Digest,
     error::{Fault, Result},
+    image::RemoteImage,
     quantity::{show_duration, show_size},
 };
 
@@ -34,15 +36,6 @@ const SIZE_MAX: u64 = 256 << 30;
 const TELL: Duration = Duration::from_secs(2);
 /// The longest pause before a download that was cut is taken up again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// An image to be fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteImage {
-    /// The address, of the kind `https`; with a digest also `http`.
-    pub url: String,
-    /// The digest that it must have; `None` = the first one that is seen, from then on.
-    pub digest: Option<Digest>,
-}
 
 /// How patient a download is.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +96,8 @@ pub async fn fetch(
         return Ok(system);
     }
     let part = PartialFile { file: store.entry("parts", &key), etag: store.entry("parts", &format!("{key}.etag")) };
-    let client = client(wanted, patience).map_err(|e| cannot().because(e))?;
+    // A digest proves the bytes, whatever way they came.
+    let client = client(patience, wanted.digest.is_none()).map_err(|e| cannot().because(e))?;
     let mut download = Download { client, wanted, part, context, told: None };
     let found = match download.run(patience).await {
         Ok(found) => found,
@@ -132,7 +126,8 @@ fn note_name(url: &str) -> String {
     format!("url-{}.json", key_of(url))
 }
 
-fn key_of(url: &str) -> String {
+/// Returns the name of the files that belong to an address.
+pub(super) fn key_of(url: &str) -> String {
     let mut hasher = Hasher::like(None);
     hasher.update(url.as_bytes());
     hasher.finish().file_name()
@@ -143,9 +138,8 @@ fn shown(url: &str) -> &str {
     url.rsplit('/').find(|part| !part.is_empty()).unwrap_or(url)
 }
 
-fn client(wanted: &RemoteImage, patience: Patience) -> reqwest::Result<Client> {
-    // A digest proves the bytes, whatever way they came.
-    let only_https = wanted.digest.is_none();
+/// Returns what asks servers; `only_https` = whether nobody on the way may have changed what comes.
+pub(super) fn client(patience: Patience, only_https: bool) -> reqwest::Result<Client> {
     let policy = redirect::Policy::custom(move |attempt| {
         let scheme = attempt.url().scheme().to_owned();
         if attempt.previous().len() > REDIRECTS {
@@ -367,14 +361,20 @@ fn begins_at(response: &Response) -> Option<u64> {
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-/// Returns whether another attempt may help against an error of the connection.
-fn broken(error: &reqwest::Error) -> Broken {
+/// Returns the innermost reason of an error of the connection: those around it only say that there is one.
+pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut reason = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         reason = inner.to_string();
         source = inner.source();
     }
+    reason
+}
+
+/// Returns whether another attempt may help against an error of the connection.
+fn broken(error: &reqwest::Error) -> Broken {
+    let reason = reason(error);
     if error.is_redirect() || error.is_builder() {
         return Broken::Never(Fault::infra("the server does not give it").because(reason).permanent());
     }

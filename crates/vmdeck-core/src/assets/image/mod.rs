@@ -5,10 +5,14 @@ mod content;
 mod digest;
 pub mod fetch;
 mod lock;
+mod lock_file;
+mod obtain;
+pub mod resolve;
 pub mod store;
+mod sums;
 mod unpack;
 
-pub use digest::Digest;
+pub use obtain::{ImagePlace, hindrance, obtain, place};
 
 use std::path::{Path, PathBuf};
 use vmdeck_model::error::{Fault, Result};

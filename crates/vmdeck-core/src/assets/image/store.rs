@@ -1,18 +1,19 @@
 //! The cache of images: fetched ones by their digest, built ones by what they were built of. One folder of one user.
 
-use super::{
-    System, content,
-    digest::{self, Digest},
-};
-use crate::host::{clock, files};
+use super::{System, content, digest};
+use crate::host::{clock, files, info};
 use std::{
     collections::BTreeSet,
     fs, io,
     os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
-use vmdeck_model::error::{Fault, Result};
+use vmdeck_model::{
+    digest::Digest,
+    error::{Fault, Result},
+    image::ImageConfig,
+};
 
 /// The cache of images.
 #[derive(Clone, Debug)]
@@ -20,6 +21,10 @@ pub struct ImageStore {
     folder: PathBuf,
     /// Whether nothing may be fetched.
     pub offline: bool,
+    /// The bytes that it may take.
+    max_size: Option<u64>,
+    /// How long an image that nothing uses is kept.
+    max_age: Option<Duration>,
 }
 
 /// An image in the cache.
@@ -37,6 +42,9 @@ pub struct StoredImage {
     pub origin: String,
 }
 
+/// How long ago an image was used that some run may be about to make a machine of.
+const JUST_USED: Duration = Duration::from_hours(1);
+
 /// What the folders of the cache are for.
 pub(super) const OBJECTS: &str = "by-digest";
 pub(super) const UNPACKED: &str = "unpacked";
@@ -44,14 +52,15 @@ pub(super) const BUILT: &str = "built";
 const FOLDERS: [&str; 6] = [OBJECTS, UNPACKED, BUILT, "names", "parts", "locks"];
 
 impl ImageStore {
-    /// Returns the cache in this folder, which is made when something is put into it.
-    pub fn new(folder: PathBuf, offline: bool) -> Self {
-        Self { folder, offline }
+    /// Returns the cache that a config wants; its folder is made when something is put into it.
+    pub fn new(config: &ImageConfig) -> Self {
+        let folder = config.cache.clone().unwrap_or_else(|| info::cache_dir().join("images"));
+        Self { folder, offline: config.offline, max_size: config.max_size, max_age: config.max_age }
     }
 
     /// Returns a cache for whoever makes no machine.
     pub fn unused() -> Self {
-        Self::new(PathBuf::from("/nonexistent"), true)
+        Self { folder: PathBuf::from("/nonexistent"), offline: true, max_size: None, max_age: None }
     }
 
     /// Returns the folder of the cache.
@@ -142,6 +151,21 @@ impl ImageStore {
         self.remove(image).map_err(|e| Fault::host(format!("cannot remove `{}`", image.path.display())).because(e))
     }
 
+    /// Removes what is beyond the limits of the cache, the oldest first; `removed` is called with the name of each. What a machine
+    /// stands on stays, and what was used a moment ago: its machine may be on the way.
+    pub fn trim(&self, removed: &mut dyn FnMut(&str)) {
+        let mut kept = 0;
+        for image in self.list() {
+            let age = clock::system().duration_since(image.used).unwrap_or_default();
+            kept += image.size;
+            let is_over = self.max_size.is_some_and(|most| kept > most) || self.max_age.is_some_and(|most| age > most);
+            if is_over && age > JUST_USED && self.remove_unused(&image, &info::state_dir()).is_ok() {
+                kept -= image.size;
+                removed(&image.origin);
+            }
+        }
+    }
+
     fn remove(&self, image: &StoredImage) -> io::Result<()> {
         for path in [
             self.entry(UNPACKED, &image.name),
@@ -157,6 +181,9 @@ impl ImageStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Notes that a file was used now; that it fails only makes it look older.
 pub(super) fn touch(path: &Path) {

@@ -24,11 +24,7 @@ use super::{
 use crate::{
     assets::{
         firmware::find_uefi,
-        image::{
-            Digest, System, build,
-            fetch::{self, Patience, RemoteImage},
-            store::ImageStore,
-        },
+        image::{self, ImagePlace, System, store::ImageStore},
     },
     context::CallContext,
     host::{
@@ -180,24 +176,12 @@ impl Qemu {
 
     /// Returns what a guest boots, unless the config names only a kernel or firmware; fetches or builds it where it is not here.
     async fn system(&self, guest: &Guest, context: CallContext<'_>) -> Result<Option<System>> {
-        let image = match &guest.image {
-            Some(Image::Host) => return Ok(None),
-            Some(image) => image,
-            None => {
-                let format = if guest.options.text("image_format") == Some("raw") { "raw" } else { "qcow2" };
-                let disk = guest.options.path("image").map(Path::to_owned);
-                return Ok(disk.map(|disk| System { disk, format, direct: None }));
-            }
-        };
-        match image {
-            Image::Host => Ok(None),
-            Image::File(path) => System::open(path).map(Some),
-            Image::Remote { url, digest } => {
-                let wanted = remote(url, digest.as_deref())?;
-                fetch::fetch(&self.images, &wanted, Patience::default(), context).await.map(Some)
-            }
-            Image::Built(recipe) => build::build(&self.images, recipe, &self.spawner, context).await.map(Some),
+        if let Some(image) = &guest.image {
+            return image::obtain(&self.images, image, image_arch(Some(guest)), &self.spawner, context).await;
         }
+        let format = if guest.options.text("image_format") == Some("raw") { "raw" } else { "qcow2" };
+        let disk = guest.options.path("image").map(Path::to_owned);
+        Ok(disk.map(|disk| System { disk, format, direct: None }))
     }
 
     async fn create(&self, request: &CreateRequest<'_>, context: CallContext<'_>) -> Result<Box<dyn Machine>> {
@@ -377,40 +361,32 @@ fn unfit(fault: &Fault) -> Finding {
     }
 }
 
-/// Returns an image that is fetched; its digest was checked with the config.
-fn remote(url: &str, digest: Option<&str>) -> Result<RemoteImage> {
-    let digest =
-        digest.map(Digest::parse).transpose().map_err(|why| Fault::user("cannot use `image_sha256`").because(why))?;
-    Ok(RemoteImage { url: url.to_owned(), digest })
+/// Returns the processor whose image a guest boots; without a guest this host's own.
+pub fn image_arch(guest: Option<&Guest>) -> &'static str {
+    Arch::of(&Qemu::binary(guest)).name()
 }
 
 impl Qemu {
     /// Says where an image comes from that is not a file of the user's.
     fn image_finding(&self, guest: &Guest) -> Option<Finding> {
         let finding = |text: String| Finding { check: "image".into(), severity: Severity::Ok, text, hint: None };
-        let fatal = |fault: &Fault| Finding { check: "image".into(), ..unfit(fault) };
-        let (name, cached, refused) = match guest.image.as_ref()? {
-            Image::Host => return None,
-            Image::File(path) => return System::open(path).err().map(|fault| fatal(&fault)),
-            Image::Remote { url, digest } => {
-                let wanted = remote(url, digest.as_deref()).ok()?;
-                (url.clone(), fetch::is_cached(&self.images, &wanted), None)
-            }
-            Image::Built(recipe) => match build::find(&self.images, recipe) {
-                Ok(found) => (recipe.system.clone(), found.is_some(), build::missing(recipe)),
-                Err(fault) => return Some(fatal(&fault)),
-            },
+        let image = guest.image.as_ref()?;
+        let place = match image::place(&self.images, image, image_arch(Some(guest))) {
+            Ok(ImagePlace::Own) => return None,
+            Ok(place) => place,
+            Err(fault) => return Some(Finding { check: "image".into(), ..unfit(&fault) }),
         };
-        Some(match (cached, refused) {
-            (true, _) => finding(format!("guest `{}`: the image {name} is in the cache", guest.id)),
-            (false, Some(fault)) => fatal(&fault),
-            (false, None) if self.images.offline => fatal(
-                &Fault::host(format!("guest `{}`: the image {name} is not in the cache", guest.id))
-                    .because("`images.offline` is set")
-                    .hint("get it once without, by `vmdeck image pull` or `vmdeck image build`"),
-            ),
-            (false, None) => finding(format!("guest `{}`: the image {name} will be fetched or built first", guest.id)),
-        })
+        if let Some(fault) = image::hindrance(&self.images, &place) {
+            let fault = Fault::host(format!("guest `{}`", guest.id)).caused_by(fault);
+            return Some(Finding { check: "image".into(), ..unfit(&fault) });
+        }
+        let text = match place {
+            ImagePlace::Own | ImagePlace::Cached => "the image is in the cache".to_owned(),
+            ImagePlace::Elsewhere(wanted) => format!("the image {} will be fetched first", wanted.url),
+            ImagePlace::Unknown => "the image will be looked up and fetched first".to_owned(),
+            ImagePlace::Unbuilt(recipe) => format!("{} will be built first", recipe.system),
+        };
+        Some(finding(format!("guest `{}`: {text}", guest.id)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::error::Blame;
+use vmdeck_model::{error::Blame, image::ImageConfig};
 
 /// The outcome that is wanted: the right image, or an error with this text.
 type WantedOutcome = std::result::Result<(), &'static str>;
@@ -123,9 +123,13 @@ struct Cache {
     store: ImageStore,
 }
 
+fn in_folder(folder: &Path) -> ImageConfig {
+    ImageConfig { cache: Some(folder.to_owned()), ..ImageConfig::default() }
+}
+
 fn cache() -> Cache {
     let home = tempfile::tempdir().expect("tempdir");
-    let store = ImageStore::new(home.path().join("images"), false);
+    let store = ImageStore::new(&in_folder(&home.path().join("images")));
     Cache { home, store }
 }
 
@@ -273,7 +277,10 @@ async fn two_at_once_are_one_download_and_offline_says_what_is_missing() {
         tokio::join!(cache.fetch(&server.url, Some(digest.clone())), cache.fetch(&server.url, Some(digest.clone())));
     assert_eq!(a.expect("fetched"), b.expect("fetched"));
     assert_eq!(server.asked.lock().len(), 1);
-    let offline = Cache { store: ImageStore::new(cache.store.folder().to_owned(), true), home: cache.home };
+    let offline = Cache {
+        store: ImageStore::new(&ImageConfig { offline: true, ..in_folder(cache.store.folder()) }),
+        home: cache.home,
+    };
     offline.fetch(&server.url, Some(digest)).await.expect("it is in the cache");
     let fault = offline.fetch(&server.url, Some(sum(b"x"))).await.expect_err("not there");
     assert!(fault.to_string().contains("`images.offline` is set"), "{fault}");

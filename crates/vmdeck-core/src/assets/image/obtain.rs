@@ -1,0 +1,95 @@
+//! Gets what an image names, wherever it is: from the disk, from the cache, from the network, or built.
+
+use super::{
+    System, build,
+    fetch::{self, Patience},
+    resolve,
+    store::ImageStore,
+};
+use crate::{context::CallContext, host::process::Spawner};
+use vmdeck_model::{
+    error::{Blame, Fault, Result},
+    image::{Image, Recipe, RemoteImage},
+};
+
+/// Returns what a machine boots, fetched or built where it is not here; `None` for this host's own root. `arch` = the processor of
+/// the machine, as vmdeck names it.
+pub async fn obtain(
+    store: &ImageStore,
+    image: &Image,
+    arch: &str,
+    spawner: &Spawner,
+    context: CallContext<'_>,
+) -> Result<Option<System>> {
+    let patience = Patience::default();
+    let system = match image {
+        Image::Host => return Ok(None),
+        Image::File(path) => return System::open(path).map(Some),
+        Image::Remote(wanted) => fetch::fetch(store, wanted, patience, context).await?,
+        Image::Named(named) => {
+            let wanted = resolve::resolve(store, named, arch, false, patience, context).await.map_err(|fault| {
+                let hint = format!("`image = {{ build = \"{}\" }}` builds it from packages instead", named.name);
+                if build::knows(&named.name) && fault.remedy().is_none() { fault.hint(hint) } else { fault }
+            })?;
+            fetch::fetch(store, &wanted, patience, context).await.map_err(|fault| {
+                if fault.blame() != Blame::Infra || fault.is_worth_a_retry() {
+                    return fault;
+                }
+                fault.hint(format!(
+                    "an old image vanishes from its server some day; `vmdeck image update {}` takes a newer one",
+                    named.name
+                ))
+            })?
+        }
+        Image::Built(recipe) => build::build(store, recipe, spawner, context).await?,
+    };
+    store.trim(&mut |name| (context.progress)(&format!("removed the image {name} from the cache: nothing uses it")));
+    Ok(Some(system))
+}
+
+/// Where an image is now.
+#[derive(Debug)]
+pub enum ImagePlace {
+    /// It is a file of the user's, or this host's own root.
+    Own,
+    /// It is in the cache.
+    Cached,
+    /// It has to be fetched from here.
+    Elsewhere(RemoteImage),
+    /// It has to be looked up first.
+    Unknown,
+    /// It has to be built.
+    Unbuilt(Recipe),
+}
+
+/// Returns where an image is, without asking anybody.
+pub fn place(store: &ImageStore, image: &Image, arch: &str) -> Result<ImagePlace> {
+    let of_remote = |wanted: RemoteImage| {
+        if fetch::is_cached(store, &wanted) { ImagePlace::Cached } else { ImagePlace::Elsewhere(wanted) }
+    };
+    Ok(match image {
+        Image::Host => ImagePlace::Own,
+        Image::File(path) => System::open(path).map(|_| ImagePlace::Own)?,
+        Image::Remote(wanted) => of_remote(wanted.clone()),
+        Image::Named(named) => resolve::locked(named, arch)?.map_or(ImagePlace::Unknown, of_remote),
+        Image::Built(recipe) => match build::find(store, recipe)? {
+            Some(_) => ImagePlace::Cached,
+            None => ImagePlace::Unbuilt(recipe.clone()),
+        },
+    })
+}
+
+/// Returns what stands in the way of getting an image that is at this place.
+pub fn hindrance(store: &ImageStore, place: &ImagePlace) -> Option<Fault> {
+    if let ImagePlace::Unbuilt(recipe) = place
+        && let Some(fault) = build::missing(recipe)
+    {
+        return Some(fault);
+    }
+    let is_here = matches!(place, ImagePlace::Own | ImagePlace::Cached);
+    (store.offline && !is_here).then(|| {
+        Fault::host("the image is not in the cache")
+            .because("`images.offline` is set")
+            .hint("get it once without, by `vmdeck image pull` or `vmdeck image build`")
+    })
+}
