@@ -1,5 +1,6 @@
 //! The command line: its arguments and their help. Plain data comes out; nothing is checked on the host here.
 
+use crate::app::Template;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 use vmdeck_model::{
@@ -234,7 +235,7 @@ pub enum Sub {
 /// The arguments of `vmdeck init`.
 #[derive(Args, Debug, Clone, Default)]
 pub struct InitArgs {
-    /// What the guest boots: a disk image, a folder of `vmdeck image build`, an address, a system to build such as debian:12, or host
+    /// What the guest boots: a disk image, a folder of `vmdeck image build`, an address, a name such as debian:12, or host
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
     /// Digest of an image that is fetched
@@ -243,6 +244,15 @@ pub struct InitArgs {
     /// Command that tests the project [default: what its build files suggest]
     #[arg(long, value_name = "CMD")]
     pub test: Option<String>,
+    /// Kind of project, which decides how it is tested [default: by the build files]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub template: Option<Template>,
+    /// Take over the config of another tool: spread.yaml, a tree of tmt (.fmf), kitchen.yml, a Vagrantfile, qemu.config.json
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "sha256", "template", "test"])]
+    pub from: Option<PathBuf>,
+    /// Run the new config once
+    #[arg(long)]
+    pub check: bool,
     /// Ask nothing
     #[arg(long)]
     pub yes: bool,

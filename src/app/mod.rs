@@ -24,6 +24,7 @@ mod terminal;
 mod trust;
 
 pub use cockpit::LocalHost;
+pub use init::Template;
 pub use io::Io;
 
 use crate::cli::{Cli, ConfigSub, Sub};
@@ -93,7 +94,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         }
         Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
         Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
-        Some(Sub::Init(args)) => init::run(&args, io)?,
+        Some(Sub::Init(args)) => init::run(&args, &look, io).await?,
         Some(Sub::Image(sub)) => image::run(sub, &config, io).await?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
         Some(Sub::Config(ConfigSub::Schema)) => settings::schema(io),

@@ -113,6 +113,11 @@ pub(super) fn load_made(name: &Path, text: &str, set: &[String]) -> Result<Setup
     parse(Some((name, text)), &args, Wish { secrets: true, ..Wish::default() }).map(|(setup, _)| setup)
 }
 
+/// Loads the config that is there without a file.
+pub(super) fn built_in() -> Result<Setup> {
+    parse(None, &ConfigArgs::default(), Wish::default()).map(|(setup, _)| setup)
+}
+
 /// Loads this text as the config.
 pub(super) fn load_text(path: &Path, text: &str) -> Result<Setup> {
     parse(Some((path, text)), &ConfigArgs::default(), Wish { secrets: true, ..Wish::default() }).map(|(setup, _)| setup)

@@ -97,7 +97,8 @@ impl Services for Real {
 
     fn init(&self) -> Result<PathBuf> {
         let (mut out, mut err) = (std::io::sink(), std::io::sink());
-        init::run(&InitArgs::default(), &mut Io { out: &mut out, err: &mut err })?;
+        // Nobody can be asked below the screen.
+        init::make(&InitArgs { yes: true, ..InitArgs::default() }, &mut Io { out: &mut out, err: &mut err })?;
         Ok("vmdeck.toml".into())
     }
 

@@ -1,0 +1,237 @@
+//! A config that is put together from another tool's: guests, suites, and what a person has to look at.
+
+use super::systems;
+use std::collections::BTreeSet;
+use toml::{Table, Value};
+use vmdeck_model::catalogue::Catalogue;
+
+/// A config that grows.
+pub(super) struct ConfigDraft<'a> {
+    catalogue: &'a Catalogue,
+    guests: Table,
+    suites: Vec<SuiteDraft>,
+    /// What was not taken over, each once.
+    notes: Vec<String>,
+}
+
+/// A suite that grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SuiteDraft {
+    /// The name, as the other tool has it.
+    pub name: String,
+    /// The guests that it runs on; empty = all.
+    pub guests: Vec<String>,
+    pub setup: Vec<String>,
+    pub teardown: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub artifacts: Vec<String>,
+    pub timeout: Option<String>,
+    pub run_as_root: bool,
+    pub shell: Option<&'static str>,
+    pub cases: Vec<CaseDraft>,
+}
+
+/// A case that grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CaseDraft {
+    pub name: String,
+    pub run: String,
+    pub timeout: Option<String>,
+    /// Why it is not run.
+    pub skip: Option<String>,
+}
+
+impl<'a> ConfigDraft<'a> {
+    pub(super) fn new(catalogue: &'a Catalogue) -> Self {
+        Self { catalogue, guests: Table::new(), suites: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Notes what was not taken over.
+    pub(super) fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+
+    /// Adds a QEMU guest; `system` = what the other tool calls its image. Returns its name here.
+    pub(super) fn guest(&mut self, name: &str, system: &str, code: &str) -> String {
+        let name = unused(&plain(name), |name| self.guests.contains_key(name));
+        let mut table = Table::new();
+        table.insert("backend".into(), "qemu".into());
+        let image =
+            if systems::is_image(system) { Some(system.to_owned()) } else { systems::image(system, self.catalogue) };
+        match image {
+            Some(image) if image.starts_with("https://") => {
+                self.note(format!(
+                    "guest `{name}`: its image has no digest; set `image_sha256` instead of `image_unverified`"
+                ));
+                table.insert("image".into(), image.into());
+                table.insert("image_unverified".into(), true.into());
+            }
+            Some(image) => {
+                table.insert("image".into(), image.into());
+            }
+            None => {
+                let file = format!("{}.qcow2", plain(system));
+                let why = match system {
+                    "" => "nothing names its image".to_owned(),
+                    _ => format!("no image is known by the name `{system}`"),
+                };
+                self.note(format!(
+                    "guest `{name}`: {why}; put one at `{file}`, or set `guests.{name}.image` \
+                     (`vmdeck image list --names`)"
+                ));
+                table.insert("image".into(), file.into());
+            }
+        }
+        if !code.is_empty() {
+            let mut source = Table::new();
+            source.insert("path".into(), ".".into());
+            source.insert("to".into(), code.into());
+            table.insert("source".into(), Value::Table(source));
+        }
+        self.guests.insert(name.clone(), Value::Table(table));
+        name
+    }
+
+    /// Sets a key of a guest, such as `memory` or `ssh.user`.
+    pub(super) fn set(&mut self, guest: &str, key: &str, value: impl Into<Value>) {
+        let Some(Value::Table(table)) = self.guests.get_mut(guest) else { return };
+        let mut table = table;
+        let (parents, last) = key.rsplit_once('.').map_or((None, key), |(parents, last)| (Some(parents), last));
+        for parent in parents.into_iter().flat_map(|parents| parents.split('.')) {
+            let slot = table.entry(parent).or_insert_with(|| Value::Table(Table::new()));
+            let Value::Table(below) = slot else { return };
+            table = below;
+        }
+        table.insert(last.to_owned(), value.into());
+    }
+
+    /// Takes a key of a guest away.
+    pub(super) fn unset(&mut self, guest: &str, key: &str) {
+        if let Some(Value::Table(table)) = self.guests.get_mut(guest) {
+            table.remove(key);
+        }
+    }
+
+    /// Adds a suite; one without cases is left out.
+    pub(super) fn suite(&mut self, suite: SuiteDraft) {
+        if !suite.cases.is_empty() {
+            self.suites.push(suite);
+        }
+    }
+
+    /// Returns the config's text, and the notes. A config without a case gets one that shows that its guests work.
+    pub(super) fn finish(mut self, from: &str) -> Result<(String, Vec<String>), toml::ser::Error> {
+        if self.suites.is_empty() {
+            let hello = CaseDraft { name: "hello".into(), run: "uname -a".into(), ..CaseDraft::default() };
+            self.suite(SuiteDraft { name: "smoke".into(), cases: vec![hello], ..SuiteDraft::default() });
+            self.note("no test was found; `smoke/hello` only shows that the guests work");
+        }
+        let mut suites = Table::new();
+        for suite in self.suites {
+            let name = unused(&plain(&suite.name), |name| suites.contains_key(name));
+            suites.insert(name, Value::Table(suite_table(suite, self.guests.len())));
+        }
+        let mut host = Table::new();
+        host.insert("min_free_disk".into(), "2GiB".into());
+        let mut all = Table::new();
+        for (key, table) in [("host", host), ("guests", self.guests), ("suites", suites)] {
+            all.insert(key.into(), Value::Table(table));
+        }
+        let mut out =
+            format!("# vmdeck.toml - made from {from}; `vmdeck config example` prints every key with its default\n");
+        if !self.notes.is_empty() {
+            out.push_str("#\n# Not taken over, or to be looked at:\n");
+            for note in &self.notes {
+                out.push_str(&format!("# - {}\n", vmdeck_model::text::one_line(note)));
+            }
+        }
+        out.push('\n');
+        out.push_str(&toml::to_string_pretty(&all)?);
+        Ok((out, self.notes))
+    }
+}
+
+/// Returns the table of a suite; one that runs on all of the `guests` does not name them.
+fn suite_table(suite: SuiteDraft, guests: usize) -> Table {
+    let mut table = Table::new();
+    let texts = |list: Vec<String>| Value::Array(list.into_iter().map(Value::String).collect());
+    if !suite.guests.is_empty() && suite.guests.len() < guests {
+        table.insert("guests".into(), texts(suite.guests));
+    }
+    if suite.run_as_root {
+        table.insert("run_as".into(), "root".into());
+    }
+    if let Some(shell) = suite.shell {
+        table.insert("shell".into(), shell.into());
+    }
+    for (key, parts) in [("setup", suite.setup), ("teardown", suite.teardown)] {
+        let text = parts.join("\n");
+        if !text.trim().is_empty() {
+            table.insert(key.into(), text.into());
+        }
+    }
+    if let Some(timeout) = suite.timeout {
+        table.insert("timeout".into(), timeout.into());
+    }
+    if !suite.artifacts.is_empty() {
+        table.insert("artifacts".into(), texts(suite.artifacts));
+    }
+    if !suite.env.is_empty() {
+        let mut env = Table::new();
+        for (key, value) in suite.env {
+            env.insert(key, value.into());
+        }
+        table.insert("env".into(), Value::Table(env));
+    }
+    let mut names = BTreeSet::new();
+    let mut cases = Vec::new();
+    for case in suite.cases {
+        let name = unused(&plain(&case.name), |name| names.contains(name));
+        names.insert(name.clone());
+        let mut row = Table::new();
+        row.insert("name".into(), name.into());
+        row.insert("run".into(), case.run.into());
+        for (key, value) in [("timeout", case.timeout), ("skip", case.skip)] {
+            if let Some(value) = value {
+                row.insert(key.into(), value.into());
+            }
+        }
+        cases.push(Value::Table(row));
+    }
+    table.insert("cases".into(), Value::Array(cases));
+    table
+}
+
+/// Returns a name of vmdeck's form.
+pub(super) fn plain(name: &str) -> String {
+    let text: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
+    let text = text.trim_matches(['-', '.', '_']);
+    // As long as an id may be.
+    let text: String = text.chars().take(48).collect();
+    if text.is_empty() { "main".to_owned() } else { text }
+}
+
+/// Returns the name, with a number where it is taken.
+fn unused(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (2..).map(|n| format!("{name}-{n}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(|name| !is_taken(name)).unwrap_or_default()
+}
+
+/// Returns a text as one word of a shell.
+pub(super) fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// Returns a script that runs by itself: what it sets, and where it goes, stays in it.
+pub(super) fn apart(script: &str) -> String {
+    format!("(\n{}\n)", script.trim_end())
+}

@@ -1,0 +1,67 @@
+//! `vmdeck init --from FILE`: the config of another tool to one of vmdeck, with a list of what could not be taken over.
+
+mod draft;
+mod fmf;
+mod framework;
+mod kitchen;
+mod spread;
+mod systems;
+mod tmt;
+mod vagrant;
+mod yaml;
+
+use crate::app::settings;
+use draft::ConfigDraft;
+use std::path::Path;
+use vmdeck_model::error::{Fault, Result};
+
+/// A config that was taken over.
+#[derive(Debug)]
+pub(super) struct Converted {
+    pub text: String,
+    pub what: String,
+    /// What could not be taken over, or needs a person.
+    pub notes: Vec<String>,
+}
+
+type Converter = fn(&Path, &mut ConfigDraft<'_>) -> Result<()>;
+
+/// Returns the name of the tool whose file this is, and what takes it over.
+fn converter(path: &Path) -> Option<(&'static str, Converter)> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let holds = |inner: &str| path.join(inner).exists();
+    let ends = |path: &Path, end: &str| path.extension().is_some_and(|own| own == end);
+    match name {
+        "spread.yaml" | ".spread.yaml" => Some(("spread", spread::convert)),
+        "kitchen.yml" | ".kitchen.yml" | "kitchen.yaml" | ".kitchen.yaml" => Some(("Test Kitchen", kitchen::convert)),
+        "Vagrantfile" => Some(("Vagrant", vagrant::convert)),
+        _ if ends(path, "fmf") || holds(".fmf") => Some(("tmt", tmt::convert)),
+        _ if ends(path, "json") => Some(("the guest-test framework", framework::convert)),
+        _ => None,
+    }
+}
+
+/// Takes a config over; of a folder the file in it.
+pub(super) fn convert(path: &Path) -> Result<Converted> {
+    let cannot = || Fault::user(format!("cannot take `{}` over", path.display()));
+    if !path.exists() {
+        return Err(cannot().because("there is no such file"));
+    }
+    let inner = ["spread.yaml", ".spread.yaml", "kitchen.yml", ".kitchen.yml", "Vagrantfile", "qemu.config.json"];
+    let within = inner.iter().map(|name| path.join(name)).find(|file| path.is_dir() && file.exists());
+    let path = within.unwrap_or_else(|| path.to_owned());
+    let Some((tool, convert)) = converter(&path) else {
+        return Err(cannot().because("it is not known what it is of").hint(
+            "--from takes a spread.yaml, a tree of tmt (.fmf), a kitchen.yml, a Vagrantfile, or a qemu.config.json",
+        ));
+    };
+    let catalogue = settings::built_in()?.host.images.catalogue;
+    let mut draft = ConfigDraft::new(&catalogue);
+    convert(&path, &mut draft)?;
+    let from = format!("{} ({tool})", path.display());
+    let (text, notes) = draft.finish(&from).map_err(|e| Fault::bug("cannot write the config").because(e))?;
+    Ok(Converted { text, what: format!("made from {from}"), notes })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! tmt's plans and tests.
+//!
+//! Facts, of tmt's specification: a plan has `execute`, a test has `test`; each step is a table or a list of them; tests run as root,
+//! by bash with `set -eo pipefail`, in the folder of their file; a plan's variables win over a test's.
+
+use super::{
+    draft::{CaseDraft, ConfigDraft, SuiteDraft, apart, plain, quoted},
+    fmf::{self, Leaf},
+    yaml::{self, entries, list, scalar, texts},
+};
+use crate::app::init::guest::CODE;
+use regex::Regex;
+use serde_json::Value;
+use std::path::Path;
+use vmdeck_model::error::{Fault, Result};
+
+/// Installs packages by whatever the system has.
+const INSTALL: &str = "install() { if command -v dnf >/dev/null; then dnf -y install \"$@\"; elif command -v apt-get >/dev/null; then apt-get update && \
+                       apt-get -y install \"$@\"; else zypper -n install \"$@\"; fi; }";
+
+/// Takes the plans and tests of a tree over.
+pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
+    let root = fmf::root(path);
+    let leaves = fmf::leaves(&root)?;
+    let (plans, tests): (Vec<&Leaf>, Vec<&Leaf>) = leaves
+        .iter()
+        .filter(|leaf| !leaf.data["execute"].is_null() || !leaf.data["test"].is_null())
+        .partition(|leaf| !leaf.data["execute"].is_null());
+    if plans.is_empty() && tests.is_empty() {
+        return Err(Fault::user(format!("cannot take `{}` over", path.display()))
+            .because("it holds no plan and no test of tmt"));
+    }
+    if plans.is_empty() {
+        let guest = draft.guest("fedora", "fedora", CODE);
+        let plan = Leaf { name: "/tests".into(), data: Value::Null, folder: String::new() };
+        draft.note("there is no plan: all tests run on a Fedora");
+        suite(&plan, &tests, vec![guest], draft);
+        return Ok(());
+    }
+    let mut made: Vec<(Value, String)> = Vec::new();
+    for plan in plans {
+        let guests = provision(plan, &mut made, draft);
+        for key in ["adjust", "environment-file", "gate", "import", "context"] {
+            if !plan.data[key].is_null() {
+                draft.note(format!("`{key}` of the plan `{}`", plan.name));
+            }
+        }
+        if plan.data["enabled"] == false {
+            draft.note(format!("the plan `{}`, which is switched off", plan.name));
+            continue;
+        }
+        suite(plan, &tests, guests, draft);
+    }
+    Ok(())
+}
+
+/// Makes the guests of a plan; plans that say the same share one.
+fn provision(plan: &Leaf, made: &mut Vec<(Value, String)>, draft: &mut ConfigDraft<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    let steps = list(&plan.data["provision"]);
+    let nothing = Value::Object(serde_json::Map::new());
+    for step in if steps.is_empty() { vec![&nothing] } else { steps } {
+        if let Some((_, guest)) = made.iter().find(|(other, _)| other == step) {
+            out.push(guest.clone());
+            continue;
+        }
+        let how = scalar(&step["how"]).unwrap_or_else(|| "virtual".into());
+        let image = scalar(&step["image"]).unwrap_or_else(|| "fedora".into());
+        if how != "virtual" {
+            draft.note(format!("`provision` of the plan `{}` by `{how}`: its guest is one in QEMU here", plan.name));
+        }
+        let name =
+            scalar(&step["name"]).unwrap_or_else(|| image.rsplit('/').next().unwrap_or_default().replace(':', "-"));
+        let guest = draft.guest(&name, &image, CODE);
+        for (key, unit) in [("memory", "MiB"), ("disk", "GiB")] {
+            let named = scalar(&step[key]).or_else(|| scalar(&step["hardware"][key]));
+            match named.as_deref().map(|text| size(text, unit)) {
+                Some(Some(size)) => draft.set(&guest, key, size),
+                Some(None) => draft.note(format!("`{key}` of the plan `{}`", plan.name)),
+                None => {}
+            }
+        }
+        if let Some(count) = scalar(&step["hardware"]["cpu"]["processors"])
+            && let Ok(count) = count.trim_start_matches(['>', '=', ' ']).parse::<i64>()
+        {
+            draft.set(&guest, "cpus", count);
+        }
+        if !step["role"].is_null() {
+            draft.note(format!("`role` of the plan `{}`: each guest runs all tests by itself", plan.name));
+        }
+        made.push((step.clone(), guest.clone()));
+        out.push(guest);
+    }
+    out
+}
+
+/// Returns a size as vmdeck writes it: `4 GB`, `>= 2 GiB`, or a number in the unit that tmt means.
+fn size(text: &str, unit: &str) -> Option<String> {
+    let text = text.trim_start_matches(['>', '=', ' ']);
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, given) = (text[..end].parse::<u64>().ok()?, text[end..].trim());
+    match given {
+        "" => Some(format!("{number}{unit}")),
+        "MB" | "MiB" => Some(format!("{number}MiB")),
+        "GB" | "GiB" => Some(format!("{number}GiB")),
+        _ => None,
+    }
+}
+
+/// Makes a suite of a plan.
+fn suite(plan: &Leaf, tests: &[&Leaf], guests: Vec<String>, draft: &mut ConfigDraft<'_>) {
+    let env: Vec<(String, String)> =
+        entries(&plan.data["environment"]).filter_map(|(key, value)| Some((key.clone(), scalar(value)?))).collect();
+    let mut out = SuiteDraft {
+        name: plain(&plan.name.trim_start_matches("/plans/").replace('/', "-")),
+        guests,
+        run_as_root: true,
+        shell: Some("bash"),
+        env,
+        ..SuiteDraft::default()
+    };
+    let mut needs: Vec<String> = Vec::new();
+    for found in discover(plan, tests, draft) {
+        let case = case(&found, &out.env, &mut needs, draft);
+        out.cases.push(case);
+    }
+    let mut setup = Vec::new();
+    for step in list(&plan.data["prepare"]) {
+        for key in ["where", "when"] {
+            if !step[key].is_null() {
+                draft.note(format!("`{key}` of a `prepare` of the plan `{}`", plan.name));
+            }
+        }
+        match scalar(&step["how"]).as_deref().unwrap_or("shell") {
+            "shell" => setup.extend(texts(&step["script"]).iter().map(|script| apart(script))),
+            "install" => needs.splice(0..0, texts(&step["package"])).for_each(drop),
+            other => draft.note(format!("`prepare` by `{other}` of the plan `{}`", plan.name)),
+        }
+    }
+    needs.dedup();
+    if !needs.is_empty() {
+        let words: Vec<String> = needs.iter().map(|name| quoted(name)).collect();
+        out.setup = vec![INSTALL.to_owned(), format!("install {}", words.join(" "))];
+    }
+    out.setup.extend(setup);
+    for step in list(&plan.data["finish"]) {
+        match scalar(&step["how"]).as_deref().unwrap_or("shell") {
+            "shell" => out.teardown.extend(texts(&step["script"]).iter().map(|script| apart(script))),
+            other => draft.note(format!("`finish` by `{other}` of the plan `{}`", plan.name)),
+        }
+    }
+    if out.cases.is_empty() {
+        draft.note(format!("the plan `{}` has no test that could be taken over", plan.name));
+    }
+    draft.suite(out);
+}
+
+/// A test that a plan runs.
+struct PlannedTest {
+    name: String,
+    data: Value,
+    folder: String,
+    /// How long it may take where it does not say so.
+    usual: &'static str,
+}
+
+/// Returns the tests of a plan: its scripts, its own list, or those of the tree.
+fn discover(plan: &Leaf, tests: &[&Leaf], draft: &mut ConfigDraft<'_>) -> Vec<PlannedTest> {
+    let execute = &plan.data["execute"];
+    if scalar(&execute["how"]).is_some_and(|how| how != "tmt") {
+        draft.note(format!(
+            "`execute` of the plan `{}` by `{}`",
+            plan.name,
+            scalar(&execute["how"]).unwrap_or_default()
+        ));
+        return Vec::new();
+    }
+    let scripts = texts(&execute["script"]);
+    if !scripts.is_empty() {
+        let one = |(n, script): (usize, String)| {
+            let mut data = serde_json::Map::new();
+            data.insert("test".into(), Value::String(script));
+            data.insert("duration".into(), execute["duration"].clone());
+            PlannedTest {
+                name: format!("script-{n:02}"),
+                data: Value::Object(data),
+                folder: String::new(),
+                usual: "1h",
+            }
+        };
+        return scripts.into_iter().enumerate().map(one).collect();
+    }
+    let steps = list(&plan.data["discover"]);
+    let nothing = Value::Object(serde_json::Map::new());
+    let mut out = Vec::new();
+    for step in if steps.is_empty() { vec![&nothing] } else { steps } {
+        if !step["url"].is_null() {
+            draft.note(format!("the tests of `{}` (plan `{}`)", scalar(&step["url"]).unwrap_or_default(), plan.name));
+            continue;
+        }
+        if !step["tests"].is_null() {
+            out.extend(list(&step["tests"]).into_iter().enumerate().map(|(n, test)| PlannedTest {
+                name: scalar(&test["name"]).unwrap_or_else(|| format!("test-{n:02}")),
+                data: test.clone(),
+                folder: String::new(),
+                usual: "1h",
+            }));
+            continue;
+        }
+        let patterns =
+            |key: &str| -> Vec<Regex> { texts(&step[key]).iter().filter_map(|text| Regex::new(text).ok()).collect() };
+        let (wanted, unwanted) = (patterns("test"), patterns("exclude"));
+        let filters = texts(&step["filter"]);
+        for test in tests {
+            let fits = (step["test"].is_null() || wanted.iter().any(|regex| regex.is_match(&test.name)))
+                && !unwanted.iter().any(|regex| regex.is_match(&test.name))
+                && filters.iter().all(|filter| passes(filter, &test.data));
+            if fits {
+                out.push(PlannedTest {
+                    name: test.name.clone(),
+                    data: test.data.clone(),
+                    folder: test.folder.clone(),
+                    usual: "5m",
+                });
+            }
+        }
+    }
+    out
+}
+
+/// Returns whether a test passes a filter such as `tag:fast & enabled:true | tier:1`.
+fn passes(filter: &str, data: &Value) -> bool {
+    let holds = |term: &str| {
+        let Some((key, wanted)) = term.trim().split_once(':') else { return true };
+        let own = texts(&data[key.trim()]);
+        let is_usual = own.is_empty() && key.trim() == "enabled" && wanted.trim() == "true";
+        wanted.split(',').any(|word| match word.trim().strip_prefix('-') {
+            Some(word) => !own.iter().any(|own| own == word),
+            None => is_usual || own.iter().any(|own| own == word.trim()),
+        })
+    };
+    filter.split('|').any(|all| all.split('&').all(holds))
+}
+
+/// Makes a case of a test.
+fn case(
+    found: &PlannedTest,
+    plan: &[(String, String)],
+    needs: &mut Vec<String>,
+    draft: &mut ConfigDraft<'_>,
+) -> CaseDraft {
+    let data = &found.data;
+    for key in ["adjust", "check", "link", "environment-file"] {
+        if !data[key].is_null() {
+            draft.note(format!("`{key}` of the test `{}`", found.name));
+        }
+    }
+    let (libraries, packages): (Vec<&Value>, Vec<&Value>) = list(&data["require"])
+        .into_iter()
+        .chain(list(&data["recommend"]))
+        .partition(|need| !need.is_string() || need.as_str().is_some_and(|text| text.contains('(')));
+    needs.extend(packages.into_iter().filter_map(scalar).filter(|name| !needs.contains(name)).collect::<Vec<_>>());
+    if !libraries.is_empty() {
+        draft.note(format!("libraries and files that the test `{}` requires", found.name));
+    }
+    if data["framework"] == "beakerlib" {
+        draft.note(format!("the test `{}` uses beakerlib: its phases are not told apart", found.name));
+        needs.push("beakerlib".to_owned());
+    }
+    let test = scalar(&data["test"]).unwrap_or_else(|| ":".into());
+    let skip = match () {
+        () if data["manual"] == true => Some(format!("manual: {test}")),
+        () if data["enabled"] == false => Some("switched off".to_owned()),
+        () if test.contains("tmt-reboot") => Some("it restarts the machine by tmt-reboot".to_owned()),
+        () => None,
+    };
+    if ["tmt-report-result", "tmt-file-submit", "tmt-abort"].iter().any(|word| test.contains(word)) {
+        draft.note(format!("the test `{}` calls programs of tmt", found.name));
+    }
+    let mut lines = Vec::new();
+    let folder = scalar(&data["path"]).map_or(found.folder.clone(), |path| path.trim_matches('/').to_owned());
+    if !folder.is_empty() {
+        lines.push(format!("cd {}", quoted(&folder)));
+    }
+    for (key, value) in entries(&data["environment"]) {
+        if let Some(value) = scalar(value).filter(|_| !plan.iter().any(|(other, _)| other == key)) {
+            lines.push(format!("export {key}={}", quoted(&value)));
+        }
+    }
+    match scalar(&data["result"]).as_deref() {
+        None | Some("respect") => lines.push(test),
+        Some("xfail") => lines.push(format!(
+            "set +e\n{}\nstatus=$?\nset -e\n[ $status -ne 0 ] || {{ echo 'it passed, and was expected to fail' >&2; exit 1; }}",
+            apart(&format!("set -e\n{test}"))
+        )),
+        Some(other) => {
+            draft.note(format!("`result: {other}` of the test `{}`", found.name));
+            lines.push(test);
+        }
+    }
+    CaseDraft {
+        name: plain(&found.name.trim_start_matches("/tests/").replace('/', "-")),
+        run: lines.join("\n") + "\n",
+        timeout: duration(&scalar(&data["duration"]).unwrap_or_default()).or_else(|| Some(found.usual.to_owned())),
+        skip,
+    }
+}
+
+/// Returns a duration of tmt, which may end with a factor: `5m*4`.
+fn duration(text: &str) -> Option<String> {
+    let (time, factor) =
+        text.split_once('*').map_or((text, 1), |(time, factor)| (time, factor.trim().parse().unwrap_or(1)));
+    let seconds = yaml::duration(time)?;
+    let seconds: u64 = seconds.trim_end_matches('s').parse().ok()?;
+    Some(format!("{}s", seconds * factor))
+}

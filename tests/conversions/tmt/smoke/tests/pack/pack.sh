@@ -1,0 +1,2 @@
+#!/bin/sh
+parcel pack "$@" . > /tmp/out.pc
