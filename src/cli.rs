@@ -165,11 +165,7 @@ impl From<KeepArg> for Keep {
 #[derive(Subcommand, Debug)]
 pub enum Sub {
     /// Check this host: list problems and how to fix them (exit 0 or 3)
-    Doctor {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(DoctorArgs),
     /// List every machine that the backends see, and which run owns it
     List {
         /// Print JSON
@@ -230,6 +226,20 @@ pub enum Sub {
     },
     /// Print the manual page
     Man,
+}
+
+/// The arguments of `vmdeck doctor`.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Run the commands that mend what was found; asks first
+    #[arg(long, conflicts_with = "json")]
+    pub fix: bool,
+    /// Do not ask for confirmation
+    #[arg(long, requires = "fix")]
+    pub yes: bool,
 }
 
 /// The arguments of `vmdeck init`.

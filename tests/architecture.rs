@@ -332,7 +332,7 @@ const READERS: &[(&str, &str)] = &[
     ("crates/vmdeck-guest/src/network.rs", "/sys is the kernel's"),
     ("crates/vmdeck-guest/src/port.rs", "/sys is the kernel's"),
     ("crates/vmdeck-guest/src/users.rs", "/etc is root's"),
-    ("crates/vmdeck-core/src/backend/qemu/mod.rs", "/sys is the kernel's"),
+    ("crates/vmdeck-core/src/backend/qemu/findings.rs", "/sys is the kernel's"),
     ("crates/vmdeck-core/src/engine/journal.rs", "the private folder itself, for its sync"),
     ("crates/vmdeck-core/src/transport/unpack.rs", "a file that it has just made"),
 ];

@@ -93,6 +93,32 @@ fn a_new_config_can_be_run_at_once() {
     }
 }
 
+/// What has a command for it is mended by that, after a yes.
+#[test]
+fn doctor_mends_what_it_can() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new(
+        "[guests.d]\nbackend = \"qemu\"\n[guests.d.qemu]\nkernel = \"k\"\n[guests.d.ssh]\nkey = \"a key\"\n",
+    );
+    fs::write(world.path("k"), "").expect("written");
+    fs::write(world.path("a key"), "").expect("written");
+    fs::set_permissions(world.path("a key"), fs::Permissions::from_mode(0o644)).expect("set");
+    world.run(&["doctor"]).exits(3).says("others can read the key").says("`vmdeck doctor --fix`");
+    let json = world.run(&["doctor", "--json"]).exits(3).out;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("json");
+    let key = world.path("a key").display().to_string();
+    let fix = json["findings"].as_array().expect("list").iter().find_map(|finding| finding.get("fix")).expect("a fix");
+    assert_eq!(*fix, serde_json::json!(["chmod", "600", "--", key]));
+    world.run(&["doctor", "--fix"]).exits(2).complains("use --yes to run them");
+    world
+        .run(&["doctor", "--fix", "--yes"])
+        .exits(0)
+        .says(&format!("$ chmod 600 -- '{key}'"))
+        .says("this host is ready");
+    assert_eq!(fs::metadata(world.path("a key")).expect("key").permissions().mode() & 0o777, 0o600);
+    world.run(&["doctor", "--fix", "--yes"]).exits(0).says("nothing here is mended by a command");
+}
+
 /// At a terminal: each question has an answer that Enter takes; a wrong number is asked for again.
 #[test]
 fn a_person_is_asked_and_enter_takes_what_is_proposed() {

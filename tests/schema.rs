@@ -264,6 +264,7 @@ fn variants(file: &str, name: &str) -> BTreeMap<String, String> {
 fn fields(body: &str) -> BTreeMap<String, bool> {
     items(body)
         .into_iter()
+        .filter(|(attributes, _)| !attributes.contains("serde(skip)"))
         .map(|(attributes, text)| {
             let name = text.trim_start_matches("pub ").split(':').next().expect("name").to_owned();
             (name, !attributes.contains("skip_serializing_if"))

@@ -1,4 +1,4 @@
-//! `vmdeck doctor`, `list` and `cleanup`: inspecting the host and tidying it.
+//! `vmdeck list` and `cleanup`: inspecting the host and tidying it.
 //!
 //! The rules are the engine's; here are the tables and the question.
 
@@ -12,44 +12,15 @@ use crate::cli::{CleanupArgs, ConfigArgs};
 use std::io::IsTerminal;
 use vmdeck_core::{
     backend,
-    engine::{cleanup as tidy, inventory, preflight, reap::Reaped},
+    engine::{cleanup as tidy, inventory, reap::Reaped},
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    event::{Finding, Severity},
     exit::RunExit,
     machine::MachineInfo,
     quantity::show_size,
     text::Clean,
 };
-
-/// Runs every check, with or without a config.
-pub(super) async fn doctor(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
-    let findings: Vec<Finding> = if let Some(setup) = trust::load_if_any(config, ConfigUse::ProgramsAndSecrets, io)? {
-        for note in &setup.notes {
-            io.warn(&format!("warning: {note}"));
-        }
-        preflight::of_setup(&setup, &deps(&setup.host)?).await
-    } else {
-        let (host, _) = settings::load_host(config)?;
-        preflight::bare(&host, &deps(&host)?).await
-    };
-    let fit = findings.iter().all(|f| f.severity != Severity::Fatal);
-    if json {
-        let value = serde_json::json!({ "ready": fit, "findings": findings });
-        io.say(&serde_json::to_string_pretty(&value).unwrap_or_default());
-    } else {
-        for finding in &findings {
-            let word = finding.severity.word();
-            io.say(&format!("{word} {:<12} {}", finding.check, finding.text));
-            if let Some(hint) = &finding.hint {
-                io.say(&format!("{:18} hint: {hint}", ""));
-            }
-        }
-        io.say(if fit { "\nthis host is ready" } else { "\nthis host is NOT ready" });
-    }
-    Ok(if fit { RunExit::Passed } else { RunExit::HostNotReady })
-}
 
 /// Lists every machine; exit 3 where those of a backend could not be seen.
 pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
@@ -114,7 +85,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
                 .because("standard input is not a terminal")
                 .hint("use --force to remove it, or --list-only to list it"));
         }
-        if !confirmed(io) {
+        if !io.confirmed("Remove all of this?") {
             io.say("nothing was removed");
             return Ok(exit);
         }
@@ -162,11 +133,4 @@ async fn by_prefix(
         io.say(&format!("no machine made by others begins with {}", prefixes.join(" or ")));
     }
     machines
-}
-
-pub(super) fn confirmed(io: &mut Io<'_>) -> bool {
-    let _ = write!(io.out, "Remove all of this? [y/N] ");
-    let _ = io.out.flush();
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }

@@ -283,7 +283,7 @@ fn prune(store: &ImageStore, size: Option<u64>, force: bool, io: &mut Io<'_>) ->
                 .hint("use --force to remove them, or `vmdeck image list` to see them"));
         }
         io.say(&what);
-        if !super::housekeeping::confirmed(io) {
+        if !io.confirmed("Remove all of this?") {
             io.say("nothing was removed");
             return Ok(RunExit::Passed);
         }

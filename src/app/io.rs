@@ -21,6 +21,14 @@ impl Io<'_> {
     pub(super) fn warn(&mut self, text: &str) {
         let _ = writeln!(self.err, "{text}");
     }
+
+    /// Asks a person; anything but a yes is a no.
+    pub(super) fn confirmed(&mut self, question: &str) -> bool {
+        let _ = write!(self.out, "{question} [y/N] ");
+        let _ = self.out.flush();
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    }
 }
 
 /// Returns whether colours are wanted on standard output.

@@ -7,6 +7,7 @@ mod boot;
 mod cockpit;
 mod demo;
 mod deps;
+mod doctor;
 mod headless;
 mod housekeeping;
 mod image;
@@ -84,7 +85,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
     let exit = match command {
         None if run.ci || run.dry_run => run::run(&run, &config, &look, io).await?,
         None => cockpit::open(&run, &config, &look, io).await?,
-        Some(Sub::Doctor { json }) => housekeeping::doctor(&config, json, io).await?,
+        Some(Sub::Doctor(args)) => doctor::run(&args, &config, io).await?,
         Some(Sub::List { json }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
         Some(Sub::Prune(args)) => prune::run(&args, io)?,

@@ -61,7 +61,7 @@ pub(super) fn run(args: &PruneArgs, io: &mut Io<'_>) -> Result<RunExit> {
                 .because("standard input is not a terminal")
                 .hint("use --force to remove them, or --list-only to list them"));
         }
-        if !super::housekeeping::confirmed(io) {
+        if !io.confirmed("Remove all of this?") {
             io.say("nothing was removed");
             return Ok(RunExit::Passed);
         }

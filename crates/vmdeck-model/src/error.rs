@@ -26,12 +26,21 @@ pub enum Blame {
     Cancelled,
 }
 
+/// What mends something on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// What to do, for a person.
+    pub hint: String,
+    /// The command that does it, as words.
+    pub command: Option<Vec<String>>,
+}
+
 /// A user-facing error: `cannot <verb> <thing>`, the causes from the outside in, and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     what: String,
     causes: Vec<String>,
-    hint: Option<String>,
+    remedy: Option<Box<Remedy>>,
     blame: Blame,
     permanent: bool,
 }
@@ -39,7 +48,7 @@ pub struct Fault {
 impl Fault {
     /// Returns a fault that reads ``cannot <verb> <thing>``; add the cause with [`Fault::because`].
     pub fn new(blame: Blame, what: impl Into<String>) -> Self {
-        Self { what: what.into(), causes: Vec::new(), hint: None, blame, permanent: false }
+        Self { what: what.into(), causes: Vec::new(), remedy: None, blame, permanent: false }
     }
 
     /// Returns a fault of the command line or the config.
@@ -82,7 +91,7 @@ impl Fault {
     pub fn caused_by(mut self, inner: Fault) -> Self {
         self.causes.push(inner.what);
         self.causes.extend(inner.causes);
-        self.hint = self.hint.or(inner.hint);
+        self.remedy = self.remedy.or(inner.remedy);
         self.permanent |= inner.permanent;
         self
     }
@@ -90,7 +99,14 @@ impl Fault {
     /// Sets the remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.remedy = Some(Box::new(Remedy { hint: hint.into(), command: None }));
+        self
+    }
+
+    /// Sets the remedy that a host has for this, with the command that carries it out.
+    #[must_use]
+    pub fn remedied(mut self, remedy: Remedy) -> Self {
+        self.remedy = Some(Box::new(remedy));
         self
     }
 
@@ -113,7 +129,12 @@ impl Fault {
 
     /// Returns the remedy, if one is known.
     pub fn remedy(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.remedy.as_ref().map(|remedy| remedy.hint.as_str())
+    }
+
+    /// Returns the command of the remedy, as words, if one is known.
+    pub fn fix(&self) -> Option<&[String]> {
+        self.remedy.as_ref()?.command.as_deref()
     }
 
     /// Returns the text on one line, with the remedy in brackets where one is known.
@@ -124,7 +145,7 @@ impl Fault {
 
     /// Returns the text for a terminal: ``error: cannot …: cause``, a blank line, ``hint: …``.
     pub fn render(&self) -> String {
-        let hint = self.hint.as_ref().map(|h| format!("\n\nhint: {h}")).unwrap_or_default();
+        let hint = self.remedy().map(|h| format!("\n\nhint: {h}")).unwrap_or_default();
         format!("error: {self}{hint}")
     }
 }

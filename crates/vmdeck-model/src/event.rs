@@ -4,6 +4,7 @@
 //! readers ignore unknown kinds and fields.
 
 use super::{
+    error::Fault,
     exit::RunExit,
     ids::{CaseId, GuestId, RunId, SuiteId},
     lifecycle::MachineState,
@@ -130,6 +131,22 @@ pub struct Finding {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hint: Option<String>,
+    /// The command that does it, as words; not in the record, which tells of another time and perhaps another host.
+    #[serde(skip)]
+    pub fix: Option<Vec<String>>,
+}
+
+impl Finding {
+    /// Returns a fault as the finding of a check.
+    pub fn of_fault(check: &str, severity: Severity, fault: &Fault) -> Self {
+        Self {
+            check: check.to_owned(),
+            severity,
+            text: fault.to_string(),
+            hint: fault.remedy().map(str::to_owned),
+            fix: fault.fix().map(<[String]>::to_vec),
+        }
+    }
 }
 
 /// Who holds the host lock, as far as is known.

@@ -85,6 +85,7 @@ impl Backend for Local {
                 severity: Severity::Warn,
                 text: format!("guest `{}` is not isolated: its commands run on this host as you", guest.id),
                 hint: Some("use a `qemu` guest for anything that changes the system".into()),
+                fix: None,
             }])
         })
     }

@@ -77,14 +77,11 @@ async fn sources(source: &Source) -> Vec<Finding> {
     let found = tokio::task::spawn_blocking(move || source::check(&looked)).await;
     match found {
         Ok(Ok(notes)) => {
-            let warn = |text| Finding { check: check.clone(), severity: Severity::Warn, text, hint: None };
+            let warn = |text| Finding { check: check.clone(), severity: Severity::Warn, text, hint: None, fix: None };
             notes.into_iter().map(warn).collect()
         }
-        Ok(Err(fault)) => {
-            let hint = fault.remedy().map(str::to_owned);
-            vec![Finding { check, severity: Severity::Fatal, text: fault.to_string(), hint }]
-        }
-        Err(e) => vec![Finding { check, severity: Severity::Fatal, text: e.to_string(), hint: None }],
+        Ok(Err(fault)) => vec![Finding::of_fault(&check, Severity::Fatal, &fault)],
+        Err(e) => vec![Finding { check, severity: Severity::Fatal, text: e.to_string(), hint: None, fix: None }],
     }
 }
 
@@ -108,6 +105,7 @@ async fn shared_machines(guests: &[&Guest], deps: &BackendDeps) -> Vec<Finding> 
                 severity: Severity::Fatal,
                 text: format!("guests `{}` and `{}` would share the machine `{}`", other.id, guest.id, target.name),
                 hint: Some("give each guest a machine of its own, by `machine`".into()),
+                fix: None,
             });
         }
         adopted.push((guest, target));
@@ -151,15 +149,16 @@ async fn machines_of_others(limits: &HostConfig, deps: &BackendDeps) -> Option<F
         severity: Severity::Warn,
         text: format!("machines made by others with a test prefix: {}", names.join(", ")),
         hint: Some("`vmdeck cleanup --all` removes them, with their sizes".into()),
+        fix: None,
     })
 }
 
 async fn check_backend(row: &BackendInfo, deps: &BackendDeps, guest: Option<&Guest>) -> Vec<Finding> {
     let never = CancellationToken::new();
-    (row.build)(deps).check(guest, CallContext::new(ASK, &never)).await.unwrap_or_else(|fault| {
-        let hint = fault.remedy().map(str::to_owned);
-        vec![Finding { check: row.kind.into(), severity: Severity::Fatal, text: fault.to_string(), hint }]
-    })
+    (row.build)(deps)
+        .check(guest, CallContext::new(ASK, &never))
+        .await
+        .unwrap_or_else(|fault| vec![Finding::of_fault(row.kind, Severity::Fatal, &fault)])
 }
 
 /// The memory that the guests which run at the same time need.
@@ -197,9 +196,13 @@ fn state_dir(state: &Path) -> Finding {
     let check = "state".to_owned();
     let usable = files::private_dir(state).and_then(|()| tempfile::tempfile_in(state).map(drop));
     match usable {
-        Ok(()) => {
-            Finding { check, severity: Severity::Ok, text: format!("state folder `{}`", state.display()), hint: None }
-        }
+        Ok(()) => Finding {
+            check,
+            severity: Severity::Ok,
+            text: format!("state folder `{}`", state.display()),
+            hint: None,
+            fix: None,
+        },
         Err(e) => Finding {
             check,
             severity: Severity::Fatal,
@@ -207,6 +210,7 @@ fn state_dir(state: &Path) -> Finding {
             hint: Some(
                 "vmdeck makes nothing that it could not clean up; set XDG_STATE_HOME to a writable folder".into(),
             ),
+            fix: None,
         },
     }
 }
@@ -226,13 +230,12 @@ fn disk(limits: &HostConfig, path: &Path, what: &str) -> Option<Finding> {
             check,
             severity: Severity::Fatal,
             text: format!("{text}, {} needed", show_size(limits.min_free_disk)),
-            hint: Some("free disk space: `vmdeck cleanup --list-only` shows what vmdeck could remove; or lower `host.min_free_disk`".into()),
-        }
+            hint: Some("free disk space: `vmdeck cleanup --list-only` shows what vmdeck could remove; or lower `host.min_free_disk`".into()), fix: None }
     } else if free < limits.warn_free_disk {
         let hint = format!("below `host.warn_free_disk` = {}", show_size(limits.warn_free_disk));
-        Finding { check, severity: Severity::Warn, text, hint: Some(hint) }
+        Finding { check, severity: Severity::Warn, text, hint: Some(hint), fix: None }
     } else {
-        Finding { check, severity: Severity::Ok, text, hint: None }
+        Finding { check, severity: Severity::Ok, text, hint: None, fix: None }
     })
 }
 
@@ -242,7 +245,7 @@ fn memory(limits: &HostConfig, need: &Need, available: Option<u64>) -> Option<Fi
     let wanted = need.bytes + limits.min_free_memory;
     let text = format!("{} available", show_size(free));
     Some(if free >= wanted {
-        Finding { check, severity: Severity::Ok, text, hint: None }
+        Finding { check, severity: Severity::Ok, text, hint: None, fix: None }
     } else {
         let of = if need.guests.is_empty() { String::new() } else { format!(" for {}", need.guests.join(", ")) };
         Finding {
@@ -254,6 +257,7 @@ fn memory(limits: &HostConfig, need: &Need, available: Option<u64>) -> Option<Fi
                 show_size(limits.min_free_memory)
             ),
             hint: Some("close programs, lower a guest's `memory`, or lower `host.min_free_memory`".into()),
+            fix: None,
         }
     })
 }
@@ -265,6 +269,7 @@ async fn check_guest(guest: &Guest, deps: &BackendDeps) -> Vec<Finding> {
         severity: Severity::Fatal,
         text: format!("guest `{}`: {text}", guest.id),
         hint: Some(hint.into()),
+        fix: None,
     };
     let row = match backend::find(&guest.backend) {
         Ok(row) => row,

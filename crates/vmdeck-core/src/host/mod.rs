@@ -8,6 +8,7 @@ pub mod files;
 pub mod info;
 pub mod lockdir;
 pub mod net;
+pub mod packages;
 pub mod pids;
 pub mod process;
 pub mod random;

@@ -153,6 +153,7 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
                 severity,
                 text: text.into(),
                 hint: hint.map(str::to_owned),
+                fix: None,
             })
         };
         c.event(10, finding("disk", Severity::Ok, "70GiB free", None));

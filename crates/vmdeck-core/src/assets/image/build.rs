@@ -14,7 +14,7 @@ use super::{
 use crate::{
     context::CallContext,
     host::{
-        files, info,
+        files, info, packages,
         process::{Spawner, Spec, Streams},
     },
 };
@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::{Fault, Remedy, Result},
     image::Recipe,
 };
 
@@ -120,16 +120,19 @@ pub fn missing(recipe: &Recipe) -> Option<Fault> {
         return Some(
             cannot()
                 .because(format!("{} {} not installed", lacks.join(", "), if lacks.len() == 1 { "is" } else { "are" }))
-                .hint("`apt-get install mmdebstrap uidmap e2fsprogs qemu-utils` (Debian, Ubuntu)"),
+                .remedied(packages::install(&packages::MMDEBSTRAP)),
         );
     }
     let user = info::user_name(rustix::process::geteuid().as_raw());
     let ids = vmdeck_files::read_text(Path::new("/etc/subuid"), vmdeck_files::SMALL).unwrap_or_default();
     if !is_root && !ids.lines().any(|line| line.split(':').next() == Some(&user)) {
+        let words = ["usermod", "--add-subuids", "100000-165535", "--add-subgids", "100000-165535", &user];
+        let command = packages::as_root(&words);
+        let hint = format!("give it some: `{}`", command.join(" "));
         return Some(
             cannot()
                 .because(format!("/etc/subuid has no ids for the user {user}"))
-                .hint(format!("`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` (as root)")),
+                .remedied(Remedy { hint, command: Some(command) }),
         );
     }
     None

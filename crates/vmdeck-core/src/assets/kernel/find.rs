@@ -1,6 +1,6 @@
 //! Which kernel is meant: a file, a folder in which one was built, a version of /boot, or none in particular.
 
-use crate::host::info;
+use crate::host::{info, packages};
 use std::{
     cmp::Ordering,
     path::{Path, PathBuf},
@@ -41,9 +41,9 @@ pub(super) fn usual<T>(open: &dyn Fn(&Path) -> std::result::Result<T, String>) -
         }
     }
     let why = if unfit.is_empty() { format!("there is none in {BOOT}") } else { unfit.join("; ") };
-    Err(Fault::host("cannot find a kernel to boot").because(why).hint(
-        "name one with `-k` (`guests.NAME.qemu.kernel`), or install one: `apt-get install linux-image-amd64` (Debian)",
-    ))
+    let mut remedy = packages::install(&packages::KERNEL);
+    remedy.hint = format!("name one with `-k` (`guests.NAME.qemu.kernel`), or {}", remedy.hint);
+    Err(Fault::host("cannot find a kernel to boot").because(why).remedied(remedy))
 }
 
 fn candidates() -> Vec<PathBuf> {

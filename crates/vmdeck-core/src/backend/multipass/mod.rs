@@ -127,6 +127,7 @@ impl Multipass {
             severity,
             text,
             hint: hint.map(str::to_owned),
+            fix: None,
         };
         let bad = if guest.is_some() { Severity::Fatal } else { Severity::Warn };
         let client = match Client::find(&self.deps) {

@@ -8,7 +8,7 @@ use super::{
     accel_probe::{self, Probed},
     arch::Arch,
 };
-use crate::host::{files, info, process::Spawner};
+use crate::host::{files, info, packages, process::Spawner};
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::Duration};
 
@@ -31,6 +31,9 @@ pub(super) struct Choice {
     /// What a person can do about it, where there is something.
     #[serde(default)]
     pub(super) remedy: Option<String>,
+    /// The command that does it.
+    #[serde(default)]
+    pub(super) fix: Option<Vec<String>>,
 }
 
 /// A choice, and whether it is proven or may be another one at the next look.
@@ -71,7 +74,7 @@ fn depends(binary: &Path) -> String {
 }
 
 async fn prove(spawner: &Spawner, binary: &Path) -> AccelFinding {
-    let tcg = |why: String, remedy: Option<String>| Choice { accel: "tcg".into(), why, remedy };
+    let tcg = |why: String, remedy: Option<String>| Choice { accel: "tcg".into(), why, remedy, fix: None };
     let passing = |why: String, remedy| AccelFinding { choice: tcg(why, remedy), proven: false };
     let accel = if cfg!(target_os = "macos") {
         "hvf"
@@ -84,15 +87,20 @@ async fn prove(spawner: &Spawner, binary: &Path) -> AccelFinding {
         && let Err(e) = info::may_use(Path::new(KVM))
     {
         let (why, remedy) = unusable(&e);
-        return passing(format!("{why}; guests are emulated, which is slow"), Some(remedy));
+        let mut found = passing(format!("{why}; guests are emulated, which is slow"), Some(remedy));
+        if e.kind() == std::io::ErrorKind::PermissionDenied {
+            let user = info::user_name(rustix::process::geteuid().as_raw());
+            found.choice.fix = Some(packages::as_root(&["usermod", "-aG", &group(), &user]));
+        }
+        return found;
     }
     if Arch::of(&binary.to_string_lossy()) == Arch::Arm {
         let why = format!("{accel} is there (not proven on this processor)");
-        return AccelFinding { choice: Choice { accel: accel.into(), why, remedy: None }, proven: false };
+        return AccelFinding { choice: Choice { accel: accel.into(), why, remedy: None, fix: None }, proven: false };
     }
     let answered = |took: Duration| {
         let why = format!("a guest answered under {accel} after {} ms", took.as_millis());
-        AccelFinding { choice: Choice { accel: accel.into(), why, remedy: None }, proven: true }
+        AccelFinding { choice: Choice { accel: accel.into(), why, remedy: None, fix: None }, proven: true }
     };
     match accel_probe::run(spawner, binary, accel, PATIENCE).await {
         Probed::Answered(took) => answered(took),
@@ -130,6 +138,11 @@ async fn prove(spawner: &Spawner, binary: &Path) -> AccelFinding {
     }
 }
 
+/// Returns the group that may use the device.
+fn group() -> String {
+    info::group_of(Path::new(KVM)).unwrap_or_else(|| "kvm".into())
+}
+
 /// Returns why the device cannot be used, and what to do: a missing right is no broken accelerator.
 fn unusable(error: &std::io::Error) -> (String, String) {
     match error.kind() {
@@ -138,7 +151,7 @@ fn unusable(error: &std::io::Error) -> (String, String) {
             "turn virtualisation on in the firmware, or run on a host (or a CI runner) that has KVM".into(),
         ),
         std::io::ErrorKind::PermissionDenied => {
-            let group = info::group_of(Path::new(KVM)).unwrap_or_else(|| "kvm".into());
+            let group = group();
             (
                 format!("you may not use {KVM}"),
                 format!(
@@ -173,7 +186,7 @@ mod tests {
         let state = tempfile::tempdir().expect("tempdir");
         let spawner = Spawner::new(None).expect("spawner");
         let binary = Path::new("/none/qemu-system-x86_64");
-        let choice = Choice { accel: "hvf".into(), why: "planted".into(), remedy: None };
+        let choice = Choice { accel: "hvf".into(), why: "planted".into(), remedy: None, fix: None };
         let plant = |depends: String| {
             let cached = Cached { depends, choice: choice.clone() };
             fs::write(state.path().join("accel.json"), serde_json::to_vec(&cached).expect("json")).expect("write");

@@ -6,6 +6,7 @@ mod accel;
 mod accel_probe;
 mod arch;
 mod argv;
+mod findings;
 mod helper;
 mod host_root;
 mod machine;
@@ -22,10 +23,7 @@ use super::{
     request::CreateRequest,
 };
 use crate::{
-    assets::{
-        firmware::find_uefi,
-        image::{self, ImagePlace, System, store::ImageStore},
-    },
+    assets::image::{self, System, store::ImageStore},
     context::CallContext,
     host::{
         files, info,
@@ -33,6 +31,7 @@ use crate::{
     },
 };
 use arch::Arch;
+pub use arch::image_arch;
 use argv::Files;
 use futures_util::future::BoxFuture;
 use parts::MachineParts;
@@ -44,7 +43,7 @@ use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Firmware, Guest, Network, ShareBy},
+    guest::{Guest, ShareBy},
     image::Image,
     key::{Key, Kind},
 };
@@ -160,15 +159,10 @@ impl Qemu {
         Self { spawner: deps.spawner.clone(), state: deps.state.clone(), images: deps.images.clone() }
     }
 
-    fn binary(guest: Option<&Guest>) -> String {
-        let chosen = guest.and_then(|g| g.options.text("binary"));
-        chosen.unwrap_or(Arch::default_binary()).to_owned()
-    }
-
     async fn accel(&self, guest: &Guest, binary: &Path) -> accel::Choice {
         match guest.options.text("accel") {
             Some(accel) if accel != "auto" => {
-                accel::Choice { accel: accel.into(), why: "the config says so".into(), remedy: None }
+                accel::Choice { accel: accel.into(), why: "the config says so".into(), remedy: None, fix: None }
             }
             _ => accel::choose(&self.spawner, binary, &self.state).await,
         }
@@ -177,7 +171,7 @@ impl Qemu {
     /// Returns what a guest boots, unless the config names only a kernel or firmware; fetches or builds it where it is not here.
     async fn system(&self, guest: &Guest, context: CallContext<'_>) -> Result<Option<System>> {
         if let Some(image) = &guest.image {
-            return image::obtain(&self.images, image, image_arch(Some(guest)), &self.spawner, context).await;
+            return image::obtain(&self.images, image, arch::image_arch(Some(guest)), &self.spawner, context).await;
         }
         let format = if guest.options.text("image_format") == Some("raw") { "raw" } else { "qcow2" };
         let disk = guest.options.path("image").map(Path::to_owned);
@@ -186,9 +180,9 @@ impl Qemu {
 
     async fn create(&self, request: &CreateRequest<'_>, context: CallContext<'_>) -> Result<Box<dyn Machine>> {
         let failed = || Fault::infra(format!("cannot create guest `{}`", request.guest.id));
-        let name = Self::binary(Some(request.guest));
-        let binary =
-            info::find_program(&name).ok_or_else(|| Fault::host(format!("cannot find `{name}`")).hint(INSTALL))?;
+        let name = arch::binary(Some(request.guest));
+        let binary = info::find_program(&name)
+            .ok_or_else(|| Fault::host(format!("cannot find `{name}`")).remedied(findings::install()))?;
         let guest = request.guest;
         let system = self.system(guest, context).await?;
         let image = system.as_ref().map(|system| system.disk.as_path());
@@ -211,7 +205,7 @@ impl Qemu {
                 let size = self
                     .grown(base, request.guest.disk)
                     .await
-                    .map_err(|cause| failed().because(cause).hint(INSTALL))?;
+                    .map_err(|cause| failed().because(cause).remedied(findings::install()))?;
                 let arguments = argv::overlay_arguments(base, format, overlay, size);
                 self.qemu_img(&arguments).await.map_err(|cause| failed().because(cause))?;
                 Some([vec!["qemu-img".to_owned()], arguments].concat())
@@ -255,37 +249,34 @@ impl Qemu {
     }
 }
 
-const INSTALL: &str =
-    "install QEMU: `apt-get install qemu-system-x86 qemu-utils` (Debian, Ubuntu) or `brew install qemu` (macOS)";
-
 impl Backend for Qemu {
     fn check<'a>(&'a self, guest: Option<&'a Guest>, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<Finding>>> {
         Box::pin(async move {
             let mut out = Vec::new();
-            let name = Self::binary(guest);
+            let name = arch::binary(guest);
             let Some(binary) = info::find_program(&name) else {
                 let severity = if guest.is_some() { Severity::Fatal } else { Severity::Warn };
-                out.push(Finding {
-                    check: "qemu".into(),
+                out.push(findings::missing(
+                    "qemu",
                     severity,
-                    text: format!("`{name}` is not installed"),
-                    hint: Some(INSTALL.into()),
-                });
+                    format!("`{name}` is not installed"),
+                    findings::install(),
+                ));
                 return Ok(out);
             };
-            out.push(version(&self.spawner, &binary).await);
+            out.push(findings::version(&self.spawner, &binary).await);
             if let Some(guest) = guest {
-                out.extend(check_guest(guest));
-                out.extend(self.image_finding(guest));
+                out.extend(findings::guest(guest));
+                out.extend(findings::image(&self.images, guest));
                 if guest.image == Some(Image::Host) {
                     match host_root::choose(guest, &self.spawner).await {
                         Ok(choice) => out.extend(choice.findings(guest)),
-                        Err(fault) => out.push(unfit(&fault)),
+                        Err(fault) => out.push(Finding::of_fault("kernel", Severity::Fatal, &fault)),
                     }
                 }
-                out.push(accel_finding(&self.accel(guest, &binary).await));
+                out.push(findings::accel(&self.accel(guest, &binary).await));
             } else {
-                out.push(accel_finding(&accel::choose(&self.spawner, &binary, &self.state).await));
+                out.push(findings::accel(&accel::choose(&self.spawner, &binary, &self.state).await));
             }
             Ok(out)
         })
@@ -315,163 +306,4 @@ impl Backend for Qemu {
     ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
         Box::pin(async move { Ok(process::reattach(record)) })
     }
-}
-
-async fn version(spawner: &Spawner, binary: &Path) -> Finding {
-    let check = "qemu".to_owned();
-    match spawner.output(&Spec::new(binary).args(["--version"]), Duration::from_secs(10)).await {
-        Ok(out) if out.status.success() => {
-            let text = out.stdout.lines().next().unwrap_or("?").to_owned();
-            Finding { check, severity: Severity::Ok, text, hint: None }
-        }
-        Ok(out) => Finding {
-            check,
-            severity: Severity::Fatal,
-            text: format!("`{}` does not run: {}", binary.display(), out.stderr.trim()),
-            hint: Some(INSTALL.into()),
-        },
-        Err(e) => Finding {
-            check,
-            severity: Severity::Fatal,
-            text: format!("`{}` does not run: {e}", binary.display()),
-            hint: Some(INSTALL.into()),
-        },
-    }
-}
-
-fn accel_finding(choice: &accel::Choice) -> Finding {
-    let emulated = choice.accel == "tcg" && choice.why != "the config says so";
-    Finding {
-        check: "accelerator".into(),
-        severity: if emulated { Severity::Warn } else { Severity::Ok },
-        text: format!("{}: {}", choice.accel, choice.why),
-        hint: emulated.then(|| {
-            let or_else = || "give longer timeouts, or run on a host whose KVM works".to_owned();
-            choice.remedy.clone().unwrap_or_else(or_else)
-        }),
-    }
-}
-
-fn unfit(fault: &Fault) -> Finding {
-    Finding {
-        check: "kernel".into(),
-        severity: Severity::Fatal,
-        text: fault.to_string(),
-        hint: fault.remedy().map(str::to_owned),
-    }
-}
-
-/// Returns the processor whose image a guest boots; without a guest this host's own.
-pub fn image_arch(guest: Option<&Guest>) -> &'static str {
-    Arch::of(&Qemu::binary(guest)).name()
-}
-
-impl Qemu {
-    /// Says where an image comes from that is not a file of the user's.
-    fn image_finding(&self, guest: &Guest) -> Option<Finding> {
-        let finding = |text: String| Finding { check: "image".into(), severity: Severity::Ok, text, hint: None };
-        let image = guest.image.as_ref()?;
-        let place = match image::place(&self.images, image, image_arch(Some(guest))) {
-            Ok(ImagePlace::Own) => return None,
-            Ok(place) => place,
-            Err(fault) => return Some(Finding { check: "image".into(), ..unfit(&fault) }),
-        };
-        if let Some(fault) = image::hindrance(&self.images, &place) {
-            let fault = Fault::host(format!("guest `{}`", guest.id)).caused_by(fault);
-            return Some(Finding { check: "image".into(), ..unfit(&fault) });
-        }
-        let text = match place {
-            ImagePlace::Own | ImagePlace::Cached => "the image is in the cache".to_owned(),
-            ImagePlace::Elsewhere(wanted) => format!("the image {} will be fetched first", wanted.url),
-            ImagePlace::Unknown => "the image will be looked up and fetched first".to_owned(),
-            ImagePlace::Unbuilt(recipe) => format!("{} will be built first", recipe.system),
-        };
-        Some(finding(format!("guest `{}`: {text}", guest.id)))
-    }
-}
-
-/// Opens what a guest boots from: a regular file, or a disk of this host.
-fn can_open(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    if std::fs::metadata(path)?.file_type().is_block_device() {
-        return std::fs::OpenOptions::new().read(true).open(path).map(drop);
-    }
-    vmdeck_files::open(path).map(drop)
-}
-
-/// Files and host features that this guest needs.
-fn check_guest(guest: &Guest) -> Vec<Finding> {
-    let mut out = Vec::new();
-    let mut fatal = |check: &str, text: String, hint: &str| {
-        out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
-    };
-    let boots_host = guest.image == Some(Image::Host);
-    let named = |key: &str| match key {
-        // The other key is looked at where it is read.
-        "image" if guest.image.is_some() => None,
-        // It may be named by its version, and is looked for elsewhere.
-        "kernel" if boots_host => None,
-        "firmware" => match &guest.firmware {
-            Firmware::File(path) => Some(path.as_path()),
-            _ => guest.options.path("firmware"),
-        },
-        key => guest.options.path(key),
-    };
-    for key in ["kernel", "initrd", "image", "firmware"] {
-        if let Some(path) = named(key)
-            && path.to_str().is_none()
-        {
-            let text = format!("guest `{}`: the path of the {key} is not UTF-8: `{}`", guest.id, path.display());
-            fatal("image", text, "rename the folder or file");
-            continue;
-        }
-        if let Some(path) = named(key)
-            && let Err(e) = can_open(path)
-        {
-            let hint = format!("create the file, or correct `guests.{}.qemu.{key}`", guest.id);
-            fatal("image", format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()), &hint);
-        }
-    }
-    if guest.network == Network::User {
-        out.push(Finding {
-            check: "network".into(),
-            severity: Severity::Warn,
-            text: format!("guest `{}` reaches every service of this host, by the address 10.0.2.2", guest.id),
-            hint: Some(format!("set `guests.{}.network = \"restricted\"` if its tests need no network", guest.id)),
-        });
-    }
-    let mut fatal = |check: &str, text: String, hint: &str| {
-        out.push(Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()) });
-    };
-    if guest.image.is_none() && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
-        let hint = format!("set `guests.{0}.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
-        fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint);
-    }
-    let has_disk = named("image").is_some() || guest.image.as_ref().is_some_and(|image| *image != Image::Host);
-    if has_disk && info::find_program("qemu-img").is_none() {
-        fatal("qemu-img", format!("guest `{}` has an image but `qemu-img` is not installed", guest.id), INSTALL);
-    }
-    if matches!(guest.firmware, Firmware::Uefi | Firmware::UefiSecure) {
-        let secure = guest.firmware == Firmware::UefiSecure;
-        if find_uefi(Arch::of(&Qemu::binary(Some(guest))).name(), secure).is_none() {
-            let fault = parts::no_uefi(guest, secure);
-            fatal("firmware", fault.to_string(), fault.remedy().unwrap_or_default());
-        }
-    }
-    if guest.tpm && info::find_program("swtpm").is_none() {
-        let fault = parts::no_swtpm(guest);
-        fatal("tpm", fault.to_string(), fault.remedy().unwrap_or_default());
-    }
-    if guest.options.text("vm_type").is_some_and(|kind| kind != "legacy") {
-        let state = std::fs::read_to_string("/sys/module/kvm_intel/parameters/tdx").unwrap_or_default();
-        if state.trim() != "Y" {
-            let hint = "boot a host kernel with TDX enabled: /sys/module/kvm_intel/parameters/tdx must read Y";
-            fatal("tdx", format!("guest `{}` needs TDX but this host does not have it", guest.id), hint);
-        }
-        if named("firmware").is_none() {
-            let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.id);
-            fatal("firmware", format!("guest `{}` is a TDX guest but has no firmware", guest.id), &hint);
-        }
-    }
-    out
 }

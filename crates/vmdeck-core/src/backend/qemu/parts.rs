@@ -12,7 +12,7 @@ use crate::{
         seed::{self, SeedFiles},
     },
     host::{
-        files, info,
+        files, info, packages,
         process::{Spawner, Spec},
     },
 };
@@ -125,7 +125,7 @@ pub(super) fn no_uefi(guest: &Guest, secure: bool) -> Fault {
     let folders: Vec<String> = firmware::folders().map(|folder| format!("`{}`", folder.display())).collect();
     Fault::host(format!("cannot start guest `{}` with {what}", guest.id))
         .because(format!("no description of one is in {}", folders.join(" or ")))
-        .hint("install it: `apt-get install ovmf` (Debian, Ubuntu), `dnf install edk2-ovmf` (Fedora); or set `firmware` to a file")
+        .remedied(packages::install(&packages::UEFI))
 }
 
 /// Returns whether the first sector of a disk has no program for a BIOS and says that its partitions are in a GPT.
@@ -188,7 +188,7 @@ fn tpm(guest: &Guest, dir: &Path, socket: &Path) -> Result<Helper> {
 pub(super) fn no_swtpm(guest: &Guest) -> Fault {
     Fault::host(format!("cannot give guest `{}` a TPM", guest.id))
         .because("`swtpm` is not installed")
-        .hint("`apt-get install swtpm` (Debian, Ubuntu), `dnf install swtpm` (Fedora), `brew install swtpm` (macOS)")
+        .remedied(packages::install(&packages::SWTPM))
 }
 
 #[cfg(test)]

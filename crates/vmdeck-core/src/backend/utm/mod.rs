@@ -181,6 +181,7 @@ impl Utm {
             severity,
             text,
             hint: hint.map(str::to_owned),
+            fix: None,
         };
         let bad = if guest.is_some() { Severity::Fatal } else { Severity::Warn };
         let utmctl = match Utmctl::find(&self.deps, guest) {
@@ -257,7 +258,7 @@ impl Utm {
             target.name,
             names.join(", ")
         );
-        let finding = |severity, text| Finding { check: "address".into(), severity, text, hint: None };
+        let finding = |severity, text| Finding { check: "address".into(), severity, text, hint: None, fix: None };
         let mut out = vec![finding(Severity::Ok, head)];
         let port = guest.transport_options.get("ssh").and_then(|o| o.int("port")).and_then(|p| u16::try_from(p).ok());
         let service =
@@ -348,7 +349,7 @@ fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> 
         ),
         Some(_) => return None,
     };
-    Some(Finding { check: "utm".into(), severity: Severity::Fatal, text, hint: Some(hint) })
+    Some(Finding { check: "utm".into(), severity: Severity::Fatal, text, hint: Some(hint), fix: None })
 }
 
 /// Settings that cannot work, with what to do about each.

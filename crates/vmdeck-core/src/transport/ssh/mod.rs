@@ -85,27 +85,33 @@ pub struct Ssh;
 fn check(guest: &Guest) -> Vec<Finding> {
     let options = options(guest);
     let mut out = Vec::new();
-    let mut fatal = |text: String, hint: String| {
-        out.push(Finding { check: "ssh key".into(), severity: Severity::Fatal, text, hint: Some(hint) });
+    let mut fatal = |text: String, hint: String, fix: Option<&[&str]>| {
+        let fix = fix.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+        out.push(Finding { check: "ssh key".into(), severity: Severity::Fatal, text, hint: Some(hint), fix });
     };
     if let Some(key) = options.path("key") {
         let shown = key.display();
+        let path = shown.to_string();
         match vmdeck_files::exposure(key) {
             Err(e) => fatal(
                 format!("guest `{}`: cannot read the key `{shown}`: {e}", guest.id),
                 format!("create it with `ssh-keygen -t ed25519 -f {shown}`, or correct `guests.{}.ssh.key`", guest.id),
+                None,
             ),
             Ok(Some(Exposure::Open)) => fatal(
                 format!("guest `{}`: others can read the key `{shown}` or change it", guest.id),
                 format!("run `chmod 600 {shown}`"),
+                Some(&["chmod", "600", "--", &path]),
             ),
             Ok(Some(Exposure::Foreign(user))) => fatal(
                 format!("guest `{}`: the key `{shown}` belongs to user `{}`", guest.id, info::user_name(user)),
                 "use a key of your own: whoever owns the file can exchange it".into(),
+                None,
             ),
             Ok(None) if !rsa::SUPPORTED && is_rsa_file(key) => fatal(
                 format!("guest `{}`: the key `{shown}` is an RSA key, which this vmdeck does not support", guest.id),
                 rsa::REMEDY.into(),
+                None,
             ),
             Ok(None) => {}
         }
@@ -113,16 +119,19 @@ fn check(guest: &Guest) -> Vec<Finding> {
         fatal(
             format!("guest `{}` has no way to log in by ssh", guest.id),
             format!("set `guests.{0}.ssh.key`, `password` or `agent = true`", guest.id),
+            None,
         );
     }
     match hostkey::of(options) {
         Some(Err(why)) => fatal(
             format!("guest `{}`: {why}", guest.id),
             "give the key as `ssh-ed25519 AAAA...`, or a file that holds it".into(),
+            None,
         ),
         Some(Ok(keys)) if !rsa::SUPPORTED && rsa::only(&keys) => fatal(
             format!("guest `{}`: `host_key` is an RSA key, which this vmdeck does not support", guest.id),
             "give the guest's ed25519 or ecdsa host key (in the guest: `cat /etc/ssh/ssh_host_ed25519_key.pub`)".into(),
+            None,
         ),
         _ => {}
     }

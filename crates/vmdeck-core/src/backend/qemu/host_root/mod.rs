@@ -13,7 +13,7 @@ use crate::{
         initrd,
         kernel::{Kernel, KernelNeed, Missing},
     },
-    host::{info, process::Spawner},
+    host::{info, packages, process::Spawner},
 };
 use served::Daemon;
 use std::path::{Path, PathBuf};
@@ -109,9 +109,9 @@ pub(super) async fn choose(guest: &Guest, spawner: &Spawner) -> Result<RootChoic
 }
 
 fn no_daemon(guest: &Guest, why: &str) -> Fault {
-    Fault::host(format!("cannot share folders with guest `{}` by virtiofs", guest.id)).because(why).hint(
-        "install virtiofsd (`apt-get install virtiofsd`), or use a kernel with CONFIG_NET_9P_VIRTIO and CONFIG_9P_FS",
-    )
+    let mut remedy = packages::install(&packages::VIRTIOFSD);
+    remedy.hint.push_str("; or use a kernel with CONFIG_NET_9P_VIRTIO and CONFIG_9P_FS");
+    Fault::host(format!("cannot share folders with guest `{}` by virtiofs", guest.id)).because(why).remedied(remedy)
 }
 
 /// Returns the folder that becomes the root; the table of keys has its default.
@@ -182,12 +182,13 @@ impl RootChoice {
             self.kernel.name(),
             self.protocol.as_str()
         );
-        let mut out = vec![Finding { check: check.clone(), severity: Severity::Ok, text, hint: None }];
+        let mut out = vec![Finding { check: check.clone(), severity: Severity::Ok, text, hint: None, fix: None }];
         out.extend(self.kernel.missing(&needs(guest, self.protocol)).iter().map(|missing| Finding {
             check: check.clone(),
             severity: Severity::Warn,
             text: format!("the kernel {} lacks {}", self.kernel.name(), line(missing)),
             hint: None,
+            fix: None,
         }));
         out
     }

@@ -1,0 +1,174 @@
+//! What this host has and lacks for QEMU and for one guest of it, each with its remedy.
+
+use super::{
+    accel,
+    arch::{Arch, binary, image_arch},
+    parts,
+};
+use crate::{
+    assets::{
+        firmware::find_uefi,
+        image::{self, ImagePlace, store::ImageStore},
+    },
+    host::{
+        info, packages,
+        process::{Spawner, Spec},
+    },
+};
+use std::{path::Path, time::Duration};
+use vmdeck_model::{
+    error::{Fault, Remedy},
+    event::{Finding, Severity},
+    guest::{Firmware, Guest, Network},
+    image::Image,
+};
+
+/// Returns how QEMU is installed here.
+pub(super) fn install() -> Remedy {
+    packages::install(&packages::QEMU)
+}
+
+/// Returns the finding of something that a package brings.
+pub(super) fn missing(check: &str, severity: Severity, text: String, remedy: Remedy) -> Finding {
+    Finding { check: check.into(), severity, text, hint: Some(remedy.hint), fix: remedy.command }
+}
+
+fn fatal(check: &str, text: String, hint: &str) -> Finding {
+    Finding { check: check.into(), severity: Severity::Fatal, text, hint: Some(hint.into()), fix: None }
+}
+
+pub(super) async fn version(spawner: &Spawner, binary: &Path) -> Finding {
+    let broken = |why: String| {
+        missing("qemu", Severity::Fatal, format!("`{}` does not run: {why}", binary.display()), install())
+    };
+    match spawner.output(&Spec::new(binary).args(["--version"]), Duration::from_secs(10)).await {
+        Ok(out) if out.status.success() => {
+            let text = out.stdout.lines().next().unwrap_or("?").to_owned();
+            Finding { check: "qemu".into(), severity: Severity::Ok, text, hint: None, fix: None }
+        }
+        Ok(out) => broken(out.stderr.trim().to_owned()),
+        Err(e) => broken(e.to_string()),
+    }
+}
+
+pub(super) fn accel(choice: &accel::Choice) -> Finding {
+    let emulated = choice.accel == "tcg" && choice.why != "the config says so";
+    Finding {
+        check: "accelerator".into(),
+        severity: if emulated { Severity::Warn } else { Severity::Ok },
+        text: format!("{}: {}", choice.accel, choice.why),
+        hint: emulated.then(|| {
+            let or_else = || "give longer timeouts, or run on a host whose KVM works".to_owned();
+            choice.remedy.clone().unwrap_or_else(or_else)
+        }),
+        fix: choice.fix.clone(),
+    }
+}
+
+/// Says where an image comes from that is not a file of the user's.
+pub(super) fn image(images: &ImageStore, guest: &Guest) -> Option<Finding> {
+    let finding = |text: String| Finding { check: "image".into(), severity: Severity::Ok, text, hint: None, fix: None };
+    let image = guest.image.as_ref()?;
+    let place = match image::place(images, image, image_arch(Some(guest))) {
+        Ok(ImagePlace::Own) => return None,
+        Ok(place) => place,
+        Err(fault) => return Some(Finding::of_fault("image", Severity::Fatal, &fault)),
+    };
+    if let Some(fault) = image::hindrance(images, &place) {
+        let fault = Fault::host(format!("guest `{}`", guest.id)).caused_by(fault);
+        return Some(Finding::of_fault("image", Severity::Fatal, &fault));
+    }
+    let text = match place {
+        ImagePlace::Own | ImagePlace::Cached => "the image is in the cache".to_owned(),
+        ImagePlace::Elsewhere(wanted) => format!("the image {} will be fetched first", wanted.url),
+        ImagePlace::Unknown => "the image will be looked up and fetched first".to_owned(),
+        ImagePlace::Unbuilt(recipe) => format!("{} will be built first", recipe.system),
+    };
+    Some(finding(format!("guest `{}`: {text}", guest.id)))
+}
+
+/// Opens what a guest boots from: a regular file, or a disk of this host.
+fn can_open(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    if std::fs::metadata(path)?.file_type().is_block_device() {
+        return std::fs::OpenOptions::new().read(true).open(path).map(drop);
+    }
+    vmdeck_files::open(path).map(drop)
+}
+
+/// Files and host features that this guest needs.
+pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let boots_host = guest.image == Some(Image::Host);
+    let named = |key: &str| match key {
+        // The other key is looked at where it is read.
+        "image" if guest.image.is_some() => None,
+        // It may be named by its version, and is looked for elsewhere.
+        "kernel" if boots_host => None,
+        "firmware" => match &guest.firmware {
+            Firmware::File(path) => Some(path.as_path()),
+            _ => guest.options.path("firmware"),
+        },
+        key => guest.options.path(key),
+    };
+    for key in ["kernel", "initrd", "image", "firmware"] {
+        if let Some(path) = named(key)
+            && path.to_str().is_none()
+        {
+            let text = format!("guest `{}`: the path of the {key} is not UTF-8: `{}`", guest.id, path.display());
+            out.push(fatal("image", text, "rename the folder or file"));
+            continue;
+        }
+        if let Some(path) = named(key)
+            && let Err(e) = can_open(path)
+        {
+            let hint = format!("create the file, or correct `guests.{}.qemu.{key}`", guest.id);
+            out.push(fatal(
+                "image",
+                format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()),
+                &hint,
+            ));
+        }
+    }
+    if guest.network == Network::User {
+        out.push(Finding {
+            check: "network".into(),
+            severity: Severity::Warn,
+            text: format!("guest `{}` reaches every service of this host, by the address 10.0.2.2", guest.id),
+            hint: Some(format!("set `guests.{}.network = \"restricted\"` if its tests need no network", guest.id)),
+            fix: None,
+        });
+    }
+    if guest.image.is_none() && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
+        let hint = format!("set `guests.{0}.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
+        out.push(fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint));
+    }
+    let has_disk = named("image").is_some() || guest.image.as_ref().is_some_and(|image| *image != Image::Host);
+    if has_disk && info::find_program("qemu-img").is_none() {
+        let text = format!("guest `{}` has an image but `qemu-img` is not installed", guest.id);
+        out.push(missing("qemu-img", Severity::Fatal, text, install()));
+    }
+    if matches!(guest.firmware, Firmware::Uefi | Firmware::UefiSecure) {
+        let secure = guest.firmware == Firmware::UefiSecure;
+        if find_uefi(Arch::of(&binary(Some(guest))).name(), secure).is_none() {
+            let fault = parts::no_uefi(guest, secure);
+            out.push(Finding::of_fault("firmware", Severity::Fatal, &fault));
+        }
+    }
+    if guest.tpm && info::find_program("swtpm").is_none() {
+        let fault = parts::no_swtpm(guest);
+        out.push(Finding::of_fault("tpm", Severity::Fatal, &fault));
+    }
+    if guest.options.text("vm_type").is_some_and(|kind| kind != "legacy") {
+        let state = std::fs::read_to_string("/sys/module/kvm_intel/parameters/tdx").unwrap_or_default();
+        if state.trim() != "Y" {
+            let hint = "boot a host kernel with TDX enabled: /sys/module/kvm_intel/parameters/tdx must read Y";
+            out.push(fatal("tdx", format!("guest `{}` needs TDX but this host does not have it", guest.id), hint));
+        }
+        if named("firmware").is_none() {
+            let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.id);
+            out.push(fatal("firmware", format!("guest `{}` is a TDX guest but has no firmware", guest.id), &hint));
+        }
+    }
+    out
+}
