@@ -13,7 +13,7 @@ use vmdeck_model::{
 ///
 /// SELECT is `suite[/case][@guest]` with globs: `trust-store`, `*/install@windows`, `@debian`. Without SELECT, everything runs.
 #[derive(Parser, Debug)]
-#[command(name = "vmdeck", version, subcommand_precedence_over_arg = true, after_help = EXITS)]
+#[command(name = "vmdeck", disable_version_flag = true, subcommand_precedence_over_arg = true, after_help = EXITS)]
 pub struct Cli {
     /// The subcommand; without one, a run.
     #[command(subcommand)]
@@ -27,6 +27,9 @@ pub struct Cli {
     /// The arguments that decide what is printed.
     #[command(flatten)]
     pub look: OutputArgs,
+    /// Print the version; with --verbose also what it was built of and where it keeps things
+    #[arg(short = 'V', long)]
+    pub version: bool,
 }
 
 const EXITS: &str = "Exit codes: 0 all passed; 1 a test failed; 2 usage or config; 3 host not ready; 4 could not acquire the lock in time;\n\
@@ -219,13 +222,23 @@ pub enum Sub {
     /// Check or show the config, or print its JSON schema
     #[command(subcommand)]
     Config(ConfigSub),
-    /// Print a completion script
+    /// Print a completion script: guests, suites, cases and images of the config are completed as well
+    ///
+    /// For bash: `eval "$(vmdeck completions bash)"` in ~/.bashrc. For zsh the same in ~/.zshrc, after `compinit`. For fish:
+    /// `vmdeck completions fish | source` in ~/.config/fish/config.fish.
     Completions {
         /// Shell to generate completions for
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page: of vmdeck, or of a subcommand
+    Man {
+        /// Subcommand, such as `image pull`
+        #[arg(value_name = "SUBCOMMAND")]
+        subcommand: Vec<String>,
+        /// Write the pages of all subcommands into this folder instead
+        #[arg(long, value_name = "DIR", conflicts_with = "subcommand")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// The arguments of `vmdeck doctor`.

@@ -557,11 +557,79 @@ fn init_writes_a_config_that_checks_and_never_overwrites() {
     world.run(&["config", "check"]).exits(0);
 }
 
+/// What a shell asks when somebody presses Tab.
+#[test]
+fn guests_cases_and_images_are_completed_and_nothing_is_started_for_that() {
+    let mut world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[guests.deb]\nbackend = \"qemu\"\n[guests.deb.ssh]\npassword = { command = [\"touch\", \"ran\"] }\n\
+         [suites.smoke]\n[[suites.smoke.cases]]\nname = \"install\"\nrun = \"true\"\n",
+    );
+    let cache = world.path("cache").display().to_string();
+    world.env.extend([
+        ("XDG_CACHE_HOME".into(), cache),
+        ("VMDECK_COMPLETE".into(), "bash".into()),
+        ("_CLAP_IFS".into(), "\n".into()),
+    ]);
+    let base = world.env.clone();
+    for (words, wanted) in [
+        (&["vmdeck", "shell", ""][..], &["here", "deb"][..]),
+        (&["vmdeck", "shell", "de"], &["deb"]),
+        (&["vmdeck", "--ci", "sm"], &["smoke", "smoke/install"]),
+        (&["vmdeck", "--ci", "@"], &["@here", "@deb"]),
+        (&["vmdeck", "image", "pull", "debian:1"], &["debian:11", "debian:12", "debian:13"]),
+        (&["vmdeck", "image", "rm", ""], &[]),
+        (&["vmdeck", "doct"], &["doctor"]),
+        (&["vmdeck", "init", "--template", "ru"], &["rust"]),
+    ] {
+        world.env.clone_from(&base);
+        world.env.push(("_CLAP_COMPLETE_INDEX".into(), (words.len() - 1).to_string()));
+        let out = world.run(&[&["--"], words].concat()).exits(0).out;
+        let found: Vec<&str> = out.lines().filter(|line| !line.starts_with('-')).collect();
+        assert!(wanted.iter().all(|word| found.contains(word)), "{words:?}: {found:?}");
+        assert_eq!(found.len(), wanted.len(), "{words:?}: {found:?}");
+    }
+    assert!(!world.path("ran").exists());
+    // A config that is broken completes nothing, and says nothing.
+    fs::write(world.path("vmdeck.toml"), "[").expect("written");
+    world.env.clone_from(&base);
+    world.env.push(("_CLAP_COMPLETE_INDEX".into(), "2".into()));
+    let ran = world.run(&["--", "vmdeck", "shell", "d"]).exits(0);
+    assert_eq!((ran.out.trim(), ran.err.trim()), ("", ""));
+}
+
 #[test]
 fn generated_texts_are_there() {
     let world = World::new("");
-    world.run(&["completions", "bash"]).exits(0).says("_vmdeck()");
+    for (shell, said) in [
+        ("bash", "complete "),
+        ("zsh", "compdef "),
+        ("fish", "complete "),
+        ("powershell", "Register"),
+        ("elvish", "edit:"),
+    ] {
+        world.run(&["completions", shell]).exits(0).says(said);
+    }
     world.run(&["man"]).exits(0).says(".TH vmdeck");
+    world.run(&["man", "image", "pull"]).exits(0).says(".TH vmdeck-image-pull").says("sha256");
+    world.run(&["man", "nosuch"]).exits(2).complains("there is no such subcommand");
+    world.run(&["man", "--dir", "pages"]).exits(0);
+    let pages: Vec<String> = fs::read_dir(world.path("pages"))
+        .expect("folder")
+        .map(|page| page.expect("entry").file_name().into_string().expect("text"))
+        .collect();
+    assert!(pages.len() > 25 && !pages.iter().any(|page| page.contains("help")), "{pages:?}");
+    for page in ["vmdeck.1", "vmdeck-boot.1", "vmdeck-image-pull.1", "vmdeck-lock-exec.1"] {
+        assert!(pages.iter().any(|name| name == page), "{page}");
+    }
+    let short = world.run(&["--version"]).exits(0).out;
+    assert_eq!(short, concat!("vmdeck ", env!("CARGO_PKG_VERSION"), "\n"));
+    world
+        .run(&["--version", "--verbose"])
+        .exits(0)
+        .says(&short)
+        .says("target:")
+        .says("backends:   qemu, ")
+        .says("vmdeck.toml");
     let schema = world.run(&["config", "schema"]).exits(0).out;
     let schema: serde_json::Value = serde_json::from_str(&schema).expect("json");
     assert!(

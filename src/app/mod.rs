@@ -2,8 +2,10 @@
 //!
 //! Each subcommand has a file; what they print goes to a writer that `main` gives them.
 
+mod about;
 mod attend;
 mod boot;
+mod candidates;
 mod cockpit;
 mod demo;
 mod deps;
@@ -29,7 +31,8 @@ pub use init::Template;
 pub use io::Io;
 
 use crate::cli::{Cli, ConfigSub, Sub};
-use clap::{CommandFactory, Parser};
+use clap::Parser;
+use clap_complete::CompleteEnv;
 use std::{ffi::OsString, io::Write, path::Path};
 use vmdeck_core::{
     engine::guardian,
@@ -54,6 +57,13 @@ pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
         Some(read_only::READ_ONLY) => return read_only_for(&args[2..], io),
         Some(guardian::COMMAND) => return guard(&args[2..]),
         _ => {}
+    }
+    // A shell that completes: what may be written here, and nothing else.
+    if std::env::var_os(about::COMPLETE).is_some() {
+        let here = std::env::current_dir().ok();
+        let done =
+            CompleteEnv::with_factory(candidates::command).var(about::COMPLETE).try_complete(args, here.as_deref());
+        return if done.is_ok() { 0 } else { RunExit::Usage.code() };
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -81,8 +91,9 @@ pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
 }
 
 async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
-    let Cli { command, run, config, look } = cli;
+    let Cli { command, run, config, look, version } = cli;
     let exit = match command {
+        None if version => about::version(look.verbose, &config, io),
         None if run.ci || run.dry_run => run::run(&run, &config, &look, io).await?,
         None => cockpit::open(&run, &config, &look, io).await?,
         Some(Sub::Doctor(args)) => doctor::run(&args, &config, io).await?,
@@ -102,20 +113,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Config(ConfigSub::Example)) => settings::example(io),
         Some(Sub::Config(ConfigSub::Check)) => settings::check(&config, io)?,
         Some(Sub::Config(ConfigSub::Show)) => settings::show(&config, io)?,
-        Some(Sub::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "vmdeck", &mut script);
-            let _ = io.out.write_all(&script);
-            RunExit::Passed
-        }
-        Some(Sub::Man) => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut page)
-                .map_err(|e| Fault::bug("cannot write the manual").because(e))?;
-            let _ = io.out.write_all(&page);
-            RunExit::Passed
-        }
+        Some(Sub::Completions { shell }) => about::completions(shell, io)?,
+        Some(Sub::Man { subcommand, dir }) => about::manual(&subcommand, dir.as_deref(), io)?,
     };
     Ok(exit.code())
 }
