@@ -3,7 +3,7 @@ GUEST := guests/micro/out
 KERNELS := guests/kernels/out
 CARGO ?= cargo
 
-.PHONY: demo build test test-all check deps nextest guest bench bench-cockpit docs screens clean
+.PHONY: demo dist build test test-all check deps nextest guest bench bench-cockpit docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -11,6 +11,10 @@ demo: deps guest build
 
 build:
 	$(CARGO) build --release
+
+# What people install, in dist/: archives, Debian packages, checksums, a formula. `make dist TARGETS=...` names the targets.
+dist:
+	scripts/dist.sh $(TARGETS)
 
 # Every test, real QEMU guests included: with cargo-nextest, which keeps the groups of .config/nextest.toml, else without.
 TESTS = if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace --status-level fail; \
@@ -46,7 +50,7 @@ docs:
 
 # docs/screens: what the cockpit shows in a scripted run.
 screens: deps
-	VMDECK_SCREENS=write $(CARGO) test --test terminal the_screens
+	VMDECK_SCREENS=write $(CARGO) test --test terminal -- the_screens the_picture
 
 deps:
 	@scripts/deps.sh

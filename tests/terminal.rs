@@ -10,8 +10,11 @@ use std::{
     process::Command,
     time::Duration,
 };
-use vmdeck_testkit::micro::Micro;
-use vmdeck_testkit::world::{World, eventually};
+use vmdeck_testkit::{
+    micro::Micro,
+    picture,
+    world::{World, eventually},
+};
 
 /// How long a screen may take to come; a loaded machine boots a guest in it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -389,7 +392,7 @@ fn a_theme_is_read_again_when_it_is_changed_and_a_mistake_keeps_the_last() {
     let theme = world.path("config/vmdeck/themes/mine.toml");
     fs::create_dir_all(theme.parent().expect("folder")).expect("folder");
     fs::write(&theme, "inherits = \"dark\"\n").expect("theme");
-    let tmux = Tmux::start(&world, 80, 24, LINE, &[("COLORTERM", "truecolor")]);
+    let tmux = Tmux::start(&world, 80, 24, LINE, &[("COLORTERM", "truecolor"), ("VMDECK_HOST_SLOTS", "3")]);
     tmux.see("local linux");
     fs::write(&theme, "inherits = \"dark\"\n[ui]\nborder = { fg = \"nocolour\" }\n").expect("theme");
     tmux.see("mine.toml:3");
@@ -446,6 +449,86 @@ fn settled(screen: &str) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Three guests that a script plays: one is good, one has a failure, one does not boot.
+const SCRIPTED: &str = r#"
+[cockpit]
+pause = "0s"
+[defaults]
+backend = "fake"
+launch_retries = 1
+[defaults.boot]
+pattern = "login:"
+[guests.debian.fake]
+console = ["Linux version 6.12.0-cloud-amd64", "systemd[1]: Reached target network-online.target", "debian login: "]
+[guests.fedora.fake]
+console = ["Linux version 6.14.0-63.fc43", "fedora login: "]
+[guests.fedora.fake.replies]
+"./check.sh --all" = "1 check: 41 passed | 0 check: 42 passed"
+"./upgrade.sh" = "3 upgrade: the old settings are gone"
+[guests.next-kernel]
+boot_timeout = "5s"
+[guests.next-kernel.fake]
+fail = "panic"
+console = ["Linux version 7.0.0-rc2", "VFS: Unable to mount root fs on unknown-block(0,0)"]
+[guests.debian.fake.replies]
+"./check.sh --all" = "0 check: 42 passed"
+[suites.install]
+[[suites.install.cases]]
+name = "from-scratch"
+run = "./install.sh"
+[[suites.install.cases]]
+name = "check"
+run = "./check.sh --all"
+retries = 1
+[[suites.install.cases]]
+name = "upgrade"
+run = "./upgrade.sh"
+[[suites.install.cases]]
+name = "downgrade"
+run = "./downgrade.sh"
+skip = "only before a release"
+"#;
+
+/// The picture of the README: `docs/screens/cockpit.svg`, drawn of a scripted run.
+#[test]
+fn the_picture_in_the_readme_is_what_the_cockpit_shows() {
+    let world = World::new(SCRIPTED);
+    let (columns, rows) = (124, 32);
+    let tmux = Tmux::start(&world, columns, rows, LINE, &[("COLORTERM", "truecolor"), ("VMDECK_HOST_SLOTS", "3")]);
+    tmux.see("fake linux");
+    // All three.
+    tmux.keys(&["1", "A", "r"]);
+    tmux.see(" 12/12 ");
+    tmux.see("r run");
+    // To the case that has failed, and its log.
+    tmux.keys(&["5", "g"]);
+    tmux.keys(&["j"; 10]);
+    tmux.keys(&["Enter"]);
+    tmux.see("the old settings are gone");
+    // What is below tells of this host.
+    let screen = tmux.screen();
+    let end = screen.lines().position(|line| line.contains("2 lock")).expect("the lower panes");
+    let upper = |screen: &str| -> String {
+        let lines: Vec<&str> = screen.lines().collect();
+        [&lines[..end], &lines[lines.len() - 1..]].concat().join("\n")
+    };
+    let text = natural(&upper(&screen));
+    let rows = u16::try_from(text.lines().count()).expect("a screen");
+    let now = picture::svg(&upper(&tmux.styled()), &text, columns, rows);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/screens/cockpit.svg");
+    if std::env::var("VMDECK_SCREENS").is_ok_and(|v| v == "write") {
+        fs::write(&path, now).expect("written");
+        return;
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(kept, now, "{} is out of date; `make screens` writes it:\n{text}", path.display());
+}
+
+/// Returns a screen with the same times and ids whenever it was made, as they could be.
+fn natural(screen: &str) -> String {
+    settled(screen).replace("....s", "12.4s").replace("...s", "1.2s").replace("00000000", "5f3a91c4")
 }
 
 /// A scripted run; `docs/screens/NAME.txt` must be what it shows. `VMDECK_SCREENS=write` writes them.

@@ -3,7 +3,7 @@
 //! - [`world`]: a place of its own for each test, and the real binary run in it.
 //! - [`micro`]: the micro guest as a config. [`sshd`]: OpenSSH's own server, also with other logins.
 //! - [`desktop`]: stand-ins for `multipass` and `utmctl`.
-//! - [`cockpit`]: what the cockpit needs, faked.
+//! - [`cockpit`]: what the cockpit needs, faked. [`picture`]: a screen as a picture.
 
 #![expect(
     clippy::disallowed_methods,
@@ -16,5 +16,6 @@ pub mod cockpit;
 pub mod desktop;
 pub mod kernel;
 pub mod micro;
+pub mod picture;
 pub mod sshd;
 pub mod world;

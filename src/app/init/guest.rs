@@ -104,7 +104,8 @@ fn built(system: &str, template: Template) -> GuestText {
         .map(|test| test.packages.iter().map(|name| format!("\"{name}\"")).collect())
         .unwrap_or_default();
     let system = quoted(system);
-    let image = format!("image = {{ build = {system}, packages = [{}] }}", packages.join(", "));
+    let more = if packages.is_empty() { String::new() } else { format!(", packages = [{}]", packages.join(", ")) };
+    let image = format!("image = {{ build = {system}{more} }}");
     GuestText {
         what: format!("{}, built of packages the first time, in QEMU", system.trim_matches('"')),
         name: "guest",
