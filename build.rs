@@ -3,7 +3,7 @@
 use std::{env, ffi::OsStr, path::Path, process::Command};
 
 fn main() {
-    let say = |name: &str, value: &str| println!("cargo::rustc-env=VMDECK_{name}={value}");
+    let say = |name: &str, value: &str| println!("cargo::rustc-env=BUILD_{name}={value}");
     say("TARGET", &env::var("TARGET").unwrap_or_default());
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     say("RUSTC", &printed(&rustc, &["--version"]).unwrap_or_else(|| "unknown".to_owned()));

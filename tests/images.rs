@@ -166,6 +166,9 @@ fn a_config_with_an_image_that_cannot_be_says_so() {
         (format!("image = \"https://x/y.img\"\nimage_sha256 = \"{good}\"\nqemu.image = \"z\"\n"), "say two things"),
         ("image = \"x.img\"\nseed = \"cloud-init\"\nssh.key = \"k\"\n".into(), "a key, password or agent of its own"),
         ("seed = \"credentials\"\n".into(), "only a guest whose `image` is a disk image"),
+        ("image = \"x.img\"\nseed = \"credentials\"\nuser_data = \"u\"\n".into(), "nothing would read it"),
+        ("image = \"host\"\nuser_data = \"u\"\n".into(), "nothing would read it"),
+        ("image = \"x.img\"\nuser_data = \"u\"\nssh.key = \"k\"\n".into(), "nothing would read it"),
     ] {
         let world = world(&format!("[guests.d]\nbackend = \"qemu\"\n{lines}"));
         world.run(&["config", "check"]).exits(2).complains(said);
@@ -185,6 +188,32 @@ fn offline_names_what_would_be_fetched() {
          [suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"
     ));
     world.ci(&[]).exits(3).says("guest `d`: the image is not in the cache: `images.offline` is set");
+}
+
+/// What a guest gets besides its login is looked at before anything is started, and goes to where it is read.
+#[test]
+fn user_data_is_checked_and_handed_over() {
+    for (seed, good, bad, why) in [
+        ("cloud-init", "#cloud-config\n", "packages: []\n", "by which cloud-init knows what it is"),
+        ("ignition", "{\"ignition\": {\"version\": \"3.3.0\"}}", "{}", "no config for Ignition"),
+    ] {
+        let world = world(&format!(
+            "[guests.d]\nbackend = \"qemu\"\nimage = \"disk.img\"\nseed = \"{seed}\"\nuser_data = \"u\"\nmemory = \"256MiB\"\n\
+             launch_retries = 1\nboot_timeout = \"2m\"\n[suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"
+        ));
+        fs::write(world.path("disk.img"), vec![0; 1 << 20]).expect("written");
+        world.run(&["doctor"]).exits(3).says("cannot use `user_data`");
+        fs::write(world.path("u"), bad).expect("written");
+        world.run(&["doctor"]).exits(3).says(why);
+        fs::write(world.path("u"), good).expect("written");
+        world.ci(&[]).exits(5).says("No bootable device");
+        let command = world.record("guests/d/qemu.cmd");
+        let (has_disk, has_config) =
+            (command.contains("seed.iso"), command.contains("name=opt/com.coreos/config,file="));
+        assert_eq!((has_disk, has_config), (seed == "cloud-init", seed == "ignition"), "{command}");
+        assert_eq!(has_config, command.contains("name=opt/org.flatcar-linux/config,file="));
+        world.assert_nothing_left();
+    }
 }
 
 /// Names, with a mirror of one's own: looked up once, written down beside the config, renewed when asked.

@@ -27,9 +27,9 @@ pub(super) fn version(verbose: bool, config: &ConfigArgs, io: &mut Io<'_>) -> Ru
     let features = if cfg!(feature = "rsa") { "rsa" } else { "none" };
     let config = settings::find(config).map_or("none".to_owned(), |path| path.display().to_string());
     for (name, value) in [
-        ("commit", env!("VMDECK_COMMIT").to_owned()),
-        ("target", env!("VMDECK_TARGET").to_owned()),
-        ("compiler", env!("VMDECK_RUSTC").to_owned()),
+        ("commit", env!("BUILD_COMMIT").to_owned()),
+        ("target", env!("BUILD_TARGET").to_owned()),
+        ("compiler", env!("BUILD_RUSTC").to_owned()),
         ("features", features.to_owned()),
         ("backends", words(BACKENDS.iter().map(|row| row.kind).collect())),
         ("transports", words(TRANSPORTS.iter().map(|row| row.kind).collect())),

@@ -35,6 +35,8 @@ pub struct CatalogueEntry {
     pub sums: String,
     /// The user that the system has by itself.
     pub user: Option<String>,
+    /// The shell of that user; `None` = bash.
+    pub shell: Option<String>,
     /// How a guest gets its login at its first boot; `None` = as the guest says.
     pub seed: Option<String>,
     /// The firmware that it needs; `None` = as the guest says.

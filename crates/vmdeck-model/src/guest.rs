@@ -32,6 +32,8 @@ pub struct Guest {
     pub firmware: Firmware,
     /// Whether the machine has a TPM.
     pub tpm: bool,
+    /// The file with what it gets at its first boot besides.
+    pub user_data: Option<PathBuf>,
     /// The existing machine to adopt; it is stopped at most, never deleted.
     pub machine: Option<String>,
     /// The transports, tried in this order.
@@ -88,6 +90,8 @@ pub enum Seed {
     CloudInit,
     /// It gets them by credentials for systemd.
     Credentials,
+    /// It gets them by a config for Ignition.
+    Ignition,
 }
 
 /// The firmware of a machine.

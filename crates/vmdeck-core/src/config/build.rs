@@ -279,6 +279,7 @@ impl Build<'_> {
         if seed == Seed::CloudInit {
             errors.extend(Pattern::parse(NO_SEED));
         }
+        let user_data = self.user_data(name, origin, seed);
         Some(Guest {
             os,
             cpus: self.number(&full("cpus"), &any("cpus")),
@@ -288,6 +289,7 @@ impl Build<'_> {
             transports: self.transports(name, origin, os, image.as_ref(), sources),
             shares: self.shares(name, origin, image.as_ref()),
             seed,
+            user_data,
             firmware,
             tpm: self.value(&full("tpm"), &any("tpm")) == Some(Value::Bool(true)),
             transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),

@@ -102,6 +102,7 @@ impl Build<'_> {
         let seed = match word.as_str() {
             "cloud-init" => Seed::CloudInit,
             "credentials" => Seed::Credentials,
+            "ignition" => Seed::Ignition,
             "auto" if has_image && !self.has_own_login(guest) => Seed::Auto,
             _ => Seed::None,
         };
@@ -113,6 +114,17 @@ impl Build<'_> {
             self.problem(origin, &path, text, Some("keep one of them; `seed = \"none\"` keeps that of `ssh`"));
         }
         seed
+    }
+
+    /// Returns the file with what a guest gets at its first boot besides.
+    pub(super) fn user_data(&mut self, guest: &str, origin: &Origin, seed: Seed) -> Option<PathBuf> {
+        let path = format!("guests.{guest}.user_data");
+        let Some(Value::Path(file)) = self.value(&path, "guests.*.user_data") else { return None };
+        if !matches!(seed, Seed::Auto | Seed::CloudInit | Seed::Ignition) {
+            let text = "nothing would read it: it goes with the seed of cloud-init or Ignition";
+            self.problem(origin, &path, text, Some("set `seed = \"cloud-init\"`, and leave the login to it"));
+        }
+        Some(file)
     }
 
     /// Returns what the catalogue says of an image with a name, where the config does not say it.

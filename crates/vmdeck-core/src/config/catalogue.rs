@@ -75,6 +75,7 @@ impl Build<'_> {
             ("stamp", &mut entry.stamp),
             ("moving", &mut entry.moving),
             ("user", &mut entry.user),
+            ("shell", &mut entry.shell),
             ("seed", &mut entry.seed),
             ("firmware", &mut entry.firmware),
             ("mirror", &mut entry.mirror),

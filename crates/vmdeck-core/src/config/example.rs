@@ -78,6 +78,8 @@ fn forms(path: &str) -> (&'static str, &'static str) {
         "images.catalogue.*.mirror" | "images.mirror" => ("# ", "\"https://mirror.example/images\""),
         "images.max_size" => ("# ", "\"40GiB\""),
         "images.max_age" => ("# ", "\"30d\""),
+        "guests.*.user_data" => ("# ", "\"user-data.yaml\""),
+        "images.catalogue.*.shell" => ("# ", "\"/bin/sh\""),
         "guests.*.image" => ("# ", "\"debian:12\""),
         "host.lock_shared" | "guests.*.ssh.agent" => ("# ", "true"),
         "guests.*.shares.[].read_only" => ("# ", "false"),

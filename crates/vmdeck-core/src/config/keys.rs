@@ -12,7 +12,7 @@ const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc:
 }
 
 /// How a guest can be given what it needs at its first boot.
-const SEEDS: &[&str] = &["auto", "cloud-init", "credentials", "none"];
+const SEEDS: &[&str] = &["auto", "cloud-init", "credentials", "ignition", "none"];
 
 /// Every key that belongs to no backend or transport. The keys below `guests.*` are legal in `[defaults]` as well.
 pub const CORE: &[Key] = &[
@@ -111,6 +111,7 @@ pub const CORE: &[Key] = &[
         "the file with digests, from the image's folder; with {file} as well; required for a name of one's own",
     ),
     key("images.catalogue.*.user", Kind::Text, None, "the user to log in as where `ssh.user` says nothing"),
+    key("images.catalogue.*.shell", Kind::Text, None, "that user's shell; default: /bin/bash"),
     key("images.catalogue.*.seed", Kind::Choice(SEEDS), None, "`seed` of a guest that says nothing"),
     key("images.catalogue.*.firmware", Kind::Text, None, "`firmware` of a guest that says nothing"),
     key("images.catalogue.*.mirror", Kind::Text, None, "as `images.mirror`, for this name alone"),
@@ -144,7 +145,13 @@ pub const CORE: &[Key] = &[
         Kind::Choice(SEEDS),
         Some("\"auto\""),
         "how a guest with `image` gets a user, a key and a host key at its first boot: cloud-init, credentials (systemd from 252 on), auto \
-         = both where `ssh` has no key, password or agent, none",
+         = both where `ssh` has no key, password or agent, ignition (Fedora CoreOS, Flatcar), none",
+    ),
+    key(
+        "guests.*.user_data",
+        Kind::Path,
+        None,
+        "what cloud-init (or Ignition) gets besides: a cloud-config, a script, or another form that it knows by the first line",
     ),
     key(
         "guests.*.firmware",

@@ -1,10 +1,11 @@
 //! What a guest is given at its first boot: a user, a key to log in with, a host key, a name. Made anew for each machine.
 //!
-//! Two ways carry it: a disk that cloud-init reads, and credentials that systemd (from version 252 on) reads from the firmware.
-//! A system that knows neither is not changed.
+//! Three ways carry it: a disk that cloud-init reads, credentials that systemd (from version 252 on) reads from the firmware, and a
+//! config that Ignition reads there. A system that knows none of them is not changed.
 
 mod cloud_init;
 mod credentials;
+mod ignition;
 mod iso;
 mod keys;
 
@@ -42,31 +43,77 @@ impl MachineLogin {
 pub(crate) struct SeedFiles {
     /// The disk for cloud-init.
     pub(crate) disk: Option<PathBuf>,
-    /// The credentials for systemd: each name, and the file that holds it.
-    pub(crate) credentials: Vec<(&'static str, PathBuf)>,
+    /// What the firmware hands over: each name, and the file that holds it.
+    pub(crate) entries: Vec<(String, PathBuf)>,
+}
+
+/// What a machine is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeedRequest<'a> {
+    pub(crate) seed: Seed,
+    /// The user to make.
+    pub(crate) user: &'a str,
+    /// That user's shell.
+    pub(crate) shell: &'a str,
+    /// The machine's own name.
+    pub(crate) name: &'a str,
+    /// The file with what it gets besides.
+    pub(crate) user_data: Option<&'a Path>,
+}
+
+/// Returns why a file cannot be what a guest gets besides; `None` where it can.
+pub(crate) fn refuse_user_data(seed: Seed, path: &Path) -> Option<String> {
+    let bytes = match vmdeck_files::read(path, vmdeck_files::LARGE) {
+        Ok(bytes) => bytes,
+        Err(e) => return Some(e.to_string()),
+    };
+    match seed {
+        Seed::Ignition => {
+            let config: Result<serde_json::Value, _> = serde_json::from_slice(&bytes);
+            let is_config = config.is_ok_and(|config| config["ignition"]["version"].is_string());
+            (!is_config).then(|| "it is no config for Ignition: JSON with `ignition.version`".to_owned())
+        }
+        _ => cloud_init::kind(&bytes).is_none().then(|| {
+            format!(
+                "it begins with none of {}, by which cloud-init knows what it is",
+                cloud_init::KINDS.map(|(head, _)| head).join(", ")
+            )
+        }),
+    }
 }
 
 /// Makes keys for one machine and writes its seed; `None` = it gets none.
-pub(crate) fn write(seed: Seed, user: &str, name: &str, dir: &Path) -> io::Result<Option<SeedFiles>> {
+pub(crate) fn write(request: &SeedRequest<'_>, dir: &Path) -> io::Result<Option<SeedFiles>> {
+    let SeedRequest { seed, user, .. } = *request;
     if seed == Seed::None {
         return Ok(None);
     }
+    let own = request.user_data.map(|path| vmdeck_files::read(path, vmdeck_files::LARGE)).transpose()?;
     let (login, host) = (KeyPair::generate("vmdeck")?, KeyPair::generate("host")?);
     let place = MachineLogin::at(dir);
     files::write_atomic(&place.key, login.private.as_bytes())?;
     files::write_atomic(&place.host_key, host.public.as_bytes())?;
-    let mut out = SeedFiles { disk: None, credentials: Vec::new() };
+    let mut out = SeedFiles { disk: None, entries: Vec::new() };
     if matches!(seed, Seed::Auto | Seed::CloudInit) {
         let path = dir.join("seed.iso");
         // It holds a private key, and ends with the machine.
-        files::write_atomic(&path, &iso::volume("cidata", &cloud_init::files(user, name, &login, &host)))?;
+        let files = cloud_init::files(request, own.as_deref(), &login, &host);
+        files::write_atomic(&path, &iso::volume("cidata", &files))?;
         out.disk = Some(path);
     }
     if matches!(seed, Seed::Auto | Seed::Credentials) {
         for (name, content) in credentials::list(user, &login, &host) {
             let path = dir.join(format!("credential-{name}"));
             files::write_atomic(&path, content.as_bytes())?;
-            out.credentials.push((name, path));
+            out.entries.push((format!("opt/io.systemd.credentials/{name}"), path));
+        }
+    }
+    if seed == Seed::Ignition {
+        let path = dir.join("config.ign");
+        files::write_atomic(&path, ignition::config(request, own.as_deref(), &login, &host).as_bytes())?;
+        // Fedora CoreOS and Flatcar look in different places.
+        for name in ["opt/com.coreos/config", "opt/org.flatcar-linux/config"] {
+            out.entries.push((name.to_owned(), path.clone()));
         }
     }
     Ok(Some(out))

@@ -108,8 +108,8 @@ pub(super) fn arguments(
             );
             out.two("-device", "virtio-blk-pci,drive=seed0");
         }
-        for (name, file) in &seed.credentials {
-            out.two("-fw_cfg", &format!("name=opt/io.systemd.credentials/{name},file={}", path(file)));
+        for (name, file) in &seed.entries {
+            out.two("-fw_cfg", &format!("name={name},file={}", path(file)));
         }
     }
     firmware(&mut out, &parts.firmware);
@@ -328,6 +328,7 @@ mod tests {
             shares: Vec::new(),
             seed: vmdeck_model::guest::Seed::None,
             firmware: vmdeck_model::guest::Firmware::Auto,
+            user_data: None,
             tpm: false,
             machine: None,
             transports: vec!["ssh".into()],
@@ -413,8 +414,10 @@ mod tests {
     #[test]
     fn a_machine_has_variables_a_seed_and_a_tpm_of_its_own() {
         let files = Files::of(Path::new("/m"), Path::new("/r"), true, false, false);
-        let seed =
-            SeedFiles { disk: Some("/m/seed,1.iso".into()), credentials: vec![("tmpfiles.extra", "/m/c,1".into())] };
+        let seed = SeedFiles {
+            disk: Some("/m/seed,1.iso".into()),
+            entries: vec![("opt/io.systemd.credentials/tmpfiles.extra".into(), "/m/c,1".into())],
+        };
         let uefi = Boot::Uefi { code: "/code".into(), variables: "/m/variables.fd".into(), needs_smm: true };
         let parts = MachineParts {
             seed: Some(seed),

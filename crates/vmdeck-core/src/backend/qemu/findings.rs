@@ -9,6 +9,7 @@ use crate::{
     assets::{
         firmware::find_uefi,
         image::{self, ImagePlace, store::ImageStore},
+        seed,
     },
     host::{
         info, packages,
@@ -154,6 +155,12 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
             let fault = parts::no_uefi(guest, secure);
             out.push(Finding::of_fault("firmware", Severity::Fatal, &fault));
         }
+    }
+    if let Some(file) = &guest.user_data
+        && let Some(why) = seed::refuse_user_data(guest.seed, file)
+    {
+        let text = format!("guest `{}`: cannot use `user_data` `{}`: {why}", guest.id, file.display());
+        out.push(fatal("seed", text, "begin it with `#cloud-config`, or with `#!` for a script"));
     }
     if guest.tpm && info::find_program("swtpm").is_none() {
         let fault = parts::no_swtpm(guest);

@@ -9,7 +9,7 @@ use crate::{
     assets::{
         firmware,
         image::{DirectBoot, System},
-        seed::{self, SeedFiles},
+        seed::{self, SeedFiles, SeedRequest},
     },
     host::{
         files, info, packages,
@@ -28,6 +28,8 @@ use vmdeck_model::{
 
 /// How long reading the first sector of an image may take.
 const READ: Duration = Duration::from_secs(20);
+/// The shell of a user who is made, where the image is not known to lack it.
+const SHELL: &str = "/bin/bash";
 /// Bytes of a disk's first sector.
 const SECTOR: usize = 512;
 
@@ -78,7 +80,18 @@ impl MachineParts {
             out.host_root = Some(root);
         }
         let user = guest.transport_options.get("ssh").and_then(|options| options.text("user")).unwrap_or_default();
-        out.seed = seed::write(guest.seed, user, guest.id.as_str(), dir).map_err(|e| {
+        let shell = match &guest.image {
+            Some(Image::Named(named)) => named.entry.shell.as_deref(),
+            _ => None,
+        };
+        let wanted = SeedRequest {
+            seed: guest.seed,
+            user,
+            shell: shell.unwrap_or(SHELL),
+            name: guest.id.as_str(),
+            user_data: guest.user_data.as_deref(),
+        };
+        out.seed = seed::write(&wanted, dir).map_err(|e| {
             Fault::infra(format!("cannot make the seed of guest `{}`", guest.id))
                 .because(e)
                 .hint("free disk space in the state folder")
