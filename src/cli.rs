@@ -219,6 +219,9 @@ pub enum Sub {
     /// List, fetch, build and remove the images of guests
     #[command(subcommand)]
     Image(ImageSub),
+    /// Show which kinds of trouble are looked for on consoles, or what a console's log gives
+    #[command(subcommand)]
+    Trouble(TroubleSub),
     /// Check or show the config, or print its JSON schema
     #[command(subcommand)]
     Config(ConfigSub),
@@ -470,6 +473,26 @@ pub enum LockSub {
         /// Command to run
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
+    },
+}
+
+/// The subcommands of `vmdeck trouble`.
+#[derive(Subcommand, Debug, Clone)]
+pub enum TroubleSub {
+    /// List the kinds, those of the config included
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the log of a console gives (exit 1 where a case would fail)
+    Test {
+        /// Log of a console; `-` = standard input
+        #[arg(value_name = "FILE")]
+        log: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -11,13 +11,14 @@ use std::{
 const CORE: &[(&str, &[&str])] = &[
     ("command", &["host"]),
     ("host", &[]),
-    ("config", &[]),
+    ("config", &["trouble"]),
+    ("trouble", &[]),
     ("report", &[]),
     ("context", &["host"]),
     ("assets", &["host", "context"]),
     ("backend", &["command", "host", "context", "assets"]),
     ("transport", &["command", "host", "context", "backend"]),
-    ("engine", &["command", "host", "context", "assets", "backend", "transport"]),
+    ("engine", &["command", "host", "context", "assets", "backend", "transport", "trouble"]),
     ("fuzz", &["command", "config", "backend", "transport", "engine"]),
 ];
 

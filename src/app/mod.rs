@@ -24,6 +24,7 @@ mod run;
 mod settings;
 mod shell;
 mod terminal;
+mod trouble;
 mod trust;
 
 pub use cockpit::LocalHost;
@@ -108,6 +109,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
         Some(Sub::Init(args)) => init::run(&args, &look, io).await?,
         Some(Sub::Image(sub)) => image::run(sub, &config, io).await?,
+        Some(Sub::Trouble(sub)) => trouble::run(sub, &config, io)?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
         Some(Sub::Config(ConfigSub::Schema)) => settings::schema(io),
         Some(Sub::Config(ConfigSub::Example)) => settings::example(io),

@@ -19,6 +19,7 @@ use vmdeck_model::{
     exit::RunExit,
     key::Key,
     plan::{HostConfig, Setup},
+    trouble::TroubleKind,
 };
 use vmdeck_tui as tui;
 
@@ -105,6 +106,12 @@ pub(super) fn load_host(args: &ConfigArgs) -> Result<(HostConfig, Vec<String>)> 
     let leaves_out = !path.as_deref().is_some_and(is_users_own);
     let (setup, _) = load_file(path.as_deref(), args, Wish { leaves_out, ..Wish::default() })?;
     Ok((setup.host, setup.left_out))
+}
+
+/// Returns the kinds of trouble that the config knows, or the program without one.
+pub(super) fn load_troubles(args: &ConfigArgs) -> Result<Vec<TroubleKind>> {
+    let (setup, _) = load_file(find(args).as_deref(), args, Wish::default())?;
+    Ok(setup.troubles)
 }
 
 /// Loads a text that vmdeck itself has made as the config, with these arguments of `--set`.

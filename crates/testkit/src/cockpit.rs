@@ -145,7 +145,16 @@ pub fn empty_setup() -> Setup {
         tools: BTreeMap::new(),
     };
     let (cockpit, keys) = (Options::default(), Options::default());
-    Setup { host, guests: Vec::new(), suites: Vec::new(), cockpit, keys, notes: Vec::new(), left_out: Vec::new() }
+    Setup {
+        host,
+        guests: Vec::new(),
+        suites: Vec::new(),
+        cockpit,
+        keys,
+        troubles: Vec::new(),
+        notes: Vec::new(),
+        left_out: Vec::new(),
+    }
 }
 
 /// Returns how a cockpit looks without a config: the dark theme in true colours.

@@ -3,11 +3,12 @@
 //!
 //! Each layer imports only from layers to its left; `tests/architecture.rs` checks that:
 //!
-//! `command < { host, config, report } < backend < transport < engine`
+//! `command < { host, config, report, trouble } < backend < transport < engine`
 //!
 //! - [`command`]: a command for a guest, its text, and the marks around its output.
 //! - [`host`]: the only code that touches the operating system.
 //! - [`config`]: TOML, environment and flags to a checked setup, every mistake at once.
+//! - [`trouble`]: the kinds of trouble that a console tells.
 //! - [`report`]: sinks over events: text, JSON lines, `JUnit`, GitHub, summary and receipt.
 //! - [`backend`]: makes, starts, stops and destroys machines; one row each in [`backend::BACKENDS`].
 //! - [`transport`]: talks into a machine that is up; one row each in [`transport::TRANSPORTS`].
@@ -24,3 +25,4 @@ pub mod fuzz;
 pub mod host;
 pub mod report;
 pub mod transport;
+pub mod trouble;

@@ -4,6 +4,7 @@
 
 use super::{
     ids::GuestId, image::Image, key::Options, outcome::Verdict, pattern::Pattern, secret::Secret, suite::ScriptShell,
+    trouble::TroubleKind,
 };
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -32,6 +33,8 @@ pub struct Guest {
     pub firmware: Firmware,
     /// Whether the machine has a TPM.
     pub tpm: bool,
+    /// The kinds of trouble that are looked for on its console.
+    pub trouble: Vec<TroubleKind>,
     /// The file with what it gets at its first boot besides.
     pub user_data: Option<PathBuf>,
     /// The existing machine to adopt; it is stopped at most, never deleted.

@@ -25,3 +25,4 @@ pub mod secret;
 pub mod select;
 pub mod suite;
 pub mod text;
+pub mod trouble;

@@ -10,6 +10,7 @@ use super::{
     secret::Secret,
     select::{Selector, Shard},
     suite::{Case, Suite},
+    trouble::TroubleKind,
 };
 use globset::Glob;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -27,6 +28,8 @@ pub struct Setup {
     pub cockpit: Options,
     /// The cockpit's keys: for each action of `[keys]`, the keys it is bound to.
     pub keys: Options,
+    /// Every kind of trouble that is looked for on consoles, unless a guest leaves it out.
+    pub troubles: Vec<TroubleKind>,
     /// What a person should know although nothing is wrong.
     pub notes: Vec<String>,
     /// The programs and commands of this host that the config names and that may not be started now, each with its key and place.

@@ -23,6 +23,7 @@ use vmdeck_model::{
     plan::{HostConfig, Setup},
     secret::Secret,
     suite::{ScriptShell, Suite},
+    trouble::TroubleKind,
 };
 
 /// Every effective value with its place, for `config show`.
@@ -48,12 +49,13 @@ const OLD_LOCK: &str = "redoubt-vm-tests.lock.d";
 pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> (Setup, Values) {
     let mut build = Build { checked, keys: sources.keys, base: sources.base, problems, values: Values::new() };
     let host = build.host();
+    let shared = ForAllGuests { catalogue: host.images.catalogue.clone(), troubles: build.troubles() };
     let guests: Vec<Guest> = build
         .checked
         .guests
         .clone()
         .iter()
-        .filter_map(|(name, origin)| build.guest(name, origin, sources, &host.images.catalogue))
+        .filter_map(|(name, origin)| build.guest(name, origin, sources, &shared))
         .collect();
     let suites: Vec<Suite> = build
         .checked
@@ -70,7 +72,13 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     let mut notes = std::mem::take(&mut build.checked.notes);
     notes.extend(script_notes::of_setup(&guests, &suites));
     let left_out = std::mem::take(&mut build.checked.left_out);
-    (Setup { host, guests, suites, cockpit, keys, notes, left_out }, values)
+    (Setup { host, guests, suites, cockpit, keys, troubles: shared.troubles, notes, left_out }, values)
+}
+
+/// What the config says for all guests.
+struct ForAllGuests {
+    catalogue: Catalogue,
+    troubles: Vec<TroubleKind>,
 }
 
 fn home() -> Option<PathBuf> {
@@ -122,6 +130,11 @@ impl Build<'_> {
             (Ok(below), Some(home)) => home.join(below),
             _ => self.base.join(path),
         }
+    }
+
+    /// Returns the names of the kinds of trouble that the config speaks of.
+    pub(super) fn trouble_names(&self) -> Vec<(String, Origin)> {
+        self.checked.troubles.clone()
     }
 
     /// Returns the names that the config gives to images.
@@ -220,7 +233,7 @@ impl Build<'_> {
         if let Some(Value::Patterns(all)) = self.value(path, pattern) { all } else { Vec::new() }
     }
 
-    fn guest(&mut self, name: &str, origin: &Origin, sources: &Sources<'_>, catalogue: &Catalogue) -> Option<Guest> {
+    fn guest(&mut self, name: &str, origin: &Origin, sources: &Sources<'_>, shared: &ForAllGuests) -> Option<Guest> {
         let id = match GuestId::new(name) {
             Ok(id) => id,
             Err(e) => {
@@ -266,7 +279,7 @@ impl Build<'_> {
                 self.problem(origin, &full(key), "it must be longer than 0", Some("write it like \"90s\""));
             }
         }
-        let image = self.image(name, origin, &backend, catalogue);
+        let image = self.image(name, origin, &backend, &shared.catalogue);
         let mut errors = self.patterns(&full("boot.errors"), &any("boot.errors"));
         let seed = self.seed(name, origin, image.as_ref());
         let firmware = self.firmware(name, origin, &backend, image.as_ref());
@@ -280,8 +293,10 @@ impl Build<'_> {
             errors.extend(Pattern::parse(NO_SEED));
         }
         let user_data = self.user_data(name, origin, seed);
+        let trouble = self.troubles_of(name, origin, os, &shared.troubles);
         Some(Guest {
             os,
+            trouble,
             cpus: self.number(&full("cpus"), &any("cpus")),
             memory: size(self, "memory"),
             disk: size(self, "disk"),

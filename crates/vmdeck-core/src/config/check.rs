@@ -28,6 +28,7 @@ pub(super) struct Checked {
     pub(super) values: BTreeMap<String, (Value, Origin)>,
     pub(super) guests: Vec<(String, Origin)>,
     pub(super) catalogue: Vec<(String, Origin)>,
+    pub(super) troubles: Vec<(String, Origin)>,
     /// Each suite with the places of its cases.
     pub(super) suites: Vec<(String, Origin, Vec<Origin>)>,
     /// What a person should know although nothing is wrong.
@@ -48,6 +49,7 @@ pub(super) fn check(tree: &Node, sources: &Sources<'_>, problems: &mut Vec<Probl
     }
     let list = |key: &str| tree.get(key).map(Node::entries).unwrap_or_default();
     walk.out.guests = list("guests").iter().map(|(name, node)| (name.clone(), node.origin.clone())).collect();
+    walk.out.troubles = list("trouble").iter().map(|(name, node)| (name.clone(), node.origin.clone())).collect();
     let catalogue =
         tree.get("images").and_then(|images| images.get("catalogue")).map(Node::entries).unwrap_or_default();
     walk.out.catalogue = catalogue.iter().map(|(name, node)| (name.clone(), node.origin.clone())).collect();

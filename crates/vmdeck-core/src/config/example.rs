@@ -24,7 +24,8 @@ pub fn render(keys: &[Key]) -> String {
     );
     for (name, keys) in sections {
         // A table whose name alone would mean something.
-        let lead = if name.starts_with("[images.catalogue") { "# " } else { "" };
+        let lead =
+            if ["[images.catalogue", "[trouble"].iter().any(|table| name.starts_with(table)) { "# " } else { "" };
         out.push_str(&format!("\n{lead}{name}\n"));
         for key in keys {
             let last = key.path.rsplit('.').next().unwrap_or_default();
@@ -44,6 +45,7 @@ fn section(path: &str) -> String {
     let named = match parent.split('.').next() {
         Some("guests") => parent.replacen('*', "debian", 1),
         Some("images") => parent.replacen('*', "own", 1),
+        Some("trouble") => parent.replacen('*', "firmware-bug", 1),
         _ => parent.replacen('*', "smoke", 1),
     };
     match named.strip_suffix(".[]") {
@@ -80,6 +82,10 @@ fn forms(path: &str) -> (&'static str, &'static str) {
         "images.max_age" => ("# ", "\"30d\""),
         "guests.*.user_data" => ("# ", "\"user-data.yaml\""),
         "images.catalogue.*.shell" => ("# ", "\"/bin/sh\""),
+        "trouble.*.pattern" => ("# ", "'\\[Firmware Bug\\]'"),
+        "trouble.*.category" => ("# ", "\"own\""),
+        "trouble.*.severity" => ("# ", "\"warn\""),
+        "trouble.*.ends" => ("# ", "\"nothing\""),
         "guests.*.image" => ("# ", "\"debian:12\""),
         "host.lock_shared" | "guests.*.ssh.agent" => ("# ", "true"),
         "guests.*.shares.[].read_only" => ("# ", "false"),

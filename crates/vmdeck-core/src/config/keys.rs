@@ -5,6 +5,7 @@
 use vmdeck_model::{
     guest::ShareBy,
     key::{Key, Kind},
+    trouble::TroubleSeverity,
 };
 
 const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
@@ -121,6 +122,25 @@ pub const CORE: &[Key] = &[
         Some("[]"),
         "old variables that are read as well: trustinstall (TRUSTINSTALL_*), vm-tests (VM_LOCK_*); see docs/migrating.md",
     ),
+    key(
+        "trouble.*.pattern",
+        Kind::Text,
+        None,
+        "regular expression, searched anywhere in a line of a console; required for a kind of one's own",
+    ),
+    key("trouble.*.category", Kind::Text, None, "what it is about; default: own"),
+    key(
+        "trouble.*.severity",
+        Kind::Choice(TroubleSeverity::WORDS),
+        None,
+        "fail: the case during which it comes has failed; warn: it is reported; ignore; default: fail, or the kind's own",
+    ),
+    key(
+        "trouble.*.ends",
+        Kind::Choice(&["case", "nothing"]),
+        None,
+        "case: the running case ends at once, and the machine is replaced; nothing: it is judged at its end; default: nothing, or the kind's own",
+    ),
     key("guests.*.backend", Kind::Text, None, "qemu | multipass | utm | local | fake; required"),
     key("guests.*.os", Kind::Choice(&["linux", "windows", "macos"]), Some("\"linux\""), "guest operating system"),
     key("guests.*.cpus", Kind::Int(1, 512), Some("2"), "virtual processors"),
@@ -209,6 +229,12 @@ pub const CORE: &[Key] = &[
         "globs or /regex/es for console lines; a match fails the boot, or later the running case",
     ),
     key("guests.*.boot.warnings", Kind::Patterns, Some("[]"), "a match is reported"),
+    key(
+        "guests.*.trouble_ignore",
+        Kind::Texts,
+        Some("[]"),
+        "kinds or categories of trouble that the console of this guest may show; \"*\" = all; docs/trouble.md lists them",
+    ),
     key(
         "guests.*.boot.restarts",
         Kind::Int(0, 1000),

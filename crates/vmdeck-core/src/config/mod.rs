@@ -5,6 +5,7 @@
 mod build;
 mod build_image;
 mod build_suite;
+mod build_trouble;
 mod catalogue;
 mod check;
 mod compat;

@@ -3,7 +3,7 @@
 //! Written as JSON, which is YAML: no value can break out of its place. Facts: both `user-data` and `meta-data` must be there;
 //! without `manage_etc_hosts` sudo complains; with a locale an image without the package `locales` ends with an error.
 
-use super::{SeedRequest, keys::KeyPair};
+use super::{keys::KeyPair, request::SeedRequest};
 use crate::host::random;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! The config for Ignition, by which `Fedora CoreOS` and Flatcar set a system up before its first boot (Ignition's specification 3.3).
 
-use super::{SeedRequest, keys::KeyPair};
+use super::{keys::KeyPair, request::SeedRequest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 

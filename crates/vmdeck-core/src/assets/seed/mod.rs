@@ -8,9 +8,11 @@ mod credentials;
 mod ignition;
 mod iso;
 mod keys;
+mod request;
 
 use crate::host::files;
 use keys::KeyPair;
+pub(crate) use request::SeedRequest;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -45,20 +47,6 @@ pub(crate) struct SeedFiles {
     pub(crate) disk: Option<PathBuf>,
     /// What the firmware hands over: each name, and the file that holds it.
     pub(crate) entries: Vec<(String, PathBuf)>,
-}
-
-/// What a machine is given.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SeedRequest<'a> {
-    pub(crate) seed: Seed,
-    /// The user to make.
-    pub(crate) user: &'a str,
-    /// That user's shell.
-    pub(crate) shell: &'a str,
-    /// The machine's own name.
-    pub(crate) name: &'a str,
-    /// The file with what it gets besides.
-    pub(crate) user_data: Option<&'a Path>,
 }
 
 /// Returns why a file cannot be what a guest gets besides; `None` where it can.

@@ -328,6 +328,7 @@ mod tests {
             shares: Vec::new(),
             seed: vmdeck_model::guest::Seed::None,
             firmware: vmdeck_model::guest::Firmware::Auto,
+            trouble: Vec::new(),
             user_data: None,
             tpm: false,
             machine: None,

@@ -160,8 +160,7 @@ impl CaseRun<'_> {
             }
             End::Cancelled => (Verdict::Cancelled, None, context.stop_reason().to_owned(), false),
             End::Refused(fault) => (Verdict::Infra, None, clear(fault.with_remedy()), false),
-            // The machine is replaced in both: after such a line nothing in it can be trusted.
-            End::Complaint(fault) => (Verdict::Failed, None, clear(fault.to_string()), true),
+            End::Complaint { fault, spoils } => (Verdict::Failed, None, clear(fault.to_string()), spoils),
             End::Crashed(fault) => {
                 diagnose(context, guest, &machine.controller, &fault).await;
                 (

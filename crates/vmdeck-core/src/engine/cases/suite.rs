@@ -167,8 +167,10 @@ impl SuiteRun<'_> {
             }
             End::Cancelled => (Verdict::Cancelled, context.stop_reason().to_owned()),
             End::Refused(fault) => (Verdict::Failed, fault.with_remedy()),
-            End::Complaint(fault) => {
-                machine.give_up();
+            End::Complaint { fault, spoils } => {
+                if spoils {
+                    machine.give_up();
+                }
                 (Verdict::Failed, fault.to_string())
             }
             End::Crashed(fault) => {

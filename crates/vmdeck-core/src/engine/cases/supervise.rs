@@ -32,7 +32,11 @@ pub(super) enum End {
     /// The command was never started, and the machine is well: a folder or a right to use sudo is missing.
     Refused(Fault),
     /// An error pattern was found on the console while the machine lives on: the code made the system complain.
-    Complaint(Fault),
+    Complaint {
+        fault: Fault,
+        /// Whether nothing in the machine can be trusted any more.
+        spoils: bool,
+    },
     /// The system in the machine panicked, restarted or powered itself off.
     Crashed(Fault),
     /// The machine or the connection to it was lost, and nothing says that the guest itself is the cause.
@@ -70,14 +74,19 @@ impl Watched<'_> {
                 let seen = machine.console.catch_up().await;
                 match (machine.console.error_now(), machine.console.lost(), seen) {
                     (Some(found), ..) if found.is_panic() => End::Crashed(found.to_fault()),
-                    (Some(found), ..) => End::Complaint(found.to_fault()),
+                    (Some(found), ..) => End::Complaint { fault: found.to_fault(), spoils: true },
                     (None, Some(why), _) => untold(&why),
                     (None, None, Err(behind)) => untold(&behind),
-                    (None, None, Ok(())) => End::Exit(exit),
+                    (None, None, Ok(())) => match machine.console.take_complaint() {
+                        Some(found) => End::Complaint { fault: found.to_fault(), spoils: false },
+                        None => End::Exit(exit),
+                    },
                 }
             }
             End::Lost(fault) => explain(machine, fault).await,
-            End::Complaint(fault) if is_down(machine).await => machine.crash().map_or(End::Lost(fault), End::Crashed),
+            End::Complaint { fault, .. } if is_down(machine).await => {
+                machine.crash().map_or(End::Lost(fault), End::Crashed)
+            }
             end => end,
         }
     }
@@ -97,7 +106,7 @@ impl Watched<'_> {
                 Err(fault) if fault.blame() == Blame::User => End::Refused(fault),
                 Err(fault) => End::Lost(fault),
             },
-            Some(found) = recv_once(&mut error) => End::Complaint(found.to_fault()),
+            Some(found) = recv_once(&mut error) => End::Complaint { fault: found.to_fault(), spoils: true },
             Some(how) = recv_once(&mut exit) => End::Lost(Fault::infra("cannot finish the command").because(how)),
             () = machine.restarted() => End::Lost(Fault::infra("cannot finish the command").because("the guest restarted")),
             () = clock::sleep(limit) => {

@@ -14,6 +14,8 @@ const PANIC: &str = "Kernel panic";
 pub(in crate::engine) struct ConsoleError {
     /// The error pattern as written.
     pub(in crate::engine) pattern: String,
+    /// The kind of trouble, where it is one of the library and no pattern of the user's.
+    pub(in crate::engine) kind: Option<String>,
     /// The line in which it was found.
     pub(in crate::engine) line: String,
     /// The lines before it.
@@ -26,9 +28,15 @@ impl ConsoleError {
         let before: Vec<String> =
             self.context[self.context.len().saturating_sub(SHOWN)..].iter().map(|line| cut(line)).collect();
         let context = if before.is_empty() { String::new() } else { format!("\n    {}", before.join("\n    ")) };
-        Fault::infra(format!("the console matched the error pattern `{}`", self.pattern))
-            .because(format!("{}{context}", cut(&self.line)))
-            .hint("see the guest's console log; `boot.errors` lists the patterns")
+        let because = format!("{}{context}", cut(&self.line));
+        match &self.kind {
+            Some(kind) => Fault::infra(format!("the console shows trouble of the kind `{kind}`"))
+                .because(because)
+                .hint("see the guest's console log and docs/trouble.md; `trouble_ignore` leaves a kind out"),
+            None => Fault::infra(format!("the console matched the error pattern `{}`", self.pattern))
+                .because(because)
+                .hint("see the guest's console log; `boot.errors` lists the patterns"),
+        }
     }
 
     /// Returns whether the guest's kernel says that it has stopped.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     engine::{events::EventSender, timestamps::LogTimestamps},
     host::{clock, tail::Tail},
+    trouble::TroubleFinder,
 };
 use parking_lot::Mutex;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ use vmdeck_model::{
     event::{EventKind, PatternKind, Phase, Stream},
     guest::Guest,
     secret::Redactor,
+    trouble::{TroubleKind, TroubleSeverity},
 };
 
 /// How long an unfinished line may wait for its rest.
@@ -30,6 +32,27 @@ const WARNINGS: u32 = 100;
 
 /// How long a line without an end must be left alone to be read as it is.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long the lines of one trouble may be apart.
+const EVENT: Duration = Duration::from_secs(2);
+
+/// What trouble does to the running case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Badness {
+    Warns,
+    Fails,
+    Ends,
+}
+
+impl Badness {
+    fn of(kind: &TroubleKind) -> Self {
+        match kind.severity {
+            TroubleSeverity::Fail if kind.ends_case => Badness::Ends,
+            TroubleSeverity::Fail => Badness::Fails,
+            _ => Badness::Warns,
+        }
+    }
+}
 
 /// A console that is being followed.
 pub(super) struct ConsoleReader {
@@ -56,12 +79,22 @@ impl ConsoleReader {
     pub(super) fn start(path: &Path, listener: ConsoleListener) -> Result<Self> {
         let tail = Tail::follow(path)
             .map_err(|e| Fault::host(format!("cannot follow the console log `{}`", path.display())).because(e))?;
-        let scanner = ConsoleScanner::new(&listener.guest.boot, listener.redactor.clone());
+        let scanner = ConsoleScanner::new(
+            &listener.guest.boot,
+            TroubleFinder::new(&listener.guest.trouble),
+            listener.redactor.clone(),
+        );
         let scanner = Arc::new(Mutex::new(scanner));
         let (ready_sender, ready) = watch::channel(false);
         let stop = CancellationToken::new();
         let timestamps = LogTimestamps::beside(path, listener.events.clone());
-        let reading = Reading { scanner: Arc::clone(&scanner), ready: ready_sender.clone(), listener, warnings: 0 };
+        let reading = Reading {
+            scanner: Arc::clone(&scanner),
+            ready: ready_sender.clone(),
+            listener,
+            warnings: 0,
+            trouble: None,
+        };
         let task = tokio::spawn(reading.run(tail, timestamps, stop.clone()));
         Ok(Self { scanner, ready, ready_sender, stop, task })
     }
@@ -96,6 +129,8 @@ struct Reading {
     listener: ConsoleListener,
     /// Warnings so far.
     warnings: u32,
+    /// When trouble was last seen, and how bad the event is that it belongs to.
+    trouble: Option<(clock::Instant, Badness)>,
 }
 
 impl Reading {
@@ -106,7 +141,10 @@ impl Reading {
                 () = stop.cancelled() => break,
                 Some(ask) = self.listener.line.asks.recv() => {
                     self.take_rest(&mut tail, &mut timestamps).await;
-                    self.listener.line.answer(ask);
+                    if self.listener.line.answer(ask) {
+                        // What comes now belongs to another command.
+                        self.trouble = None;
+                    }
                 }
                 () = clock::sleep(QUIET), if unsettled => {
                     let scanner = Arc::clone(&self.scanner);
@@ -182,6 +220,38 @@ impl Reading {
         }
     }
 
+    /// Takes trouble in: all of it counts, and each event is told once, and again where it turns out worse.
+    fn trouble(&mut self, kind: &TroubleKind, line: String, context: Vec<String>) {
+        let ConsoleListener { guest, events, line: watched, .. } = &self.listener;
+        let bad = Badness::of(kind);
+        let pattern = format!("trouble:{}", kind.id);
+        let found = ConsoleError {
+            pattern: pattern.clone(),
+            kind: Some(kind.id.clone()),
+            line: line.clone(),
+            context: context.clone(),
+        };
+        let counts = match bad {
+            Badness::Ends => watched.note(found),
+            Badness::Fails => watched.note_for_the_end(found),
+            Badness::Warns => !watched.is_muted(),
+        };
+        let now = clock::now();
+        let same = self.trouble.filter(|(last, _)| now.duration_since(*last) < EVENT);
+        self.trouble = Some((now, same.map_or(bad, |(_, worst)| worst.max(bad))));
+        if !counts || same.is_some_and(|(_, worst)| bad <= worst) {
+            return;
+        }
+        let meaning = if bad == Badness::Warns { PatternKind::Warning } else { PatternKind::Error };
+        if meaning == PatternKind::Warning {
+            self.warnings = self.warnings.saturating_add(1);
+            if self.warnings > WARNINGS {
+                return;
+            }
+        }
+        events.send(EventKind::ConsoleMatch { guest: guest.id.clone(), meaning, pattern, line, context });
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         let scanner = Arc::clone(&self.scanner);
         scanner.lock().feed(bytes, |finding| self.report(finding));
@@ -197,12 +267,17 @@ impl Reading {
                 phases.lock().line(&line);
                 events.output(EventKind::Output { guest, suite: None, case: None, stream: Stream::Console, line });
             }
+            ConsoleFinding::Trouble { kind, line, context } => self.trouble(&kind, line, context),
             ConsoleFinding::Match { meaning, pattern, line, context } => {
                 match meaning {
                     PatternKind::Ready => drop(self.ready.send_replace(true)),
                     PatternKind::Error => {
-                        let found =
-                            ConsoleError { pattern: pattern.clone(), line: line.clone(), context: context.clone() };
+                        let found = ConsoleError {
+                            pattern: pattern.clone(),
+                            kind: None,
+                            line: line.clone(),
+                            context: context.clone(),
+                        };
                         if !watched.note(found) {
                             return;
                         }

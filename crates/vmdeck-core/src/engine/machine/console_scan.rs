@@ -2,6 +2,7 @@
 //!
 //! Pure: bytes in, findings out. Who follows the file and what is done about a finding is in `console_reader`.
 
+use crate::trouble::TroubleFinder;
 use std::collections::VecDeque;
 use vmdeck_model::{
     event::PatternKind,
@@ -9,6 +10,7 @@ use vmdeck_model::{
     pattern::Pattern,
     secret::Redactor,
     text::{Clean, EscapeFilter, LineSplitter},
+    trouble::TroubleKind,
 };
 
 /// Lines that are kept for a finding's context.
@@ -36,6 +38,15 @@ pub enum ConsoleFinding {
         /// The lines before it, clean.
         context: Vec<String>,
     },
+    /// A line tells of trouble in the system.
+    Trouble {
+        /// The kind.
+        kind: TroubleKind,
+        /// The line, clean.
+        line: String,
+        /// The lines before it, clean.
+        context: Vec<String>,
+    },
     /// A whole line was written; here it is, clean.
     Line(String),
 }
@@ -53,6 +64,9 @@ enum LineEnd {
 pub struct ConsoleScanner {
     marks: [(Pattern, ConsoleFinding, bool); 2],
     patterns: Vec<(PatternKind, Pattern, bool)>,
+    troubles: TroubleFinder,
+    /// Whether the line so far was found to tell of trouble.
+    in_trouble: bool,
     escapes: EscapeFilter,
     /// The line so far as a person reads it: without colours, and without what a carriage return went back over.
     line: Vec<u8>,
@@ -68,7 +82,7 @@ pub struct ConsoleScanner {
 impl ConsoleScanner {
     /// Returns a scanner for these patterns; it takes secrets out of all that it finds. A pattern that was found in a
     /// line is not found again in the same line.
-    pub fn new(boot: &ConsolePatterns, redactor: Redactor) -> Self {
+    pub fn new(boot: &ConsolePatterns, troubles: TroubleFinder, redactor: Redactor) -> Self {
         let mark = |text: &str, seen| Pattern::parse(text).map(|p| (p, seen, false));
         // Built in and tested below; a pattern that does not parse would be a bug in this line.
         let (Ok(kernel), Ok(user)) = (
@@ -83,6 +97,8 @@ impl ConsoleScanner {
         Self {
             marks: [kernel, user],
             patterns: errors.chain(ready).chain(warnings).collect(),
+            troubles,
+            in_trouble: false,
             escapes: EscapeFilter::default(),
             line: Vec::new(),
             cut: false,
@@ -159,6 +175,7 @@ impl ConsoleScanner {
 
     fn begin_line(&mut self) {
         self.line.clear();
+        self.in_trouble = false;
         (self.cut, self.returned) = (false, false);
     }
 
@@ -185,7 +202,15 @@ impl ConsoleScanner {
             *found = true;
             let (meaning, pattern) = (*meaning, pattern.source().to_owned());
             let context = self.context.iter().cloned().collect();
+            // The user's own word for it is enough.
+            self.in_trouble |= meaning == PatternKind::Error;
             each(ConsoleFinding::Match { meaning, pattern, line: self.open_line(), context });
+        }
+        if end == LineEnd::Here && !self.in_trouble {
+            let Some(kind) = self.troubles.find(&self.line).cloned() else { return };
+            self.in_trouble = true;
+            let context = self.context.iter().cloned().collect();
+            each(ConsoleFinding::Trouble { kind, line: self.open_line(), context });
         }
     }
 
@@ -216,7 +241,8 @@ mod tests {
     }
 
     fn kinds(parts: &[&[u8]]) -> Vec<String> {
-        let mut watch = ConsoleScanner::new(&boot("login:", "/Kernel panic/"), Redactor::default());
+        let mut watch =
+            ConsoleScanner::new(&boot("login:", "/Kernel panic/"), TroubleFinder::new(&[]), Redactor::default());
         let mut out = Vec::new();
         for part in parts {
             watch.feed(part, |seen| match seen {
@@ -231,7 +257,7 @@ mod tests {
     #[test]
     fn secrets_are_in_no_finding() {
         let redactor = Redactor::new(&[vmdeck_model::secret::Secret::new("canary-secret")]);
-        let mut scanner = ConsoleScanner::new(&boot("login:", "/Kernel panic/"), redactor);
+        let mut scanner = ConsoleScanner::new(&boot("login:", "/Kernel panic/"), TroubleFinder::new(&[]), redactor);
         let mut seen = String::new();
         for part in
             [&b"token=canary-"[..], b"secret\n", b"Kernel panic - canary-secret not found", b"\nlogin: canary-secret"]
@@ -285,7 +311,8 @@ mod tests {
         ];
         for (pattern, text, want) in rows {
             for at in 0..=text.len() {
-                let mut scanner = ConsoleScanner::new(&boot("never", pattern), Redactor::default());
+                let mut scanner =
+                    ConsoleScanner::new(&boot("never", pattern), TroubleFinder::new(&[]), Redactor::default());
                 let mut found = 0;
                 let mut count = |seen| found += u32::from(matches!(seen, ConsoleFinding::Match { .. }));
                 scanner.feed(&text[..at], &mut count);
@@ -298,7 +325,8 @@ mod tests {
 
     #[test]
     fn half_a_line_is_no_complaint_but_a_prompt_is_ready() {
-        let mut scanner = ConsoleScanner::new(&boot("/login: $/", "/^FAIL$/"), Redactor::default());
+        let mut scanner =
+            ConsoleScanner::new(&boot("/login: $/", "/^FAIL$/"), TroubleFinder::new(&[]), Redactor::default());
         let mut found = Vec::new();
         scanner.feed(b"FAIL", |seen| found.extend(meaning(&seen)));
         scanner.feed(b"OVER works\nmicro login: ", |seen| found.extend(meaning(&seen)));
@@ -311,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_start_of_a_window_is_no_start_of_a_line() {
-        let mut scanner = ConsoleScanner::new(&boot("never", "/^x/"), Redactor::default());
+        let mut scanner = ConsoleScanner::new(&boot("never", "/^x/"), TroubleFinder::new(&[]), Redactor::default());
         let mut found = 0;
         let mut count = |seen| found += u32::from(matches!(seen, ConsoleFinding::Match { .. }));
         scanner.feed(b"y", &mut count);
@@ -321,7 +349,8 @@ mod tests {
 
     #[test]
     fn an_error_brings_the_lines_before_it() {
-        let mut watch = ConsoleScanner::new(&boot("login:", "/Kernel panic/"), Redactor::default());
+        let mut watch =
+            ConsoleScanner::new(&boot("login:", "/Kernel panic/"), TroubleFinder::new(&[]), Redactor::default());
         let mut context = Vec::new();
         watch.feed(b"one\ntwo\n\x1b[31mKernel panic - not syncing\x1b[0m", |seen| {
             if let ConsoleFinding::Match { meaning: PatternKind::Error, context: before, line, .. } = seen {
@@ -335,7 +364,8 @@ mod tests {
 
     #[test]
     fn a_flood_without_a_newline_is_bounded_and_still_searched() {
-        let mut watch = ConsoleScanner::new(&boot("login:", "/Kernel panic/"), Redactor::default());
+        let mut watch =
+            ConsoleScanner::new(&boot("login:", "/Kernel panic/"), TroubleFinder::new(&[]), Redactor::default());
         let mut found = 0;
         let mut count = |seen| found += u32::from(matches!(seen, ConsoleFinding::Match { .. }));
         let flood = vec![b'x'; 1 << 20];

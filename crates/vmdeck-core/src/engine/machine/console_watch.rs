@@ -4,6 +4,7 @@
 
 use super::ConsoleError;
 use crate::host::clock;
+use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
@@ -30,6 +31,7 @@ impl std::fmt::Display for Behind {
 #[derive(Clone)]
 pub(in crate::engine) struct ConsoleWatch {
     error: Arc<watch::Sender<Option<ConsoleError>>>,
+    complaint: Arc<Mutex<Option<ConsoleError>>>,
     muted: Arc<AtomicBool>,
     lost: watch::Receiver<Option<String>>,
     asks: mpsc::UnboundedSender<ConsoleAsk>,
@@ -38,6 +40,8 @@ pub(in crate::engine) struct ConsoleWatch {
 /// The reader's end.
 pub(super) struct ConsoleLine {
     error: Arc<watch::Sender<Option<ConsoleError>>>,
+    /// What counts against a command once it has ended.
+    complaint: Arc<Mutex<Option<ConsoleError>>>,
     muted: Arc<AtomicBool>,
     /// Why the console is not read any more.
     pub(super) lost: watch::Sender<Option<String>>,
@@ -63,15 +67,26 @@ pub(super) struct ConsoleAsk {
 pub(super) fn pair() -> (ConsoleWatch, ConsoleLine) {
     let (error, muted) = (Arc::new(watch::channel(None).0), Arc::new(AtomicBool::new(false)));
     let ((lost, lost_seen), (ask, asks)) = (watch::channel(None), mpsc::unbounded_channel());
-    let watch = ConsoleWatch { error: Arc::clone(&error), muted: Arc::clone(&muted), lost: lost_seen, asks: ask };
-    (watch, ConsoleLine { error, muted, lost, asks })
+    let complaint = Arc::<Mutex<Option<ConsoleError>>>::default();
+    let watch = ConsoleWatch {
+        error: Arc::clone(&error),
+        complaint: Arc::clone(&complaint),
+        muted: Arc::clone(&muted),
+        lost: lost_seen,
+        asks: ask,
+    };
+    (watch, ConsoleLine { error, complaint, muted, lost, asks })
 }
 
 impl ConsoleLine {
-    /// Answers, when everything that was written so far has been taken in.
-    pub(super) fn answer(&self, ask: ConsoleAsk) {
+    /// Answers, when everything that was written so far has been taken in; returns whether a window begins.
+    pub(super) fn answer(&self, ask: ConsoleAsk) -> bool {
+        let begins = ask.then == Then::OpenWindow;
         let before = match ask.then {
-            Then::OpenWindow => self.error.send_replace(None),
+            Then::OpenWindow => {
+                let before = self.complaint.lock().take();
+                self.error.send_replace(None).or(before)
+            }
             Then::Unmute => {
                 self.muted.store(false, Ordering::Relaxed);
                 None
@@ -80,6 +95,21 @@ impl ConsoleLine {
         };
         // Whoever asked may have given up.
         let _ = ask.answer.send(before);
+        begins
+    }
+
+    /// Notes what counts against the running command once it has ended; returns whether it counts.
+    pub(super) fn note_for_the_end(&self, found: ConsoleError) -> bool {
+        let counts = !self.is_muted();
+        if counts {
+            self.complaint.lock().get_or_insert(found);
+        }
+        counts
+    }
+
+    /// Returns whether what comes now was asked for by us.
+    pub(super) fn is_muted(&self) -> bool {
+        self.muted.load(Ordering::Relaxed)
     }
 
     /// Notes an error; returns whether it counts. What we asked for ourselves does not, but a panic always does.
@@ -108,6 +138,11 @@ impl ConsoleWatch {
     /// Returns the error that the console shows now.
     pub(in crate::engine) fn error_now(&self) -> Option<ConsoleError> {
         self.error.borrow().clone()
+    }
+
+    /// Takes what counts against the command that has just ended, although it did not end it.
+    pub(in crate::engine) fn take_complaint(&self) -> Option<ConsoleError> {
+        self.complaint.lock().take()
     }
 
     /// Returns the answer: the error that was there. The error says that none came in time.
@@ -152,7 +187,7 @@ mod tests {
     use super::*;
 
     fn error(line: &str) -> ConsoleError {
-        ConsoleError { pattern: "p".into(), line: line.into(), context: Vec::new() }
+        ConsoleError { pattern: "p".into(), kind: None, line: line.into(), context: Vec::new() }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,112 @@
+//! Trouble that only the console tells: a green command is no green case then.
+
+use std::fs;
+use vmdeck_testkit::{micro::Micro, world::World};
+
+/// Returns a command that says a line as the kernel does, and ends well.
+fn says(line: &str) -> String {
+    format!("echo '<0>{line}' > /dev/kmsg; true")
+}
+
+fn world(keys: &str, more: &str, cases: &[(&str, &str)]) -> World {
+    let guest = Micro { keys, append: "loglevel=7 sysrq_always_enabled", ..Micro::default() }.guest("micro");
+    let cases: String = cases
+        .iter()
+        .map(|(name, run)| format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = {}\n", serde_json::Value::from(*run)))
+        .collect();
+    World::new(&format!("{guest}{more}[suites.s]\nrun_as = \"root\"\n{cases}"))
+}
+
+/// On a real kernel: real memory that runs out, and lines as the kernel writes them.
+#[test]
+fn a_green_command_in_a_broken_system_is_no_green_case() {
+    let oops = says("BUG: kernel NULL pointer dereference, address: 0000000000000010");
+    let glued = "printf 'no end of line' > /dev/console; echo '<0>INFO: task x:94 blocked for more than 4 seconds.' > /dev/kmsg";
+    let warns = says("WARNING: CPU: 0 PID: 93 at drivers/x.c:12 x_init+0x1/0x2");
+    let world = world(
+        "",
+        "",
+        &[
+            ("memory", "tail /dev/zero || true"),
+            ("well", "true"),
+            ("glued", glued),
+            ("warns", &warns),
+            // The stacks that somebody asks for are no trouble.
+            ("asks", "echo l > /proc/sysrq-trigger"),
+            ("oops", &oops),
+            ("after", "true"),
+        ],
+    );
+    let ran = world.ci(&[]).exits(1);
+    for (case, verdict, why) in [
+        ("memory", "FAIL", "trouble of the kind `oom-kill`"),
+        ("well", "pass", ""),
+        ("glued", "FAIL", "trouble of the kind `hung-task`"),
+        ("warns", "pass", ""),
+        ("asks", "pass", ""),
+        ("oops", "FAIL", "trouble of the kind `bug-memory`"),
+        ("after", "pass", ""),
+    ] {
+        let line = ran.out.lines().find(|line| line.contains(&format!("s/{case} "))).expect(case);
+        assert!(line.trim_start().starts_with(verdict) && line.contains(why), "{case}: {line}\n{}", ran.out);
+    }
+    assert!(ran.out.contains("trouble:warning"), "the warning is told: {}", ran.out);
+    // Only what cannot be trusted any more is replaced.
+    assert_eq!(ran.out.matches("micro is ready").count(), 2, "{}", ran.out);
+    world.assert_nothing_left();
+}
+
+/// The user's own patterns add to the library, and a guest can leave kinds out.
+#[test]
+fn what_counts_as_trouble_is_the_user_s_word() {
+    let mine = says("tr0: the frobnicator is upside down");
+    let oops = says("BUG: kernel NULL pointer dereference, address: 0000000000000010");
+    let hung = says("INFO: task x:94 blocked for more than 4 seconds.");
+    let world = world(
+        "trouble_ignore = [\"oops\"]\n",
+        "[trouble.frobnicator]\npattern = 'frobnicator is upside'\n[trouble.hung-task]\nseverity = \"warn\"\n",
+        &[("mine", &mine), ("oops", &oops), ("hung", &hung), ("panic", "echo c > /proc/sysrq-trigger; sleep 60")],
+    );
+    let ran = world.ci(&["--set", "guests.micro.boot.errors=[\"*never*\"]"]).exits(1);
+    for (case, verdict, why) in [
+        ("mine", "FAIL", "trouble of the kind `frobnicator`"),
+        ("oops", "pass", ""),
+        ("hung", "pass", ""),
+        // Although `boot.errors` was written anew.
+        ("panic", "FAIL", "crashed during the case"),
+    ] {
+        let line = ran.out.lines().find(|line| line.contains(&format!("s/{case} "))).expect(case);
+        assert!(line.trim_start().starts_with(verdict) && line.contains(why), "{case}: {line}\n{}", ran.out);
+    }
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_log_is_read_by_hand_and_kinds_are_listed_and_checked() {
+    let mut world = World::new("[trouble.own]\npattern = 'my own'\nseverity = \"warn\"\n");
+    world.run(&["trouble", "list"]).exits(0).says("own                  own         warn").says("oom-kill");
+    let list = world.run(&["trouble", "list", "--json"]).exits(0).out;
+    let list: serde_json::Value = serde_json::from_str(&list).expect("json");
+    assert_eq!((list[0]["id"].as_str(), list[0]["ends"].as_str()), (Some("own"), Some("nothing")));
+    for (text, exit, said) in [
+        ("all is well\n", 0, "no trouble"),
+        ("this is my own\n", 0, "log:1: own (warn)"),
+        ("x\n\x1b[31mKernel panic - not syncing: \x1b[0mFatal exception", 1, "log:2: panic (fail, ends the case)"),
+        ("", 0, "no trouble"),
+    ] {
+        fs::write(world.path("log"), text).expect("written");
+        world.run(&["trouble", "test", "log"]).exits(exit).says(said);
+    }
+    let json = world.run(&["trouble", "test", "--json", "log"]).exits(0).out;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).expect("json"), serde_json::json!([]));
+    world.run(&["trouble", "test", "gone"]).exits(2).complains("cannot read `gone`");
+    for (lines, said) in [
+        ("[trouble.x]\nseverity = \"warn\"\n", "`trouble.x.pattern`: it is missing"),
+        ("[trouble.x]\npattern = \"(\"\n", "no regular expression"),
+        ("[trouble.x]\npattern = \"y\"\nseverity = \"bad\"\n", "not one of fail, warn, ignore"),
+        ("[guests.g]\nbackend = \"fake\"\ntrouble_ignore = [\"nosuch\"]\n", "`nosuch` is no kind and no category"),
+    ] {
+        world = World::new(lines);
+        world.run(&["config", "check"]).exits(2).complains(said);
+    }
+}
