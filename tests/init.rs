@@ -31,7 +31,14 @@ fn a_project_of_each_kind_gets_a_config_that_checks() {
     ] {
         let world = empty();
         fs::write(world.path(name), content).expect("written");
-        world.run(&["init", "--yes"]).exits(0).says("wrote vmdeck.toml");
+        let ran = world.run(&["init", "--yes"]).exits(0).says("wrote vmdeck.toml");
+        // A test that is not run is said to be none.
+        assert_eq!(
+            ran.err.contains("only proposed"),
+            !config(&world).contains(&format!("\nrun = \"{test}\"")),
+            "{}",
+            ran.err
+        );
         assert!(config(&world).contains(test), "{}", config(&world));
         world.run(&["config", "check"]).exits(0);
         // What was named is what is run.
@@ -45,7 +52,22 @@ fn a_project_of_each_kind_gets_a_config_that_checks() {
     let world = empty();
     world.run(&["init", "--template", "cobol"]).exits(2).complains("possible values: make, rust, go, node");
     world.run(&["init", "--image", "none.qcow2"]).exits(2).complains("a name such as debian:12");
+    for (words, said) in [
+        (&["--image", "debian:99"][..], "has no version `99`"),
+        (&["--image", "windows:11"], "no image is called `windows`"),
+        (&["--image", "ftp://x/y"], "no address of the kind https"),
+        (&["--image", "http://x/y"], "no address of the kind https"),
+        (&["--image", "https://x/y", "--sha256", "abc"], "64 (SHA-256)"),
+        (&["--image", "host", "--sha256", "abc"], "only an image that is fetched"),
+        (&["--sha256", "abc"], "goes with --image"),
+        (&["--test", " "], "the command does nothing"),
+        (&["--test", "# x"], "the command does nothing"),
+    ] {
+        world.run(&[&["init", "--yes"], words].concat()).exits(2).complains(said);
+    }
     assert!(!world.path("vmdeck.toml").exists());
+    world.run(&["init", "--yes", "-f", "other.toml"]).exits(0).says("wrote other.toml");
+    assert!(world.path("other.toml").exists() && !world.path("vmdeck.toml").exists());
 }
 
 #[test]
@@ -122,12 +144,9 @@ fn doctor_mends_what_it_can() {
 /// At a terminal: each question has an answer that Enter takes; a wrong number is asked for again.
 #[test]
 fn a_person_is_asked_and_enter_takes_what_is_proposed() {
-    for (typed, run) in [
-        ("\n\nn\n", Some("make check")),
-        ("99\n1\n./mine.sh\nn\n", Some("./mine.sh")),
-        ("1\n-\nn\n", None),
-        ("", Some("make check")),
-    ] {
+    for (typed, run) in
+        [("\n\nn\n", Some("make check")), ("99\n1\n./mine.sh\nn\n", Some("./mine.sh")), ("1\n-\nn\n", None)]
+    {
         let world = empty();
         fs::write(world.path("Makefile"), "check:\n").expect("written");
         let line = format!("exec {} init", env!("CARGO_BIN_EXE_vmdeck"));

@@ -98,7 +98,11 @@ impl Services for Real {
     fn init(&self) -> Result<PathBuf> {
         let (mut out, mut err) = (std::io::sink(), std::io::sink());
         // Nobody can be asked below the screen.
-        init::make(&InitArgs { yes: true, ..InitArgs::default() }, &mut Io { out: &mut out, err: &mut err })?;
+        init::make(
+            &InitArgs { yes: true, ..InitArgs::default() },
+            Path::new("vmdeck.toml"),
+            &mut Io { out: &mut out, err: &mut err },
+        )?;
         Ok("vmdeck.toml".into())
     }
 

@@ -3,6 +3,7 @@
 use super::{guest::GuestText, template::Template};
 use crate::app::Io;
 use std::io::IsTerminal;
+use vmdeck_model::error::{Fault, Result};
 
 /// What a person has chosen.
 pub(super) struct Answers {
@@ -18,7 +19,12 @@ pub(super) fn can_ask() -> bool {
 }
 
 /// Asks what shall be tested in, and how; `guests` has at least one, the first is the default.
-pub(super) fn ask(template: Template, mut guests: Vec<GuestText>, test: Option<String>, io: &mut Io<'_>) -> Answers {
+pub(super) fn ask(
+    template: Template,
+    mut guests: Vec<GuestText>,
+    test: Option<String>,
+    io: &mut Io<'_>,
+) -> Result<Answers> {
     io.say(&format!("This folder holds {}.\n\nWhat shall the tests run in?", template.words()));
     for (n, guest) in guests.iter().enumerate() {
         io.say(&format!("  {}  {}", n + 1, guest.what));
@@ -26,7 +32,9 @@ pub(super) fn ask(template: Template, mut guests: Vec<GuestText>, test: Option<S
     let mut person = Some(io);
     let chosen = loop {
         match line("Number [1]: ", &mut person).as_deref() {
-            None | Some("") => break 0,
+            // Somebody who leaves wants nothing.
+            None => return Err(Fault::user("cannot go on without an answer").because("nothing was written")),
+            Some("") => break 0,
             Some(answer) => match answer.parse::<usize>() {
                 Ok(n) if (1..=guests.len()).contains(&n) => break n - 1,
                 _ => say(&mut person, &format!("a number from 1 to {}", guests.len())),
@@ -44,7 +52,7 @@ pub(super) fn ask(template: Template, mut guests: Vec<GuestText>, test: Option<S
     };
     let check = line("Run it once now, to see that it works? [Y/n]: ", &mut person);
     let check = check.is_some_and(|answer| !answer.to_lowercase().starts_with('n'));
-    Answers { guest: guests.swap_remove(chosen), test, check }
+    Ok(Answers { guest: guests.swap_remove(chosen), test, check })
 }
 
 fn say(person: &mut Option<&mut Io<'_>>, text: &str) {

@@ -1,7 +1,8 @@
 //! The guests that `vmdeck init` can write: those that this host can run as it is, and the one that was named.
 
 use super::template::Template;
-use std::path::Path;
+use crate::app::settings;
+use std::path::{Path, PathBuf};
 use vmdeck_core::{
     assets::{
         image::{System, build},
@@ -11,6 +12,7 @@ use vmdeck_core::{
 };
 use vmdeck_model::{
     catalogue::Catalogue,
+    digest::Digest,
     error::{Fault, Result},
     image::Recipe,
 };
@@ -40,6 +42,8 @@ pub(super) enum GuestTools {
     Here,
     /// Those of the packages that its config names.
     OfPackages,
+    /// The same, of Debian 12.
+    OfDebian12,
     /// Nobody knows.
     Unknown,
 }
@@ -99,6 +103,7 @@ fn host_root(template: Template) -> GuestText {
 
 /// Returns a guest that is built of packages, with those that the project's test needs.
 fn built(system: &str, template: Template) -> GuestText {
+    let of_debian_12 = matches!(system, "debian:12" | "debian:bookworm");
     let packages: Vec<String> = template
         .test(Path::new("."))
         .map(|test| test.packages.iter().map(|name| format!("\"{name}\"")).collect())
@@ -110,7 +115,7 @@ fn built(system: &str, template: Template) -> GuestText {
         what: format!("{}, built of packages the first time, in QEMU", system.trim_matches('"')),
         name: "guest",
         tables: format!("[guests.guest]\nbackend = \"qemu\"\n{image:<36} # built the first time, in about a minute\n"),
-        tools: GuestTools::OfPackages,
+        tools: if of_debian_12 { GuestTools::OfDebian12 } else { GuestTools::OfPackages },
     }
 }
 
@@ -123,10 +128,24 @@ pub(super) fn with_image(image: &str, digest: Option<&str>, template: Template) 
         tools: GuestTools::Unknown,
     };
     let cannot = || Fault::user(format!("cannot use the image `{image}`"));
+    if digest.is_some() && !image.contains("://") {
+        return Err(
+            Fault::user("cannot use `--sha256`").because("only an image that is fetched by its address has one")
+        );
+    }
     if image == "host" {
         return Ok(host_root(template));
     }
     if image.contains("://") {
+        let is_taken = image.starts_with("https://") || (image.starts_with("http://") && digest.is_some());
+        if !is_taken {
+            return Err(cannot()
+                .because("it is no address of the kind https")
+                .hint("plain http takes an image only with its digest: --sha256"));
+        }
+        if let Some(Err(why)) = digest.map(Digest::parse) {
+            return Err(Fault::user("cannot use `--sha256`").because(why));
+        }
         let proof = match digest {
             Some(digest) => format!("image_sha256 = {}\n", quoted(digest)),
             None => {
@@ -151,6 +170,8 @@ pub(super) fn with_image(image: &str, digest: Option<&str>, template: Template) 
         if can_build(image) {
             return Ok(built(image, template));
         }
+        let known = settings::built_in()?.host.images.catalogue.find(image, PathBuf::new());
+        known.map_err(|why| cannot().because(why).hint("`vmdeck image list --names` lists the names"))?;
         let line = format!("image = {}", quoted(image));
         return Ok(guest(
             format!("the cloud image {image}"),

@@ -20,6 +20,7 @@ use vmdeck_core::host::info;
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
+    suite::does_nothing,
 };
 
 const FILE: &str = "vmdeck.toml";
@@ -37,20 +38,21 @@ struct Draft {
 }
 
 /// Writes a config, and runs it once where that is wanted.
-pub(super) async fn run(args: &InitArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
-    if !make(args, io)? {
+pub(super) async fn run(args: &InitArgs, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    let file = config.file.clone().unwrap_or_else(|| PathBuf::from(FILE));
+    if !make(args, &file, io)? {
         return Ok(RunExit::Passed);
     }
-    let config = ConfigArgs { file: Some(PathBuf::from(FILE)), ..ConfigArgs::default() };
+    let config = ConfigArgs { file: Some(file), ..config.clone() };
     let args = RunArgs { ci: true, repeat: 1, ..RunArgs::default() };
     run::run(&args, &config, look, io).await
 }
 
 /// Writes a config; returns whether it shall be run once.
-pub(super) fn make(args: &InitArgs, io: &mut Io<'_>) -> Result<bool> {
+pub(super) fn make(args: &InitArgs, file: &Path, io: &mut Io<'_>) -> Result<bool> {
     // Said before anybody answers questions.
-    if !args.force && Path::new(FILE).symlink_metadata().is_ok() {
-        return Err(Fault::user(format!("cannot write `{FILE}`"))
+    if !args.force && file.symlink_metadata().is_ok() {
+        return Err(Fault::user(format!("cannot write `{}`", file.display()))
             .because("it is there")
             .hint("`vmdeck init --force` overwrites it"));
     }
@@ -61,7 +63,7 @@ pub(super) fn make(args: &InitArgs, io: &mut Io<'_>) -> Result<bool> {
         }
         None => draft(args, io)?,
     };
-    write(&draft.text, args.force)?;
+    write(file, &draft.text, args.force)?;
     if let Err(e) = ignore_records() {
         io.warn(&format!("warning: cannot add `{RECORDS}` to .gitignore: {e}"));
     }
@@ -70,7 +72,7 @@ pub(super) fn make(args: &InitArgs, io: &mut Io<'_>) -> Result<bool> {
     }
     let next =
         if draft.check { "running it once:" } else { "next: `vmdeck --ci`; `vmdeck config example` shows every key" };
-    io.say(&format!("wrote {FILE}: {}\n\n{next}", draft.what));
+    io.say(&format!("wrote {}: {}\n\n{next}", file.display(), draft.what));
     Ok(draft.check)
 }
 
@@ -78,11 +80,18 @@ pub(super) fn make(args: &InitArgs, io: &mut Io<'_>) -> Result<bool> {
 fn draft(args: &InitArgs, io: &mut Io<'_>) -> Result<Draft> {
     let folder = Path::new(".");
     let template = args.template.unwrap_or_else(|| Template::of(folder));
+    if args.test.as_deref().is_some_and(does_nothing) {
+        return Err(Fault::user("cannot use `--test`").because("the command does nothing"));
+    }
+    if args.sha256.is_some() && args.image.is_none() {
+        return Err(Fault::user("cannot use `--sha256`").because("it goes with --image and an address"));
+    }
     let proposed = args.test.clone().or_else(|| template.test(folder).map(|test| test.command));
     let asks = !args.yes && args.image.is_none() && args.template.is_none() && ask::can_ask();
     let (guest, test, is_named, check) = if asks {
-        let answers = ask::ask(template, guest::choices(template), proposed, io);
-        let is_named = answers.test.is_some();
+        let answers = ask::ask(template, guest::choices(template), proposed.clone(), io)?;
+        // What was only taken over is still a proposal.
+        let is_named = answers.test.is_some() && answers.test != proposed;
         (answers.guest, answers.test, is_named, answers.check)
     } else {
         let guest = match &args.image {
@@ -93,7 +102,9 @@ fn draft(args: &InitArgs, io: &mut Io<'_>) -> Result<Draft> {
     };
     let lack = if is_named { None } else { lack(&guest, template) };
     let text = text(&guest, test.as_deref(), lack.as_deref(), &old_names::families_set());
-    Ok(Draft { text, what: guest.what, notes: Vec::new(), check: args.check || check })
+    let note = |why: String| format!("the project's own test is only proposed in the file: {why}");
+    let notes = lack.filter(|_| test.is_some()).map(note).into_iter().collect();
+    Ok(Draft { text, what: guest.what, notes, check: args.check || check })
 }
 
 /// Returns why a guest may lack what the project's own test needs; `None` where it has that.
@@ -101,7 +112,8 @@ fn lack(guest: &GuestText, template: Template) -> Option<String> {
     let folder = Path::new(".");
     let needs = template.test(folder).map(|test| test.needs);
     match (guest.tools, needs) {
-        (GuestTools::OfPackages, _) => template.misfit(folder),
+        (GuestTools::OfDebian12, _) => template.misfit(folder),
+        (GuestTools::OfPackages, _) => None,
         (GuestTools::OfThisHost | GuestTools::Here, Some(program)) => {
             info::find_program(program).is_none().then(|| format!("`{program}` is not installed"))
         }
@@ -111,9 +123,8 @@ fn lack(guest: &GuestText, template: Template) -> Option<String> {
 }
 
 /// Writes the file; over what is there only if that is a file.
-fn write(text: &str, force: bool) -> Result<()> {
-    let path = Path::new(FILE);
-    let cannot = |e: std::io::Error| Fault::user(format!("cannot write `{FILE}`")).because(e);
+fn write(path: &Path, text: &str, force: bool) -> Result<()> {
+    let cannot = |e: std::io::Error| Fault::user(format!("cannot write `{}`", path.display())).because(e);
     let new = || std::fs::OpenOptions::new().write(true).create_new(true).open(path);
     let opened = if force && path.symlink_metadata().is_ok() { vmdeck_files::create(path) } else { new() };
     let mut file = opened.map_err(|e| match e.kind() {

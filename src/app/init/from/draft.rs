@@ -8,6 +8,8 @@ use vmdeck_model::catalogue::Catalogue;
 /// A config that grows.
 pub(super) struct ConfigDraft<'a> {
     catalogue: &'a Catalogue,
+    /// The folder of the other tool's project, from here.
+    folder: String,
     guests: Table,
     suites: Vec<SuiteDraft>,
     /// What was not taken over, each once.
@@ -27,7 +29,8 @@ pub(super) struct SuiteDraft {
     pub artifacts: Vec<String>,
     pub timeout: Option<String>,
     pub run_as_root: bool,
-    pub shell: Option<&'static str>,
+    /// The program that runs its scripts; empty = the guest's.
+    pub shell: &'static [&'static str],
     pub cases: Vec<CaseDraft>,
 }
 
@@ -42,8 +45,8 @@ pub(super) struct CaseDraft {
 }
 
 impl<'a> ConfigDraft<'a> {
-    pub(super) fn new(catalogue: &'a Catalogue) -> Self {
-        Self { catalogue, guests: Table::new(), suites: Vec::new(), notes: Vec::new() }
+    pub(super) fn new(catalogue: &'a Catalogue, folder: &str) -> Self {
+        Self { catalogue, folder: folder.to_owned(), guests: Table::new(), suites: Vec::new(), notes: Vec::new() }
     }
 
     /// Notes what was not taken over.
@@ -51,6 +54,15 @@ impl<'a> ConfigDraft<'a> {
         let text = text.into();
         if !self.notes.contains(&text) {
             self.notes.push(text);
+        }
+    }
+
+    /// Notes every key of a table that is not among the known ones.
+    pub(super) fn leftovers(&mut self, value: &serde_json::Value, known: &[&str], of: &str) {
+        for (key, _) in
+            super::yaml::entries(value).filter(|(key, value)| !known.contains(&key.as_str()) && !value.is_null())
+        {
+            self.note(format!("`{key}` of {of}"));
         }
     }
 
@@ -87,7 +99,7 @@ impl<'a> ConfigDraft<'a> {
         }
         if !code.is_empty() {
             let mut source = Table::new();
-            source.insert("path".into(), ".".into());
+            source.insert("path".into(), self.folder.clone().into());
             source.insert("to".into(), code.into());
             table.insert("source".into(), Value::Table(source));
         }
@@ -120,6 +132,11 @@ impl<'a> ConfigDraft<'a> {
         if !suite.cases.is_empty() {
             self.suites.push(suite);
         }
+    }
+
+    /// Returns whether there is no guest.
+    pub(super) fn is_empty(&self) -> bool {
+        self.guests.is_empty()
     }
 
     /// Returns the config's text, and the notes. A config without a case gets one that shows that its guests work.
@@ -164,8 +181,10 @@ fn suite_table(suite: SuiteDraft, guests: usize) -> Table {
     if suite.run_as_root {
         table.insert("run_as".into(), "root".into());
     }
-    if let Some(shell) = suite.shell {
-        table.insert("shell".into(), shell.into());
+    match suite.shell {
+        [] => {}
+        [word] => drop(table.insert("shell".into(), (*word).into())),
+        words => drop(table.insert("shell".into(), texts(words.iter().map(|word| (*word).to_owned()).collect()))),
     }
     for (key, parts) in [("setup", suite.setup), ("teardown", suite.teardown)] {
         let text = parts.join("\n");

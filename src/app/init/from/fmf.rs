@@ -174,7 +174,7 @@ mod tests {
         let names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
         assert_eq!(names, ["/t/alone", "/t/deep/er", "/t/one", "/t/two"]);
         assert_eq!(found[0].2, json!({ "summary": "alone" }));
-        assert_eq!(found[1].2["env"], json!({ "X": 1, "Y": 2 }));
+        assert_eq!(found[1].2["env"], json!({ "X": "1", "Y": "2" }));
         assert_eq!((&found[2].2["tag"], &found[2].2["duration"]), (&json!(["b", "c"]), &json!("5m*2")));
         assert_eq!((&found[3].2["test"], found[3].1.as_str()), (&json!("nice ./run.sh"), "t"));
         assert_eq!(root(&home.path().join("t/two.fmf")), home.path());

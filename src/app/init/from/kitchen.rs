@@ -13,6 +13,9 @@ use serde_json::Value;
 use std::path::Path;
 use vmdeck_model::error::Result;
 
+/// The keys of a driver that are taken over, or mean nothing here.
+const DRIVER: &[&str] = &["name", "provider", "box", "customize"];
+
 /// What stands for a value that Ruby would compute.
 const RUBY: &str = "ruby-0";
 
@@ -40,6 +43,8 @@ pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
         if let Some(cpus) = of(&["customize", "cpus"]).and_then(|text| text.parse::<i64>().ok()) {
             draft.set(&guest, "cpus", cpus);
         }
+        draft.leftovers(platform, &["name", "driver", "os_type"], &format!("the platform `{name}`"));
+        draft.leftovers(&platform["driver"], DRIVER, &format!("the driver of the platform `{name}`"));
         draft.set(&guest, "fresh", "suite");
         platforms.push((name, guest));
     }
@@ -49,6 +54,8 @@ pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
             draft.note(format!("`driver.{key}`"));
         }
     }
+    draft.leftovers(&kitchen, &["driver", "provisioner", "verifier", "platforms", "suites"], "the file");
+    draft.leftovers(&kitchen["driver"], DRIVER, "the driver");
     for value in list(&kitchen["suites"]) {
         suite(&kitchen, value, &platforms, draft);
     }
@@ -67,11 +74,11 @@ fn suite(kitchen: &Value, value: &Value, platforms: &[(String, String)], draft: 
         draft.note(format!("the suite `{name}`: none of the guests here fits it"));
         return;
     }
-    for key in ["lifecycle", "attributes", "run_list", "data_bags_path"] {
-        if !value[key].is_null() {
-            draft.note(format!("`{key}` of the suite `{name}`"));
-        }
-    }
+    draft.leftovers(
+        value,
+        &["name", "includes", "excludes", "provisioner", "verifier"],
+        &format!("the suite `{name}`"),
+    );
     // Of one plugin: what the suite says, else what is said for all.
     let merged = |plugin: &str, key: &str| {
         [&value[plugin], &kitchen[plugin]].iter().find_map(|table| scalar(&table[key])).filter(|text| !text.is_empty())

@@ -56,8 +56,18 @@ pub(super) fn convert(path: &Path) -> Result<Converted> {
         ));
     };
     let catalogue = settings::built_in()?.host.images.catalogue;
-    let mut draft = ConfigDraft::new(&catalogue);
+    let root = if tool == "tmt" { fmf::root(&path) } else { path.parent().unwrap_or(Path::new(".")).to_owned() };
+    let here = std::env::current_dir().unwrap_or_default();
+    let folder = match root.strip_prefix(&here).unwrap_or(&root).to_str() {
+        Some("") => ".".to_owned(),
+        Some(text) => text.to_owned(),
+        None => return Err(cannot().because("its folder's path is not UTF-8")),
+    };
+    let mut draft = ConfigDraft::new(&catalogue, &folder);
     convert(&path, &mut draft)?;
+    if draft.is_empty() {
+        return Err(cannot().because(format!("it names no machine, as a config of {tool} does")));
+    }
     let from = format!("{} ({tool})", path.display());
     let (text, notes) = draft.finish(&from).map_err(|e| Fault::bug("cannot write the config").because(e))?;
     Ok(Converted { text, what: format!("made from {from}"), notes })

@@ -17,6 +17,50 @@ use std::{
 };
 use vmdeck_model::error::Result;
 
+/// The keys that are taken over, or mean nothing for a run.
+const PROJECT: &[&str] = &[
+    "project",
+    "path",
+    "backends",
+    "suites",
+    "environment",
+    "exclude",
+    "prepare",
+    "restore",
+    "prepare-each",
+    "restore-each",
+    "kill-timeout",
+];
+const SUITE: &[&str] = &[
+    "summary",
+    "details",
+    "systems",
+    "backends",
+    "variants",
+    "environment",
+    "prepare",
+    "restore",
+    "prepare-each",
+    "restore-each",
+    "kill-timeout",
+    "manual",
+];
+const TASK: &[&str] = &[
+    "summary",
+    "details",
+    "systems",
+    "backends",
+    "variants",
+    "environment",
+    "prepare",
+    "execute",
+    "restore",
+    "artifacts",
+    "kill-timeout",
+    "manual",
+    "tags",
+];
+
 /// The words that exist only within spread's scripts, as functions for those that use them.
 const HELPERS: [(&str, &str); 3] = [
     ("NOMATCH", "NOMATCH() { local text; text=$(cat); ! grep -qE \"$@\" <<< \"$text\"; }"),
@@ -46,7 +90,8 @@ impl Environment {
     fn with(&self, value: &Value) -> Self {
         let mut out = self.clone();
         for (key, value) in entries(value) {
-            let Some(text) = scalar(value) else { continue };
+            // Nothing is the empty text.
+            let text = scalar(value).unwrap_or_default();
             match key.split_once('/') {
                 Some((key, variants)) => {
                     for variant in variants.split(',') {
@@ -86,16 +131,24 @@ fn set(list: &mut Vec<(String, String)>, key: &str, value: &str) {
 pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
     let project = yaml::read(path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for key in ["include", "rename", "repack", "reroot", "debug-each", "warn-timeout", "debug"] {
-        if !project[key].is_null() {
-            draft.note(format!("`{key}` of the project"));
-        }
-    }
+    draft.leftovers(&project, PROJECT, "the project");
     let wanted = scalar(&project["path"]).unwrap_or_default();
     let is_safe =
         wanted.starts_with('/') && wanted.trim_end_matches('/').matches('/').count() >= 2 && !wanted.contains("..");
     let code = if is_safe { wanted.trim_end_matches('/').to_owned() } else { CODE.to_owned() };
+    if code != wanted.trim_end_matches('/') {
+        draft.note(format!("`path` of the project: the code is at `{code}`, since a folder that is replaced lies at least two levels deep"));
+    }
     let systems = systems(&project, &code, draft);
+    if !project["prepare"].is_null() && entries(&project["suites"]).count() > 1 {
+        // Once for each machine, as spread does it.
+        draft.note(
+            "`prepare` of the project is in the setup of each suite; each suite has machines of its own for that",
+        );
+        for system in &systems {
+            draft.set(&system.guest, "fresh", "suite");
+        }
+    }
     let environment = Environment::default().with(&project["environment"]);
     for (key, suite) in entries(&project["suites"]) {
         let frame = SuiteFrame { project: &project, suite, name: key, folder, code: &code, systems: &systems };
@@ -112,11 +165,7 @@ fn systems(project: &Value, code: &str, draft: &mut ConfigDraft<'_>) -> Vec<Spre
         if kind != "qemu" {
             draft.note(format!("backend `{backend}` ({kind}): its systems are guests in QEMU here"));
         }
-        for key in ["prepare", "restore", "prepare-each", "restore-each", "allocate", "discard", "key", "plan"] {
-            if !value[key].is_null() {
-                draft.note(format!("`{key}` of the backend `{backend}`"));
-            }
-        }
+        draft.leftovers(value, &["type", "systems", "memory"], &format!("the backend `{backend}`"));
         for system in yaml::list(&value["systems"]) {
             let (name, more) = match system {
                 Value::Object(map) => map.iter().next().map_or((String::new(), &Value::Null), |(k, v)| (k.clone(), v)),
@@ -127,7 +176,8 @@ fn systems(project: &Value, code: &str, draft: &mut ConfigDraft<'_>) -> Vec<Spre
             }
             let known = out.iter().find(|other| other.name == name).map(|other| other.guest.clone());
             let guest = known.unwrap_or_else(|| {
-                let guest = draft.guest(&name, &name, code);
+                let image = scalar(&more["image"]).unwrap_or_else(|| name.clone());
+                let guest = draft.guest(&name, &image, code);
                 if let Some(memory) = scalar(&value["memory"]).filter(|text| text.ends_with(['G', 'M'])) {
                     draft.set(&guest, "memory", format!("{memory}iB"));
                 }
@@ -141,11 +191,7 @@ fn systems(project: &Value, code: &str, draft: &mut ConfigDraft<'_>) -> Vec<Spre
                 }
                 guest
             });
-            for key in ["environment", "variants", "manual", "bios", "secure-boot", "storage"] {
-                if !more[key].is_null() {
-                    draft.note(format!("`{key}` of the system `{name}`"));
-                }
-            }
+            draft.leftovers(more, &["image", "username", "password"], &format!("the system `{name}`"));
             if ["username", "password"].iter().any(|key| !more[*key].is_null()) {
                 draft.note(format!("the login of the system `{name}`: vmdeck makes one of its own (`seed`)"));
             }
@@ -188,10 +234,9 @@ struct SuiteFrame<'a> {
 impl SuiteFrame<'_> {
     fn convert(&self, environment: &Environment, draft: &mut ConfigDraft<'_>) -> Result<()> {
         let environment = environment.with(&self.suite["environment"]);
-        for key in ["debug", "debug-each", "warn-timeout"] {
-            if !self.suite[key].is_null() {
-                draft.note(format!("`{key}` of the suite `{}`", self.name));
-            }
+        draft.leftovers(self.suite, SUITE, &format!("the suite `{}`", self.name));
+        if self.tasks().is_empty() {
+            draft.note(format!("the suite `{}`: there is no task in its folder", self.name));
         }
         // Tasks that run on the same guests are one suite.
         let mut suites: Vec<SuiteDraft> = Vec::new();
@@ -285,7 +330,10 @@ impl SuiteFrame<'_> {
             teardown: frame([script(self.suite, "restore").map(in_task), script(self.project, "restore")]),
             timeout: timeout.as_deref().and_then(duration).or_else(|| Some("15m".to_owned())),
             run_as_root: true,
-            shell: Some("bash"),
+            shell: &["bash", "-eu", "-c"],
+            env: [("DEBIAN_FRONTEND", "noninteractive"), ("DEBIAN_PRIORITY", "critical")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .to_vec(),
             ..SuiteDraft::default()
         }
     }
@@ -299,11 +347,7 @@ impl SuiteFrame<'_> {
         draft: &mut ConfigDraft<'_>,
     ) -> Vec<CaseDraft> {
         let script = |value: &Value, key: &str| scalar(&value[key]).filter(|text| !text.trim().is_empty());
-        for key in ["debug", "priority", "samples", "warn-timeout"] {
-            if !value[key].is_null() {
-                draft.note(format!("`{key}` of the task `{task}`"));
-            }
-        }
+        draft.leftovers(value, TASK, &format!("the task `{task}`"));
         let environment = environment.with(&value["environment"]);
         let before = [(self.project, "prepare-each"), (self.suite, "prepare-each"), (value, "prepare")];
         let after = [(value, "restore"), (self.suite, "restore-each"), (self.project, "restore-each")];
@@ -313,6 +357,15 @@ impl SuiteFrame<'_> {
         let (before, after) = (parts(&before), parts(&after));
         let execute = script(value, "execute").unwrap_or_else(|| ":".to_owned());
         let all = [before.join("\n"), after.join("\n"), execute.clone()].join("\n");
+        for name in ["SPREAD_JOB", "SPREAD_BACKEND", "SPREAD_PROJECT", "SPREAD_SAMPLE"]
+            .iter()
+            .filter(|name| all.contains(**name))
+        {
+            draft.note(format!("the task `{task}` reads `{name}`, which is not set here"));
+        }
+        for (name, _) in environment.with(&value["environment"]).plain.iter().filter(|(name, _)| !is_name(name)) {
+            draft.note(format!("the variable `{name}`, which no shell can have"));
+        }
         let restarts = all.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == "REBOOT");
         let skip = match (restarts, value["manual"] == true || self.suite["manual"] == true) {
             (true, _) => Some("it restarts the machine by spread's REBOOT".to_owned()),
@@ -355,12 +408,22 @@ impl SuiteFrame<'_> {
             own.iter().filter(|(name, _)| read(name)).map(|(name, value)| format!("export {name}={}", quoted(value)));
         let system = read("SPREAD_SYSTEM")
             .then(|| "export SPREAD_SYSTEM=$(. /etc/os-release; echo \"$ID-${VERSION_ID:-}\")".to_owned());
-        let theirs = variables
-            .iter()
-            .filter(|(_, value)| !value.contains("$(HOST:"))
-            .map(|(name, value)| format!("export {name}=\"{}\"", value.replace('"', "\\\"")));
+        let theirs =
+            variables.iter().filter(|(_, value)| !value.contains("$(HOST:")).filter(|(name, _)| is_name(name)).map(
+                |(name, value)| match value.chars().next() {
+                    // As the shell reads it.
+                    Some('"' | '\'') => format!("export {name}={value}"),
+                    _ => format!("export {name}=\"{}\"", value.replace('"', "\\\"")),
+                },
+            );
         own.chain(system).chain(theirs).collect()
     }
+}
+
+/// Returns whether a shell can have a variable of this name.
+fn is_name(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(is_word)
 }
 
 /// Returns the functions that a script uses.

@@ -46,11 +46,19 @@ pub(super) fn image(system: &str, catalogue: &Catalogue) -> Option<String> {
                 || part == release
         })
     };
+    // An image of the usual processor is no answer to those.
+    if parts
+        .iter()
+        .any(|part| ["arm", "arm64", "aarch64", "armhf", "i386", "32", "riscv64", "ppc64el", "s390x"].contains(part))
+    {
+        return None;
+    }
     if let Some((version, _)) = versions.iter().find(|(version, release)| is_meant(version, release)) {
         return Some(format!("{name}:{version}"));
     }
-    // Without any number the newest one is meant.
-    let says_version = rest.trim_end_matches("64").contains(|c: char| c.is_ascii_digit());
+    // Without any further word the newest one is meant.
+    let says_version =
+        parts.iter().any(|part| !part.is_empty() && *part != "64" && ![name, word, "latest"].contains(part));
     let number =
         |version: &&String| version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>();
     let newest = entry.versions.keys().max_by_key(number)?;
@@ -75,7 +83,9 @@ mod tests {
             ("debian/bookworm64", Some("debian:12")),
             ("debian-12-64", Some("debian:12")),
             ("generic/debian12", Some("debian:12")),
-            ("debian-sid-64", Some("debian:13")),
+            ("debian-sid-64", None),
+            ("opensuse-tumbleweed-64", None),
+            ("ubuntu-24.04-arm-64", None),
             ("fedora-43-64", Some("fedora:43")),
             ("fedora/43-cloud-base", Some("fedora:43")),
             ("fedora", Some("fedora:44")),

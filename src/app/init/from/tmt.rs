@@ -15,8 +15,16 @@ use std::path::Path;
 use vmdeck_model::error::{Fault, Result};
 
 /// Installs packages by whatever the system has.
-const INSTALL: &str = "install() { if command -v dnf >/dev/null; then dnf -y install \"$@\"; elif command -v apt-get >/dev/null; then apt-get update && \
-                       apt-get -y install \"$@\"; else zypper -n install \"$@\"; fi; }";
+const INSTALL: &str = "install() {
+  if command -v dnf >/dev/null; then
+    dnf -y install \"$@\"
+  elif command -v apt-get >/dev/null; then
+    apt-get update
+    apt-get -y install \"$@\"
+  else
+    zypper -n install \"$@\"
+  fi
+}";
 
 /// Takes the plans and tests of a tree over.
 pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
@@ -115,34 +123,45 @@ fn suite(plan: &Leaf, tests: &[&Leaf], guests: Vec<String>, draft: &mut ConfigDr
         name: plain(&plan.name.trim_start_matches("/plans/").replace('/', "-")),
         guests,
         run_as_root: true,
-        shell: Some("bash"),
+        shell: &["bash"],
         env,
         ..SuiteDraft::default()
     };
-    let mut needs: Vec<String> = Vec::new();
+    let (mut required, mut recommended) = (Vec::new(), Vec::new());
     for found in discover(plan, tests, draft) {
-        let case = case(&found, &out.env, &mut needs, draft);
+        let case = case(&found, &out.env, (&mut required, &mut recommended), draft);
         out.cases.push(case);
     }
-    let mut setup = Vec::new();
-    for step in list(&plan.data["prepare"]) {
-        for key in ["where", "when"] {
-            if !step[key].is_null() {
-                draft.note(format!("`{key}` of a `prepare` of the plan `{}`", plan.name));
-            }
-        }
+    let install = |names: &[String]| {
+        let words: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+        format!("install {}", words.join(" "))
+    };
+    // In their order; what the tests require comes after what the plan says.
+    let mut steps = list(&plan.data["prepare"]);
+    steps.sort_by_key(|step| scalar(&step["order"]).and_then(|order| order.parse::<i64>().ok()).unwrap_or(50));
+    for step in steps {
+        let of = format!("a `prepare` of the plan `{}`", plan.name);
         match scalar(&step["how"]).as_deref().unwrap_or("shell") {
-            "shell" => setup.extend(texts(&step["script"]).iter().map(|script| apart(script))),
-            "install" => needs.splice(0..0, texts(&step["package"])).for_each(drop),
+            "shell" => {
+                draft.leftovers(step, &["how", "script", "order", "name", "summary"], &of);
+                out.setup.extend(texts(&step["script"]).iter().map(|script| apart(script)));
+            }
+            "install" => {
+                draft.leftovers(step, &["how", "package", "order", "name", "summary"], &of);
+                out.setup.push(install(&texts(&step["package"])));
+            }
             other => draft.note(format!("`prepare` by `{other}` of the plan `{}`", plan.name)),
         }
     }
-    needs.dedup();
-    if !needs.is_empty() {
-        let words: Vec<String> = needs.iter().map(|name| quoted(name)).collect();
-        out.setup = vec![INSTALL.to_owned(), format!("install {}", words.join(" "))];
+    if !required.is_empty() {
+        out.setup.push(install(&required));
     }
-    out.setup.extend(setup);
+    if !recommended.is_empty() {
+        out.setup.push(format!("{} || true", install(&recommended)));
+    }
+    if out.setup.iter().any(|line| line.starts_with("install ")) {
+        out.setup.insert(0, INSTALL.to_owned());
+    }
     for step in list(&plan.data["finish"]) {
         match scalar(&step["how"]).as_deref().unwrap_or("shell") {
             "shell" => out.teardown.extend(texts(&step["script"]).iter().map(|script| apart(script))),
@@ -175,6 +194,7 @@ fn discover(plan: &Leaf, tests: &[&Leaf], draft: &mut ConfigDraft<'_>) -> Vec<Pl
         ));
         return Vec::new();
     }
+    draft.leftovers(execute, &["how", "script", "duration"], &format!("`execute` of the plan `{}`", plan.name));
     let scripts = texts(&execute["script"]);
     if !scripts.is_empty() {
         let one = |(n, script): (usize, String)| {
@@ -194,6 +214,11 @@ fn discover(plan: &Leaf, tests: &[&Leaf], draft: &mut ConfigDraft<'_>) -> Vec<Pl
     let nothing = Value::Object(serde_json::Map::new());
     let mut out = Vec::new();
     for step in if steps.is_empty() { vec![&nothing] } else { steps } {
+        draft.leftovers(
+            step,
+            &["how", "url", "ref", "tests", "test", "exclude", "filter", "name"],
+            &format!("`discover` of the plan `{}`", plan.name),
+        );
         if !step["url"].is_null() {
             draft.note(format!("the tests of `{}` (plan `{}`)", scalar(&step["url"]).unwrap_or_default(), plan.name));
             continue;
@@ -242,30 +267,54 @@ fn passes(filter: &str, data: &Value) -> bool {
     filter.split('|').any(|all| all.split('&').all(holds))
 }
 
+/// The keys of a test that are taken over, or mean nothing for a run.
+const TEST: &[&str] = &[
+    "summary",
+    "description",
+    "contact",
+    "component",
+    "id",
+    "author",
+    "test",
+    "framework",
+    "duration",
+    "require",
+    "recommend",
+    "environment",
+    "path",
+    "tag",
+    "tier",
+    "enabled",
+    "result",
+    "manual",
+    "name",
+    "link",
+];
+
 /// Makes a case of a test.
 fn case(
     found: &PlannedTest,
     plan: &[(String, String)],
-    needs: &mut Vec<String>,
+    (required, recommended): (&mut Vec<String>, &mut Vec<String>),
     draft: &mut ConfigDraft<'_>,
 ) -> CaseDraft {
     let data = &found.data;
-    for key in ["adjust", "check", "link", "environment-file"] {
-        if !data[key].is_null() {
-            draft.note(format!("`{key}` of the test `{}`", found.name));
+    draft.leftovers(data, TEST, &format!("the test `{}`", found.name));
+    let is_package = |need: &str| !need.contains('(');
+    for (key, packages) in [("require", &mut *required), ("recommend", recommended)] {
+        for need in list(&data[key]) {
+            match scalar(need).filter(|need| is_package(need)) {
+                Some(name) if !packages.contains(&name) => packages.push(name),
+                Some(_) => {}
+                None => draft.note(format!("libraries and files that the test `{}` needs", found.name)),
+            }
         }
-    }
-    let (libraries, packages): (Vec<&Value>, Vec<&Value>) = list(&data["require"])
-        .into_iter()
-        .chain(list(&data["recommend"]))
-        .partition(|need| !need.is_string() || need.as_str().is_some_and(|text| text.contains('(')));
-    needs.extend(packages.into_iter().filter_map(scalar).filter(|name| !needs.contains(name)).collect::<Vec<_>>());
-    if !libraries.is_empty() {
-        draft.note(format!("libraries and files that the test `{}` requires", found.name));
     }
     if data["framework"] == "beakerlib" {
         draft.note(format!("the test `{}` uses beakerlib: its phases are not told apart", found.name));
-        needs.push("beakerlib".to_owned());
+        if !required.iter().any(|name| name == "beakerlib") {
+            required.push("beakerlib".to_owned());
+        }
     }
     let test = scalar(&data["test"]).unwrap_or_else(|| ":".into());
     let skip = match () {

@@ -45,6 +45,9 @@ enum Block {
 /// Takes the machines over.
 pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
     let text = yaml::text(path)?;
+    if !text.contains("Vagrant.configure") {
+        return Err(Fault::user(format!("cannot take `{}` over", path.display())).because("it configures no machine"));
+    }
     let mut reader = Reader::new(draft)?;
     let lines: Vec<&str> = text.lines().collect();
     let mut at = 0;
@@ -130,6 +133,10 @@ impl<'a, 'b> Reader<'a, 'b> {
         if line.is_empty() || line.starts_with('#') {
             return at + 1;
         }
+        if lines[at].starts_with("=begin") {
+            let end = (at..lines.len()).find(|n| lines[*n].starts_with("=end"));
+            return end.map_or(lines.len(), |end| end + 1);
+        }
         if line == "end" {
             if self.blocks.pop() == Some(Block::Script) {
                 self.finish_script(at, line);
@@ -193,7 +200,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         if mark.is_empty() {
             return None;
         }
-        let end = (at + 1..lines.len()).find(|n| lines[*n].trim() == mark).unwrap_or(lines.len());
+        let end = (at + 1..lines.len()).find(|n| lines[*n].trim() == mark)?;
         let body = &lines[at + 1..end];
         let indent =
             body.iter().filter(|l| !l.trim().is_empty()).map(|l| l.len() - l.trim_start().len()).min().unwrap_or(0);
@@ -284,6 +291,17 @@ impl<'a, 'b> Reader<'a, 'b> {
                 ("type" | "inline", _) => {}
                 _ => self.draft.note(format!("line {}: `{key}` of a provisioner", at + 1)),
             }
+        }
+        for word in ["env:", ":env =>", "name:"].iter().filter(|word| whole.contains(**word)) {
+            self.draft.note(format!("line {}: `{}` of a provisioner", at + 1, word.trim_matches([':', ' ', '=', '>'])));
+        }
+        let is_never = whole.contains("\"never\"") || whole.contains(":never");
+        // A text that is put together, or ends nowhere, is not known.
+        let is_odd =
+            whole.contains("\" +") || whole.contains("' +") || (whole.contains("<<") && script.inline.is_none());
+        if is_never || is_odd {
+            self.skipped(at, lines[at]);
+            return next;
         }
         self.script = script;
         self.finish_script(at, lines[at]);

@@ -1,10 +1,16 @@
 //! YAML of strangers, as JSON values, and small readers for them.
 
+use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 use vmdeck_model::error::{Fault, Result};
 
-/// Reads a file. The parser has a budget for what aliases may grow to, and says the line of a mistake.
+/// The most values that a file may hold, with what its aliases repeat.
+const VALUES: usize = 200_000;
+/// How deep values may lie in one another.
+const DEPTH: usize = 64;
+
+/// Reads a file.
 pub(super) fn read(path: &Path) -> Result<Value> {
     parse(&text(path)?, path)
 }
@@ -15,15 +21,106 @@ pub(super) fn text(path: &Path) -> Result<String> {
         .map_err(|e| Fault::user(format!("cannot read `{}`", path.display())).because(e))
 }
 
+/// Reads the first document of a text. Each value that is no table and no list is a text as it was written, so that `3.10` stays what
+/// it is; only `true`, `false` and nothing have kinds of their own. An empty text is an empty table.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Value> {
-    if text.trim().is_empty() {
-        return Ok(Value::Object(Map::new()));
+    let cannot = |why: String| Fault::user(format!("cannot read `{}`", path.display())).because(why);
+    let mut tree = TreeBuilder::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|e| cannot(format!("line {}: {}", e.marker().line(), e.info())))?;
+        if matches!(event, Event::DocumentEnd) {
+            break;
+        }
+        tree.take(event).map_err(|why| cannot(format!("line {}: {why}", span.start.line())))?;
     }
-    serde_saphyr::from_str(text).map_err(|e| {
-        let why = e.to_string();
-        let first = why.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        Fault::user(format!("cannot read `{}`", path.display())).because(first)
-    })
+    Ok(tree.root.unwrap_or_else(|| Value::Object(Map::new())))
+}
+
+/// A table or list that is being read, with the number of its anchor.
+enum Open {
+    List(Vec<Value>, usize),
+    Table(Map<String, Value>, Option<String>, usize),
+}
+
+/// Makes a tree of a parser's events.
+#[derive(Default)]
+struct TreeBuilder {
+    root: Option<Value>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Value>,
+    values: usize,
+}
+
+impl TreeBuilder {
+    fn take(&mut self, event: Event<'_>) -> std::result::Result<(), &'static str> {
+        match event {
+            Event::Scalar(text, style, anchor, _) => self.put(scalar_of(&text, style), anchor),
+            Event::Alias(anchor) => {
+                let value = self.anchors.get(&anchor).cloned().unwrap_or_default();
+                self.values += size(&value);
+                self.put(value, 0)
+            }
+            Event::SequenceStart(anchor, _) => self.begin(Open::List(Vec::new(), anchor)),
+            Event::MappingStart(anchor, _) => self.begin(Open::Table(Map::new(), None, anchor)),
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(Open::List(list, anchor)) => self.put(Value::Array(list), anchor),
+                Some(Open::Table(table, _, anchor)) => self.put(Value::Object(table), anchor),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, open: Open) -> std::result::Result<(), &'static str> {
+        self.open.push(open);
+        if self.open.len() > DEPTH { Err("it goes too deep") } else { Ok(()) }
+    }
+
+    /// Puts a whole value in its place.
+    fn put(&mut self, value: Value, anchor: usize) -> std::result::Result<(), &'static str> {
+        self.values += 1;
+        if self.values > VALUES {
+            return Err("it holds too many values");
+        }
+        if anchor > 0 {
+            self.anchors.insert(anchor, value.clone());
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(value),
+            Some(Open::List(list, _)) => list.push(value),
+            Some(Open::Table(table, key, _)) => match key.take() {
+                None => *key = Some(scalar(&value).ok_or("a key is no text")?),
+                // What a merge brings is under what stands here.
+                Some(name) if name == "<<" => {
+                    for (name, value) in list(&value).into_iter().flat_map(entries) {
+                        table.entry(name.clone()).or_insert_with(|| value.clone());
+                    }
+                }
+                Some(name) => {
+                    table.insert(name, value);
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+/// Returns the number of values in a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(size).sum::<usize>(),
+        Value::Object(table) => 1 + table.values().map(size).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+fn scalar_of(text: &str, style: ScalarStyle) -> Value {
+    match (style, text) {
+        (ScalarStyle::Plain, "" | "~" | "null") => Value::Null,
+        (ScalarStyle::Plain, "true" | "True") => Value::Bool(true),
+        (ScalarStyle::Plain, "false" | "False") => Value::Bool(false),
+        _ => Value::String(text.to_owned()),
+    }
 }
 
 /// Returns the entries of a table; nothing else has any.
@@ -104,6 +201,17 @@ mod tests {
         ] {
             assert_eq!(duration(text).as_deref(), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn texts_stay_as_they_were_written_and_aliases_and_merges_are_followed() {
+        let text = "a: &a {v: 3.10, o: 0755, y: yes, t: true, n: , q: '7'}\nb: {<<: *a, v: 4}\nc: [*a]\n---\nd: 1\n";
+        let value = parse(text, Path::new("x")).expect("YAML");
+        let a = serde_json::json!({ "v": "3.10", "o": "0755", "y": "yes", "t": true, "n": null, "q": "7" });
+        assert_eq!((&value["a"], &value["c"][0], value["d"].is_null()), (&a, &a, true));
+        assert_eq!((&value["b"]["v"], &value["b"]["o"]), (&"4".into(), &"0755".into()));
+        parse(&"[".repeat(100), Path::new("x")).expect_err("too deep");
+        parse("? [a]\n: b\n", Path::new("x")).expect_err("a list as a key");
     }
 
     #[test]
