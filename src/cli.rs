@@ -409,10 +409,10 @@ pub enum ImageSub {
         #[arg(value_name = "NAME|URL")]
         what: Option<String>,
         /// Digest that it must have (SHA-256 or SHA-512)
-        #[arg(long, value_name = "HEX")]
+        #[arg(long, value_name = "HEX", requires = "what")]
         sha256: Option<String>,
         /// Fetch it without a digest: what comes first is believed, and required from then on
-        #[arg(long, conflicts_with = "sha256")]
+        #[arg(long, conflicts_with = "sha256", requires = "what")]
         unverified: bool,
     },
     /// Look for newer images of names: write down what they stand for in vmdeck.images.lock, and fetch them
@@ -449,6 +449,7 @@ pub enum ImageSub {
     /// Remove one image
     Rm {
         /// Name in `vmdeck image list`, or the beginning of it
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         name: String,
     },
 }

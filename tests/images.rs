@@ -96,7 +96,7 @@ fn an_image_is_fetched_listed_verified_and_removed() {
     fs::remove_file(&path).expect("removed");
     fs::write(&path, "another").expect("written");
     world.run(&["image", "verify"]).exits(1).complains(&format!("removed {name}"));
-    world.run(&["image", "rm", &name]).exits(2).complains("no image in the cache begin with that");
+    world.run(&["image", "rm", &name]).exits(2).complains("no image with a name that begins so");
     world.run(&["image", "prune"]).exits(0).says("no image to remove");
 }
 
@@ -257,6 +257,17 @@ fn a_name_is_looked_up_written_down_and_renewed() {
     let renewed = fs::read_to_string(world.path("vmdeck.images.lock")).expect("the lock file");
     assert!(renewed.contains("20260202") && renewed.contains(&sha256(&newer)), "{renewed}");
 
+    // What cannot be fetched takes the place of nothing.
+    let broken = page("20260303", &[disk(), vec![9]].concat());
+    pages.lock().expect("pages").extend(broken);
+    pages.lock().expect("pages").insert("/m/cloud/20260303/own-x64.img".into(), b"<html>".to_vec());
+    let told = world.run(&["image", "update"]).exits(5).complains("another image than the expected");
+    assert!(!told.err.contains("image update own:1"), "{}", told.err);
+    assert_eq!(fs::read_to_string(world.path("vmdeck.images.lock")).expect("the lock file"), renewed);
+    world.run(&["image", "pull", "own:1", "--unverified"]).exits(2).complains("is in `vmdeck.images.lock`");
+    world.run(&["image", "rm", ""]).exits(2).complains("a value is required");
+    world.run(&["--set", "images.offline=true", "image", "update"]).exits(3).complains("nothing may be looked up");
+
     // What has vanished from its server says how to get a newer one.
     fs::write(
         world.path("vmdeck.images.lock"),
@@ -264,6 +275,8 @@ fn a_name_is_looked_up_written_down_and_renewed() {
     )
     .expect("written");
     world.run(&["image", "pull"]).exits(5).complains("404").complains("`vmdeck image update own:1`");
+    fs::write(world.path("vmdeck.images.lock"), "version = 1\n[[image]\n").expect("written");
+    world.run(&["config", "check"]).exits(2).complains("line 2");
     world.run(&["image", "update", "nosuch:1"]).exits(2).complains("no image is called `nosuch`");
 }
 

@@ -84,5 +84,9 @@ pub(super) fn completions(shell: Shell, io: &mut Io<'_>) -> Result<RunExit> {
         .write_registration(COMPLETE, "vmdeck", "vmdeck", "vmdeck", &mut script)
         .map_err(|e| Fault::bug("cannot write the completion script").because(e))?;
     let _ = io.out.write_all(&script);
+    if shell == Shell::Bash {
+        // Else bash takes `debian:12` for three words.
+        io.say("COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}");
+    }
     Ok(RunExit::Passed)
 }

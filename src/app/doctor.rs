@@ -21,7 +21,7 @@ use vmdeck_model::{
 /// Runs every check, with or without a config; mends what has a command for it, where that is wanted.
 pub(super) async fn run(args: &DoctorArgs, config: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let findings = check(config, io).await?;
-    show(&findings, args.json, io);
+    show(&findings, *args, io);
     if !args.fix {
         return Ok(exit(&findings));
     }
@@ -30,7 +30,7 @@ pub(super) async fn run(args: &DoctorArgs, config: &ConfigArgs, io: &mut Io<'_>)
         io.say("nothing here is mended by a command");
         return Ok(exit(&findings));
     }
-    io.say("\nThese commands mend what has one:");
+    io.say("\nThese commands mend some of it:");
     for fix in &fixes {
         io.say(&format!("  {}", shown(fix)));
     }
@@ -51,7 +51,7 @@ pub(super) async fn run(args: &DoctorArgs, config: &ConfigArgs, io: &mut Io<'_>)
     }
     io.say("");
     let findings = check(config, io).await?;
-    show(&findings, false, io);
+    show(&findings, *args, io);
     Ok(exit(&findings))
 }
 
@@ -74,8 +74,8 @@ fn exit(findings: &[Finding]) -> RunExit {
     if is_fit(findings) { RunExit::Passed } else { RunExit::HostNotReady }
 }
 
-fn show(findings: &[Finding], json: bool, io: &mut Io<'_>) {
-    if json {
+fn show(findings: &[Finding], args: DoctorArgs, io: &mut Io<'_>) {
+    if args.json {
         let row = |finding: &Finding| {
             let mut row = serde_json::json!(finding);
             if let Some(fix) = &finding.fix {
@@ -95,7 +95,7 @@ fn show(findings: &[Finding], json: bool, io: &mut Io<'_>) {
             io.say(&format!("{:18} hint: {hint}", ""));
         }
     }
-    let can_mend = findings.iter().any(|finding| finding.fix.is_some());
+    let can_mend = !args.fix && findings.iter().any(|finding| finding.fix.is_some());
     let mend = if can_mend { "; `vmdeck doctor --fix` runs what mends it, after a yes" } else { "" };
     io.say(&format!("\nthis host is {}{mend}", if is_fit(findings) { "ready" } else { "NOT ready" }));
 }

@@ -10,8 +10,6 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
     assets::image::{
         self, System,
-        fetch::Patience,
-        resolve,
         store::{ImageStore, StoredImage},
     },
     backend::qemu::image_arch,
@@ -53,6 +51,11 @@ pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> 
         ImageSub::List { names: false, json } => list(&store, &host.images.catalogue, json, io),
         ImageSub::Pull { what: Some(what), sha256, unverified } => {
             let image = if Catalogue::is_name(&what) {
+                if sha256.is_some() || unverified {
+                    return Err(Fault::user(format!("cannot fetch `{what}`"))
+                        .because(format!("the digest of an image with a name is in `{LOCK_FILE}`"))
+                        .hint("give its address instead of its name"));
+                }
                 Image::Named(Box::new(named(&what, config, &host, &store)?))
             } else {
                 Image::Remote(remote(what, sha256.as_deref(), unverified)?)
@@ -79,6 +82,11 @@ pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> 
         }
         ImageSub::Verify => {
             let bad = store.verify(&mut |name| io.say(&format!("checking {name}")));
+            let built = store.list().iter().filter(|image| Digest::of_file_name(&image.name).is_none()).count();
+            io.say(&format!(
+                "{} is not what its name says; {built} built here have no digest",
+                show_count(bad.len(), "image")
+            ));
             for name in &bad {
                 io.warn(&format!("removed {name}: its bytes are not what its name says"));
             }
@@ -91,7 +99,7 @@ pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> 
             let [image] = hits[..] else {
                 let why = if hits.is_empty() { "no image" } else { "several images" };
                 return Err(Fault::user(format!("cannot remove `{name}`"))
-                    .because(format!("{why} in the cache begin with that"))
+                    .because(format!("{why} with a name that begins so"))
                     .hint("`vmdeck image list` shows the names"));
             };
             store.remove_unused(image, &info::state_dir())?;
@@ -160,9 +168,9 @@ async fn get(all: &[WantedImage], host: &HostConfig, io: &mut Io<'_>) -> Result<
             if let Image::Named(named) = image
                 && *renew
             {
-                let found = resolve::resolve(&deps.images, named, arch, true, Patience::default(), call);
-                let found = call.run(format!("find `{}`", named.name), found).await?;
-                report(&format!("{} is {}", named.name, found.url));
+                let got = image::renew(&deps.images, named, arch, call);
+                out.push(call.run(format!("renew `{}`", named.name), got).await?);
+                continue;
             }
             let got = image::obtain(&deps.images, image, arch, &deps.spawner, call);
             out.extend(call.run("get an image", got).await?);

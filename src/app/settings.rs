@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 use vmdeck_core::{
-    backend::BACKENDS,
+    assets::image::{self, store::ImageStore},
+    backend::{BACKENDS, qemu::image_arch},
     config::{self, Sources, Values},
     host::{info, process},
     transport::TRANSPORTS,
@@ -17,6 +18,7 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
+    image::Image,
     key::Key,
     plan::{HostConfig, Setup},
     trouble::TroubleKind,
@@ -191,6 +193,13 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let (setup, _) = load_file(path.as_deref(), args, Wish::default())?;
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
+    }
+    // What names of images stand for is part of the config.
+    let store = ImageStore::new(&setup.host.images);
+    for guest in &setup.guests {
+        if let Some(image @ Image::Named(_)) = &guest.image {
+            image::place(&store, image, image_arch(Some(guest)))?;
+        }
     }
     for clash in tui::keymap::Keymap::new(&setup.keys).1 {
         io.warn(&format!("warning: {clash}"));

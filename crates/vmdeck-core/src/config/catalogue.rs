@@ -7,7 +7,6 @@ use vmdeck_model::{
     catalogue::{Catalogue, CatalogueEntry},
     image::ImageConfig,
     key::Value,
-    quantity::show_count,
 };
 
 /// The names that need no config.
@@ -103,7 +102,7 @@ impl Build<'_> {
         let listing = [("index", &entry.index), ("listed", &entry.listed), ("stamp", &entry.stamp)];
         let given = listing.iter().filter(|(_, text)| text.is_some()).count();
         if !matches!(given, 0 | 3) {
-            let text = format!("`index`, `listed` and `stamp` go together; {}", show_count(given, "of them"));
+            let text = format!("`index`, `listed` and `stamp` go together; only {given} of them is there");
             self.problem(origin, &full("index"), text, None);
         }
         if let Some(Err(e)) = entry.stamp.as_deref().map(Regex::new) {

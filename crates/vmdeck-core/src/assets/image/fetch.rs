@@ -32,6 +32,8 @@ use vmdeck_model::{
 const REDIRECTS: usize = 8;
 /// Most bytes of an image of which nobody says how long it is.
 const SIZE_MAX: u64 = 256 << 30;
+/// What to do about an address that leads nowhere.
+pub(super) const CHECK_ADDRESS: &str = "check the address";
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(2);
 /// The longest pause before a download that was cut is taken up again.
@@ -209,7 +211,7 @@ impl Download<'_> {
             Some(wanted) if *wanted != found => {
                 // Nothing of it is of any use.
                 self.part.remove();
-                Err(Fault::infra("the image is another one than the expected")
+                Err(Fault::infra("it is another image than the expected one")
                     .because(format!("its digest is {found}, expected {wanted}"))
                     .hint("the server has exchanged it, or `image_sha256` is wrong; nothing of it was kept")
                     .permanent())
@@ -257,7 +259,7 @@ impl Download<'_> {
             }
             status => {
                 return Err(Broken::Never(
-                    Fault::infra("the server does not give it").because(status).hint("check the address").permanent(),
+                    Fault::infra("the server does not give it").because(status).hint(CHECK_ADDRESS).permanent(),
                 ));
             }
         };

@@ -7,12 +7,12 @@ pub mod fetch;
 mod lock;
 mod lock_file;
 mod obtain;
-pub mod resolve;
+mod resolve;
 pub mod store;
 mod sums;
 mod unpack;
 
-pub use obtain::{ImagePlace, hindrance, obtain, place};
+pub use obtain::{ImagePlace, hindrance, obtain, place, renew};
 
 use std::path::{Path, PathBuf};
 use vmdeck_model::error::{Fault, Result};

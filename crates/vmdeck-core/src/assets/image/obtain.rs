@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{context::CallContext, host::process::Spawner};
 use vmdeck_model::{
-    error::{Blame, Fault, Result},
+    catalogue::NamedImage,
+    error::{Fault, Result},
     image::{Image, Recipe, RemoteImage},
 };
 
@@ -26,25 +27,45 @@ pub async fn obtain(
         Image::Host => return Ok(None),
         Image::File(path) => return System::open(path).map(Some),
         Image::Remote(wanted) => fetch::fetch(store, wanted, patience, context).await?,
-        Image::Named(named) => {
-            let wanted = resolve::resolve(store, named, arch, false, patience, context).await.map_err(|fault| {
-                let hint = format!("`image = {{ build = \"{}\" }}` builds it from packages instead", named.name);
-                if build::knows(&named.name) && fault.remedy().is_none() { fault.hint(hint) } else { fault }
-            })?;
-            fetch::fetch(store, &wanted, patience, context).await.map_err(|fault| {
-                if fault.blame() != Blame::Infra || fault.is_worth_a_retry() {
-                    return fault;
-                }
-                fault.hint(format!(
-                    "an old image vanishes from its server some day; `vmdeck image update {}` takes a newer one",
-                    named.name
-                ))
-            })?
-        }
+        Image::Named(named) => named_image(store, named, arch, false, context).await?,
         Image::Built(recipe) => build::build(store, recipe, spawner, context).await?,
     };
     store.trim(&mut |name| (context.progress)(&format!("removed the image {name} from the cache: nothing uses it")));
     Ok(Some(system))
+}
+
+/// Looks a name up anew, gets the image that it stands for now, and writes that down.
+pub async fn renew(store: &ImageStore, named: &NamedImage, arch: &str, context: CallContext<'_>) -> Result<System> {
+    named_image(store, named, arch, true, context).await
+}
+
+async fn named_image(
+    store: &ImageStore,
+    named: &NamedImage,
+    arch: &str,
+    renew: bool,
+    context: CallContext<'_>,
+) -> Result<System> {
+    let patience = Patience::default();
+    let resolved = resolve::resolve(store, named, arch, renew, patience, context).await.map_err(|fault| {
+        let hint = format!("`image = {{ build = \"{}\" }}` builds it from packages instead", named.name);
+        if build::knows(&named.name) && fault.remedy().is_none() { fault.hint(hint) } else { fault }
+    })?;
+    if renew {
+        (context.progress)(&format!("{} is {}", named.name, resolved.image.url));
+    }
+    let system = fetch::fetch(store, &resolved.image, patience, context).await.map_err(|fault| {
+        // Only an address that leads nowhere: other bytes than the expected are no reason to believe newer ones.
+        if renew || fault.remedy() != Some(fetch::CHECK_ADDRESS) {
+            return fault;
+        }
+        fault.hint(format!(
+            "an old image vanishes from its server some day; `vmdeck image update {}` takes a newer one",
+            named.name
+        ))
+    })?;
+    resolve::keep(store, named, arch, &resolved, renew, context).await?;
+    Ok(system)
 }
 
 /// Where an image is now.

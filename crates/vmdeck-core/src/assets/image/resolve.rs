@@ -31,45 +31,69 @@ fn at_mirror(image: &NamedImage, found: RemoteImage) -> RemoteImage {
     RemoteImage { url: image.mirrored(&found.url), ..found }
 }
 
-/// Returns what a name stands for: by the lock file, else by what is published, which is noted there then. `renew` = whether the
-/// lock file's word is not enough.
-pub async fn resolve(
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ResolvedImage {
+    /// The image, at the mirror if there is one.
+    pub(super) image: RemoteImage,
+    /// Its address as the catalogue has it, where it was just looked up and is not in the lock file.
+    new: Option<String>,
+}
+
+/// Returns what a name stands for: by the lock file, else by what is published. `renew` = whether the lock file's word is not enough.
+pub(super) async fn resolve(
     store: &ImageStore,
     image: &NamedImage,
     arch: &str,
     renew: bool,
     patience: Patience,
     context: CallContext<'_>,
-) -> Result<RemoteImage> {
+) -> Result<ResolvedImage> {
     let cannot = || Fault::infra(format!("cannot find the image `{}`", image.name));
-    if !renew && let Some(found) = locked(image, arch)? {
-        return Ok(found);
+    let known = locked(image, arch)?;
+    if !renew && let Some(image) = known {
+        return Ok(ResolvedImage { image, new: None });
     }
     if store.offline {
+        let file = image.lock.display();
+        let why =
+            if known.is_some() { "nothing may be looked up".to_owned() } else { format!("`{file}` does not name it") };
         return Err(Fault::host(format!("cannot find the image `{}`", image.name))
-            .because(format!("`images.offline` is set, and `{}` does not name it", image.lock.display()))
-            .hint("look it up once without, by `vmdeck image pull`"));
-    }
-    store.prepare().map_err(|e| cannot().because(format!("the cache `{}`: {e}", store.folder().display())))?;
-    let waits = || (context.progress)("another vmdeck looks up images; waiting for it");
-    let key = fetch::key_of(&image.lock.to_string_lossy());
-    let _alone =
-        lock::take(&store.entry("locks", &format!("names-{key}")), waits).await.map_err(|e| cannot().because(e))?;
-    // The other may just have found it.
-    let mut lock_file = LockFile::read(&image.lock)?;
-    if !renew && let Some(found) = lock_file.get(&image.name, arch) {
-        return Ok(at_mirror(image, found));
+            .because(format!("`images.offline` is set, and {why}"))
+            .hint("look it up once without, by `vmdeck image pull`, or `image update` for a newer one"));
     }
     (context.progress)(&format!("looking up {}", image.name));
     let search = Search { patience, image, arch, context };
     let (url, found) = search.run().await.map_err(|fault| cannot().caused_by(fault))?;
-    let digest = found.digest.as_ref().ok_or_else(|| Fault::bug("an image was found without its digest"))?;
-    lock_file.set(&image.name, arch, &url, digest);
+    Ok(ResolvedImage { image: found, new: Some(url) })
+}
+
+/// Writes down what a name stands for, once its image is here: what could not be fetched must not take the place of what can.
+pub(super) async fn keep(
+    store: &ImageStore,
+    image: &NamedImage,
+    arch: &str,
+    resolved: &ResolvedImage,
+    renew: bool,
+    context: CallContext<'_>,
+) -> Result<()> {
+    let (Some(url), Some(digest)) = (&resolved.new, &resolved.image.digest) else { return Ok(()) };
+    let cannot = |e: std::io::Error| Fault::host(format!("cannot lock `{}`", image.lock.display())).because(e);
+    store.prepare().map_err(cannot)?;
+    let key = fetch::key_of(&image.lock.to_string_lossy());
+    let waits = || (context.progress)("another vmdeck writes down images; waiting for it");
+    let _alone = lock::take(&store.entry("locks", &format!("names-{key}")), waits).await.map_err(cannot)?;
+    let mut lock_file = LockFile::read(&image.lock)?;
+    // Another may have been faster: the first one stays, unless somebody wants a newer one.
+    if !renew && lock_file.get(&image.name, arch).is_some() {
+        return Ok(());
+    }
+    lock_file.set(&image.name, arch, url, digest);
     if let Err(e) = lock_file.write(&image.lock) {
         let file = image.lock.display();
         (context.progress)(&format!("cannot write `{file}`: {e}; the next run looks {} up again", image.name));
     }
-    Ok(found)
+    Ok(())
 }
 
 struct Search<'a> {

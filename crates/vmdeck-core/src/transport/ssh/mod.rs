@@ -17,7 +17,7 @@ use crate::{
         capabilities::{Capabilities, Reach},
         request::Service,
     },
-    command::{Collected, RemoteCommand},
+    command::{Collected, RemoteCommand, sh_quote},
     host::{clock, info, net::Probe},
 };
 use auth::{LoginAttempt, LoginError, LoginHistory};
@@ -95,12 +95,16 @@ fn check(guest: &Guest) -> Vec<Finding> {
         match vmdeck_files::exposure(key) {
             Err(e) => fatal(
                 format!("guest `{}`: cannot read the key `{shown}`: {e}", guest.id),
-                format!("create it with `ssh-keygen -t ed25519 -f {shown}`, or correct `guests.{}.ssh.key`", guest.id),
+                format!(
+                    "create it with `ssh-keygen -t ed25519 -f {}`, or correct `guests.{}.ssh.key`",
+                    sh_quote(&path),
+                    guest.id
+                ),
                 None,
             ),
             Ok(Some(Exposure::Open)) => fatal(
                 format!("guest `{}`: others can read the key `{shown}` or change it", guest.id),
-                format!("run `chmod 600 {shown}`"),
+                format!("run `chmod 600 -- {}`", sh_quote(&path)),
                 Some(&["chmod", "600", "--", &path]),
             ),
             Ok(Some(Exposure::Foreign(user))) => fatal(

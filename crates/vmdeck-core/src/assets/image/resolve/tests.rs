@@ -87,7 +87,10 @@ impl Distribution {
         let never = CancellationToken::new();
         let patience = Patience { stall: Duration::from_secs(5), attempts: 1, pause: Duration::from_millis(1) };
         let call = CallContext::new(Duration::from_mins(1), &never);
-        resolve(&self.store, &self.named(), "x86_64", renew, patience, call).await
+        let found = resolve(&self.store, &self.named(), "x86_64", renew, patience, call).await?;
+        // As when it was fetched.
+        keep(&self.store, &self.named(), "x86_64", &found, renew, call).await?;
+        Ok(found.image)
     }
 
     fn asked(&self) -> Vec<String> {
@@ -190,7 +193,7 @@ async fn a_lock_file_that_is_broken_is_an_error_and_one_that_cannot_be_written_i
     let dist = Distribution { store: ImageStore::new(&offline), ..dist };
     std::fs::remove_file(dist.lock()).expect("removed");
     let fault = dist.resolve(false).await.expect_err("offline");
-    assert!(fault.to_string().contains("`images.offline` is set"), "{fault}");
+    assert!(fault.to_string().contains("`images.offline` is set, and `"), "{fault}");
 
     let dist = distribution();
     dist.serve("/mirror/cloud/bookworm/latest/SHA512SUMS", format!("{}  d-12-amd64.qcow2\n", "09".repeat(64)));
@@ -199,6 +202,7 @@ async fn a_lock_file_that_is_broken_is_an_error_and_one_that_cannot_be_written_i
     let told: Mutex<Vec<String>> = Mutex::default();
     let tell = |text: &str| told.lock().push(text.to_owned());
     let call = CallContext { progress: &tell, ..CallContext::new(Duration::from_mins(1), &never) };
-    resolve(&dist.store, &named, "x86_64", false, Patience::default(), call).await.expect("found all the same");
+    let found = resolve(&dist.store, &named, "x86_64", false, Patience::default(), call).await.expect("found");
+    keep(&dist.store, &named, "x86_64", &found, false, call).await.expect("no error");
     assert!(told.lock().iter().any(|text| text.contains("cannot write")), "{:?}", told.lock());
 }
