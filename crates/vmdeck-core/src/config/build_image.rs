@@ -97,7 +97,13 @@ impl Build<'_> {
     pub(super) fn seed(&mut self, guest: &str, origin: &Origin, image: Option<&Image>) -> Seed {
         let path = format!("guests.{guest}.seed");
         let word = self.text(&path, "guests.*.seed").unwrap_or_default();
-        let word = self.of_catalogue(&path, "defaults.seed", image, |entry| entry.seed.as_deref()).unwrap_or(word);
+        // Somebody who has a login needs none.
+        let of_image = if self.has_own_login(guest) {
+            None
+        } else {
+            self.of_catalogue(&path, "defaults.seed", image, |entry| entry.seed.as_deref())
+        };
+        let word = of_image.unwrap_or(word);
         let has_image = image.is_some_and(|image| *image != Image::Host);
         let seed = match word.as_str() {
             "cloud-init" => Seed::CloudInit,
