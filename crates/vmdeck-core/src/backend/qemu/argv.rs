@@ -154,7 +154,8 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &Machi
     }
     if matches!(kind, "tdx" | "tdxio") {
         out.two("-machine", &format!("{base},kernel_irqchip=split,confidential-guest-support=tdx,memory-backend=ram1"));
-        let debug = options.text("debug").map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
+        let debug = options.text("debug").filter(|_| parts.knows_tdx_debug);
+        let debug = debug.map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
         out.two("-object", &format!(r#"{{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true{debug}}}"#));
         out.two("-object", &format!("memory-backend-ram,id=ram1,size={}", guest.memory));
     } else if parts.host_root.as_ref().is_some_and(HostRoot::shares_memory) {
@@ -406,9 +407,17 @@ mod tests {
 
     #[test]
     fn confidential_guests_get_their_objects() {
-        let line = argv(&[("vm_type", Value::Text("tdxio".into())), ("debug", Value::Text("on".into()))], "kvm", false);
-        for part in ["confidential-guest-support=tdx", r#""debug":true}"#, "iommufd,id=iommufd0", "size=2147483648"] {
-            assert!(line.contains(part), "{part} in {line}");
+        let set = [("vm_type", Value::Text("tdxio".into())), ("debug", Value::Text("on".into()))];
+        let files = Files::of(Path::new("/m"), Path::new("/r"), false, false, false);
+        // Only a patched QEMU has `debug`; with it another one would not start.
+        for (knows_tdx_debug, object) in
+            [(true, r#""sept-ve-disable":true,"debug":true}"#), (false, r#""sept-ve-disable":true}"#)]
+        {
+            let parts = MachineParts { knows_tdx_debug, ..MachineParts::default() };
+            let line = words_of(&set, "kvm", &files, &[22], &parts).join(" ");
+            for part in ["confidential-guest-support=tdx", object, "iommufd,id=iommufd0", "size=2147483648"] {
+                assert!(line.contains(part), "{part} in {line}");
+            }
         }
     }
 

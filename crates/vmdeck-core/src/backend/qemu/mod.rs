@@ -13,6 +13,7 @@ mod machine;
 mod parts;
 mod process;
 pub(crate) mod qmp;
+mod tdx;
 
 use super::{
     capabilities::{Capabilities, ConsoleKind, Reach},
@@ -215,8 +216,9 @@ impl Qemu {
         let accel = self.accel(guest, &binary).await;
         let arch = Arch::of(&name);
         let is_emulated = accel.accel == "tcg";
-        let parts =
+        let mut parts =
             MachineParts::make(guest, system.as_ref(), arch, is_emulated, request.private_dir, &self.spawner).await?;
+        parts.knows_tdx_debug = tdx::is_wanted(guest) && tdx::knows_debug(&self.spawner, &binary).await;
         let argv = argv::arguments(request, &accel.accel, arch, &files, &parts);
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());
         vmdeck_files::write(&request.record_dir.join("qemu.cmd"), script.as_bytes())
@@ -267,6 +269,9 @@ impl Backend for Qemu {
             out.push(findings::version(&self.spawner, &binary).await);
             if let Some(guest) = guest {
                 out.extend(findings::guest(guest));
+                if tdx::is_wanted(guest) {
+                    out.extend(tdx::findings(&self.spawner, &binary, guest).await);
+                }
                 out.extend(findings::image(&self.images, guest));
                 if guest.image == Some(Image::Host) {
                     match host_root::choose(guest, &self.spawner).await {

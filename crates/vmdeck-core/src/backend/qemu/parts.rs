@@ -45,6 +45,8 @@ pub(super) struct MachineParts {
     pub(super) tpm: Option<PathBuf>,
     /// The processes beside QEMU.
     pub(super) helpers: Vec<Helper>,
+    /// Whether the binary's TDX guests have the property `debug`.
+    pub(super) knows_tdx_debug: bool,
 }
 
 /// The firmware of one machine.
