@@ -62,16 +62,28 @@ fn what_counts_as_trouble_is_the_user_s_word() {
     let mine = says("tr0: the frobnicator is upside down");
     let oops = says("BUG: kernel NULL pointer dereference, address: 0000000000000010");
     let hung = says("INFO: task x:94 blocked for more than 4 seconds.");
+    let meant = says("Out of memory: Killed process 92 (tail) total-vm:131600kB");
     let world = world(
         "trouble_ignore = [\"oops\"]\n",
         "[trouble.frobnicator]\npattern = 'frobnicator is upside'\n[trouble.hung-task]\nseverity = \"warn\"\n",
-        &[("mine", &mine), ("oops", &oops), ("hung", &hung), ("panic", "echo c > /proc/sysrq-trigger; sleep 60")],
+        &[
+            ("mine", &mine),
+            ("oops", &oops),
+            ("hung", &hung),
+            ("meant", &meant),
+            ("again", &meant),
+            ("panic", "echo c > /proc/sysrq-trigger; sleep 60"),
+        ],
     );
-    let ran = world.ci(&["--set", "guests.micro.boot.errors=[\"*never*\"]"]).exits(1);
+    let set = ["guests.micro.boot.errors=[\"*never*\"]", "suites.s.cases.3.trouble_ignore=[\"memory\"]"];
+    let ran = world.ci(&["--set", set[0], "--set", set[1]]).exits(1);
     for (case, verdict, why) in [
         ("mine", "FAIL", "trouble of the kind `frobnicator`"),
         ("oops", "pass", ""),
         ("hung", "pass", ""),
+        // The case says so, and the next one does not.
+        ("meant", "pass", ""),
+        ("again", "FAIL", "trouble of the kind `oom-kill`"),
         // Although `boot.errors` was written anew.
         ("panic", "FAIL", "crashed during the case"),
     ] {
@@ -104,6 +116,10 @@ fn a_log_is_read_by_hand_and_kinds_are_listed_and_checked() {
         ("[trouble.x]\nseverity = \"warn\"\n", "`trouble.x.pattern`: it is missing"),
         ("[trouble.x]\npattern = \"(\"\n", "no regular expression"),
         ("[trouble.x]\npattern = \"y\"\nseverity = \"bad\"\n", "not one of fail, warn, ignore"),
+        (
+            "[guests.g]\nbackend = \"fake\"\n[suites.s]\ntrouble_ignore = [\"no\"]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n",
+            "`no` is no kind",
+        ),
         ("[guests.g]\nbackend = \"fake\"\ntrouble_ignore = [\"nosuch\"]\n", "`nosuch` is no kind and no category"),
     ] {
         world = World::new(lines);

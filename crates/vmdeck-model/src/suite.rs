@@ -39,6 +39,8 @@ pub struct Suite {
     pub artifacts_timeout: Duration,
     /// The most bytes of artifacts that are fetched.
     pub artifacts_size: u64,
+    /// The kinds and categories of trouble that a console may show during its setup and teardown.
+    pub trouble_ignore: Vec<String>,
     /// The cases, in order.
     pub cases: Vec<Case>,
 }
@@ -62,6 +64,8 @@ pub struct Case {
     pub retries: u32,
     /// Why the case is not run at all.
     pub skip: Option<String>,
+    /// The kinds and categories of trouble that a console may show during it, those of its suite included.
+    pub trouble_ignore: Vec<String>,
 }
 
 /// Where a case was written.

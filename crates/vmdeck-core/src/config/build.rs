@@ -62,7 +62,7 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
         .suites
         .clone()
         .iter()
-        .filter_map(|(name, origin, cases)| build.suite(name, origin, cases, &guests))
+        .filter_map(|(name, origin, cases)| build.suite(name, origin, cases, &guests, &shared.troubles))
         .collect();
     // Has had its effect already, and is shown like every value.
     let _ = build.value("compat.env", "compat.env");

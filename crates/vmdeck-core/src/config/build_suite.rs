@@ -15,10 +15,18 @@ use vmdeck_model::{
     quantity::show_size,
     select::Selector,
     suite::{Case, CaseAction, CasePlace, Expect, RunAs, Suite, does_nothing},
+    trouble::TroubleKind,
 };
 
 impl Build<'_> {
-    pub(super) fn suite(&mut self, name: &str, origin: &Origin, cases: &[Origin], guests: &[Guest]) -> Option<Suite> {
+    pub(super) fn suite(
+        &mut self,
+        name: &str,
+        origin: &Origin,
+        cases: &[Origin],
+        guests: &[Guest],
+        troubles: &[TroubleKind],
+    ) -> Option<Suite> {
         let full = |key: &str| format!("suites.{name}.{key}");
         let any = |key: &str| format!("suites.*.{key}");
         let id = match SuiteId::new(name) {
@@ -45,11 +53,15 @@ impl Build<'_> {
         }
         let timeout = self.duration(&full("timeout"), &any("timeout"));
         let retries = self.number(&full("retries"), &any("retries"));
+        let trouble_ignore = self.ignored_troubles(&full("trouble_ignore"), &any("trouble_ignore"), origin, troubles);
         let mut seen = BTreeSet::new();
         let mut list = Vec::new();
         for (index, origin) in cases.iter().enumerate() {
             let case = self.case(name, index, origin, timeout, retries);
-            if let Some(case) = case {
+            if let Some(mut case) = case {
+                let path = format!("suites.{name}.cases.{index}.trouble_ignore");
+                let own = self.ignored_troubles(&path, "suites.*.cases.[].trouble_ignore", origin, troubles);
+                case.trouble_ignore = [&trouble_ignore[..], &own].concat();
                 if !seen.insert(case.id.clone()) {
                     self.problem(
                         origin,
@@ -101,6 +113,7 @@ impl Build<'_> {
                 RunAs::User
             },
             artifacts,
+            trouble_ignore,
             cases: list,
         })
     }
@@ -181,6 +194,7 @@ impl Build<'_> {
             expect,
             retries: own,
             skip: self.text(&full("skip"), &any("skip")),
+            trouble_ignore: Vec::new(),
         })
     }
 }

@@ -65,17 +65,29 @@ impl Build<'_> {
         all: &[TroubleKind],
     ) -> Vec<TroubleKind> {
         let path = format!("guests.{guest}.trouble_ignore");
-        let ignored = self.texts(&path, "guests.*.trouble_ignore");
-        for word in &ignored {
-            if word != ALL && !all.iter().any(|kind| kind.id == *word || kind.category == *word) {
-                let text = format!("`{word}` is no kind and no category of trouble");
-                self.problem(origin, &path, text, Some("`vmdeck trouble list` lists them"));
-            }
-        }
+        let ignored = self.ignored_troubles(&path, "guests.*.trouble_ignore", origin, all);
         // The library knows systems with Linux.
         if os != Os::Linux || ignored.iter().any(|word| word == ALL) {
             return Vec::new();
         }
         all.iter().filter(|kind| !ignored.contains(&kind.id) && !ignored.contains(&kind.category)).cloned().collect()
+    }
+
+    /// Returns the kinds and categories that a key leaves out.
+    pub(super) fn ignored_troubles(
+        &mut self,
+        path: &str,
+        pattern: &str,
+        origin: &Origin,
+        all: &[TroubleKind],
+    ) -> Vec<String> {
+        let ignored = self.texts(path, pattern);
+        for word in &ignored {
+            if word != ALL && !all.iter().any(|kind| kind.id == *word || kind.category == *word) {
+                let text = format!("`{word}` is no kind and no category of trouble");
+                self.problem(origin, path, text, Some("`vmdeck trouble list` lists them"));
+            }
+        }
+        ignored
     }
 }

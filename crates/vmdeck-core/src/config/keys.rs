@@ -325,6 +325,12 @@ pub const CORE: &[Key] = &[
         Some("\"2GiB\""),
         "how much is fetched at most; the files that came before that are kept",
     ),
+    key(
+        "suites.*.trouble_ignore",
+        Kind::Texts,
+        Some("[]"),
+        "kinds or categories of trouble that the console may show during the suite, besides the guest's own",
+    ),
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),
     key("suites.*.cases.[].name", Kind::Text, None, "name; required"),
@@ -333,6 +339,7 @@ pub const CORE: &[Key] = &[
     key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),
     key("suites.*.cases.[].timeout", Kind::Duration, None, "for this case"),
     key("suites.*.cases.[].retries", Kind::Int(0, 20), None, "for this case"),
+    key("suites.*.cases.[].trouble_ignore", Kind::Texts, None, "the same for this case, besides the suite's"),
     key("suites.*.cases.[].skip", Kind::Text, None, "why it is not run"),
     key(
         "suites.*.cases.[].expect",

@@ -130,7 +130,8 @@ impl CaseRun<'_> {
             context.plan.host.log_size,
         );
         let limit = case.timeout.unwrap_or(guest.case_timeout);
-        let watched = Watched { context, guest, machine, command: &self.command(), limit };
+        let watched =
+            Watched { context, guest, machine, command: &self.command(), limit, trouble_ignore: &case.trouble_ignore };
         let end = watched.run(&mut log, &context.cancel).await;
         let took_ms = clock::ms_since(start);
         let mut output = log.finish();

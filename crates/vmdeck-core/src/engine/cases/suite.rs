@@ -144,7 +144,8 @@ impl SuiteRun<'_> {
             SuiteScript::Setup => suite.setup_timeout,
             SuiteScript::Teardown => suite.teardown_timeout,
         };
-        let watched = Watched { context, guest, machine, command: &command, limit };
+        let watched =
+            Watched { context, guest, machine, command: &command, limit, trouble_ignore: &suite.trouble_ignore };
         let end = watched.run(&mut log, &context.cancel).await;
         let output = log.finish();
         let (verdict, reason) = match end {

@@ -51,6 +51,8 @@ pub(super) struct Watched<'a> {
     pub(super) command: &'a RemoteCommand,
     /// How long it may take.
     pub(super) limit: Duration,
+    /// The kinds and categories of trouble that the console may show meanwhile.
+    pub(super) trouble_ignore: &'a [String],
 }
 
 impl Watched<'_> {
@@ -59,7 +61,7 @@ impl Watched<'_> {
         let machine = self.machine;
         let untold =
             |why: &dyn std::fmt::Display| End::Lost(Fault::infra("cannot tell what the console showed").because(why));
-        match machine.console.open_window().await {
+        match machine.console.open_window(self.trouble_ignore).await {
             // Nobody's fault that anybody could name: a predecessor is judged already.
             Ok(Some(before)) => {
                 let text = format!("between two commands: {}", before.to_fault());

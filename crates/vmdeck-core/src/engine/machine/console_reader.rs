@@ -223,6 +223,9 @@ impl Reading {
     /// Takes trouble in: all of it counts, and each event is told once, and again where it turns out worse.
     fn trouble(&mut self, kind: &TroubleKind, line: String, context: Vec<String>) {
         let ConsoleListener { guest, events, line: watched, .. } = &self.listener;
+        if watched.ignores(kind) {
+            return;
+        }
         let bad = Badness::of(kind);
         let pattern = format!("trouble:{}", kind.id);
         let found = ConsoleError {

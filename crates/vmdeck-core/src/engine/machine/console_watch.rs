@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use vmdeck_model::trouble::TroubleKind;
 
 /// How long the reader may take to answer; a flood of some hundred megabytes is looked at in less.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -42,6 +43,8 @@ pub(super) struct ConsoleLine {
     error: Arc<watch::Sender<Option<ConsoleError>>>,
     /// What counts against a command once it has ended.
     complaint: Arc<Mutex<Option<ConsoleError>>>,
+    /// The kinds and categories of trouble that are none in this window.
+    ignored: Mutex<Vec<String>>,
     muted: Arc<AtomicBool>,
     /// Why the console is not read any more.
     pub(super) lost: watch::Sender<Option<String>>,
@@ -50,10 +53,11 @@ pub(super) struct ConsoleLine {
 }
 
 /// What the reader does once it has taken in everything that was written so far, before it reads on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Then {
     Nothing,
-    OpenWindow,
+    /// It begins a window in which these kinds and categories of trouble are none.
+    OpenWindow(Vec<String>),
     Unmute,
 }
 
@@ -75,15 +79,16 @@ pub(super) fn pair() -> (ConsoleWatch, ConsoleLine) {
         lost: lost_seen,
         asks: ask,
     };
-    (watch, ConsoleLine { error, complaint, muted, lost, asks })
+    (watch, ConsoleLine { error, complaint, ignored: Mutex::default(), muted, lost, asks })
 }
 
 impl ConsoleLine {
     /// Answers, when everything that was written so far has been taken in; returns whether a window begins.
     pub(super) fn answer(&self, ask: ConsoleAsk) -> bool {
-        let begins = ask.then == Then::OpenWindow;
+        let begins = matches!(ask.then, Then::OpenWindow(_));
         let before = match ask.then {
-            Then::OpenWindow => {
+            Then::OpenWindow(ignored) => {
+                *self.ignored.lock() = ignored;
                 let before = self.complaint.lock().take();
                 self.error.send_replace(None).or(before)
             }
@@ -105,6 +110,11 @@ impl ConsoleLine {
             self.complaint.lock().get_or_insert(found);
         }
         counts
+    }
+
+    /// Returns whether this window takes a kind of trouble for none.
+    pub(super) fn ignores(&self, kind: &TroubleKind) -> bool {
+        self.ignored.lock().iter().any(|word| word == "*" || *word == kind.id || *word == kind.category)
     }
 
     /// Returns whether what comes now was asked for by us.
@@ -160,9 +170,10 @@ impl ConsoleWatch {
         self.ask(Then::Nothing).await.map(drop)
     }
 
-    /// Begins a window: what comes from now on counts. Returns the error that came before it.
-    pub(in crate::engine) async fn open_window(&self) -> Result<Option<ConsoleError>, Behind> {
-        self.ask(Then::OpenWindow).await
+    /// Begins a window: what comes from now on counts, but for the kinds and categories of trouble that are `ignored`. Returns the
+    /// error that came before it.
+    pub(in crate::engine) async fn open_window(&self, ignored: &[String]) -> Result<Option<ConsoleError>, Behind> {
+        self.ask(Then::OpenWindow(ignored.to_vec())).await
     }
 
     /// Lets errors that we ask for ourselves not count, until [`ConsoleWatch::unmute`].
@@ -226,7 +237,7 @@ mod tests {
             assert!(line.note(error("within")) && line.note(error("later")));
             line
         });
-        assert_eq!(console.open_window().await, Ok(Some(error("before"))));
+        assert_eq!(console.open_window(&[]).await, Ok(Some(error("before"))));
         let mut line = reader.await.expect("reader");
         assert_eq!(console.error_now(), Some(error("within")), "the first one counts");
         assert!(line.note(error("Kernel panic - not syncing")));
@@ -234,12 +245,15 @@ mod tests {
         let reader = tokio::spawn(async move {
             for _ in 0..2 {
                 let ask = line.asks.recv().await.expect("asked");
-                assert!(ask.then == Then::OpenWindow || !line.note(error("Call Trace:")), "muted until the answer");
+                assert!(
+                    matches!(ask.then, Then::OpenWindow(_)) || !line.note(error("Call Trace:")),
+                    "muted until the answer"
+                );
                 line.answer(ask);
             }
             line
         });
-        console.open_window().await.expect("answered");
+        console.open_window(&[]).await.expect("answered");
         console.mute();
         console.unmute().await;
         let line = reader.await.expect("reader");
@@ -255,6 +269,6 @@ mod tests {
     async fn a_reader_that_does_not_keep_up_is_known() {
         let (console, _line) = pair();
         assert_eq!(console.catch_up().await, Err(Behind));
-        assert_eq!(console.open_window().await, Err(Behind));
+        assert_eq!(console.open_window(&[]).await, Err(Behind));
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::engine) async fn hold(context: &RunContext, guest: &Guest, machine
     context.set_lock_phase(&format!("holding {}", guest.id));
     let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Hold, None);
     // What came before is somebody else's.
-    let _ = machine.console.open_window().await;
+    let _ = machine.console.open_window(&[]).await;
     let mut error = machine.console.error();
     let unasked = tokio::select! {
         // Cancelled when somebody stops the guest, which is no news.
