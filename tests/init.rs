@@ -25,7 +25,7 @@ fn a_project_of_each_kind_gets_a_config_that_checks() {
     for (name, content, test) in [
         ("Cargo.toml", "[package]\nname = \"x\"\nedition = \"2024\"\n", "cargo test"),
         ("go.mod", "module x\n", "go test ./..."),
-        ("package.json", "{}", "npm test"),
+        ("package.json", "{\"scripts\": {\"test\": \"x\"}}", "npm test"),
         ("pyproject.toml", "[project]\nname = \"x\"\n", "python3 -m pytest"),
         ("Makefile", "check: all\n", "make check"),
     ] {

@@ -114,6 +114,9 @@ fn lack(guest: &GuestText, template: Template) -> Option<String> {
     match (guest.tools, needs) {
         (GuestTools::OfDebian12, _) => template.misfit(folder),
         (GuestTools::OfPackages, _) => None,
+        (GuestTools::OfThisHost, _) if template.fetches(folder) => {
+            Some("it fetches packages, and the guest has no network: set `network = \"user\"`".to_owned())
+        }
         (GuestTools::OfThisHost | GuestTools::Here, Some(program)) => {
             info::find_program(program).is_none().then(|| format!("`{program}` is not installed"))
         }

@@ -58,7 +58,19 @@ impl Template {
             // A guest on this host's root has what was fetched before, and no network.
             Template::Rust => test("cargo test", "cargo", &["cargo"]),
             Template::Go => test("go test ./...", "go", &["golang-go"]),
-            Template::Node => test("npm test", "npm", &["npm"]),
+            Template::Node => {
+                let package = package(folder)?;
+                package["scripts"]["test"].as_str()?;
+                let has = |name: &str| folder.join(name).exists();
+                let (fetch, tool) = match () {
+                    () if has("pnpm-lock.yaml") => ("pnpm install --frozen-lockfile", "pnpm"),
+                    () if has("yarn.lock") => ("yarn install --frozen-lockfile", "yarn"),
+                    () if has("package-lock.json") => ("npm ci", "npm"),
+                    () => ("npm install", "npm"),
+                };
+                let fetch = if needs_packages(&package) { format!("{fetch}\n") } else { String::new() };
+                test(&format!("{fetch}{tool} test"), tool, &["npm"])
+            }
             Template::Python => test("python3 -m pytest", "pytest", &["python3-pytest"]),
             Template::Kernel | Template::Plain => None,
         }
@@ -86,6 +98,9 @@ impl Template {
                 let version = value_of(&text("go.mod"), "go ")?;
                 (minor(&version)? > 19).then(|| "Debian 12's Go, 1.19, is too old for it".to_owned())
             }
+            Template::Node if folder.join("pnpm-lock.yaml").exists() || folder.join("yarn.lock").exists() => {
+                Some("Debian 12 has neither yarn nor pnpm".to_owned())
+            }
             Template::Python => {
                 let has_needs =
                     text("pyproject.toml").contains("dependencies") || folder.join("requirements.txt").exists();
@@ -93,6 +108,11 @@ impl Template {
             }
             _ => None,
         }
+    }
+
+    /// Returns whether its test fetches something first.
+    pub(super) fn fetches(self, folder: &Path) -> bool {
+        self == Template::Node && package(folder).is_some_and(|package| needs_packages(&package))
     }
 
     /// Returns its name in a sentence.
@@ -109,6 +129,16 @@ impl Template {
     }
 }
 
+/// Returns the description of a package of Node.js.
+fn package(folder: &Path) -> Option<serde_json::Value> {
+    let text = vmdeck_files::read_text(&folder.join("package.json"), vmdeck_files::LARGE).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn needs_packages(package: &serde_json::Value) -> bool {
+    ["dependencies", "devDependencies"].iter().any(|key| package[*key].as_object().is_some_and(|all| !all.is_empty()))
+}
+
 /// Returns the target of a Makefile that tests.
 fn make_target(folder: &Path) -> Option<&'static str> {
     let text = ["GNUmakefile", "Makefile", "makefile"]
@@ -117,7 +147,11 @@ fn make_target(folder: &Path) -> Option<&'static str> {
     ["check", "test"].into_iter().find(|target| {
         // A rule, and no line of a recipe or a comment.
         let rules = text.lines().filter(|line| !line.starts_with(['\t', '#', ' ']));
-        rules.filter_map(|line| line.split_once(':')).any(|(names, _)| names.split_whitespace().any(|n| n == *target))
+        rules
+            .filter_map(|line| line.split_once(':'))
+            // `test := x` sets a variable, and so does `test: X = 1`, for a rule that stands elsewhere.
+            .filter(|(_, rest)| !rest.contains('='))
+            .any(|(names, _)| names.split_whitespace().any(|n| n == *target))
     })
 }
 
@@ -159,10 +193,20 @@ mod tests {
         // Each one beside those before: the one that says most about the test wins.
         for (name, content, template, command) in [
             ("setup.py", "", Template::Python, Some("python3 -m pytest")),
-            ("package.json", "", Template::Node, Some("npm test")),
+            ("package.json", "{", Template::Node, None),
+            ("package.json", "{\"scripts\": {}}", Template::Node, None),
+            ("package.json", "{\"scripts\": {\"test\": \"x\"}}", Template::Node, Some("npm test")),
+            (
+                "package.json",
+                "{\"scripts\": {\"test\": \"x\"}, \"dependencies\": {\"a\": \"1\"}}",
+                Template::Node,
+                Some("npm install\nnpm test"),
+            ),
+            ("yarn.lock", "", Template::Node, Some("yarn install --frozen-lockfile\nyarn test")),
             ("go.mod", "", Template::Go, Some("go test ./...")),
             ("Cargo.toml", "", Template::Rust, Some("cargo test")),
             ("Makefile", "all:\n# test: no\n\tx: test:\n", Template::Rust, Some("cargo test")),
+            ("Makefile", "all:\ntest := x\ncheck: CFLAGS = -g\n", Template::Rust, Some("cargo test")),
             ("Makefile", "all:\nlint test: all\n", Template::Make, Some("make test")),
             ("Makefile", "test: all\ncheck: all\n", Template::Make, Some("make check")),
         ] {
