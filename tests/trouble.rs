@@ -94,6 +94,20 @@ fn what_counts_as_trouble_is_the_user_s_word() {
 }
 
 #[test]
+fn doctor_says_what_quiet_hides() {
+    let world = world("", "", &[("c", "true")]);
+    let append = |words: &str| format!("guests.micro.qemu.append=console=ttyS0 {words}");
+    world
+        .run(&["--set", &append("quiet"), "doctor"])
+        .exits(0)
+        .says("`quiet` keeps the kernel's warnings off the console");
+    for set in [append("loglevel=3 noquiet"), "guests.micro.trouble_ignore=[\"*\"]".to_owned()] {
+        let ran = world.run(&["--set", &set, "doctor"]).exits(0);
+        assert!(!ran.out.contains("keeps the kernel's warnings"), "{}", ran.out);
+    }
+}
+
+#[test]
 fn a_log_is_read_by_hand_and_kinds_are_listed_and_checked() {
     let mut world = World::new("[trouble.own]\npattern = 'my own'\nseverity = \"warn\"\n");
     world.run(&["trouble", "list"]).exits(0).says("own                  own         warn").says("oom-kill");

@@ -131,6 +131,16 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
             ));
         }
     }
+    let append = guest.options.text("append").unwrap_or_default();
+    if !guest.trouble.is_empty() && append.split_whitespace().any(|word| word == "quiet") {
+        out.push(Finding {
+            check: "console".into(),
+            severity: Severity::Warn,
+            text: format!("guest `{}`: `quiet` keeps the kernel's warnings off the console", guest.id),
+            hint: Some(format!("take it out of `guests.{}.qemu.append` to see them; docs/trouble.md", guest.id)),
+            fix: None,
+        });
+    }
     if guest.network == Network::User {
         out.push(Finding {
             check: "network".into(),
