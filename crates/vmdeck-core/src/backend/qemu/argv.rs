@@ -82,7 +82,15 @@ pub(super) fn arguments(
         path(&files.log)
     );
     out.two("-chardev", &console);
-    out.two("-serial", "chardev:console");
+    if is_on_hvc(options, parts.direct.as_ref()) {
+        // What a person types goes to where the kernel's console is; what the firmware says is in the log as well.
+        out.two("-chardev", &format!("file,id=serial,path={},append=on", path(&files.log)));
+        out.two("-serial", "chardev:serial");
+        out.two("-device", "virtio-serial-pci,id=hvc,bus=pcie.0");
+        out.two("-device", "virtconsole,bus=hvc.0,chardev=console");
+    } else {
+        out.two("-serial", "chardev:console");
+    }
     // Port 0: the kernel picks one, and it is read back; two runs can never race for it.
     if guest.network != Network::None {
         let ports: BTreeSet<u16> = request.services.iter().map(|service| service.port).collect();
@@ -188,6 +196,18 @@ fn firmware(out: &mut Argv, firmware: &Boot) {
     }
 }
 
+/// Returns the kernel's command line: what came with the disk, and what the config adds.
+fn kernel_words<'a>(options: &'a Options, direct: Option<&'a DirectBoot>) -> Vec<&'a str> {
+    [direct.map(|direct| direct.append.as_str()), options.text("append")].into_iter().flatten().collect()
+}
+
+/// Returns whether the kernel's console is a virtio one: the last word counts.
+fn is_on_hvc(options: &Options, direct: Option<&DirectBoot>) -> bool {
+    let direct = direct.filter(|_| options.path("kernel").is_none());
+    let words = kernel_words(options, direct).into_iter().flat_map(str::split_whitespace);
+    words.filter_map(|word| word.strip_prefix("console=")).next_back().is_some_and(|name| name.starts_with("hvc"))
+}
+
 /// A kernel of the config, else the one that came with the disk.
 fn boot(out: &mut Argv, options: &Options, direct: Option<&DirectBoot>) {
     let direct = direct.filter(|_| options.path("kernel").is_none());
@@ -198,9 +218,8 @@ fn boot(out: &mut Argv, options: &Options, direct: Option<&DirectBoot>) {
             out.two(flag, &file.to_string_lossy());
         }
     }
-    let words = [direct.map(|direct| direct.append.as_str()), options.text("append")];
     if kernel.is_some() {
-        out.two("-append", &words.into_iter().flatten().collect::<Vec<_>>().join(" "));
+        out.two("-append", &kernel_words(options, direct).join(" "));
     }
 }
 
@@ -403,6 +422,22 @@ mod tests {
         let line = argv(&[("image", Value::Path("/base.qcow2".into()))], "kvm", true);
         assert!(!line.contains("/base.qcow2"), "{line}");
         assert!(line.contains("file.filename=/m/overlay.qcow2") && line.contains("-cpu host"));
+    }
+
+    #[test]
+    fn a_console_on_virtio_has_its_device_and_the_log_has_both() {
+        for (append, on_hvc) in [
+            ("console=hvc0", true),
+            ("root=/dev/vda console=ttyS0 console=hvc0,115200 quiet", true),
+            ("console=hvc0 console=ttyS0", false),
+            ("x=console=hvc0", false),
+            ("", false),
+        ] {
+            let line = argv(&[("append", Value::Text(append.into()))], "tcg", false);
+            assert_eq!(line.contains("virtconsole,bus=hvc.0,chardev=console"), on_hvc, "{append}");
+            assert_eq!(line.contains("-serial chardev:console"), !on_hvc, "{append}");
+            assert_eq!(line.contains("file,id=serial,path=/r/console.log,append=on"), on_hvc, "{append}");
+        }
     }
 
     #[test]
