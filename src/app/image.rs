@@ -83,10 +83,9 @@ pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> 
         ImageSub::Verify => {
             let bad = store.verify(&mut |name| io.say(&format!("checking {name}")));
             let built = store.list().iter().filter(|image| Digest::of_file_name(&image.name).is_none()).count();
-            io.say(&format!(
-                "{} is not what its name says; {built} built here have no digest",
-                show_count(bad.len(), "image")
-            ));
+            if bad.is_empty() {
+                io.say(&format!("every fetched image is what its name says; {built} built here have no digest"));
+            }
             for name in &bad {
                 io.warn(&format!("removed {name}: its bytes are not what its name says"));
             }
@@ -223,9 +222,11 @@ fn names(catalogue: &Catalogue, json: bool, io: &mut Io<'_>) -> Result<RunExit> 
         return Ok(RunExit::Passed);
     }
     for (name, entry) in &catalogue.0 {
-        let versions: Vec<String> = entry
-            .versions
-            .iter()
+        let number = |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
+        let mut versions: Vec<(&String, &String)> = entry.versions.iter().collect();
+        versions.sort_by_key(|(version, _)| number(version));
+        let versions: Vec<String> = versions
+            .into_iter()
             .map(|(version, release)| {
                 let is_word = release != version && release.chars().all(|c| c.is_ascii_lowercase());
                 if is_word { format!("{name}:{version} ({release})") } else { format!("{name}:{version}") }

@@ -143,8 +143,7 @@ fn options(
         match (option.as_str(), value) {
             ("-append", Some(text)) => {
                 let cmdline = get("cmdline").unwrap_or_default();
-                // vmdeck reads the serial port.
-                let text = text.replace("$CMDLINE", cmdline.trim()).replace("console=hvc0", "console=ttyS0");
+                let text = text.replace("$CMDLINE", cmdline.trim());
                 draft.set(guest, "qemu.append", text.trim().to_owned());
             }
             _ if group != "vm" || is_own => {

@@ -124,6 +124,9 @@ fn every_sample_becomes_a_good_config_and_names_what_it_lacks() {
             assert!(out.notes.iter().any(|line| line.contains(note)), "{path}: {note}: {:#?}", out.notes);
         }
         assert!(!out.text.contains("s3cret"), "a password stays out");
+        if path.starts_with("framework") {
+            assert!(out.text.contains("append = \"root=/dev/vda1 rw console=hvc0 quiet\""), "{}", out.text);
+        }
     }
 }
 
