@@ -122,6 +122,11 @@ impl Environment {
     }
 }
 
+/// Returns a script of the project, a suite or a task; none where it has nothing but space.
+fn script(value: &Value, key: &str) -> Option<String> {
+    scalar(&value[key]).filter(|text| !text.trim().is_empty())
+}
+
 fn set(list: &mut Vec<(String, String)>, key: &str, value: &str) {
     list.retain(|(other, _)| other != key);
     list.push((key.to_owned(), value.to_owned()));
@@ -235,12 +240,13 @@ impl SuiteFrame<'_> {
     fn convert(&self, environment: &Environment, draft: &mut ConfigDraft<'_>) -> Result<()> {
         let environment = environment.with(&self.suite["environment"]);
         draft.leftovers(self.suite, SUITE, &format!("the suite `{}`", self.name));
-        if self.tasks().is_empty() {
+        let tasks = self.tasks();
+        if tasks.is_empty() {
             draft.note(format!("the suite `{}`: there is no task in its folder", self.name));
         }
         // Tasks that run on the same guests are one suite.
         let mut suites: Vec<SuiteDraft> = Vec::new();
-        for task in self.tasks() {
+        for task in tasks {
             let path = self.folder.join(&task).join("task.yaml");
             let value = yaml::read(&path)?;
             let guests = self.guests(&value);
@@ -304,8 +310,6 @@ impl SuiteFrame<'_> {
         environment: &Environment,
         draft: &mut ConfigDraft<'_>,
     ) -> SuiteDraft {
-        let script = |value: &Value, key: &str| scalar(&value[key]).filter(|text| !text.trim().is_empty());
-        let shown: Vec<(String, String)> = environment.plain.clone();
         // A suite's scripts start in the folder of the task that comes first.
         let in_task = |text: String| format!("cd {}\n{text}", quoted(first));
         let frame = |parts: [Option<String>; 2]| -> Vec<String> {
@@ -314,7 +318,7 @@ impl SuiteFrame<'_> {
                 return parts;
             }
             let text = parts.join("\n");
-            let exports = self.exports(&shown, first, "", &text);
+            let exports = self.exports(&environment.plain, first, "", &text);
             [helpers(&text), exports, vec![text]].concat()
         };
         let timeout = [self.suite, self.project].iter().find_map(|value| scalar(&value["kill-timeout"]));
@@ -346,7 +350,6 @@ impl SuiteFrame<'_> {
         environment: &Environment,
         draft: &mut ConfigDraft<'_>,
     ) -> Vec<CaseDraft> {
-        let script = |value: &Value, key: &str| scalar(&value[key]).filter(|text| !text.trim().is_empty());
         draft.leftovers(value, TASK, &format!("the task `{task}`"));
         let environment = environment.with(&value["environment"]);
         let before = [(self.project, "prepare-each"), (self.suite, "prepare-each"), (value, "prepare")];
@@ -363,7 +366,7 @@ impl SuiteFrame<'_> {
         {
             draft.note(format!("the task `{task}` reads `{name}`, which is not set here"));
         }
-        for (name, _) in environment.with(&value["environment"]).plain.iter().filter(|(name, _)| !is_name(name)) {
+        for (name, _) in environment.plain.iter().filter(|(name, _)| !is_name(name)) {
             draft.note(format!("the variable `{name}`, which no shell can have"));
         }
         let restarts = all.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == "REBOOT");

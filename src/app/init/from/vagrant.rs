@@ -95,6 +95,7 @@ struct Reader<'a, 'b> {
     shell: Regex,
     text: Regex,
     option: Regex,
+    block: Regex,
 }
 
 impl<'a, 'b> Reader<'a, 'b> {
@@ -111,6 +112,7 @@ impl<'a, 'b> Reader<'a, 'b> {
             shell: regex(r#"\.vm\.provision\b.*(?::shell\b|["']shell["'])"#)?,
             text: regex(r#"^(?:"((?:[^"\\]|\\.)*)"|'([^']*)')$"#)?,
             option: regex(r#"\b(\w+)(?::|\s*=>)\s*("(?:[^"\\]|\\.)*"|'[^']*'|\[[^\]]*\]|\w+)"#)?,
+            block: regex(r"\bdo\s*\|[^|]*\|$")?,
         })
     }
 
@@ -143,7 +145,7 @@ impl<'a, 'b> Reader<'a, 'b> {
             }
             return at + 1;
         }
-        let opens = line.ends_with(" do") || Regex::new(r"\bdo\s*\|[^|]*\|$").is_ok_and(|regex| regex.is_match(line));
+        let opens = line.ends_with(" do") || self.block.is_match(line);
         let begins = ["if ", "unless ", "case ", "while ", "def "].iter().any(|word| line.starts_with(word));
         if self.blocks.contains(&Block::Unknown) {
             // Only where it ends is of interest.
