@@ -1,8 +1,12 @@
 //! The command line: its arguments and their help. Plain data comes out; nothing is checked on the host here.
 
+mod guest_test;
+
+pub use guest_test::{GuestTestArgs, RECORDED};
+
 use crate::app::Template;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 use vmdeck_model::{
     plan::Keep,
     quantity::{parse_duration, parse_size},
@@ -199,6 +203,15 @@ pub enum Sub {
     /// where the guest did not come to it, so that `git bisect run vmdeck boot -k ... -- ./test` skips what does not boot; 124 where
     /// it took longer than --timeout, 1 where the system crashed under it.
     Boot(BootArgs),
+    /// Run a test case of the KVM guest-test framework: takes the flags of `guest.test_launcher.sh`
+    ///
+    /// `vmdeck guest-test -h` lists them.
+    #[command(disable_help_flag = true)]
+    GuestTest {
+        /// Flags of the launcher
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<OsString>,
+    },
     /// Open a recorded run in the cockpit: play it, go to any time, see every log as it was at that time
     Replay {
         /// Folder of a run, or its events.jsonl
@@ -285,6 +298,9 @@ pub struct InitArgs {
     /// Overwrite an existing file
     #[arg(long)]
     pub force: bool,
+    /// Flags of `guest.test_launcher.sh` with which a qemu.config.json is read
+    #[arg(last = true, value_name = "FLAGS", requires = "from")]
+    pub flags: Vec<OsString>,
 }
 
 /// The arguments of `vmdeck boot`.
@@ -498,12 +514,19 @@ pub enum TroubleSub {
 }
 
 /// The subcommands of `vmdeck config`.
-#[derive(Subcommand, Debug, Clone, Copy)]
+#[derive(Subcommand, Debug, Clone)]
 pub enum ConfigSub {
     /// Validate the config; list every problem
     Check,
-    /// Show every effective value and where it comes from
-    Show,
+    /// Show every effective value and where it comes from; with --from, the config of another tool as one of vmdeck
+    Show {
+        /// Config of another tool, as `vmdeck init --from` takes it
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        /// Flags of `guest.test_launcher.sh` with which a qemu.config.json is read
+        #[arg(last = true, value_name = "FLAGS", requires = "from")]
+        flags: Vec<OsString>,
+    },
     /// Print the JSON schema
     Schema,
     /// Print an example with every key and its default

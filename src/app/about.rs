@@ -1,7 +1,7 @@
 //! What this program says of itself: its version, its manual pages, its completion scripts.
 
 use super::{Io, settings};
-use crate::cli::{Cli, ConfigArgs};
+use crate::cli::{Cli, ConfigArgs, GuestTestArgs};
 use clap::{Command, CommandFactory};
 use clap_complete::{
     Shell,
@@ -51,6 +51,11 @@ pub(super) fn manual(words: &[String], dir: Option<&Path>, io: &mut Io<'_>) -> R
     if let Some(dir) = dir {
         vmdeck_files::make_folders(dir).map_err(|e| cannot().because(e))?;
         clap_mangen::generate_to(command, dir).map_err(|e| cannot().because(e))?;
+        // Its flags are not among ours.
+        let page = clap_mangen::Man::new(guest_test());
+        let mut text = Vec::new();
+        page.render(&mut text).map_err(|e| cannot().because(e))?;
+        vmdeck_files::write(&dir.join("vmdeck-guest-test.1"), &text).map_err(|e| cannot().because(e))?;
         return Ok(RunExit::Passed);
     }
     let mut page = &command;
@@ -59,10 +64,16 @@ pub(super) fn manual(words: &[String], dir: Option<&Path>, io: &mut Io<'_>) -> R
             Fault::user(format!("cannot show a manual page of `{word}`")).because("there is no such subcommand")
         })?;
     }
+    let page = if page.get_name() == "guest-test" { guest_test() } else { page.clone() };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page.clone()).render(&mut text).map_err(|e| cannot().because(e))?;
+    clap_mangen::Man::new(page).render(&mut text).map_err(|e| cannot().because(e))?;
     let _ = io.out.write_all(&text);
     Ok(RunExit::Passed)
+}
+
+/// Returns the command line of the one subcommand that reads its own.
+fn guest_test() -> Command {
+    GuestTestArgs::command().name("vmdeck-guest-test").bin_name("vmdeck guest-test")
 }
 
 /// Returns a command without the subcommands `help`, which would be pages of their own.

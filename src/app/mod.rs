@@ -10,6 +10,8 @@ mod cockpit;
 mod demo;
 mod deps;
 mod doctor;
+mod framework;
+mod guest_test;
 mod headless;
 mod housekeeping;
 mod image;
@@ -23,6 +25,7 @@ mod prune;
 mod run;
 mod settings;
 mod shell;
+mod stand_in;
 mod terminal;
 mod trouble;
 mod trust;
@@ -31,12 +34,12 @@ pub use cockpit::LocalHost;
 pub use init::Template;
 pub use io::Io;
 
-use crate::cli::{Cli, ConfigSub, Sub};
+use crate::cli::{Cli, ConfigSub, GuestTestArgs, Sub};
 use clap::Parser;
 use clap_complete::CompleteEnv;
 use std::{ffi::OsString, io::Write, path::Path};
 use vmdeck_core::{
-    engine::guardian,
+    engine::{guardian, stand_in as engine_stand_in},
     host::{process, read_only},
 };
 use vmdeck_model::{
@@ -56,6 +59,7 @@ pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
     match args.get(1).and_then(|a| a.to_str()) {
         Some(process::TETHER) => return tether(&args[2..], io),
         Some(read_only::READ_ONLY) => return read_only_for(&args[2..], io),
+        Some(engine_stand_in::COMMAND) => return stand_in::main(&args[2..], io),
         Some(guardian::COMMAND) => return guard(&args[2..]),
         _ => {}
     }
@@ -66,8 +70,8 @@ pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
             CompleteEnv::with_factory(candidates::command).var(about::COMPLETE).try_complete(args, here.as_deref());
         return if done.is_ok() { 0 } else { RunExit::Usage.code() };
     }
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let asked = match Asked::read(args) {
+        Ok(asked) => asked,
         Err(e) => {
             let text = e.render();
             let target: &mut (dyn Write + Send) = if e.use_stderr() { io.err } else { io.out };
@@ -82,13 +86,43 @@ pub fn main(args: Vec<OsString>, io: &mut Io<'_>) -> u8 {
             return RunExit::Bug.code();
         }
     };
-    let code = runtime.block_on(async { dispatch(cli, io).await }).unwrap_or_else(|fault| {
+    let work = async {
+        match asked {
+            Asked::Own(cli) => dispatch(*cli, io).await,
+            Asked::GuestTest(args) => guest_test::run(*args, io).await.map(RunExit::code),
+        }
+    };
+    let code = runtime.block_on(work).unwrap_or_else(|fault| {
         io.warn(&fault.render());
         RunExit::of_blame(fault.blame()).code()
     });
     // A thread that waits for typed input cannot be joined.
     runtime.shutdown_background();
     code
+}
+
+/// What a command line asks for.
+enum Asked {
+    /// One of our own commands.
+    Own(Box<Cli>),
+    /// The work of the guest-test framework's launcher: its flags are letters that mean something else to us.
+    GuestTest(Box<GuestTestArgs>),
+}
+
+impl Asked {
+    fn read(args: Vec<OsString>) -> std::result::Result<Self, clap::Error> {
+        let flags = match args.get(1) {
+            Some(word) if word == "guest-test" => args[2..].to_vec(),
+            _ => {
+                let mut cli = Cli::try_parse_from(args)?;
+                match cli.command.take() {
+                    Some(Sub::GuestTest { flags }) => flags,
+                    other => return Ok(Asked::Own(Box::new(Cli { command: other, ..cli }))),
+                }
+            }
+        };
+        GuestTestArgs::read(flags).map(|args| Asked::GuestTest(Box::new(args)))
+    }
 }
 
 async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
@@ -111,10 +145,13 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Image(sub)) => image::run(sub, &config, io).await?,
         Some(Sub::Trouble(sub)) => trouble::run(sub, &config, io)?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
+        // It was read as a command of its own.
+        Some(Sub::GuestTest { .. }) => RunExit::Bug,
         Some(Sub::Config(ConfigSub::Schema)) => settings::schema(io),
         Some(Sub::Config(ConfigSub::Example)) => settings::example(io),
         Some(Sub::Config(ConfigSub::Check)) => settings::check(&config, io)?,
-        Some(Sub::Config(ConfigSub::Show)) => settings::show(&config, io)?,
+        Some(Sub::Config(ConfigSub::Show { from: None, .. })) => settings::show(&config, io)?,
+        Some(Sub::Config(ConfigSub::Show { from: Some(file), flags })) => init::show(&file, &flags, io)?,
         Some(Sub::Completions { shell }) => about::completions(shell, io)?,
         Some(Sub::Man { subcommand, dir }) => about::manual(&subcommand, dir.as_deref(), io)?,
     };

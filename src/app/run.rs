@@ -12,7 +12,7 @@ use vmdeck_core::{
     engine::{self, EngineDeps},
     host::{files, process, signal},
     report::{
-        Fanout,
+        Fanout, ReportSink,
         github::Github,
         jsonl::Jsonl,
         junit::{self, Junit},
@@ -62,11 +62,17 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
         io.say(plan::show(&plan).trim_end());
         return Ok(RunExit::Passed);
     }
-    execute(plan, args, look, io).await
+    execute(plan, args, look, None, io).await
 }
 
-/// Carries a plan out with all its reports.
-pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
+/// Carries a plan out with all its reports; `lines` = what a person reads instead of vmdeck's own lines.
+pub(super) async fn execute(
+    plan: Plan,
+    args: &RunArgs,
+    look: &OutputArgs,
+    lines: Option<Box<dyn ReportSink>>,
+    io: &mut Io<'_>,
+) -> Result<RunExit> {
     // What was asked for and cannot be written is found out now, not after the run.
     let unwritable = |path: &Path, e| Fault::user(format!("cannot write `{}`", path.display())).because(e);
     let create = |path: &Path| parent_of(path).and_then(|()| std::fs::File::create(path));
@@ -96,7 +102,8 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
     // The events take standard output, so the report for people goes to the other stream.
     let text: Box<dyn Write + Send> = if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
     let style = style(look, to_stdout);
-    fanout.add(Box::new(Text::new(text, style, index.clone())));
+    let is_live = style.live || lines.is_some() || args.commands;
+    fanout.add(lines.unwrap_or_else(|| Box::new(Text::new(text, style, index.clone()))));
     if std::env::var("GITHUB_ACTIONS").is_ok_and(|v| v == "true") && !to_stdout {
         let summary = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from);
         fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary, index)));
@@ -113,7 +120,7 @@ pub(super) async fn execute(plan: Plan, args: &RunArgs, look: &OutputArgs, io: &
         tokio::spawn(headless::obey(input, handle.commands.clone()));
     }
     // Whoever sends commands also watches the record.
-    let tick = if style.live || args.commands { headless::LIVE } else { headless::QUIET };
+    let tick = if is_live { headless::LIVE } else { headless::QUIET };
     let told = |why: &str| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"));
     let exit = headless::follow(handle, &mut fanout, tick, told).await;
     if let Some(keep) = keep {

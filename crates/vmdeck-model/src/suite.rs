@@ -84,6 +84,30 @@ pub enum CaseAction {
     Run(String),
     /// A file of this host that is sent and run.
     Script(PathBuf),
+    /// A program of this host that drives the guest.
+    Host(HostProgram),
+}
+
+/// A program of this host that drives the guest by `ssh` and `scp`: on its search path they are stand-ins that use the session which
+/// is open already.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct HostProgram {
+    /// The program, looked up on the search path.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its working directory.
+    pub dir: PathBuf,
+    /// Variables to set besides this host's own; `PORT` becomes the port at which the guest is reached.
+    pub env: BTreeMap<String, String>,
+    /// The variable that gets the password of the guest's login.
+    pub password: Option<String>,
+    /// A file of lines `NAME=value` to which `PORT` is added.
+    pub record: Option<PathBuf>,
+    /// A status of the last command in the guest that means "skipped", where the program itself fails.
+    pub skip: Option<i32>,
+    /// Whether the program has to shut the guest down.
+    pub closes: bool,
 }
 
 /// What makes a case pass.

@@ -13,6 +13,7 @@ use super::{Io, old_names, run};
 use crate::cli::{ConfigArgs, InitArgs, OutputArgs, RunArgs};
 use guest::{CODE, GuestText, GuestTools};
 use std::{
+    ffi::OsString,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -58,7 +59,7 @@ pub(super) fn make(args: &InitArgs, file: &Path, io: &mut Io<'_>) -> Result<bool
     }
     let draft = match &args.from {
         Some(from) => {
-            let converted = from::convert(from)?;
+            let converted = from::convert(from, &args.flags)?;
             Draft { text: converted.text, what: converted.what, notes: converted.notes, check: args.check }
         }
         None => draft(args, io)?,
@@ -74,6 +75,22 @@ pub(super) fn make(args: &InitArgs, file: &Path, io: &mut Io<'_>) -> Result<bool
         if draft.check { "running it once:" } else { "next: `vmdeck --ci`; `vmdeck config example` shows every key" };
     io.say(&format!("wrote {}: {}\n\n{next}", file.display(), draft.what));
     Ok(draft.check)
+}
+
+/// Returns the config of another tool as the text of one of vmdeck.
+#[cfg(test)]
+pub(super) fn taken_over(file: &Path, flags: &[OsString]) -> Result<String> {
+    from::convert(file, flags).map(|converted| converted.text)
+}
+
+/// Prints the config of another tool as one of vmdeck; what could not be taken over goes to standard error.
+pub(super) fn show(file: &Path, flags: &[OsString], io: &mut Io<'_>) -> Result<RunExit> {
+    let converted = from::convert(file, flags)?;
+    for note in &converted.notes {
+        io.warn(&format!("note: {note}"));
+    }
+    io.say(converted.text.trim_end());
+    Ok(RunExit::Passed)
 }
 
 /// Returns a new config for what this host and this folder have; a person at a terminal is asked what it shall be.

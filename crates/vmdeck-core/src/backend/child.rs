@@ -23,7 +23,7 @@ use vmdeck_model::{
 const REST: Duration = Duration::from_millis(100);
 
 /// Follows `child`, whose three streams are pipes, to its end. `None` = it was cancelled and still runs.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     child: &mut Child,
     stdin: &Input,
     sink: &mut dyn OutputSink,

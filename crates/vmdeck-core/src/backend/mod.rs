@@ -20,5 +20,6 @@ mod table;
 mod tool;
 pub mod utm;
 
+pub(crate) use child::follow as follow_child;
 pub use deps::{BackendDeps, Tools};
 pub use table::{BACKENDS, BackendInfo, capabilities_of, find};

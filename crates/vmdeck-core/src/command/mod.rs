@@ -56,6 +56,8 @@ pub enum Input {
     File(PathBuf),
     /// The input is our own standard input, which may be anything.
     Stdin,
+    /// The input is one end of a pipe or socket of ours, read once.
+    Pipe(Arc<File>),
     /// The input is a file that has no name, from its beginning: what dies with us leaves nothing.
     Unnamed(Arc<File>),
 }
@@ -67,6 +69,7 @@ impl Input {
             Input::Empty => Ok(None),
             Input::File(path) => vmdeck_files::open(path).map(Some),
             Input::Stdin => rustix::io::dup(rustix::stdio::stdin()).map(|fd| Some(fd.into())).map_err(io::Error::from),
+            Input::Pipe(file) => file.try_clone().map(Some),
             Input::Unnamed(file) => {
                 let mut file = file.try_clone()?;
                 file.rewind()?;
@@ -85,7 +88,7 @@ impl Input {
         let what = match self {
             Input::File(path) => format!("`{}`, the input of the command", path.display()),
             Input::Stdin => "standard input".to_owned(),
-            Input::Empty | Input::Unnamed(_) => "the input of the command".to_owned(),
+            Input::Empty | Input::Pipe(_) | Input::Unnamed(_) => "the input of the command".to_owned(),
         };
         Fault::user(format!("cannot read {what}")).because(error)
     }

@@ -18,6 +18,7 @@ pub mod preflight;
 pub mod reap;
 mod run;
 pub mod shell;
+pub mod stand_in;
 mod suspend;
 mod timestamps;
 

@@ -444,7 +444,7 @@ fn short(text: &str) -> String {
 }
 
 /// Guest text for a terminal and a CI log: clean, and without what a CI system takes for a command in mid-line.
-fn safe(text: &str) -> String {
+pub(super) fn safe(text: &str) -> String {
     let clean: Vec<String> = text.split('\n').map(|l| Clean::from_text(l).into_string()).collect();
     let mut out = String::new();
     for c in clean.join("\n").chars() {

@@ -1,7 +1,7 @@
 //! A config that is put together from another tool's: guests, suites, and what a person has to look at.
 
 use super::systems;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ffi::OsString};
 use toml::{Table, Value};
 use vmdeck_model::catalogue::Catalogue;
 
@@ -10,6 +10,8 @@ pub(super) struct ConfigDraft<'a> {
     catalogue: &'a Catalogue,
     /// The folder of the other tool's project, from here.
     folder: String,
+    /// The flags of the other tool's program with which its config is read.
+    flags: Vec<OsString>,
     guests: Table,
     suites: Vec<SuiteDraft>,
     /// What was not taken over, each once.
@@ -45,8 +47,25 @@ pub(super) struct CaseDraft {
 }
 
 impl<'a> ConfigDraft<'a> {
-    pub(super) fn new(catalogue: &'a Catalogue, folder: &str) -> Self {
-        Self { catalogue, folder: folder.to_owned(), guests: Table::new(), suites: Vec::new(), notes: Vec::new() }
+    pub(super) fn new(catalogue: &'a Catalogue, folder: &str, flags: &[OsString]) -> Self {
+        Self {
+            catalogue,
+            folder: folder.to_owned(),
+            flags: flags.to_vec(),
+            guests: Table::new(),
+            suites: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Returns the folder of the other tool's project, from here.
+    pub(super) fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    /// Returns the flags of the other tool's program with which its config is read.
+    pub(super) fn flags(&self) -> &[OsString] {
+        &self.flags
     }
 
     /// Notes what was not taken over.
@@ -107,6 +126,13 @@ impl<'a> ConfigDraft<'a> {
         name
     }
 
+    /// Adds a guest with all its keys. Returns its name here.
+    pub(super) fn take_guest(&mut self, name: &str, table: Table) -> String {
+        let name = unused(&plain(name), |name| self.guests.contains_key(name));
+        self.guests.insert(name.clone(), Value::Table(table));
+        name
+    }
+
     /// Sets a key of a guest, such as `memory` or `ssh.user`.
     pub(super) fn set(&mut self, guest: &str, key: &str, value: impl Into<Value>) {
         let Some(Value::Table(table)) = self.guests.get_mut(guest) else { return };
@@ -118,13 +144,6 @@ impl<'a> ConfigDraft<'a> {
             table = below;
         }
         table.insert(last.to_owned(), value.into());
-    }
-
-    /// Takes a key of a guest away.
-    pub(super) fn unset(&mut self, guest: &str, key: &str) {
-        if let Some(Value::Table(table)) = self.guests.get_mut(guest) {
-            table.remove(key);
-        }
     }
 
     /// Adds a suite; one without cases is left out.

@@ -12,7 +12,7 @@ mod yaml;
 
 use crate::app::settings;
 use draft::ConfigDraft;
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 use vmdeck_model::error::{Fault, Result};
 
 /// A config that was taken over.
@@ -23,6 +23,9 @@ pub(super) struct Converted {
     /// What could not be taken over, or needs a person.
     pub notes: Vec<String>,
 }
+
+/// The one tool whose config is read with flags.
+const FRAMEWORK: &str = "the guest-test framework";
 
 type Converter = fn(&Path, &mut ConfigDraft<'_>) -> Result<()>;
 
@@ -36,13 +39,13 @@ fn converter(path: &Path) -> Option<(&'static str, Converter)> {
         "kitchen.yml" | ".kitchen.yml" | "kitchen.yaml" | ".kitchen.yaml" => Some(("Test Kitchen", kitchen::convert)),
         "Vagrantfile" => Some(("Vagrant", vagrant::convert)),
         _ if ends(path, "fmf") || holds(".fmf") => Some(("tmt", tmt::convert)),
-        _ if ends(path, "json") => Some(("the guest-test framework", framework::convert)),
+        _ if ends(path, "json") => Some((FRAMEWORK, framework::convert)),
         _ => None,
     }
 }
 
-/// Takes a config over; of a folder the file in it.
-pub(super) fn convert(path: &Path) -> Result<Converted> {
+/// Takes a config over; of a folder the file in it. `flags` = those of the other tool's program, where its config depends on them.
+pub(super) fn convert(path: &Path, flags: &[OsString]) -> Result<Converted> {
     let cannot = || Fault::user(format!("cannot take `{}` over", path.display()));
     if !path.exists() {
         return Err(cannot().because("there is no such file"));
@@ -63,7 +66,10 @@ pub(super) fn convert(path: &Path) -> Result<Converted> {
         Some(text) => text.to_owned(),
         None => return Err(cannot().because("its folder's path is not UTF-8")),
     };
-    let mut draft = ConfigDraft::new(&catalogue, &folder);
+    if !flags.is_empty() && tool != FRAMEWORK {
+        return Err(cannot().because(format!("a config of {tool} takes no flags")));
+    }
+    let mut draft = ConfigDraft::new(&catalogue, &folder, flags);
     convert(&path, &mut draft)?;
     if draft.is_empty() {
         return Err(cannot().because(format!("it names no machine, as a config of {tool} does")));

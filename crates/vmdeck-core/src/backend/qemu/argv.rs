@@ -162,10 +162,9 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &Machi
     }
     if matches!(kind, "tdx" | "tdxio") {
         out.two("-machine", &format!("{base},kernel_irqchip=split,confidential-guest-support=tdx,memory-backend=ram1"));
-        let debug = options.text("debug").filter(|_| parts.knows_tdx_debug);
-        let debug = debug.map(|word| format!(r#","debug":{}"#, word == "on")).unwrap_or_default();
-        out.two("-object", &format!(r#"{{"qom-type":"tdx-guest","id":"tdx","sept-ve-disable":true{debug}}}"#));
-        out.two("-object", &format!("memory-backend-ram,id=ram1,size={}", guest.memory));
+        for object in parts.tdx.objects(options, guest.memory) {
+            out.two("-object", &object);
+        }
     } else if parts.host_root.as_ref().is_some_and(HostRoot::shares_memory) {
         out.two("-object", &format!("memory-backend-memfd,id=ram1,size={},share=on", guest.memory));
         out.two("-machine", &format!("{base},memory-backend=ram1"));
@@ -174,6 +173,14 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &Machi
     }
     if kind == "tdxio" {
         out.two("-object", "iommufd,id=iommufd0");
+    }
+    for device in options.texts("vfio") {
+        let mode = match kind {
+            "tdxio" if parts.tdx.secure_mode => ",x-secure-mode=on",
+            "tdxio" => ",iommufd=iommufd0",
+            _ => "",
+        };
+        out.two("-device", &format!("vfio-pci,host={}{mode}", escape(device)));
     }
     out.two("-accel", accel);
     // `host` exists only under hardware acceleration; `max` is everything that emulation can do.
@@ -292,11 +299,12 @@ pub(super) fn overlay_arguments(base: &Path, format: &str, overlay: &Path, size:
 }
 
 /// Doubles the commas of a value.
-fn escape(value: &str) -> String {
+pub(super) fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-fn path(path: &Path) -> String {
+/// Returns a path as a value of an option.
+pub(super) fn path(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }
 
@@ -322,54 +330,13 @@ mod tests {
     use super::*;
     use crate::{
         assets::seed::SeedFiles,
-        backend::request::{Lifetime, Service},
+        backend::{
+            qemu::{sample::guest, tdx::TdxDialect},
+            request::{Lifetime, Service},
+        },
         host::net::Probe,
     };
-    use std::{collections::BTreeMap, time::Duration};
-    use vmdeck_model::{
-        guest::{ConsolePatterns, CrashPolicy, Fresh, Os, SurvivorPolicy},
-        ids::GuestId,
-        key::Value,
-    };
-
-    fn guest(set: &[(&str, Value)]) -> Guest {
-        let mut options = Options::default();
-        for (key, value) in set {
-            options.set(key, value.clone());
-        }
-        Guest {
-            id: GuestId::new("deb").expect("name"),
-            backend: "qemu".into(),
-            os: Os::Linux,
-            cpus: 2,
-            memory: 2 << 30,
-            disk: 10 << 30,
-            image: None,
-            shares: Vec::new(),
-            seed: vmdeck_model::guest::Seed::None,
-            firmware: vmdeck_model::guest::Firmware::Auto,
-            trouble: Vec::new(),
-            user_data: None,
-            tpm: false,
-            machine: None,
-            transports: vec!["ssh".into()],
-            transport_turn: std::time::Duration::from_secs(45),
-            fresh: Fresh::Run,
-            launch_retries: 3,
-            boot_timeout: Duration::from_mins(5),
-            case_timeout: Duration::from_mins(1),
-            shell: vmdeck_model::suite::ScriptShell::Sh,
-            crash: CrashPolicy::Failed,
-            survivors: SurvivorPolicy::Replace,
-            network: vmdeck_model::guest::Network::User,
-            first_boot: vmdeck_model::guest::FirstBoot::Ignored,
-            boot: ConsolePatterns::default(),
-            sudo: None,
-            source: None,
-            options,
-            transport_options: BTreeMap::new(),
-        }
-    }
+    use vmdeck_model::key::Value;
 
     fn words(set: &[(&str, Value)], accel: &str, files: &Files, ports: &[u16]) -> Vec<String> {
         words_of(set, accel, files, ports, &MachineParts::default())
@@ -442,18 +409,27 @@ mod tests {
 
     #[test]
     fn confidential_guests_get_their_objects() {
-        let set = [("vm_type", Value::Text("tdxio".into())), ("debug", Value::Text("on".into()))];
+        let set = [
+            ("vm_type", Value::Text("tdxio".into())),
+            ("debug", Value::Text("on".into())),
+            ("vfio", Value::Texts(vec!["0000:41:00.1".into()])),
+        ];
         let files = Files::of(Path::new("/m"), Path::new("/r"), false, false, false);
         // Only a patched QEMU has `debug`; with it another one would not start.
-        for (knows_tdx_debug, object) in
-            [(true, r#""sept-ve-disable":true,"debug":true}"#), (false, r#""sept-ve-disable":true}"#)]
-        {
-            let parts = MachineParts { knows_tdx_debug, ..MachineParts::default() };
+        for (debug, secure_mode, object, device) in [
+            (true, true, "tdx-guest,id=tdx,debug=on,sept-ve-disable=on", "vfio-pci,host=0000:41:00.1,x-secure-mode=on"),
+            (false, false, r#""sept-ve-disable":true}"#, "vfio-pci,host=0000:41:00.1,iommufd=iommufd0"),
+        ] {
+            let tdx = TdxDialect { debug, secure_mode, ..TdxDialect::default() };
+            let parts = MachineParts { tdx, ..MachineParts::default() };
             let line = words_of(&set, "kvm", &files, &[22], &parts).join(" ");
-            for part in ["confidential-guest-support=tdx", object, "iommufd,id=iommufd0", "size=2147483648"] {
+            for part in ["confidential-guest-support=tdx", object, "iommufd,id=iommufd0", "size=2147483648", device] {
                 assert!(line.contains(part), "{part} in {line}");
             }
         }
+        let set = [("vm_type", Value::Text("vfio_pt".into())), set[2].clone()];
+        let line = words_of(&set, "kvm", &files, &[22], &MachineParts::default()).join(" ");
+        assert!(line.contains("-device vfio-pci,host=0000:41:00.1 ") && !line.contains("iommufd"), "{line}");
     }
 
     #[test]

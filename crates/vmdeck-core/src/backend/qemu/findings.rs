@@ -3,7 +3,7 @@
 use super::{
     accel,
     arch::{Arch, binary, image_arch},
-    parts,
+    given, parts,
 };
 use crate::{
     assets::{
@@ -20,7 +20,7 @@ use std::{path::Path, time::Duration};
 use vmdeck_model::{
     error::{Fault, Remedy},
     event::{Finding, Severity},
-    guest::{Firmware, Guest, Network},
+    guest::{Firmware, Guest, Network, Seed},
     image::Image,
 };
 
@@ -52,6 +52,12 @@ pub(super) async fn version(spawner: &Spawner, binary: &Path) -> Finding {
     }
 }
 
+/// Returns what the binary says of its options.
+pub(super) async fn help(spawner: &Spawner, binary: &Path) -> String {
+    let out = spawner.output(&Spec::new(binary).args(["-help"]), Duration::from_secs(10)).await;
+    out.map(|out| out.stdout).unwrap_or_default()
+}
+
 pub(super) fn accel(choice: &accel::Choice) -> Finding {
     let emulated = choice.accel == "tcg" && choice.why != "the config says so";
     Finding {
@@ -64,6 +70,12 @@ pub(super) fn accel(choice: &accel::Choice) -> Finding {
         }),
         fix: choice.fix.clone(),
     }
+}
+
+/// Says that a guest under TDX cannot be emulated.
+pub(super) fn no_emulated_tdx(guest: &Guest, choice: &accel::Choice) -> Finding {
+    let text = format!("guest `{}` needs TDX, which needs KVM: {}", guest.id, choice.why);
+    fatal("accelerator", text, choice.remedy.as_deref().unwrap_or("run on a host whose KVM works"))
 }
 
 /// Says where an image comes from that is not a file of the user's.
@@ -95,6 +107,35 @@ fn can_open(path: &Path) -> std::io::Result<()> {
         return std::fs::OpenOptions::new().read(true).open(path).map(drop);
     }
     vmdeck_files::open(path).map(drop)
+}
+
+/// The keys that say something which a given command line says as well.
+const SAID_TWICE: [&str; 10] =
+    ["kernel", "initrd", "append", "image", "firmware", "extra_args", "sockets", "pmu", "debug", "gdb"];
+
+/// Looks at a command line that the config gives whole.
+fn given_arguments(guest: &Guest, arguments: &[String]) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let is_set = |key: &&str| match *key {
+        "extra_args" => !guest.options.texts(key).is_empty(),
+        "gdb" => guest.options.flag(key),
+        key => guest.options.get(key).is_some(),
+    };
+    let own = [("image", guest.image.is_some()), ("tpm", guest.tpm), ("seed", guest.seed != Seed::None)];
+    let keys = SAID_TWICE.iter().filter(|key| is_set(key)).map(|key| format!("qemu.{key}"));
+    let own = own.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key.to_owned());
+    for key in keys.chain(own) {
+        let text = format!("guest `{}` has `qemu.arguments`, so `{key}` would not be heard", guest.id);
+        out.push(fatal("arguments", text, "remove one of the two"));
+    }
+    for (what, file) in given::files(arguments) {
+        let file = guest.options.path("dir").map_or_else(|| file.clone(), |dir| dir.join(&file));
+        if let Err(e) = can_open(&file) {
+            let text = format!("guest `{}`: cannot open the {what} `{}`: {e}", guest.id, file.display());
+            out.push(fatal("image", text, "create the file, or correct the argument"));
+        }
+    }
+    out
 }
 
 /// Files and host features that this guest needs.
@@ -150,7 +191,10 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
             fix: None,
         });
     }
-    if guest.image.is_none() && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
+    let arguments = guest.options.texts("arguments");
+    if !arguments.is_empty() {
+        out.extend(given_arguments(guest, arguments));
+    } else if guest.image.is_none() && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
         let hint = format!("set `guests.{0}.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
         out.push(fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint));
     }
@@ -175,17 +219,6 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
     if guest.tpm && info::find_program("swtpm").is_none() {
         let fault = parts::no_swtpm(guest);
         out.push(Finding::of_fault("tpm", Severity::Fatal, &fault));
-    }
-    if guest.options.text("vm_type").is_some_and(|kind| kind != "legacy") {
-        let state = std::fs::read_to_string("/sys/module/kvm_intel/parameters/tdx").unwrap_or_default();
-        if state.trim() != "Y" {
-            let hint = "boot a host kernel with TDX enabled: /sys/module/kvm_intel/parameters/tdx must read Y";
-            out.push(fatal("tdx", format!("guest `{}` needs TDX but this host does not have it", guest.id), hint));
-        }
-        if named("firmware").is_none() {
-            let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.id);
-            out.push(fatal("firmware", format!("guest `{}` is a TDX guest but has no firmware", guest.id), &hint));
-        }
     }
     out
 }

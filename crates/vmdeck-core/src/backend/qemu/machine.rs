@@ -142,7 +142,8 @@ impl QemuMachine {
     async fn spawn(&self, spec: &Spec, errors: std::fs::File) -> std::io::Result<Child> {
         let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: errors.into() };
         // Nothing of our environment: it may hold passwords.
-        let spec = spec.clone().dir(&self.dir).bare_env();
+        let mut spec = spec.clone().bare_env();
+        spec.dir.get_or_insert_with(|| self.dir.clone());
         if self.lifetime == Lifetime::MayOutliveUs {
             self.spawner.spawn(&spec.outliving(), streams).await
         } else {

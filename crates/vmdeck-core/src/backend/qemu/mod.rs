@@ -6,13 +6,17 @@ mod accel;
 mod accel_probe;
 mod arch;
 mod argv;
+mod confidential;
 mod findings;
+mod given;
 mod helper;
 mod host_root;
 mod machine;
 mod parts;
 mod process;
 pub(crate) mod qmp;
+#[cfg(test)]
+mod sample;
 mod tdx;
 
 use super::{
@@ -25,6 +29,7 @@ use super::{
 };
 use crate::{
     assets::image::{self, System, store::ImageStore},
+    command::sh_quote,
     context::CallContext,
     host::{
         files, info,
@@ -34,12 +39,14 @@ use crate::{
 use arch::Arch;
 pub use arch::image_arch;
 use argv::Files;
+use confidential::HostView;
 use futures_util::future::BoxFuture;
 use parts::MachineParts;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tdx::TdxDialect;
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -106,9 +113,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "guests.*.qemu.vm_type",
-        kind: Kind::Choice(&["legacy", "tdx", "tdxio"]),
+        kind: Kind::Choice(&["legacy", "tdx", "tdxio", "vfio_pt"]),
         default: Some("\"legacy\""),
-        doc: "machine type: legacy, or a guest under tdx or tdxio",
+        doc: "machine type: legacy, a guest under tdx or tdxio, or vfio_pt = a plain one with devices that are passed through",
     },
     Key { path: "guests.*.qemu.sockets", kind: Kind::Int(1, 64), default: None, doc: "processor sockets" },
     Key {
@@ -124,10 +131,35 @@ pub const KEYS: &[Key] = &[
         doc: "debug property of a tdx guest; only some QEMU versions have it",
     },
     Key {
+        path: "guests.*.qemu.vfio",
+        kind: Kind::Texts,
+        default: Some("[]"),
+        doc: "PCI devices of this host that the guest gets, such as \"0000:41:00.1\"; for tdxio and vfio_pt",
+    },
+    Key {
+        path: "guests.*.qemu.quote_socket",
+        kind: Kind::Text,
+        default: None,
+        doc: "where a tdx guest gets its quotes: vsock:CID:PORT or unix:PATH",
+    },
+    Key {
         path: "guests.*.qemu.binary",
         kind: Kind::Program,
         default: None,
         doc: "QEMU binary; default: the one for this host's processor",
+    },
+    Key {
+        path: "guests.*.qemu.arguments",
+        kind: Kind::Texts,
+        default: Some("[]"),
+        doc: "QEMU's whole argument list, instead of vmdeck's own; only what keeps the machine in its run is changed: the image is not \
+              written, ports are free ones of this host, the console is read",
+    },
+    Key {
+        path: "guests.*.qemu.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "folder in which a QEMU with `arguments` runs, where they name files by relative paths",
     },
     Key { path: "guests.*.qemu.extra_args", kind: Kind::Texts, default: Some("[]"), doc: "extra arguments for QEMU" },
 ];
@@ -185,20 +217,15 @@ impl Qemu {
         let binary = info::find_program(&name)
             .ok_or_else(|| Fault::host(format!("cannot find `{name}`")).remedied(findings::install()))?;
         let guest = request.guest;
+        if !guest.options.texts("arguments").is_empty() {
+            return self.create_given(request, &binary, context).await;
+        }
         let system = self.system(guest, context).await?;
         let image = system.as_ref().map(|system| system.disk.as_path());
         let boots_host = guest.image == Some(Image::Host);
         let waits_for_gdb = guest.options.flag("gdb");
         let files = Files::of(request.private_dir, request.record_dir, image.is_some(), boots_host, waits_for_gdb);
-        let length = files.console.as_os_str().len().max(files.qmp.as_os_str().len());
-        if length > SOCKET_PATH_MAX {
-            return Err(failed()
-                .because(format!(
-                    "the socket path `{}` is longer than {SOCKET_PATH_MAX} bytes",
-                    files.console.display()
-                ))
-                .hint("set XDG_STATE_HOME to a shorter path"));
-        }
+        check_sockets(&files).map_err(|fault| failed().caused_by(fault))?;
         files::private_dir(request.private_dir).map_err(|e| failed().because(e))?;
         let format = system.as_ref().map_or("qcow2", |system| system.format);
         let overlay = match image.zip(files.overlay.as_deref()) {
@@ -218,7 +245,9 @@ impl Qemu {
         let is_emulated = accel.accel == "tcg";
         let mut parts =
             MachineParts::make(guest, system.as_ref(), arch, is_emulated, request.private_dir, &self.spawner).await?;
-        parts.knows_tdx_debug = tdx::is_wanted(guest) && tdx::knows_debug(&self.spawner, &binary).await;
+        if tdx::is_wanted(guest) {
+            parts.tdx = TdxDialect::ask(&self.spawner, &binary).await.unwrap_or_default();
+        }
         let argv = argv::arguments(request, &accel.accel, arch, &files, &parts);
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());
         vmdeck_files::write(&request.record_dir.join("qemu.cmd"), script.as_bytes())
@@ -231,6 +260,46 @@ impl Qemu {
 }
 
 impl Qemu {
+    /// Makes a machine whose command line the config gives whole.
+    async fn create_given(
+        &self,
+        request: &CreateRequest<'_>,
+        binary: &Path,
+        context: CallContext<'_>,
+    ) -> Result<Box<dyn Machine>> {
+        let guest = request.guest;
+        let failed = || Fault::infra(format!("cannot create guest `{}`", guest.id));
+        let files = Files::of(request.private_dir, request.record_dir, false, false, false);
+        check_sockets(&files).map_err(|fault| failed().caused_by(fault))?;
+        files::private_dir(request.private_dir).map_err(|e| failed().because(e))?;
+        let words = guest.options.texts("arguments");
+        let host = given::HostFacts {
+            emulated: self.accel(guest, binary).await.accel == "tcg",
+            lacks_no_hpet: words.iter().any(|word| word == "-no-hpet")
+                && !findings::help(&self.spawner, binary).await.contains("-no-hpet"),
+            lacks_tdx_debug: tdx::is_wanted(guest)
+                && !TdxDialect::ask(&self.spawner, binary).await.unwrap_or_default().debug,
+        };
+        let fit = given::fit(words, host, request.name, request.uuid, &files, request.services);
+        for change in &fit.changes {
+            (context.progress)(&format!("QEMU's arguments: {change}"));
+        }
+        let mut script = argv::script(&binary.to_string_lossy(), &fit.arguments, request.private_dir, &files, None);
+        script.push_str("\n# As the config has it:\n");
+        let plain: Vec<String> = words.iter().map(|word| sh_quote(word)).collect();
+        script.push_str(&format!("# {} {}\n", sh_quote(&binary.to_string_lossy()), plain.join(" ").replace('\n', " ")));
+        for change in &fit.changes {
+            script.push_str(&format!("# {}\n", change.replace('\n', " ")));
+        }
+        vmdeck_files::write(&request.record_dir.join("qemu.cmd"), script.as_bytes())
+            .map_err(|e| failed().because(e))?;
+        vmdeck_files::create(&files.log).map_err(|e| failed().because(e))?;
+        // Where QEMU keeps what the guest writes.
+        let mut spec = Spec::new(binary).args(fit.arguments).env("TMPDIR", request.private_dir);
+        spec.dir = guest.options.path("dir").map(Path::to_owned);
+        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, Vec::new())))
+    }
+
     async fn qemu_img(&self, arguments: &[String]) -> Result<String, String> {
         let out = self.spawner.output(&Spec::new("qemu-img").args(arguments), Duration::from_mins(1)).await;
         match out {
@@ -249,6 +318,17 @@ impl Qemu {
         let info: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("qemu-img info: {e}"))?;
         Ok(info["virtual-size"].as_u64().filter(|size| *size < wanted).map(|_| wanted))
     }
+}
+
+/// Refuses sockets whose paths are too long.
+fn check_sockets(files: &Files) -> Result<()> {
+    let all = [&files.console, &files.qmp].map(|path| path.as_os_str().len());
+    if all.iter().all(|length| *length <= SOCKET_PATH_MAX) {
+        return Ok(());
+    }
+    Err(Fault::infra(format!("cannot use the socket path `{}`", files.console.display()))
+        .because(format!("it is longer than {SOCKET_PATH_MAX} bytes"))
+        .hint("set XDG_STATE_HOME to a shorter path"))
 }
 
 impl Backend for Qemu {
@@ -272,6 +352,10 @@ impl Backend for Qemu {
                 if tdx::is_wanted(guest) {
                     out.extend(tdx::findings(&self.spawner, &binary, guest).await);
                 }
+                let is_special = guest.options.text("vm_type").is_some_and(|kind| kind != "legacy");
+                if is_special || !confidential::devices(guest).is_empty() {
+                    out.extend(HostView::of_this(&self.spawner).await.findings(guest));
+                }
                 out.extend(findings::image(&self.images, guest));
                 if guest.image == Some(Image::Host) {
                     match host_root::choose(guest, &self.spawner).await {
@@ -279,7 +363,12 @@ impl Backend for Qemu {
                         Err(fault) => out.push(Finding::of_fault("kernel", Severity::Fatal, &fault)),
                     }
                 }
-                out.push(findings::accel(&self.accel(guest, &binary).await));
+                let accel = self.accel(guest, &binary).await;
+                if tdx::is_wanted(guest) && accel.accel == "tcg" {
+                    out.push(findings::no_emulated_tdx(guest, &accel));
+                } else {
+                    out.push(findings::accel(&accel));
+                }
             } else {
                 out.push(findings::accel(&accel::choose(&self.spawner, &binary, &self.state).await));
             }

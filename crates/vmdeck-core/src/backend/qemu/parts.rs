@@ -4,6 +4,7 @@ use super::{
     arch::Arch,
     helper::Helper,
     host_root::{self, HostRoot},
+    tdx::TdxDialect,
 };
 use crate::{
     assets::{
@@ -45,8 +46,8 @@ pub(super) struct MachineParts {
     pub(super) tpm: Option<PathBuf>,
     /// The processes beside QEMU.
     pub(super) helpers: Vec<Helper>,
-    /// Whether the binary's TDX guests have the property `debug`.
-    pub(super) knows_tdx_debug: bool,
+    /// What the binary knows of TDX guests.
+    pub(super) tdx: TdxDialect,
 }
 
 /// The firmware of one machine.

@@ -6,7 +6,7 @@ use super::{
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
     judge::judge,
     script_failure::ScriptFailure,
-    supervise::{End, Watched},
+    supervise::{CaseWork, End, Watched},
 };
 use crate::{
     command::RemoteCommand,
@@ -130,8 +130,21 @@ impl CaseRun<'_> {
             context.plan.host.log_size,
         );
         let limit = case.timeout.unwrap_or(guest.case_timeout);
-        let watched =
-            Watched { context, guest, machine, command: &self.command(), limit, trouble_ignore: &case.trouble_ignore };
+        let command;
+        let work = match &case.action {
+            CaseAction::Host(program) => CaseWork::Host(program, &dir),
+            CaseAction::Run(script) => {
+                let base = base_command(guest, suite);
+                let shell = case.shell.clone().unwrap_or_else(|| base.shell.clone());
+                command = RemoteCommand { script: script.clone(), shell, ..base };
+                CaseWork::Guest(&command)
+            }
+            CaseAction::Script(path) => {
+                command = source::script(path, &base_command(guest, suite));
+                CaseWork::Guest(&command)
+            }
+        };
+        let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore };
         let end = watched.run(&mut log, &context.cancel).await;
         let took_ms = clock::ms_since(start);
         let mut output = log.finish();
@@ -188,18 +201,6 @@ impl CaseRun<'_> {
         machine.console.unmute().await;
         let fault = Fault::infra(format!("case `{}/{}` {took}", self.suite.id, self.case.id));
         diagnose(self.context, self.guest, &machine.controller, &fault).await;
-    }
-
-    fn command(&self) -> RemoteCommand {
-        let base = base_command(self.guest, self.suite);
-        match &self.case.action {
-            CaseAction::Run(script) => RemoteCommand {
-                script: script.clone(),
-                shell: self.case.shell.clone().unwrap_or_else(|| base.shell.clone()),
-                ..base
-            },
-            CaseAction::Script(path) => source::script(path, &base),
-        }
     }
 
     /// Returns the folder of an attempt in the record.

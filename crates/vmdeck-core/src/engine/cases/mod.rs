@@ -5,9 +5,11 @@
 mod capped_log;
 mod case;
 mod command_log;
+mod host_program;
 mod job;
 mod judge;
 mod line_match;
+mod relay;
 mod script_failure;
 mod suite;
 mod supervise;

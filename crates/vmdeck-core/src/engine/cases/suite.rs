@@ -4,7 +4,7 @@ use super::{
     case::base_command,
     command_log::{CommandLog, OutputOrigin},
     script_failure::ScriptFailure,
-    supervise::{End, Watched},
+    supervise::{CaseWork, End, Watched},
 };
 use crate::{
     command::{CommandExit, RemoteCommand},
@@ -144,8 +144,8 @@ impl SuiteRun<'_> {
             SuiteScript::Setup => suite.setup_timeout,
             SuiteScript::Teardown => suite.teardown_timeout,
         };
-        let watched =
-            Watched { context, guest, machine, command: &command, limit, trouble_ignore: &suite.trouble_ignore };
+        let work = CaseWork::Guest(&command);
+        let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &suite.trouble_ignore };
         let end = watched.run(&mut log, &context.cancel).await;
         let output = log.finish();
         let (verdict, reason) = match end {

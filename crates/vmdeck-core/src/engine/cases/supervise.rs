@@ -1,6 +1,10 @@
 //! Runs one command in a machine while watching everything that can end it.
 
-use super::command_log::CommandLog;
+use super::{
+    command_log::CommandLog,
+    host_program::{HostEnd, HostRun},
+    relay::RelayState,
+};
 use crate::{
     command::{CommandExit, RemoteCommand},
     engine::{
@@ -9,11 +13,12 @@ use crate::{
     },
     host::clock,
 };
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Blame, Fault},
     guest::Guest,
+    suite::HostProgram,
 };
 
 /// How long the machine's own end may come after the connection's.
@@ -43,12 +48,21 @@ pub(super) enum End {
     Lost(Fault),
 }
 
+/// What is run.
+#[derive(Clone, Copy)]
+pub(super) enum CaseWork<'a> {
+    /// A command in the guest.
+    Guest(&'a RemoteCommand),
+    /// A program of this host that drives the guest, with the folder of its case in the record.
+    Host(&'a HostProgram, &'a Path),
+}
+
 /// A command to be watched, and where it belongs.
 pub(super) struct Watched<'a> {
     pub(super) context: &'a RunContext,
     pub(super) guest: &'a Guest,
     pub(super) machine: &'a LeasedMachine,
-    pub(super) command: &'a RemoteCommand,
+    pub(super) work: CaseWork<'a>,
     /// How long it may take.
     pub(super) limit: Duration,
     /// The kinds and categories of trouble that the console may show meanwhile.
@@ -70,7 +84,11 @@ impl Watched<'_> {
             Ok(None) => {}
             Err(behind) => return untold(&behind),
         }
-        match self.follow(log, cancel).await {
+        let end = match self.work {
+            CaseWork::Guest(command) => self.follow(command, log, cancel).await,
+            CaseWork::Host(program, record) => self.follow_host(program, record, log, cancel).await,
+        };
+        match end {
             End::Exit(exit) => {
                 // The console may be behind the status.
                 let seen = machine.console.catch_up().await;
@@ -93,8 +111,8 @@ impl Watched<'_> {
         }
     }
 
-    async fn follow(&self, log: &mut CommandLog, cancel: &CancellationToken) -> End {
-        let Self { machine, command, limit, .. } = *self;
+    async fn follow(&self, command: &RemoteCommand, log: &mut CommandLog, cancel: &CancellationToken) -> End {
+        let Self { machine, limit, .. } = *self;
         let token = cancel.child_token();
         let (mut exit, mut error) = (machine.exit.clone(), machine.console.error());
         let run = machine.controller.run(command, log, &token);
@@ -123,6 +141,54 @@ impl Watched<'_> {
             }
         }
     }
+}
+
+impl Watched<'_> {
+    /// Follows a program of this host. That the guest goes down is no loss where the program has asked for it.
+    async fn follow_host(
+        &self,
+        program: &HostProgram,
+        record: &Path,
+        log: &mut CommandLog,
+        cancel: &CancellationToken,
+    ) -> End {
+        let Self { context, guest, machine, limit, .. } = *self;
+        let token = cancel.child_token();
+        let state = RelayState::default();
+        let mut error = machine.console.error();
+        let host = HostRun { context, guest, machine, program, record };
+        let run = host.run(&state, log, &token);
+        tokio::pin!(run);
+        let end = tokio::select! {
+            biased;
+            result = &mut run => match result {
+                Ok(HostEnd::Exit(exit)) => return End::Exit(exit),
+                Ok(HostEnd::Complaint(fault)) => return End::Complaint { fault, spoils: true },
+                Err(fault) if fault.blame() == Blame::Cancelled || cancel.is_cancelled() => return End::Cancelled,
+                Err(fault) => return End::Lost(fault),
+            },
+            Some(found) = recv_once(&mut error) => End::Complaint { fault: found.to_fault(), spoils: true },
+            fault = went_down(machine, &state) => End::Lost(fault),
+            () = clock::sleep(limit) => End::Timeout(None),
+        };
+        // The program and what it began in the guest end before anything else is done there.
+        token.cancel();
+        let _ = clock::within(GRACE, run).await;
+        end
+    }
+}
+
+/// Waits for an end of the guest that nobody asked for.
+async fn went_down(machine: &LeasedMachine, state: &RelayState) -> Fault {
+    let mut exit = machine.exit.clone();
+    let how = tokio::select! {
+        Some(how) = recv_once(&mut exit) => how.to_string(),
+        () = machine.restarted() => "the guest restarted".to_owned(),
+    };
+    if state.is_closing() {
+        std::future::pending::<()>().await;
+    }
+    Fault::infra("cannot finish the program").because(how)
 }
 
 /// Returns whether the error on the console was the machine's last: it ended, or its kernel says that it has stopped.

@@ -1,0 +1,48 @@
+//! A guest for the tests of this room.
+
+use std::{collections::BTreeMap, time::Duration};
+use vmdeck_model::{
+    guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Os, SurvivorPolicy},
+    ids::GuestId,
+    key::{Options, Value},
+};
+
+/// Returns a guest with these keys of the backend.
+pub(super) fn guest(set: &[(&str, Value)]) -> Guest {
+    let mut options = Options::default();
+    for (key, value) in set {
+        options.set(key, value.clone());
+    }
+    Guest {
+        id: GuestId::new("deb").expect("name"),
+        backend: "qemu".into(),
+        os: Os::Linux,
+        cpus: 2,
+        memory: 2 << 30,
+        disk: 10 << 30,
+        image: None,
+        shares: Vec::new(),
+        seed: vmdeck_model::guest::Seed::None,
+        firmware: vmdeck_model::guest::Firmware::Auto,
+        trouble: Vec::new(),
+        user_data: None,
+        tpm: false,
+        machine: None,
+        transports: vec!["ssh".into()],
+        transport_turn: std::time::Duration::from_secs(45),
+        fresh: Fresh::Run,
+        launch_retries: 3,
+        boot_timeout: Duration::from_mins(5),
+        case_timeout: Duration::from_mins(1),
+        shell: vmdeck_model::suite::ScriptShell::Sh,
+        crash: CrashPolicy::Failed,
+        survivors: SurvivorPolicy::Replace,
+        network: vmdeck_model::guest::Network::User,
+        first_boot: vmdeck_model::guest::FirstBoot::Ignored,
+        boot: ConsolePatterns::default(),
+        sudo: None,
+        source: None,
+        options,
+        transport_options: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "args: $*"; nproc; pwd; ls; head -1 /proc/meminfo

@@ -1,0 +1,29 @@
+#!/bin/bash
+here="$(cd "$(dirname "$0")" && pwd)"
+source "$here/../guest-test/test_params.py"
+cd "$here" || exit 1
+source ../.env
+source "$SCRIPT_DIR/guest.test_executor.sh"
+cd "$here" || exit 1
+finish() { [ "$GCOV" = off ] && guest_test_close; return 0; }
+one() { guest_test_prepare "$1"; guest_test_entry "$1" "$2" || die "$TESTCASE: $1 $2"; finish; }
+case "$TESTCASE" in
+  BOOT)     one boot.sh "-v $VCPU -s $SOCKETS -m $MEM" ;;   # lscpu and /proc/meminfo agree with the flags
+  COPY)     # folders go there and come back
+            guest_test_prepare sent.sh; to_guest -r hello; guest_test_entry sent.sh || die "$TESTCASE"
+            to_guest fetch.sh; guest_test_entry fetch.sh || die "$TESTCASE"
+            sshpass -e scp -r -P "$PORT" root@localhost:"$REMOTE/out" got || die "fetch a folder"
+            sshpass -e scp -P "$PORT" "root@localhost:$REMOTE/out/*.log" . || die "fetch by a pattern"
+            cat got/a.log "b c.log" got/deep/d; [ ! -e got/link ] || die "a link came"
+            sshpass -e ssh -p "$PORT" root@localhost "echo it is \$(whoami); exit 7"; echo "status $?"; finish ;;
+  FAIL)     one exit.sh 3 ;;                                # must be red
+  BLOCK)    one exit.sh 2 ;;                                # block_test
+  NA)       one exit.sh 32 ;;                               # na_test: skipped, not failed
+  OWN255)   one exit.sh 255 ;;
+  SSHLOST)  one kill-sshd.sh ;;                             # connection lost: never a pass
+  MSR)      one read-bad-msr.sh ;;                          # test passes, console error 1: must be red
+  WARN)     one warn.sh ;;                                  # kernel WARNING: passes with a warning
+  CRASH)    one crash.sh ;;
+  SLOW)     one slow.sh ;;
+  KEPT)     guest_test_prepare exit.sh; guest_test_entry exit.sh 0 || die "$TESTCASE" ;;  # forgets to close
+esac

@@ -1,0 +1,3 @@
+#!/bin/sh
+killall -9 dropbear
+sleep 2

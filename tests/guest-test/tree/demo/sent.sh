@@ -1,0 +1,2 @@
+#!/bin/sh
+cat hello/deep/file; ls -l hello/run.sh | cut -c1-10
