@@ -66,6 +66,34 @@ pub struct Case {
     pub skip: Option<String>,
     /// The kinds and categories of trouble that a console may show during it, those of its suite included.
     pub trouble_ignore: Vec<String>,
+    /// What a restart of the guest during it says.
+    pub reboot: RebootPolicy,
+}
+
+/// What a restart of the guest during a case says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RebootPolicy {
+    /// The system crashed.
+    #[default]
+    Forbidden,
+    /// The case is begun again in the guest that has come up, with the number of restarts so far.
+    Allowed,
+    /// The same, and a case without a restart has failed.
+    Expected,
+}
+
+impl RebootPolicy {
+    /// The words of the config.
+    pub const WORDS: &'static [&'static str] = &["forbidden", "allowed", "expected"];
+
+    /// Reads a word; anything unknown is `forbidden`, which hides nothing.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "allowed" => RebootPolicy::Allowed,
+            "expected" => RebootPolicy::Expected,
+            _ => RebootPolicy::Forbidden,
+        }
+    }
 }
 
 /// Where a case was written.

@@ -14,7 +14,7 @@ use vmdeck_model::{
     key::Value,
     quantity::show_size,
     select::Selector,
-    suite::{Case, CaseAction, CasePlace, Expect, RunAs, Suite, does_nothing},
+    suite::{Case, CaseAction, CasePlace, Expect, RebootPolicy, RunAs, Suite, does_nothing},
     trouble::TroubleKind,
 };
 
@@ -195,6 +195,9 @@ impl Build<'_> {
             retries: own,
             skip: self.text(&full("skip"), &any("skip")),
             trouble_ignore: Vec::new(),
+            reboot: self
+                .text(&full("reboot"), &any("reboot"))
+                .map_or_else(RebootPolicy::default, |w| RebootPolicy::of_word(&w)),
         })
     }
 }

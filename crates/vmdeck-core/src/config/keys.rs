@@ -5,6 +5,7 @@
 use vmdeck_model::{
     guest::ShareBy,
     key::{Key, Kind},
+    suite::RebootPolicy,
     trouble::TroubleSeverity,
 };
 
@@ -340,6 +341,12 @@ pub const CORE: &[Key] = &[
     key("suites.*.cases.[].timeout", Kind::Duration, None, "for this case"),
     key("suites.*.cases.[].retries", Kind::Int(0, 20), None, "for this case"),
     key("suites.*.cases.[].trouble_ignore", Kind::Texts, None, "the same for this case, besides the suite's"),
+    key(
+        "suites.*.cases.[].reboot",
+        Kind::Choice(RebootPolicy::WORDS),
+        Some("\"forbidden\""),
+        "what a restart of the guest during it says: forbidden = it crashed; allowed = the case begins again in the guest that has come up, with VMDECK_REBOOT_COUNT; expected = the same, and without one it has failed",
+    ),
     key("suites.*.cases.[].skip", Kind::Text, None, "why it is not run"),
     key(
         "suites.*.cases.[].expect",

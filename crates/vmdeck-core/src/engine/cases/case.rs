@@ -5,6 +5,7 @@
 use super::{
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
     judge::judge,
+    reboot::Reboots,
     script_failure::ScriptFailure,
     supervise::{CaseWork, End, Watched},
 };
@@ -17,9 +18,12 @@ use crate::{
     host::{clock, files},
     transport::source,
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use vmdeck_model::{
-    error::Fault,
+    error::{Blame, Fault},
     event::{Attempt, CaseCause, EventKind},
     guest::{Guest, SurvivorPolicy},
     outcome::Verdict,
@@ -51,7 +55,7 @@ pub(super) struct Outcome {
 
 impl CaseRun<'_> {
     /// Runs the case with its retries and reports how it ended.
-    pub(super) async fn run(&self, machine: &LeasedMachine) -> Outcome {
+    pub(super) async fn run(&self, machine: &mut LeasedMachine) -> Outcome {
         let Self { context, guest, suite, case, round } = *self;
         let retries = context.plan.options.retries.unwrap_or(case.retries);
         let mut earlier: Vec<Attempt> = Vec::new();
@@ -117,7 +121,7 @@ impl CaseRun<'_> {
     }
 
     /// Makes one attempt; returns it, and whether the machine was lost.
-    async fn attempt(&self, machine: &LeasedMachine, dir: PathBuf) -> (Attempt, bool) {
+    async fn attempt(&self, machine: &mut LeasedMachine, dir: PathBuf) -> (Attempt, bool) {
         let Self { context, guest, suite, case, .. } = *self;
         let start = clock::now();
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
@@ -130,22 +134,7 @@ impl CaseRun<'_> {
             context.plan.host.log_size,
         );
         let limit = case.timeout.unwrap_or(guest.case_timeout);
-        let command;
-        let work = match &case.action {
-            CaseAction::Host(program) => CaseWork::Host(program, &dir),
-            CaseAction::Run(script) => {
-                let base = base_command(guest, suite);
-                let shell = case.shell.clone().unwrap_or_else(|| base.shell.clone());
-                command = RemoteCommand { script: script.clone(), shell, ..base };
-                CaseWork::Guest(&command)
-            }
-            CaseAction::Script(path) => {
-                command = source::script(path, &base_command(guest, suite));
-                CaseWork::Guest(&command)
-            }
-        };
-        let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore };
-        let end = watched.run(&mut log, &context.cancel).await;
+        let end = self.watch(machine, &dir, limit, &mut log).await;
         let took_ms = clock::ms_since(start);
         let mut output = log.finish();
         if output.lost.is_none()
@@ -191,6 +180,41 @@ impl CaseRun<'_> {
         };
         let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
         (Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail }, machine_lost)
+    }
+
+    /// Returns the command in the guest, which a program of this host does not have.
+    fn command(&self) -> RemoteCommand {
+        let base = base_command(self.guest, self.suite);
+        match &self.case.action {
+            CaseAction::Run(script) => {
+                let shell = self.case.shell.clone().unwrap_or_else(|| base.shell.clone());
+                RemoteCommand { script: script.clone(), shell, ..base }
+            }
+            CaseAction::Script(path) => source::script(path, &base),
+            CaseAction::Host(_) => base,
+        }
+    }
+
+    /// Runs what the case is to its end, through the restarts that it may ask for.
+    async fn watch(&self, machine: &mut LeasedMachine, dir: &Path, limit: Duration, log: &mut CommandLog) -> End {
+        let Self { context, guest, suite, case, .. } = *self;
+        let mut reboots = Reboots::new(context, guest, suite, case);
+        loop {
+            let mut command = self.command();
+            let work = if let CaseAction::Host(program) = &case.action {
+                CaseWork::Host(program, dir)
+            } else {
+                if let Err(fault) = reboots.prepare(machine, &mut command).await {
+                    return if fault.blame() == Blame::User { End::Refused(fault) } else { End::Lost(fault) };
+                }
+                CaseWork::Guest(&command)
+            };
+            let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore };
+            let end = watched.run(log, &context.cancel).await;
+            if let Some(end) = reboots.after(end, machine).await {
+                return end;
+            }
+        }
     }
 
     /// Asks a guest that hangs for its stacks while it still can be asked; they go to its console.

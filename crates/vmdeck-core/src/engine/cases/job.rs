@@ -190,7 +190,7 @@ impl<'a> JobRun<'a> {
         let had_failed = self.has_failed;
         context.set_lock_phase(&format!("testing in {}", guest.id));
         let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Tests, None);
-        let lost = self.run_queue(&machine).await == Stop::Lost;
+        let lost = self.run_queue(&mut machine).await == Stop::Lost;
         phase.end(!lost);
         if !lost && context.plan.options.hold && self.queue.is_empty() {
             machine::hold(context, guest, &mut machine).await;
@@ -208,7 +208,7 @@ impl<'a> JobRun<'a> {
     }
 
     /// Runs cases in this machine as long as they may be.
-    async fn run_queue(&mut self, machine: &LeasedMachine) -> Stop {
+    async fn run_queue(&mut self, machine: &mut LeasedMachine) -> Stop {
         let mut current: Option<SuiteRound> = None;
         let mut ran = 0;
         while let Some(queued) = self.queue.front().copied() {

@@ -9,6 +9,7 @@ mod host_program;
 mod job;
 mod judge;
 mod line_match;
+mod reboot;
 mod relay;
 mod script_failure;
 mod suite;

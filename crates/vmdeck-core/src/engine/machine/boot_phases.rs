@@ -91,6 +91,15 @@ impl BootPhases {
         }
     }
 
+    /// Notes that a guest that was up begins a boot of its own, which has its own times.
+    pub(super) fn begin_again(&mut self) {
+        self.close(true);
+        self.done.clear();
+        self.quiet.clear();
+        self.failed = false;
+        self.advance(Phase::Firmware);
+    }
+
     /// Ends the open phase.
     pub(super) fn close(&mut self, ok: bool) {
         self.failed |= !ok;

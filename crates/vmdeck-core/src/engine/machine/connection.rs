@@ -294,6 +294,24 @@ impl Connection for GuestConnection {
         })
     }
 
+    fn reconnect<'a>(
+        &'a mut self,
+        machine: &'a dyn Machine,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if let Some(session) = self.session.take() {
+                // The other end is gone.
+                let _ = clock::within(LAG, session.close()).await;
+            }
+            if let Some(console) = &self.console {
+                console.not_ready();
+            }
+            self.phases.lock().begin_again();
+            self.connect(machine, cancel).await
+        })
+    }
+
     fn not_started(&mut self) {
         self.phases.lock().close(false);
     }

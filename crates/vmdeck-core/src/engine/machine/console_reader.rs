@@ -107,6 +107,7 @@ impl ConsoleReader {
 
     /// Forgets that the ready pattern appeared: the guest begins again.
     pub(super) fn not_ready(&self) {
+        self.scanner.lock().begin_again();
         self.ready_sender.send_replace(false);
     }
 

@@ -109,6 +109,13 @@ impl ConsoleScanner {
         }
     }
 
+    /// Forgets that the kernel and its first process were seen: the guest begins again.
+    pub fn begin_again(&mut self) {
+        for (_, _, found) in &mut self.marks {
+            *found = false;
+        }
+    }
+
     /// Takes the next bytes; `each` is called with every finding.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(ConsoleFinding)) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {

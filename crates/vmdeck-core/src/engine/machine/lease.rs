@@ -4,7 +4,8 @@ use super::{ConsoleError, ConsoleWatch, controller::Controller};
 use crate::backend::contract::MachineExit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
-use vmdeck_model::error::Fault;
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::error::{Fault, Result};
 
 /// A machine that is up.
 pub(in crate::engine) struct LeasedMachine {
@@ -63,6 +64,20 @@ impl LeasedMachine {
         if restarts.wait_for(|count| *count > before).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Returns whether the guest began again by itself and lives on, as far as is known.
+    pub(in crate::engine) fn only_restarted(&self) -> bool {
+        self.has_restarted() && self.exit.borrow().is_none() && self.console.error_now().is_none()
+    }
+
+    /// Waits until the guest, which begins again, is up.
+    pub(in crate::engine) async fn come_back(&mut self, cancel: &CancellationToken) -> Result<()> {
+        self.restarts_at_boot = *self.restarts.borrow();
+        let back = self.controller.reconnect(cancel).await;
+        // A boot may take more than one.
+        self.restarts_at_boot = *self.restarts.borrow();
+        back
     }
 
     /// Notes that the machine cannot be used any more.

@@ -30,6 +30,10 @@ pub trait Connection: Send + Sync {
     fn prepare<'a>(&'a mut self, machine: &'a dyn Machine) -> BoxFuture<'a, Result<()>>;
     /// Waits for the guest and connects to it.
     fn connect<'a>(&'a mut self, machine: &'a dyn Machine, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
+    /// Waits for a guest that begins again by itself, and connects to it anew.
+    fn reconnect<'a>(&'a mut self, _: &'a dyn Machine, _: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Err(Fault::bug("cannot connect to the guest again")) })
+    }
     /// Runs a command in the guest.
     fn run<'a>(
         &'a self,
@@ -191,6 +195,15 @@ impl Controller {
         }
         self.started = Some(clock::utc());
         self.connection.connect(machine.as_ref(), cancel).await
+    }
+
+    /// Waits for a guest that begins again by itself, and connects to it anew. A failure changes no state: the machine still runs.
+    pub async fn reconnect(&mut self, cancel: &CancellationToken) -> Result<()> {
+        self.running("connect again to")?;
+        match &self.machine {
+            Some(machine) => self.connection.reconnect(machine.as_ref(), cancel).await,
+            None => Err(self.wrong_state("connect again to")),
+        }
     }
 
     /// Takes the machine down and releases everything: terminate, close the connection, close. The first two may fail

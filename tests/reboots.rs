@@ -1,0 +1,73 @@
+//! Cases that restart their guest, on a real kernel: they go on where it comes up again, and only where they may.
+
+use vmdeck_testkit::{micro::Micro, world::World};
+
+fn world(cases: &[(&str, &str, &str)]) -> World {
+    let guest = Micro::default().guest("micro");
+    let cases: String = cases
+        .iter()
+        .map(|(name, keys, run)| {
+            format!("[[suites.s.cases]]\nname = \"{name}\"\n{keys}\nrun = {}\n", serde_json::Value::from(*run))
+        })
+        .collect();
+    World::new(&format!("{guest}[suites.s]\nrun_as = \"root\"\n{cases}"))
+}
+
+#[test]
+fn a_case_goes_on_in_the_guest_that_comes_up_again() {
+    let helper = "echo \"count $VMDECK_REBOOT_COUNT\"\nif [ \"$VMDECK_REBOOT_COUNT\" -lt 2 ]; then \"$VMDECK_REBOOT\" next; fi\nuptime";
+    let own = "[ \"$VMDECK_REBOOT_COUNT\" = 1 ] || { reboot -f; sleep 60; }";
+    let world = world(&[
+        ("helper", "reboot = \"allowed\"", helper),
+        ("own", "reboot = \"expected\"", own),
+        ("without", "reboot = \"allowed\"", "true"),
+        ("panics", "reboot = \"allowed\"", "echo c > /proc/sysrq-trigger; sleep 60"),
+        ("forbidden", "", "reboot -f; sleep 60"),
+        ("after", "", "[ -z \"$VMDECK_REBOOT\" ]"),
+    ]);
+    let ran = world.ci(&[]).exits(1);
+    world.assert_verdicts(&[
+        ("s/helper", "passed"),
+        ("s/own", "passed"),
+        ("s/without", "passed"),
+        ("s/panics", "failed"),
+        ("s/forbidden", "failed"),
+        ("s/after", "passed"),
+    ]);
+    let out = world.record("guests/micro/s/helper/stdout.log");
+    assert!(out.starts_with("count 0\ncount 1\ncount 2\n"), "{out}");
+    assert!(
+        ran.out.contains("the guest's system crashed during the case: the guest's system crashed: it restarted"),
+        "{}",
+        ran.out
+    );
+    // Each boot has its times: the first of three machines, and three restarts of it.
+    let boots = world.of_kind("phase_ended");
+    let first = boots.iter().filter(|event| event["phase"] == "first_command" && event["ok"] == true);
+    assert_eq!(first.count(), 6, "{boots:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn twenty_restarts_in_a_row_are_twenty_boots() {
+    if std::env::var_os("VMDECK_TEST_SLOW").is_none() {
+        return;
+    }
+    let own = "[ \"$VMDECK_REBOOT_COUNT\" = 1 ] || { reboot -f; sleep 60; }";
+    let world = world(&[("cycle", "reboot = \"expected\"", own)]);
+    world.ci(&["--repeat", "20"]).exits(0);
+    let boots = world.of_kind("phase_ended");
+    let first = boots.iter().filter(|event| event["phase"] == "first_command" && event["ok"] == true);
+    assert_eq!(first.count(), 21, "one machine, twenty restarts");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_restart_that_never_comes_is_a_failure() {
+    if std::env::var_os("VMDECK_TEST_SLOW").is_none() {
+        return;
+    }
+    let world = world(&[("never", "reboot = \"expected\"", "true"), ("after", "", "true")]);
+    world.ci(&[]).exits(1).says("the guest was to restart and did not");
+    world.assert_verdicts(&[("s/never", "failed"), ("s/after", "passed")]);
+}
