@@ -2,7 +2,7 @@
 
 mod guest_test;
 
-pub use guest_test::{GuestTestArgs, RECORDED};
+pub use guest_test::GuestTestArgs;
 
 use crate::app::Template;
 use clap::{Args, Parser, Subcommand, ValueEnum};

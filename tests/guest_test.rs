@@ -71,7 +71,7 @@ impl Framework {
             assert!(!text.contains(password.trim()), "the password is printed");
         }
         assert_eq!(fs::read(self.world.path("disk.qcow2")).expect("image"), before, "the image was written to");
-        for path in ["test_params.py", "../.env", "../common"] {
+        for path in ["test_params.py", "../.env", "../demo/common.sh"] {
             assert!(!self.scripts().join(path).exists(), "{path} was written into the user's folder");
         }
         self.world.assert_nothing_left();
@@ -106,6 +106,8 @@ fn a_case_runs_with_the_scripts_as_they_are() {
     let command = fs::read_to_string(record.join("guests/guest/qemu.cmd")).expect("qemu.cmd");
     assert!(command.contains("# As the config has it:") && command.contains("-snapshot"), "{command}");
     assert!(!record.join("scripts").exists(), "the copy of the scripts is gone");
+    let kept = fs::read_to_string(record.join("files/guest-test/test_params.py")).expect("the record of parameters");
+    assert!(kept.starts_with("PORT=") && kept.contains("VCPU=2\n") && kept.contains("TESTCASE=\"BOOT\""), "{kept}");
 }
 
 #[test]
@@ -114,7 +116,9 @@ fn what_the_framework_takes_for_a_pass_is_none() {
     framework.check(&["-x", "SSHLOST"], 5, &["infra: cannot finish the command", "legacy VM test fail"]);
     framework.check(&["-x", "MSR"], 1, &["There is *unchecked MSR access error*, test is not fully PASS"]);
     framework.check(&["-x", "OWN255"], 1, &["FATAL: OWN255: exit.sh 255", "failed: exit 1"]);
-    framework.check(&["-x", "NO_SUCH"], 2, &["unknown test case `NO_SUCH`", "known: BOOT, COPY, FAIL"]);
+    framework.check(&["-x", "AFTER"], 1, &["the guest is down", "FATAL: AFTER: after the close"]);
+    framework.check(&["-x", "REBOOTS"], 1, &["the guest's system crashed during the case"]);
+    framework.check(&["-x", "NO_SUCH"], 2, &["unknown test case `NO_SUCH`", "known: BOOT, COPY, AFTER"]);
     framework.check(&["-t", "sev", "-x", "BOOT"], 2, &["cannot use -t `sev`: it is no kind of machine"]);
     framework.check(&["-v", "2"], 2, &["no test case is named"]);
     framework.check(&["-x", "BOOT", "-z", "1"], 2, &["unexpected argument '-z'"]);
@@ -131,6 +135,7 @@ fn every_end_has_its_name() {
         0,
         &["a file in a folder\n-rwxr-xr-x\n", "one\ntwo\nthree\nit is root\nstatus 7\n"],
     );
+    framework.check(&["-x", "HELPER_1C", "-v", "1"], 0, &["a helper by its bare name", "complete all correctly"]);
     framework.check(&["-x", "FAIL"], 1, &["FATAL: FAIL: exit.sh 3", "legacy VM: test ran"]);
     framework.check(&["-x", "NA"], 0, &["legacy VM test skipped: exit 32 means skipped"]);
     framework.check(&["-x", "WARN"], 0, &["There is *WARNING:*, please check", "test complete all correctly"]);

@@ -17,8 +17,9 @@ impl Io<'_> {
         let _ = writeln!(self.out, "{text}");
     }
 
-    /// Writes a line of diagnostics.
+    /// Writes a line of diagnostics; what would command the terminal is taken out, because a message may quote a stranger's file.
     pub(super) fn warn(&mut self, text: &str) {
+        let text: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
         let _ = writeln!(self.err, "{text}");
     }
 

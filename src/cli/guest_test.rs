@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use vmdeck_model::quantity::parse_duration;
 
 /// Runs one test case of the KVM guest-test framework: takes the flags of `guest.test_launcher.sh`, reads its qemu.config.json (and
-/// common.json), boots the machine, runs the framework's own executor scripts unchanged, and leaves nothing behind.
+/// common.json), boots the machine, runs the framework's own executor scripts unchanged, and proves that the machine is gone.
 ///
-/// What is recorded, reported and exit codes are those of `vmdeck --ci`. The image is never written to; the guest is reached by
+/// Records, reports and exit codes are those of `vmdeck --ci`. The image is never written to; the guest is reached by
 /// vmdeck's own session, whatever `ssh`, `scp` and `sshpass` the scripts call.
 #[derive(Parser, Debug, Clone, Default)]
 #[command(name = "vmdeck guest-test", bin_name = "vmdeck guest-test", args_override_self = true)]
@@ -57,7 +57,7 @@ pub struct GuestTestArgs {
     /// Drain the memory before a kexec: yes or no
     #[arg(short = 'o', value_name = "yes|no", value_parser = ["yes", "no"])]
     pub mem_drain: Option<String>,
-    /// Boots by kexec before the last one; each is judged
+    /// Boots by kexec before the last one; only 0 can be run
     #[arg(short = 'k', value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub kexec: Option<u32>,
     /// Folder of the framework's scripts [default: the current one, else ./guest-test or ./BM/guest-test]
@@ -96,7 +96,7 @@ pub struct GuestTestArgs {
 }
 
 /// The recorded flags: the id of the argument, and the name in the record.
-pub const RECORDED: [(&str, &str); 16] = [
+const RECORDED: [(&str, &str); 16] = [
     ("cpus", "VCPU"),
     ("sockets", "SOCKETS"),
     ("memory", "MEM"),

@@ -54,9 +54,8 @@ impl Config {
         let Some(defaults) = main.get("common").and_then(Value::as_object) else {
             return Err(cannot(qemu).because("it has no group `common`, as a config of the guest-test framework has"));
         };
-        // A file of the older form works without the other one.
         let is_old = defaults.contains_key("qemu_img");
-        let common = match common.filter(|path| !is_old || path.exists()) {
+        let common = match common {
             Some(path) => Some((path, object(path)?)),
             None => None,
         };
@@ -112,7 +111,8 @@ pub(super) fn cannot(path: &Path) -> Fault {
 
 fn object(path: &Path) -> Result<Map<String, Value>> {
     let text = vmdeck_files::read_text(path, vmdeck_files::LARGE).map_err(|e| cannot(path).because(e))?;
-    match serde_json::from_str(&text) {
+    // Editors of some systems begin a file with a mark.
+    match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
         Ok(Value::Object(table)) => Ok(table),
         Ok(_) => Err(cannot(path).because("it holds no keys")),
         Err(e) => Err(cannot(path).because(e)),
@@ -121,14 +121,19 @@ fn object(path: &Path) -> Result<Map<String, Value>> {
 
 fn text(path: &Path, key: &str, value: &Value) -> Result<String> {
     match value {
+        Value::String(text) if text.contains('\0') => {
+            Err(cannot(path).because(format!("`{key}` has a character that no argument can have")))
+        }
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) if NUMBERS.contains(&key) => Ok(number.to_string()),
         other => {
+            // A password is shown nowhere.
+            let shown = if key == "guest_root_passwd" { String::new() } else { format!(" = {other}") };
             let hint = match key {
                 "pmu" | "debug" => "write \"on\" or \"off\"",
                 _ => "write it in double quotes",
             };
-            Err(cannot(path).because(format!("`{key}` = {other} is no text")).hint(hint))
+            Err(cannot(path).because(format!("`{key}`{shown} is no text")).hint(hint))
         }
     }
 }

@@ -11,7 +11,12 @@ impl FrameworkMachine {
     /// Returns the keys of the guest, without its password: `folder` = where relative paths of its arguments begin.
     pub(in crate::app) fn guest(&self, folder: Option<&Path>) -> Table {
         let mut qemu = Table::new();
-        qemu.insert("binary".into(), self.binary.clone().into());
+        // A path is from the folder of the scripts, a bare name from the search path.
+        let binary = match folder.filter(|_| self.binary.contains('/')) {
+            Some(folder) => folder.join(&self.binary).to_string_lossy().into_owned(),
+            None => self.binary.clone(),
+        };
+        qemu.insert("binary".into(), binary.into());
         if self.kind != "legacy" {
             qemu.insert("vm_type".into(), self.kind.into());
         }

@@ -48,6 +48,8 @@ pub(in crate::app) struct FrameworkMachine {
     pub(in crate::app) boot_pattern: Option<String>,
     /// The password of root.
     pub(in crate::app) password: Option<String>,
+    /// The values of the flags, from the flag or from the config: the name in the record, and the text.
+    pub(in crate::app) parameters: Vec<(&'static str, String)>,
     /// The variables that executors see, without the password.
     pub(in crate::app) exported: Vec<(&'static str, String)>,
     /// What a person should know although it does no harm.
@@ -62,12 +64,12 @@ struct TemplateValues<'a> {
 
 /// The key of the config and the flag that give a template its value.
 const SOURCES: [(&str, &str, &str); 6] = [
-    ("PMU", "pmu", "-p"),
     ("VCPU", "cpus", "-v"),
     ("SOCKETS", "sockets", "-s"),
     ("MEM", "mem", "-m"),
-    ("CMDLINE", "cmdline", "-c"),
     ("DEBUG", "debug", "-d"),
+    ("PMU", "pmu", "-p"),
+    ("CMDLINE", "cmdline", "-c"),
 ];
 
 impl TemplateValues<'_> {
@@ -104,12 +106,12 @@ impl TemplateValues<'_> {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse::<u32>().ok().filter(|number| digits && *number > 0);
         let Some(number) = number else {
-            let unit = if key == "mem" { " of GB, without a unit" } else { "" };
+            let unit = if key == "mem" { " of GB, without a unit," } else { "" };
             let fault = match self.given(key) {
                 Some(_) => Fault::user(format!("cannot use {flag} `{text}`")),
                 None => cannot(&self.config.path).because(format!("`common.{key}` = `{text}`")),
             };
-            return Err(fault.because(format!("it must be a whole number{unit}")));
+            return Err(fault.because(format!("it must be a whole number{unit} from 1 on")));
         };
         // A leading zero of a flag is not meant for QEMU.
         Ok(if self.given(key).is_some() { number.to_string() } else { text.to_owned() })
@@ -183,7 +185,7 @@ impl FrameworkMachine {
             ("PORT", port.to_string()),
             ("GCOV", wanted.gcov.clone().unwrap_or_else(|| "off".into())),
         ];
-        let binary = config.value("qemu_img").ok_or_else(|| {
+        let binary = config.value("qemu_img").filter(|text| !text.is_empty()).ok_or_else(|| {
             cannot(&config.path).because("there is no `qemu_img`").hint("name the QEMU binary there or in common.json")
         })?;
         let mut builder = ArgumentBuilder {
@@ -213,6 +215,7 @@ impl FrameworkMachine {
         }
         let number = |key: &str, flag: &str| values.number(key, flag).ok().and_then(|text| text.parse().ok());
         let (cpus, memory) = (number("cpus", "-v"), number("mem", "-m"));
+        let parameters = SOURCES.iter().map(|(name, key, _)| (*name, values.find(key).unwrap_or_default().to_owned()));
         Ok(Self {
             kind,
             cpus,
@@ -221,6 +224,7 @@ impl FrameworkMachine {
             arguments,
             boot_pattern: config.value("boot_pattern").map(str::to_owned),
             password: config.value("guest_root_passwd").filter(|text| !text.is_empty()).map(str::to_owned),
+            parameters: parameters.collect(),
             exported,
             notes,
         })
@@ -256,7 +260,7 @@ fn templates(group: &str, key: &str, kind: &str) -> &'static [&'static str] {
         ("vm", "cfg_var_5") => &["KERNEL_IMG"],
         ("vm", "cfg_var_6") => &["INITRD_IMG"],
         ("vm", "cfg_var_7") => &["PORT"],
-        // The first is the beginning of a variable that is exported, too.
+        // As in the framework, `$GUEST_IMG_FORMAT` is the first of them with `_FORMAT` behind it.
         ("vm", "cfg_var_8") => &["GUEST_IMG", "IMG_FORMAT"],
         ("vm", "cfg_var_9") => &["CMDLINE"],
         ("vm", "cfg_var_10") => &["BIOS_IMG"],

@@ -122,3 +122,56 @@ fn a_config_that_is_written_down_gives_the_same_arguments() {
         assert_eq!(&serde_json::json!(argv), &Value::Array(expected.clone()), "{name}");
     }
 }
+
+/// Returns what the launcher says to these flags and this config of the older form.
+fn said(flags: &[&str], config: &str) -> String {
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::write(dir.path().join("qemu.config.json"), config).expect("config");
+    let words: Vec<String> = flags.iter().map(|word| (*word).to_owned()).collect();
+    let made = crate::app::guest_test::Call::parse(&words).and_then(|call| {
+        let config = call.config(dir.path())?;
+        FrameworkMachine::of(&config, &call.wanted(), 10_010, &|_| true)
+    });
+    match made {
+        Ok(machine) => machine.argv().join(" "),
+        Err(fault) => fault.render(),
+    }
+}
+
+#[test]
+fn what_would_do_harm_is_refused_with_its_reason() {
+    let config = |common: &str| {
+        format!(
+            "{{\"common\": {{\"qemu_img\": \"q\", \"vm_type\": \"legacy\"{common}}}, \"vm\": {{\"cfg_1\": \"-a\"}}}}"
+        )
+    };
+    let good = config("");
+    for (flags, config, wanted) in [
+        (&["-x", "A"][..], good.clone(), "q -a"),
+        // They are recorded as numbers, and a shell reads the record.
+        (&["-v", "1;touch x"], good.clone(), "cannot use -v `1;touch x`: it must be a whole number, from 1 on"),
+        (&["-m", "$(id)"], good.clone(), "cannot use -m"),
+        (&["-s", "0"], good.clone(), "from 1 on"),
+        (&["-d", "banana"], good.clone(), "cannot use -d `banana`: it must be `on` or `off`"),
+        (&["-t", "a\nB=1"], good.clone(), "cannot use -t: a text of several lines"),
+        (&["-e", "../x", "-f", "y"], good.clone(), "without `..`"),
+        (&["-f", "/etc"], good.clone(), "without `..`"),
+        (&["-i", "gone.json"], good.clone(), "there is no such file"),
+        (&[], format!("\u{feff}{good}"), "q -a"),
+        (&[], config(", \"guest_root_passwd\": 12345"), "`guest_root_passwd` is no text"),
+        (&[], good.replace("\"q\"", "\"\""), "there is no `qemu_img`"),
+        (&[], good.replace("-a", "-a $(id)"), "commands in a text are not run"),
+        (&[], good.replace("-a", "-a $SSHPASS"), "a password has no place"),
+    ] {
+        let said = said(flags, &config);
+        assert!(said.contains(wanted), "{flags:?}: {said}");
+        assert!(!said.contains("12345"), "a password is shown");
+    }
+}
+
+#[test]
+fn a_feature_without_a_folder_has_one_of_its_own_name() {
+    let words = ["-x", "A", "-f", "demo"].map(str::to_owned);
+    let call = crate::app::guest_test::Call::parse(&words).expect("call");
+    assert_eq!(call.record(1), ["PORT=1", "TESTCASE=\"A\"", "FEATURE=\"demo\"", "FEATURE_PATH=\"demo\""]);
+}

@@ -4,7 +4,7 @@ use crate::{
     app::framework::{Config, WantedMachine, record},
     cli::GuestTestArgs,
 };
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use vmdeck_model::error::{Fault, Result};
 
 /// A call, with its words checked.
@@ -13,14 +13,54 @@ pub(in crate::app) struct Call {
     pub(super) args: GuestTestArgs,
 }
 
+fn refuse(what: &str, why: &str) -> Fault {
+    Fault::user(format!("cannot use {what}")).because(why)
+}
+
 impl Call {
     /// Takes arguments; a text that could not be recorded is refused.
     pub(in crate::app) fn new(args: GuestTestArgs) -> Result<Self> {
-        let texts = [&args.cmdline, &args.feature, &args.feature_path, &args.rpm, &args.testcase];
-        if texts.into_iter().flatten().any(|text| text.chars().any(char::is_control)) {
-            return Err(
-                Fault::user("cannot record the flags").because("a text has control characters or several lines")
-            );
+        for (flag, text) in [
+            ("-x", &args.testcase),
+            ("-c", &args.cmdline),
+            ("-e", &args.feature_path),
+            ("-f", &args.feature),
+            ("-i", &args.common),
+            ("-j", &args.qemu),
+            ("-r", &args.rpm),
+            ("-t", &args.vm_type),
+        ] {
+            if text.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
+                return Err(refuse(flag, "a text of several lines, or with control characters, cannot be recorded"));
+            }
+        }
+        // They are recorded as they are, and a shell reads the record.
+        for (flag, text) in [("-v", &args.cpus), ("-s", &args.sockets), ("-m", &args.memory)] {
+            let is_number = |text: &String| text.parse::<u32>().is_ok_and(|n| n > 0) && !text.starts_with('+');
+            if let Some(text) = text.as_ref().filter(|text| !is_number(text)) {
+                let unit = if flag == "-m" { " of GB, without a unit" } else { "" };
+                return Err(refuse(
+                    &format!("{flag} `{}`", text.escape_debug()),
+                    &format!("it must be a whole number{unit}, from 1 on"),
+                ));
+            }
+        }
+        for (flag, text) in [("-d", &args.debug), ("-p", &args.pmu)] {
+            if let Some(text) = text.as_ref().filter(|text| !["on", "off", "true", "false"].contains(&text.as_str())) {
+                return Err(refuse(&format!("{flag} `{}`", text.escape_debug()), "it must be `on` or `off`"));
+            }
+        }
+        let mut args = args;
+        if let Some(path) = args.feature_path.clone().or_else(|| args.feature.clone()) {
+            let is_inside = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
+            if path.is_empty() || !is_inside {
+                return Err(refuse(&format!("-e `{path}`"), "it names a folder beside guest-test, without `..`"));
+            }
+            if args.feature_path.is_none() {
+                // A folder of the feature's own name.
+                args.given.push("FEATURE_PATH");
+                args.feature_path = Some(path);
+            }
         }
         Ok(Self { args })
     }
@@ -53,8 +93,10 @@ impl Call {
     pub(in crate::app) fn config(&self, folder: &Path) -> Result<Config> {
         let named = |name: &Option<String>, usual: &str| folder.join(name.as_deref().unwrap_or(usual));
         let common = named(&self.args.common, "common.json");
-        // One that is named must be there.
-        let common = (self.args.common.is_some() || common.exists()).then_some(common);
+        if self.args.common.is_some() && !common.is_file() {
+            return Err(refuse(&format!("-i `{}`", common.display()), "there is no such file"));
+        }
+        let common = common.exists().then_some(common);
         Config::read(&named(&self.args.qemu, "qemu.config.json"), common.as_deref())
     }
 

@@ -64,14 +64,15 @@ pub(super) async fn run(args: GuestTestArgs, io: &mut Io<'_>) -> Result<RunExit>
             .hint("run the case without -k"));
     }
     let executor = executor(&call, &folder)?;
-    refuse_unknown(&testcase, &executor)?;
+    refuse_unknown(&testcase, &executor, io)?;
     let run_args = run_args(&call);
     let setup =
         settings::load_made(Path::new("vmdeck guest-test"), &config_text(&call, &machine, &folder)?, &call.args.set)?;
     // A password in plain text is how the framework has it.
     let mut plan = plan::make_plan(vmdeck_model::plan::Setup { notes: Vec::new(), ..setup }, &run_args, io)?;
-    let tree =
-        Tree::make(&plan.dir.join("scripts"), &folder, call.args.feature_path.as_deref(), &record(&call, &plan, port))?;
+    let feature = call.args.feature_path.as_deref();
+    let lines = record(&call, &plan, port);
+    let tree = Tree::make(&plan.dir.join("scripts"), &folder, feature, &lines, &plan.dir.join("files"))?;
     drive_from_here(&mut plan, &program(&call, &machine, &tree));
     let about =
         LauncherRun { kind: machine.kind.to_owned(), parameters: parameters(&call, &machine), kept: call.keeps() };
@@ -116,11 +117,17 @@ fn executor(call: &Call, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Refuses a test case that the executor would pass by running nothing.
-fn refuse_unknown(testcase: &str, executor: &Path) -> Result<()> {
+fn refuse_unknown(testcase: &str, executor: &Path, io: &mut Io<'_>) -> Result<()> {
     let script = vmdeck_files::read_text(executor, vmdeck_files::LARGE)
         .map_err(|e| Fault::user(format!("cannot read `{}`", executor.display())).because(e))?;
-    let Some(labels) = branches::labels(&script) else { return Ok(()) };
-    if branches::knows(&labels, testcase) {
+    let Some(labels) = branches::labels(&script) else {
+        io.warn(&format!(
+            "note: `{}` does not show its test cases; an unknown one may run nothing",
+            executor.display()
+        ));
+        return Ok(());
+    };
+    if branches::may_know(&script, &labels, testcase) {
         return Ok(());
     }
     let known: Vec<&str> =
@@ -226,20 +233,8 @@ fn drive_from_here(plan: &mut Plan, program: &HostProgram) {
 
 /// Returns the flags as one line.
 fn parameters(call: &Call, machine: &FrameworkMachine) -> String {
-    let args = &call.args;
+    let values = machine.parameters.iter().map(|(name, value)| format!("{name}: {value}"));
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let number = |flag: &Option<String>, own: Option<u32>| {
-        flag.clone().or_else(|| own.map(|own| own.to_string())).unwrap_or_default()
-    };
-    format!(
-        "VCPU: {}, SOCKETS: {}, MEM: {}, DEBUG: {}, PMU: {}, CMDLINE: {}, FEATURE: {}, TESTCASE: {}",
-        number(&args.cpus, machine.cpus),
-        text(&args.sockets),
-        number(&args.memory, machine.memory),
-        text(&args.debug),
-        text(&args.pmu),
-        text(&args.cmdline),
-        text(&args.feature),
-        text(&args.testcase)
-    )
+    let own = [("FEATURE", text(&call.args.feature)), ("TESTCASE", text(&call.args.testcase))];
+    values.chain(own.map(|(name, value)| format!("{name}: {value}"))).collect::<Vec<_>>().join(", ")
 }

@@ -33,7 +33,7 @@ impl SshOptions {
                 }
                 None => {
                     out.rest.push(word.clone());
-                    // SshOptions may stand behind the host, but not in the command.
+                    // Options may stand behind the host, but not in the command.
                     if out.rest.len() > ends {
                         out.rest.extend(args.by_ref().cloned());
                     }

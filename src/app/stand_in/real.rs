@@ -2,10 +2,10 @@
 
 use crate::app::Io;
 use std::{ffi::OsString, os::unix::process::CommandExt, path::PathBuf, process::Command};
-use vmdeck_core::engine::stand_in::FOLDER;
+use vmdeck_core::engine::stand_in::{self, FOLDER, PORT};
 
-/// The status of `ssh` and `scp` where they themselves fail.
-pub(super) const FAILED: u8 = 255;
+/// The status of a stand-in that fails. It is not that of `ssh`: scripts of the framework take it for a pass.
+pub(super) const FAILED: u8 = stand_in::FAILED;
 
 /// Becomes the real program of this name, which is further along the search path.
 pub(super) fn become_real(name: &str, args: &[String], io: &mut Io<'_>) -> u8 {
@@ -27,7 +27,8 @@ pub(super) fn become_program(name: &str, path: Option<OsString>, args: &[String]
     127
 }
 
-/// Returns whether a host is the one at which the guest is reached.
-pub(super) fn is_guest(host: &str) -> bool {
-    matches!(host.trim_matches(['[', ']']), "localhost" | "127.0.0.1" | "::1" | "ip6-localhost")
+/// Returns whether a host, at this port, is where the guest is reached. Without a port it is: nobody tests this host by itself.
+pub(super) fn is_guest(host: &str, port: Option<&str>) -> bool {
+    let is_here = matches!(host.trim_matches(['[', ']']), "localhost" | "127.0.0.1" | "::1" | "ip6-localhost");
+    is_here && port.is_none_or(|port| std::env::var(PORT).map_or(true, |own| own == port))
 }

@@ -6,13 +6,18 @@ use std::{
     os::unix::net::UnixStream,
     thread,
 };
-use vmdeck_core::engine::stand_in::SOCKET;
-use vmdeck_guest::wire::{Body, CommandRequest, Decoder, Message, PIECE};
+use vmdeck_core::engine::stand_in::{SOCKET, StandInRequest};
+use vmdeck_guest::wire::{Body, Decoder, Message, PIECE};
 
-/// Runs a text of a POSIX shell in the guest. `None` = it reads nothing. Returns its status; where nothing is known of it, that of
-/// `ssh` for a lost connection.
-pub(super) fn run(script: String, input: Option<Box<dyn Read + Send>>, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    match follow(script, input, out, err) {
+/// Runs what is asked for in the guest; `input` = what it reads, `None` = nothing. Returns its status; where nothing is known of it,
+/// that of a stand-in that fails.
+pub(super) fn run(
+    request: &StandInRequest,
+    input: Option<Box<dyn Read + Send>>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    match follow(request, input, out, err) {
         Ok(status) => status,
         Err(e) => {
             let _ = writeln!(err, "error: cannot run a command in the guest: {e}");
@@ -21,8 +26,13 @@ pub(super) fn run(script: String, input: Option<Box<dyn Read + Send>>, out: &mut
     }
 }
 
+/// Returns the request to copy something by this text.
+pub(super) fn copying(script: String) -> StandInRequest {
+    StandInRequest { command: script.clone(), script, copies: true }
+}
+
 fn follow(
-    script: String,
+    request: &StandInRequest,
     input: Option<Box<dyn Read + Send>>,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -30,8 +40,9 @@ fn follow(
     let socket = std::env::var_os(SOCKET).ok_or_else(|| io::Error::other("it is called by no run of vmdeck"))?;
     let mut stream = UnixStream::connect(socket)?;
     let mut send = stream.try_clone()?;
-    let request = CommandRequest { script: Some(script), ..CommandRequest::default() };
-    send.write_all(&message(Body::Run(Box::new(request))))?;
+    let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
+    line.push(b'\n');
+    send.write_all(&line)?;
     // It ends with the process, if nobody types the rest.
     thread::spawn(move || pass_input(input, &mut send));
     let mut decoder = Decoder::new(vmdeck_guest::wire::CONTENT_MAX);

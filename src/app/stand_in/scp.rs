@@ -3,8 +3,7 @@
 use super::{
     options::SshOptions,
     real::{FAILED, become_real, is_guest},
-    relayed,
-    ssh::destination_of,
+    relayed::{self, copying},
 };
 use crate::app::Io;
 use std::{
@@ -18,6 +17,30 @@ use vmdeck_core::command::sh_quote;
 
 /// The letters of OpenSSH's client that have a value (9.x).
 const WITH_VALUE: &str = "cDFiJloPSX";
+/// Most bytes of a folder that comes from the guest.
+const FOLDER_MAX: u64 = 16 << 30;
+/// Most bytes of names that a pattern may stand for.
+const NAMES_MAX: u64 = 1 << 20;
+
+/// Takes only so many bytes: a guest may send without an end.
+struct Limited<'a> {
+    inner: &'a mut dyn Write,
+    left: u64,
+}
+
+impl Write for Limited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| io::Error::other("the guest sends more than is taken"))?;
+        self.inner.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
 
 /// Copies, or becomes the real program where another host is named.
 pub(super) fn run(args: &[String], io: &mut Io<'_>) -> u8 {
@@ -25,7 +48,7 @@ pub(super) fn run(args: &[String], io: &mut Io<'_>) -> u8 {
         Ok(options) => options,
         Err(why) => return fail(&why, io),
     };
-    let places: Vec<CopyPlace> = options.rest.iter().map(|word| CopyPlace::read(word)).collect();
+    let places: Vec<CopyPlace> = options.rest.iter().map(|word| CopyPlace::read(word, options.value('P'))).collect();
     let Some((target, sources)) = places.split_last().filter(|(_, sources)| !sources.is_empty()) else {
         return become_real("scp", args, io);
     };
@@ -77,8 +100,7 @@ enum CopyPlace {
 }
 
 impl CopyPlace {
-    fn read(word: &str) -> Self {
-        let word = word.strip_prefix("scp://").unwrap_or(word);
+    fn read(word: &str, port: Option<&str>) -> Self {
         let colon = match word.find(':') {
             // The address of IPv6 stands in brackets.
             Some(_) if word.contains("]:") => word.find("]:").map(|at| at + 1),
@@ -89,11 +111,7 @@ impl CopyPlace {
             return CopyPlace::Here(word.into());
         };
         let host = host.rsplit('@').next().unwrap_or(host);
-        if is_guest(host) || is_guest(destination_of(host).1) {
-            CopyPlace::Guest(path.to_owned())
-        } else {
-            CopyPlace::Elsewhere
-        }
+        if is_guest(host, port) { CopyPlace::Guest(path.to_owned()) } else { CopyPlace::Elsewhere }
     }
 }
 
@@ -131,7 +149,7 @@ fn upload(from: &Path, to: &str, several: bool, deep: bool, io: &mut Io<'_>) -> 
         let file = vmdeck_files::open(from).map_err(unreadable)?;
         let mode = meta.permissions().mode() & 0o777;
         let script = format!("{begin}cat > \"$t\" && chmod {mode:o} \"$t\"");
-        return status(relayed::run(script, Some(Box::new(file)), io.out, io.err));
+        return status(relayed::run(&copying(script), Some(Box::new(file)), io.out, io.err));
     }
     if !deep {
         return Err(CopyFailure::Said(format!("{}: not a regular file", from.display())));
@@ -140,7 +158,7 @@ fn upload(from: &Path, to: &str, several: bool, deep: bool, io: &mut Io<'_>) -> 
     let folder = from.to_owned();
     let packing = thread::spawn(move || pack(&folder, pipe));
     let script = format!("{begin}[ -d \"$t\" ] || mkdir \"$t\" || exit 1\ntar -xof - -C \"$t\"");
-    let code = relayed::run(script, Some(Box::new(archive)), io.out, io.err);
+    let code = relayed::run(&copying(script), Some(Box::new(archive)), io.out, io.err);
     // Half a folder must not look like a whole one; a pipe that broke has its reason on the other side.
     match packing.join() {
         Ok(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => Err(unreadable(e)),
@@ -163,7 +181,7 @@ fn download(from: &str, to: &Path, deep: bool, io: &mut Io<'_>) -> Result<(), Co
         if name.is_empty() || name == "." || name == ".." {
             return Err(CopyFailure::Said(format!("{path}: it has no name of its own")));
         }
-        let is_folder = relayed::run(format!("[ -d {plain} ]"), None, io.out, io.err);
+        let is_folder = relayed::run(&copying(format!("[ -d {plain} ]")), None, io.out, io.err);
         if is_folder == FAILED {
             return Err(CopyFailure::Status(FAILED));
         }
@@ -176,7 +194,7 @@ fn download(from: &str, to: &Path, deep: bool, io: &mut Io<'_>) -> Result<(), Co
         } else {
             let mut file =
                 vmdeck_files::create(&target).map_err(|e| CopyFailure::Said(format!("{}: {e}", target.display())))?;
-            status(relayed::run(format!("cat {plain}"), None, &mut file, io.err))?;
+            status(relayed::run(&copying(format!("cat {plain}")), None, &mut file, io.err))?;
         }
     }
     Ok(())
@@ -191,18 +209,30 @@ fn names(from: &str, io: &mut Io<'_>) -> Result<Vec<String>, CopyFailure> {
     let pattern: String = from.chars().flat_map(|c| (!is_plain(c)).then_some('\\').into_iter().chain([c])).collect();
     let script = format!("for f in {pattern}; do [ -e \"$f\" ] && printf '%s\\0' \"$f\"; done; :");
     let mut found = Vec::new();
-    status(relayed::run(script, None, &mut found, io.err))?;
-    let names: Vec<String> =
-        String::from_utf8_lossy(&found).split('\0').filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    status(relayed::run(&copying(script), None, &mut Limited { inner: &mut found, left: NAMES_MAX }, io.err))?;
+    // The guest does not choose what is written here.
+    let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    let wanted = globset::Glob::new(&last(from)).map_err(|e| CopyFailure::Said(e.to_string()))?.compile_matcher();
+    let names: Vec<String> = String::from_utf8_lossy(&found)
+        .split('\0')
+        .filter(|path| !path.is_empty() && wanted.is_match(last(path)))
+        .map(str::to_owned)
+        .collect();
     if names.is_empty() { Err(CopyFailure::Said(format!("{from}: no such file"))) } else { Ok(names) }
 }
 
 /// Fetches a folder: regular files and folders, below the target, and nothing else.
 fn unpack(from: &str, target: &Path, io: &mut Io<'_>) -> Result<(), CopyFailure> {
     let mut spool = tempfile::tempfile()?;
-    status(relayed::run(format!("tar -cf - -C {from} ."), None, &mut spool, io.err))?;
+    status(relayed::run(
+        &copying(format!("tar -chf - -C {from} .")),
+        None,
+        &mut Limited { inner: &mut spool, left: FOLDER_MAX },
+        io.err,
+    ))?;
     io::Seek::rewind(&mut spool)?;
     fs::create_dir_all(target)?;
+    let mut left_out = false;
     for entry in tar::Archive::new(spool).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
@@ -221,10 +251,13 @@ fn unpack(from: &str, target: &Path, io: &mut Io<'_>) -> Result<(), CopyFailure>
                 let _ = fs::remove_file(&to);
                 io::copy(&mut entry.by_ref(), &mut vmdeck_files::create_new(&to)?)?;
             }
-            _ => io.warn(&format!("scp: {}: left out: it is neither a file nor a folder", path.display())),
+            _ => {
+                io.warn(&format!("scp: {}: left out: it is neither a file nor a folder", path.display()));
+                left_out = true;
+            }
         }
     }
-    Ok(())
+    if left_out { Err(CopyFailure::Status(1)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -241,7 +274,7 @@ mod tests {
             ("common.sh", CopyPlace::Here("common.sh".into())),
             ("host:x", CopyPlace::Elsewhere),
         ] {
-            assert_eq!(CopyPlace::read(word), place, "{word}");
+            assert_eq!(CopyPlace::read(word, None), place, "{word}");
         }
     }
 

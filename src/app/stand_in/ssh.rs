@@ -7,12 +7,17 @@ use super::{
 };
 use crate::app::Io;
 use std::io::Read;
-use vmdeck_core::command::sh_quote;
+use vmdeck_core::{
+    command::sh_quote,
+    engine::stand_in::{COMMAND, StandInRequest},
+};
 
 /// The letters of OpenSSH's client that have a value (9.x).
 const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
 /// Those that want something else than a command.
 const OTHERS: &str = "DJLOQRWw";
+/// Switches that are not served, each with the reason.
+const REFUSED: [(char, &str); 2] = [('N', "there is no connection to be held"), ('s', "a subsystem is no command")];
 
 /// Runs a command in the guest, or becomes the real program for another host.
 pub(super) fn run(args: &[String], io: &mut Io<'_>) -> u8 {
@@ -22,22 +27,39 @@ pub(super) fn run(args: &[String], io: &mut Io<'_>) -> u8 {
     };
     let Some((destination, command)) = options.rest.split_first() else { return become_real("ssh", args, io) };
     let (user, host) = destination_of(destination);
-    if !is_guest(host) {
+    if !is_guest(host, options.value('p')) {
         return become_real("ssh", args, io);
     }
     if let Some(letter) = OTHERS.chars().find(|letter| options.value(*letter).is_some()) {
         return refuse(&format!("-{letter} is not served: commands go over a session that is open already"), io);
     }
-    if options.has('N') {
-        return refuse("-N is not served: there is no connection to be held", io);
+    if let Some((letter, why)) = REFUSED.iter().find(|(letter, _)| options.has(*letter)) {
+        return refuse(&format!("-{letter} is not served: {why}"), io);
     }
-    let script = match script(options.value('l').or(user), &command.join(" ")) {
+    if options.has('f') {
+        return in_background(args, io);
+    }
+    let command = command.join(" ");
+    let script = match script(options.value('l').or(user), &command) {
         Ok(script) => script,
         Err(why) => return refuse(&why, io),
     };
-    let input: Option<Box<dyn Read + Send>> =
-        if options.has('n') || options.has('f') { None } else { Some(Box::new(std::io::stdin())) };
-    relayed::run(script, input, io.out, io.err)
+    let input: Option<Box<dyn Read + Send>> = if options.has('n') { None } else { Some(Box::new(std::io::stdin())) };
+    relayed::run(&StandInRequest { script, command, copies: false }, input, io.out, io.err)
+}
+
+/// Goes on in a process of its own, as `-f` wants it; what it writes still comes here.
+#[expect(clippy::disallowed_methods, reason = "it outlives this process, and ends with the case")]
+fn in_background(args: &[String], io: &mut Io<'_>) -> u8 {
+    let rest = args.iter().map(|word| if word == "-f" { "-n" } else { word });
+    let own = std::env::current_exe().and_then(|own| {
+        std::process::Command::new(own).args([COMMAND, "ssh"]).args(rest).stdin(std::process::Stdio::null()).spawn()
+    });
+    match own {
+        Ok(_) if args.iter().any(|word| word == "-f") => 0,
+        Ok(_) => refuse("-f is served as a word of its own only", io),
+        Err(e) => refuse(&format!("cannot go on in the background: {e}"), io),
+    }
 }
 
 fn refuse(why: &str, io: &mut Io<'_>) -> u8 {

@@ -13,8 +13,11 @@ pub(super) fn run(args: &[String], io: &mut Io<'_>) -> u8 {
         return become_real("wget", args, io);
     }
     let options = SshOptions::read(args, "OoaePtTwQ", usize::MAX).unwrap_or_default();
-    let name = options.value('O').unwrap_or("common.sh");
-    let folder = options.value('P').unwrap_or(".");
+    let long = |flag: &str| args.iter().find_map(|word| word.strip_prefix(flag));
+    let output = options.value('O').or_else(|| long("--output-document="));
+    let name = output.unwrap_or("common.sh");
+    // A name that is given is from here.
+    let folder = options.value('P').or_else(|| long("--directory-prefix=")).filter(|_| output.is_none()).unwrap_or(".");
     let text = match vmdeck_files::read(Path::new(&common), vmdeck_files::SMALL) {
         Ok(text) => text,
         Err(e) => {

@@ -230,6 +230,13 @@ impl MachineExit {
     }
 }
 
+impl MachineExit {
+    /// Returns whether the guest ended by its own will: a power-off, or a restart that its hypervisor made an end.
+    pub fn is_orderly(&self) -> bool {
+        self.is_by_guest() && !matches!(self, MachineExit::Panicked(_))
+    }
+}
+
 impl fmt::Display for MachineExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -147,9 +147,10 @@ impl Launcher {
     fn ended(&mut self, at: DateTime<Utc>, verdict: Verdict, message: &str) -> io::Result<()> {
         let kind = self.run.kind.clone();
         self.stage = match self.stage {
-            Stage::DiedEarly if message.contains(" within ") => Stage::DidNotBoot,
-            Stage::TestRan if message.contains("took longer than") => Stage::Stuck,
-            Stage::TestRan if message.contains("was not closed") => Stage::NotClosed,
+            // The beginnings are the engine's own words; what a guest says comes behind them.
+            Stage::DiedEarly if booted_too_long(message) => Stage::DidNotBoot,
+            Stage::TestRan if message.starts_with("took longer than ") => Stage::Stuck,
+            Stage::TestRan if message.starts_with("the guest was not closed") => Stage::NotClosed,
             stage => stage,
         };
         match verdict {
@@ -166,6 +167,12 @@ impl Launcher {
         }
         Ok(())
     }
+}
+
+/// Returns whether a boot was given up for its time.
+fn booted_too_long(message: &str) -> bool {
+    let cause = message.strip_prefix("cannot boot guest ").and_then(|rest| rest.split_once("`: "));
+    cause.is_some_and(|(_, cause)| cause.contains(" within ") && !cause.starts_with("the console "))
 }
 
 /// Returns the framework's own pattern for a kind of trouble, where it has one.
@@ -272,7 +279,14 @@ mod tests {
         for (events, stage) in [
             (vec![ended(Verdict::Infra, "cannot start"), over(Infra)], "never started"),
             (vec![console("x"), ended(Verdict::Infra, "a panic"), over(Infra)], "died early"),
-            (vec![console("x"), ended(Verdict::Infra, "it did not appear within 2 s"), over(Infra)], "did not boot"),
+            (
+                vec![
+                    console("x"),
+                    ended(Verdict::Infra, "cannot boot guest `guest`: the pattern did not appear within 2 s"),
+                    over(Infra),
+                ],
+                "did not boot",
+            ),
             (vec![console("x"), began(), ended(Verdict::Failed, "took longer than 2 s"), over(Failed)], "stuck"),
             (
                 vec![console("x"), began(), ended(Verdict::Failed, "the guest was not closed"), over(Failed)],

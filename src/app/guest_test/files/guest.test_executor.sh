@@ -51,5 +51,7 @@ if [ "${BASH_SOURCE[0]}" -ef "$0" ]; then
   cd "$(dirname "$0")" 2>/dev/null || exit 1
   source ../.env
   source ./test_params.py
-  ../"$FEATURE_PATH"/"$FEATURE".guest_test_executor.sh || die "Failed on $TESTCASE of $FEATURE"
+  executor="../$FEATURE_PATH/$FEATURE.guest_test_executor.sh"
+  [ -e "$executor" ] || executor="../$FEATURE_PATH/$FEATURE.test_executor.sh"
+  "$executor" || die "Failed on $TESTCASE of $FEATURE"
 fi

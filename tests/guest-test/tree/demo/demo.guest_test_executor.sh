@@ -14,8 +14,12 @@ case "$TESTCASE" in
             to_guest fetch.sh; guest_test_entry fetch.sh || die "$TESTCASE"
             sshpass -e scp -r -P "$PORT" root@localhost:"$REMOTE/out" got || die "fetch a folder"
             sshpass -e scp -P "$PORT" "root@localhost:$REMOTE/out/*.log" . || die "fetch by a pattern"
-            cat got/a.log "b c.log" got/deep/d; [ ! -e got/link ] || die "a link came"
+            cat got/a.log "b c.log" got/deep/d; [ ! -L got/link ] || die "a link came"
             sshpass -e ssh -p "$PORT" root@localhost "echo it is \$(whoami); exit 7"; echo "status $?"; finish ;;
+  AFTER)    one boot.sh; guest_test_entry exit.sh 3 || die "$TESTCASE: after the close" ;;
+  REBOOTS)  one reboots.sh ;;                               # nobody asked for it: never a pass
+  HELPER_"$VCPU"C)
+            helper_of_the_tools && one boot.sh || die "no helper" ;;
   FAIL)     one exit.sh 3 ;;                                # must be red
   BLOCK)    one exit.sh 2 ;;                                # block_test
   NA)       one exit.sh 32 ;;                               # na_test: skipped, not failed

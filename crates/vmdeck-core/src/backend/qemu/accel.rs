@@ -12,7 +12,7 @@ use crate::host::{files, info, packages, process::Spawner};
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::Duration};
 
-/// The number of this way to prove it: what an earlier one proved is not believed.
+/// The version of the proof; what other versions have proven is discarded.
 const PROOF: u32 = 2;
 /// How long the probe's guest has to answer at first.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -144,7 +144,8 @@ async fn prove(spawner: &Spawner, binary: &Path) -> AccelFinding {
 /// broken accelerator may answer in the end, and a kernel under it takes minutes (seen: 2.8 s for the probe, and no kernel's line).
 fn late_answer(again: &Probed, emulated: Duration, patience: Duration) -> std::result::Result<Duration, String> {
     match again {
-        Probed::Answered(took) if *took <= emulated => Ok(*took),
+        // A busy host makes neither of the two exact; a broken accelerator is slower by far.
+        Probed::Answered(took) if *took <= emulated * 3 => Ok(*took),
         Probed::Answered(took) => Err(format!("one took {} ms", took.as_millis())),
         _ => Err(format!("one was silent for {} s", patience.as_secs())),
     }
@@ -186,6 +187,7 @@ mod tests {
         let ms = Duration::from_millis;
         for (again, expected) in [
             (Probed::Answered(ms(300)), Ok(ms(300))),
+            (Probed::Answered(ms(1100)), Ok(ms(1100))),
             (Probed::Answered(ms(2790)), Err("one took 2790 ms".to_owned())),
             (Probed::Silent, Err("one was silent for 4 s".to_owned())),
             (Probed::Refused("x".into()), Err("one was silent for 4 s".to_owned())),

@@ -128,6 +128,9 @@ fn given_arguments(guest: &Guest, arguments: &[String]) -> Vec<Finding> {
         let text = format!("guest `{}` has `qemu.arguments`, so `{key}` would not be heard", guest.id);
         out.push(fatal("arguments", text, "remove one of the two"));
     }
+    if let Some(why) = given::refuse(arguments) {
+        out.push(fatal("arguments", format!("guest `{}`: {why}", guest.id), "change the argument"));
+    }
     for (what, file) in given::files(arguments) {
         let file = guest.options.path("dir").map_or_else(|| file.clone(), |dir| dir.join(&file));
         if let Err(e) = can_open(&file) {

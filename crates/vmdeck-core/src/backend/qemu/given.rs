@@ -38,11 +38,18 @@ const ALONE: &[&str] = &[
     "usb",
     "version",
     "win2k-hack",
+    "async-teardown",
+    "audio-help",
+    "enable-sync-profile",
+    "jitdump",
+    "perfmap",
+    "sdl",
+    "show-cursor",
     "xen-attach",
     "xen-domid-restrict",
 ];
 /// The options that make a disk to which `-snapshot` applies.
-const DISKS: &[&str] = &["drive", "hda", "hdb", "hdc", "hdd", "sd", "mtdblock", "pflash"];
+const DISKS: &[&str] = &["drive", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash"];
 /// Why a processor is emulated.
 const EMULATED: &str = "guests do not run under hardware acceleration here";
 /// Why a console becomes a socket.
@@ -67,6 +74,8 @@ pub(super) struct Fit {
     pub(super) arguments: Vec<String>,
     /// What was changed, a line each.
     pub(super) changes: Vec<String>,
+    /// What stays although it opens the machine to others, a line each.
+    pub(super) warnings: Vec<String>,
 }
 
 /// An option with its value.
@@ -87,11 +96,34 @@ fn read(words: &[String]) -> Vec<GivenOption> {
             Some(name) => name.to_owned(),
             None => String::new(),
         };
-        let takes_value = !name.is_empty() && !ALONE.contains(&&*name);
+        // One that is not known here may have no value: then an option follows. Only a kernel's words may look like one.
+        let has_value = |next: &&String| name == "append" || !next.starts_with('-') || next.len() == 1;
+        let takes_value = !name.is_empty() && !ALONE.contains(&&*name) && rest.peek().is_some_and(has_value);
         let value = if takes_value { rest.next().cloned() } else { None };
         out.push(GivenOption { name, value, flag: flag.clone() });
     }
     out
+}
+
+/// Returns why a command line cannot be used at all.
+pub(super) fn refuse(given: &[String]) -> Option<String> {
+    read(given).into_iter().find_map(|GivenOption { name, value, flag }| {
+        let value = value.unwrap_or_default();
+        let writes = || {
+            let parts: Vec<&str> = value.split(',').collect();
+            !(parts.contains(&"read-only=on") || value.replace(' ', "").contains("\"read-only\":true"))
+        };
+        match name.as_str() {
+            // `-snapshot` does not reach it.
+            "blockdev" if writes() => {
+                Some(format!("`{flag} {value}` would be written to; use -drive, or read-only=on"))
+            }
+            "netdev" | "nic" | "chardev" if value.starts_with('{') => {
+                Some(format!("`{flag} {value}` is JSON, in which nothing can be changed; write it as options"))
+            }
+            _ => None,
+        }
+    })
 }
 
 /// Returns the command line as it can be started.
@@ -107,14 +139,15 @@ pub(super) fn fit(
     fitting.processor();
     fitting.old_options();
     fitting.debug();
+    fitting.disks();
     fitting.monitors(files);
     fitting.console(files);
     fitting.forwards(services);
+    let warnings = fitting.open_doors();
     let has_disk = fitting.words.iter().any(|word| DISKS.contains(&&*word.name));
     let has_snapshot = fitting.words.iter().any(|word| word.name == "snapshot");
     let mut own = vec!["-name".to_owned(), escape(name), "-uuid".to_owned(), uuid.to_owned()];
     own.extend(["-qmp".to_owned(), format!("unix:{},server=on,wait=off", path(&files.qmp))]);
-    own.extend(["-action".to_owned(), "panic=pause".to_owned()]);
     if has_disk && !has_snapshot {
         own.push("-snapshot".to_owned());
         fitting.changes.push("added `-snapshot`: what the guest writes goes with the machine".into());
@@ -124,10 +157,9 @@ pub(super) fn fit(
         own.push(word.flag);
         own.extend(word.value);
     }
-    if own.iter().all(|word| word != "-S") {
-        own.push("-S".to_owned());
-    }
-    Fit { arguments: own, changes }
+    // The last word about it counts.
+    own.extend(["-action", "panic=pause", "-S"].map(str::to_owned));
+    Fit { arguments: own, changes, warnings }
 }
 
 /// Returns the files that a command line names, each with what it is.
@@ -232,8 +264,12 @@ impl Fitting {
 
     /// Says in today's words what QEMU has no option for any more.
     fn old_options(&mut self) {
-        if let Some(at) = self.find("daemonize") {
-            self.remove(at, "vmdeck watches the process itself");
+        for (name, why) in
+            [("daemonize", "vmdeck watches the process itself"), ("no-shutdown", "a guest that has ended is gone")]
+        {
+            if let Some(at) = self.find(name) {
+                self.remove(at, why);
+            }
         }
         if self.host.lacks_no_hpet
             && let Some(at) = self.find("no-hpet")
@@ -257,6 +293,35 @@ impl Fitting {
                 self.change(at, without, "this QEMU's tdx-guest has no property `debug`");
             }
         }
+    }
+
+    /// Takes out what would let a drive be written to.
+    fn disks(&mut self) {
+        for at in 0..self.words.len() {
+            let value = self.value(at).to_owned();
+            if self.words[at].name == "drive" && value.split(',').any(|part| part == "snapshot=off") {
+                let kept: Vec<&str> = value.split(',').filter(|part| *part != "snapshot=off").collect();
+                self.change(at, kept.join(","), "the image is not written to");
+            }
+        }
+    }
+
+    /// Returns what stays although it lets others in.
+    fn open_doors(&self) -> Vec<String> {
+        let is_open = |word: &GivenOption| {
+            let value = word.value.as_deref().unwrap_or_default();
+            match word.name.as_str() {
+                "s" => true,
+                "gdb" | "serial" | "parallel" => value.starts_with("tcp:") || value.starts_with("telnet:"),
+                "chardev" => is_of(value, "socket") && value.contains(",port="),
+                "vnc" | "spice" => !value.starts_with("none") && !value.starts_with("unix:"),
+                "netdev" | "nic" => value.contains("hostfwd=tcp:0.0.0.0:") || value.contains("hostfwd=udp:0.0.0.0:"),
+                _ => false,
+            }
+        };
+        let shown = |word: &GivenOption| format!("{} {}", word.flag, word.value.as_deref().unwrap_or_default());
+        let open = self.words.iter().filter(|word| is_open(word));
+        open.map(|word| format!("`{}` lets others in and stays as it is", shown(word).trim_end())).collect()
     }
 
     /// Gives no user of this host a monitor over the network, and none to our own standard input.
@@ -427,19 +492,11 @@ mod tests {
 
     /// Returns what is not ours of a command line, as text.
     fn rest(fit: &Fit) -> String {
-        let own = [
-            "-name",
-            "vmdeck-a-1",
-            "-uuid",
-            "u-u",
-            "-qmp",
-            "unix:/m/qmp.sock,server=on,wait=off",
-            "-action",
-            "panic=pause",
-        ];
+        let own = ["-name", "vmdeck-a-1", "-uuid", "u-u", "-qmp", "unix:/m/qmp.sock,server=on,wait=off"];
         assert_eq!(&fit.arguments[..own.len()], own);
         let mut rest = fit.arguments[own.len()..].to_vec();
-        assert_eq!(rest.pop().as_deref(), Some("-S"));
+        let end = rest.split_off(rest.len() - 3);
+        assert_eq!(end, ["-action", "panic=pause", "-S"]);
         rest.join(" ")
     }
 
@@ -506,5 +563,43 @@ mod tests {
         assert_eq!(fit.changes.len(), 3, "{:?}", fit.changes);
         assert!(fit.changes[1].starts_with("`-netdev user,id=n,hostfwd=tcp::1-:22` became "), "{:?}", fit.changes);
         assert!(made("-nodefaults -snapshot", HostFacts::default()).changes.len() == 1, "the console");
+    }
+
+    #[test]
+    fn no_option_hides_another_and_no_drive_is_written_to() {
+        for line in [
+            "-nodefaults -async-teardown -drive file=/d,snapshot=off",
+            "-nodefaults -no-such-option -drive file=/d",
+            "-nodefaults -no-shutdown -fda /d",
+        ] {
+            let fit = made(line, HostFacts::default());
+            let has = |word: &str| fit.arguments.iter().any(|own| own == word);
+            assert!(has("-snapshot") && !has("-no-shutdown"), "{line}: {fit:?}");
+            assert!(fit.arguments.iter().all(|word| !word.contains("snapshot=off")), "{line}");
+        }
+        let kernel = made("-nodefaults -append -x=1 -drive file=/d", HostFacts::default());
+        assert!(kernel.arguments.windows(2).any(|two| two == ["-append", "-x=1"]), "{kernel:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_made_fit_is_refused_and_open_doors_are_told() {
+        let words = |line: &str| shlex::split(line).expect("words");
+        for (line, refused) in [
+            ("-blockdev driver=qcow2,node-name=a,file.filename=/d", true),
+            ("-blockdev driver=raw,node-name=a,read-only=on,file.filename=/d", false),
+            ("-blockdev '{\"driver\":\"raw\",\"read-only\": true}'", false),
+            ("-netdev '{\"type\":\"user\",\"id\":\"n\"}'", true),
+            ("-netdev user,id=n -drive file=/d", false),
+        ] {
+            assert_eq!(refuse(&words(line)).is_some(), refused, "{line}");
+        }
+        for (line, doors) in [
+            ("-nodefaults -s", 1),
+            ("-nodefaults -gdb tcp::1234 -vnc :1", 2),
+            ("-nodefaults -chardev socket,id=m,host=0.0.0.0,port=5,server=on -mon m", 1),
+            ("-nodefaults -vnc none -gdb unix:/x", 0),
+        ] {
+            assert_eq!(made(line, HostFacts::default()).warnings.len(), doors, "{line}");
+        }
     }
 }

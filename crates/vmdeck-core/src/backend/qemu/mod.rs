@@ -281,8 +281,8 @@ impl Qemu {
                 && !TdxDialect::ask(&self.spawner, binary).await.unwrap_or_default().debug,
         };
         let fit = given::fit(words, host, request.name, request.uuid, &files, request.services);
-        for change in &fit.changes {
-            (context.progress)(&format!("QEMU's arguments: {change}"));
+        for line in fit.changes.iter().chain(&fit.warnings) {
+            (context.progress)(&format!("QEMU's arguments: {line}"));
         }
         let mut script = argv::script(&binary.to_string_lossy(), &fit.arguments, request.private_dir, &files, None);
         script.push_str("\n# As the config has it:\n");

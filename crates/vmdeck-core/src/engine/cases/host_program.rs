@@ -13,7 +13,7 @@ use crate::{
         context::RunContext,
         machine::{LeasedMachine, recv_once},
         reap,
-        stand_in::{COMMAND, FOLDER, NAMES, SOCKET},
+        stand_in::{COMMAND, FOLDER, NAMES, PORT, SOCKET},
     },
     host::{
         clock, files,
@@ -83,20 +83,24 @@ impl HostRun<'_> {
             self.context.backend.spawner.spawn_tethered(&spec, streams).await.map_err(|e| cannot().because(e))?;
         let mut lost = state.lost();
         let ended = tokio::select! {
+            biased;
+            Some(fault) = recv_once(&mut lost) => Err(fault),
             ended = follow_child(&mut child, &Input::Empty, log, cancel) => ended,
             () = relay.serve(&listener) => Ok(None),
-            Some(fault) = recv_once(&mut lost) => Err(fault),
         };
         // What it left running would talk to a guest that is not its own any more.
         let _ = child.kill_group().await;
         let Some(status) = ended? else {
             return Err(Fault::cancelled("cannot finish the program").because("it was cancelled"));
         };
+        if let Some(fault) = lost.borrow().clone() {
+            return Err(fault);
+        }
         let exit = match (status.code(), status.signal()) {
             (Some(code), _) => CommandExit::Code(code),
             (None, signal) => CommandExit::of_signal(signal.unwrap_or(9)),
         };
-        Ok(self.end(exit, state).await)
+        self.end(exit, state).await
     }
 
     fn spec(&self, stand_ins: &Path, socket: &Path, port: Option<u16>) -> Spec {
@@ -111,7 +115,7 @@ impl HostRun<'_> {
             spec = spec.env(name, value);
         }
         if let Some(port) = port {
-            spec = spec.env("PORT", port.to_string());
+            spec = spec.env("PORT", port.to_string()).env(PORT, port.to_string());
         }
         let ssh = self.guest.transport_options.get("ssh");
         if let (Some(name), Some(password)) = (&program.password, ssh.and_then(|keys| keys.secret("password"))) {
@@ -121,31 +125,35 @@ impl HostRun<'_> {
     }
 
     /// Returns what the program's end means.
-    async fn end(&self, exit: CommandExit, state: &RelayState) -> HostEnd {
+    async fn end(&self, exit: CommandExit, state: &RelayState) -> Result<HostEnd> {
         if exit != CommandExit::Code(0) {
             // The framework's scripts turn every failure into 1; that a test does not apply is known from its own status.
-            let skipped = self.program.skip.filter(|skip| state.last_status() == Some(*skip));
-            return HostEnd::Exit(skipped.map_or(exit, CommandExit::Code));
+            let own = |skip: &i32| exit == CommandExit::Code(1) || exit == CommandExit::Code(*skip);
+            let skipped = self.program.skip.filter(|skip| own(skip) && state.last_status() == Some(*skip));
+            return Ok(HostEnd::Exit(skipped.map_or(exit, CommandExit::Code)));
         }
         if state.steps() == 0 {
             let fault = Fault::infra("the program ended well without a command to the guest");
-            return HostEnd::Complaint(fault.hint("does it know this test case?"));
+            return Ok(HostEnd::Complaint(fault.hint("does it know this test case?")));
         }
         if !self.program.closes {
-            return HostEnd::Exit(exit);
+            return Ok(HostEnd::Exit(exit));
         }
         if !state.is_closing() {
-            return HostEnd::Complaint(Fault::infra(
-                "the guest was not closed: the program has not asked it to shut down",
-            ));
+            let text = "the guest was not closed: the program has not asked it to shut down";
+            return Ok(HostEnd::Complaint(Fault::infra(text)));
         }
         let mut ended = self.machine.exit.clone();
         match clock::within(GOES_DOWN, recv_once(&mut ended)).await {
-            Some(_) => HostEnd::Exit(exit),
-            None => HostEnd::Complaint(
+            Some(Some(how)) if how.is_orderly() => Ok(HostEnd::Exit(exit)),
+            Some(how) => {
+                let how = how.map_or_else(|| "nothing is known of its end".to_owned(), |how| how.to_string());
+                Err(Fault::infra("the guest did not shut down as it was asked to").because(how))
+            }
+            None => Ok(HostEnd::Complaint(
                 Fault::infra("the guest was not closed: it is still up")
                     .because(format!("it was asked to shut down {} s ago", GOES_DOWN.as_secs())),
-            ),
+            )),
         }
     }
 }

@@ -14,5 +14,6 @@ mod relay;
 mod script_failure;
 mod suite;
 mod supervise;
+mod wish;
 
 pub(super) use job::run;

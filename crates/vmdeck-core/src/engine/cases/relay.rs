@@ -1,11 +1,14 @@
 //! Serves the stand-ins of `ssh` and `scp` that a host program calls: each of their commands goes over the open session.
 //!
-//! They speak the messages of `vmdeck_guest::wire` over a socket, one command a connection. What the stand-ins read of their own
-//! command line is their matter; here a command is a text and an input.
+//! What the stand-ins read of their own command line is their matter; here a command is a text and an input.
 
+use super::wish::EndWish;
 use crate::{
     command::{CommandExit, Input, RemoteCommand},
-    engine::machine::{LeasedMachine, recv_once},
+    engine::{
+        machine::{LeasedMachine, recv_once},
+        stand_in::{FAILED, LOST, StandInRequest},
+    },
     host::clock,
     transport::session::Session,
 };
@@ -17,35 +20,33 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
     sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
-use vmdeck_guest::wire::{Body, CommandRequest, Decoder, Message, PIECE};
+use vmdeck_guest::wire::{Body, Decoder, Message, PIECE};
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::Stream,
     secret::Redactor,
 };
 
-/// Bytes of a command's text and input that are looked at for a wish to end the guest.
-const LOOKED_AT: usize = 64 * 1024;
 /// How long the guest may take to go down once the connection to it was cut by that.
 const GOES_DOWN: Duration = Duration::from_secs(30);
 /// How long a command that nobody wants any more may take to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// What `ssh` says of a lost connection.
-const LOST: i32 = 255;
-/// What stands for a command's own status of that number: scripts take it for a lost connection.
-const OWN_LOST: i32 = 254;
-/// The words of a command that end the guest or start it anew.
-const ENDS: [&str; 5] = ["shutdown", "poweroff", "reboot", "halt", "kexec"];
+/// Most bytes of output that may wait for a stand-in which does not take it.
+const WAITING: usize = 64 << 20;
+/// Most bytes of a request.
+const REQUEST: u64 = 4 << 20;
+/// Characters of a command and its input in the list of commands.
+const NOTED: usize = 2000;
 
 /// What is known of the commands so far.
 #[derive(Debug, Default)]
@@ -68,7 +69,7 @@ impl RelayState {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// Returns the status of the command that ended last.
+    /// Returns the status of the command that began last; `None` = it has not ended, or only copied something.
     pub(super) fn last_status(&self) -> Option<i32> {
         *self.last_status.lock()
     }
@@ -77,18 +78,6 @@ impl RelayState {
     pub(super) fn lost(&self) -> watch::Receiver<Option<Fault>> {
         self.lost.subscribe()
     }
-
-    fn look_at(&self, text: &str) {
-        if asks_for_end(text) {
-            self.closing.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Returns whether a text of a shell has a command that ends the guest or starts it anew.
-fn asks_for_end(text: &str) -> bool {
-    let words = text.split(|c: char| c.is_whitespace() || "\"'();|&<>`${}".contains(c));
-    words.filter_map(|word| word.rsplit('/').next()).any(|word| ENDS.contains(&word))
 }
 
 /// Serves stand-ins for one host program.
@@ -119,75 +108,109 @@ impl Relay<'_> {
 
     async fn serve_one(&self, stream: UnixStream) {
         let (read, mut write) = stream.into_split();
-        let mut client = RelayClient { read, decoder: Decoder::new(PIECE), seen: String::new() };
-        let Some(Body::Run(request)) = client.next().await else { return };
+        let mut client = RelayClient { read: BufReader::new(read), decoder: Decoder::new(PIECE) };
+        let Some(request) = client.request().await else { return };
         let start = clock::now();
         self.state.steps.fetch_add(1, Ordering::Relaxed);
-        let (body, script) = self.run(*request, &mut client, &mut write).await;
+        *self.state.last_status.lock() = None;
+        let mut wish = EndWish::of(&request.command, !request.copies);
+        let body = if self.machine.is_lost() {
+            // Nobody answers there; what was asked for before is done.
+            Some(Body::Refused("the guest is down".into()))
+        } else {
+            self.run(&request, &mut client, &mut wish, &mut write).await
+        };
         if let Some(body) = body {
-            self.note(&script, &client.seen, &body, clock::ms_since(start));
+            self.note(&request, wish.seen(), &body, clock::ms_since(start));
             let _ = write.write_all(&Message { id: 0, body }.to_bytes()).await;
         }
     }
 
-    /// Runs a command; `None` = whoever wanted it is gone. Returns its text as well.
+    /// Runs a command; `None` = whoever wanted it is gone.
     async fn run(
         &self,
-        request: CommandRequest,
+        request: &StandInRequest,
         client: &mut RelayClient,
+        wish: &mut EndWish,
         write: &mut (impl AsyncWriteExt + Unpin),
-    ) -> (Option<Body>, String) {
-        let script = request.script.unwrap_or_default();
-        self.state.look_at(&script);
+    ) -> Option<Body> {
+        self.heed(wish);
         let (input, pipe) = match pipe() {
             Ok(both) => both,
-            Err(e) => return (Some(Body::Refused(format!("cannot make a pipe: {e}"))), script),
+            Err(e) => return Some(Body::Refused(format!("cannot make a pipe: {e}"))),
         };
-        let command = RemoteCommand { stdin: Input::Pipe(Arc::new(input)), ..RemoteCommand::new(script.clone()) };
+        let command =
+            RemoteCommand { stdin: Input::Pipe(Arc::new(input)), ..RemoteCommand::new(request.script.clone()) };
         let (out, mut pieces) = mpsc::unbounded_channel();
-        let token = CancellationToken::new();
+        let (token, waiting) = (CancellationToken::new(), AtomicUsize::new(0));
         let work = async {
             // It goes with the command, and so what sends ends as well.
-            let mut sink = move |stream: Stream, bytes: &[u8]| {
+            let mut sink = |stream: Stream, bytes: &[u8]| {
+                if waiting.fetch_add(bytes.len(), Ordering::Relaxed) > WAITING {
+                    // It cannot be held up here, and must not fill the memory.
+                    return token.cancel();
+                }
                 let bytes = bytes.to_vec();
                 let _ = out.send(if stream == Stream::Stderr { Body::Stderr(bytes) } else { Body::Stdout(bytes) });
             };
-            self.session.run(&command, &mut sink, &token).await
+            let result = self.session.run(&command, &mut sink, &token).await;
+            drop(out);
+            result
         };
         let send = async {
             while let Some(body) = pieces.recv().await {
+                let length = if let Body::Stdout(bytes) | Body::Stderr(bytes) = &body { bytes.len() } else { 0 };
                 if write.write_all(&Message { id: 0, body }.to_bytes()).await.is_err() {
                     break;
                 }
+                waiting.fetch_sub(length, Ordering::Relaxed);
             }
         };
-        let both = async { tokio::join!(work, send).0 };
-        tokio::pin!(both);
-        let result = tokio::select! {
-            result = &mut both => result,
-            () = client.pass_input(pipe, self.state) => {
-                token.cancel();
-                let _ = clock::within(GRACE, both).await;
-                return (None, script);
+        let result = {
+            let both = async { tokio::join!(work, send).0 };
+            tokio::pin!(both);
+            tokio::select! {
+                result = &mut both => result,
+                () = client.pass_input(pipe, wish, || self.state.closing.store(true, Ordering::Relaxed)) => {
+                    token.cancel();
+                    let _ = clock::within(GRACE, both).await;
+                    return None;
+                }
             }
         };
-        (Some(self.answer(result).await), script)
+        if token.is_cancelled() {
+            return Some(Body::Refused("its output is not taken".into()));
+        }
+        let (body, why) = self.answer(result, wish).await;
+        if let Some(why) = why {
+            let _ = write.write_all(&Message { id: 0, body: Body::Stderr(format!("{why}\n").into()) }.to_bytes()).await;
+        }
+        Some(body)
     }
 
-    /// Returns what a stand-in is told of its command's end.
-    async fn answer(&self, result: Result<CommandExit>) -> Body {
+    fn heed(&self, wish: &EndWish) {
+        if wish.is_for_an_end() {
+            self.state.closing.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns what a stand-in is told of its command's end, and what it writes besides.
+    async fn answer(&self, result: Result<CommandExit>, wish: &EndWish) -> (Body, Option<String>) {
         match result {
-            Ok(CommandExit::Code(LOST)) => Body::Exited(OWN_LOST),
-            Ok(CommandExit::Code(code)) => Body::Exited(code),
+            Ok(CommandExit::Code(LOST)) => {
+                let why = format!("vmdeck: the command's own status is {LOST}, which would be a lost connection");
+                (Body::Exited(FAILED.into()), Some(why))
+            }
+            Ok(CommandExit::Code(code)) => (Body::Exited(code), None),
             Ok(CommandExit::Signal(name)) => {
                 let number =
                     (1..64).find(|number| CommandExit::of_signal(*number) == CommandExit::Signal(name.clone()));
-                Body::Killed(number.unwrap_or(9))
+                (Body::Killed(number.unwrap_or(9)), None)
             }
             // It never began, and the guest is well.
-            Err(fault) if fault.blame() == Blame::User => Body::Refused(fault.to_string()),
-            // That the guest went down as it was told to is no loss.
-            Err(_) if self.state.is_closing() && self.goes_down().await => Body::Exited(0),
+            Err(fault) if fault.blame() == Blame::User => (Body::Refused(fault.to_string()), None),
+            // That the guest went down as this very command wanted is no loss.
+            Err(_) if wish.is_for_an_end() && self.goes_down().await => (Body::Exited(0), None),
             Err(fault) => {
                 let text = self.redactor.text(&fault.to_string());
                 self.state.lost.send_if_modified(|now| {
@@ -195,34 +218,38 @@ impl Relay<'_> {
                     now.get_or_insert(fault);
                     first
                 });
-                Body::Refused(text)
+                (Body::Exited(LOST), Some(text))
             }
         }
     }
 
+    /// Waits for an end that the guest brought about itself.
     async fn goes_down(&self) -> bool {
         let mut exit = self.machine.exit.clone();
         let down = async {
             tokio::select! {
-                _ = recv_once(&mut exit) => {}
-                () = self.machine.restarted() => {}
+                how = recv_once(&mut exit) => how.is_some_and(|how| how.is_orderly()),
+                () = self.machine.restarted() => true,
             }
         };
-        clock::within(GOES_DOWN, down).await.is_some()
+        clock::within(GOES_DOWN, down).await.unwrap_or(false)
     }
 
     /// Writes a command down with its status.
-    fn note(&self, script: &str, input: &str, body: &Body, took_ms: u64) {
+    fn note(&self, request: &StandInRequest, input: &str, body: &Body, took_ms: u64) {
         let status = match body {
             Body::Exited(code) => Some(*code),
             Body::Killed(signal) => Some(128 + signal),
             _ => None,
         };
-        *self.state.last_status.lock() = status;
+        if !request.copies {
+            *self.state.last_status.lock() = status;
+        }
         let Some(log) = &self.log else { return };
+        let start = |text: &str| self.redactor.text(&text.chars().take(NOTED).collect::<String>());
         let line = serde_json::json!({
-            "command": self.redactor.text(script),
-            "input": self.redactor.text(input.chars().take(2000).collect::<String>().as_str()),
+            "command": start(&request.command),
+            "input": start(input),
             "status": status,
             "took_ms": took_ms,
         });
@@ -240,13 +267,18 @@ fn pipe() -> std::io::Result<(File, UnixStream)> {
 
 /// Whoever wants a command.
 struct RelayClient {
-    read: OwnedReadHalf,
+    read: BufReader<OwnedReadHalf>,
     decoder: Decoder,
-    /// The beginning of the input.
-    seen: String,
 }
 
 impl RelayClient {
+    /// Returns what is asked for; `None` = nothing that makes sense.
+    async fn request(&mut self) -> Option<StandInRequest> {
+        let mut line = Vec::new();
+        (&mut self.read).take(REQUEST).read_until(b'\n', &mut line).await.ok()?;
+        serde_json::from_slice(&line).ok()
+    }
+
     /// Returns the next message; `None` = there is none, or it makes no sense.
     async fn next(&mut self) -> Option<Body> {
         let mut buffer = vec![0; PIECE];
@@ -263,44 +295,28 @@ impl RelayClient {
         }
     }
 
-    /// Passes the input on; returns when the client is gone.
-    async fn pass_input(&mut self, pipe: UnixStream, state: &RelayState) {
+    /// Passes the input on; returns when the client is gone. `ends` is called where the input wants the guest to end.
+    async fn pass_input(&mut self, pipe: UnixStream, wish: &mut EndWish, ends: impl Fn()) {
         let mut pipe = Some(pipe);
         while let Some(body) = self.next().await {
             match (body, &mut pipe) {
                 (Body::Input(bytes), Some(open)) => {
-                    let room = LOOKED_AT.saturating_sub(self.seen.len());
-                    if room > 0 {
-                        self.seen.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(room)]));
-                        state.look_at(&self.seen);
+                    wish.read(&bytes);
+                    if wish.is_for_an_end() {
+                        ends();
                     }
                     // A command that does not read its input is no error.
                     let _ = open.write_all(&bytes).await;
                 }
-                (Body::InputEnd, _) => pipe = None,
+                (Body::InputEnd, _) => {
+                    wish.end();
+                    if wish.is_for_an_end() {
+                        ends();
+                    }
+                    pipe = None;
+                }
                 _ => {}
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wish_to_end_the_guest_is_a_word_of_its_own() {
-        for (text, ends) in [
-            ("shutdown now", true),
-            ("if true; then /sbin/reboot -f; fi", true),
-            ("systemctl reboot --reboot-argument=now", true),
-            ("(kexec -e)", true),
-            ("./reboot-test.sh", false),
-            ("./shutdown.sh", false),
-            ("test_print_trc \"rebooting\"", false),
-            ("", false),
-        ] {
-            assert_eq!(asks_for_end(text), ends, "{text}");
         }
     }
 }
