@@ -9,7 +9,9 @@ fn says(line: &str) -> String {
 }
 
 fn world(keys: &str, more: &str, cases: &[(&str, &str)]) -> World {
-    let guest = Micro { keys, append: "loglevel=7 sysrq_always_enabled", ..Micro::default() }.guest("micro");
+    // A guest that waits after its panic can still be looked into.
+    let append = "loglevel=7 sysrq_always_enabled panic=0";
+    let guest = Micro { keys, append, qemu: "dump = \"panic\"" }.guest("micro");
     let cases: String = cases
         .iter()
         .map(|(name, run)| format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = {}\n", serde_json::Value::from(*run)))
@@ -90,6 +92,9 @@ fn what_counts_as_trouble_is_the_user_s_word() {
         let line = ran.out.lines().find(|line| line.contains(&format!("s/{case} "))).expect(case);
         assert!(line.trim_start().starts_with(verdict) && line.contains(why), "{case}: {line}\n{}", ran.out);
     }
+    // As file(1) and crash(8) know it.
+    let dump = fs::read(world.path("record/guests/micro/memory.kdump")).expect("the memory of the panic");
+    assert!(dump.starts_with(b"makedumpfile\0") && dump.len() > 1 << 20, "{} bytes", dump.len());
     world.assert_nothing_left();
 }
 

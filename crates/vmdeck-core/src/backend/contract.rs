@@ -175,6 +175,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the power to save the guest's memory, where the config wants that.
+    fn memory(&self) -> Option<&dyn SaveMemory> {
+        None
+    }
+
     /// Returns what the machine uses now; `None` = not known.
     fn stats(&self) -> Option<Stats> {
         None
@@ -194,6 +199,12 @@ pub struct Console<'a> {
 pub trait DumpStacks: Send + Sync {
     /// Asks the guest's kernel to write its stacks to the console; returns whether it answered.
     fn dump(&self) -> BoxFuture<'_, Result<bool>>;
+}
+
+/// The power to save a guest's memory.
+pub trait SaveMemory: Send + Sync {
+    /// Writes the memory of the guest, which has stopped or goes on, to a file of this host that tools for crash dumps read.
+    fn save<'a>(&'a self, to: &'a Path) -> BoxFuture<'a, Result<()>>;
 }
 
 /// What a machine uses now.

@@ -4,6 +4,7 @@
 
 use super::{
     argv::Files,
+    dump::{self, MemoryDump},
     helper::Helper,
     process,
     qmp::{self, Qmp, QmpEvent},
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     assets::seed::MachineLogin,
     backend::{
-        contract::{Console, DumpStacks, Machine, MachineExit, Stats, note_exit},
+        contract::{Console, DumpStacks, Machine, MachineExit, SaveMemory, Stats, note_exit},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
         proof::Proof,
         record::MachineId,
@@ -59,6 +60,7 @@ pub(super) struct QemuMachine {
     restarts: watch::Sender<u32>,
     running: Option<RunningQemu>,
     lifetime: Lifetime,
+    dump: Option<MemoryDump>,
 }
 
 /// What the owner of the process is asked.
@@ -102,6 +104,7 @@ impl QemuMachine {
             restarts: watch::channel(0).0,
             running: None,
             lifetime: request.lifetime,
+            dump: MemoryDump::of(request.guest),
         }
     }
 
@@ -125,7 +128,8 @@ impl QemuMachine {
                 return Err(fault);
             }
         };
-        let told = Told { exit: self.exit.clone(), restarts: self.restarts.clone() };
+        let dumped = self.dump.as_ref().map(|dump| dump.done.clone());
+        let told = Told { exit: self.exit.clone(), restarts: self.restarts.clone(), dumped };
         tokio::spawn(watch_events(events, collected.clone(), told, self.errors.clone()));
         let started = pids::lookup(pid).map(|p| p.started);
         let qmp = Arc::new(qmp);
@@ -341,6 +345,9 @@ async fn watch_events(
         if let Some(how) = meaning(&event) {
             note_exit(&told.exit, how);
         }
+        if let (Some(dumped), Some(end)) = (&told.dumped, dump::end(&event)) {
+            dumped.send_replace(Some(end));
+        }
         if is_restart(&event) {
             // One restart is told twice where the guest tries two ways to reset itself.
             if last.is_none_or(|at| at.elapsed() > SAME_RESTART) {
@@ -359,6 +366,7 @@ async fn watch_events(
 struct Told {
     exit: watch::Sender<Option<MachineExit>>,
     restarts: watch::Sender<u32>,
+    dumped: Option<watch::Sender<Option<Result<(), String>>>>,
 }
 
 /// Returns whether the guest began again by itself.
@@ -446,6 +454,10 @@ impl Machine for QemuMachine {
         Some(self)
     }
 
+    fn memory(&self) -> Option<&dyn SaveMemory> {
+        self.dump.as_ref().map(|_| self as &dyn SaveMemory)
+    }
+
     fn stats(&self) -> Option<Stats> {
         pids::usage(self.running.as_ref()?.pid).map(|(memory, cpu_ms)| Stats { memory, cpu_ms })
     }
@@ -466,6 +478,17 @@ impl AddressDiscovery for QemuMachine {
             let text = self.running()?.qmp.human("info usernet").await?;
             let candidate = |port| AddressCandidate::proven((Ipv4Addr::LOCALHOST, port).into());
             Ok(qmp::forwarded_port(&text, service.port).map(candidate).into_iter().collect())
+        })
+    }
+}
+
+impl SaveMemory for QemuMachine {
+    fn save<'a>(&'a self, to: &'a Path) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match &self.dump {
+                Some(dump) => dump.save(&self.running()?.qmp, to).await,
+                None => Ok(()),
+            }
         })
     }
 }

@@ -7,6 +7,7 @@ mod accel_probe;
 mod arch;
 mod argv;
 mod confidential;
+mod dump;
 mod findings;
 mod given;
 mod helper;
@@ -160,6 +161,18 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         doc: "folder in which a QEMU with `arguments` runs, where they name files by relative paths",
+    },
+    Key {
+        path: "guests.*.qemu.dump",
+        kind: Kind::Choice(&["never", "panic"]),
+        default: Some("\"never\""),
+        doc: "panic: the memory of a guest whose kernel panics is saved as memory.kdump in its folder of the record",
+    },
+    Key {
+        path: "guests.*.qemu.dump_size",
+        kind: Kind::Size,
+        default: Some("\"4GiB\""),
+        doc: "the memory of a larger guest is not saved",
     },
     Key { path: "guests.*.qemu.extra_args", kind: Kind::Texts, default: Some("[]"), doc: "extra arguments for QEMU" },
 ];

@@ -13,7 +13,7 @@ use crate::{
     command::RemoteCommand,
     engine::{
         context::RunContext,
-        machine::{LeasedMachine, diagnose},
+        machine::{LeasedMachine, diagnose, save_memory},
     },
     host::{clock, files},
     transport::source,
@@ -165,6 +165,7 @@ impl CaseRun<'_> {
             End::Refused(fault) => (Verdict::Infra, None, clear(fault.with_remedy()), false),
             End::Complaint { fault, spoils } => (Verdict::Failed, None, clear(fault.to_string()), spoils),
             End::Crashed(fault) => {
+                save_memory(context, guest, machine).await;
                 diagnose(context, guest, &machine.controller, &fault).await;
                 (
                     guest.crash.verdict(),

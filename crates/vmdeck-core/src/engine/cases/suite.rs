@@ -10,7 +10,7 @@ use crate::{
     command::{CommandExit, RemoteCommand},
     engine::{
         context::RunContext,
-        machine::{LeasedMachine, diagnose},
+        machine::{LeasedMachine, diagnose, save_memory},
     },
     transport::artifacts::{self, ArtifactRequest},
 };
@@ -176,6 +176,7 @@ impl SuiteRun<'_> {
             }
             End::Crashed(fault) => {
                 machine.give_up();
+                save_memory(context, guest, machine).await;
                 diagnose(context, guest, &machine.controller, &fault).await;
                 (guest.crash.verdict(), fault.to_string())
             }

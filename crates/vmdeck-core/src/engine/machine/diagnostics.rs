@@ -1,16 +1,24 @@
 //! Writes down what can still be known about a machine that will not come up, hangs, or is lost.
 
-use super::controller::Controller;
-use crate::{engine::context::RunContext, host::clock};
+use super::{LeasedMachine, controller::Controller};
+use crate::{
+    backend::contract::{Machine, MachineExit},
+    engine::context::RunContext,
+    host::clock,
+};
 use std::{fmt::Write as _, io::Write as _, path::PathBuf, time::Duration};
 use vmdeck_model::{
     error::Fault,
+    event::EventKind,
     guest::Guest,
     quantity::{show_duration, show_size},
 };
 
 /// How long the hypervisor may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// The name of a guest's saved memory in its folder of the record.
+const MEMORY: &str = "memory.kdump";
 
 fn path(context: &RunContext, guest: &Guest) -> PathBuf {
     context.guest_dir(guest).join("diagnostics.txt")
@@ -34,6 +42,25 @@ pub(in crate::engine) async fn diagnose(context: &RunContext, guest: &Guest, con
     }
     // The fault itself is reported in any case.
     let _ = vmdeck_files::write(&path(context, guest), context.redactor.text(&text).as_bytes());
+}
+
+/// Saves the memory of a guest whose kernel has panicked, where the config wants that and the hypervisor can.
+pub(in crate::engine) async fn save_memory(context: &RunContext, guest: &Guest, machine: &LeasedMachine) {
+    let has_panicked = machine.console.error_now().is_some_and(|found| found.is_panic())
+        || matches!(*machine.exit.borrow(), Some(MachineExit::Panicked(_)));
+    let Some(power) = machine.controller.machine().and_then(Machine::memory).filter(|_| has_panicked) else { return };
+    let to = context.guest_dir(guest).join(MEMORY);
+    match power.save(&to).await {
+        Ok(()) => {
+            let size = to.metadata().map(|meta| meta.len()).unwrap_or_default();
+            let text = format!("the guest's memory was saved: guests/{}/{MEMORY} ({})", guest.id, show_size(size));
+            context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
+        }
+        Err(fault) => {
+            let _ = std::fs::remove_file(&to);
+            context.events.warn(Some(&guest.id), fault.to_string(), fault.remedy().map(str::to_owned));
+        }
+    }
 }
 
 /// Adds to `diagnostics.txt`, if there is one, when the machine ran and how it ended.

@@ -25,7 +25,7 @@ mod waiting;
 
 pub(super) use console_error::ConsoleError;
 pub(super) use console_watch::ConsoleWatch;
-pub(super) use diagnostics::diagnose;
+pub(super) use diagnostics::{diagnose, save_memory};
 pub(super) use hold::{hold, pause};
 pub(super) use launch::launch;
 pub(super) use lease::{LeasedMachine, recv_once};
