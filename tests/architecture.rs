@@ -13,12 +13,13 @@ const CORE: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("config", &["trouble"]),
     ("trouble", &[]),
+    ("coverage", &[]),
     ("report", &[]),
     ("context", &["host"]),
     ("assets", &["host", "context"]),
     ("backend", &["command", "host", "context", "assets"]),
     ("transport", &["command", "host", "context", "backend"]),
-    ("engine", &["command", "host", "context", "assets", "backend", "transport", "trouble"]),
+    ("engine", &["command", "host", "context", "assets", "backend", "transport", "trouble", "coverage"]),
     ("fuzz", &["command", "config", "backend", "transport", "engine"]),
 ];
 

@@ -9,6 +9,7 @@
 //! - [`host`]: the only code that touches the operating system.
 //! - [`config`]: TOML, environment and flags to a checked setup, every mistake at once.
 //! - [`trouble`]: the kinds of trouble that a console tells.
+//! - [`coverage`]: which lines of programs were run.
 //! - [`report`]: sinks over events: text, JSON lines, `JUnit`, GitHub, summary and receipt.
 //! - [`backend`]: makes, starts, stops and destroys machines; one row each in [`backend::BACKENDS`].
 //! - [`transport`]: talks into a machine that is up; one row each in [`transport::TRANSPORTS`].
@@ -19,6 +20,7 @@ pub mod backend;
 pub mod command;
 pub mod config;
 pub mod context;
+pub mod coverage;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzz;

@@ -396,6 +396,15 @@ pub enum EventKind {
         guest: Option<GuestId>,
         text: String,
     },
+    /// It is known which lines of the user's programs were run so far.
+    Coverage {
+        /// The file in the record.
+        file: String,
+        /// The lines that can be run.
+        lines: u64,
+        /// Those of them that were.
+        hit: u64,
+    },
     /// A kind that this version does not know.
     #[serde(other)]
     Unknown,

@@ -39,10 +39,32 @@ pub struct Suite {
     pub artifacts_timeout: Duration,
     /// The most bytes of artifacts that are fetched.
     pub artifacts_size: u64,
+    /// Which lines of the user's programs were run is collected, and how.
+    pub coverage: CoverageKind,
     /// The kinds and categories of trouble that a console may show during its setup and teardown.
     pub trouble_ignore: Vec<String>,
     /// The cases, in order.
     pub cases: Vec<Case>,
+}
+
+/// How it is found out which lines of the user's programs were run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CoverageKind {
+    /// It is not.
+    #[default]
+    Off,
+    /// By gcov: programs that were built with `--coverage`.
+    Gcov,
+}
+
+impl CoverageKind {
+    /// The words of the config.
+    pub const WORDS: &'static [&'static str] = &["off", "gcov"];
+
+    /// Reads a word; anything unknown is `off`.
+    pub fn of_word(word: &str) -> Self {
+        if word == "gcov" { CoverageKind::Gcov } else { CoverageKind::Off }
+    }
 }
 
 /// One command with an expected outcome.

@@ -14,7 +14,7 @@ use vmdeck_model::{
     key::Value,
     quantity::show_size,
     select::Selector,
-    suite::{Case, CaseAction, CasePlace, Expect, RebootPolicy, RunAs, Suite, does_nothing},
+    suite::{Case, CaseAction, CasePlace, CoverageKind, Expect, RebootPolicy, RunAs, Suite, does_nothing},
     trouble::TroubleKind,
 };
 
@@ -113,6 +113,9 @@ impl Build<'_> {
                 RunAs::User
             },
             artifacts,
+            coverage: self
+                .text(&full("coverage"), &any("coverage"))
+                .map_or_else(CoverageKind::default, |w| CoverageKind::of_word(&w)),
             trouble_ignore,
             cases: list,
         })

@@ -5,7 +5,7 @@
 use vmdeck_model::{
     guest::ShareBy,
     key::{Key, Kind},
-    suite::RebootPolicy,
+    suite::{CoverageKind, RebootPolicy},
     trouble::TroubleSeverity,
 };
 
@@ -338,6 +338,12 @@ pub const CORE: &[Key] = &[
     key("suites.*.cases.[].run", Kind::Text, None, "text for the shell; several lines stop at the first that fails"),
     key("suites.*.cases.[].shell", Kind::Shell, None, "for this case; default: the suite's"),
     key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),
+    key(
+        "suites.*.coverage",
+        Kind::Choice(CoverageKind::WORDS),
+        Some("\"off\""),
+        "gcov: which lines were run of programs that were built with --coverage; coverage.info in the record, for lcov",
+    ),
     key("suites.*.cases.[].timeout", Kind::Duration, None, "for this case"),
     key("suites.*.cases.[].retries", Kind::Int(0, 20), None, "for this case"),
     key("suites.*.cases.[].trouble_ignore", Kind::Texts, None, "the same for this case, besides the suite's"),

@@ -3,7 +3,7 @@
 //! Every job has a copy with a token of its own. The machines and cases themselves belong to the parts that use this.
 
 use super::{controls::RunControls, events::EventSender, journal::Journal, lock::HostLock};
-use crate::backend::BackendDeps;
+use crate::{backend::BackendDeps, coverage::CoverageMap};
 use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
@@ -30,6 +30,8 @@ pub(super) struct RunContext {
     /// One permit for each guest that may be up at a time.
     pub(super) permits: Arc<Semaphore>,
     pub(super) lock: Arc<Mutex<Option<HostLock>>>,
+    /// Which lines of the user's programs were run so far.
+    pub(super) coverage: Arc<Mutex<CoverageMap>>,
 }
 
 impl RunContext {

@@ -115,6 +115,7 @@ impl Run {
             controls: Arc::clone(&self.controls),
             permits: Arc::new(Semaphore::new(permits)),
             lock: Arc::clone(lock),
+            coverage: Arc::default(),
         });
         let watch = tokio::spawn(watch_lock(Arc::clone(&context)));
         let sleep = tokio::spawn(suspend::watch(self.events.clone()));

@@ -237,6 +237,11 @@ impl Text {
                 let who = guest.as_ref().map(|g| format!("{g}: ")).unwrap_or_default();
                 self.line(now, &format!("  {}", self.paint(DIM, &format!("{who}{}", safe(text)))))
             }
+            EventKind::Coverage { file, lines, hit } if normal => {
+                let percent = if *lines == 0 { 0 } else { hit.saturating_mul(1000) / lines };
+                let text = format!("  coverage: {}.{}% of {lines} lines: {file}", percent / 10, percent % 10);
+                self.line(now, &text)
+            }
             EventKind::RunEnded { .. } => self.ended(event, view),
             _ => Ok(()),
         }

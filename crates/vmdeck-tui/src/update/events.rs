@@ -212,6 +212,9 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             (if left.is_empty() { Ok } else { Fatal }, "engine::cleanup", format!("{guest}: {how}"))
         }
         EventKind::Warning { text, .. } => (Warn, "engine::run", text.clone()),
+        EventKind::Coverage { file, lines, hit } => {
+            (Ok, "engine::coverage", format!("coverage: {hit} of {lines} lines were run: {file}"))
+        }
         EventKind::Progress { guest, text } => {
             let who = guest.as_ref().map(|guest| format!("{guest}: ")).unwrap_or_default();
             (Ok, "engine::progress", format!("{who}{text}"))

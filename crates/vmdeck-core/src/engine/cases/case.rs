@@ -4,6 +4,7 @@
 
 use super::{
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
+    coverage,
     judge::judge,
     reboot::Reboots,
     script_failure::ScriptFailure,
@@ -248,11 +249,13 @@ fn unrun(verdict: Verdict, message: &str, output: RecordedOutput) -> Attempt {
 
 /// Returns what every command of a suite has in common.
 pub(super) fn base_command(guest: &Guest, suite: &Suite) -> RemoteCommand {
-    RemoteCommand {
+    let mut command = RemoteCommand {
         env: suite.env.clone(),
         dir: suite.dir.clone().or_else(|| guest.source.as_ref().map(|s| s.to.clone())),
         run_as: suite.run_as,
         shell: suite.shell.as_ref().unwrap_or(&guest.shell).clone(),
         ..RemoteCommand::new("")
-    }
+    };
+    coverage::tell(suite, &mut command);
+    command
 }

@@ -5,6 +5,7 @@
 mod capped_log;
 mod case;
 mod command_log;
+mod coverage;
 mod host_program;
 mod job;
 mod judge;

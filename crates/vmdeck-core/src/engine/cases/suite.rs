@@ -3,6 +3,7 @@
 use super::{
     case::base_command,
     command_log::{CommandLog, OutputOrigin},
+    coverage::CoverageRun,
     script_failure::ScriptFailure,
     supervise::{CaseWork, End, Watched},
 };
@@ -51,6 +52,9 @@ impl fmt::Display for SuiteScript {
 impl SuiteRun<'_> {
     /// Runs the setup; where it fails, nothing can be said about the cases.
     pub(super) async fn set_up(&self, machine: &LeasedMachine) -> Result<(), ScriptFailure> {
+        if let Err(fault) = self.coverage().begin(machine).await {
+            self.warn(&fault.to_string());
+        }
         match &self.suite.setup {
             Some(text) => self.script(machine, SuiteScript::Setup, text).await,
             None => Ok(()),
@@ -64,12 +68,21 @@ impl SuiteRun<'_> {
         {
             self.warn(&failure.reason);
         }
+        // What daemons write when they end is there only now.
+        if let Err(fault) = self.coverage().end(machine).await {
+            self.warn(&fault.with_remedy());
+        }
         if self.suite.artifacts.is_empty() {
             return None;
         }
         let missing = self.fetch_artifacts(machine).await?;
         self.warn(&missing);
         Some(missing)
+    }
+
+    fn coverage(&self) -> CoverageRun<'_> {
+        let Self { context, guest, suite } = *self;
+        CoverageRun { context, guest, suite, base: base_command(guest, suite) }
     }
 
     /// Reports that artifacts which had to come did not: as a case of its own, since all others are judged.
