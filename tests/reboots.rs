@@ -71,3 +71,24 @@ fn a_restart_that_never_comes_is_a_failure() {
     world.ci(&[]).exits(1).says("the guest was to restart and did not");
     world.assert_verdicts(&[("s/never", "failed"), ("s/after", "passed")]);
 }
+
+/// Before its machine is taken down a guest may shut down by itself; one that does not is ended all the same.
+#[test]
+fn a_guest_shuts_down_by_itself_where_the_config_wants_that() {
+    for (keys, shut_down) in [
+        ("shutdown = \"command\"\n", true),
+        ("shutdown = \"powerdown\"\nshutdown_timeout = \"1s\"\n", false),
+    ] {
+        let guest = Micro { keys, ..Micro::default() }.guest("micro");
+        let world = World::new(&format!("{guest}[suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"));
+        let ran = world.ci(&[]).exits(0);
+        // Nothing in the micro guest listens to the power button.
+        assert_eq!(ran.out.contains("did not shut down well, and is ended: it took longer"), !shut_down, "{}", ran.out);
+        let console = world.record("guests/micro/console.log");
+        assert_eq!(console.contains("Requesting system poweroff"), shut_down, "{console}");
+        let states = world.of_kind("guest_state");
+        let why = states.last().and_then(|event| event["why"].as_str().map(str::to_owned)).unwrap_or_default();
+        assert_eq!(why.contains("guest-shutdown"), shut_down, "{why}");
+        world.assert_nothing_left();
+    }
+}

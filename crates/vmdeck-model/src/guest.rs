@@ -57,6 +57,10 @@ pub struct Guest {
     pub crash: CrashPolicy,
     /// What is done where a command that was ended may still run.
     pub survivors: SurvivorPolicy,
+    /// How the machine is ended.
+    pub shutdown: Shutdown,
+    /// How long the guest may take to shut down.
+    pub shutdown_timeout: Duration,
     /// What the guest can reach.
     pub network: Network,
     /// What is done about the guest's own first set-up.
@@ -238,6 +242,32 @@ impl CrashPolicy {
         match self {
             CrashPolicy::Failed => Verdict::Failed,
             CrashPolicy::Infra => Verdict::Infra,
+        }
+    }
+}
+
+/// How a machine is ended once the run is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Shutdown {
+    /// At once, by its hypervisor: its disk goes with it.
+    #[default]
+    Quit,
+    /// By its power button.
+    Powerdown,
+    /// By a command in it.
+    Command,
+}
+
+impl Shutdown {
+    /// The words of the config.
+    pub const WORDS: &'static [&'static str] = &["quit", "powerdown", "command"];
+
+    /// Reads a word; anything unknown is `quit`.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "powerdown" => Shutdown::Powerdown,
+            "command" => Shutdown::Command,
+            _ => Shutdown::Quit,
         }
     }
 }

@@ -175,6 +175,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the power to press the machine's power button.
+    fn power_button(&self) -> Option<&dyn PowerButton> {
+        None
+    }
+
     /// Returns the power to save the guest's memory, where the config wants that.
     fn memory(&self) -> Option<&dyn SaveMemory> {
         None
@@ -199,6 +204,12 @@ pub struct Console<'a> {
 pub trait DumpStacks: Send + Sync {
     /// Asks the guest's kernel to write its stacks to the console; returns whether it answered.
     fn dump(&self) -> BoxFuture<'_, Result<bool>>;
+}
+
+/// The power to press a machine's power button.
+pub trait PowerButton: Send + Sync {
+    /// Presses the button; what the guest makes of it is its own matter.
+    fn press(&self) -> BoxFuture<'_, Result<()>>;
 }
 
 /// The power to save a guest's memory.

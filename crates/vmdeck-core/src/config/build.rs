@@ -15,7 +15,9 @@ use std::{
 };
 use vmdeck_model::{
     catalogue::Catalogue,
-    guest::{ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, Seed, Source, SurvivorPolicy},
+    guest::{
+        ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, Seed, Shutdown, Source, SurvivorPolicy,
+    },
     ids::GuestId,
     image::Image,
     key::{Key, Options, Value},
@@ -274,7 +276,7 @@ impl Build<'_> {
             let text = "it is less than 16MiB; a bare number is bytes";
             self.problem(origin, &full("memory"), text, Some("write a unit: \"256MiB\""));
         }
-        for key in ["boot_timeout", "case_timeout", "transport_turn"] {
+        for key in ["boot_timeout", "case_timeout", "transport_turn", "shutdown_timeout"] {
             if self.duration(&full(key), &any(key)) == Some(Duration::ZERO) {
                 self.problem(origin, &full(key), "it must be longer than 0", Some("write it like \"90s\""));
             }
@@ -344,6 +346,10 @@ impl Build<'_> {
                 Some("keep") => SurvivorPolicy::Keep,
                 _ => SurvivorPolicy::Replace,
             },
+            shutdown: self
+                .text(&full("shutdown"), &any("shutdown"))
+                .map_or(Shutdown::Quit, |word| Shutdown::of_word(&word)),
+            shutdown_timeout: self.duration(&full("shutdown_timeout"), &any("shutdown_timeout")).unwrap_or_default(),
             sudo: self.secret(name, "sudo.password"),
             source: self.source(name, origin),
             options: self.options(name, &backend),

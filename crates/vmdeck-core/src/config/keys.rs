@@ -3,7 +3,7 @@
 //! A default here is the only place where it is written down.
 
 use vmdeck_model::{
-    guest::ShareBy,
+    guest::{ShareBy, Shutdown},
     key::{Key, Kind},
     suite::{CoverageKind, RebootPolicy},
     trouble::TroubleSeverity,
@@ -260,6 +260,14 @@ pub const CORE: &[Key] = &[
         Some("\"replace\""),
         "what happens to a machine in which a command that timed out may still run: replaced before the next case, or kept",
     ),
+    key(
+        "guests.*.shutdown",
+        Kind::Choice(Shutdown::WORDS),
+        Some("\"quit\""),
+        "how a machine is ended: quit = at once, powerdown = by its power button, command = by poweroff in it; what does not end in time is \
+         ended all the same",
+    ),
+    key("guests.*.shutdown_timeout", Kind::Duration, Some("\"1m\""), "how long the guest may take to shut down"),
     key(
         "guests.*.first_boot",
         Kind::Choice(&["require", "warn", "ignore"]),

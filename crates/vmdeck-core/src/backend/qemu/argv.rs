@@ -71,7 +71,9 @@ pub(super) fn arguments(
     out.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
     machine(&mut out, guest, accel, arch, parts);
     // A panic pauses the guest so that its last state can still be asked for. What was made for one start is not started again.
-    let reboot = if host_root.is_some() { "shutdown" } else { "reset" };
+    // A guest under TDX cannot be reset, and is closed by its restart.
+    let is_confidential = options.text("vm_type").is_some_and(|kind| kind.starts_with("tdx"));
+    let reboot = if host_root.is_some() || is_confidential { "shutdown" } else { "reset" };
     out.two("-action", &format!("panic=pause,reboot={reboot}"));
     out.two("-device", if arch == Arch::X86 { "pvpanic" } else { "pvpanic-pci" });
     out.two("-qmp", &format!("unix:{},server=on,wait=off", path(&files.qmp)));

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     assets::seed::MachineLogin,
     backend::{
-        contract::{Console, DumpStacks, Machine, MachineExit, SaveMemory, Stats, note_exit},
+        contract::{Console, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, Stats, note_exit},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
         proof::Proof,
         record::MachineId,
@@ -454,6 +454,10 @@ impl Machine for QemuMachine {
         Some(self)
     }
 
+    fn power_button(&self) -> Option<&dyn PowerButton> {
+        Some(self)
+    }
+
     fn memory(&self) -> Option<&dyn SaveMemory> {
         self.dump.as_ref().map(|_| self as &dyn SaveMemory)
     }
@@ -479,6 +483,12 @@ impl AddressDiscovery for QemuMachine {
             let candidate = |port| AddressCandidate::proven((Ipv4Addr::LOCALHOST, port).into());
             Ok(qmp::forwarded_port(&text, service.port).map(candidate).into_iter().collect())
         })
+    }
+}
+
+impl PowerButton for QemuMachine {
+    fn press(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { self.running()?.qmp.execute("system_powerdown", json!({})).await.map(drop) })
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) fn guest(set: &[(&str, Value)]) -> Guest {
         shell: vmdeck_model::suite::ScriptShell::Sh,
         crash: CrashPolicy::Failed,
         survivors: SurvivorPolicy::Replace,
+        shutdown: vmdeck_model::guest::Shutdown::Quit,
+        shutdown_timeout: Duration::from_secs(60),
         network: vmdeck_model::guest::Network::User,
         first_boot: vmdeck_model::guest::FirstBoot::Ignored,
         boot: ConsolePatterns::default(),

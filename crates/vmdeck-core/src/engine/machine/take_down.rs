@@ -1,6 +1,6 @@
 //! Ends a lease: takes the machine down and proves it, or keeps it on a person's wish.
 
-use super::{LeasedMachine, PhaseEvents, controller::Controller, diagnostics, intent::Intent};
+use super::{LeasedMachine, PhaseEvents, controller::Controller, diagnostics, intent::Intent, shutdown};
 use crate::{
     backend::{self, contract::Machine, proof::Proof},
     context::CallContext,
@@ -40,6 +40,7 @@ impl CleanUp {
 
 /// Takes a leased machine down, whether it still runs or has ended by itself.
 pub(in crate::engine) async fn take_down(context: &RunContext, guest: &Guest, mut machine: LeasedMachine) {
+    shutdown::shut_down(context, guest, &machine).await;
     end(context, guest, &mut machine.controller, &machine.name).await;
 }
 
