@@ -75,10 +75,9 @@ fn a_restart_that_never_comes_is_a_failure() {
 /// Before its machine is taken down a guest may shut down by itself; one that does not is ended all the same.
 #[test]
 fn a_guest_shuts_down_by_itself_where_the_config_wants_that() {
-    for (keys, shut_down) in [
-        ("shutdown = \"command\"\n", true),
-        ("shutdown = \"powerdown\"\nshutdown_timeout = \"1s\"\n", false),
-    ] {
+    for (keys, shut_down) in
+        [("shutdown = \"command\"\n", true), ("shutdown = \"powerdown\"\nshutdown_timeout = \"1s\"\n", false)]
+    {
         let guest = Micro { keys, ..Micro::default() }.guest("micro");
         let world = World::new(&format!("{guest}[suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n"));
         let ran = world.ci(&[]).exits(0);

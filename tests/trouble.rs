@@ -145,3 +145,17 @@ fn a_log_is_read_by_hand_and_kinds_are_listed_and_checked() {
         world.run(&["config", "check"]).exits(2).complains(said);
     }
 }
+
+#[test]
+fn trouble_may_end_the_whole_run() {
+    let mine = says("tr0: the rack is on fire");
+    let world = world(
+        "",
+        "[trouble.fire]\npattern = 'rack is on fire'\nends = \"run\"\n",
+        &[("first", "true"), ("fire", &format!("{mine}; sleep 30")), ("never", "true")],
+    );
+    let ran = world.ci(&[]).exits(1).says("cancelled: a console showed trouble that ends the run");
+    world.assert_verdicts(&[("s/first", "passed"), ("s/fire", "failed"), ("s/never", "cancelled")]);
+    assert!(!ran.out.contains("took longer"), "{}", ran.out);
+    world.assert_nothing_left();
+}

@@ -9,7 +9,7 @@ use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
     text::LineSplitter,
-    trouble::{TroubleKind, TroubleSeverity},
+    trouble::{TroubleEnd, TroubleKind, TroubleSeverity},
 };
 
 /// Bytes of a log that are read at a time.
@@ -23,14 +23,15 @@ pub(super) fn run(sub: TroubleSub, config: &ConfigArgs, io: &mut Io<'_>) -> Resu
     }
 }
 
-fn ends(kind: &TroubleKind) -> &'static str {
-    if kind.ends_case { "case" } else { "nothing" }
+/// Returns what a kind ends, for a person; `None` = nothing.
+fn end_of(kind: &TroubleKind) -> Option<String> {
+    (kind.ends != TroubleEnd::Nothing).then(|| format!("ends the {}", kind.ends.word()))
 }
 
 fn list(kinds: &[TroubleKind], json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     if json {
         let row = |kind: &TroubleKind| {
-            json!({ "id": kind.id, "category": kind.category, "severity": kind.severity.word(), "ends": ends(kind),
+            json!({ "id": kind.id, "category": kind.category, "severity": kind.severity.word(), "ends": kind.ends.word(),
                     "pattern": kind.regex })
         };
         let rows: Vec<_> = kinds.iter().map(row).collect();
@@ -38,7 +39,7 @@ fn list(kinds: &[TroubleKind], json: bool, io: &mut Io<'_>) -> Result<RunExit> {
         return Ok(RunExit::Passed);
     }
     for kind in kinds {
-        let end = if kind.ends_case { "ends the case" } else { "" };
+        let end = end_of(kind).unwrap_or_default();
         io.say(format!("{:<20} {:<11} {:<7} {end}", kind.id, kind.category, kind.severity.word()).trim_end());
     }
     Ok(RunExit::Passed)
@@ -78,13 +79,13 @@ fn test(kinds: &[TroubleKind], file: &Path, json: bool, io: &mut Io<'_>) -> Resu
     if json {
         let row = |line: &TroubleLine<'_>| {
             json!({ "line": line.number, "id": line.kind.id, "category": line.kind.category,
-                    "severity": line.kind.severity.word(), "ends": ends(line.kind), "text": line.text })
+                    "severity": line.kind.severity.word(), "ends": line.kind.ends.word(), "text": line.text })
         };
         let rows: Vec<_> = found.iter().map(row).collect();
         io.say(&serde_json::to_string_pretty(&rows).map_err(|e| Fault::bug("cannot write JSON").because(e))?);
     } else {
         for line in &found {
-            let end = if line.kind.ends_case { ", ends the case" } else { "" };
+            let end = end_of(line.kind).map(|end| format!(", {end}")).unwrap_or_default();
             io.say(&format!(
                 "{}:{}: {} ({}{end})",
                 file.display(),
@@ -112,7 +113,7 @@ mod tests {
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/trouble.md")).expect("docs/trouble.md");
         let mut table = String::new();
         for kind in vmdeck_core::trouble::built_in() {
-            let end = if kind.ends_case { "yes" } else { "" };
+            let end = if kind.ends == vmdeck_model::trouble::TroubleEnd::Nothing { "" } else { "yes" };
             let _ = writeln!(table, "| `{}` | {} | {} | {end} |", kind.id, kind.category, kind.severity.word());
         }
         assert!(page.contains(&table), "the table is:\n{table}");

@@ -78,7 +78,7 @@ impl RunExit {
             Some(CancelReason::Terminate | CancelReason::Hangup) => return RunExit::Terminated,
             Some(CancelReason::Interrupt | CancelReason::Again | CancelReason::User) => return RunExit::Interrupted,
             Some(CancelReason::LockLost | CancelReason::ReportFailed) => return RunExit::Infra,
-            Some(CancelReason::FailFast) | None => {}
+            Some(CancelReason::FailFast | CancelReason::Trouble) | None => {}
         }
         if infra || tally.infra > 0 {
             RunExit::Infra

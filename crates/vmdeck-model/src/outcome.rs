@@ -117,6 +117,8 @@ pub enum Signal {
 pub enum CancelReason {
     /// A case failed and `--fail-fast` is set.
     FailFast,
+    /// A console showed trouble that ends the run.
+    Trouble,
     /// The host lock was lost.
     LockLost,
     /// A report could not be written.
@@ -137,6 +139,7 @@ impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FailFast => "a case failed and --fail-fast is set",
+            Self::Trouble => "a console showed trouble that ends the run",
             Self::LockLost => "the host lock was lost",
             Self::ReportFailed => "a report could not be written",
             Self::User => "requested by the user",

@@ -9,10 +9,44 @@ pub struct TroubleKind {
     pub category: String,
     /// How bad it is.
     pub severity: TroubleSeverity,
-    /// Whether the guest cannot be trusted from then on, so that the running case ends at once.
-    pub ends_case: bool,
+    /// What ends at once where it is found.
+    pub ends: TroubleEnd,
     /// The regular expression that is searched anywhere in a line.
     pub regex: String,
+}
+
+/// What trouble ends at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TroubleEnd {
+    /// Nothing: the case is judged at its end.
+    Nothing,
+    /// The running case, because the guest cannot be trusted any more; its machine is replaced.
+    Case,
+    /// The whole run.
+    Run,
+}
+
+impl TroubleEnd {
+    /// The words of the config.
+    pub const WORDS: &'static [&'static str] = &["case", "run", "nothing"];
+
+    /// Reads a word; anything unknown is `case`, which hides nothing.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "nothing" => TroubleEnd::Nothing,
+            "run" => TroubleEnd::Run,
+            _ => TroubleEnd::Case,
+        }
+    }
+
+    /// Returns the word.
+    pub fn word(self) -> &'static str {
+        match self {
+            TroubleEnd::Nothing => "nothing",
+            TroubleEnd::Case => "case",
+            TroubleEnd::Run => "run",
+        }
+    }
 }
 
 /// How bad a kind of trouble is.

@@ -4,7 +4,7 @@ use super::{build::Build, tree::Origin};
 use crate::trouble;
 use vmdeck_model::{
     guest::Os,
-    trouble::{TroubleKind, TroubleSeverity},
+    trouble::{TroubleEnd, TroubleKind, TroubleSeverity},
 };
 
 /// The word that leaves all kinds out.
@@ -24,7 +24,7 @@ impl Build<'_> {
                     id: name.clone(),
                     category: "own".to_owned(),
                     severity: TroubleSeverity::Fail,
-                    ends_case: false,
+                    ends: TroubleEnd::Nothing,
                     regex: String::new(),
                 },
                 |place| library[place].clone(),
@@ -39,7 +39,7 @@ impl Build<'_> {
                 kind.severity = TroubleSeverity::of_word(&word);
             }
             if let Some(word) = self.text(&full("ends"), &any("ends")) {
-                kind.ends_case = word == "case";
+                kind.ends = TroubleEnd::of_word(&word);
             }
             if kind.regex.is_empty() {
                 let text = "it is missing, or empty, which would match every line";

@@ -6,7 +6,7 @@ use vmdeck_model::{
     guest::{ShareBy, Shutdown},
     key::{Key, Kind},
     suite::{CoverageKind, RebootPolicy},
-    trouble::TroubleSeverity,
+    trouble::{TroubleEnd, TroubleSeverity},
 };
 
 const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
@@ -138,9 +138,10 @@ pub const CORE: &[Key] = &[
     ),
     key(
         "trouble.*.ends",
-        Kind::Choice(&["case", "nothing"]),
+        Kind::Choice(TroubleEnd::WORDS),
         None,
-        "case: the running case ends at once, and the machine is replaced; nothing: it is judged at its end; default: nothing, or the kind's own",
+        "case: the running case ends at once, and the machine is replaced; run: the whole run as well; nothing: it is judged at its end; \
+         default: nothing, or the kind's own",
     ),
     key("guests.*.backend", Kind::Text, None, "qemu | multipass | utm | local | fake; required"),
     key("guests.*.os", Kind::Choice(&["linux", "windows", "macos"]), Some("\"linux\""), "guest operating system"),

@@ -4,7 +4,7 @@
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
 use serde::Deserialize;
-use vmdeck_model::trouble::{TroubleKind, TroubleSeverity};
+use vmdeck_model::trouble::{TroubleEnd, TroubleKind, TroubleSeverity};
 
 /// The kinds that need no config.
 const KINDS: &str = include_str!("kinds.toml");
@@ -34,7 +34,7 @@ pub fn built_in() -> Vec<TroubleKind> {
         severity: TroubleSeverity::of_word(&kind.severity),
         id: kind.id,
         category: kind.category,
-        ends_case: kind.ends_case,
+        ends: if kind.ends_case { TroubleEnd::Case } else { TroubleEnd::Nothing },
         regex: kind.regex,
     };
     library.kind.into_iter().map(kind).collect()

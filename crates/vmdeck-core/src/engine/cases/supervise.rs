@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Blame, Fault},
     guest::Guest,
+    outcome::CancelReason,
     suite::HostProgram,
 };
 
@@ -88,6 +89,10 @@ impl Watched<'_> {
             CaseWork::Guest(command) => self.follow(command, log, cancel).await,
             CaseWork::Host(program, record) => self.follow_host(program, record, log, cancel).await,
         };
+        if machine.console.error_now().is_some_and(|found| found.ends_run) {
+            // At once, so that no further case begins before the dispatcher has heard of it.
+            self.context.cancel_run(CancelReason::Trouble);
+        }
         match end {
             End::Exit(exit) => {
                 // The console may be behind the status.

@@ -16,6 +16,8 @@ pub(in crate::engine) struct ConsoleError {
     pub(in crate::engine) pattern: String,
     /// The kind of trouble, where it is one of the library and no pattern of the user's.
     pub(in crate::engine) kind: Option<String>,
+    /// Whether the whole run ends with it.
+    pub(in crate::engine) ends_run: bool,
     /// The line in which it was found.
     pub(in crate::engine) line: String,
     /// The lines before it.

@@ -22,7 +22,7 @@ use vmdeck_model::{
     event::{EventKind, PatternKind, Phase, Stream},
     guest::Guest,
     secret::Redactor,
-    trouble::{TroubleKind, TroubleSeverity},
+    trouble::{TroubleEnd, TroubleKind, TroubleSeverity},
 };
 
 /// How long an unfinished line may wait for its rest.
@@ -47,7 +47,7 @@ enum Badness {
 impl Badness {
     fn of(kind: &TroubleKind) -> Self {
         match kind.severity {
-            TroubleSeverity::Fail if kind.ends_case => Badness::Ends,
+            TroubleSeverity::Fail if kind.ends != TroubleEnd::Nothing => Badness::Ends,
             TroubleSeverity::Fail => Badness::Fails,
             _ => Badness::Warns,
         }
@@ -232,6 +232,7 @@ impl Reading {
         let found = ConsoleError {
             pattern: pattern.clone(),
             kind: Some(kind.id.clone()),
+            ends_run: kind.ends == TroubleEnd::Run,
             line: line.clone(),
             context: context.clone(),
         };
@@ -279,6 +280,7 @@ impl Reading {
                         let found = ConsoleError {
                             pattern: pattern.clone(),
                             kind: None,
+                            ends_run: false,
                             line: line.clone(),
                             context: context.clone(),
                         };

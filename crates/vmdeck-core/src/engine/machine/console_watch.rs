@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn error(line: &str) -> ConsoleError {
-        ConsoleError { pattern: "p".into(), kind: None, line: line.into(), context: Vec::new() }
+        ConsoleError { pattern: "p".into(), kind: None, ends_run: false, line: line.into(), context: Vec::new() }
     }
 
     #[tokio::test(start_paused = true)]
