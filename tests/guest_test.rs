@@ -136,8 +136,12 @@ fn every_end_has_its_name() {
         &["a file in a folder\n-rwxr-xr-x\n", "one\ntwo\nthree\nit is root\nstatus 7\n"],
     );
     framework.check(&["-x", "HELPER_1C", "-v", "1"], 0, &["a helper by its bare name", "complete all correctly"]);
+    framework.check(&["-x", "NOTHING"], 1, &["has run nothing in the guest"]);
+    framework.check(&["-x", "BACKGROUND", "-v", "1"], 0, &["args: -v 1", "complete all correctly"]);
+    framework.check(&["-x", "MISSING"], 0, &["complete all correctly"]);
     framework.check(&["-x", "FAIL"], 1, &["FATAL: FAIL: exit.sh 3", "legacy VM: test ran"]);
-    framework.check(&["-x", "NA"], 0, &["legacy VM test skipped: exit 32 means skipped"]);
+    let skipped = framework.check(&["-x", "NA"], 0, &["legacy VM test skipped: exit 32 means skipped"]);
+    assert!(!skipped.out.contains("complete all correctly"), "{}", skipped.out);
     framework.check(&["-x", "WARN"], 0, &["There is *WARNING:*, please check", "test complete all correctly"]);
     framework.check(&["-x", "KEPT"], 1, &["the guest was not closed", "legacy VM: was not closed"]);
     framework.check(&["-x", "CRASH"], 1, &["the guest's system crashed during the case", "Kernel panic"]);

@@ -51,25 +51,25 @@ pub struct GuestTestArgs {
     /// The file with the machine, likewise [default: qemu.config.json]
     #[arg(short = 'j', value_name = "FILE")]
     pub qemu: Option<String>,
-    /// Package that the executor may install in the guest
+    /// Package that the executor may install in the guest: a path from here
     #[arg(short = 'r', value_name = "FILE")]
     pub rpm: Option<String>,
     /// Drain the memory before a kexec: yes or no
     #[arg(short = 'o', value_name = "yes|no", value_parser = ["yes", "no"])]
     pub mem_drain: Option<String>,
-    /// Boots by kexec before the last one; only 0 can be run
+    /// Boots by kexec before the judged one; more than 0 is not supported yet
     #[arg(short = 'k', value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub kexec: Option<u32>,
     /// Folder of the framework's scripts [default: the current one, else ./guest-test or ./BM/guest-test]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Print QEMU's argument list as a JSON array, and start nothing
+    /// Print the argument list that the config gives QEMU, as a JSON array; start nothing, and look at nothing else
     #[arg(long)]
     pub dry_run: bool,
     /// The number in the place of $PORT [default: one of 10010 to 10900]; the real port is a free one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..))]
     pub port: Option<u16>,
-    /// How long the boot may take, and the test case again
+    /// Limit for the boot, and the same again for the test case
     #[arg(long, value_name = "DURATION", default_value = "20m", value_parser = parse_duration)]
     pub timeout: Duration,
     /// Folder of the run's record; default: `.vmdeck/runs/<time>-<id>`

@@ -324,6 +324,11 @@ impl RunView {
             }),
             EventKind::Output { guest, stream: Stream::Console, .. } => of(guest, &mut |g| g.heard_ms = Some(now)),
             EventKind::PhaseStarted { guest, phase, usual_ms, rest_ms, quiet_ms } => of(guest, &mut |g| {
+                // A boot of its own, in a machine that was up.
+                let begins = matches!(phase, Phase::Firmware | Phase::Launch);
+                if begins && g.done.iter().any(|(done, _)| *done == Phase::FirstCommand) {
+                    g.done.retain(|(done, _)| !done.is_boot());
+                }
                 if phase.is_boot() && g.powered_ms.is_none() {
                     g.powered_ms = Some(now);
                     g.heard_ms = Some(now);

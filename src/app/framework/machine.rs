@@ -186,7 +186,9 @@ impl FrameworkMachine {
             ("GCOV", wanted.gcov.clone().unwrap_or_else(|| "off".into())),
         ];
         let binary = config.value("qemu_img").filter(|text| !text.is_empty()).ok_or_else(|| {
-            cannot(&config.path).because("there is no `qemu_img`").hint("name the QEMU binary there or in common.json")
+            cannot(&config.path)
+                .because("there is no `qemu_img`, neither here nor in a common.json beside it")
+                .hint("name the QEMU binary in common.json, or another file with -i")
         })?;
         let mut builder = ArgumentBuilder {
             values,
@@ -275,6 +277,11 @@ impl ArgumentBuilder<'_> {
         let wrong = |why: String| cannot(&self.values.config.path).because(format!("`{group}.{key}`: {why}"));
         let names = templates(group, key, self.kind);
         if self.is_dropped(group, key, text, names) {
+            let files = [("cfg_var_5", "kernel_img"), ("cfg_var_6", "initrd_img"), ("cfg_var_10", "bios_img")];
+            let file = files.iter().find(|(own, _)| *own == key).map(|(_, file)| *file);
+            if let Some((file, path)) = file.and_then(|file| Some((file, self.values.config.value(file)?))) {
+                self.notes.push(format!("`{file}` `{path}` is not there; `{}` is left out", text.trim()));
+            }
             return Ok(());
         }
         let mut filled: Vec<(&'static str, String)> = Vec::new();

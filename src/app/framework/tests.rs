@@ -175,3 +175,18 @@ fn a_feature_without_a_folder_has_one_of_its_own_name() {
     let call = crate::app::guest_test::Call::parse(&words).expect("call");
     assert_eq!(call.record(1), ["PORT=1", "TESTCASE=\"A\"", "FEATURE=\"demo\"", "FEATURE_PATH=\"demo\""]);
 }
+
+#[test]
+fn a_file_that_is_not_there_is_said() {
+    let (_, case) = golden().into_iter().find(|(name, _)| name == "24-new-legacy-no-kernel").expect("case");
+    let dir = tempfile::tempdir().expect("folder");
+    write_files(&case, dir.path());
+    let call = crate::app::guest_test::Call::parse(&["-x".to_owned(), "A".to_owned()]).expect("call");
+    let config = call.config(dir.path()).expect("config");
+    let machine = FrameworkMachine::of(&config, &call.wanted(), 1, &|_| false).expect("machine");
+    assert!(
+        machine.notes.iter().any(|note| note.starts_with("`kernel_img` `/mnt/vm/vmlinuz` is not there")),
+        "{:?}",
+        machine.notes
+    );
+}

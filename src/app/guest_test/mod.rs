@@ -26,7 +26,7 @@ use vmdeck_model::{
     exit::RunExit,
     ids::{CaseId, SuiteId},
     plan::Plan,
-    suite::{CaseAction, HostProgram},
+    suite::{CaseAction, CasePlace, HostProgram},
 };
 
 /// The variable with the framework's `common.sh`, for the stand-in of `wget`.
@@ -64,7 +64,10 @@ pub(super) async fn run(args: GuestTestArgs, io: &mut Io<'_>) -> Result<RunExit>
             .hint("run the case without -k"));
     }
     let executor = executor(&call, &folder)?;
-    refuse_unknown(&testcase, &executor, io)?;
+    refuse_unknown(&testcase, call.args.feature.as_deref(), &executor, io)?;
+    if let Some(rpm) = call.args.rpm.as_ref().filter(|rpm| !Path::new(rpm).is_file()) {
+        return Err(Fault::user(format!("cannot use -r `{rpm}`")).because("there is no such file"));
+    }
     let run_args = run_args(&call);
     let setup =
         settings::load_made(Path::new("vmdeck guest-test"), &config_text(&call, &machine, &folder)?, &call.args.set)?;
@@ -117,10 +120,15 @@ fn executor(call: &Call, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Refuses a test case that the executor would pass by running nothing.
-fn refuse_unknown(testcase: &str, executor: &Path, io: &mut Io<'_>) -> Result<()> {
+fn refuse_unknown(testcase: &str, feature: Option<&str>, executor: &Path, io: &mut Io<'_>) -> Result<()> {
     let script = vmdeck_files::read_text(executor, vmdeck_files::LARGE)
         .map_err(|e| Fault::user(format!("cannot read `{}`", executor.display())).because(e))?;
     let Some(labels) = branches::labels(&script) else {
+        if feature.is_none() && script.contains("$FEATURE") {
+            return Err(Fault::user("no feature is named")
+                .because(format!("`{}` runs the executor of a feature", executor.display()))
+                .hint("name it: -e DIR -f NAME"));
+        }
         io.warn(&format!(
             "note: `{}` does not show its test cases; an unknown one may run nothing",
             executor.display()
@@ -228,6 +236,8 @@ fn drive_from_here(plan: &mut Plan, program: &HostProgram) {
     let cases = plan.jobs.iter_mut().flat_map(|job| &mut job.suites).flat_map(|suite| &mut suite.cases);
     for case in cases {
         case.action = CaseAction::Host(program.clone());
+        // It was written nowhere.
+        case.place = CasePlace::default();
     }
 }
 

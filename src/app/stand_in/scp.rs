@@ -4,6 +4,7 @@ use super::{
     options::SshOptions,
     real::{FAILED, become_real, is_guest},
     relayed::{self, copying},
+    ssh::destination_of,
 };
 use crate::app::Io;
 use std::{
@@ -101,6 +102,11 @@ enum CopyPlace {
 
 impl CopyPlace {
     fn read(word: &str, port: Option<&str>) -> Self {
+        if let Some((place, path)) = word.strip_prefix("scp://").and_then(|rest| rest.split_once('/')) {
+            let (_, host) = destination_of(place);
+            let port = place.rsplit_once(':').map(|(_, port)| port).or(port);
+            return if is_guest(host, port) { CopyPlace::Guest(path.to_owned()) } else { CopyPlace::Elsewhere };
+        }
         let colon = match word.find(':') {
             // The address of IPv6 stands in brackets.
             Some(_) if word.contains("]:") => word.find("]:").map(|at| at + 1),
@@ -111,8 +117,18 @@ impl CopyPlace {
             return CopyPlace::Here(word.into());
         };
         let host = host.rsplit('@').next().unwrap_or(host);
-        if is_guest(host, port) { CopyPlace::Guest(path.to_owned()) } else { CopyPlace::Elsewhere }
+        if is_guest(host, port) { CopyPlace::Guest(unescaped(path)) } else { CopyPlace::Elsewhere }
     }
+}
+
+/// Returns a path without the backslashes that were for the guest's shell.
+fn unescaped(path: &str) -> String {
+    let mut rest = path.chars();
+    let mut out = String::new();
+    while let Some(char) = rest.next() {
+        out.push(if char == '\\' { rest.next().unwrap_or(char) } else { char });
+    }
+    out
 }
 
 /// Returns a path of the guest as one word of its shell; a `~` at its beginning is the login's home.
@@ -192,9 +208,12 @@ fn download(from: &str, to: &Path, deep: bool, io: &mut Io<'_>) -> Result<(), Co
             }
             unpack(&plain, &target, io)?;
         } else {
-            let mut file =
-                vmdeck_files::create(&target).map_err(|e| CopyFailure::Said(format!("{}: {e}", target.display())))?;
+            // A file that does not come leaves none, and what lies there may be a link.
+            let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let cannot = |e: io::Error| CopyFailure::Said(format!("{}: {e}", target.display()));
+            let mut file = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
             status(relayed::run(&copying(format!("cat {plain}")), None, &mut file, io.err))?;
+            file.persist(&target).map_err(|e| cannot(e.error))?;
         }
     }
     Ok(())
@@ -273,6 +292,9 @@ mod tests {
             ("a/b:c", CopyPlace::Here("a/b:c".into())),
             ("common.sh", CopyPlace::Here("common.sh".into())),
             ("host:x", CopyPlace::Elsewhere),
+            ("scp://root@localhost//root/x", CopyPlace::Guest("/root/x".into())),
+            ("scp://root@host/x", CopyPlace::Elsewhere),
+            ("localhost:/a\\ b", CopyPlace::Guest("/a b".into())),
         ] {
             assert_eq!(CopyPlace::read(word, None), place, "{word}");
         }

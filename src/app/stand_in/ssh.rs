@@ -16,6 +16,8 @@ use vmdeck_core::{
 const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
 /// Those that want something else than a command.
 const OTHERS: &str = "DJLOQRWw";
+/// The letters that have no value.
+const SWITCHES: &str = "1246AaCfGgKkMNnqsTtVvXxYy";
 /// Switches that are not served, each with the reason.
 const REFUSED: [(char, &str); 2] = [('N', "there is no connection to be held"), ('s', "a subsystem is no command")];
 
@@ -35,6 +37,9 @@ pub(super) fn run(args: &[String], io: &mut Io<'_>) -> u8 {
     }
     if let Some((letter, why)) = REFUSED.iter().find(|(letter, _)| options.has(*letter)) {
         return refuse(&format!("-{letter} is not served: {why}"), io);
+    }
+    if let Some(letter) = options.switches.iter().find(|letter| !SWITCHES.contains(**letter)) {
+        return refuse(&format!("unknown option -{letter}"), io);
     }
     if options.has('f') {
         return in_background(args, io);

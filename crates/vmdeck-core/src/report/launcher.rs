@@ -61,6 +61,10 @@ pub struct Launcher {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
     stage: Stage,
+    /// Whether the test case was skipped.
+    skipped: bool,
+    /// The folder of the record.
+    record: String,
     /// Where the guest is reached.
     address: Option<String>,
 }
@@ -68,7 +72,7 @@ pub struct Launcher {
 impl Launcher {
     /// Returns a report to these two streams.
     pub fn new(run: LauncherRun, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
-        Self { run, out, err, stage: Stage::default(), address: None }
+        Self { run, out, err, stage: Stage::default(), skipped: false, record: String::new(), address: None }
     }
 
     fn trace(&mut self, at: DateTime<Utc>, text: &str) -> io::Result<()> {
@@ -84,7 +88,10 @@ impl Launcher {
     fn print(&mut self, event: &Event) -> io::Result<()> {
         let (at, kind) = (event.at, self.run.kind.clone());
         match &event.kind {
-            EventKind::RunStarted { dir, .. } => self.trace(at, &format!("VM test is starting now...; record: {dir}")),
+            EventKind::RunStarted { dir, .. } => {
+                self.record.clone_from(dir);
+                self.trace(at, &format!("VM test is starting now...; record: {dir}"))
+            }
             EventKind::LockWaiting { holder, .. } => {
                 self.trace(at, &format!("waiting for the host lock, held by {holder}"))
             }
@@ -133,10 +140,14 @@ impl Launcher {
                     self.complain(at, "ERROR", error)?;
                 }
                 self.trace(at, &format!("{kind} VM: {}", self.stage.as_str()))?;
-                if exit.code() == 0 {
+                if exit.code() == 0 && self.skipped {
+                    // Nobody shall take it for a pass.
+                    self.trace(at, &format!("{kind} VM test was skipped"))
+                } else if exit.code() == 0 {
                     self.trace(at, &format!("{kind} VM test complete all correctly..."))
                 } else {
-                    let text = format!("{kind} VM test fail, please check test log (exit {})", exit.code());
+                    let text =
+                        format!("{kind} VM test fail, please check test log {} (exit {})", self.record, exit.code());
                     self.complain(at, "ERROR", &text)
                 }
             }
@@ -155,8 +166,15 @@ impl Launcher {
         };
         match verdict {
             Verdict::Passed | Verdict::Flaky => self.trace(at, &format!("{kind} VM test complete..."))?,
-            Verdict::Skipped => self.trace(at, &format!("{kind} VM test skipped: {message}"))?,
-            _ => self.complain(at, "ERROR", &format!("{kind} VM test: {verdict}: {message}"))?,
+            Verdict::Skipped => {
+                self.skipped = true;
+                self.trace(at, &format!("{kind} VM test skipped: {message}"))?;
+            }
+            // What comes behind it is what the console said before.
+            _ => {
+                let first = message.lines().next().unwrap_or_default();
+                self.complain(at, "ERROR", &format!("{kind} VM test: {verdict}: {first}"))?;
+            }
         }
         if self.run.kept && self.stage != Stage::NeverStarted {
             self.trace(at, &format!("{kind}vm keep alive for gcov data collection"))?;

@@ -65,8 +65,8 @@ pub struct Text {
     setup_shown: Option<(GuestId, SuiteId)>,
     /// What is not green, for the end of a long run.
     red: Vec<String>,
-    /// When progress was last shown.
-    progress_at: Option<u64>,
+    /// When progress was last shown, and what it was without its figures.
+    shown_progress: (u64, String),
 }
 
 /// How far apart lines about progress are, in milliseconds.
@@ -82,7 +82,16 @@ impl Text {
     /// Returns a report to `out`.
     pub fn new(out: Box<dyn Write + Send>, style: Style, index: PlanIndex) -> Self {
         let progress = ProgressLine::default();
-        Self { out, style, progress, last_line_ms: 0, index, setup_shown: None, red: Vec::new(), progress_at: None }
+        Self {
+            out,
+            style,
+            progress,
+            last_line_ms: 0,
+            index,
+            setup_shown: None,
+            red: Vec::new(),
+            shown_progress: (0, String::new()),
+        }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -229,11 +238,12 @@ impl Text {
                 }
             }
             EventKind::Progress { guest, text } if normal => {
-                // A line now and then is enough for a log.
-                if self.progress_at.is_some_and(|at| now < at + PROGRESS_MS) {
+                // A line now and then is enough for what only counts on.
+                let what: String = text.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
+                if self.shown_progress.1 == what && now < self.shown_progress.0 + PROGRESS_MS {
                     return Ok(());
                 }
-                self.progress_at = Some(now);
+                self.shown_progress = (now, what);
                 let who = guest.as_ref().map(|g| format!("{g}: ")).unwrap_or_default();
                 self.line(now, &format!("  {}", self.paint(DIM, &format!("{who}{}", safe(text)))))
             }

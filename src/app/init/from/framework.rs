@@ -15,7 +15,11 @@ const PORT: u16 = 10_010;
 
 /// Takes the guest over, as the launcher would start it with these flags.
 pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
-    let mut args = GuestTestArgs::read(draft.flags().iter().cloned()).map_err(|e| Fault::user(e.to_string()))?;
+    let mut args = GuestTestArgs::read(draft.flags().iter().cloned()).map_err(|e| {
+        let text = e.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        Fault::user(first.strip_prefix("error: ").unwrap_or(first)).hint("`vmdeck guest-test -h` lists the flags")
+    })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     args.qemu = args.qemu.or_else(|| path.file_name().map(|name| name.to_string_lossy().into_owned()));
     let port = args.port.unwrap_or(PORT);

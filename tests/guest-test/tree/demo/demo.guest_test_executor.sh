@@ -17,6 +17,12 @@ case "$TESTCASE" in
             cat got/a.log "b c.log" got/deep/d; [ ! -L got/link ] || die "a link came"
             sshpass -e ssh -p "$PORT" root@localhost "echo it is \$(whoami); exit 7"; echo "status $?"; finish ;;
   AFTER)    one boot.sh; guest_test_entry exit.sh 3 || die "$TESTCASE: after the close" ;;
+  NOTHING)  finish ;;                                       # only closes: never a pass
+  BACKGROUND) # what still runs when the guest is closed is no loss
+            guest_test_prepare boot.sh; sshpass -e ssh -n -p "$PORT" root@localhost "sleep 60" &
+            guest_test_entry boot.sh "-v $VCPU" || die "$TESTCASE"; finish ;;
+  MISSING)  guest_test_prepare boot.sh; sshpass -e scp -P "$PORT" root@localhost:/root/none . && die "it came"
+            [ ! -e none ] || die "a file that did not come is there"; finish ;;
   REBOOTS)  one reboots.sh ;;                               # nobody asked for it: never a pass
   HELPER_"$VCPU"C)
             helper_of_the_tools && one boot.sh || die "no helper" ;;

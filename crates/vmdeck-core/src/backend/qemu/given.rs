@@ -58,6 +58,7 @@ const READ: &str = "its lines go to the record, and it can be typed on";
 const CONSOLE: &str = "console";
 
 /// What this host and this QEMU say about a command line.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HostFacts {
     /// Whether the processor is emulated.
@@ -66,6 +67,8 @@ pub(super) struct HostFacts {
     pub(super) lacks_no_hpet: bool,
     /// Whether QEMU's tdx-guest has no property `debug`.
     pub(super) lacks_tdx_debug: bool,
+    /// Whether the guest shall reach nothing, by the config's word.
+    pub(super) restricted: bool,
 }
 
 /// A command line that is fit, and what was changed.
@@ -429,9 +432,13 @@ impl Fitting {
                     None => part.to_owned(),
                 })
                 .collect();
-            let changed = parts.join(",");
+            let mut changed = parts.join(",");
             if changed != value {
-                self.change(at, changed, "only this host reaches it, at a port that is free");
+                self.change(at, changed.clone(), "only this host reaches it, at a port that is free");
+            }
+            if self.host.restricted && !parts.iter().any(|part| part == "restrict=on") {
+                changed.push_str(",restrict=on");
+                self.change(at, changed, "the config restricts its network");
             }
         }
         if let Some(at) = first.filter(|_| !missing.is_empty()) {
@@ -536,6 +543,13 @@ mod tests {
                 plain,
                 "-nodefaults -netdev user,id=n0,hostfwd=tcp::10432-:22,hostfwd=tcp::80-:80,hostfwd=udp:1.2.3.4:5-:22",
                 format!("{console} -nodefaults -netdev user,id=n0,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:80-:80,hostfwd=udp:1.2.3.4:5-:22 -serial chardev:console"),
+            ),
+            (
+                HostFacts { restricted: true, ..plain },
+                "-nodefaults -nic user",
+                format!(
+                    "{console} -nodefaults -nic user,restrict=on,hostfwd=tcp:127.0.0.1:0-:22 -serial chardev:console"
+                ),
             ),
             (plain, "-nodefaults -nic user", format!("{console} -nodefaults -nic user,hostfwd=tcp:127.0.0.1:0-:22 -serial chardev:console")),
             (plain, "-nodefaults -drive file=/d,if=virtio", format!("-snapshot {console} -nodefaults -drive file=/d,if=virtio -serial chardev:console")),

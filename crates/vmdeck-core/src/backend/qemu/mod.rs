@@ -52,7 +52,7 @@ use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Guest, ShareBy},
+    guest::{Guest, Network, ShareBy},
     image::Image,
     key::{Key, Kind},
 };
@@ -290,6 +290,7 @@ impl Qemu {
             emulated: self.accel(guest, binary).await.accel == "tcg",
             lacks_no_hpet: words.iter().any(|word| word == "-no-hpet")
                 && !findings::help(&self.spawner, binary).await.contains("-no-hpet"),
+            restricted: guest.network != Network::User,
             lacks_tdx_debug: tdx::is_wanted(guest)
                 && !TdxDialect::ask(&self.spawner, binary).await.unwrap_or_default().debug,
         };

@@ -38,7 +38,7 @@ pub(super) fn guest(set: &[(&str, Value)]) -> Guest {
         crash: CrashPolicy::Failed,
         survivors: SurvivorPolicy::Replace,
         shutdown: vmdeck_model::guest::Shutdown::Quit,
-        shutdown_timeout: Duration::from_secs(60),
+        shutdown_timeout: Duration::from_mins(1),
         network: vmdeck_model::guest::Network::User,
         first_boot: vmdeck_model::guest::FirstBoot::Ignored,
         boot: ConsolePatterns::default(),

@@ -213,7 +213,7 @@ impl CaseRun<'_> {
             };
             let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore };
             let end = watched.run(log, &context.cancel).await;
-            if let Some(end) = reboots.after(end, machine).await {
+            if let Some(end) = reboots.after(end, machine, log).await {
                 return end;
             }
         }

@@ -21,6 +21,9 @@ use vmdeck_model::{
 /// Bytes of the last lines that a report keeps for each stream.
 const TAIL: usize = 4 * 1024;
 
+/// The words before a text that a command leaves for its next start, after a restart of the guest.
+const MARK: &str = "vmdeck: restart, mark:";
+
 /// The guest, suite and case that the output belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct OutputOrigin {
@@ -36,6 +39,8 @@ pub(super) struct CommandLog {
     streams: [StreamLog; 2],
     /// Why a file does not hold all of it.
     lost: Option<String>,
+    /// What the command said last behind [`MARK`].
+    mark: Option<String>,
 }
 
 /// What is known about a command's output at its end.
@@ -91,7 +96,7 @@ impl CommandLog {
         };
         let streams =
             [open(Stream::Stdout, "stdout.log", &expect.stdout), open(Stream::Stderr, "stderr.log", &expect.stderr)];
-        Self { source, events, streams, lost }
+        Self { source, events, streams, lost, mark: None }
     }
 
     /// Ends both streams and returns what is known about them.
@@ -142,7 +147,15 @@ impl CommandLog {
         }
     }
 
+    /// Returns what the command said last behind [`MARK`], once.
+    pub(super) fn take_mark(&mut self) -> Option<String> {
+        self.mark.take()
+    }
+
     fn line(&mut self, index: usize, line: String) {
+        if let Some(mark) = line.strip_prefix(MARK) {
+            self.mark = Some(mark.trim().to_owned());
+        }
         self.streams[index].tail.push(&line);
         self.events.output(EventKind::Output {
             guest: self.source.guest.clone(),

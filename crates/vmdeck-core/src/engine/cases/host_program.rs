@@ -133,7 +133,7 @@ impl HostRun<'_> {
             return Ok(HostEnd::Exit(skipped.map_or(exit, CommandExit::Code)));
         }
         if state.steps() == 0 {
-            let fault = Fault::infra("the program ended well without a command to the guest");
+            let fault = Fault::infra("the program ended well and has run nothing in the guest");
             return Ok(HostEnd::Complaint(fault.hint("does it know this test case?")));
         }
         if !self.program.closes {

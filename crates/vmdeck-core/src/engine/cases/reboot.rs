@@ -2,7 +2,7 @@
 //!
 //! A script asks for one by `"$VMDECK_REBOOT" [MARK]`, which never returns, or restarts the guest in its own way.
 
-use super::supervise::End;
+use super::{command_log::CommandLog, supervise::End};
 use crate::{
     command::{Collected, RemoteCommand},
     engine::{
@@ -31,7 +31,7 @@ const PREPARE: Duration = Duration::from_mins(1);
 /// What the guest runs to ask for a restart.
 const HELPER: &str = r#"#!/bin/sh
 # Made by vmdeck: restarts the guest; the case begins again once it is up, with VMDECK_REBOOT_COUNT and VMDECK_REBOOT_MARK.
-printf '%s\n' "${1-}" > "$(dirname "$0")/mark"
+echo "vmdeck: restart, mark: ${1-}" >&2
 sync
 if [ "$(id -u)" = 0 ]; then reboot || exit 1; else sudo -n reboot || exit 1; fi
 # The guest goes down under this.
@@ -93,7 +93,7 @@ impl<'a> Reboots<'a> {
     }
 
     /// Looks at how the command ended. `None` = the guest has come up again, and the case is to be begun again.
-    pub(super) async fn after(&mut self, end: End, machine: &mut LeasedMachine) -> Option<End> {
+    pub(super) async fn after(&mut self, end: End, machine: &mut LeasedMachine, log: &mut CommandLog) -> Option<End> {
         if self.policy == RebootPolicy::Forbidden {
             return Some(end);
         }
@@ -127,10 +127,7 @@ impl<'a> Reboots<'a> {
             // It went down well and did not come up: the system is what is tested.
             Err(fault) => return Some(End::Crashed(fault)),
         }
-        let folder = crate::command::sh_quote(&self.folder);
-        // A guest without a disk has forgotten it.
-        let read = RemoteCommand::new(format!("cat {folder}/mark 2>/dev/null; :"));
-        self.mark = self.run(machine, read).await.unwrap_or_default();
+        self.mark = log.take_mark().unwrap_or_default();
         let text = format!("guest `{}` has restarted as its case wanted ({})", self.guest.id, self.count);
         self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
         None

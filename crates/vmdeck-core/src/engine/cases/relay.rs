@@ -64,7 +64,7 @@ impl RelayState {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Returns how many commands there were.
+    /// Returns how many commands there were that did something else than ending the guest.
     pub(super) fn steps(&self) -> u32 {
         self.steps.load(Ordering::Relaxed)
     }
@@ -111,7 +111,6 @@ impl Relay<'_> {
         let mut client = RelayClient { read: BufReader::new(read), decoder: Decoder::new(PIECE) };
         let Some(request) = client.request().await else { return };
         let start = clock::now();
-        self.state.steps.fetch_add(1, Ordering::Relaxed);
         *self.state.last_status.lock() = None;
         let mut wish = EndWish::of(&request.command, !request.copies);
         let body = if self.machine.is_lost() {
@@ -120,6 +119,9 @@ impl Relay<'_> {
         } else {
             self.run(&request, &mut client, &mut wish, &mut write).await
         };
+        if !wish.is_for_an_end() {
+            self.state.steps.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(body) = body {
             self.note(&request, wish.seen(), &body, clock::ms_since(start));
             let _ = write.write_all(&Message { id: 0, body }.to_bytes()).await;
@@ -198,7 +200,9 @@ impl Relay<'_> {
     async fn answer(&self, result: Result<CommandExit>, wish: &EndWish) -> (Body, Option<String>) {
         match result {
             Ok(CommandExit::Code(LOST)) => {
-                let why = format!("vmdeck: the command's own status is {LOST}, which would be a lost connection");
+                let why = format!(
+                    "vmdeck: the command's own status is {LOST}, which would be a lost connection; {FAILED} is returned"
+                );
                 (Body::Exited(FAILED.into()), Some(why))
             }
             Ok(CommandExit::Code(code)) => (Body::Exited(code), None),
@@ -211,6 +215,10 @@ impl Relay<'_> {
             Err(fault) if fault.blame() == Blame::User => (Body::Refused(fault.to_string()), None),
             // That the guest went down as this very command wanted is no loss.
             Err(_) if wish.is_for_an_end() && self.goes_down().await => (Body::Exited(0), None),
+            // One that still ran when another ended the guest is over; that is no loss either.
+            Err(_) if self.state.is_closing() && self.goes_down().await => {
+                (Body::Exited(FAILED.into()), Some("vmdeck: the guest was shut down meanwhile".to_owned()))
+            }
             Err(fault) => {
                 let text = self.redactor.text(&fault.to_string());
                 self.state.lost.send_if_modified(|now| {

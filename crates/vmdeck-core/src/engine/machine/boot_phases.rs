@@ -162,7 +162,7 @@ pub(super) mod tests {
             crash: CrashPolicy::Failed,
             survivors: SurvivorPolicy::Replace,
             shutdown: vmdeck_model::guest::Shutdown::Quit,
-            shutdown_timeout: Duration::from_secs(60),
+            shutdown_timeout: Duration::from_mins(1),
             network: vmdeck_model::guest::Network::User,
             first_boot: vmdeck_model::guest::FirstBoot::Ignored,
             boot: ConsolePatterns::default(),
