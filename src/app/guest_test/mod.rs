@@ -183,13 +183,8 @@ fn config_text(call: &Call, machine: &FrameworkMachine, folder: &Path) -> Result
     let mut row = Table::new();
     row.insert("name".into(), case.into());
     row.insert("run".into(), "true".into());
-    row.insert(
-        "expect".into(),
-        Table::from_iter(
-            [("exit".to_owned(), 0.into()), ("skip".to_owned(), NOT_FOR_HERE.into())] as [(String, Value); 2]
-        )
-        .into(),
-    );
+    let expect = [("exit".to_owned(), Value::from(0)), ("skip".to_owned(), NOT_FOR_HERE.into())];
+    row.insert("expect".into(), Table::from_iter(expect).into());
     let table = |key: &str, value: Table| Table::from_iter([(key.to_owned(), Value::Table(value))]);
     let mut host = Table::new();
     for (key, value) in [("min_free_disk", "512MiB"), ("warn_free_disk", "1GiB"), ("min_free_memory", "256MiB")] {

@@ -164,6 +164,7 @@ impl CaseRun<'_> {
             }
             End::Cancelled => (Verdict::Cancelled, None, context.stop_reason().to_owned(), false),
             End::Refused(fault) => (Verdict::Infra, None, clear(fault.with_remedy()), false),
+            End::Wrong(fault) => (Verdict::Failed, None, clear(fault.to_string()), true),
             End::Complaint { fault, spoils } => (Verdict::Failed, None, clear(fault.to_string()), spoils),
             End::Crashed(fault) => {
                 save_memory(context, guest, machine).await;

@@ -65,7 +65,7 @@ impl<'a> Reboots<'a> {
         let script = format!(
             "umask 022; mkdir -p {folder} && printf %s {helper} > {folder}/reboot && chmod 755 {folder}/reboot"
         );
-        self.run(machine, RemoteCommand { run_as: command.run_as, ..RemoteCommand::new(script) }).await?;
+        run(machine, RemoteCommand { run_as: command.run_as, ..RemoteCommand::new(script) }).await?;
         for (name, value) in [
             ("VMDECK_REBOOT", format!("{}/reboot", self.folder)),
             ("VMDECK_STATE", self.folder.clone()),
@@ -75,21 +75,6 @@ impl<'a> Reboots<'a> {
             command.env.insert(name.to_owned(), value);
         }
         Ok(())
-    }
-
-    async fn run(&self, machine: &LeasedMachine, command: RemoteCommand) -> Result<String> {
-        let never = CancellationToken::new();
-        let mut seen = Collected::default();
-        let ended = clock::within(PREPARE, machine.controller.run(&command, &mut seen, &never)).await;
-        match ended {
-            Some(Ok(exit)) if exit.code() == Some(0) => Ok(String::from_utf8_lossy(&seen.stdout).trim_end().to_owned()),
-            Some(Ok(exit)) => {
-                let said = vmdeck_model::text::one_line(&String::from_utf8_lossy(&seen.stderr));
-                Err(Fault::user("cannot prepare the case for a restart").because(format!("{exit}: {said}")))
-            }
-            Some(Err(fault)) => Err(fault),
-            None => Err(Fault::infra("cannot prepare the case for a restart").because("the guest does not answer")),
-        }
     }
 
     /// Looks at how the command ended. `None` = the guest has come up again, and the case is to be begun again.
@@ -131,6 +116,22 @@ impl<'a> Reboots<'a> {
         let text = format!("guest `{}` has restarted as its case wanted ({})", self.guest.id, self.count);
         self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
         None
+    }
+}
+
+/// Runs a short command of ours.
+async fn run(machine: &LeasedMachine, command: RemoteCommand) -> Result<()> {
+    let never = CancellationToken::new();
+    let mut seen = Collected::default();
+    let ended = clock::within(PREPARE, machine.controller.run(&command, &mut seen, &never)).await;
+    match ended {
+        Some(Ok(exit)) if exit.code() == Some(0) => Ok(()),
+        Some(Ok(exit)) => {
+            let said = vmdeck_model::text::one_line(&String::from_utf8_lossy(&seen.stderr));
+            Err(Fault::user("cannot prepare the case for a restart").because(format!("{exit}: {said}")))
+        }
+        Some(Err(fault)) => Err(fault),
+        None => Err(Fault::infra("cannot prepare the case for a restart").because("the guest does not answer")),
     }
 }
 

@@ -187,6 +187,10 @@ impl SuiteRun<'_> {
                 }
                 (Verdict::Failed, fault.to_string())
             }
+            End::Wrong(fault) => {
+                machine.give_up();
+                (Verdict::Failed, fault.to_string())
+            }
             End::Crashed(fault) => {
                 machine.give_up();
                 save_memory(context, guest, machine).await;

@@ -43,6 +43,8 @@ pub(super) enum End {
         /// Whether nothing in the machine can be trusted any more.
         spoils: bool,
     },
+    /// A program of this host ended well, and something is wrong all the same; the machine is not used any more.
+    Wrong(Fault),
     /// The system in the machine panicked, restarted or powered itself off.
     Crashed(Fault),
     /// The machine or the connection to it was lost, and nothing says that the guest itself is the cause.
@@ -146,9 +148,7 @@ impl Watched<'_> {
             }
         }
     }
-}
 
-impl Watched<'_> {
     /// Follows a program of this host. That the guest goes down is no loss where the program has asked for it.
     async fn follow_host(
         &self,
@@ -168,7 +168,7 @@ impl Watched<'_> {
             biased;
             result = &mut run => match result {
                 Ok(HostEnd::Exit(exit)) => return End::Exit(exit),
-                Ok(HostEnd::Complaint(fault)) => return End::Complaint { fault, spoils: true },
+                Ok(HostEnd::Complaint(fault)) => return End::Wrong(fault),
                 Err(fault) if fault.blame() == Blame::Cancelled || cancel.is_cancelled() => return End::Cancelled,
                 Err(fault) => return End::Lost(fault),
             },
