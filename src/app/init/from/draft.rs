@@ -259,16 +259,6 @@ fn unused(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
     std::iter::once(name.to_owned()).chain(numbered).find(|name| !is_taken(name)).unwrap_or_default()
 }
 
-/// Returns a text as one word of a shell.
-pub(super) fn quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/:=@%+,".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 /// Returns a script that runs by itself: what it sets, and where it goes, stays in it.
 pub(super) fn apart(script: &str) -> String {
     format!("(\n{}\n)", script.trim_end())

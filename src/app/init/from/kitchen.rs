@@ -5,12 +5,13 @@
 //! `remote_exec` says otherwise; the provisioner `shell` runs its script by sudo, its command without. The file may be a template in Ruby.
 
 use super::{
-    draft::{CaseDraft, ConfigDraft, SuiteDraft, quoted},
+    draft::{CaseDraft, ConfigDraft, SuiteDraft},
     yaml::{self, list, scalar, texts},
 };
 use crate::app::init::guest::CODE;
 use serde_json::Value;
 use std::path::Path;
+use vmdeck_core::command::sh_quote;
 use vmdeck_model::error::Result;
 
 /// The keys of a driver that are taken over, or mean nothing here.
@@ -47,12 +48,6 @@ pub(super) fn convert(path: &Path, draft: &mut ConfigDraft<'_>) -> Result<()> {
         draft.leftovers(&platform["driver"], DRIVER, &format!("the driver of the platform `{name}`"));
         draft.set(&guest, "fresh", "suite");
         platforms.push((name, guest));
-    }
-    for key in ["network", "synced_folders", "intermediate_instructions", "image_id", "volumes"] {
-        if !kitchen["driver"][key].is_null() || list(&kitchen["platforms"]).iter().any(|p| !p["driver"][key].is_null())
-        {
-            draft.note(format!("`driver.{key}`"));
-        }
     }
     draft.leftovers(&kitchen, &["driver", "provisioner", "verifier", "platforms", "suites"], "the file");
     draft.leftovers(&kitchen["driver"], DRIVER, "the driver");
@@ -92,8 +87,8 @@ fn suite(kitchen: &Value, value: &Value, platforms: &[(String, String)], draft: 
             (None, script) => {
                 let script = script.unwrap_or_else(|| "bootstrap.sh".to_owned());
                 let words = texts(&kitchen["provisioner"]["arguments"]);
-                let words = words.iter().map(|word| format!(" {}", quoted(word))).collect::<String>();
-                out.setup.push(format!("sudo sh ./{}{words}", quoted(script.trim_start_matches("./"))));
+                let words = words.iter().map(|word| format!(" {}", sh_quote(word))).collect::<String>();
+                out.setup.push(format!("sudo sh ./{}{words}", sh_quote(script.trim_start_matches("./"))));
             }
         },
         Some(other) => draft.note(format!("the provisioner `{other}` of the suite `{name}`")),

@@ -5,7 +5,7 @@
 //! of its own; `restore` runs whatever happened before; only a direct child of a suite's folder is a task.
 
 use super::{
-    draft::{CaseDraft, ConfigDraft, SuiteDraft, apart, quoted},
+    draft::{CaseDraft, ConfigDraft, SuiteDraft, apart},
     yaml::{self, duration, entries, scalar, texts},
 };
 use crate::app::init::guest::CODE;
@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
+use vmdeck_core::command::sh_quote;
 use vmdeck_model::error::Result;
 
 /// The keys that are taken over, or mean nothing for a run.
@@ -311,7 +312,7 @@ impl SuiteFrame<'_> {
         draft: &mut ConfigDraft<'_>,
     ) -> SuiteDraft {
         // A suite's scripts start in the folder of the task that comes first.
-        let in_task = |text: String| format!("cd {}\n{text}", quoted(first));
+        let in_task = |text: String| format!("cd {}\n{text}", sh_quote(first));
         let frame = |parts: [Option<String>; 2]| -> Vec<String> {
             let parts: Vec<String> = parts.into_iter().flatten().map(|part| apart(&part)).collect();
             if parts.is_empty() {
@@ -378,7 +379,7 @@ impl SuiteFrame<'_> {
         let short = task.rsplit('/').next().unwrap_or(task);
         let one = |(variant, variables): (String, Vec<(String, String)>)| {
             let mut lines = helpers(&all);
-            lines.push(format!("cd {}", quoted(task)));
+            lines.push(format!("cd {}", sh_quote(task)));
             lines.extend(self.exports(&variables, task, &variant, &all));
             if !after.is_empty() {
                 lines.push(format!("restore() {{\n{}\n}}\ntrap restore EXIT", after.join("\n")));
@@ -408,7 +409,7 @@ impl SuiteFrame<'_> {
         ];
         let read = |name: &str| script.contains(name) || variables.iter().any(|(_, value)| value.contains(name));
         let own =
-            own.iter().filter(|(name, _)| read(name)).map(|(name, value)| format!("export {name}={}", quoted(value)));
+            own.iter().filter(|(name, _)| read(name)).map(|(name, value)| format!("export {name}={}", sh_quote(value)));
         let system = read("SPREAD_SYSTEM")
             .then(|| "export SPREAD_SYSTEM=$(. /etc/os-release; echo \"$ID-${VERSION_ID:-}\")".to_owned());
         let theirs =

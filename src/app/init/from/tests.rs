@@ -88,7 +88,7 @@ fn every_sample_becomes_a_good_config_and_names_what_it_lacks() {
             "ubuntu-22.04 ubuntu:22.04 2048MiB 2\ndebian-12 debian:12 1024MiB 2\nrockylinux-9 rocky:9 2048MiB 2\n\
              default@*: verify\ncluster_mode@ubuntu-22.04,debian-12: verify\n\
              from-host@ubuntu-22.04: verify(skipped)\n",
-            &["`driver.network`", "runs on this host"],
+            &["`network` of the driver", "runs on this host"],
         ),
         (
             "kitchen/ec2",

@@ -4,7 +4,7 @@
 //! by bash with `set -eo pipefail`, in the folder of their file; a plan's variables win over a test's.
 
 use super::{
-    draft::{CaseDraft, ConfigDraft, SuiteDraft, apart, plain, quoted},
+    draft::{CaseDraft, ConfigDraft, SuiteDraft, apart, plain},
     fmf::{self, Leaf},
     yaml::{self, entries, list, scalar, texts},
 };
@@ -12,6 +12,7 @@ use crate::app::init::guest::CODE;
 use regex::Regex;
 use serde_json::Value;
 use std::path::Path;
+use vmdeck_core::command::sh_quote;
 use vmdeck_model::error::{Fault, Result};
 
 /// Installs packages by whatever the system has.
@@ -133,7 +134,7 @@ fn suite(plan: &Leaf, tests: &[&Leaf], guests: Vec<String>, draft: &mut ConfigDr
         out.cases.push(case);
     }
     let install = |names: &[String]| {
-        let words: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+        let words: Vec<String> = names.iter().map(|name| sh_quote(name)).collect();
         format!("install {}", words.join(" "))
     };
     // In their order; what the tests require comes after what the plan says.
@@ -329,11 +330,11 @@ fn case(
     let mut lines = Vec::new();
     let folder = scalar(&data["path"]).map_or(found.folder.clone(), |path| path.trim_matches('/').to_owned());
     if !folder.is_empty() {
-        lines.push(format!("cd {}", quoted(&folder)));
+        lines.push(format!("cd {}", sh_quote(&folder)));
     }
     for (key, value) in entries(&data["environment"]) {
         if let Some(value) = scalar(value).filter(|_| !plan.iter().any(|(other, _)| other == key)) {
-            lines.push(format!("export {key}={}", quoted(&value)));
+            lines.push(format!("export {key}={}", sh_quote(&value)));
         }
     }
     match scalar(&data["result"]).as_deref() {

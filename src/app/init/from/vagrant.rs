@@ -4,12 +4,13 @@
 //! wherever they stand; a shell provisioner runs by sudo unless `privileged` is false, and without `set -e`.
 
 use super::{
-    draft::{ConfigDraft, SuiteDraft, apart, quoted},
+    draft::{ConfigDraft, SuiteDraft, apart},
     yaml,
 };
 use crate::app::init::guest::CODE;
 use regex::Regex;
 use std::path::Path;
+use vmdeck_core::command::sh_quote;
 use vmdeck_model::error::{Fault, Result};
 
 /// What is known of a machine.
@@ -287,7 +288,7 @@ impl<'a, 'b> Reader<'a, 'b> {
                 ("args", None) => {
                     let words =
                         value.trim_matches(['[', ']']).split(',').map(|word| word.trim().trim_matches(['"', '\'']));
-                    script.args = words.map(quoted).collect::<Vec<_>>().join(" ");
+                    script.args = words.map(sh_quote).collect::<Vec<_>>().join(" ");
                 }
                 ("privileged", None) => script.as_user = value == "false",
                 ("type" | "inline", _) => {}
@@ -314,13 +315,13 @@ impl<'a, 'b> Reader<'a, 'b> {
     fn finish_script(&mut self, at: usize, line: &str) {
         let script = std::mem::take(&mut self.script);
         let text = script.inline.or_else(|| {
-            script.path.map(|path| format!("sh ./{} {}", quoted(path.trim_start_matches("./")), script.args))
+            script.path.map(|path| format!("sh ./{} {}", sh_quote(path.trim_start_matches("./")), script.args))
         });
         match text {
             // A script that would be fetched is not here.
             Some(text) if !text.starts_with("sh ./http") => {
                 let lines = text.trim_end();
-                let run = if script.as_user { apart(lines) } else { format!("sudo -n sh -ec {}", quoted(lines)) };
+                let run = if script.as_user { apart(lines) } else { format!("sudo -n sh -ec {}", sh_quote(lines)) };
                 self.machine().scripts.push(run);
             }
             _ => self.skipped(at, line),
