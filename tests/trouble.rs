@@ -24,7 +24,13 @@ fn world(keys: &str, more: &str, cases: &[(&str, &str)]) -> World {
 fn a_green_command_in_a_broken_system_is_no_green_case() {
     let oops = says("BUG: kernel NULL pointer dereference, address: 0000000000000010");
     let glued = "printf 'no end of line' > /dev/console; echo '<0>INFO: task x:94 blocked for more than 4 seconds.' > /dev/kmsg";
-    let warns = says("WARNING: CPU: 0 PID: 93 at drivers/x.c:12 x_init+0x1/0x2");
+    let trace = [
+        "WARNING: CPU: 0 PID: 93 at drivers/x.c:12 x_init+0x1/0x2",
+        "CPU: 0 PID: 93 Comm: insmod Tainted: G        W  O       6.1.0 #1",
+        "Call Trace:",
+        "---[ end trace 0000000000000000 ]---",
+    ];
+    let warns = trace.map(says).join("; ");
     let world = world(
         "",
         "",
@@ -53,6 +59,12 @@ fn a_green_command_in_a_broken_system_is_no_green_case() {
         assert!(line.trim_start().starts_with(verdict) && line.contains(why), "{case}: {line}\n{}", ran.out);
     }
     assert!(ran.out.contains("trouble:warning"), "the warning is told: {}", ran.out);
+    // The whole of it is one finding.
+    let told = world.of_kind("console_match");
+    let warning = told.iter().find(|event| event["pattern"] == "trouble:warning").expect("the warning");
+    let block = warning["block"].as_array().expect("block");
+    assert!(block.len() == 3 && block[2].as_str().is_some_and(|line| line.contains("---[ end trace")), "{warning}");
+    assert_eq!(warning["taint"], "GWO", "{warning}");
     // Only what cannot be trusted any more is replaced.
     assert_eq!(ran.out.matches("micro is ready").count(), 2, "{}", ran.out);
     world.assert_nothing_left();

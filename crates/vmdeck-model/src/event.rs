@@ -302,7 +302,17 @@ pub enum EventKind {
     /// A phase ended.
     PhaseEnded { guest: GuestId, phase: Phase, ok: bool, took_ms: u64 },
     /// A pattern was found on the console.
-    ConsoleMatch { guest: GuestId, meaning: PatternKind, pattern: String, line: String, context: Vec<String> },
+    ConsoleMatch {
+        guest: GuestId,
+        meaning: PatternKind,
+        pattern: String,
+        line: String,
+        context: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        block: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        taint: Option<String>,
+    },
     /// A transport was tried; with `way`, a way to find the address for it.
     RouteTried {
         guest: GuestId,

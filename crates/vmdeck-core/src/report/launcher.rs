@@ -326,6 +326,8 @@ mod tests {
             pattern: pattern.into(),
             line: "a\nb ::error::x".into(),
             context: Vec::new(),
+            block: Vec::new(),
+            taint: None,
         };
         let text =
             written(vec![found("trouble:msr", PatternKind::Error), found("trouble:warning", PatternKind::Warning)]);

@@ -198,21 +198,26 @@ impl Text {
             EventKind::RouteTried { guest, transport, ok: false, why, .. } if self.style.level == Level::Verbose => {
                 self.line(now, &format!("  {guest}: {transport} failed: {}", safe(why)))
             }
-            EventKind::ConsoleMatch { guest, meaning, pattern, line, .. } => {
+            EventKind::ConsoleMatch { guest, meaning, pattern, line, taint, .. } => {
                 use vmdeck_model::event::PatternKind;
+                let taint = taint.as_ref().map(|letters| format!(" (tainted: {letters})")).unwrap_or_default();
                 match meaning {
                     PatternKind::Ready => Ok(()),
                     PatternKind::Warning => self.line(
                         now,
                         &format!(
-                            "  {} {guest}: console matched `{pattern}`: {}",
+                            "  {} {guest}: console matched `{pattern}`{taint}: {}",
                             self.paint(YELLOW, "warn "),
                             safe(line)
                         ),
                     ),
                     PatternKind::Error => self.line(
                         now,
-                        &format!("  {} {guest}: console matched `{pattern}`: {}", self.paint(RED, "ERROR"), safe(line)),
+                        &format!(
+                            "  {} {guest}: console matched `{pattern}`{taint}: {}",
+                            self.paint(RED, "ERROR"),
+                            safe(line)
+                        ),
                     ),
                 }
             }

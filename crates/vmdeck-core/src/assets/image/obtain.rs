@@ -30,13 +30,20 @@ pub async fn obtain(
         Image::Named(named) => named_image(store, named, arch, false, context).await?,
         Image::Built(recipe) => build::build(store, recipe, spawner, context).await?,
     };
-    store.trim(&mut |name| (context.progress)(&format!("removed the image {name} from the cache: nothing uses it")));
+    trim(store, context);
     Ok(Some(system))
+}
+
+/// Removes from a cache that has become too large what nothing uses.
+fn trim(store: &ImageStore, context: CallContext<'_>) {
+    store.trim(&mut |name| (context.progress)(&format!("removed the image {name} from the cache: nothing uses it")));
 }
 
 /// Looks a name up anew, gets the image that it stands for now, and writes that down.
 pub async fn renew(store: &ImageStore, named: &NamedImage, arch: &str, context: CallContext<'_>) -> Result<System> {
-    named_image(store, named, arch, true, context).await
+    let system = named_image(store, named, arch, true, context).await?;
+    trim(store, context);
+    Ok(system)
 }
 
 async fn named_image(

@@ -111,8 +111,15 @@ impl Watched<'_> {
                 }
             }
             End::Lost(fault) => explain(machine, fault).await,
-            End::Complaint { fault, .. } if is_down(machine).await => {
-                machine.crash().map_or(End::Lost(fault), End::Crashed)
+            End::Complaint { fault, spoils } => {
+                let down = is_down(machine).await;
+                // What belongs to it is told before the verdict.
+                let _ = machine.console.catch_up().await;
+                if down {
+                    machine.crash().map_or(End::Lost(fault), End::Crashed)
+                } else {
+                    End::Complaint { fault, spoils }
+                }
             }
             end => end,
         }

@@ -7,6 +7,7 @@ use super::{
     boot_phases::BootPhases,
     console_scan::{ConsoleFinding, ConsoleScanner},
     console_watch::ConsoleLine,
+    trouble_block::TroubleBlock,
 };
 use crate::{
     engine::{events::EventSender, timestamps::LogTimestamps},
@@ -32,6 +33,9 @@ const WARNINGS: u32 = 100;
 
 /// How long a line without an end must be left alone to be read as it is.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long the rest of a trouble's block is waited for: it is told within two seconds of its first line.
+const BLOCK: Duration = Duration::from_secs(1);
 
 /// How long the lines of one trouble may be apart.
 const EVENT: Duration = Duration::from_secs(2);
@@ -94,6 +98,7 @@ impl ConsoleReader {
             listener,
             warnings: 0,
             trouble: None,
+            block: None,
         };
         let task = tokio::spawn(reading.run(tail, timestamps, stop.clone()));
         Ok(Self { scanner, ready, ready_sender, stop, task })
@@ -132,21 +137,36 @@ struct Reading {
     warnings: u32,
     /// When trouble was last seen, and how bad the event is that it belongs to.
     trouble: Option<(clock::Instant, Badness)>,
+    /// The trouble whose block is being read.
+    block: Option<OpenBlock>,
+}
+
+/// A trouble that is told once its block has ended.
+struct OpenBlock {
+    meaning: PatternKind,
+    pattern: String,
+    line: String,
+    context: Vec<String>,
+    block: TroubleBlock,
+    until: clock::Instant,
 }
 
 impl Reading {
     async fn run(mut self, mut tail: Tail, mut timestamps: LogTimestamps, stop: CancellationToken) {
         let mut unsettled = false;
         loop {
+            let until = self.block.as_ref().map(|block| block.until);
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ask) = self.listener.line.asks.recv() => {
                     self.take_rest(&mut tail, &mut timestamps).await;
+                    self.tell_block();
                     if self.listener.line.answer(ask) {
                         // What comes now belongs to another command.
                         self.trouble = None;
                     }
                 }
+                () = clock::sleep_until(until.unwrap_or_else(clock::now)), if until.is_some() => self.tell_block(),
                 () = clock::sleep(QUIET), if unsettled => {
                     let scanner = Arc::clone(&self.scanner);
                     scanner.lock().settle(|finding| self.report(finding));
@@ -179,6 +199,15 @@ impl Reading {
         }
         // What was written before the stop still counts.
         self.take_rest(&mut tail, &mut timestamps).await;
+        self.tell_block();
+    }
+
+    /// Tells the trouble whose block is being read, with what has come of it.
+    fn tell_block(&mut self) {
+        let Some(OpenBlock { meaning, pattern, line, context, block, .. }) = self.block.take() else { return };
+        let guest = self.listener.guest.id.clone();
+        let (block, taint) = block.finish();
+        self.listener.events.send(EventKind::ConsoleMatch { guest, meaning, pattern, line, context, block, taint });
     }
 
     /// Takes in what was written so far; a machine that goes on writing does not hold us.
@@ -223,7 +252,7 @@ impl Reading {
 
     /// Takes trouble in: all of it counts, and each event is told once, and again where it turns out worse.
     fn trouble(&mut self, kind: &TroubleKind, line: String, context: Vec<String>) {
-        let ConsoleListener { guest, events, line: watched, .. } = &self.listener;
+        let watched = &self.listener.line;
         if watched.ignores(kind) {
             return;
         }
@@ -254,7 +283,9 @@ impl Reading {
                 return;
             }
         }
-        events.send(EventKind::ConsoleMatch { guest: guest.id.clone(), meaning, pattern, line, context });
+        self.tell_block();
+        let block = TroubleBlock::begin(&line);
+        self.block = Some(OpenBlock { meaning, pattern, line, context, block, until: now + BLOCK });
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -270,7 +301,11 @@ impl Reading {
             ConsoleFinding::Userspace => phases.lock().advance(Phase::Userspace),
             ConsoleFinding::Line(line) => {
                 phases.lock().line(&line);
+                let ends = self.block.as_mut().is_some_and(|open| open.block.line(&line));
                 events.output(EventKind::Output { guest, suite: None, case: None, stream: Stream::Console, line });
+                if ends {
+                    self.tell_block();
+                }
             }
             ConsoleFinding::Trouble { kind, line, context } => self.trouble(&kind, line, context),
             ConsoleFinding::Match { meaning, pattern, line, context } => {
@@ -295,7 +330,8 @@ impl Reading {
                         }
                     }
                 }
-                events.send(EventKind::ConsoleMatch { guest, meaning, pattern, line, context });
+                let (block, taint) = (Vec::new(), None);
+                events.send(EventKind::ConsoleMatch { guest, meaning, pattern, line, context, block, taint });
             }
         }
     }

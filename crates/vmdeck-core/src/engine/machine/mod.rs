@@ -22,6 +22,7 @@ mod phase_events;
 mod retry;
 mod shutdown;
 mod take_down;
+mod trouble_block;
 mod waiting;
 
 pub(super) use console_error::ConsoleError;
