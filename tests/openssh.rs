@@ -64,7 +64,7 @@ fn code_goes_in_and_artifacts_come_out() {
 #[test]
 fn cancelling_and_time_outs_end_the_whole_tree() {
     let server = sshd(
-        "[suites.s]\n[[suites.s.cases]]\nname = \"slow\"\nrun = \"(trap '' TERM; sleep 81.25) & sleep 81.25; echo next\"\ntimeout = \"500ms\"\n\
+        "[suites.s]\n[[suites.s.cases]]\nname = \"slow\"\nrun = \"(trap '' TERM; sleep 81.25) & sleep 81.25; echo next\"\ntimeout = \"2s\"\n\
          [[suites.s.cases]]\nname = \"long\"\nrun = \"echo begun; sleep 82.25\"\n",
     );
     let world = &server.world;
