@@ -55,12 +55,22 @@ pub(in crate::engine) async fn save_memory(context: &RunContext, guest: &Guest, 
             let size = to.metadata().map(|meta| meta.len()).unwrap_or_default();
             let text = format!("the guest's memory was saved: guests/{}/{MEMORY} ({})", guest.id, show_size(size));
             context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
+            if !matches!(*machine.exit.borrow(), Some(MachineExit::Panicked(_))) {
+                warn_untold(context, guest);
+            }
         }
         Err(fault) => {
             let _ = std::fs::remove_file(&to);
             context.events.warn(Some(&guest.id), fault.to_string(), fault.remedy().map(str::to_owned));
         }
     }
+}
+
+/// Warns that only the console told of a panic: nothing has stopped the guest at it, so its memory may be of a later moment.
+fn warn_untold(context: &RunContext, guest: &Guest) {
+    let text = "the hypervisor did not hear of the panic: the saved memory may be of a later moment";
+    let hint = "load the module `pvpanic-mmio` (ARM: `pvpanic-pci`; before Linux 5.13: `pvpanic`) early in the guest";
+    context.events.warn(Some(&guest.id), text, Some(hint.to_owned()));
 }
 
 /// Adds to `diagnostics.txt`, if there is one, when the machine ran and how it ended.
