@@ -180,6 +180,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns whether a restart of the guest ends the machine, because it knows no power-off.
+    fn ends_by_restart(&self) -> bool {
+        false
+    }
+
     /// Returns the power to save the guest's memory, where the config wants that.
     fn memory(&self) -> Option<&dyn SaveMemory> {
         None

@@ -7,6 +7,7 @@ use super::{
     helper::Helper,
     host_root::{HostRoot, ShareServer},
     parts::{Boot, MachineParts},
+    tdx,
 };
 use crate::{assets::image::DirectBoot, backend::request::CreateRequest};
 use std::{
@@ -72,8 +73,7 @@ pub(super) fn arguments(
     machine(&mut out, guest, accel, arch, parts);
     // A panic pauses the guest so that its last state can still be asked for. What was made for one start is not started again.
     // A guest under TDX cannot be reset, and is closed by its restart.
-    let is_confidential = options.text("vm_type").is_some_and(|kind| kind.starts_with("tdx"));
-    let reboot = if host_root.is_some() || is_confidential { "shutdown" } else { "reset" };
+    let reboot = if host_root.is_some() || tdx::is_wanted(guest) { "shutdown" } else { "reset" };
     out.two("-action", &format!("panic=pause,reboot={reboot}"));
     out.two("-device", if arch == Arch::X86 { "pvpanic" } else { "pvpanic-pci" });
     out.two("-qmp", &format!("unix:{},server=on,wait=off", path(&files.qmp)));
@@ -162,7 +162,7 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &Machi
         // Only the firmware itself may write its variables.
         out.two("-global", "driver=cfi.pflash01,property=secure,value=on");
     }
-    if matches!(kind, "tdx" | "tdxio") {
+    if tdx::is_wanted(guest) {
         out.two("-machine", &format!("{base},kernel_irqchip=split,confidential-guest-support=tdx,memory-backend=ram1"));
         for object in parts.tdx.objects(options, guest.memory) {
             out.two("-object", &object);

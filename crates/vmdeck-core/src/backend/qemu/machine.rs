@@ -8,6 +8,7 @@ use super::{
     helper::Helper,
     process,
     qmp::{self, Qmp, QmpEvent},
+    tdx,
 };
 use crate::{
     assets::seed::MachineLogin,
@@ -61,6 +62,7 @@ pub(super) struct QemuMachine {
     running: Option<RunningQemu>,
     lifetime: Lifetime,
     dump: Option<MemoryDump>,
+    ends_by_restart: bool,
 }
 
 /// What the owner of the process is asked.
@@ -105,6 +107,7 @@ impl QemuMachine {
             running: None,
             lifetime: request.lifetime,
             dump: MemoryDump::of(request.guest),
+            ends_by_restart: tdx::is_wanted(request.guest),
         }
     }
 
@@ -456,6 +459,10 @@ impl Machine for QemuMachine {
 
     fn power_button(&self) -> Option<&dyn PowerButton> {
         Some(self)
+    }
+
+    fn ends_by_restart(&self) -> bool {
+        self.ends_by_restart
     }
 
     fn memory(&self) -> Option<&dyn SaveMemory> {

@@ -18,7 +18,7 @@ use vmdeck_model::{
 
 /// What ends a Linux system in order.
 const POWER_OFF: &str = "if [ -d /run/systemd/system ]; then systemctl poweroff; else poweroff || shutdown -h now; fi";
-/// The same for a guest under TDX, which knows no power-off: its restart ends the machine.
+/// The same for a guest that knows no power-off: its restart ends the machine.
 const RESTART: &str = "systemctl reboot --reboot-argument=now || reboot -f";
 
 /// Asks the guest to shut down, and waits for that. A run that is cancelled does not wait, and a machine of others is left as it is.
@@ -70,8 +70,8 @@ async fn ask(guest: &Guest, machine: &LeasedMachine) -> Result<()> {
             None => Err(Fault::user("its backend has no power button").hint("set `shutdown = \"command\"`")),
         };
     }
-    let is_confidential = guest.options.text("vm_type").is_some_and(|kind| kind.starts_with("tdx"));
-    let script = if is_confidential { RESTART } else { POWER_OFF };
+    let ends_by_restart = machine.controller.machine().is_some_and(Machine::ends_by_restart);
+    let script = if ends_by_restart { RESTART } else { POWER_OFF };
     let command = RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new(script) };
     let never = tokio_util::sync::CancellationToken::new();
     machine.controller.run(&command, &mut Collected::default(), &never).await.map(drop)
