@@ -20,6 +20,19 @@ struct FileCoverage {
     functions: BTreeMap<String, (u32, u64)>,
 }
 
+impl FileCoverage {
+    fn add_line(&mut self, line: u32, count: u64) {
+        let sum = self.lines.entry(line).or_default();
+        *sum = sum.saturating_add(count);
+    }
+
+    /// Adds a function; where it begins is what was said of it first.
+    fn add_function(&mut self, name: String, line: u32, count: u64) {
+        let (_, sum) = self.functions.entry(name).or_insert((line, 0));
+        *sum = sum.saturating_add(count);
+    }
+}
+
 /// How much was run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoverageTotal {
@@ -79,14 +92,12 @@ impl CoverageMap {
                 let Some(path) = place(&path).filter(|path| !path.chars().any(char::is_control)) else { continue };
                 let known = self.files.entry(path).or_default();
                 for line in file.lines {
-                    let count = known.lines.entry(line.line_number).or_default();
-                    *count = count.saturating_add(line.count);
+                    known.add_line(line.line_number, line.count);
                 }
                 for function in file.functions {
                     let name = if function.demangled_name.is_empty() { function.name } else { function.demangled_name };
                     let name = name.replace(char::is_control, " ");
-                    let known = known.functions.entry(name).or_insert((function.start_line, 0));
-                    known.1 = known.1.saturating_add(function.execution_count);
+                    known.add_function(name, function.start_line, function.execution_count);
                 }
             }
         }
@@ -98,12 +109,10 @@ impl CoverageMap {
         for (path, file) in other.files {
             let known = self.files.entry(path).or_default();
             for (line, count) in file.lines {
-                let sum = known.lines.entry(line).or_default();
-                *sum = sum.saturating_add(count);
+                known.add_line(line, count);
             }
             for (name, (line, count)) in file.functions {
-                let sum = known.functions.entry(name).or_insert((line, 0));
-                sum.1 = sum.1.saturating_add(count);
+                known.add_function(name, line, count);
             }
         }
     }
