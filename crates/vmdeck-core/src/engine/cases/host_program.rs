@@ -24,8 +24,7 @@ use parking_lot::Mutex;
 use std::{
     ffi::OsString,
     io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    os::unix::process::ExitStatusExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -73,7 +72,9 @@ impl HostRun<'_> {
         let listener = UnixListener::bind(&socket).map_err(|e| cannot().because(e))?;
         let stand_ins = stand_ins(&folder).map_err(|e| cannot().because(e))?;
         if let (Some(record), Some(peer)) = (&self.program.record, session.peer()) {
-            append(record, &format!("PORT={}\n", peer.port())).map_err(|e| cannot().because(e))?;
+            let line = format!("PORT={}\n", peer.port());
+            let written = vmdeck_files::open_for_append(record).and_then(|mut file| file.write_all(line.as_bytes()));
+            written.map_err(|e| cannot().because(e))?;
         }
         let steps = vmdeck_files::create(&self.record.join(STEPS)).ok().map(Mutex::new);
         let relay = Relay { session, machine: self.machine, state, redactor: &self.context.redactor, log: steps };
@@ -179,9 +180,4 @@ fn stand_ins(folder: &Path) -> std::io::Result<PathBuf> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
     }
     Ok(bin)
-}
-
-fn append(path: &Path, line: &str) -> std::io::Result<()> {
-    let options = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    options.and_then(|mut file| file.write_all(line.as_bytes()))
 }

@@ -137,13 +137,12 @@ async fn run(machine: &LeasedMachine, command: RemoteCommand) -> Result<()> {
 
 /// Waits for a restart; returns whether it came, and nothing worse did.
 async fn goes_down(machine: &LeasedMachine, limit: Duration) -> bool {
-    let (mut exit, mut error) = (machine.exit.clone(), machine.console.error());
+    let mut error = machine.console.error();
     let down = async {
         tokio::select! {
             biased;
             _ = recv_once(&mut error) => {}
-            _ = recv_once(&mut exit) => {}
-            () = machine.restarted() => {}
+            () = machine.down() => {}
         }
     };
     clock::within(limit, down).await.is_some() && machine.only_restarted()

@@ -205,24 +205,16 @@ async fn went_down(machine: &LeasedMachine, state: &RelayState) -> Fault {
 
 /// Returns whether the error on the console was the machine's last: it ended, or its kernel says that it has stopped.
 async fn is_down(machine: &LeasedMachine) -> bool {
-    let mut exit = machine.exit.clone();
-    let ended = async {
-        tokio::select! {
-            _ = recv_once(&mut exit) => {}
-            () = machine.restarted() => {}
-        }
-    };
-    machine.crash().is_some() || clock::within(LAG, ended).await.is_some()
+    machine.crash().is_some() || clock::within(LAG, machine.down()).await.is_some()
 }
 
 /// Returns what a lost connection was: what the console or the machine says shortly after explains more than the socket does.
 async fn explain(machine: &LeasedMachine, fault: Fault) -> End {
-    let (mut error, mut exit) = (machine.console.error(), machine.exit.clone());
+    let mut error = machine.console.error();
     let sign = async {
         tokio::select! {
             _ = recv_once(&mut error) => {}
-            _ = recv_once(&mut exit) => {}
-            () = machine.restarted() => {}
+            () = machine.down() => {}
         }
     };
     let _ = clock::within(LAG, sign).await;

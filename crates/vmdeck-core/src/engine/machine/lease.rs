@@ -66,6 +66,15 @@ impl LeasedMachine {
         }
     }
 
+    /// Waits until the machine has ended, or the guest in it has restarted.
+    pub(in crate::engine) async fn down(&self) {
+        let mut exit = self.exit.clone();
+        tokio::select! {
+            _ = recv_once(&mut exit) => {}
+            () = self.restarted() => {}
+        }
+    }
+
     /// Returns whether the guest began again by itself and lives on, as far as is known.
     pub(in crate::engine) fn only_restarted(&self) -> bool {
         self.has_restarted() && self.exit.borrow().is_none() && self.console.error_now().is_none()
