@@ -16,6 +16,8 @@ pub mod proof;
 pub mod qemu;
 pub mod record;
 pub mod request;
+#[cfg(test)]
+pub(crate) mod sample;
 mod table;
 mod tool;
 pub mod utm;

@@ -1,4 +1,4 @@
-//! A guest for the tests of this room.
+//! A guest for tests.
 
 use std::{collections::BTreeMap, time::Duration};
 use vmdeck_model::{
@@ -8,7 +8,7 @@ use vmdeck_model::{
 };
 
 /// Returns a guest with these keys of the backend.
-pub(super) fn guest(set: &[(&str, Value)]) -> Guest {
+pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
     let mut options = Options::default();
     for (key, value) in set {
         options.set(key, value.clone());

@@ -333,8 +333,9 @@ mod tests {
     use crate::{
         assets::seed::SeedFiles,
         backend::{
-            qemu::{sample::guest, tdx::TdxDialect},
+            qemu::tdx::TdxDialect,
             request::{Lifetime, Service},
+            sample::guest,
         },
         host::net::Probe,
     };

@@ -229,7 +229,7 @@ fn reason(log: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::qemu::sample::guest;
+    use crate::backend::sample::guest;
     use std::os::unix::fs::symlink;
     use vmdeck_model::key::Value;
 

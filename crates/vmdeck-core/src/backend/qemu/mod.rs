@@ -16,8 +16,6 @@ mod machine;
 mod parts;
 mod process;
 pub(crate) mod qmp;
-#[cfg(test)]
-mod sample;
 mod tdx;
 
 use super::{

@@ -127,56 +127,14 @@ impl BootPhases {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use std::time::Duration;
-    use vmdeck_model::{
-        guest::{ConsolePatterns, CrashPolicy, Fresh, Os, SurvivorPolicy},
-        ids::GuestId,
-        key::Options,
-    };
-
-    pub(in crate::engine::machine) fn guest() -> Guest {
-        Guest {
-            id: GuestId::new("deb").expect("name"),
-            backend: "qemu".into(),
-            os: Os::Linux,
-            cpus: 1,
-            memory: 1 << 30,
-            disk: 1 << 30,
-            image: None,
-            shares: Vec::new(),
-            seed: vmdeck_model::guest::Seed::None,
-            firmware: vmdeck_model::guest::Firmware::Auto,
-            trouble: Vec::new(),
-            user_data: None,
-            tpm: false,
-            machine: None,
-            transports: Vec::new(),
-            transport_turn: Duration::from_secs(1),
-            fresh: Fresh::Run,
-            launch_retries: 1,
-            boot_timeout: Duration::from_secs(1),
-            case_timeout: Duration::from_secs(1),
-            shell: vmdeck_model::suite::ScriptShell::Sh,
-            crash: CrashPolicy::Failed,
-            survivors: SurvivorPolicy::Replace,
-            shutdown: vmdeck_model::guest::Shutdown::Quit,
-            shutdown_timeout: Duration::from_mins(1),
-            network: vmdeck_model::guest::Network::User,
-            first_boot: vmdeck_model::guest::FirstBoot::Ignored,
-            boot: ConsolePatterns::default(),
-            sudo: None,
-            source: None,
-            options: Options::default(),
-            transport_options: BTreeMap::new(),
-        }
-    }
+    use crate::backend::sample;
 
     #[tokio::test]
     async fn a_boot_that_failed_begins_no_further_phase() {
         let home = tempfile::tempdir().expect("tempdir");
-        let guest = Arc::new(guest());
+        let guest = Arc::new(sample::guest(&[]));
         let (events, mut inbox) = EventSender::new(Arc::default());
         let mut phases = BootPhases::new(&guest, events, home.path());
         phases.advance(Phase::Kernel);

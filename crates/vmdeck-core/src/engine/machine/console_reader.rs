@@ -340,7 +340,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::machine::{boot_phases, console_watch};
+    use crate::{backend::sample, engine::machine::console_watch};
     use std::io::Write;
     use vmdeck_model::pattern::Pattern;
 
@@ -354,7 +354,7 @@ mod tests {
             file.write_all(flood.as_bytes()).expect("write");
         }
         file.write_all(b"Kernel panic - not syncing: at the end\n").expect("write");
-        let mut guest = boot_phases::tests::guest();
+        let mut guest = sample::guest(&[]);
         guest.boot.errors = vec![Pattern::parse("Kernel panic").expect("pattern")];
         let guest = Arc::new(guest);
         let (events, _inbox) = EventSender::new(Arc::default());
