@@ -1,17 +1,15 @@
 //! The command line: its arguments and their help. Plain data comes out; nothing is checked on the host here.
 
 mod guest_test;
+mod run;
 
 pub use guest_test::GuestTestArgs;
+pub use run::{KeepArg, LockArgs, ReportArgs, RunArgs};
 
 use crate::app::Template;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
-use vmdeck_model::{
-    plan::Keep,
-    quantity::{parse_duration, parse_size},
-    select::{Selector, Shard},
-};
+use vmdeck_model::quantity::{parse_duration, parse_size};
 
 /// Boots virtual machines, runs the tests inside, reports, and leaves nothing behind.
 ///
@@ -77,95 +75,6 @@ pub enum Color {
     Always,
     /// Never.
     Never,
-}
-
-/// The arguments of a run.
-#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
-#[derive(Args, Debug, Clone, Default)]
-pub struct RunArgs {
-    /// What to run: `suite[/case][@guest]` with globs; default: everything
-    #[arg(value_name = "SELECT", value_parser = |s: &str| Selector::parse(s).map(|_| s.to_owned()))]
-    pub select: Vec<String>,
-    /// Run without a screen, for CI
-    #[arg(long)]
-    pub ci: bool,
-    /// Folder of the run's record; default: `.vmdeck/runs/<time>-<id>`
-    #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
-    /// Also write the report in JUnit format to this file
-    #[arg(long, value_name = "FILE")]
-    pub junit: Option<PathBuf>,
-    /// Also write the events to this file; `-` = standard output
-    #[arg(long, value_name = "FILE")]
-    pub events: Option<PathBuf>,
-    /// Which guests to keep at the end
-    #[arg(long, value_enum, value_name = "WHEN")]
-    pub keep: Option<KeepArg>,
-    /// How long to wait for the host lock [default: `host.lock_timeout`]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub lock_timeout: Option<Duration>,
-    /// Do not take the host lock
-    #[arg(long)]
-    pub no_lock: bool,
-    /// How many times to retry a failed case [default: each case's own setting]
-    #[arg(long, value_name = "N")]
-    pub retries: Option<u32>,
-    /// How many times to run each case
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub repeat: u32,
-    /// End the run at the first failure
-    #[arg(long)]
-    pub fail_fast: bool,
-    /// Run part I of N of the cases
-    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
-    pub shard: Option<Shard>,
-    /// How long a guest with a failed case, or one that did not boot, is held for inspection before it is taken down
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub pause: Option<Duration>,
-    /// Boot the selected guests, run nothing in them, and keep them up until they are stopped
-    #[arg(long)]
-    pub hold: bool,
-    /// Read commands as JSON lines from standard input; end of input without the word `detach` ends the run
-    #[arg(long, hide = true)]
-    pub commands: bool,
-    /// The run's id, 16 hexadecimal digits; default: random
-    #[arg(long, hide = true, value_name = "HEX", value_parser = |s: &str| u64::from_str_radix(s, 16))]
-    pub run_id: Option<u64>,
-    /// Turn off everything in the cockpit that changes something
-    #[arg(long)]
-    pub read_only: bool,
-    /// Print the plan and start nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-impl RunArgs {
-    /// Returns the selection, read.
-    pub fn selectors(&self) -> Vec<Selector> {
-        // Each word was checked when the command line was read.
-        self.select.iter().filter_map(|word| Selector::parse(word).ok()).collect()
-    }
-}
-
-/// Which guests `--keep` keeps.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeepArg {
-    /// Keep no guest.
-    Never,
-    /// Keep guests that failed.
-    Failed,
-    /// Keep every guest.
-    Always,
-}
-
-impl From<KeepArg> for Keep {
-    fn from(arg: KeepArg) -> Self {
-        match arg {
-            KeepArg::Never => Keep::Never,
-            KeepArg::Failed => Keep::Failed,
-            KeepArg::Always => Keep::Always,
-        }
-    }
 }
 
 /// Everything besides a run.

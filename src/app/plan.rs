@@ -37,18 +37,18 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         }
     }
     let run = RunId::from_bits(args.run_id.unwrap_or_else(random::u64));
-    let dir = args.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
+    let dir = args.report.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
     let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
     as_text(&dir, "the run's record", "set --run-dir to a folder whose path is UTF-8")?;
     as_text(&info::state_dir(), "the state folder", "set XDG_STATE_HOME to a folder whose path is UTF-8")?;
     let mut host = setup.host;
-    host.lock_timeout = args.lock_timeout.unwrap_or(host.lock_timeout);
+    host.lock_timeout = args.lock.lock_timeout.unwrap_or(host.lock_timeout);
     let options = RunOptions {
         keep: args.keep.map_or(Keep::Never, Keep::from),
         retries: args.retries,
         repeat: args.repeat.max(1),
         fail_fast: args.fail_fast,
-        no_lock: args.no_lock,
+        no_lock: args.lock.no_lock,
         pause: args.pause,
         hold: args.hold,
         controlled: args.commands,

@@ -49,7 +49,7 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
         Ok(plan) => plan,
         Err(fault) => {
             // A reader of reports that finds none, or an old one, must not take this for a clean run.
-            if let Some(path) = args.junit.as_deref().filter(|_| !args.dry_run) {
+            if let Some(path) = args.report.junit.as_deref().filter(|_| !args.dry_run) {
                 let written = parent_of(path).and_then(|()| junit::write_unplanned(path, &fault.to_string()));
                 if let Err(e) = written {
                     io.warn(&format!("error: cannot write `{}`: {e}\n", path.display()));
@@ -76,11 +76,11 @@ pub(super) async fn execute(
     // What was asked for and cannot be written is found out now, not after the run.
     let unwritable = |path: &Path, e| Fault::user(format!("cannot write `{}`", path.display())).because(e);
     let create = |path: &Path| parent_of(path).and_then(|()| std::fs::File::create(path));
-    if let Some(path) = &args.junit {
+    if let Some(path) = &args.report.junit {
         create(path).map_err(|e| unwritable(path, e))?;
     }
-    let to_stdout = args.events.as_deref() == Some(Path::new("-"));
-    let copy: Option<Box<dyn Write + Send>> = match &args.events {
+    let to_stdout = args.report.events.as_deref() == Some(Path::new("-"));
+    let copy: Option<Box<dyn Write + Send>> = match &args.report.events {
         None => None,
         Some(_) if to_stdout => Some(Box::new(std::io::stdout())),
         Some(path) => Some(Box::new(create(path).map_err(|e| unwritable(path, e))?)),
@@ -89,13 +89,13 @@ pub(super) async fn execute(
     let mut fanout = Fanout::default();
     let events = Jsonl::new("events.jsonl".into(), Box::new(record));
     fanout.add(Box::new(events.limited(plan.host.events_size)));
-    if let (Some(out), Some(path)) = (copy, &args.events) {
+    if let (Some(out), Some(path)) = (copy, &args.report.events) {
         fanout.add(Box::new(Jsonl::new(path.display().to_string(), out)));
     }
     let index = PlanIndex::of(&plan);
     fanout.add(Box::new(Junit::new(
         plan.dir.join("junit.xml"),
-        args.junit.clone().into_iter().collect(),
+        args.report.junit.clone().into_iter().collect(),
         index.clone(),
     )));
     fanout.add(Box::new(Summary::new(plan.dir.clone())));

@@ -1,5 +1,6 @@
 //! The arguments of `vmdeck guest-test`: the launcher's flags, which are not those of the other subcommands.
 
+use super::{LockArgs, ReportArgs};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use std::{path::PathBuf, time::Duration};
 use vmdeck_model::quantity::parse_duration;
@@ -72,21 +73,12 @@ pub struct GuestTestArgs {
     /// Limit for the boot, and the same again for the test case
     #[arg(long, value_name = "DURATION", default_value = "20m", value_parser = parse_duration)]
     pub timeout: Duration,
-    /// Folder of the run's record; default: `.vmdeck/runs/<time>-<id>`
-    #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
-    /// Also write the report in JUnit format to this file
-    #[arg(long, value_name = "FILE")]
-    pub junit: Option<PathBuf>,
-    /// Also write the events to this file; `-` = standard output
-    #[arg(long, value_name = "FILE")]
-    pub events: Option<PathBuf>,
-    /// How long to wait for the host lock [default: `host.lock_timeout`]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub lock_timeout: Option<Duration>,
-    /// Do not take the host lock
-    #[arg(long)]
-    pub no_lock: bool,
+    /// Where the results go.
+    #[command(flatten)]
+    pub report: ReportArgs,
+    /// How the host lock is taken.
+    #[command(flatten)]
+    pub lock: LockArgs,
     /// Override a config key of the guest, for example `guests.guest.boot_timeout=5m`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -34,7 +34,7 @@ impl Engines {
     pub(super) fn start(&self, request: &RunRequest, args: &RunArgs, config_args: Vec<OsString>) -> Result<Engine> {
         let cannot = |e: std::io::Error| Fault::host("cannot start the engine").because(e);
         let id = RunId::from_bits(random::u64());
-        let home = args.run_dir.as_deref().unwrap_or(Path::new(plan::RECORDS));
+        let home = args.report.run_dir.as_deref().unwrap_or(Path::new(plan::RECORDS));
         let dir = home.join(plan::record_name(&id));
         let dir = std::path::absolute(dir).map_err(cannot)?;
         vmdeck_files::make_folders(&dir).map_err(cannot)?;
@@ -98,18 +98,18 @@ fn arguments(
         _ => "never",
     };
     out.extend(["--keep".into(), keep.into()]);
-    if let Some(time) = args.lock_timeout {
+    if let Some(time) = args.lock.lock_timeout {
         out.extend(["--lock-timeout".into(), format!("{}ms", time.as_millis()).into()]);
     }
     if let Some(retries) = args.retries {
         out.extend(["--retries".into(), retries.to_string().into()]);
     }
-    for (on, flag) in [(args.no_lock, "--no-lock"), (args.fail_fast, "--fail-fast")] {
+    for (on, flag) in [(args.lock.no_lock, "--no-lock"), (args.fail_fast, "--fail-fast")] {
         if on {
             out.push(flag.into());
         }
     }
-    for (file, flag) in [(&args.junit, "--junit"), (&args.events, "--events")] {
+    for (file, flag) in [(&args.report.junit, "--junit"), (&args.report.events, "--events")] {
         if let Some(file) = file {
             out.extend([flag.into(), file.into()]);
         }

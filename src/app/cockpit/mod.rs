@@ -42,7 +42,7 @@ const QUEUE: usize = 256;
 
 /// Opens the cockpit: `vmdeck` in a terminal.
 pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
-    if args.hold || args.events.as_deref() == Some(Path::new("-")) {
+    if args.hold || args.report.events.as_deref() == Some(Path::new("-")) {
         let (what, hint) = if args.hold {
             ("--hold", "in the cockpit `s` boots the marked guests and keeps them up")
         } else {

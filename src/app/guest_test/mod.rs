@@ -79,7 +79,7 @@ pub(super) async fn run(args: GuestTestArgs, io: &mut Io<'_>) -> Result<RunExit>
     drive_from_here(&mut plan, &program(&call, &machine, &tree));
     let about =
         LauncherRun { kind: machine.kind.to_owned(), parameters: parameters(&call, &machine), kept: call.keeps() };
-    let to_stdout = call.args.events.as_deref() == Some(Path::new("-"));
+    let to_stdout = call.args.report.events.as_deref() == Some(Path::new("-"));
     let out: Box<dyn std::io::Write + Send> =
         if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
     let lines = Launcher::new(about, out, Box::new(std::io::stderr()));
@@ -153,12 +153,9 @@ fn run_args(call: &Call) -> RunArgs {
     RunArgs {
         ci: true,
         repeat: 1,
-        run_dir: args.run_dir.clone(),
-        junit: args.junit.clone(),
-        events: args.events.clone(),
+        report: args.report.clone(),
         keep: call.keeps().then_some(KeepArg::Always),
-        lock_timeout: args.lock_timeout,
-        no_lock: args.no_lock,
+        lock: args.lock.clone(),
         ..RunArgs::default()
     }
 }

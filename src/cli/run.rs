@@ -1,0 +1,114 @@
+//! The arguments of a run, and those of them that another way to begin one has as well.
+
+use clap::{Args, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+use vmdeck_model::{
+    plan::Keep,
+    quantity::parse_duration,
+    select::{Selector, Shard},
+};
+
+/// The arguments of a run.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
+#[derive(Args, Debug, Clone, Default)]
+pub struct RunArgs {
+    /// What to run: `suite[/case][@guest]` with globs; default: everything
+    #[arg(value_name = "SELECT", value_parser = |s: &str| Selector::parse(s).map(|_| s.to_owned()))]
+    pub select: Vec<String>,
+    /// Run without a screen, for CI
+    #[arg(long)]
+    pub ci: bool,
+    /// Where its results go.
+    #[command(flatten)]
+    pub report: ReportArgs,
+    /// Which guests to keep at the end
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub keep: Option<KeepArg>,
+    /// How it takes the host lock.
+    #[command(flatten)]
+    pub lock: LockArgs,
+    /// How many times to retry a failed case [default: each case's own setting]
+    #[arg(long, value_name = "N")]
+    pub retries: Option<u32>,
+    /// How many times to run each case
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub repeat: u32,
+    /// End the run at the first failure
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Run part I of N of the cases
+    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
+    pub shard: Option<Shard>,
+    /// How long a guest with a failed case, or one that did not boot, is held for inspection before it is taken down
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub pause: Option<Duration>,
+    /// Boot the selected guests, run nothing in them, and keep them up until they are stopped
+    #[arg(long)]
+    pub hold: bool,
+    /// Read commands as JSON lines from standard input; end of input without the word `detach` ends the run
+    #[arg(long, hide = true)]
+    pub commands: bool,
+    /// The run's id, 16 hexadecimal digits; default: random
+    #[arg(long, hide = true, value_name = "HEX", value_parser = |s: &str| u64::from_str_radix(s, 16))]
+    pub run_id: Option<u64>,
+    /// Turn off everything in the cockpit that changes something
+    #[arg(long)]
+    pub read_only: bool,
+    /// Print the plan and start nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl RunArgs {
+    /// Returns the selection, read.
+    pub fn selectors(&self) -> Vec<Selector> {
+        // Each word was checked when the command line was read.
+        self.select.iter().filter_map(|word| Selector::parse(word).ok()).collect()
+    }
+}
+
+/// Where the results of a run go.
+#[derive(Args, Debug, Clone, Default)]
+pub struct ReportArgs {
+    /// Folder of the run's record; default: `.vmdeck/runs/<time>-<id>`
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Also write the report in JUnit format to this file
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Also write the events to this file; `-` = standard output
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+}
+
+/// How a run takes the host lock.
+#[derive(Args, Debug, Clone, Default)]
+pub struct LockArgs {
+    /// How long to wait for the host lock [default: `host.lock_timeout`]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub lock_timeout: Option<Duration>,
+    /// Do not take the host lock
+    #[arg(long)]
+    pub no_lock: bool,
+}
+
+/// Which guests `--keep` keeps.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepArg {
+    /// Keep no guest.
+    Never,
+    /// Keep guests that failed.
+    Failed,
+    /// Keep every guest.
+    Always,
+}
+
+impl From<KeepArg> for Keep {
+    fn from(arg: KeepArg) -> Self {
+        match arg {
+            KeepArg::Never => Keep::Never,
+            KeepArg::Failed => Keep::Failed,
+            KeepArg::Always => Keep::Always,
+        }
+    }
+}
