@@ -4,7 +4,8 @@
 
 use super::{
     argv::Files,
-    dump::{self, MemoryDump},
+    dump::MemoryDump,
+    exit_watch::{self, Told},
     helper::Helper,
     process,
     qmp::{self, Qmp, QmpEvent},
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     assets::seed::MachineLogin,
     backend::{
-        contract::{Console, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, Stats, note_exit},
+        contract::{Console, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, Stats},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
         proof::Proof,
         record::MachineId,
@@ -42,8 +43,6 @@ use vmdeck_model::error::{Blame, Fault, Result};
 
 /// How long QEMU may take to open its control socket.
 const START: Duration = Duration::from_secs(20);
-/// Two resets within this time are one restart: seen 62 ms apart from one `reboot -f`.
-const SAME_RESTART: Duration = Duration::from_secs(1);
 /// How long it may take to end after `quit`.
 const QUIT: Duration = Duration::from_secs(3);
 
@@ -133,7 +132,7 @@ impl QemuMachine {
         };
         let dumped = self.dump.as_ref().map(|dump| dump.done.clone());
         let told = Told { exit: self.exit.clone(), restarts: self.restarts.clone(), dumped };
-        tokio::spawn(watch_events(events, collected.clone(), told, self.errors.clone()));
+        tokio::spawn(exit_watch::watch_events(events, collected.clone(), told, self.errors.clone()));
         let started = pids::lookup(pid).map(|p| p.started);
         let qmp = Arc::new(qmp);
         self.running = Some(RunningQemu { qmp: Arc::clone(&qmp), pid, started, kill, collected });
@@ -336,59 +335,6 @@ async fn kill_and_wait(kill: &mpsc::Sender<Ask>) {
     }
 }
 
-/// Turns control events into the one fact of how the machine ended; the first cause wins.
-async fn watch_events(
-    mut events: mpsc::UnboundedReceiver<QmpEvent>,
-    mut collected: watch::Receiver<bool>,
-    told: Told,
-    errors: PathBuf,
-) {
-    let mut last: Option<clock::Instant> = None;
-    while let Some(event) = events.recv().await {
-        if let Some(how) = meaning(&event) {
-            note_exit(&told.exit, how);
-        }
-        if let (Some(dumped), Some(end)) = (&told.dumped, dump::end(&event)) {
-            dumped.send_replace(Some(end));
-        }
-        if is_restart(&event) {
-            // One restart is told twice where the guest tries two ways to reset itself.
-            if last.is_none_or(|at| at.elapsed() > SAME_RESTART) {
-                told.restarts.send_modify(|count| *count += 1);
-            }
-            last = Some(clock::now());
-        }
-    }
-    let _ = collected.wait_for(|gone| *gone).await;
-    let text = String::from_utf8_lossy(&files::read_tail(&errors, 1024)).into_owned();
-    let why = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("it did not say why").trim().to_owned();
-    note_exit(&told.exit, MachineExit::Crashed(why));
-}
-
-/// Where control events lead.
-struct Told {
-    exit: watch::Sender<Option<MachineExit>>,
-    restarts: watch::Sender<u32>,
-    dumped: Option<watch::Sender<Option<Result<(), String>>>>,
-}
-
-/// Returns whether the guest began again by itself.
-fn is_restart(event: &QmpEvent) -> bool {
-    event.name == "RESET" && event.data["guest"] == true
-}
-
-fn meaning(event: &QmpEvent) -> Option<MachineExit> {
-    match event.name.as_str() {
-        "GUEST_PANICKED" => Some(MachineExit::Panicked("reported by pvpanic".into())),
-        "SHUTDOWN" => match event.data["reason"].as_str().unwrap_or("?") {
-            "guest-panic" => Some(MachineExit::Panicked("reported by QEMU".into())),
-            "guest-reset" => Some(MachineExit::Rebooted),
-            reason => Some(MachineExit::Shutdown(reason.to_owned())),
-        },
-        _ => None,
-    }
-}
-
 impl Machine for QemuMachine {
     fn name(&self) -> &str {
         &self.name
@@ -513,37 +459,5 @@ impl SaveMemory for QemuMachine {
 impl DumpStacks for QemuMachine {
     fn dump(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(self.sysrq())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_and_not_exit_codes_tell_how_it_ended() {
-        let event = |name: &str, data| QmpEvent { name: name.into(), data };
-        let check = |e, how| assert_eq!(meaning(&e), how);
-        check(
-            event("SHUTDOWN", json!({"guest":true,"reason":"guest-shutdown"})),
-            Some(MachineExit::Shutdown("guest-shutdown".into())),
-        );
-        check(event("SHUTDOWN", json!({"guest":true,"reason":"guest-reset"})), Some(MachineExit::Rebooted));
-        check(
-            event("SHUTDOWN", json!({"guest":true,"reason":"guest-panic"})),
-            Some(MachineExit::Panicked("reported by QEMU".into())),
-        );
-        check(
-            event("GUEST_PANICKED", json!({"action":"pause"})),
-            Some(MachineExit::Panicked("reported by pvpanic".into())),
-        );
-        check(event("STOP", json!({})), None);
-        for (event, restart) in [
-            (event("RESET", json!({"guest":true,"reason":"guest-reset"})), true),
-            (event("RESET", json!({"guest":false,"reason":"host-qmp-system-reset"})), false),
-            (event("SHUTDOWN", json!({"guest":true,"reason":"guest-reset"})), false),
-        ] {
-            assert_eq!(is_restart(&event), restart, "{}", event.name);
-        }
     }
 }

@@ -8,6 +8,7 @@ mod arch;
 mod argv;
 mod confidential;
 mod dump;
+mod exit_watch;
 mod findings;
 mod given;
 mod helper;

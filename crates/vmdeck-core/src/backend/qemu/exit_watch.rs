@@ -1,0 +1,98 @@
+//! Follows what QEMU's control socket says of a machine: how it ended, that its guest restarted, that its memory is saved.
+
+use super::{dump, qmp::QmpEvent};
+use crate::{
+    backend::contract::{MachineExit, note_exit},
+    host::{clock, files},
+};
+use std::{path::PathBuf, time::Duration};
+use tokio::sync::{mpsc, watch};
+
+/// Two resets within this time are one restart: seen 62 ms apart from one `reboot -f`.
+const SAME_RESTART: Duration = Duration::from_secs(1);
+
+/// Turns control events into the one fact of how the machine ended; the first cause wins.
+pub(super) async fn watch_events(
+    mut events: mpsc::UnboundedReceiver<QmpEvent>,
+    mut collected: watch::Receiver<bool>,
+    told: Told,
+    errors: PathBuf,
+) {
+    let mut last: Option<clock::Instant> = None;
+    while let Some(event) = events.recv().await {
+        if let Some(how) = meaning(&event) {
+            note_exit(&told.exit, how);
+        }
+        if let (Some(dumped), Some(end)) = (&told.dumped, dump::end(&event)) {
+            dumped.send_replace(Some(end));
+        }
+        if is_restart(&event) {
+            // One restart is told twice where the guest tries two ways to reset itself.
+            if last.is_none_or(|at| at.elapsed() > SAME_RESTART) {
+                told.restarts.send_modify(|count| *count += 1);
+            }
+            last = Some(clock::now());
+        }
+    }
+    let _ = collected.wait_for(|gone| *gone).await;
+    let text = String::from_utf8_lossy(&files::read_tail(&errors, 1024)).into_owned();
+    let why = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("it did not say why").trim().to_owned();
+    note_exit(&told.exit, MachineExit::Crashed(why));
+}
+
+/// Where control events lead.
+pub(super) struct Told {
+    pub(super) exit: watch::Sender<Option<MachineExit>>,
+    pub(super) restarts: watch::Sender<u32>,
+    pub(super) dumped: Option<watch::Sender<Option<Result<(), String>>>>,
+}
+
+/// Returns whether the guest began again by itself.
+fn is_restart(event: &QmpEvent) -> bool {
+    event.name == "RESET" && event.data["guest"] == true
+}
+
+fn meaning(event: &QmpEvent) -> Option<MachineExit> {
+    match event.name.as_str() {
+        "GUEST_PANICKED" => Some(MachineExit::Panicked("reported by pvpanic".into())),
+        "SHUTDOWN" => match event.data["reason"].as_str().unwrap_or("?") {
+            "guest-panic" => Some(MachineExit::Panicked("reported by QEMU".into())),
+            "guest-reset" => Some(MachineExit::Rebooted),
+            reason => Some(MachineExit::Shutdown(reason.to_owned())),
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn events_and_not_exit_codes_tell_how_it_ended() {
+        let event = |name: &str, data| QmpEvent { name: name.into(), data };
+        let check = |e, how| assert_eq!(meaning(&e), how);
+        check(
+            event("SHUTDOWN", json!({"guest":true,"reason":"guest-shutdown"})),
+            Some(MachineExit::Shutdown("guest-shutdown".into())),
+        );
+        check(event("SHUTDOWN", json!({"guest":true,"reason":"guest-reset"})), Some(MachineExit::Rebooted));
+        check(
+            event("SHUTDOWN", json!({"guest":true,"reason":"guest-panic"})),
+            Some(MachineExit::Panicked("reported by QEMU".into())),
+        );
+        check(
+            event("GUEST_PANICKED", json!({"action":"pause"})),
+            Some(MachineExit::Panicked("reported by pvpanic".into())),
+        );
+        check(event("STOP", json!({})), None);
+        for (event, restart) in [
+            (event("RESET", json!({"guest":true,"reason":"guest-reset"})), true),
+            (event("RESET", json!({"guest":false,"reason":"host-qmp-system-reset"})), false),
+            (event("SHUTDOWN", json!({"guest":true,"reason":"guest-reset"})), false),
+        ] {
+            assert_eq!(is_restart(&event), restart, "{}", event.name);
+        }
+    }
+}
