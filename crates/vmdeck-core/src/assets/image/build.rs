@@ -138,7 +138,13 @@ pub fn missing(recipe: &Recipe) -> Option<Fault> {
     None
 }
 
+/// Returns what is built from, for a recipe that can be carried out on some host.
 fn release(recipe: &Recipe) -> Result<&'static Release> {
+    // They go to the command line of other programs.
+    if let Some(bad) = recipe.packages.iter().find(|name| !is_package(name)) {
+        return Err(Fault::user(format!("cannot build `{}`", recipe.system))
+            .because(format!("`{bad}` is no name of a package")));
+    }
     RELEASES.iter().find(|release| release.names.contains(&recipe.system.as_str())).ok_or_else(|| {
         let known: Vec<&str> = RELEASES.iter().map(|release| release.names[0]).collect();
         Fault::user(format!("cannot build `{}`", recipe.system))
@@ -276,10 +282,6 @@ impl Builder<'_> {
         let mut list: Vec<&str> = PACKAGES.to_vec();
         list.push(&kernel);
         list.extend(self.recipe.packages.iter().map(String::as_str));
-        if let Some(bad) = list.iter().find(|name| !is_package(name)) {
-            return Err(Fault::user(format!("cannot build `{}`", self.recipe.system))
-                .because(format!("`{bad}` is no name of a package")));
-        }
         let mode = if rustix::process::geteuid().is_root() { "root" } else { "unshare" };
         let mut args = vec![
             "--quiet".to_owned(),
@@ -437,6 +439,9 @@ mod tests {
         let fault = release(&recipe("debian:1")).map(|release| release.suite).expect_err("unknown");
         assert!(fault.to_string().contains("known: debian:12, debian:13, ubuntu:22.04"), "{fault}");
         assert_eq!(release(&recipe("ubuntu:noble")).expect("known").suite, "noble");
+        let wrong = Recipe { packages: vec!["git".into(), "a b".into()], ..recipe("debian:12") };
+        // Said by every host, whatever it lacks besides.
+        assert!(missing(&wrong).expect("wrong").to_string().contains("`a b` is no name of a package"));
         for (name, good) in
             [("g++", true), ("libc6:amd64", true), ("a b", false), ("-x", false), ("x,y", false), ("$(id)", false)]
         {
