@@ -3,7 +3,7 @@ GUEST := guests/micro/out
 KERNELS := guests/kernels/out
 CARGO ?= cargo
 
-.PHONY: demo dist build test test-all check deps nextest guest bench bench-cockpit docs screens clean
+.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-cockpit docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -20,11 +20,11 @@ dist:
 TESTS = if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace --status-level fail; \
 	else $(CARGO) test --quiet --workspace --lib --bins --tests; fi
 
-test: deps nextest guest
+test: deps nextest peer guest
 	$(TESTS)
 
 # The slow ones as well: many kills, floods, the cases that wait for a time-out.
-test-all: deps nextest guest
+test-all: deps nextest peer guest
 	export VMDECK_TEST_SLOW=1; $(TESTS)
 
 # Format, lints, documentation, licences and advisories.
@@ -58,6 +58,10 @@ deps:
 nextest:
 	@scripts/nextest.sh
 
+# The WinRM server that the tests talk to.
+peer: deps
+	@scripts/peer.sh
+
 guest: $(GUEST)/initrd.cpio $(KERNELS)/cloud/version
 $(KERNELS)/cloud/version: guests/kernels/fetch.sh
 	guests/kernels/fetch.sh $(KERNELS)
@@ -66,4 +70,4 @@ $(GUEST)/initrd.cpio: guests/micro/build.sh
 
 clean:
 	$(CARGO) clean
-	rm -rf $(GUEST) $(KERNELS) .vmdeck
+	rm -rf $(GUEST) $(KERNELS) tests/winrm/venv .vmdeck

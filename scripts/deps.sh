@@ -17,6 +17,8 @@ missing() {
   done
   # gcc alone cannot link without the C library's headers and start files.
   [ -e /usr/include/stdio.h ] || out="$out libc6-dev"
+  # Debian's own Python makes no environments without this.
+  python3 -c 'import ensurepip, venv' 2>/dev/null || out="$out python3-venv"
   # A UEFI is found by its description.
   compgen -G '/usr/share/qemu/firmware/*.json' >/dev/null || out="$out ovmf"
   echo "$out"

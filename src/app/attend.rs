@@ -14,8 +14,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use vmdeck_core::{
     backend::BackendDeps,
-    command::{Input, sh_quote},
-    engine::{self, EngineDeps, shell},
+    command::Input,
+    engine::{self, EngineDeps, shell, shell::ShellCommand},
     host::{random, signal},
 };
 use vmdeck_model::{
@@ -30,7 +30,7 @@ use vmdeck_model::{
 /// What is to be done in the guest.
 pub(super) struct Wanted {
     /// The command; `None` = a shell on our terminal.
-    pub(super) command: Option<String>,
+    pub(super) command: Option<ShellCommand>,
     /// The working directory; `None` = the login directory.
     pub(super) dir: Option<String>,
     /// The variables to set.
@@ -58,12 +58,12 @@ pub(super) struct Attendance {
     ended: oneshot::Receiver<Result<shell::ShellEnd>>,
 }
 
-/// Returns words as one command line: one word is one already.
-pub(super) fn command_line(words: &[String]) -> Option<String> {
+/// Returns words as a command: one word is a text for the guest's shell.
+pub(super) fn command_line(words: &[String]) -> Option<ShellCommand> {
     match words {
         [] => None,
-        [line] => Some(line.clone()),
-        words => Some(words.iter().map(|word| sh_quote(word)).collect::<Vec<_>>().join(" ")),
+        [line] => Some(ShellCommand::Text(line.clone())),
+        words => Some(ShellCommand::Words(words.to_vec())),
     }
 }
 

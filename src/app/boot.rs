@@ -18,7 +18,10 @@ use std::{
 use toml::{Table, Value};
 use vmdeck_core::{
     command::{CommandExit, sh_quote},
-    engine::{self, reap, shell::ShellEnd},
+    engine::{
+        self, reap,
+        shell::{ShellCommand, ShellEnd},
+    },
     host::{files, info},
 };
 use vmdeck_model::{
@@ -54,7 +57,7 @@ pub(super) async fn run(args: &BootArgs, set: &[String], io: &mut Io<'_>) -> Res
             .hint("give a command: `vmdeck boot -- COMMAND`"));
     }
     let wanted = Wanted {
-        command: command.or_else(|| Some(login_shell(&here))),
+        command: command.or_else(|| Some(ShellCommand::Text(login_shell(&here)))),
         dir: Some(here.to_string_lossy().into_owned()),
         env: PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect(),
         limit: args.timeout,

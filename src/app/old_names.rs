@@ -28,8 +28,9 @@ const fn gone(name: &'static str, note: &'static str) -> OldName {
     noted(TRUSTINSTALL, name, To::Nothing, note)
 }
 
-const NO_WINRM: &str = "this version has no WinRM transport; a Windows guest cannot be used yet";
-const NO_DOCKER: &str = "vmdeck has no container backend";
+const NO_DOCKER: &str =
+    "vmdeck starts no containers; `backend = \"remote\"` uses the system in one, by its published ports";
+const NO_HOST_IP: &str = "code goes over the session itself, so no address of this host is needed";
 const CHOSEN: &str = "choose what runs on the command line, by suite and guest: `vmdeck --ci '@linux'`";
 const NO_SSH: &str =
     "vmdeck speaks SSH itself and has no arguments for a program `ssh`; see the keys of `[guests.NAME.ssh]`";
@@ -68,16 +69,16 @@ pub(super) const OLD_NAMES: &[OldName] = &[
     of_utm("TRUSTINSTALL_DARWIN_DHCPD_LEASES", DARWIN, "utm.leases"),
     repo("TRUSTINSTALL_LINUX_REPO_DIR", "linux"),
     repo("TRUSTINSTALL_DARWIN_REPO_DIR", "macos"),
-    gone("TRUSTINSTALL_WINDOWS_REPO_DIR", NO_WINRM),
+    repo("TRUSTINSTALL_WINDOWS_REPO_DIR", "windows"),
     gone("TRUSTINSTALL_LINUX_SSH_EXTRA_ARGS", NO_SSH),
     gone("TRUSTINSTALL_WINDOWS_SSH_EXTRA_ARGS", NO_SSH),
     gone("TRUSTINSTALL_LINUX_INTEGRATION", CHOSEN),
     gone("TRUSTINSTALL_WINDOWS_SSH_INTEGRATION", CHOSEN),
-    gone("TRUSTINSTALL_WINDOWS_WINRM_INTEGRATION", NO_WINRM),
-    gone("TRUSTINSTALL_WINDOWS_WINRM_USER", NO_WINRM),
-    gone("TRUSTINSTALL_WINDOWS_WINRM_PASSWORD", NO_WINRM),
-    gone("TRUSTINSTALL_WINDOWS_WINRM_ENDPOINT", NO_WINRM),
-    gone("TRUSTINSTALL_WINDOWS_HOST_IP", NO_WINRM),
+    gone("TRUSTINSTALL_WINDOWS_WINRM_INTEGRATION", CHOSEN),
+    of_utm("TRUSTINSTALL_WINDOWS_WINRM_USER", WINDOWS, "winrm.user"),
+    of_utm("TRUSTINSTALL_WINDOWS_WINRM_PASSWORD", WINDOWS, "winrm.password"),
+    of_utm("TRUSTINSTALL_WINDOWS_WINRM_ENDPOINT", WINDOWS, "winrm.endpoint"),
+    gone("TRUSTINSTALL_WINDOWS_HOST_IP", NO_HOST_IP),
     gone("TRUSTINSTALL_LINUX_DOCKER_INTEGRATION", NO_DOCKER),
     gone("TRUSTINSTALL_DOCKER_IMAGE", NO_DOCKER),
     gone("TRUSTINSTALL_DOCKUR_WINDOWS_IMAGE", NO_DOCKER),
@@ -134,7 +135,7 @@ mod tests {
             keys: &settings::all_keys(),
             old_names: OLD_NAMES,
             backends: &["utm", "local"],
-            transports: &["ssh", "exec"],
+            transports: &["ssh", "winrm", "exec"],
             secret_command: Some(&|_: &[String]| Err("none".into())),
             secrets_of: None,
             trusts_file: true,
@@ -150,8 +151,11 @@ mod tests {
     fn every_old_name_sets_something_or_says_why_not() {
         let plain = with(&[]);
         for old in OLD_NAMES {
-            let value =
-                if old.name.ends_with("PORT") || old.name.ends_with("TIMEOUT") { "2200" } else { "/some/value" };
+            let value = match old.name {
+                name if name.ends_with("PORT") || name.ends_with("TIMEOUT") => "2200",
+                "TRUSTINSTALL_WINDOWS_REPO_DIR" => r"C:\src\trustinstall",
+                _ => "/some/value",
+            };
             let setup = with(&[(old.name, value)]);
             let told = setup.notes.iter().any(|note| note.starts_with(&format!("{}: ", old.name)));
             let does = Setup { notes: plain.notes.clone(), ..setup.clone() } != plain;

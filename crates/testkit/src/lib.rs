@@ -2,6 +2,7 @@
 //!
 //! - [`world`]: a place of its own for each test, and the real binary run in it.
 //! - [`micro`]: the micro guest as a config. [`sshd`]: OpenSSH's own server, also with other logins.
+//! - [`winrm`]: a WinRM server with real NTLM.
 //! - [`desktop`]: stand-ins for `multipass` and `utmctl`.
 //! - [`cockpit`]: what the cockpit needs, faked. [`picture`]: a screen as a picture.
 
@@ -18,4 +19,5 @@ pub mod kernel;
 pub mod micro;
 pub mod picture;
 pub mod sshd;
+pub mod winrm;
 pub mod world;

@@ -39,6 +39,10 @@ pub struct Guest {
     pub user_data: Option<PathBuf>,
     /// The existing machine to adopt; it is stopped at most, never deleted.
     pub machine: Option<String>,
+    /// The address of a machine that no backend makes: a name or an IP address.
+    pub address: Option<String>,
+    /// How such a machine is switched on and off.
+    pub power: PowerHooks,
     /// The transports, tried in this order.
     pub transports: Vec<String>,
     /// How long to wait for each of several transports before trying the next.
@@ -83,6 +87,17 @@ impl Guest {
         let tables = self.transport_options.values().chain([&self.options]);
         tables.flat_map(Options::secrets).chain(&self.sudo)
     }
+}
+
+/// The commands of this host that switch a machine on and off, each a text for `sh`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PowerHooks {
+    /// Switches the machine on.
+    pub on: Option<String>,
+    /// Switches the machine off.
+    pub off: Option<String>,
+    /// Tells whether the machine is on, by its exit status: 0 = on, 1 = off.
+    pub status: Option<String>,
 }
 
 /// How a guest gets a user, a key and a host key at its first boot.

@@ -40,10 +40,12 @@ pub enum Kind {
     Text,
     /// A path; a relative one starts from the config's folder.
     Path,
-    /// A public key as text, or the path of a file that holds it.
+    /// A public key as text or a fingerprint (`sha256:...`), or the path of a file that holds it.
     KeyOrPath,
     /// A program of this host: a name that is looked up on the search path, or a path.
     Program,
+    /// A command of this host, as a text for `sh`.
+    HostCommand,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A glob or `/regex/`.

@@ -185,6 +185,8 @@ pub enum ScriptShell {
     Strict,
     /// `sh` that stops at nothing: the last line's status counts.
     Plain,
+    /// PowerShell, which is a Windows guest's own shell; elsewhere its program `pwsh`.
+    PowerShell,
     /// Any other program; the text is its last argument.
     Command(Vec<String>),
 }
@@ -195,7 +197,7 @@ pub enum RunAs {
     /// The user who logged in.
     #[default]
     User,
-    /// Root, by `sudo`.
+    /// Root, by `sudo`; in Windows an administrator.
     Root,
 }
 

@@ -15,6 +15,7 @@ pub mod multipass;
 pub mod proof;
 pub mod qemu;
 pub mod record;
+pub mod remote;
 pub mod request;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -28,6 +28,8 @@ pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
         user_data: None,
         tpm: false,
         machine: None,
+        address: None,
+        power: vmdeck_model::guest::PowerHooks::default(),
         transports: vec!["ssh".into()],
         transport_turn: std::time::Duration::from_secs(45),
         fresh: Fresh::Run,

@@ -1,6 +1,8 @@
 //! Every backend, a row each: the only place that names them all.
 
-use super::{capabilities::Capabilities, contract::Backend, deps::BackendDeps, fake, local, multipass, qemu, utm};
+use super::{
+    capabilities::Capabilities, contract::Backend, deps::BackendDeps, fake, local, multipass, qemu, remote, utm,
+};
 use vmdeck_model::{
     error::{Fault, Result},
     key::Key,
@@ -42,6 +44,13 @@ pub static BACKENDS: &[BackendInfo] = &[
         capabilities: utm::CAPABILITIES,
         keys: utm::KEYS,
         build: |deps| Box::new(utm::Utm::new(deps)),
+    },
+    BackendInfo {
+        kind: "remote",
+        summary: "a machine that is there already: bare metal, a cloud's, another hypervisor's",
+        capabilities: remote::CAPABILITIES,
+        keys: remote::KEYS,
+        build: |deps| Box::new(remote::Remote::new(deps)),
     },
     BackendInfo {
         kind: "local",

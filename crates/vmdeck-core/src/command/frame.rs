@@ -25,7 +25,7 @@ pub enum Sudo {
 }
 
 /// Exit status of our own text where the working directory is missing.
-const NO_DIR: i32 = 125;
+pub const NO_DIR: i32 = 125;
 /// Exit status of our own text where something else that the command needs is missing; it says what.
 pub const NOT_READY: i32 = 124;
 
@@ -34,6 +34,9 @@ pub const GO: &str = "go\n";
 
 /// Longest text that is given to a login shell as one argument, in bytes: Linux takes 128 KiB.
 const DIRECT_MAX: usize = 96 * 1024;
+
+/// PowerShell, where it is not the guest's own shell; the text follows.
+const PWSH: [&str; 4] = ["pwsh", "-NoProfile", "-NonInteractive", "-Command"];
 
 /// One command on its way: its text, and what marks it.
 #[derive(Clone, Debug)]
@@ -152,6 +155,7 @@ fn as_root(body: &str) -> String {
 fn needs(shell: &ScriptShell) -> String {
     let program = match shell {
         ScriptShell::Bash => "bash",
+        ScriptShell::PowerShell => PWSH[0],
         ScriptShell::Command(words) => words.first().map_or("", String::as_str),
         ScriptShell::Sh | ScriptShell::Strict | ScriptShell::Plain => return String::new(),
     };
@@ -171,6 +175,7 @@ fn script(command: &RemoteCommand) -> String {
         ScriptShell::Sh => strict("-e"),
         ScriptShell::Strict => strict("-eu"),
         ScriptShell::Bash => format!("exec bash -e -o pipefail -c {}", sh_quote(text)),
+        ScriptShell::PowerShell => format!("exec {} {}", PWSH.join(" "), sh_quote(text)),
         ScriptShell::Command(words) => {
             let words: Vec<String> = words.iter().map(|word| sh_quote(word)).collect();
             format!("exec {} {}", words.join(" "), sh_quote(text))

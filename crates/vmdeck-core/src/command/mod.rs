@@ -7,6 +7,10 @@ pub mod kill;
 pub mod login_shell;
 pub mod marks;
 pub mod own_output;
+pub mod powershell;
+mod shell;
+
+pub use shell::Shell;
 
 use std::{
     collections::BTreeMap,

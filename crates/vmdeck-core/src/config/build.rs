@@ -16,7 +16,8 @@ use std::{
 use vmdeck_model::{
     catalogue::Catalogue,
     guest::{
-        ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, Seed, Shutdown, Source, SurvivorPolicy,
+        ConsolePatterns, CrashPolicy, FirstBoot, Fresh, Guest, Network, Os, PowerHooks, Seed, Shutdown, Source,
+        SurvivorPolicy,
     },
     ids::GuestId,
     image::Image,
@@ -85,6 +86,22 @@ struct ForAllGuests {
 
 fn home() -> Option<PathBuf> {
     etcetera::home_dir().ok()
+}
+
+/// Returns whether a folder of the guest may be replaced as a whole: a short path would take a system down.
+fn may_be_replaced(folder: &str, os: Os) -> bool {
+    let bytes = folder.as_bytes();
+    let (is_absolute, separators): (bool, &[char]) = match os {
+        Os::Windows => {
+            let has_drive = bytes.len() > 3 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':';
+            // A listener in front of another system has that system's paths.
+            (has_drive && matches!(bytes[2], b'\\' | b'/') || folder.starts_with('/'), &['/', '\\'])
+        }
+        Os::Linux | Os::Macos => (folder.starts_with('/'), &['/']),
+    };
+    let parts: Vec<&str> = folder.split(separators).filter(|part| !part.is_empty()).collect();
+    let depth = parts.len() - usize::from(parts.first().is_some_and(|part| part.ends_with(':')));
+    is_absolute && depth >= 2 && !parts.contains(&"..")
 }
 
 pub(super) struct Build<'a> {
@@ -303,6 +320,12 @@ impl Build<'_> {
             memory: size(self, "memory"),
             disk: size(self, "disk"),
             machine: self.text(&full("machine"), &any("machine")),
+            address: self.text(&full("address"), &any("address")),
+            power: PowerHooks {
+                on: self.text(&full("power.on"), &any("power.on")),
+                off: self.text(&full("power.off"), &any("power.off")),
+                status: self.text(&full("power.status"), &any("power.status")),
+            },
             transports: self.transports(name, origin, os, image.as_ref(), sources),
             shares: self.shares(name, origin, image.as_ref()),
             seed,
@@ -351,7 +374,7 @@ impl Build<'_> {
                 .map_or(Shutdown::Quit, |word| Shutdown::of_word(&word)),
             shutdown_timeout: self.duration(&full("shutdown_timeout"), &any("shutdown_timeout")).unwrap_or_default(),
             sudo: self.secret(name, "sudo.password"),
-            source: self.source(name, origin),
+            source: self.source(name, origin, os),
             options: self.options(name, &backend),
             transport_options: sources
                 .transports
@@ -394,23 +417,23 @@ impl Build<'_> {
         if let Some(Value::Secret(secret)) = value { Some(secret) } else { None }
     }
 
-    fn source(&mut self, guest: &str, origin: &Origin) -> Option<Source> {
+    fn source(&mut self, guest: &str, origin: &Origin, os: Os) -> Option<Source> {
         let full = |key: &str| format!("guests.{guest}.source.{key}");
         let path = self.value(&full("path"), "guests.*.source.path");
         let to = self.text(&full("to"), "guests.*.source.to");
         let exclude = self.texts(&full("exclude"), "guests.*.source.exclude");
         match (path, to) {
             (Some(Value::Path(path)), Some(to)) => {
-                let inner = to.trim_end_matches('/');
-                // The folder is replaced as a whole: a short path would take a system down.
-                if !to.starts_with('/') || inner.matches('/').count() < 2 || inner.split('/').any(|p| p == "..") {
+                if !may_be_replaced(&to, os) {
+                    let example = if os == Os::Windows { r"C:\src\app" } else { "/home/ci/src" };
                     self.problem(
                         origin,
                         &full("to"),
                         format!("`{to}` is not a safe folder to replace"),
-                        Some("give an absolute path at least two levels deep, like /home/ci/src"),
+                        Some(&format!("give an absolute path at least two levels deep, like {example}")),
                     );
                 }
+                let inner = to.trim_end_matches(['/', '\\']);
                 Some(Source { path, to: inner.to_owned(), exclude })
             }
             (None, None) => None,
@@ -463,5 +486,32 @@ impl Build<'_> {
             }
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_deep_folder_is_replaced_as_a_whole() {
+        for (folder, os, good) in [
+            ("/home/ci/src", Os::Linux, true),
+            ("/home/ci", Os::Linux, true),
+            ("/home", Os::Linux, false),
+            ("home/ci/src", Os::Linux, false),
+            ("/home/../etc", Os::Linux, false),
+            (r"C:\src\app", Os::Linux, false),
+            (r"C:\src\app", Os::Windows, true),
+            ("c:/src/app/", Os::Windows, true),
+            (r"C:\src", Os::Windows, false),
+            (r"C:\", Os::Windows, false),
+            (r"C:src\app", Os::Windows, false),
+            (r"C:\src\..\Windows", Os::Windows, false),
+            (r"\\server\share\x", Os::Windows, false),
+            ("/srv/app", Os::Windows, true),
+        ] {
+            assert_eq!(may_be_replaced(folder, os), good, "{folder}");
+        }
     }
 }

@@ -107,7 +107,7 @@ impl Build<'_> {
             teardown: self.text(&full("teardown"), &any("teardown")),
             env: self.env(name, origin),
             dir: self.text(&full("dir"), &any("dir")),
-            run_as: if self.text(&full("run_as"), &any("run_as")).as_deref() == Some("root") {
+            run_as: if self.text(&full("run_as"), &any("run_as")).is_some_and(|word| word != "user") {
                 RunAs::Root
             } else {
                 RunAs::User

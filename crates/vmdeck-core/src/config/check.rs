@@ -77,7 +77,7 @@ impl Walk<'_> {
     fn node(&mut self, shown: &str, path: &[&str], node: &Node) {
         let pattern = as_pattern(path);
         if let Some(key) = self.sources.keys.iter().find(|k| fits(k.path, &pattern)) {
-            if let (Kind::Program, RawValue::Text(program)) = (key.kind, &node.raw)
+            if let (Kind::Program | Kind::HostCommand, RawValue::Text(program)) = (key.kind, &node.raw)
                 && self.must_not_start(node)
             {
                 self.out.left_out.push(format!("`{shown}` = `{program}` ({})", node.origin));
@@ -263,12 +263,14 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         // A version such as 22.04, without quotes.
         (Kind::Text, RawValue::Other(text)) => Ok(Value::Text(text.clone())),
         (Kind::Text, _) => wrong("a string"),
-        (Kind::Program, _) => convert(Kind::Text, node),
+        (Kind::Program | Kind::HostCommand, _) => convert(Kind::Text, node),
         (Kind::Path, RawValue::Text(text)) if !text.is_empty() && !text.contains('\0') => {
             Ok(Value::Path(PathBuf::from(text)))
         }
         (Kind::Path, _) => wrong("a path"),
-        (Kind::KeyOrPath, RawValue::Text(text)) if text.split_whitespace().nth(1).is_some() => {
+        (Kind::KeyOrPath, RawValue::Text(text))
+            if text.split_whitespace().nth(1).is_some() || text.starts_with("sha256:") =>
+        {
             Ok(Value::Text(text.clone()))
         }
         (Kind::KeyOrPath, _) => convert(Kind::Path, node),
@@ -329,9 +331,11 @@ fn shell(word: &str) -> Result<ScriptShell, String> {
         "bash" => ScriptShell::Bash,
         "strict" => ScriptShell::Strict,
         "plain" => ScriptShell::Plain,
+        "powershell" => ScriptShell::PowerShell,
+        "cmd" => ScriptShell::Command(vec!["cmd".into()]),
         other => {
             return Err(format!(
-                "`{other}` is not one of sh, bash, strict, plain; another program is given as a list: [\"{other}\", \"-c\"]"
+                "`{other}` is not one of sh, bash, strict, plain, powershell, cmd; another program is given as a list: [\"{other}\", \"-c\"]"
             ));
         }
     })

@@ -198,6 +198,30 @@ pub const CORE: &[Key] = &[
     ),
     key("guests.*.machine", Kind::Text, None, "adopt this existing machine; it is stopped at most, never deleted"),
     key(
+        "guests.*.address",
+        Kind::Text,
+        None,
+        "name or IP address of a machine that vmdeck neither makes nor destroys; for backend = \"remote\"",
+    ),
+    key(
+        "guests.*.power.on",
+        Kind::HostCommand,
+        None,
+        "command of this host that switches such a machine on where it was found off; VMDECK_GUEST and VMDECK_ADDRESS are set",
+    ),
+    key(
+        "guests.*.power.off",
+        Kind::HostCommand,
+        None,
+        "command that switches it off again at the end, where it was found off",
+    ),
+    key(
+        "guests.*.power.status",
+        Kind::HostCommand,
+        None,
+        "command that exits with 0 where it is on, and 1 where it is off",
+    ),
+    key(
         "guests.*.transports",
         Kind::Texts,
         None,
@@ -247,7 +271,7 @@ pub const CORE: &[Key] = &[
         "guests.*.shell",
         Kind::Shell,
         Some("\"sh\""),
-        "runs every `run`, `setup` and `teardown`: sh, bash, strict, plain, or a program as a list of words",
+        "runs every `run`, `setup` and `teardown`: sh (in Windows PowerShell), bash, strict, plain, powershell, cmd, or a program as a list of words",
     ),
     key(
         "guests.*.crash",
@@ -310,7 +334,12 @@ pub const CORE: &[Key] = &[
         None,
         "working directory; default: where the source was put, else the login directory",
     ),
-    key("suites.*.run_as", Kind::Choice(&["user", "root"]), Some("\"user\""), "who runs the commands; root by sudo"),
+    key(
+        "suites.*.run_as",
+        Kind::Choice(&["user", "root", "administrator"]),
+        Some("\"user\""),
+        "who runs the commands; root by sudo; in Windows both other words want the rights of an administrator",
+    ),
     key(
         "suites.*.artifacts",
         Kind::Texts,

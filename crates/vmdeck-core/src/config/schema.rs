@@ -66,7 +66,9 @@ fn leaf(key: &Key) -> Value {
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Int(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
         Kind::Duration | Kind::Size => json!({ "type": ["string", "integer"] }),
-        Kind::Text | Kind::Program | Kind::Path | Kind::KeyOrPath | Kind::Pattern => json!({ "type": "string" }),
+        Kind::Text | Kind::Program | Kind::HostCommand | Kind::Path | Kind::KeyOrPath | Kind::Pattern => {
+            json!({ "type": "string" })
+        }
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::Texts | Kind::Patterns | Kind::Chords => texts(),
         Kind::Map => json!({ "type": "object", "additionalProperties": { "type": ["string", "integer", "boolean"] } }),

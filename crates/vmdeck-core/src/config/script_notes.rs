@@ -3,7 +3,7 @@
 //! A look at the text, not a parser: it says less rather than something wrong.
 
 use vmdeck_model::{
-    guest::Guest,
+    guest::{Guest, Os},
     suite::{CaseAction, ScriptShell, Suite, has_several_lines},
 };
 
@@ -12,7 +12,7 @@ pub(super) fn of_setup(guests: &[Guest], suites: &[Suite]) -> Vec<String> {
     let mut out = Vec::new();
     for suite in suites {
         // One guest with such a shell is enough for the line to be a trap.
-        let of_guests = || guests.iter().map(|guest| &guest.shell);
+        let of_guests = || guests.iter().filter(|guest| guest.os != Os::Windows).map(|guest| &guest.shell);
         let shells = |own: &Option<ScriptShell>| -> Vec<ScriptShell> {
             own.iter().chain(suite.shell.as_ref().filter(|_| own.is_none())).cloned().collect::<Vec<_>>()
         };
@@ -45,7 +45,7 @@ fn ignored(text: &str, shell: &ScriptShell) -> Vec<String> {
         ScriptShell::Sh => (several, several),
         ScriptShell::Strict => (true, true),
         ScriptShell::Bash => (true, false),
-        ScriptShell::Plain | ScriptShell::Command(_) => (false, false),
+        ScriptShell::Plain | ScriptShell::PowerShell | ScriptShell::Command(_) => (false, false),
     };
     // Text that is no command: what follows `<<WORD` up to the word.
     if !strict || text.contains("<<") {

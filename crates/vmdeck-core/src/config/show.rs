@@ -60,6 +60,7 @@ pub fn toml(value: &Value) -> String {
             ScriptShell::Sh => quoted("sh"),
             ScriptShell::Bash => quoted("bash"),
             ScriptShell::Strict => quoted("strict"),
+            ScriptShell::PowerShell => quoted("powershell"),
             ScriptShell::Plain => quoted("plain"),
             ScriptShell::Command(words) => list(words.iter().map(|word| quoted(word)).collect()),
         },

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     backend::{self, BackendDeps, contract::Machine, record::MachineRecord},
-    command::{CommandExit, Input, RemoteCommand},
+    command::{CommandExit, Input, RemoteCommand, Shell},
     context::CallContext,
     host::clock,
     transport::{
@@ -56,10 +56,28 @@ pub enum ShellEnd {
     Crashed(Fault),
 }
 
+/// A command of a person's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShellCommand {
+    /// A text in the language of the guest's shell.
+    Text(String),
+    /// A program and its arguments, each as it is.
+    Words(Vec<String>),
+}
+
+impl ShellCommand {
+    fn text(self, shell: Shell) -> String {
+        match self {
+            ShellCommand::Text(text) => text,
+            ShellCommand::Words(words) => shell.words(&words),
+        }
+    }
+}
+
 /// What is to be done in the guest.
 pub struct ShellRequest {
     /// The command; with a terminal and no command, the login shell.
-    pub command: Option<String>,
+    pub command: Option<ShellCommand>,
     /// The working directory; `None` = the login directory.
     pub dir: Option<String>,
     /// The variables to set.
@@ -86,6 +104,7 @@ impl ShellRequest {
         cancel: &CancellationToken,
     ) {
         let Self { command, dir, env, limit, terminal: wanted, stdin, output, done } = self;
+        let command = command.map(|command| command.text(session.shell()));
         let work = async {
             match (wanted, command) {
                 (Some(open), command) => terminal(session, open, command, cancel).await.map(ShellEnd::Exit),

@@ -27,6 +27,17 @@ pub enum Probe {
         /// The path, with its leading slash.
         path: &'static str,
     },
+    /// The service speaks TLS: it answers a greeting, with one of its own or an alert.
+    Tls,
+}
+
+/// Returns the greeting of a TLS client, version 1.2, with three usual ciphers and no extensions (RFC 5246, section 7.4.1.2). The
+/// handshake that it begins is never carried further, so its random number is none.
+fn tls_greeting() -> Vec<u8> {
+    let (record, greeting) = ([0x16, 3, 1, 0, 51], [1, 0, 0, 47, 3, 3]);
+    let (session, ciphers) = ([0], [0, 6, 0xc0, 0x2f, 0xc0, 0x30, 0, 0x2f]);
+    let (compression, extensions) = ([1, 0], [0, 0]);
+    [&record[..], &greeting, &[0; 32], &session, &ciphers, &compression, &extensions].concat()
 }
 
 /// The reason why a service did not answer.
@@ -41,6 +52,9 @@ pub enum Silent {
     /// The connection was accepted, then nothing came.
     #[error("connected, but no banner came")]
     NoBanner,
+    /// The connection was accepted, and a question was not answered.
+    #[error("connected, but no answer came")]
+    NoAnswer,
     /// Another service answers there.
     #[error("something else answers there: `{0}`")]
     Other(String),
@@ -87,16 +101,20 @@ pub async fn banner(addr: SocketAddr, prefix: &[u8], patience: Duration) -> Resu
     clock::within(patience, attempt).await.unwrap_or(Err(Silent::NoBanner))
 }
 
-/// Makes one try for a service that speaks HTTP: sends a request and waits for the beginning of an answer. The connection
-/// that is returned is a fresh one.
-async fn http(addr: SocketAddr, path: &str, patience: Duration) -> Result<TcpStream, Silent> {
+/// Makes one try for a service that speaks when it is spoken to: sends a question and waits for the beginning of an answer, which
+/// must be good. The connection that is returned is a fresh one.
+async fn ask(
+    addr: SocketAddr,
+    question: &[u8],
+    is_good: fn(&[u8; 5]) -> bool,
+    patience: Duration,
+) -> Result<TcpStream, Silent> {
     let attempt = async {
         let mut stream = connect(addr).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.map_err(|e| Silent::Io(e.to_string()))?;
+        stream.write_all(question).await.map_err(|e| Silent::Io(e.to_string()))?;
         let mut seen = [0u8; 5];
         match stream.read_exact(&mut seen).await {
-            Ok(_) if seen == *b"HTTP/" => connect(addr).await,
+            Ok(_) if is_good(&seen) => connect(addr).await,
             Ok(_) => Err(Silent::Other(String::from_utf8_lossy(&seen).trim().to_owned())),
             Err(e) if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
                 Err(Silent::Closed)
@@ -104,13 +122,19 @@ async fn http(addr: SocketAddr, path: &str, patience: Duration) -> Result<TcpStr
             Err(e) => Err(Silent::Io(e.to_string())),
         }
     };
-    clock::within(patience, attempt).await.unwrap_or(Err(Silent::NoBanner))
+    clock::within(patience, attempt).await.unwrap_or(Err(Silent::NoAnswer))
 }
 
 async fn probe(addr: SocketAddr, probe: Probe) -> Result<TcpStream, Silent> {
     match probe {
         Probe::Banner(prefix) => banner(addr, prefix, TRY).await,
-        Probe::Http { path } => http(addr, path, TRY).await,
+        Probe::Http { path } => {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            ask(addr, request.as_bytes(), |seen| seen == b"HTTP/", TRY).await
+        }
+        // A record of a handshake or an alert.
+        Probe::Tls => ask(addr, &tls_greeting(), |seen| matches!(seen, [0x15 | 0x16, 3, ..]), TRY).await,
     }
 }
 

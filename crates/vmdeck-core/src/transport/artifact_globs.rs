@@ -138,6 +138,57 @@ done; }}; w{at} {}
     out
 }
 
+/// A walk through a folder of the guest, for one that has no shell with globs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FolderWalk {
+    /// The folder, or the very file; empty = the working directory.
+    pub(super) root: String,
+    /// The regular expression for the paths below it, with slashes.
+    pub(super) pattern: String,
+}
+
+impl FolderWalk {
+    /// Returns the walks that find what the globs name, and perhaps more.
+    pub(super) fn of(globs: &[String]) -> Vec<Self> {
+        globs.iter().flat_map(|glob| expand(glob)).map(|glob| Self::one(&glob)).collect()
+    }
+
+    fn one(glob: &str) -> Self {
+        let glob = glob.strip_prefix("./").unwrap_or(glob);
+        let is_wild = |part: &&str| part.contains(['*', '?', '[']);
+        let parts: Vec<&str> = glob.split('/').collect();
+        let plain = parts.iter().position(|part| is_wild(&part)).unwrap_or(parts.len());
+        let (root, rest) = (parts[..plain].join("/"), parts[plain..].join("/"));
+        // A folder that is named stands for all that is in it.
+        let pattern = if rest.is_empty() { String::new() } else { format!("^(?:{})(?:/.*)?$", regex_of(&rest)) };
+        Self { root: if root.is_empty() && glob.starts_with('/') { "/".into() } else { root }, pattern }
+    }
+}
+
+/// Returns a glob as a regular expression.
+fn regex_of(glob: &str) -> String {
+    let mut out = String::new();
+    let mut rest = glob;
+    while let Some(c) = rest.chars().next() {
+        let after = &rest[c.len_utf8()..];
+        let inner = (c == '[').then(|| class(after)).flatten();
+        let (piece, next) = match (c, inner) {
+            ('*', _) if after.starts_with("*/") => ("(?:.*/)?".to_owned(), &after[2..]),
+            ('*', _) if after.starts_with('*') => (".*".to_owned(), &after[1..]),
+            ('*', _) => ("[^/]*".to_owned(), after),
+            ('?', _) => ("[^/]".to_owned(), after),
+            (_, Some(inner)) => {
+                let negated = inner.strip_prefix('!').map(|inner| format!("^{inner}"));
+                (format!("[{}]", negated.as_deref().unwrap_or(inner)), &after[inner.len() + 1..])
+            }
+            _ => (regex::escape(&rest[..c.len_utf8()]), after),
+        };
+        out.push_str(&piece);
+        rest = next;
+    }
+    out
+}
+
 /// Returns a glob as a word of a shell: what is no wildcard is quoted.
 fn shell_glob(glob: &str) -> String {
     let mut out = String::new();
@@ -192,6 +243,24 @@ mod tests {
         assert_eq!(shell_glob("target/*.xml"), "target/*.xml");
         assert_eq!(shell_glob("a b/$(x)*[0-9]?"), "'a b/$(x)'*[0-9]?");
         assert_eq!(shell_glob("a[$(x)]b"), "'a[$(x)]b'");
+    }
+
+    #[test]
+    fn walks_begin_below_what_is_not_wild() {
+        for (glob, root, good, bad) in [
+            ("out/*.xml", "out", &["a.xml", "d.xml/below"][..], &["d/a.xml", "a.xmlx"][..]),
+            ("out/**/a.xml", "out", &["a.xml", "d/e/a.xml"], &["b.xml", "da.xml"]),
+            ("**", "", &["a", "d/e/f"], &[]),
+            ("C:/x y/[!a]?.log", "C:/x y", &["b1.log"], &["a1.log", "b.log"]),
+            ("out/a.xml", "out/a.xml", &["anything"], &[]),
+            ("./t+/{a,b}*", "t+", &["a1", "b"], &["c"]),
+        ] {
+            let walks = FolderWalk::of(&[glob.to_owned()]);
+            let fits =
+                |path: &str| walks.iter().any(|walk| regex::Regex::new(&walk.pattern).expect("regex").is_match(path));
+            assert!(walks.iter().all(|walk| walk.root == root), "{glob}: {walks:?}");
+            assert!(good.iter().all(|path| fits(path)) && !bad.iter().any(|path| fits(path)), "{glob}: {walks:?}");
+        }
     }
 
     #[test]

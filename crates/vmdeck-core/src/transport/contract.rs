@@ -24,6 +24,11 @@ pub trait Transport: Send + Sync {
     /// Returns what a session with this guest goes over.
     fn needs(&self, guest: &Guest) -> Needs;
 
+    /// Returns the host that the guest's settings for this transport give; `None` = the machine is searched for.
+    fn host(&self, _: &Guest) -> Option<String> {
+        None
+    }
+
     /// Checks the guest's settings on this host, before anything is started.
     fn check(&self, _: &Guest) -> Vec<Finding> {
         Vec::new()

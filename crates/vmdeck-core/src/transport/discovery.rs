@@ -46,9 +46,13 @@ pub(super) struct AddressSearch<'a> {
 }
 
 impl<'a> AddressSearch<'a> {
-    pub(super) fn new(target: &'a ConnectTarget<'a>, service: Service, proves_identity: bool) -> Self {
-        let options = target.guest.transport_options.get(service.name);
-        let fixed = options.and_then(|options| options.text("host")).map(str::to_owned);
+    /// Returns a search for a service; one whose host the config gives is not searched for.
+    pub(super) fn new(
+        target: &'a ConnectTarget<'a>,
+        service: Service,
+        fixed: Option<String>,
+        proves_identity: bool,
+    ) -> Self {
         Self { target, service, fixed, proves_identity, reported: BTreeMap::new(), others: Vec::new() }
     }
 
@@ -84,7 +88,7 @@ impl<'a> AddressSearch<'a> {
             let mut found: Vec<AddressCandidate> = match tokio::net::lookup_host((host, self.service.port)).await {
                 Ok(all) => all.map(AddressCandidate::proven).collect(),
                 Err(e) => {
-                    let reason = format!("cannot resolve `{host}`: {e} (`{}.host`)", self.service.name);
+                    let reason = format!("cannot resolve `{host}`: {e} (the address that the config gives)");
                     (self.target.progress)(ConnectProgress::Waiting(reason));
                     Vec::new()
                 }

@@ -4,12 +4,12 @@
 
 use super::{
     contract::{ConnectError, ConnectTarget, Connector, Endpoint, Needs, Transport, Unusable},
-    session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, Shell},
+    session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session},
     tar_transfer::TarTransfer,
 };
 use crate::{
     backend::{capabilities::Capabilities, guest_exec::GuestExec},
-    command::{Collected, CommandExit, OutputSink, RemoteCommand},
+    command::{Collected, CommandExit, OutputSink, RemoteCommand, Shell},
 };
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};

@@ -10,14 +10,17 @@ pub mod contract;
 mod discovery;
 mod exec;
 pub mod pin;
+mod powershell_transfer;
 pub mod route;
 mod serial;
 pub mod session;
 pub mod source;
 mod source_list;
+mod spool;
 pub mod ssh;
 mod table;
 mod tar_transfer;
 pub(crate) mod unpack;
+mod winrm;
 
 pub use table::{TRANSPORTS, TransportInfo, find};

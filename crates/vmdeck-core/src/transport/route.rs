@@ -152,7 +152,10 @@ fn candidate<'a>(row: &TransportInfo, target: &'a ConnectTarget<'a>) -> Result<C
     let transport = row.transport;
     let connector = transport.connector(target)?;
     let place = match transport.needs(target.guest) {
-        Needs::Service(service) => Place::Service(AddressSearch::new(target, service, connector.proves_identity())),
+        Needs::Service(service) => {
+            let fixed = transport.host(target.guest).or_else(|| target.guest.address.clone());
+            Place::Service(AddressSearch::new(target, service, fixed, connector.proves_identity()))
+        }
         Needs::GuestExec => Place::GuestExec,
         Needs::AgentPort => Place::AgentPort,
     };

@@ -1,21 +1,12 @@
 //! An open session with a guest: commands, files, and a terminal where there is one.
 
-use crate::command::{CommandExit, OutputSink, RemoteCommand};
+use crate::command::{CommandExit, OutputSink, RemoteCommand, Shell};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{fs::File, net::SocketAddr, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::error::Result;
-
-/// The language that a guest's commands are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shell {
-    /// Commands are for `sh` as POSIX defines it.
-    Posix,
-    /// Commands are for PowerShell.
-    PowerShell,
-}
 
 /// Runs commands in a guest.
 pub trait CommandRunner: Send + Sync {

@@ -6,7 +6,7 @@
 use super::{cancellable::Cancellable, session::FileTransfer, source_list};
 use crate::{
     command::{
-        Input, RemoteCommand,
+        Input, RemoteCommand, Shell,
         frame::{self, NOT_READY},
     },
     host::capacity,
@@ -162,9 +162,53 @@ fn append(
     Ok(!is_pointer)
 }
 
-/// Returns a command that runs a file of this host in the guest: it is sent to a temporary name there, run, and removed. It
+/// Returns a command that runs a file of this host in a guest with this shell.
+pub fn script(path: &Path, base: &RemoteCommand, shell: Shell) -> Result<RemoteCommand> {
+    match shell {
+        Shell::Posix => Ok(posix_script(path, base)),
+        Shell::PowerShell => powershell_script(path, base),
+    }
+}
+
+/// Returns the command for PowerShell: the file is sent to a temporary name, run by what its name says, and removed.
+fn powershell_script(path: &Path, base: &RemoteCommand) -> Result<RemoteCommand> {
+    let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let run = match suffix.as_str() {
+        "ps1" | "exe" => "& $f",
+        "cmd" | "bat" => "& $env:ComSpec /d /c $f",
+        _ => {
+            return Err(Fault::user(format!("cannot run `{}` in Windows", path.display()))
+                .because("its name does not say what runs it")
+                .hint("give a .ps1, .cmd, .bat or .exe file, or a `run` that starts the right program"));
+        }
+    };
+    // Without a mark at its beginning Windows PowerShell takes a script for one in the code page of the system.
+    let begin =
+        if suffix == "ps1" && !has_byte_order_mark(path) { "$file.Write([byte[]](0xEF,0xBB,0xBF),0,3)\n" } else { "" };
+    let prepare = format!(
+        "$f=[IO.Path]::Combine([IO.Path]::GetTempPath(),'vmdeck-'+$n+'.{suffix}')\n$file=[IO.File]::Create($f)\n{begin}\
+         $onLine={{$b=[Convert]::FromBase64String($_);$file.Write($b,0,$b.Length)}}"
+    );
+    Ok(RemoteCommand {
+        prepare,
+        script: format!(
+            "$file.Close();try{{{run}}}finally{{Remove-Item -LiteralPath $f -Force -ErrorAction SilentlyContinue}}"
+        ),
+        shell: ScriptShell::Sh,
+        stdin: Input::File(path.to_owned()),
+        ..base.clone()
+    })
+}
+
+fn has_byte_order_mark(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = vmdeck_files::open(path).and_then(|file| file.take(3).read_to_end(&mut head));
+    read.is_ok() && (head.starts_with(&[0xEF, 0xBB, 0xBF]) || head.starts_with(&[0xFF, 0xFE]))
+}
+
+/// Returns the command for a POSIX shell: the file is sent to a temporary name there, run, and removed. It
 /// goes to the first of the usual folders in which a program can be run, since `/tmp` may be mounted without that right.
-pub fn script(path: &Path, base: &RemoteCommand) -> RemoteCommand {
+fn posix_script(path: &Path, base: &RemoteCommand) -> RemoteCommand {
     let name = frame::nonce();
     let prepare = format!(
         r#"f=; for d in "${{TMPDIR:-/tmp}}" /tmp /var/tmp "$HOME" /dev/shm /run; do

@@ -1,6 +1,6 @@
 //! Every transport, a row each: the only place that names them all.
 
-use super::{contract::Transport, exec, serial, ssh};
+use super::{contract::Transport, exec, serial, ssh, winrm};
 use vmdeck_model::{
     error::{Fault, Result},
     key::Key,
@@ -21,6 +21,12 @@ pub struct TransportInfo {
 /// Every transport.
 pub static TRANSPORTS: &[TransportInfo] = &[
     TransportInfo { kind: ssh::KIND, summary: "SSH with a pinned host key", keys: ssh::KEYS, transport: &ssh::Ssh },
+    TransportInfo {
+        kind: winrm::KIND,
+        summary: "Windows' remote management, encrypted by NTLM or TLS",
+        keys: winrm::KEYS,
+        transport: &winrm::Winrm,
+    },
     TransportInfo {
         kind: exec::KIND,
         summary: "the backend's own way to run commands, without a network",

@@ -3,25 +3,23 @@
 use super::{
     artifact_globs::pack_script,
     session::{CommandRunner, FileTransfer, Received},
+    spool::{Spool, too_large},
 };
 use crate::{
     backend::guest_exec::CopyOut,
-    command::{Collected, CommandExit, Input, OutputSink, RemoteCommand, frame, sh_quote},
+    command::{Collected, CommandExit, Input, RemoteCommand, frame, sh_quote},
     host::clock,
 };
 use futures_util::future::BoxFuture;
-use std::{fs::File, io::Write, sync::Arc, time::Duration};
+use std::{fs::File, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
-    event::Stream,
     suite::ScriptShell,
 };
 
 /// How often the size of a file that a tool writes is looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// Most bytes of tar's complaints that are kept.
-const COMPLAINTS: usize = 64 * 1024;
 
 /// Moves files with the guest's own `tar`.
 pub(super) struct TarTransfer<'a> {
@@ -61,31 +59,12 @@ impl FileTransfer for TarTransfer<'_> {
             // Where the way out is narrow the archive becomes a file of the guest first.
             let spooled = self.copy_out.map(|copier| (copier, format!("/tmp/.vmdeck-{}", frame::nonce())));
             let script = pack_script(globs, spooled.as_ref().map(|(_, there)| there.as_str()));
-            let file = archive.try_clone().map_err(|e| Fault::host("cannot write the archive").because(e))?;
-            // What can take no more ends the guest's tar: it may have a terabyte of nothing to send.
-            let enough = cancel.child_token();
-            let mut sink =
-                Spool { file, left: limit, limit, complaints: Vec::new(), full: None, enough: enough.clone() };
             let command = RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
-            let ran = self.runner.run(&command, &mut sink, &enough).await;
-            if let Some(reason) = sink.full.take().filter(|_| !cancel.is_cancelled()) {
-                return Ok(Received { complaints: vec![reason], is_cut: true });
-            }
-            let exit = ran?;
-            if let Some((copier, there)) = spooled {
+            let received = Spool::receive(self.runner, &command, archive, limit, cancel).await?;
+            if let Some((copier, there)) = spooled.filter(|_| !received.is_cut) {
                 self.copy(copier, &there, archive, limit, cancel).await?;
             }
-            if exit == CommandExit::Code(0) {
-                return Ok(Received::default());
-            }
-            let text = String::from_utf8_lossy(&sink.complaints).into_owned();
-            // Two lines are mere remarks: that names lose their slash, and that something went wrong before.
-            let remark = |line: &&str| line.contains("Removing leading") || line.contains("due to previous errors");
-            let mut lines: Vec<String> = text.lines().filter(|line| !remark(line)).map(str::to_owned).collect();
-            if lines.is_empty() {
-                lines.push(format!("tar ended with {exit}"));
-            }
-            Ok(Received { complaints: lines, is_cut: false })
+            Ok(received)
         })
     }
 }
@@ -136,47 +115,5 @@ impl TarTransfer<'_> {
 async fn until_larger(file: &File, limit: u64) {
     while file.metadata().is_ok_and(|meta| meta.len() <= limit) {
         clock::sleep(LOOK).await;
-    }
-}
-
-fn too_large(limit: u64) -> String {
-    let limit = vmdeck_model::quantity::show_size(limit);
-    format!(
-        "there is more than {limit}, which is as much as is fetched (`artifacts_size`): what came before that is kept"
-    )
-}
-
-/// Takes the archive from standard output, up to a limit, and tar's complaints from standard error.
-struct Spool {
-    file: File,
-    left: u64,
-    limit: u64,
-    complaints: Vec<u8>,
-    /// Why no more can be taken.
-    full: Option<String>,
-    /// Cancelled when no more can be taken.
-    enough: CancellationToken,
-}
-
-impl OutputSink for Spool {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        if stream == Stream::Stderr {
-            let room = COMPLAINTS.saturating_sub(self.complaints.len());
-            self.complaints.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            return;
-        }
-        if self.full.is_some() {
-            return;
-        }
-        // What still fits is kept: the files before the one that is cut are whole.
-        let fits = usize::try_from(self.left).unwrap_or(bytes.len()).min(bytes.len());
-        self.left -= fits as u64;
-        self.full = match self.file.write_all(&bytes[..fits]) {
-            Err(e) => Some(format!("cannot write the archive: {e}")),
-            Ok(()) => (fits < bytes.len()).then(|| too_large(self.limit)),
-        };
-        if self.full.is_some() {
-            self.enough.cancel();
-        }
     }
 }

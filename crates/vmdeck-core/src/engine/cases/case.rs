@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    error::{Blame, Fault},
+    error::{Blame, Fault, Result},
     event::{Attempt, CaseCause, EventKind},
     guest::{Guest, SurvivorPolicy},
     outcome::Verdict,
@@ -186,15 +186,15 @@ impl CaseRun<'_> {
     }
 
     /// Returns the command in the guest, which a program of this host does not have.
-    fn command(&self) -> RemoteCommand {
+    fn command(&self, machine: &LeasedMachine) -> Result<RemoteCommand> {
         let base = base_command(self.guest, self.suite);
         match &self.case.action {
             CaseAction::Run(script) => {
                 let shell = self.case.shell.clone().unwrap_or_else(|| base.shell.clone());
-                RemoteCommand { script: script.clone(), shell, ..base }
+                Ok(RemoteCommand { script: script.clone(), shell, ..base })
             }
-            CaseAction::Script(path) => source::script(path, &base),
-            CaseAction::Host(_) => base,
+            CaseAction::Script(path) => source::script(path, &base, machine.shell()),
+            CaseAction::Host(_) => Ok(base),
         }
     }
 
@@ -203,7 +203,10 @@ impl CaseRun<'_> {
         let Self { context, guest, suite, case, .. } = *self;
         let mut reboots = Reboots::new(context, guest, suite, case);
         loop {
-            let mut command = self.command();
+            let mut command = match self.command(machine) {
+                Ok(command) => command,
+                Err(fault) => return End::Refused(fault),
+            };
             let work = if let CaseAction::Host(program) = &case.action {
                 CaseWork::Host(program, dir)
             } else {

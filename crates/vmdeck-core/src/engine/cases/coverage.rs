@@ -3,7 +3,7 @@
 //! Where the guest has gcov, it reads them there, because it must be of the compiler's version; else this host's does.
 
 use crate::{
-    command::{Collected, CommandExit, OutputSink, RemoteCommand, sh_quote},
+    command::{Collected, CommandExit, OutputSink, RemoteCommand, Shell, sh_quote},
     coverage::CoverageMap,
     engine::{context::RunContext, machine::LeasedMachine},
     host::{clock, process::Spec},
@@ -57,6 +57,11 @@ impl CoverageRun<'_> {
     pub(super) async fn begin(&self, machine: &LeasedMachine) -> Result<()> {
         if self.suite.coverage == CoverageKind::Off {
             return Ok(());
+        }
+        if machine.shell() != Shell::Posix {
+            return Err(
+                Fault::user("cannot collect coverage").because("this version does not read gcov's files in Windows")
+            );
         }
         let folder = sh_quote(&folder(self.suite));
         let script = format!("rm -rf {folder}; mkdir -p {folder} && chmod 1777 {folder}");

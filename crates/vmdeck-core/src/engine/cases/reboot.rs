@@ -4,7 +4,7 @@
 
 use super::{command_log::CommandLog, supervise::End};
 use crate::{
-    command::{Collected, RemoteCommand},
+    command::{Collected, RemoteCommand, Shell},
     engine::{
         context::RunContext,
         machine::{LeasedMachine, recv_once},
@@ -59,6 +59,11 @@ impl<'a> Reboots<'a> {
     pub(super) async fn prepare(&self, machine: &LeasedMachine, command: &mut RemoteCommand) -> Result<()> {
         if self.policy == RebootPolicy::Forbidden {
             return Ok(());
+        }
+        if machine.shell() != Shell::Posix {
+            return Err(Fault::user("cannot prepare the case for a restart")
+                .because("this version follows restarts of Windows only between cases")
+                .hint("remove `reboot` from the case"));
         }
         let folder = crate::command::sh_quote(&self.folder);
         let helper = crate::command::sh_quote(HELPER);

@@ -249,9 +249,13 @@ impl GuestConnection {
                 "see guests/{id}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`"
             );
         }
-        format!(
-            "check that sshd is running and `guests.{id}.ssh` has a key or password, or that the guest agent is installed and running; or raise `boot_timeout`"
-        )
+        let check = |kind: &String| match kind.as_str() {
+            "ssh" => format!("sshd is running and `guests.{id}.ssh` has a key or password"),
+            "winrm" => "WinRM is on (`Enable-PSRemoting` in the guest) and the firewall lets it in".to_owned(),
+            _ => "the guest agent is installed and running".to_owned(),
+        };
+        let services: Vec<String> = self.guest.transports.iter().map(check).collect();
+        format!("check that {}; or raise `boot_timeout`", services.join(", or that "))
     }
 
     /// Returns why the machine ended during its boot; the console may still be saying it.

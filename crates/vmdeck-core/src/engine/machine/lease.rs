@@ -1,7 +1,7 @@
 //! A machine that is up and belongs to one job for a while.
 
 use super::{ConsoleError, ConsoleWatch, controller::Controller};
-use crate::backend::contract::MachineExit;
+use crate::{backend::contract::MachineExit, command::Shell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,11 @@ impl LeasedMachine {
     ) -> Self {
         let restarts_at_boot = *restarts.borrow();
         Self { name, controller, exit, console, restarts, restarts_at_boot, unusable: AtomicBool::new(false) }
+    }
+
+    /// Returns the language of commands in it, by what its session says.
+    pub(in crate::engine) fn shell(&self) -> Shell {
+        self.controller.session().map_or(Shell::Posix, |session| session.shell())
     }
 
     /// Returns whether the machine cannot be used any more.

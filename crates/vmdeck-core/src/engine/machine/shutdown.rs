@@ -5,7 +5,7 @@
 use super::{LeasedMachine, recv_once};
 use crate::{
     backend::contract::Machine,
-    command::{Collected, RemoteCommand},
+    command::{Collected, RemoteCommand, Shell},
     engine::context::RunContext,
     host::clock,
 };
@@ -20,6 +20,9 @@ use vmdeck_model::{
 const POWER_OFF: &str = "if [ -d /run/systemd/system ]; then systemctl poweroff; else poweroff || shutdown -h now; fi";
 /// The same for a guest that knows no power-off: its restart ends the machine.
 const RESTART: &str = "systemctl reboot --reboot-argument=now || reboot -f";
+
+/// The same in Windows.
+const STOP_COMPUTER: &str = "Stop-Computer -Force";
 
 /// Asks the guest to shut down, and waits for that. A run that is cancelled does not wait, and a machine of others is left as it is.
 pub(super) async fn shut_down(context: &RunContext, guest: &Guest, machine: &LeasedMachine) {
@@ -71,7 +74,11 @@ async fn ask(guest: &Guest, machine: &LeasedMachine) -> Result<()> {
         };
     }
     let ends_by_restart = machine.controller.machine().is_some_and(Machine::ends_by_restart);
-    let script = if ends_by_restart { RESTART } else { POWER_OFF };
+    let script = match machine.shell() {
+        Shell::PowerShell => STOP_COMPUTER,
+        Shell::Posix if ends_by_restart => RESTART,
+        Shell::Posix => POWER_OFF,
+    };
     let command = RemoteCommand { run_as: RunAs::Root, ..RemoteCommand::new(script) };
     let never = tokio_util::sync::CancellationToken::new();
     machine.controller.run(&command, &mut Collected::default(), &never).await.map(drop)

@@ -3,14 +3,14 @@
 use super::link::{CommandSender, Link};
 use crate::{
     command::{
-        Collected, CommandExit, OutputSink, RemoteCommand,
+        Collected, CommandExit, OutputSink, RemoteCommand, Shell,
         frame::{self, Frame},
         kill,
         own_output::OwnOutput,
     },
     host::clock,
     transport::{
-        session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, Shell, TerminalStreams},
+        session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, TerminalStreams},
         tar_transfer::TarTransfer,
     },
 };

@@ -186,6 +186,10 @@ impl Transport for Ssh {
         Needs::Service(Service { name: KIND, port: port(options(guest)), probe: Probe::Banner(BANNER) })
     }
 
+    fn host(&self, guest: &Guest) -> Option<String> {
+        options(guest).text("host").map(str::to_owned)
+    }
+
     fn check(&self, guest: &Guest) -> Vec<Finding> {
         check(guest)
     }

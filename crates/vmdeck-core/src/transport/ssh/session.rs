@@ -5,7 +5,7 @@
 use super::hostkey::Checker;
 use crate::{
     command::{
-        Collected, CommandExit, OutputSink, RemoteCommand,
+        Collected, CommandExit, OutputSink, RemoteCommand, Shell,
         frame::{self, Frame, GO, Sudo},
         kill,
         login_shell::{LoginShell, STATUS, ShellProbe},
@@ -14,7 +14,7 @@ use crate::{
     },
     host::clock,
     transport::{
-        session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, Shell, TerminalStreams},
+        session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, TerminalStreams},
         tar_transfer::TarTransfer,
     },
 };
