@@ -131,30 +131,38 @@ fn streams_statuses_environment_and_files_come_through() {
 /// Whatever is cut off says nothing about the code, is never run twice, and never waits for ever.
 #[test]
 fn a_connection_that_is_cut_at_any_message_is_infra_and_nothing_runs_twice() {
-    let mut cut = 0;
-    for at in 1.. {
-        let peer = Peer::start(USER, PASSWORD, &["--fail-after", &at.to_string()]);
-        let world = world(peer.port, "", "");
-        let marker = world.path("marker");
-        let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
-        let run = format!("echo x >> {}; echo out", marker.display());
-        fs::write(world.path("vmdeck.toml"), config + &suite(&[("a", &run)])).expect("config");
-        world.ci(&[]);
-        let runs = fs::read_to_string(&marker).unwrap_or_default().lines().count();
-        let verdict = world.verdict_of("s/a");
-        assert!(runs <= 1, "cut at {at}: it ran {runs} times");
-        match verdict.as_str() {
-            "infra" => cut += 1,
-            // The way there was cut, and was found again; or all was over.
-            "passed" => assert_eq!(runs, 1, "cut at {at}"),
-            other => panic!("cut at {at}: {other}"),
+    // Once with a shell that gets its text at once, and once with one that gets it as input.
+    for options in [vec![], vec!["--powershell".to_owned(), winrm::powershell()]] {
+        let mut cut = 0;
+        for at in 1.. {
+            let fail = ["--fail-after".to_owned(), at.to_string()];
+            let all: Vec<&str> = options.iter().chain(&fail).map(String::as_str).collect();
+            let (verdict, runs) = cut_at(&Peer::start(USER, PASSWORD, &all));
+            assert!(runs <= 1, "cut at {at}: it ran {runs} times");
+            match verdict.as_str() {
+                "infra" => cut += 1,
+                // The way there was cut, and was found again; or all was over.
+                "passed" => assert_eq!(runs, 1, "cut at {at}"),
+                other => panic!("cut at {at}: {other}"),
+            }
+            if verdict == "passed" && cut > 0 {
+                break;
+            }
+            assert!(at < 60, "the exchange has an end");
         }
-        if verdict == "passed" && cut > 0 {
-            break;
-        }
-        assert!(at < 60, "the exchange has an end");
+        assert!(cut >= 3, "start, output and end of a command: {cut}");
     }
-    assert!(cut >= 4, "start, input, output and end of a command: {cut}");
+}
+
+/// Runs a case at a server that cuts a connection; returns its verdict, and how often it ran.
+fn cut_at(peer: &Peer) -> (String, usize) {
+    let world = world(peer.port, "", "");
+    let marker = world.path("marker");
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let run = format!("echo x >> {}; echo out", marker.display());
+    fs::write(world.path("vmdeck.toml"), config + &suite(&[("a", &run)])).expect("config");
+    world.ci(&[]);
+    (world.verdict_of("s/a"), fs::read_to_string(&marker).unwrap_or_default().lines().count())
 }
 
 #[test]
@@ -235,6 +243,77 @@ fn neither_a_password_nor_a_command_is_seen_on_the_way_or_in_the_record() {
             assert!(!holds(&bytes, &form), "{}: {}", path.display(), String::from_utf8_lossy(&form));
         }
     }
+}
+
+/// With a guest whose shell is PowerShell, as far as a stand-in of it goes.
+#[test]
+fn a_guest_with_powershell_gets_its_texts_in_its_own_way() {
+    let powershell = winrm::powershell();
+    let peer = Peer::start(USER, PASSWORD, &["--powershell", &powershell]);
+    let scratch = World::new("");
+    let there = scratch.path("in/it's deep");
+    let cases = "[suites.s]\nartifacts = [\"out/**\"]\nenv = { WORDS = \"it's € ’x’\" }\nsetup = \"mkdir -p out/d && cp a.txt out/d/\"\n\
+        [[suites.s.cases]]\nname = \"both\"\nrun = \"echo \\\"$WORDS\\\"; echo err >&2; exit 7\"\nexpect = { exit = 7 }\n\
+        [[suites.s.cases]]\nname = \"strict\"\nrun = \"false\\necho not\"\nexpect = { exit = 1 }\n\
+        [[suites.s.cases]]\nname = \"batch\"\nshell = \"cmd\"\nrun = \"exit /b 9\"\nexpect = { exit = 9 }\n\
+        [[suites.s.cases]]\nname = \"python\"\nshell = [\"python3\", \"-c\"]\nrun = \"import sys; sys.exit('it' == \\\"it\\\" and 5)\"\nexpect = { exit = 5 }\n\
+        [[suites.s.cases]]\nname = \"script\"\nscript = \"check.ps1\"\n\
+        [[suites.s.cases]]\nname = \"nameless\"\nscript = \"check\"\n\
+        [[suites.s.cases]]\nname = \"red\"\nrun = \"exit 1\"\n\
+        [[suites.s.cases]]\nname = \"long\"\nrun = \"true LONG\"\n\
+        [[suites.s.cases]]\nname = \"eof\"\nrun = \"cat\"\ntimeout = \"10s\"\n";
+    let cases = cases.replace("LONG", &"x".repeat(100_000));
+    let source = format!("[guests.win.source]\npath = \"app\"\nto = \"{}\"\n", there.display());
+    let world = world(peer.port, "", &(source + &cases));
+    fs::create_dir(world.path("app")).expect("mkdir");
+    fs::write(world.path("app/a.txt"), "content").expect("write");
+    fs::write(world.path("app/ü b"), vec![b'x'; 3_000_000]).expect("write");
+    fs::write(world.path("check.ps1"), "[ \"$(wc -c < 'ü b')\" = 3000000 ]\n").expect("write");
+    fs::write(world.path("check"), "true\n").expect("write");
+    world.ci(&[]).exits(5).says("its name does not say what runs it");
+    assert_eq!(world.record("guests/win/s/both/stdout.log"), "it's € ’x’\n");
+    assert_eq!(world.record("guests/win/s/both/stderr.log"), "err\n");
+    for (case, verdict) in [
+        ("s/both", "passed"),
+        ("s/strict", "passed"),
+        ("s/batch", "passed"),
+        ("s/python", "passed"),
+        ("s/script", "passed"),
+        ("s/nameless", "infra"),
+        ("s/red", "failed"),
+        ("s/long", "passed"),
+        ("s/eof", "passed"),
+    ] {
+        assert_eq!(world.verdict_of(case), verdict, "{case}");
+    }
+    assert_eq!(world.record("artifacts/win/s/out/d/a.txt"), "content");
+}
+
+#[test]
+fn a_powershell_that_says_no_is_understood() {
+    let python = format!("env STANDIN_CLIXML=1 STANDIN_NOT_ELEVATED=1 {}", winrm::powershell());
+    let peer = Peer::start(USER, PASSWORD, &["--powershell", &python]);
+    let cases = "[suites.d]\ndir = \"/no/such <folder>\"\n[[suites.d.cases]]\nname = \"a\"\nrun = \"true\"\n\
+        [suites.r]\nrun_as = \"administrator\"\n[[suites.r.cases]]\nname = \"a\"\nrun = \"true\"\n";
+    let world = world(peer.port, "", cases);
+    let ran = world.ci(&[]).exits(5).says("Cannot find path '/no/such <folder>' because it does not exist.");
+    assert!(said(&ran).contains("the session has no rights of an administrator"), "{}", said(&ran));
+    assert!(!said(&ran).contains("CLIXML"), "{}", said(&ran));
+}
+
+#[test]
+fn what_takes_too_long_in_powershell_ends_with_all_that_it_started() {
+    let powershell = winrm::powershell();
+    let peer = Peer::start(USER, PASSWORD, &["--powershell", &powershell]);
+    let word = format!("62.{}", fastrand::u32(1000..9999));
+    let run = format!("(sleep {word}; true) & sleep {word}; true");
+    let cases =
+        suite(&[("slow", &run), ("next", "true")]).replacen("name = \"slow\"", "name = \"slow\"\ntimeout = \"2s\"", 1);
+    let world = world(peer.port, "", &cases);
+    world.ci(&[]).exits(1).says("took longer than");
+    assert_eq!((world.verdict_of("s/slow").as_str(), world.verdict_of("s/next").as_str()), ("failed", "passed"));
+    let left = Command::new("pgrep").args(["-f", &format!("sleep {word}")]).output().expect("pgrep");
+    assert!(left.stdout.is_empty(), "what it started is gone");
 }
 
 #[test]

@@ -18,6 +18,11 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/winrm")
 }
 
+/// Returns the command of a stand-in for PowerShell, which takes a text.
+pub fn powershell() -> String {
+    format!("python3 {}", folder().join("powershell.py").display())
+}
+
 /// A running server; it ends with this value.
 pub struct Peer {
     child: Child,
@@ -101,7 +106,7 @@ impl Tap {
 }
 
 fn carry(mut from: TcpStream, mut into: TcpStream, seen: &Mutex<Vec<u8>>) {
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         seen.lock().expect("lock").extend_from_slice(&buffer[..length]);
         if into.write_all(&buffer[..length]).is_err() {

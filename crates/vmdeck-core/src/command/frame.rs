@@ -69,6 +69,17 @@ impl Frame {
         (text.len() <= DIRECT_MAX).then_some(text)
     }
 
+    /// Returns the whole command as one text for a POSIX shell, with nothing to read: it begins at once. `None` = it is too long
+    /// for an argument.
+    pub fn whole(&self, command: &RemoteCommand) -> Option<String> {
+        let body = format!("exec </dev/null\n{}", self.body(command));
+        let text = match command.run_as {
+            RunAs::User => body,
+            RunAs::Root => format!("exec {}", as_root(&body)),
+        };
+        (text.len() <= DIRECT_MAX).then_some(text)
+    }
+
     /// Returns a line that any login shell understands: it starts a POSIX shell that waits for [`Frame::payload`].
     pub fn starter(&self, run_as: RunAs, sudo: Sudo) -> String {
         let nonce = &self.nonce;

@@ -155,9 +155,9 @@ impl FolderWalk {
 
     fn one(glob: &str) -> Self {
         let glob = glob.strip_prefix("./").unwrap_or(glob);
-        let is_wild = |part: &&str| part.contains(['*', '?', '[']);
+        let is_wild = |part: &str| part.contains(['*', '?', '[']);
         let parts: Vec<&str> = glob.split('/').collect();
-        let plain = parts.iter().position(|part| is_wild(&part)).unwrap_or(parts.len());
+        let plain = parts.iter().position(|part| is_wild(part)).unwrap_or(parts.len());
         let (root, rest) = (parts[..plain].join("/"), parts[plain..].join("/"));
         // A folder that is named stands for all that is in it.
         let pattern = if rest.is_empty() { String::new() } else { format!("^(?:{})(?:/.*)?$", regex_of(&rest)) };

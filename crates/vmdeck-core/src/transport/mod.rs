@@ -9,6 +9,7 @@ mod cancellable;
 pub mod contract;
 mod discovery;
 mod exec;
+mod input_feed;
 pub mod pin;
 mod powershell_transfer;
 pub mod route;

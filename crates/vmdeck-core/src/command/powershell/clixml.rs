@@ -214,7 +214,7 @@ mod tests {
         let mut decoder = ClixmlDecoder::default();
         let mut out = decoder.feed(b"#< CLIXML\r\n<Obj ").len();
         for _ in 0..40 {
-            out += decoder.feed(&[b'x'; 64 * 1024]).len();
+            out += decoder.feed(&vec![b'x'; 64 * 1024]).len();
             assert!(decoder.held.len() <= ELEMENT_MAX + 64 * 1024);
         }
         assert!(out > ELEMENT_MAX);

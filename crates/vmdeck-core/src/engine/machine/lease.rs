@@ -1,7 +1,7 @@
 //! A machine that is up and belongs to one job for a while.
 
 use super::{ConsoleError, ConsoleWatch, controller::Controller};
-use crate::{backend::contract::MachineExit, command::Shell};
+use crate::{backend::contract::MachineExit, command::Shell, transport::session::CommandRunner};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,7 @@ impl LeasedMachine {
 
     /// Returns the language of commands in it, by what its session says.
     pub(in crate::engine) fn shell(&self) -> Shell {
-        self.controller.session().map_or(Shell::Posix, |session| session.shell())
+        self.controller.session().map_or(Shell::Posix, CommandRunner::shell)
     }
 
     /// Returns whether the machine cannot be used any more.

@@ -6,6 +6,7 @@
 mod auth;
 mod hostkey;
 mod rsa;
+mod running;
 mod session;
 
 use super::{
@@ -31,7 +32,7 @@ use vmdeck_files::Exposure;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
-    guest::{Guest, Network, Os, Seed},
+    guest::{Guest, Network, Seed},
     key::{Key, Kind, Options, Value},
 };
 
@@ -163,9 +164,6 @@ fn options(guest: &Guest) -> &Options {
 
 impl Transport for Ssh {
     fn usable(&self, guest: &Guest, capabilities: &Capabilities) -> Result<(), Unusable> {
-        if guest.os == Os::Windows {
-            return Err(Unusable::NotSupported("this version does not support PowerShell over ssh".into()));
-        }
         let options = options(guest);
         if options.text("host").is_none() && guest.network == Network::None {
             return Err(Unusable::NotSupported(
@@ -271,7 +269,8 @@ impl Connector for Login<'_> {
                 }
                 Err(LoginError::Never(fault)) => return Err(fault.into()),
             }
-            match session::open(handle, self.target.guest.sudo.clone(), address).await {
+            let guest = self.target.guest;
+            match session::open(handle, guest.os, guest.sudo.clone(), address).await {
                 Ok(session) => Ok(Box::new(session) as Box<dyn Session>),
                 // The connection broke: the guest may be restarting its services.
                 Err(fault) if fault.is_worth_a_retry() => {

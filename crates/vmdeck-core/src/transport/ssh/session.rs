@@ -2,7 +2,10 @@
 //!
 //! Every channel is drained to its end whatever the receiver does; a channel that ends without a status is a fault.
 
-use super::hostkey::Checker;
+use super::{
+    hostkey::Checker,
+    running::{ExitSeen, REST, RunningCommand, Write, abandon},
+};
 use crate::{
     command::{
         Collected, CommandExit, OutputSink, RemoteCommand, Shell,
@@ -11,29 +14,32 @@ use crate::{
         login_shell::{LoginShell, STATUS, ShellProbe},
         marks::FrameMark,
         own_output::OwnOutput,
+        powershell::{self, clixml::ClixmlDecoder},
     },
     host::clock,
     transport::{
+        input_feed::InputFeed,
+        powershell_transfer::PowerShellTransfer,
         session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, TerminalStreams},
         tar_transfer::TarTransfer,
     },
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, client};
+use russh::{ChannelMsg, ChannelReadHalf, Disconnect, client};
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::Stream,
+    guest::Os,
     secret::Secret,
     suite::RunAs,
 };
@@ -42,31 +48,36 @@ use vmdeck_model::{
 pub(in crate::transport) const KIND: &str = "ssh";
 /// How long a first command may take, login shell and its files included; emulated guests are slow.
 const FIRST: Duration = Duration::from_secs(12);
+/// The same for PowerShell, which starts slowly.
+const FIRST_POWERSHELL: Duration = Duration::from_secs(45);
+/// What follows a command line that starts a PowerShell: nothing for `cmd` and POSIX shells; a PowerShell would make 1 of every status
+/// but 0.
+const AFTER_POWERSHELL: [&str; 2] = ["", "; exit $LASTEXITCODE"];
+/// What to do about a Windows whose login shell can do nothing for us.
+const WINDOWS_SHELL: &str = "the login shell must run `powershell.exe`; `cmd.exe` does: remove the value `DefaultShell` of HKLM:\\SOFTWARE\\OpenSSH in the guest";
 /// How long a login shell may take to show what it is.
 const PROBE: Duration = Duration::from_secs(5);
 /// Most that is read of what it says meanwhile, in bytes.
 const PROBE_MAX: usize = 64 * 1024;
 /// How long a login shell may be silent before the command is typed to it.
 const SILENCE: Duration = Duration::from_secs(4);
-/// How long further output is waited for, after the exit or after the last piece.
-const REST: Duration = Duration::from_millis(300);
-/// How long it is waited for in all: what a command left running may write for ever.
-const REST_MAX: Duration = Duration::from_secs(5);
-/// How long a channel that was given back is emptied.
-const ABANDONED: Duration = Duration::from_secs(30);
 /// How long a server may take to free the session of a command that was ended, before another one is opened.
 const FREE: Duration = Duration::from_secs(5);
 /// Pause between two attempts to open a session.
 const FREE_PAUSE: Duration = Duration::from_millis(100);
-/// Piece of a file that is sent at a time: smaller ones are slower (measured).
-const PIECE: usize = 256 * 1024;
 
-type Write = Arc<ChannelWriteHalf<client::Msg>>;
+/// What the login shell was proven to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LoginLanguage {
+    /// It starts a POSIX shell, or is one.
+    Posix(LoginShell),
+    /// It starts a PowerShell, and passes its status on where this text follows the command.
+    PowerShell(&'static str),
+}
 
 pub(super) struct SshSession {
     handle: client::Handle<Checker>,
-    /// What the login shell was proven to be.
-    login: LoginShell,
+    login: LoginLanguage,
     /// Whether commands are typed to whatever the login shell's own files start.
     by_stdin: AtomicBool,
     sudo: Option<Secret>,
@@ -76,30 +87,32 @@ pub(super) struct SshSession {
 /// Returns a session in which a first command has run: a server may take a login and no commands.
 pub(super) async fn open(
     handle: client::Handle<Checker>,
+    os: Os,
     sudo: Option<Secret>,
     peer: SocketAddr,
 ) -> Result<SshSession> {
-    let (login, by_stdin) = (LoginShell::Unknown, AtomicBool::new(false));
+    let (login, by_stdin) = (LoginLanguage::Posix(LoginShell::Unknown), AtomicBool::new(false));
     let mut session = SshSession { handle, login, by_stdin, sudo, peer };
+    if os == Os::Windows {
+        for after in AFTER_POWERSHELL {
+            session.login = LoginLanguage::PowerShell(after);
+            if session.runs_a_first_command(FIRST_POWERSHELL).await.is_ok() {
+                return Ok(session);
+            }
+        }
+        // Whatever a Windows is logged in to may be a POSIX shell, too.
+        session.login = LoginLanguage::Posix(LoginShell::Unknown);
+    }
     // A shell whose files start something that waits says nothing at all.
-    session.login = clock::within(PROBE, session.probe()).await.unwrap_or(Ok(LoginShell::Unknown))?;
-    if session.login != LoginShell::Unknown {
-        return Ok(session);
+    let shell = clock::within(PROBE, session.probe()).await.unwrap_or(Ok(LoginShell::Unknown))?;
+    session.login = LoginLanguage::Posix(shell);
+    if shell == LoginShell::Unknown {
+        session.runs_a_first_command(FIRST).await.map_err(|fault| match os {
+            Os::Windows => fault.hint(WINDOWS_SHELL),
+            Os::Linux | Os::Macos => fault,
+        })?;
     }
-    let mut nowhere = |_: Stream, _: &[u8]| {};
-    let (first, never) = (RemoteCommand::new(format!("exit {STATUS}")), CancellationToken::new());
-    let ran = clock::within(FIRST, session.run_command(&first, &mut nowhere, &never)).await;
-    match ran {
-        Some(Ok(CommandExit::Code(STATUS))) => Ok(session),
-        // With such a shell every case would end as it likes.
-        Some(Ok(exit)) => Err(Fault::user("cannot trust the exit status of a command")
-            .because(format!("a command that ended with {STATUS} came back as {exit}"))
-            .hint("the account's shell, or the forced command of its server, must pass the status on")),
-        Some(Err(fault)) => Err(fault),
-        None => Err(Fault::infra("cannot run a first command")
-            .because(format!("nothing answers within {} s", FIRST.as_secs()))
-            .hint("the login shell's own files (.bashrc, .profile) may start another program")),
-    }
+    Ok(session)
 }
 
 /// Keeps the first bytes of what a login shell says.
@@ -119,6 +132,18 @@ fn exit_of(message: &ChannelMsg) -> Option<CommandExit> {
     }
 }
 
+/// How a command is begun.
+struct Opening {
+    /// The line for the login shell.
+    line: String,
+    /// What the command reads first.
+    payload: String,
+    /// Whether it may be sent before anybody has said that it is waited for.
+    is_read_at_once: bool,
+    /// Whether the line may be typed to what the login shell's own files have started.
+    may_be_typed: bool,
+}
+
 fn lost(error: impl std::fmt::Display) -> Fault {
     Fault::infra("cannot finish the command")
         .because(format!("the connection was lost: {error}"))
@@ -126,6 +151,23 @@ fn lost(error: impl std::fmt::Display) -> Fault {
 }
 
 impl SshSession {
+    /// Runs a first command, whose status must come back as it is.
+    async fn runs_a_first_command(&self, limit: Duration) -> Result<()> {
+        let mut nowhere = |_: Stream, _: &[u8]| {};
+        let (first, never) = (RemoteCommand::new(format!("exit {STATUS}")), CancellationToken::new());
+        match clock::within(limit, self.run_command(&first, &mut nowhere, &never)).await {
+            Some(Ok(CommandExit::Code(STATUS))) => Ok(()),
+            // With such a shell every case would end as it likes.
+            Some(Ok(exit)) => Err(Fault::user("cannot trust the exit status of a command")
+                .because(format!("a command that ended with {STATUS} came back as {exit}"))
+                .hint("the account's shell, or the forced command of its server, must pass the status on")),
+            Some(Err(fault)) => Err(fault),
+            None => Err(Fault::infra("cannot run a first command")
+                .because(format!("nothing answers within {} s", limit.as_secs()))
+                .hint("the login shell's own files (.bashrc, .profile) may start another program")),
+        }
+    }
+
     /// Finds out what the login shell does with text.
     async fn probe(&self) -> Result<LoginShell> {
         let probe = ShellProbe::new(frame::nonce());
@@ -171,6 +213,32 @@ impl SshSession {
         Ok((read, Arc::new(write)))
     }
 
+    /// Returns how a command is begun.
+    fn opening(&self, frame: &Frame, exec: &RemoteCommand) -> Opening {
+        let shell = match self.login {
+            LoginLanguage::PowerShell(after) => {
+                return Opening {
+                    line: powershell::line(&powershell::starter(&frame.nonce)) + after,
+                    payload: powershell::payload(frame, exec),
+                    is_read_at_once: true,
+                    may_be_typed: false,
+                };
+            }
+            LoginLanguage::Posix(shell) => shell,
+        };
+        let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
+        match frame.direct(exec, shell, sudo) {
+            Some(line) => Opening { line, payload: GO.to_owned(), is_read_at_once: false, may_be_typed: false },
+            None => Opening {
+                line: frame.starter(exec.run_as, sudo),
+                payload: frame.payload(exec),
+                is_read_at_once: false,
+                // sudo would take it for a password.
+                may_be_typed: exec.run_as == RunAs::User,
+            },
+        }
+    }
+
     async fn run_command(
         &self,
         exec: &RemoteCommand,
@@ -178,24 +246,24 @@ impl SshSession {
         cancel: &CancellationToken,
     ) -> Result<CommandExit> {
         let frame = Frame::new();
-        let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
-        let direct = frame.direct(exec, self.login, sudo);
-        let starter = frame.starter(exec.run_as, sudo);
         // Before the command: one that would read nothing instead must not run at all.
         let input = exec.stdin.open().map_err(|e| exec.stdin.unreadable(&e))?.map(tokio::fs::File::from);
+        let (language, opening) = (self.shell(), self.opening(&frame, exec));
         let (mut read, write) = self.channel().await?;
-        write.exec(true, direct.as_deref().unwrap_or(&starter)).await.map_err(lost)?;
-        let payload = if direct.is_some() { GO.to_owned() } else { frame.payload(exec) };
+        write.exec(true, opening.line.as_str()).await.map_err(lost)?;
         let mut command = RunningCommand {
             own: OwnOutput::new(&frame.nonce),
-            payload: Some((payload, input)),
+            errors: (language == Shell::PowerShell).then(ClixmlDecoder::default),
+            payload: Some(InputFeed::new(opening.payload.into_bytes(), input, language)),
             asked: 0,
             ended: None,
             write,
             unread: Arc::default(),
         };
-        // sudo would take it for a password.
-        let mut may_type = exec.run_as == RunAs::User && direct.is_none();
+        if opening.is_read_at_once {
+            command.send_payload();
+        }
+        let mut may_type = opening.may_be_typed;
         let silence = if self.by_stdin.load(Ordering::Relaxed) { Duration::ZERO } else { SILENCE };
         let silent = clock::sleep(silence);
         tokio::pin!(silent);
@@ -212,11 +280,11 @@ impl SshSession {
                 () = &mut silent, if may_type && command.payload.is_some() => {
                     may_type = false;
                     // The login shell's own files may have started another shell, which reads commands.
-                    let _ = command.write.data_bytes(format!("{starter}\n").into_bytes()).await;
+                    let _ = command.write.data_bytes(format!("{}\n", opening.line).into_bytes()).await;
                 }
             }
         };
-        if direct.is_none() && !may_type && command.payload.is_none() && exec.run_as == RunAs::User {
+        if opening.may_be_typed && !may_type && command.payload.is_none() {
             self.by_stdin.store(true, Ordering::Relaxed);
         }
         if cancelled {
@@ -230,6 +298,9 @@ impl SshSession {
                     .because("it had not begun when its time was over")
                     .hint("the login shell's own files may take long or start another program, or sudo may wait")
             });
+        }
+        if let Some(rest) = command.errors.as_mut().map(ClixmlDecoder::finish) {
+            self.take_error(&rest, &mut command, sink).await?;
         }
         let write = Arc::clone(&command.write);
         let outcome = self.outcome(command, exec);
@@ -247,19 +318,9 @@ impl SshSession {
                 command.touch();
             }
             ChannelMsg::ExtendedData { data, ext: 1 } => {
-                let mut marks = Vec::new();
-                let own = command.own.stderr(&data, |mark| marks.push(mark)).into_owned();
-                if !own.is_empty() {
-                    sink.write(Stream::Stderr, &own);
-                }
+                let text = command.errors.as_mut().map(|errors| errors.feed(&data));
+                self.take_error(text.as_deref().unwrap_or(&data), command, sink).await?;
                 command.touch();
-                for mark in marks {
-                    match mark {
-                        FrameMark::Asked => self.answer_sudo(command).await?,
-                        FrameMark::Ready => command.send_payload(),
-                        FrameMark::Running { .. } => {}
-                    }
-                }
             }
             ChannelMsg::Failure => {
                 return Err(Fault::infra("cannot run a command").because("the guest's sshd refused to run it"));
@@ -268,6 +329,22 @@ impl SshSession {
                 if let Some(exit) = exit_of(&other) {
                     command.exited(exit);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_error(&self, text: &[u8], command: &mut RunningCommand, sink: &mut dyn OutputSink) -> Result<()> {
+        let mut marks = Vec::new();
+        let own = command.own.stderr(text, |mark| marks.push(mark)).into_owned();
+        if !own.is_empty() {
+            sink.write(Stream::Stderr, &own);
+        }
+        for mark in marks {
+            match mark {
+                FrameMark::Asked => self.answer_sudo(command).await?,
+                FrameMark::Ready => command.send_payload(),
+                FrameMark::Running { .. } => {}
             }
         }
         Ok(())
@@ -319,6 +396,11 @@ impl SshSession {
             // The command was never sent.
             return Ok(());
         }
+        if self.shell() == Shell::PowerShell {
+            // One that has not said that it runs cannot be named; its input ends with its channel.
+            let Some(pid) = command.own.pid() else { return Ok(()) };
+            return self.kill(exec.run_as, &powershell::kill_text(pid)).await;
+        }
         // Not by the server's own signal: it ends the parent alone, and then the children cannot be found any more.
         let text = frame.kill_text(command.own.pid());
         match self.kill(exec.run_as, &text).await {
@@ -364,99 +446,12 @@ impl SshSession {
     }
 }
 
-/// A command on its way.
-struct RunningCommand {
-    own: OwnOutput,
-    /// Its text and what it reads, until they are being sent.
-    payload: Option<(String, Option<tokio::fs::File>)>,
-    asked: u32,
-    ended: Option<ExitSeen>,
-    write: Write,
-    /// Why its input could not be read to the end.
-    unread: Arc<OnceLock<String>>,
-}
-
-/// An exit that was told while the outputs may still be open.
-struct ExitSeen {
-    exit: CommandExit,
-    at: clock::Instant,
-    /// When something came last.
-    last: clock::Instant,
-    /// Another exit that was told for the same command: then neither proves anything.
-    other: Option<CommandExit>,
-}
-
-impl ExitSeen {
-    /// Returns until when output is waited for.
-    fn until(&self) -> clock::Instant {
-        (self.last + REST).min(self.at + REST_MAX)
-    }
-}
-
-impl RunningCommand {
-    fn exited(&mut self, exit: CommandExit) {
-        let now = clock::now();
-        let first = self.ended.get_or_insert(ExitSeen { exit: exit.clone(), at: now, last: now, other: None });
-        if first.exit != exit {
-            first.other.get_or_insert(exit);
-        }
-    }
-
-    fn touch(&mut self) {
-        if let Some(ended) = &mut self.ended {
-            ended.last = clock::now();
-        }
-    }
-
-    fn send_payload(&mut self) {
-        if let Some((text, input)) = self.payload.take() {
-            tokio::spawn(send_input(Arc::clone(&self.write), text, input, Arc::clone(&self.unread)));
-        }
-    }
-}
-
-/// Gives a channel back that is not read to its end by its command: closed, and emptied until the server has closed it too.
-fn abandon(write: Write, mut read: ChannelReadHalf) {
-    tokio::spawn(async move {
-        let ended = async {
-            let _ = write.close().await;
-            while read.wait().await.is_some() {}
-        };
-        let _ = clock::within(ABANDONED, ended).await;
-    });
-}
-
-/// Sends the command and its input, and closes it; a command that does not read it is no error. Input that cannot be read to its
-/// end closes the channel instead: half a file must not look like a whole one.
-async fn send_input(write: Write, text: String, input: Option<tokio::fs::File>, unread: Arc<OnceLock<String>>) {
-    if write.data_bytes(text.into_bytes()).await.is_err() {
-        return;
-    }
-    if let Some(mut file) = input {
-        loop {
-            let mut piece = bytes::BytesMut::with_capacity(PIECE);
-            let mut ended = false;
-            while piece.len() < PIECE && !ended {
-                match file.read_buf(&mut piece).await {
-                    Ok(n) => ended = n == 0,
-                    Err(e) => {
-                        let _ = unread.set(e.to_string());
-                        let _ = write.close().await;
-                        return;
-                    }
-                }
-            }
-            if piece.is_empty() || write.data_bytes(piece.freeze()).await.is_err() {
-                break;
-            }
-        }
-    }
-    let _ = write.eof().await;
-}
-
 impl CommandRunner for SshSession {
     fn shell(&self) -> Shell {
-        Shell::Posix
+        match self.login {
+            LoginLanguage::Posix(_) => Shell::Posix,
+            LoginLanguage::PowerShell(_) => Shell::PowerShell,
+        }
     }
 
     fn run<'a>(
@@ -481,7 +476,10 @@ impl Session for SshSession {
     }
 
     fn files(&self) -> Box<dyn FileTransfer + '_> {
-        Box::new(TarTransfer { runner: self, copy_out: None })
+        match self.shell() {
+            Shell::Posix => Box::new(TarTransfer { runner: self, copy_out: None }),
+            Shell::PowerShell => Box::new(PowerShellTransfer { runner: self }),
+        }
     }
 
     fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {

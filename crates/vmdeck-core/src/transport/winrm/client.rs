@@ -9,7 +9,10 @@ use super::{
 };
 use crate::host::{clock, random};
 use parking_lot::Mutex;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 /// How long a connection may be idle and still be used: Windows closes those that are idle for two minutes, and what is sent then
 /// is lost.
@@ -25,20 +28,28 @@ pub(super) struct WinrmClient {
     /// How long the service waits for something to happen before it answers that nothing has.
     operation_timeout: Duration,
     idle: Mutex<Vec<WinrmConnection>>,
+    /// Whether some logon has ended by itself.
+    logon_ended: AtomicBool,
 }
 
 impl WinrmClient {
     /// Returns a client that has no connection yet.
     pub(super) fn new(target: WinrmTarget, operation_timeout: Duration) -> Self {
         let url = target.url();
-        Self { target, url, operation_timeout, idle: Mutex::default() }
+        Self { target, url, operation_timeout, idle: Mutex::default(), logon_ended: AtomicBool::new(false) }
     }
 
     /// Logs on, without saying anything else.
     pub(super) async fn log_on(&self) -> Result<(), WinrmError> {
-        let connection = WinrmConnection::open(&self.target).await?;
+        let connection = Box::pin(WinrmConnection::open(&self.target)).await?;
         self.idle.lock().push(connection);
         Ok(())
+    }
+
+    /// Returns whether a logon has ended by itself, so that a message was sent twice: over plain HTTP, anybody between may have
+    /// wanted that.
+    pub(super) fn has_sent_twice(&self) -> bool {
+        self.logon_ended.load(Ordering::Relaxed)
     }
 
     /// Makes a shell; returns its id.
@@ -75,13 +86,13 @@ impl WinrmClient {
     async fn exchange(&self, xml: &str) -> Result<(u16, String), WinrmError> {
         let mut connection = match self.take() {
             Some(connection) => connection,
-            None => WinrmConnection::open(&self.target).await?,
+            None => Box::pin(WinrmConnection::open(&self.target)).await?,
         };
         let answer = match connection.exchange(xml).await {
-            // The service has not looked at the message. Whoever forges such an answer, to have it carried out twice, gets a
-            // second command that waits for a word which it is never given, or the same piece of input again.
+            // The service has not looked at the message.
             Err(WinrmError::LogonEnded) => {
-                connection = WinrmConnection::open(&self.target).await?;
+                self.logon_ended.store(true, Ordering::Relaxed);
+                connection = Box::pin(WinrmConnection::open(&self.target)).await?;
                 connection.exchange(xml).await?
             }
             answer => answer?,

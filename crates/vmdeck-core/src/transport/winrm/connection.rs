@@ -81,7 +81,7 @@ impl WinrmTarget {
 /// How the messages of a connection are protected.
 enum Protection {
     /// NTLM seals each of them.
-    Sealed(ntlm::NtlmSession),
+    Sealed(Box<ntlm::NtlmSession>),
     /// TLS encrypts all of them, and the connection is logged on.
     Encrypted,
     /// TLS encrypts all of them, and each brings the password along.
@@ -129,7 +129,7 @@ impl WinrmConnection {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         certificate: Option<Vec<u8>>,
     ) -> Result<Self, WinrmError> {
-        let (send, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let (send, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(&e))?;
         tokio::spawn(driver);
         let mut connection = Self {
             send,
@@ -149,7 +149,7 @@ impl WinrmConnection {
             }
             Scheme::Ntlm => {
                 let session = connection.by_ntlm(login, &target.host, certificate.as_deref()).await?;
-                if certificate.is_some() { Protection::Encrypted } else { Protection::Sealed(session) }
+                if certificate.is_some() { Protection::Encrypted } else { Protection::Sealed(Box::new(session)) }
             }
         };
         Ok(connection)
@@ -231,14 +231,14 @@ impl WinrmConnection {
         }
         let request = request.body(Full::new(body.into())).map_err(|e| WinrmError::Nonsense(e.to_string()))?;
         // The connection's own task may not have seen the end of the last answer yet.
-        self.send.ready().await.map_err(lost)?;
-        let (head, body) = self.send.send_request(request).await.map_err(lost)?.into_parts();
+        self.send.ready().await.map_err(|e| lost(&e))?;
+        let (head, body) = self.send.send_request(request).await.map_err(|e| lost(&e))?.into_parts();
         let body = Limited::new(body, ANSWER).collect().await.map_err(|e| WinrmError::Lost(e.to_string()))?.to_bytes();
         Ok(HttpAnswer { status: head.status.as_u16(), headers: head.headers, body })
     }
 }
 
-fn lost(error: hyper::Error) -> WinrmError {
+fn lost(error: &hyper::Error) -> WinrmError {
     let text = if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         "the connection was closed by the guest".to_owned()
     } else {

@@ -1,10 +1,9 @@
 //! A shell of WinRM: commands in it, one after the other or at once, and their cancellation.
 //!
-//! Each command waits for its text on its standard input: one that was started twice, because an answer was lost, begins once at
-//! most. What is lost after that is a fault, never an exit and never a reason to run it again.
+//! What is lost once a command may have begun is a fault, never an exit and never a reason to run it again.
 //!
-//! That is also why the next one can be started before anybody knows what it will be: it is ready when it is wanted, which spares
-//! the time that PowerShell takes to start.
+//! For PowerShell, which is slow to start, the next command is started before anybody knows what it will be: it waits for its text on
+//! its standard input, and is ready when it is wanted. A POSIX shell gets its text at once, where it has nothing to read.
 
 use super::{
     client::WinrmClient,
@@ -22,12 +21,12 @@ use crate::{
     },
     host::clock,
     transport::{
+        input_feed::InputFeed,
         powershell_transfer::PowerShellTransfer,
         session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session},
         tar_transfer::TarTransfer,
     },
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::{
@@ -38,7 +37,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{io::AsyncReadExt, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -98,39 +97,6 @@ struct StartedCommand {
     frame: Frame,
 }
 
-/// What a command reads, in the form in which its language takes it.
-struct InputFeed {
-    /// What comes before it: the command's own text.
-    head: Vec<u8>,
-    file: Option<tokio::fs::File>,
-    language: Shell,
-}
-
-impl InputFeed {
-    /// Returns the next piece, of at most so many bytes, and whether it is the last one.
-    async fn next(&mut self, most: usize) -> std::io::Result<(Vec<u8>, bool)> {
-        if !self.head.is_empty() {
-            let rest = self.head.split_off(self.head.len().min(most));
-            let piece = std::mem::replace(&mut self.head, rest);
-            return Ok((piece, self.head.is_empty() && self.file.is_none()));
-        }
-        let Some(file) = &mut self.file else { return Ok((Vec::new(), true)) };
-        // A line for PowerShell is base64, and of whole groups of three bytes.
-        let room = if self.language == Shell::PowerShell { (most - 4) / 4 * 3 } else { most };
-        let mut piece = Vec::with_capacity(room);
-        while piece.len() < room {
-            if (&mut *file).take((room - piece.len()) as u64).read_to_end(&mut piece).await? == 0 {
-                break;
-            }
-        }
-        let is_last = piece.len() < room;
-        if self.language == Shell::PowerShell && !piece.is_empty() {
-            piece = (BASE64_STANDARD.encode(&piece) + "\n").into_bytes();
-        }
-        Ok((piece, is_last))
-    }
-}
-
 /// Why the input of a command did not get there.
 enum InputError {
     /// The command was gone before it took any of it.
@@ -161,12 +127,10 @@ impl WinrmSession {
         let nonce = frame::nonce();
         let line = powershell::line(&format!("echo \"[shell-{nonce} $PSHOME]\"\nexit {STATUS}"));
         let command = self.service.start(Frame::new(), &line).await?;
-        self.send(&command, &mut InputFeed { head: Vec::new(), file: None, language: Shell::Posix }).await.or_else(
-            |error| match error {
-                InputError::Winrm(error) => Err(error),
-                InputError::Gone | InputError::Unreadable(_) => Ok(()),
-            },
-        )?;
+        let nothing = InputFeed::new(Vec::new(), None, Shell::Posix);
+        if let Err(InputError::Winrm(error)) = self.send(&command, Some(nothing)).await {
+            return Err(error);
+        }
         let (mut said, mut complaint) = (Vec::new(), Vec::new());
         let status = loop {
             let piece = self.service.client.receive(&command.shell, &command.id).await?;
@@ -184,15 +148,15 @@ impl WinrmSession {
             let words = vmdeck_model::text::one_line(&String::from_utf8_lossy(&complaint));
             return Err(WinrmError::Nonsense(format!("a first command says nothing that is known: {words}")));
         };
-        if status != Some(STATUS) {
-            let came = status.map_or_else(|| "nothing".to_owned(), |status| status.to_string());
-            return Err(WinrmError::Nonsense(format!("a command that ended with {STATUS} came back as {came}")));
+        if status != STATUS {
+            return Err(WinrmError::Nonsense(format!("a command that ended with {STATUS} came back as {status}")));
         }
         Ok(if rest.trim_start().starts_with(']') { Shell::Posix } else { Shell::PowerShell })
     }
 
     /// Sends a command its input to the end. One that does not read it is no error.
-    async fn send(&self, command: &StartedCommand, input: &mut InputFeed) -> Result<(), InputError> {
+    async fn send(&self, command: &StartedCommand, input: Option<InputFeed>) -> Result<(), InputError> {
+        let Some(mut input) = input else { return Ok(()) };
         let mut has_begun = false;
         loop {
             let most = self.piece.load(Ordering::Relaxed);
@@ -243,22 +207,18 @@ impl WinrmSession {
         })
     }
 
-    /// Starts the next command, whatever it will be, unless it is started already.
+    /// Starts the next command of a PowerShell, whatever it will be, unless it is started already.
     fn get_ready(&self) {
         let mut ready = self.ready.lock();
-        if ready.is_none() {
+        if ready.is_none() && self.language == Shell::PowerShell {
             let (service, frame) = (Arc::clone(&self.service), Frame::new());
             let line = self.line(&frame, RunAs::User);
             *ready = Some(tokio::spawn(async move { service.start(frame, &line).await.ok() }));
         }
     }
 
-    /// Returns a command that waits for its text: the one that was started before, where that fits.
-    async fn take_ready(&self, run_as: RunAs) -> Option<StartedCommand> {
-        // Another user's command begins in another way.
-        if run_as == RunAs::Root && self.language == Shell::Posix {
-            return None;
-        }
+    /// Returns the command that was started before, if there is one.
+    async fn take_ready(&self) -> Option<StartedCommand> {
         let ready = self.ready.lock().take()?;
         ready.await.ok().flatten()
     }
@@ -277,30 +237,47 @@ impl WinrmSession {
             }
         };
         let cancelled = || Fault::cancelled("cannot start the command").because("it was cancelled");
+        let frame = Frame::new();
+        if let Some(text) = self.whole(&frame, exec) {
+            let line = powershell::line(&text);
+            let command = tokio::select! {
+                command = self.service.start(frame, &line) => command.map_err(cannot_start)?,
+                () = cancel.cancelled() => return Err(cancelled()),
+            };
+            let ran = self.run_in(command, exec, None, sink, cancel).await?;
+            return ran.ok_or_else(|| Fault::bug("a command without input did not take it"));
+        }
         let waiting = tokio::select! {
-            waiting = self.take_ready(exec.run_as) => waiting,
+            waiting = self.take_ready() => waiting,
             () = cancel.cancelled() => return Err(cancelled()),
         };
         if let Some(command) = waiting
-            && let Some(exit) = self.run_in(command, exec, sink, cancel).await?
+            && let Some(exit) = self.run_with_input(command, exec, sink, cancel).await?
         {
             return Ok(exit);
         }
         // None was ready, or it was gone before it had its text.
-        let frame = Frame::new();
         let line = self.line(&frame, exec.run_as);
         let command = tokio::select! {
             command = self.service.start(frame, &line) => command.map_err(cannot_start)?,
             () = cancel.cancelled() => return Err(cancelled()),
         };
-        match self.run_in(command, exec, sink, cancel).await? {
+        match self.run_with_input(command, exec, sink, cancel).await? {
             Some(exit) => Ok(exit),
             None => Err(Fault::infra("cannot start the command").because("it ended before it had its text")),
         }
     }
 
-    /// Gives a command its text and follows it to its end; `None` = it was gone before it had that, and nothing has begun.
-    async fn run_in(
+    /// Returns the text of a command that can be given at once. A service that has asked for another logon may have been made to
+    /// by somebody: from then on a command that is started twice must not begin twice.
+    fn whole(&self, frame: &Frame, exec: &RemoteCommand) -> Option<String> {
+        let may = self.language == Shell::Posix && exec.stdin.is_empty() && !self.service.client.has_sent_twice();
+        may.then(|| frame.whole(exec)).flatten()
+    }
+
+    /// Gives a command its text and its input and follows it to its end; `None` = it was gone before it had that, and nothing has
+    /// begun.
+    async fn run_with_input(
         &self,
         command: StartedCommand,
         exec: &RemoteCommand,
@@ -314,14 +291,27 @@ impl WinrmSession {
             Shell::Posix => frame.payload(exec),
             Shell::PowerShell => powershell::payload(frame, exec),
         };
+        let input = InputFeed::new(head.into_bytes(), file, self.language);
+        self.run_in(command, exec, Some(input), sink, cancel).await
+    }
+
+    /// Follows a command to its end, while it gets its input; `None` = it was gone before it had any.
+    async fn run_in(
+        &self,
+        command: StartedCommand,
+        exec: &RemoteCommand,
+        input: Option<InputFeed>,
+        sink: &mut dyn OutputSink,
+        cancel: &CancellationToken,
+    ) -> Result<Option<CommandExit>> {
+        let frame = &command.frame;
         // Whoever reads much may write much before it has read all.
-        let is_large = file.is_some();
-        let mut input = InputFeed { head: head.into_bytes(), file, language: self.language };
+        let is_large = input.as_ref().is_some_and(InputFeed::has_file);
+        let mut is_sent = input.is_none();
         let mut own = CommandStreams { own: OwnOutput::new(&frame.nonce), errors: clixml::ClixmlDecoder::default() };
         let ended = {
-            let mut sending = std::pin::pin!(self.send(&command, &mut input));
+            let mut sending = Box::pin(self.send(&command, input));
             let mut receiving = Box::pin(self.service.client.receive(&command.shell, &command.id));
-            let mut is_sent = false;
             loop {
                 tokio::select! {
                     biased;
@@ -340,7 +330,9 @@ impl WinrmSession {
                     },
                     piece = &mut receiving, if is_sent || is_large => {
                         let OutputPiece { output, end } = piece.map_err(|error| error.lost())?;
-                        output.iter().for_each(|(is_error, data)| own.take(*is_error, data, sink));
+                        for (is_error, data) in output {
+                            own.take(is_error, &data, sink);
+                        }
                         match end {
                             Some(end) => break Some(end),
                             None => receiving = Box::pin(self.service.client.receive(&command.shell, &command.id)),
@@ -357,9 +349,7 @@ impl WinrmSession {
         };
         own.finish(sink);
         self.acknowledge(&command).await.map_err(|error| error.lost())?;
-        let exit = status.map(CommandExit::Code).ok_or_else(|| {
-            Fault::infra("cannot tell how the command ended").because("the guest's WinRM gives no exit status")
-        })?;
+        let exit = CommandExit::Code(status);
         if own.own.pid().is_some() {
             return Ok(Some(exit));
         }

@@ -129,8 +129,8 @@ impl ShellMessage<'_> {
 pub(super) struct OutputPiece {
     /// The pieces in their order, each with whether it is of standard error.
     pub(super) output: Vec<(bool, Vec<u8>)>,
-    /// How the command ended, once it has. A command that is done without a status has none that could be believed.
-    pub(super) end: Option<Option<i32>>,
+    /// The status of the command, once it has ended.
+    pub(super) end: Option<i32>,
 }
 
 /// Returns the id of the shell that was made.
@@ -171,7 +171,7 @@ pub(super) fn piece(answer: &str) -> Result<OutputPiece, WinrmError> {
         let code = named(&document, "ExitCode").find_map(|node| node.text()?.trim().parse::<i64>().ok());
         let code =
             code.and_then(|code| i32::try_from(code).ok().or_else(|| u32::try_from(code).ok().map(u32::cast_signed)));
-        piece.end = Some(code);
+        piece.end = Some(code.ok_or_else(|| WinrmError::Nonsense("the command has ended without a status".into()))?);
     }
     Ok(piece)
 }
@@ -236,7 +236,7 @@ mod tests {
             let done = format!(
                 "<r:CommandState CommandId=\"1\" State=\"{SHELL}/CommandState/Done\"><r:ExitCode>{code}</r:ExitCode></r:CommandState>"
             );
-            assert_eq!(super::piece(&received(&done)).expect("done").end, Some(wanted), "{code}");
+            assert_eq!(super::piece(&received(&done)).ok().map(|piece| piece.end), wanted.map(Some), "{code}");
         }
         assert!(super::piece(&received("")).is_err(), "an answer without a state says nothing");
     }

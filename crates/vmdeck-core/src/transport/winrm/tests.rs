@@ -2,7 +2,7 @@ use super::*;
 use crate::backend::{self, sample};
 use vmdeck_model::{guest::Os, key::Value, secret::Secret};
 
-fn guest(set: &[(&str, &str)]) -> Guest {
+fn guest(set: Keys<'_>) -> Guest {
     let mut options = Options::default();
     options.set("user", Value::Text("ci".into()));
     options.set("password", Value::Secret(Secret::new("p")));
@@ -21,10 +21,15 @@ fn guest(set: &[(&str, &str)]) -> Guest {
     guest
 }
 
+/// Keys and their values.
+type Keys<'a> = &'a [(&'a str, &'a str)];
+/// Host, port, path and TLS of a service.
+type Place<'a> = (Option<&'a str>, u16, &'a str, TlsMode);
+
 #[test]
 fn an_endpoint_says_what_host_port_and_tls_say() {
     let print = sha256();
-    let rows: [(&[(&str, &str)], (Option<&str>, u16, &str, TlsMode)); 9] = [
+    let rows: [(Keys<'_>, Place<'_>); 9] = [
         (&[], (None, 5985, "/wsman", TlsMode::Off)),
         (&[("host", "h"), ("port", "80")], (Some("h"), 80, "/wsman", TlsMode::Off)),
         (&[("tls", "pinned"), ("cert", &print)], (None, 5986, "/wsman", TlsMode::Pinned)),
@@ -49,7 +54,7 @@ fn sha256() -> String {
 #[test]
 fn what_cannot_work_is_said_before_anything_is_started() {
     let print = sha256();
-    let rows: [(&[(&str, &str)], &str); 12] = [
+    let rows: [(Keys<'_>, &str); 12] = [
         (&[("endpoint", "10.0.0.5:5985")], "and not like http://"),
         (&[("endpoint", "ftp://h/wsman")], "and not like http://"),
         (&[("endpoint", "http://user:pw@h/wsman")], "and not like http://"),
