@@ -24,12 +24,12 @@ fn guest(set: Keys<'_>) -> Guest {
 /// Keys and their values.
 type Keys<'a> = &'a [(&'a str, &'a str)];
 /// Host, port, path and TLS of a service.
-type Place<'a> = (Option<&'a str>, u16, &'a str, TlsMode);
+type Spot<'a> = (Option<&'a str>, u16, &'a str, TlsMode);
 
 #[test]
 fn an_endpoint_says_what_host_port_and_tls_say() {
     let print = sha256();
-    let rows: [(Keys<'_>, Place<'_>); 9] = [
+    let rows: [(Keys<'_>, Spot<'_>); 9] = [
         (&[], (None, 5985, "/wsman", TlsMode::Off)),
         (&[("host", "h"), ("port", "80")], (Some("h"), 80, "/wsman", TlsMode::Off)),
         (&[("tls", "pinned"), ("cert", &print)], (None, 5986, "/wsman", TlsMode::Pinned)),
