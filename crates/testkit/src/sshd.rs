@@ -87,6 +87,18 @@ impl Server {
         Self::spawn(world, command, name, ip, port)
     }
 
+    /// Kills the server and every connection that it has handed to a process of its own.
+    pub fn kill_with_its_connections(self) {
+        let mut all = vec![self.0.id().to_string()];
+        let mut at = 0;
+        while let Some(parent) = all.get(at).cloned() {
+            let below = Command::new("pgrep").args(["-P", &parent]).output().expect("pgrep");
+            all.extend(String::from_utf8_lossy(&below.stdout).lines().map(str::to_owned));
+            at += 1;
+        }
+        let _ = Command::new("kill").arg("-9").args(&all).stderr(Stdio::null()).status();
+    }
+
     fn spawn(world: &World, mut command: Command, name: &str, ip: &str, port: u16) -> Self {
         let log = fs::File::create(world.path(&format!("{name}sshd.log"))).expect("log");
         let child = command.current_dir(world.home.path()).stdin(Stdio::null()).stderr(log).spawn();

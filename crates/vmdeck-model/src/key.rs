@@ -101,6 +101,14 @@ impl Options {
         self.0.insert(key.to_owned(), value);
     }
 
+    /// Returns the same without one of the keys.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Self {
+        let mut out = self.clone();
+        out.0.remove(key);
+        out
+    }
+
     /// Returns a key's value, whatever its kind.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)

@@ -468,6 +468,10 @@ impl Build<'_> {
             self.take_over(&format!("guests.{guest}.{kind}.user"), &user, &named.name);
             out.set("user", Value::Text(user));
         }
+        // The user's own settings for the host name one, too.
+        if kind == "ssh" && out.path("config").is_some() && !is_written {
+            out = out.without("user");
+        }
         out
     }
 

@@ -78,6 +78,8 @@ pub enum Needs {
     GuestExec,
     /// The port of our agent in the guest.
     AgentPort,
+    /// Nothing that anybody could look for: the transport finds its own way.
+    OwnWay,
 }
 
 /// The other end of a connection that is about to be made.
@@ -93,6 +95,8 @@ pub enum Endpoint {
     GuestExec(Arc<dyn GuestExec>),
     /// The socket that leads to our agent in the guest.
     AgentPort(PathBuf),
+    /// Nothing: the transport connects by itself.
+    OwnWay,
 }
 
 /// Why an attempt to connect failed.

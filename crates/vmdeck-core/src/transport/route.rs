@@ -52,7 +52,7 @@ pub fn services(guest: &Guest, capabilities: &Capabilities) -> Vec<Service> {
     rows.filter(|row| row.transport.usable(guest, capabilities).is_ok())
         .filter_map(|row| match row.transport.needs(guest) {
             Needs::Service(service) => Some(service),
-            Needs::GuestExec | Needs::AgentPort => None,
+            Needs::GuestExec | Needs::AgentPort | Needs::OwnWay => None,
         })
         .collect()
 }
@@ -146,6 +146,8 @@ enum Place<'a> {
     GuestExec,
     /// The port of our agent.
     AgentPort,
+    /// Where the transport gets to by itself.
+    OwnWay,
 }
 
 fn candidate<'a>(row: &TransportInfo, target: &'a ConnectTarget<'a>) -> Result<Candidate<'a>> {
@@ -158,6 +160,7 @@ fn candidate<'a>(row: &TransportInfo, target: &'a ConnectTarget<'a>) -> Result<C
         }
         Needs::GuestExec => Place::GuestExec,
         Needs::AgentPort => Place::AgentPort,
+        Needs::OwnWay => Place::OwnWay,
     };
     Ok(Candidate { kind: row.kind, connector, place })
 }
@@ -173,6 +176,7 @@ impl Candidate<'_> {
                     let address = reached.address;
                     (Endpoint::Service { stream: reached.stream, address }, Some(address), reached.only)
                 }
+                Place::OwnWay => (Endpoint::OwnWay, None, true),
                 Place::GuestExec => match target.machine.guest_exec() {
                     Some(power) => (Endpoint::GuestExec(power), None, true),
                     None => return Err(Fault::infra("cannot run commands by the backend")),

@@ -3,12 +3,19 @@
 //! Runs only after the host key has matched. What may come later (a first-boot service writes the key) is worth another
 //! connection; what will not change is not.
 
-use super::hostkey::{Checker, ServerWords};
+use super::hostkey::{self, Checker, ServerWords};
 use russh::{
     client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive},
-    keys::{self, PrivateKeyWithHashAlg, agent::client::AgentClient},
+    keys::{
+        self, PrivateKeyWithHashAlg,
+        agent::{AgentIdentity, client::AgentClient},
+    },
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use vmdeck_model::{
     error::{Fault, Result},
     ids::GuestId,
@@ -49,6 +56,8 @@ pub(super) enum LoginError {
 pub(super) struct LoginAttempt<'a> {
     pub(super) handle: &'a mut Handle<Checker>,
     pub(super) options: &'a Options,
+    /// The files of keys, tried in this order.
+    pub(super) keys: &'a [PathBuf],
     pub(super) guest: &'a GuestId,
     pub(super) words: &'a ServerWords,
     pub(super) history: &'a mut LoginHistory,
@@ -67,7 +76,7 @@ impl LoginAttempt<'_> {
         let user = self.options.text("user").unwrap_or_default().to_owned();
         let mut refused = Vec::new();
         let mut takes = String::new();
-        if let Some(path) = self.options.path("key") {
+        for path in self.keys {
             match self.by_key(&user, path, &mut takes).await? {
                 LoginAnswer::Accepted => return Ok(()),
                 LoginAnswer::Refused(what) => refused.push(what),
@@ -90,7 +99,7 @@ impl LoginAttempt<'_> {
             }
         }
         let fault = self.refusal(&user, &refused, &takes);
-        let only_password = self.options.path("key").is_none() && !self.options.flag("agent");
+        let only_password = self.keys.is_empty() && !self.options.flag("agent");
         if only_password && self.history.passwords >= PASSWORD_TRIES {
             return Err(LoginError::Never(fault.permanent()));
         }
@@ -114,6 +123,13 @@ impl LoginAttempt<'_> {
             .map_err(|e| LoginError::Never(bad_key(path, phrase.is_some(), &e)))?;
         let key = Arc::new(key);
         let hash = self.rsa_hash(key.algorithm().is_rsa()).await?;
+        // A certificate beside the key is offered first, as OpenSSH does.
+        if let Some(certificate) = certificate_of(path)? {
+            let answer = self.handle.authenticate_openssh_cert(user, Arc::clone(&key), certificate).await;
+            if answer.map_err(|e| self.lost(&e))?.success() {
+                return Ok(LoginAnswer::Accepted);
+            }
+        }
         let answer = self.handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(key, hash)).await;
         let answer = answer.map_err(|e| self.lost(&e))?;
         if answer.success() {
@@ -147,6 +163,20 @@ impl LoginAttempt<'_> {
         };
         if identities.is_empty() {
             return unusable(cannot(&"it holds no keys"));
+        }
+        // Only the one that is chosen, where one is.
+        let chosen = self.options.text("agent_key").map(str::to_owned);
+        let chosen = chosen.or_else(|| self.options.path("agent_key").map(|path| path.display().to_string()));
+        let chosen = chosen.map(|text| hostkey::read(&text)).transpose();
+        let chosen =
+            chosen.map_err(|why| LoginError::Never(Fault::user(format!("cannot read `ssh.agent_key`: {why}"))))?;
+        let fits = |identity: &&AgentIdentity| {
+            let key = identity.public_key();
+            chosen.as_ref().is_none_or(|chosen| chosen.iter().any(|one| one.key_data() == key.key_data()))
+        };
+        let identities: Vec<&AgentIdentity> = identities.iter().filter(fits).collect();
+        if identities.is_empty() {
+            return unusable(cannot(&"it does not hold the key of `ssh.agent_key`"));
         }
         for (index, identity) in identities.iter().enumerate() {
             let key = identity.public_key().into_owned();
@@ -244,6 +274,21 @@ impl LoginAttempt<'_> {
         let fault = Fault::infra(format!("cannot log in to guest `{}`", self.guest)).because(because);
         LoginError::NotYet { fault, pause: Duration::from_secs(1) }
     }
+}
+
+/// Returns the certificate of a key: the file with the name of the key and `-cert.pub`, if there is one.
+fn certificate_of(key: &Path) -> Result<Option<keys::Certificate>, LoginError> {
+    let mut path = key.as_os_str().to_owned();
+    path.push("-cert.pub");
+    let path = Path::new(&path);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let cannot = |e: &dyn std::fmt::Display| {
+        LoginError::Never(Fault::user(format!("cannot read the certificate `{}`", path.display())).because(e))
+    };
+    let text = vmdeck_files::read_text(path, vmdeck_files::SMALL).map_err(|e| cannot(&e))?;
+    keys::Certificate::from_openssh(text.trim()).map(Some).map_err(|e| cannot(&e))
 }
 
 fn methods(answer: &AuthResult) -> String {

@@ -4,10 +4,14 @@
 //! nobody reads stalls the whole connection; dropping a channel sends nothing.
 
 mod auth;
+mod client_config;
+mod handshake;
 mod hostkey;
+mod known_hosts;
 mod rsa;
 mod running;
 mod session;
+mod way;
 
 use super::{
     contract::{ConnectError, ConnectTarget, Connector, Endpoint, Needs, Transport, Unusable},
@@ -23,10 +27,15 @@ use crate::{
 };
 use auth::{LoginAttempt, LoginError, LoginHistory};
 use futures_util::future::BoxFuture;
+use handshake::{Carried, HANDSHAKE, RESTART_PAUSE, again, handshake, keep_alive};
 use hostkey::{Checker, KeyKind, Refused};
-use russh::{client, keys::PublicKey};
+use russh::keys::PublicKey;
 pub(super) use session::KIND;
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 use vmdeck_files::Exposure;
 use vmdeck_model::{
@@ -35,6 +44,7 @@ use vmdeck_model::{
     guest::{Guest, Network, Seed},
     key::{Key, Kind, Options, Value},
 };
+use way::Way;
 
 /// The keys of `[guests.NAME.ssh]`.
 pub const KEYS: &[Key] = &[
@@ -61,6 +71,42 @@ pub const KEYS: &[Key] = &[
         doc: "offer the keys of the running ssh-agent",
     },
     Key {
+        path: "guests.*.ssh.agent_key",
+        kind: Kind::KeyOrPath,
+        default: None,
+        doc: "the only one of the agent's keys that is offered: the public key, or a file that holds it",
+    },
+    Key {
+        path: "guests.*.ssh.proxy_jump",
+        kind: Kind::Texts,
+        default: Some("[]"),
+        doc: "hosts on the way, each [user@]host[:port]; they get the guest's key or the agent's, and never a password",
+    },
+    Key {
+        path: "guests.*.ssh.jump_host_keys",
+        kind: Kind::Texts,
+        default: Some("[]"),
+        doc: "host keys of the hosts on the way, or files that hold them",
+    },
+    Key {
+        path: "guests.*.ssh.known_hosts",
+        kind: Kind::Path,
+        default: None,
+        doc: "a store of host keys as OpenSSH has it, for the guest and the hosts on the way; read, never written",
+    },
+    Key {
+        path: "guests.*.ssh.config",
+        kind: Kind::Path,
+        default: None,
+        doc: "an ssh_config in which `host` is looked up, by the program `ssh`: HostName, Port, User, IdentityFile, ProxyJump, UserKnownHostsFile",
+    },
+    Key {
+        path: "guests.*.ssh.keep_alive",
+        kind: Kind::Duration,
+        default: Some("\"15s\""),
+        doc: "how long the guest may be silent before it is asked whether it is there; after the third question it is lost",
+    },
+    Key {
         path: "guests.*.ssh.host_key",
         kind: Kind::KeyOrPath,
         default: None,
@@ -72,12 +118,6 @@ pub const KEYS: &[Key] = &[
 const BANNER: &[u8] = b"SSH-";
 /// Pause between two logins that the guest refused.
 const AUTH_PAUSE: Duration = Duration::from_secs(1);
-/// How long the key exchange may take once the banner was seen; emulated guests are slow.
-const HANDSHAKE: Duration = Duration::from_secs(30);
-
-/// Pause after a key exchange that broke off: the service restarts during the boot.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
-
 /// The `ssh` transport.
 #[derive(Clone, Copy, Debug)]
 pub struct Ssh;
@@ -124,6 +164,15 @@ fn check(guest: &Guest) -> Vec<Finding> {
         fatal(
             format!("guest `{}` has no way to log in by ssh", guest.id),
             format!("set `guests.{0}.ssh.key`, `password` or `agent = true`", guest.id),
+            None,
+        );
+    }
+    if way::is_indirect(options)
+        && let Err(why) = way::check(guest, options)
+    {
+        fatal(
+            format!("guest `{}`: {why}", guest.id),
+            format!("correct `[guests.{}.ssh]`; docs/ssh.md has examples", guest.id),
             None,
         );
     }
@@ -181,6 +230,9 @@ impl Transport for Ssh {
     }
 
     fn needs(&self, guest: &Guest) -> Needs {
+        if way::is_indirect(options(guest)) {
+            return Needs::OwnWay;
+        }
         Needs::Service(Service { name: KIND, port: port(options(guest)), probe: Probe::Banner(BANNER) })
     }
 
@@ -203,15 +255,17 @@ impl Transport for Ssh {
         let may_pin = created || !expected.is_empty() || target.pin.known().is_some();
         // Better than a first contact, and all that there is for a machine that we did not make.
         let asks_agent = expected.is_empty() && target.pin.known().is_none() && target.machine.guest_exec().is_some();
-        if !may_pin && !asks_agent {
+        if !may_pin && !asks_agent && !way::is_indirect(&options) {
             return Err(unknown_key(target));
         }
         Ok(Box::new(Login {
             target,
+            keys: own_key(&options),
             options,
             expected,
             may_pin,
             asks_agent,
+            way: None,
             passed_over: Vec::new(),
             history: LoginHistory::default(),
         }))
@@ -222,6 +276,10 @@ impl Transport for Ssh {
 struct Login<'a> {
     target: &'a ConnectTarget<'a>,
     options: Cow<'a, Options>,
+    /// The files of keys.
+    keys: Vec<PathBuf>,
+    /// The way to the guest, once it was looked up.
+    way: Option<Way>,
     /// The host keys that the config gives.
     expected: Vec<PublicKey>,
     /// Whether the key of the first contact may be trusted.
@@ -240,21 +298,32 @@ impl Connector for Login<'_> {
 
     fn connect(&mut self, endpoint: Endpoint) -> BoxFuture<'_, Result<Box<dyn Session>, ConnectError>> {
         Box::pin(async move {
-            let Endpoint::Service { stream, address } = endpoint else {
-                return Err(Fault::bug("the transport `ssh` got no connection").into());
+            let (stream, jumps, address): (Box<dyn Carried>, _, _) = match endpoint {
+                Endpoint::Service { stream, address } => {
+                    // Small requests go out at once; russh cannot set this on a stream that it did not open.
+                    let _ = stream.set_nodelay(true);
+                    (Box::new(stream), Vec::new(), Some(address))
+                }
+                Endpoint::OwnWay => {
+                    let way = self.find_way().await?;
+                    let arrived = way.connect(self.target.guest, &self.options).await?;
+                    (arrived.stream, arrived.jumps, None)
+                }
+                _ => return Err(Fault::bug("the transport `ssh` got no connection").into()),
             };
             let mut expected = self.expected_keys().await?;
             let all = expected.len();
             expected.retain(|key| !self.passed_over.contains(&KeyKind::of(&key.algorithm())));
             let mut checker = Checker::new(expected, self.target.pin.clone());
             checker.strict = checker.count() < all;
-            let mut handle = match handshake(stream, &checker).await {
+            let mut handle = match handshake(stream, &checker, keep_alive(&self.options)).await {
                 Err(ConnectError::WrongMachine(fault)) => return Err(self.wrong_key(&checker, fault)),
                 handle => handle?,
             };
             let mut login = LoginAttempt {
                 handle: &mut handle,
                 options: &self.options,
+                keys: &self.keys,
                 guest: &self.target.guest.id,
                 words: &checker.words,
                 history: &mut self.history,
@@ -270,7 +339,7 @@ impl Connector for Login<'_> {
                 Err(LoginError::Never(fault)) => return Err(fault.into()),
             }
             let guest = self.target.guest;
-            match session::open(handle, guest.os, guest.sudo.clone(), address).await {
+            match session::open(handle, jumps, guest.os, guest.sudo.clone(), address).await {
                 Ok(session) => Ok(Box::new(session) as Box<dyn Session>),
                 // The connection broke: the guest may be restarting its services.
                 Err(fault) if fault.is_worth_a_retry() => {
@@ -283,6 +352,36 @@ impl Connector for Login<'_> {
 }
 
 impl Login<'_> {
+    /// Returns the way to the guest, and takes over what the user's own settings say about the login.
+    async fn find_way(&mut self) -> Result<Way, ConnectError> {
+        if let Some(way) = &self.way {
+            return Ok(way.clone());
+        }
+        let (guest, options) = (self.target.guest.clone(), self.options.clone().into_owned());
+        let found = tokio::task::spawn_blocking(move || Way::of(&guest, &options)).await;
+        let cannot = || Fault::user(format!("cannot find the way to guest `{}`", self.target.guest.id)).permanent();
+        let way = found
+            .map_err(|e| Fault::bug("looking up a way panicked").because(e))?
+            .map_err(|why| cannot().because(why))?;
+        if let Some(user) = &way.target.user {
+            self.options.to_mut().set("user", Value::Text(user.clone()));
+        }
+        if self.keys.is_empty() && self.options.secret("password").is_none() && !self.options.flag("agent") {
+            self.keys.clone_from(&way.target.keys);
+        }
+        if self.expected.is_empty() {
+            for store in &way.target.known_hosts {
+                let known = known_hosts::keys(store, &way.target.host, way.target.port);
+                self.expected.extend(known.map_err(|why| cannot().because(why))?);
+            }
+        }
+        if self.expected.is_empty() && !self.may_pin {
+            return Err(unknown_key(self.target).into());
+        }
+        self.way = Some(way.clone());
+        Ok(way)
+    }
+
     /// Returns what follows from a key that is not the expected one: where keys of other kinds are expected too, the server is
     /// asked for one of those, since every one of them counts.
     fn wrong_key(&mut self, checker: &Checker, fault: Fault) -> ConnectError {
@@ -320,8 +419,16 @@ impl Login<'_> {
     }
 }
 
+/// Returns the file of the key that is set.
+fn own_key(options: &Options) -> Vec<PathBuf> {
+    options.path("key").map(Path::to_owned).into_iter().collect()
+}
+
 fn has_credential(options: &Options) -> bool {
-    options.path("key").is_some() || options.secret("password").is_some() || options.flag("agent")
+    options.path("config").is_some()
+        || options.path("key").is_some()
+        || options.secret("password").is_some()
+        || options.flag("agent")
 }
 
 fn port(options: &Options) -> u16 {
@@ -348,57 +455,6 @@ async fn learn_keys(target: &ConnectTarget<'_>) -> Result<Vec<PublicKey>> {
         None => Err(Fault::infra("cannot learn the guest's host key").because("its agent does not answer")),
         Some(Ok(_)) => Err(unknown_key(target)),
     }
-}
-
-fn again(reason: String) -> ConnectError {
-    ConnectError::NotYet { reason, pause: RESTART_PAUSE }
-}
-
-async fn handshake(stream: tokio::net::TcpStream, checker: &Checker) -> Result<client::Handle<Checker>, ConnectError> {
-    // Small requests go out at once; russh cannot set this on a stream that it did not open.
-    let _ = stream.set_nodelay(true);
-    let config = client::Config {
-        nodelay: true,
-        keepalive_interval: Some(Duration::from_secs(15)),
-        keepalive_max: 3,
-        preferred: preferred(checker),
-        ..client::Config::default()
-    };
-    match clock::within(HANDSHAKE, client::connect_stream(Arc::new(config), stream, checker.clone())).await {
-        None => Err(again(format!("no key exchange within {} s", HANDSHAKE.as_secs()))),
-        Some(Ok(handle)) => Ok(handle),
-        Some(Err(error)) => Err(match checker.refusal() {
-            Some(Refused { expected, shown, .. }) => ConnectError::WrongMachine(
-                Fault::infra("cannot trust the guest's host key")
-                    .because(format!("it shows {shown}, expected {expected}"))
-                    .hint("no credential was sent; another machine may have this address, or `ssh.host_key` is wrong")
-                    .permanent(),
-            ),
-            None => again(error.to_string()),
-        }),
-    }
-}
-
-/// Returns the order of algorithms: a cipher that hardware helps with first, and the pinned keys' kinds first.
-fn preferred(checker: &Checker) -> russh::Preferred {
-    let mut preferred = russh::Preferred {
-        cipher: Cow::Borrowed(&[
-            russh::cipher::AES_256_GCM,
-            russh::cipher::CHACHA20_POLY1305,
-            russh::cipher::AES_256_CTR,
-            russh::cipher::AES_192_CTR,
-            russh::cipher::AES_128_CTR,
-        ]),
-        compression: Cow::Borrowed(&[russh::compression::NONE]),
-        ..russh::Preferred::default()
-    };
-    let mut order = preferred.key.to_vec();
-    order.sort_by_key(|kind| !checker.expects(kind));
-    if checker.strict {
-        order.retain(|kind| checker.expects(kind));
-    }
-    preferred.key = Cow::Owned(order);
-    preferred
 }
 
 #[cfg(test)]

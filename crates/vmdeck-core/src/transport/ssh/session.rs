@@ -77,22 +77,26 @@ enum LoginLanguage {
 
 pub(super) struct SshSession {
     handle: client::Handle<Checker>,
+    /// The logins on the way, which carry this one.
+    jumps: Vec<client::Handle<Checker>>,
     login: LoginLanguage,
     /// Whether commands are typed to whatever the login shell's own files start.
     by_stdin: AtomicBool,
     sudo: Option<Secret>,
-    peer: SocketAddr,
+    /// Where the server is; unset: behind others.
+    peer: Option<SocketAddr>,
 }
 
 /// Returns a session in which a first command has run: a server may take a login and no commands.
 pub(super) async fn open(
     handle: client::Handle<Checker>,
+    jumps: Vec<client::Handle<Checker>>,
     os: Os,
     sudo: Option<Secret>,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
 ) -> Result<SshSession> {
     let (login, by_stdin) = (LoginLanguage::Posix(LoginShell::Unknown), AtomicBool::new(false));
-    let mut session = SshSession { handle, login, by_stdin, sudo, peer };
+    let mut session = SshSession { handle, jumps, login, by_stdin, sudo, peer };
     if os == Os::Windows {
         for after in AFTER_POWERSHELL {
             session.login = LoginLanguage::PowerShell(after);
@@ -487,13 +491,15 @@ impl Session for SshSession {
     }
 
     fn peer(&self) -> Option<SocketAddr> {
-        Some(self.peer)
+        self.peer
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
             // A guest that is down already cannot be told, and need not be.
-            let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
+            for handle in std::iter::once(&self.handle).chain(self.jumps.iter().rev()) {
+                let _ = handle.disconnect(Disconnect::ByApplication, "", "en").await;
+            }
             Ok(())
         })
     }

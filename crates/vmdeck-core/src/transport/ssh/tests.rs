@@ -135,7 +135,9 @@ async fn end_as_told(says: Says) -> Result<CommandExit> {
     let checker = Checker::new(Vec::new(), Pin::default());
     let mut handle = client::connect(Arc::default(), address, checker).await.expect("connected");
     assert!(handle.authenticate_none("ci").await.expect("answer").success());
-    let session = session::open(handle, vmdeck_model::guest::Os::Linux, None, address).await.expect("a session");
+    let session = session::open(handle, Vec::new(), vmdeck_model::guest::Os::Linux, None, Some(address))
+        .await
+        .expect("a session");
     let (mut output, never) = (Collected::default(), CancellationToken::new());
     session.run(&RemoteCommand::new(": case-of-the-test; exit 3".to_owned()), &mut output, &never).await
 }
