@@ -242,3 +242,31 @@ fn every_report_counts_alike_whatever_happens() {
         assert_eq!(tally.total() as usize, view.planned, "seed {seed}: every planned case has a verdict");
     }
 }
+
+/// What a suite requires is asked for, installed where the config says how, and asked for again.
+#[test]
+fn what_a_suite_requires_is_there_before_its_setup() {
+    let check = |requires: &str, exit: i32, says: &str| {
+        let world = World::new(&format!(
+            "[guests.g]\nbackend = \"local\"\n[suites.s]\nrequires = [{requires}]\nsetup = \"test -e $HOME/tool && echo set up\"\n\
+             [[suites.s.cases]]\nname = \"a\"\nrun = \"true\"\n"
+        ));
+        let ran = world.ci(&[]).exits(exit);
+        assert!(format!("{}{}", ran.out, ran.err).contains(says), "{requires}: {}{}", ran.out, ran.err);
+        world.assert_nothing_left();
+    };
+    let tool = |version: &str| format!("echo 'echo tool {version}' > $HOME/tool; chmod 755 $HOME/tool");
+    let asks = "cmd = \"sh $HOME/tool\"";
+    check(&format!("{{ {asks}, at_least = \"1.25\", install = {{ linux = \"{}\" }} }}", tool("1.26.1")), 0, "1 passed");
+    check(
+        &format!("{{ {asks}, at_least = \"1.25\", install = {{ linux = \"{}\" }} }}", tool("1.9")),
+        1,
+        "also after its `install`",
+    );
+    check(&format!("{{ {asks}, install = {{ windows = \"x\" }} }}"), 1, "`install.linux` of it would say how");
+    check(&format!("{{ {asks}, install = {{ linux = \"exit 4\" }} }}"), 1, "install failed: exit 4");
+    check("{ cmd = \"echo none\", at_least = \"1\" }", 1, "tells no version");
+    check("{ cmd = \"echo 1\", at_least = \"one\" }", 2, "is no version");
+    check("{ at_least = \"1\" }", 2, "`cmd` is missing");
+    check("{ cmd = \"true\", instal = { linux = \"x\" } }", 2, "unknown key");
+}

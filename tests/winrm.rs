@@ -195,6 +195,13 @@ fn a_command_that_takes_too_long_ends_with_all_that_it_started() {
 }
 
 #[test]
+fn a_name_is_found_whichever_way_it_is_put_in_capitals() {
+    let peer = Peer::start("straße", PASSWORD, &[]);
+    let world = world(peer.port, "", &suite(&[("a", "true")]));
+    world.ci(&["--set", "guests.win.winrm.user=straße"]).exits(0);
+}
+
+#[test]
 fn quotas_are_said_with_what_to_do() {
     let peer = Peer::start(USER, PASSWORD, &["--max-shells", "0"]);
     let world = world(peer.port, "", &suite(&[("a", "true")]));

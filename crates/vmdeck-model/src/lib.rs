@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod pattern;
 pub mod plan;
 pub mod quantity;
+pub mod requirement;
 pub mod run_view;
 pub mod secret;
 pub mod select;

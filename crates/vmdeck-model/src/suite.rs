@@ -5,6 +5,7 @@
 use super::{
     ids::{CaseId, SuiteId},
     pattern::Pattern,
+    requirement::Requirement,
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -15,6 +16,8 @@ pub struct Suite {
     pub id: SuiteId,
     /// The names or globs of the guests that the suite runs on.
     pub guests: Vec<String>,
+    /// What it needs in a guest before its setup.
+    pub requires: Vec<Requirement>,
     /// Command before the first case; where it fails, no case is run.
     pub setup: Option<String>,
     /// How long the setup may take.

@@ -13,6 +13,7 @@ use vmdeck_model::{
     ids::{CaseId, SuiteId},
     key::Value,
     quantity::show_size,
+    requirement::{Requirement, Version},
     select::Selector,
     suite::{Case, CaseAction, CasePlace, CoverageKind, Expect, RebootPolicy, RunAs, Suite, does_nothing},
     trouble::TroubleKind,
@@ -103,6 +104,7 @@ impl Build<'_> {
                 Some(Value::Size(size)) => size,
                 _ => 0,
             },
+            requires: self.requires(name, origin),
             setup: self.text(&full("setup"), &any("setup")),
             teardown: self.text(&full("teardown"), &any("teardown")),
             env: self.env(name, origin),
@@ -119,6 +121,42 @@ impl Build<'_> {
             trouble_ignore,
             cases: list,
         })
+    }
+
+    fn requires(&mut self, suite: &str, origin: &Origin) -> Vec<Requirement> {
+        let mut out = Vec::new();
+        for index in 0.. {
+            let full = |key: &str| format!("suites.{suite}.requires.{index}.{key}");
+            let any = |key: &str| format!("suites.*.requires.[].{key}");
+            let systems = ["linux", "windows", "macos"];
+            let installs = systems.map(|os| (os, format!("install.{os}")));
+            let is_there = ["cmd", "at_least"].into_iter().chain(installs.iter().map(|(_, key)| key.as_str()));
+            if !is_there.into_iter().any(|key| self.is_written(&full(key))) {
+                break;
+            }
+            let shown = format!("suites.{suite}.requires[{index}]");
+            let Some(cmd) = self.text(&full("cmd"), &any("cmd")).filter(|cmd| !does_nothing(cmd)) else {
+                let hint = "name the command that tells whether it is there, such as `go version`";
+                self.problem(origin, &shown, "`cmd` is missing", Some(hint));
+                continue;
+            };
+            let at_least = self.text(&full("at_least"), &any("at_least")).and_then(|text| {
+                let version = Version::parse(&text);
+                if version.is_none() {
+                    let why = format!("`{text}` is no version");
+                    self.problem(origin, &full("at_least"), why, Some("write numbers with dots: \"1.25\""));
+                }
+                version
+            });
+            let mut install = BTreeMap::new();
+            for (os, key) in &installs {
+                if let Some(text) = self.text(&full(key), &any(key)) {
+                    install.insert(*os, text);
+                }
+            }
+            out.push(Requirement { cmd, at_least, install });
+        }
+        out
     }
 
     fn env(&mut self, suite: &str, origin: &Origin) -> BTreeMap<String, String> {
@@ -208,10 +246,13 @@ impl Build<'_> {
 /// Returns why a script of this host cannot be run in a guest.
 fn unusable(path: &Path) -> Option<String> {
     let shown = path.display();
+    let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase()).unwrap_or_default();
     let bytes = match std::fs::metadata(path).map(|meta| (meta.is_file(), meta.len())) {
         Ok((true, size @ 1..)) if size > vmdeck_files::LARGE => {
             return Some(format!("`{shown}` is no script: it has {}", show_size(size)));
         }
+        // What runs them is said by their name.
+        Ok((true, 1..)) if ["ps1", "cmd", "bat", "exe"].contains(&suffix.as_str()) => return None,
         Ok((true, 1..)) => first_line(path),
         Ok(_) => return Some(format!("`{shown}` is empty or not a file")),
         Err(e) => return Some(format!("cannot open `{shown}`: {e}")),

@@ -318,6 +318,21 @@ pub const CORE: &[Key] = &[
     ),
     key("suites.*.guests", Kind::Texts, Some("[\"*\"]"), "names or globs of the guests that the suite runs on"),
     key(
+        "suites.*.requires.[].cmd",
+        Kind::Text,
+        None,
+        "command that succeeds where something is there that the suite needs, such as \"go version\"; required",
+    ),
+    key("suites.*.requires.[].at_least", Kind::Text, None, "least version: the first numbers that the command writes"),
+    key(
+        "suites.*.requires.[].install.linux",
+        Kind::Text,
+        None,
+        "what installs it in Linux; unset: its lack is an error",
+    ),
+    key("suites.*.requires.[].install.windows", Kind::Text, None, "the same in Windows"),
+    key("suites.*.requires.[].install.macos", Kind::Text, None, "the same in macOS"),
+    key(
         "suites.*.setup",
         Kind::Text,
         None,

@@ -2,7 +2,7 @@
 //!
 //! A machine that is lost on the way is replaced for the cases that are left; the case that lost it is `infra`.
 
-use super::{case::CaseRun, script_failure::ScriptFailure, suite::SuiteRun};
+use super::{case::CaseRun, requirements, script_failure::ScriptFailure, suite::SuiteRun};
 use crate::{
     engine::{
         context::RunContext,
@@ -233,7 +233,7 @@ impl<'a> JobRun<'a> {
                     self.finish_suite(before, machine).await;
                 }
                 current = Some(queued.of);
-                if let Err(failure) = self.suite_run(queued.of).set_up(machine).await {
+                if let Err(failure) = self.prepare_suite(queued.of, machine).await {
                     self.fail_suite(queued.of, &failure);
                     if machine.is_lost() {
                         return Stop::Lost;
@@ -264,6 +264,13 @@ impl<'a> JobRun<'a> {
             self.finish_suite(last, machine).await;
         }
         Stop::Done
+    }
+
+    /// Brings in what a suite requires and runs its setup.
+    async fn prepare_suite(&self, round: SuiteRound, machine: &LeasedMachine) -> Result<(), ScriptFailure> {
+        let run = self.suite_run(round);
+        requirements::meet(&run, machine).await?;
+        run.set_up(machine).await
     }
 
     /// Ends a suite in this machine; artifacts that had to come and did not make it fail.

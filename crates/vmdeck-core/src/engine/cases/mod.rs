@@ -12,6 +12,7 @@ mod judge;
 mod line_match;
 mod reboot;
 mod relay;
+mod requirements;
 mod script_failure;
 mod suite;
 mod supervise;

@@ -33,9 +33,11 @@ pub(super) struct SuiteRun<'a> {
     pub(super) suite: &'a Suite,
 }
 
-/// The two scripts around the cases.
+/// The scripts around the cases.
 #[derive(Clone, Copy)]
-enum SuiteScript {
+pub(super) enum SuiteScript {
+    /// Brings in what the suite requires.
+    Install,
     Setup,
     Teardown,
 }
@@ -43,6 +45,7 @@ enum SuiteScript {
 impl fmt::Display for SuiteScript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            SuiteScript::Install => "install",
             SuiteScript::Setup => "setup",
             SuiteScript::Teardown => "teardown",
         })
@@ -138,7 +141,13 @@ impl SuiteRun<'_> {
         names.find(|path| !path.exists()).unwrap_or(base)
     }
 
-    async fn script(&self, machine: &LeasedMachine, which: SuiteScript, text: &str) -> Result<(), ScriptFailure> {
+    /// Runs one of the scripts to its end.
+    pub(super) async fn script(
+        &self,
+        machine: &LeasedMachine,
+        which: SuiteScript,
+        text: &str,
+    ) -> Result<(), ScriptFailure> {
         let Self { context, guest, suite } = *self;
         let command = RemoteCommand { script: text.to_owned(), ..base_command(guest, suite) };
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: None };
@@ -154,7 +163,7 @@ impl SuiteRun<'_> {
             context.plan.host.log_size,
         );
         let limit = match which {
-            SuiteScript::Setup => suite.setup_timeout,
+            SuiteScript::Install | SuiteScript::Setup => suite.setup_timeout,
             SuiteScript::Teardown => suite.teardown_timeout,
         };
         let work = CaseWork::Guest(&command);

@@ -6,7 +6,7 @@
 
 use super::{
     error::WinrmError,
-    ntlm::{self, NtlmLogon},
+    ntlm::{self, Capitals, NtlmLogon},
     tls::Tls,
 };
 use crate::host::clock;
@@ -49,6 +49,7 @@ pub(super) struct WinrmTarget {
 pub(super) struct Credentials {
     pub(super) user: String,
     pub(super) password: Secret,
+    pub(super) capitals: Capitals,
     pub(super) scheme: Scheme,
 }
 
@@ -175,7 +176,13 @@ impl WinrmConnection {
             return Err(WinrmError::NotOffered { wanted: "Negotiate", offered });
         };
         let target = format!("HTTP/{host}");
-        let logon = NtlmLogon { user: &login.user, password: login.password.expose(), target: &target, certificate };
+        let logon = NtlmLogon {
+            user: &login.user,
+            password: login.password.expose(),
+            capitals: login.capitals,
+            target: &target,
+            certificate,
+        };
         let (token, session) = ntlm::authenticate(logon, &challenge)?;
         match self.post(Some(&negotiate(&token)), SOAP, Vec::new()).await?.status {
             200 => Ok(session),

@@ -25,6 +25,7 @@ use client::WinrmClient;
 use connection::{Credentials, Scheme, WinrmTarget};
 use error::{WinrmError, code};
 use futures_util::future::BoxFuture;
+use ntlm::Capitals;
 pub(super) use session::KIND;
 use std::{sync::LazyLock, time::Duration};
 use tls::{Tls, Trust};
@@ -266,6 +267,7 @@ impl Transport for Winrm {
         let login = Credentials {
             user: options.text("user").unwrap_or_default().to_owned(),
             password,
+            capitals: Capitals::Simple,
             scheme: if options.text("auth") == Some("basic") { Scheme::Basic } else { Scheme::Ntlm },
         };
         let trust = trust(target, options, settings.tls)?;
@@ -341,6 +343,8 @@ impl WinrmLogon<'_> {
         match error {
             WinrmError::Refused => {
                 self.refusals += 1;
+                // The other side may be no Windows; for most names it is the same.
+                self.login.capitals = Capitals::Full;
                 let fault = cannot().because(&error).hint(format!(
                     "check `guests.{guest}.winrm.user` and `password`; a local user may need `.\\{user}`"
                 ));

@@ -28,12 +28,22 @@ const FIELDS: u32 = 88;
 #[error("NTLM: {0}")]
 pub(super) struct NtlmError(&'static str);
 
+/// How a name is put in capitals, which both sides must do alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Capitals {
+    /// As Windows does it: character by character, so that a sharp s stays what it is.
+    Simple,
+    /// As other servers do it, by Unicode's full rules.
+    Full,
+}
+
 /// Who logs on, and to what.
 #[derive(Clone, Copy)]
 pub(super) struct NtlmLogon<'a> {
     /// The user as the config names it: `name`, `DOMAIN\name` or `name@domain`.
     pub(super) user: &'a str,
     pub(super) password: &'a str,
+    pub(super) capitals: Capitals,
     /// The service, such as `HTTP/host`.
     pub(super) target: &'a str,
     /// The hash of the server's certificate, over TLS (RFC 5929, `tls-server-end-point`).
@@ -122,7 +132,7 @@ fn answer(
         info.extend(length.to_le_bytes());
         info.extend(value);
     }
-    let response_key = ntowfv2(user, domain, logon.password);
+    let response_key = ntowfv2(&upper(user, logon.capitals), domain, logon.password);
     let mut temp = vec![1, 1, 0, 0, 0, 0, 0, 0];
     temp.extend(challenge.time);
     temp.extend(nonce);
@@ -161,12 +171,15 @@ fn channel_bindings(hash: &[u8]) -> [u8; 16] {
     Md5::new().chain_update([0; 16]).chain_update(length).chain_update(data).finalize().into()
 }
 
+/// Returns the key of a user, whose name is in capitals.
 fn ntowfv2(user: &str, domain: &str, password: &str) -> [u8; 16] {
-    hmac_md5(&Md4::digest(utf16(password)), &[&utf16(&upper(user)), &utf16(domain)])
+    hmac_md5(&Md4::digest(utf16(password)), &[&utf16(user), &utf16(domain)])
 }
 
-/// Returns a name in capitals as Windows does it: character by character, so that a sharp s stays what it is.
-fn upper(name: &str) -> String {
+fn upper(name: &str, capitals: Capitals) -> String {
+    if capitals == Capitals::Full {
+        return name.to_uppercase();
+    }
     let one = |c: char| {
         let mut upper = c.to_uppercase();
         match (upper.next(), upper.next()) {
@@ -261,7 +274,7 @@ mod tests {
     // MS-NLMP 4.2.1 and 4.2.4: user "User", domain "Domain", password "Password".
     #[test]
     fn the_key_of_the_specification_comes_out() {
-        let key = ntowfv2("User", "Domain", "Password");
+        let key = ntowfv2("USER", "Domain", "Password");
         assert_eq!(
             key,
             [0x0c, 0x86, 0x8a, 0x40, 0x3b, 0xfd, 0x7a, 0x93, 0xa3, 0x00, 0x1e, 0xf2, 0x2e, 0xf0, 0x2e, 0x3f]
@@ -305,15 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn names_are_put_in_capitals_as_windows_does() {
-        assert_eq!(upper("müller-ß.ǆ"), "MÜLLER-ß.Ǆ");
+    fn names_are_put_in_capitals_as_windows_does_and_as_others_do() {
+        assert_eq!(upper("müller-ß.ǆ", Capitals::Simple), "MÜLLER-ß.Ǆ");
+        assert_eq!(upper("müller-ß.ǆ", Capitals::Full), "MÜLLER-SS.Ǆ");
     }
 
     #[test]
     fn a_server_without_sealing_is_left() {
         let mut challenge = b"NTLMSSP\0\x02\0\0\0".to_vec();
         challenge.resize(48, 0);
-        let logon = NtlmLogon { user: "u", password: "p", target: "HTTP/h", certificate: None };
+        let logon =
+            NtlmLogon { user: "u", password: "p", capitals: Capitals::Simple, target: "HTTP/h", certificate: None };
         let error = authenticate(logon, &challenge).map(|_| ()).expect_err("plain");
         assert!(error.to_string().contains("no sealing"), "{error}");
     }
@@ -341,7 +356,7 @@ mod tests {
                     flags.copy_from_slice(&FLAGS.to_le_bytes());
                 }
             }
-            let logon = NtlmLogon { user: "d\\u", password: "p", target: "HTTP/h", certificate: Some(&[1; 32]) };
+            let logon = NtlmLogon { user: "d\\u", password: "p", capitals: Capitals::Simple, target: "HTTP/h", certificate: Some(&[1; 32]) };
             let _ = authenticate(logon, &bytes);
         }
     }
