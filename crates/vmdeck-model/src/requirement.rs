@@ -2,7 +2,6 @@
 //!
 //! Asking a guest, and installing, is the engine's work.
 
-use super::guest::Os;
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 /// Something that must be there, and how it is brought there.
@@ -17,9 +16,9 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Returns what installs it in this system, if anything does.
-    pub fn install_in(&self, os: Os) -> Option<&str> {
-        self.install.get(os.as_str()).map(String::as_str)
+    /// Returns what installs it in the system of this word, if anything does.
+    pub fn install_in(&self, system: &str) -> Option<&str> {
+        self.install.get(system).map(String::as_str)
     }
 }
 

@@ -27,7 +27,7 @@ const ASK: Duration = Duration::from_mins(2);
 const WORDS: usize = 200;
 
 /// What a guest says of a requirement.
-enum Answer {
+enum RequirementState {
     /// It is met.
     Met,
     /// It is not, for this reason.
@@ -38,17 +38,17 @@ enum Answer {
 pub(super) async fn meet(run: &SuiteRun<'_>, machine: &LeasedMachine) -> Result<(), ScriptFailure> {
     for requirement in &run.suite.requires {
         let lacks = match ask(run, machine, requirement).await.map_err(|fault| unasked(run, machine, &fault))? {
-            Answer::Met => continue,
-            Answer::Lacks(why) => why,
+            RequirementState::Met => continue,
+            RequirementState::Lacks(why) => why,
         };
-        let Some(install) = requirement.install_in(run.guest.os) else {
+        let Some(install) = requirement.install_in(run.guest.os.as_str()) else {
             let how = format!("`install.{}` of it would say how it is installed", run.guest.os);
             return Err(failed(run, &format!("the guest lacks what the suite requires: {lacks}; {how}")));
         };
         let text = format!("guest `{}`: {lacks}; installing it", run.guest.id);
         run.context.events.send(EventKind::Progress { guest: Some(run.guest.id.clone()), text });
         run.script(machine, SuiteScript::Install, install).await?;
-        if let Answer::Lacks(why) =
+        if let RequirementState::Lacks(why) =
             ask(run, machine, requirement).await.map_err(|fault| unasked(run, machine, &fault))?
         {
             return Err(failed(
@@ -60,7 +60,7 @@ pub(super) async fn meet(run: &SuiteRun<'_>, machine: &LeasedMachine) -> Result<
     Ok(())
 }
 
-async fn ask(run: &SuiteRun<'_>, machine: &LeasedMachine, requirement: &Requirement) -> Result<Answer> {
+async fn ask(run: &SuiteRun<'_>, machine: &LeasedMachine, requirement: &Requirement) -> Result<RequirementState> {
     // Where the code is, there may be nothing yet.
     let command = RemoteCommand { script: requirement.cmd.clone(), dir: None, ..base_command(run.guest, run.suite) };
     let (mut said, token) = (Collected::default(), CancellationToken::new());
@@ -70,7 +70,7 @@ async fn ask(run: &SuiteRun<'_>, machine: &LeasedMachine, requirement: &Requirem
         let Some(exit) = clock::within(ASK, &mut asking).await else {
             token.cancel();
             let _ = clock::within(ASK, asking).await;
-            return Ok(Answer::Lacks(format!("`{}` does not end", requirement.cmd)));
+            return Ok(RequirementState::Lacks(format!("`{}` does not end", requirement.cmd)));
         };
         exit?
     };
@@ -78,15 +78,17 @@ async fn ask(run: &SuiteRun<'_>, machine: &LeasedMachine, requirement: &Requirem
     if exit != CommandExit::Code(0) {
         let words: String = one_line(&text).chars().take(WORDS).collect();
         let words = if words.is_empty() { words } else { format!(": {words}") };
-        return Ok(Answer::Lacks(format!("`{}` ended with {exit}{words}", requirement.cmd)));
+        return Ok(RequirementState::Lacks(format!("`{}` ended with {exit}{words}", requirement.cmd)));
     }
-    let Some(least) = &requirement.at_least else { return Ok(Answer::Met) };
+    let Some(least) = &requirement.at_least else { return Ok(RequirementState::Met) };
     Ok(match Version::find(&text) {
-        Some(version) if version >= *least => Answer::Met,
+        Some(version) if version >= *least => RequirementState::Met,
         Some(version) => {
-            Answer::Lacks(format!("`{}` says {version}, and at least {least} is required", requirement.cmd))
+            RequirementState::Lacks(format!("`{}` says {version}, and at least {least} is required", requirement.cmd))
         }
-        None => Answer::Lacks(format!("`{}` tells no version, and at least {least} is required", requirement.cmd)),
+        None => {
+            RequirementState::Lacks(format!("`{}` tells no version, and at least {least} is required", requirement.cmd))
+        }
     })
 }
 
