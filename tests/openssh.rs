@@ -99,3 +99,48 @@ fn a_server_that_dies_in_mid_case_is_infra() {
     server.world.ci(&[]).exits(5).says("the connection was lost");
     assert_eq!(server.world.verdict_of("s/a"), "infra");
 }
+
+/// A machine that lives on has the code of the last run: only what has changed is sent, and everything where it was touched.
+#[test]
+fn a_machine_that_lives_on_gets_only_what_has_changed() {
+    let port = sshd::free_port("127.0.0.1");
+    let user = sshd::user();
+    let world = World::new(&format!(
+        "[guests.here]\nbackend = \"remote\"\naddress = \"127.0.0.1\"\ntransports = [\"ssh\"]\nlaunch_retries = 1\n\
+         [guests.here.ssh]\nport = {port}\nuser = \"{user}\"\nkey = \"user_key\"\nhost_key = \"host_key.pub\"\n\
+         [suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"cat a b d/c\"\n"
+    ));
+    let _server = Server::start(&world, "", "127.0.0.1", port);
+    let (app, there) = (world.path("app"), world.path("in/deep"));
+    fs::create_dir_all(app.join("d")).expect("mkdir");
+    let put = |name: &str, text: &str| fs::write(app.join(name), text).expect("write");
+    for n in 0..20 {
+        put(&format!("f{n}"), "x");
+    }
+    put("a", "1\n");
+    put("b", "2\n");
+    put("d/c", "3\n");
+    let source = format!("guests.here.source={{ path = \"app\", to = \"{}\" }}", there.display());
+    let run = |said: &str, wanted: &str| {
+        let record = format!("record-{}", fastrand::u64(..));
+        let ran = world.run(&["--ci", "--run-dir", &record, "--events", "-", "--set", &source]).exits(0);
+        assert_eq!(ran.out.contains("files had changed"), !said.is_empty(), "{}", ran.out);
+        assert!(ran.out.contains(said), "{said}: {}", ran.out);
+        let log = fs::read_to_string(world.path(&record).join("guests/here/s/a/stdout.log")).expect("log");
+        assert_eq!(log, wanted);
+    };
+    run("", "1\n2\n3\n");
+    run("0 of 23 files had changed", "1\n2\n3\n");
+    put("b", "two\n");
+    put("new", "x");
+    fs::remove_file(app.join("f3")).expect("removed");
+    run("3 of 23 files had changed", "1\ntwo\n3\n");
+    assert!(there.join("new").exists() && !there.join("f3").exists());
+    // Whatever a test has left there is no part of the next run.
+    fs::write(there.join("result.xml"), "old").expect("write");
+    run("", "1\ntwo\n3\n");
+    assert!(!there.join("result.xml").exists());
+    fs::write(there.join("a"), "9\n").expect("write");
+    run("", "1\ntwo\n3\n");
+    run("0 of 23 files had changed", "1\ntwo\n3\n");
+}

@@ -16,6 +16,7 @@ pub mod route;
 mod serial;
 pub mod session;
 pub mod source;
+mod source_delta;
 mod source_list;
 mod spool;
 pub mod ssh;

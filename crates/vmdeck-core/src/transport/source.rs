@@ -1,12 +1,17 @@
 //! Packs a working tree the way git sees it, and unpacks it in the guest.
 //!
 //! Uncommitted work goes along, ignored files stay behind, and a tracked file is taken although a rule names it: the list is
-//! `source_list`'s.
+//! `source_list`'s, what has changed `source_delta`'s.
 
-use super::{cancellable::Cancellable, session::FileTransfer, source_list};
+use super::{
+    cancellable::Cancellable,
+    session::Session,
+    source_delta::{self, Delta, KnownTree, TreeState},
+    source_list,
+};
 use crate::{
     command::{
-        Input, RemoteCommand, Shell,
+        Collected, CommandExit, Input, RemoteCommand, Shell,
         frame::{self, NOT_READY},
     },
     host::capacity,
@@ -67,10 +72,118 @@ fn is_excluded(exclude: &GlobSet, path: &Path) -> bool {
     path.ancestors().any(|part| !part.as_os_str().is_empty() && exclude.is_match(part))
 }
 
-/// Sends the tree to the guest, where it replaces the folder as a whole; returns what was found on the way, each as a sentence.
-pub async fn send(files: &dyn FileTransfer, source: &Source, cancel: &CancellationToken) -> Result<Vec<String>> {
+/// What came of sending a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// What was found on the way, each as a sentence.
+    pub notes: Vec<String>,
+    /// How many files were sent, and of how many, where only what had changed was sent.
+    pub changed: Option<(usize, usize)>,
+}
+
+/// Sends the tree to the guest, where it replaces the folder as a whole. `kept` = where what a guest that lives on has is kept in
+/// mind: then only what has changed is sent, if the guest still has the rest as it was.
+pub async fn send(
+    session: &dyn Session,
+    source: &Source,
+    kept: Option<&Path>,
+    cancel: &CancellationToken,
+) -> Result<Sent> {
+    let Some(kept) = kept.filter(|_| session.shell() == Shell::Posix) else {
+        return send_all(session, source, cancel).await;
+    };
+    let question = source_delta::hash_script(&source.to);
+    let (looked, there) = tokio::join!(look(source, kept), async {
+        if kept.exists() { ask(session, &question, Input::Empty, cancel).await } else { Ok(None) }
+    });
+    let (Looked { now, before }, there) = (looked?, there?);
+    // A guest whose tree is not what it was, or that cannot say, gets everything.
+    if let (Some(now), Some((hash, delta))) = (&now, before)
+        && there == Some(hash)
+    {
+        let (root, files, stop) = (source.path.clone(), delta.changed.clone(), cancel.clone());
+        let packed = tokio::task::spawn_blocking(move || pack(&root, &files, &stop)).await;
+        let (archive, notes) = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))??;
+        let script = source_delta::apply_script(&source.to, &delta);
+        // The rest is as it was: the guest has just said so.
+        let wanted = now.part(&delta.changed).hash();
+        let applying = ask(session, &script, Input::Unnamed(Arc::new(archive)), cancel);
+        let (applied, known) = tokio::join!(applying, known(now.clone()));
+        if applied? == Some(wanted) {
+            remember(&known?, kept);
+            let changed = Some((delta.changed.len() + delta.gone.len(), now.len()));
+            return Ok(Sent { notes, changed });
+        }
+    }
+    let sent = send_all(session, source, cancel).await?;
+    // Only what the guest itself confirms is built on next time.
+    let there = ask(session, &question, Input::Empty, cancel).await?;
+    match now {
+        Some(now) => {
+            let known = known(now).await?;
+            if there.as_ref() == Some(&known.hash) { remember(&known, kept) } else { forget(kept) }
+        }
+        None => forget(kept),
+    }
+    Ok(sent)
+}
+
+/// Keeps in mind what a guest has; where that cannot be, everything is sent the next time.
+fn remember(known: &KnownTree, kept: &Path) {
+    if known.write(kept).is_err() {
+        forget(kept);
+    }
+}
+
+fn forget(kept: &Path) {
+    let _ = std::fs::remove_file(kept);
+}
+
+/// Returns a tree with its hash, which takes a while.
+async fn known(files: TreeState) -> Result<KnownTree> {
+    let hashing = tokio::task::spawn_blocking(move || KnownTree { hash: files.hash(), files }).await;
+    hashing.map_err(|e| Fault::bug("hashing the tree panicked").because(e))
+}
+
+/// What there is here to be sent.
+struct Looked {
+    /// The files of the tree; `None` = they cannot be kept in mind.
+    now: Option<TreeState>,
+    /// The hash of what was sent last, and what has changed since; `None` = nothing that could be built on.
+    before: Option<(String, Delta)>,
+}
+
+/// Looks at the files of the tree, and at what was sent last.
+async fn look(source: &Source, kept: &Path) -> Result<Looked> {
+    let (root, exclude, kept) = (source.path.clone(), source.exclude.clone(), kept.to_owned());
+    let looking = tokio::task::spawn_blocking(move || {
+        let exclude = excluded(&exclude)?;
+        let list = source_list::list(&root)?;
+        let files = list.files.iter().filter(|path| !is_excluded(&exclude, path));
+        let now = TreeState::of(&root, files)
+            .map_err(|e| Fault::user(format!("cannot look at `{}`", root.display())).because(e))?;
+        let before = now.as_ref().and_then(|now| {
+            let known = KnownTree::read(&kept)?;
+            Some((known.hash, known.files.delta(now)?))
+        });
+        Ok(Looked { now, before })
+    });
+    looking.await.map_err(|e| Fault::bug("looking at the tree panicked").because(e))?
+}
+
+/// Runs a text of ours in the guest; returns the hash that it makes, if it makes one.
+async fn ask(session: &dyn Session, script: &str, stdin: Input, cancel: &CancellationToken) -> Result<Option<String>> {
+    let mut said = Collected::default();
+    let command = RemoteCommand { stdin, ..RemoteCommand::new(script) };
+    Ok(match session.run(&command, &mut said, cancel).await? {
+        CommandExit::Code(0) => source_delta::hash_in(&said.stdout),
+        _ => None,
+    })
+}
+
+async fn send_all(session: &dyn Session, source: &Source, cancel: &CancellationToken) -> Result<Sent> {
     let (from, exclude, stop) = (source.path.clone(), source.exclude.clone(), cancel.clone());
-    let packed = tokio::task::spawn_blocking(move || pack(&from, &exclude, &stop)).await;
+    let packed = tokio::task::spawn_blocking(move || pack_all(&from, &exclude, &stop)).await;
     let packed = packed.map_err(|e| Fault::bug("the packing task panicked").because(e))?;
     let (archive, notes) = match packed {
         Err(_) if cancel.is_cancelled() => {
@@ -79,11 +192,11 @@ pub async fn send(files: &dyn FileTransfer, source: &Source, cancel: &Cancellati
         packed => packed?,
     };
     let failed = || Fault::infra(format!("cannot bring `{}` into the guest", source.path.display()));
-    files.send(Arc::new(archive), &source.to, cancel).await.map_err(|inner| match inner.blame() {
+    session.files().send(Arc::new(archive), &source.to, cancel).await.map_err(|inner| match inner.blame() {
         Blame::Infra => failed().caused_by(inner),
         _ => inner,
     })?;
-    Ok(notes)
+    Ok(Sent { notes, changed: None })
 }
 
 fn excluded(exclude: &[String]) -> Result<GlobSet> {
@@ -94,17 +207,24 @@ fn excluded(exclude: &[String]) -> Result<GlobSet> {
     globs.build().map_err(|e| Fault::user("cannot read `source.exclude`").because(e))
 }
 
-/// Writes a tar of the tree to a temporary file without a name; returns it with notes on what is in it.
-fn pack(root: &Path, exclude: &[String], cancel: &CancellationToken) -> Result<(File, Vec<String>)> {
+/// Packs the whole tree.
+fn pack_all(root: &Path, exclude: &[String], cancel: &CancellationToken) -> Result<(File, Vec<String>)> {
+    let exclude = excluded(exclude)?;
+    let files: Vec<PathBuf> =
+        source_list::list(root)?.files.into_iter().filter(|path| !is_excluded(&exclude, path)).collect();
+    pack(root, &files, cancel)
+}
+
+/// Writes a tar of files of the tree to a temporary file without a name; returns it with notes on what is in it.
+fn pack(root: &Path, files: &[PathBuf], cancel: &CancellationToken) -> Result<(File, Vec<String>)> {
     let failed = |e: io::Error| {
         let packing = Fault::user(format!("cannot pack `{}`", root.display()));
         packing.because(e).hint("check `source.path` and its permissions, and the free space of the temporary folder")
     };
-    let exclude = excluded(exclude)?;
     let file = tempfile::tempfile().map_err(failed)?;
     let mut tar = tar::Builder::new(io::BufWriter::new(file.try_clone().map_err(failed)?));
     let mut pointers = Vec::new();
-    for path in source_list::list(root)?.files.iter().filter(|path| !is_excluded(&exclude, path)) {
+    for path in files {
         let named = |e: io::Error| failed(io::Error::new(e.kind(), format!("`{}`: {e}", path.display())));
         match append(&mut tar, root, path, cancel) {
             Ok(true) => {}
@@ -246,7 +366,7 @@ mod tests {
             fs::write(path, text).expect("write");
         }
         std::os::unix::fs::symlink("nowhere", root.join("link")).expect("link");
-        let (archive, notes) = pack(root, &["skip".to_owned()], &CancellationToken::new()).expect("packed");
+        let (archive, notes) = pack_all(root, &["skip".to_owned()], &CancellationToken::new()).expect("packed");
         let mut tar = tar::Archive::new({
             let mut archive = archive;
             io::Seek::rewind(&mut archive).expect("rewind");
@@ -257,13 +377,13 @@ mod tests {
         assert_eq!(names.collect::<Vec<_>>(), ["a", "big.bin", "link"]);
         assert!(matches!(&notes[..], [note] if note.contains("`big.bin`: only pointers")), "{notes:?}");
         assert!(
-            pack(root, &["[".to_owned()], &CancellationToken::new())
+            pack_all(root, &["[".to_owned()], &CancellationToken::new())
                 .expect_err("a glob")
                 .to_string()
                 .contains("source.exclude")
         );
         assert!(
-            pack(&root.join("none"), &[], &CancellationToken::new())
+            pack_all(&root.join("none"), &[], &CancellationToken::new())
                 .expect_err("no folder")
                 .to_string()
                 .contains("none")

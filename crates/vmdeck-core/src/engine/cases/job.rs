@@ -11,11 +11,12 @@ use crate::{
     },
     transport::source,
 };
-use std::{collections::VecDeque, sync::Arc};
+use sha2::{Digest, Sha256};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 use vmdeck_model::{
     error::{Blame, Fault, Result},
-    event::Phase,
-    guest::{Fresh, Guest},
+    event::{EventKind, Phase},
+    guest::{Fresh, Guest, Source},
     outcome::{CancelReason, Verdict},
     plan::Job,
     suite::Suite,
@@ -175,13 +176,27 @@ impl<'a> JobRun<'a> {
         let Some(source) = &self.guest.source else { return Ok(()) };
         let session = machine.controller.session();
         let session = session.ok_or_else(|| Fault::infra("cannot send the code").because("there is no session"))?;
-        let files = session.files();
-        let sending = source::send(files.as_ref(), source, &self.context.cancel);
+        let kept = self.kept_source(machine, source);
+        let sending = source::send(session, source, kept.as_deref(), &self.context.cancel);
         let phase = PhaseEvents::begin(&self.context.events, &self.guest.id, Phase::Source, None);
-        for note in phase.around(sending).await? {
+        let sent = phase.around(sending).await?;
+        for note in sent.notes {
             self.context.events.warn(Some(&self.guest.id), note, None);
         }
+        if let Some((changed, all)) = sent.changed {
+            let text = format!("guest `{}`: {changed} of {all} files had changed, and were sent", self.guest.id);
+            self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
+        }
         Ok(())
+    }
+
+    /// Returns where what a machine has of the code is kept in mind; only one of others lives on from run to run.
+    fn kept_source(&self, machine: &LeasedMachine, source: &Source) -> Option<PathBuf> {
+        let machine = machine.controller.machine().filter(|machine| machine.is_adopted())?;
+        let from = source.path.display().to_string();
+        let what = [&self.guest.backend, machine.provider_name(), &source.to, &from].join("\0");
+        let hash: String = Sha256::digest(what).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        Some(self.context.backend.state.join("sources").join(format!("{hash}.json")))
     }
 
     /// Runs cases until there are none left, the machine is lost, or a fresh one is due; then ends the lease.
