@@ -3,7 +3,7 @@ GUEST := guests/micro/out
 KERNELS := guests/kernels/out
 CARGO ?= cargo
 
-.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-cockpit docs screens clean
+.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-winrm bench-cockpit docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -39,6 +39,11 @@ check:
 # vmdeck against ssh with a control master, and against a bare script, on the same guest in the same run.
 bench: deps guest
 	$(CARGO) bench --bench overhead
+
+# The winrm transport against pypsrp, with the same server in the same run.
+bench-winrm: peer
+	tests/winrm/venv/bin/pip --quiet --disable-pip-version-check install 'pypsrp==0.9.1'
+	$(CARGO) bench --bench winrm
 
 # The cockpit under load: 4 guests with 25 000 lines/s each, ten million lines, a search, an idle time.
 bench-cockpit: deps

@@ -71,7 +71,7 @@ fn what_is_wrong_on_the_way_is_said_with_its_host() {
     assert!(ran.out.contains("jump_host_keys"), "{}", ran.out);
     // Another key than the known one: nothing is sent to that host.
     let chain = Chain::start(|ports| behind(ports, "host_key = \"host_key.pub\"\njump_host_keys = [\"user_key.pub\"]"));
-    chain.world.ci(&[]).exits(5).says("cannot trust the guest's host key");
+    chain.world.ci(&[]).exits(5).says("its host key is ecdsa-sha2-nistp256 SHA256:");
     let log = fs::read_to_string(chain.world.path("one-sshd.log")).expect("log");
     assert!(!log.contains("Accepted"), "{log}");
     // The last host on the way cannot reach the guest.
@@ -102,9 +102,14 @@ fn the_users_own_settings_say_where_a_host_is_and_over_which() {
          Match originalhost far-guest,one,two\n  User {user}\n"
     );
     fs::write(chain.world.path("ssh_config"), settings).expect("write");
-    let common =
-        format!("Host *\n  IdentityFile {home}/user_key\n  IdentitiesOnly yes\n  UserKnownHostsFile {home}/known\n");
+    let common = format!(
+        "Host *\n  IdentityFile {home}/locked\n  IdentityFile {home}/user_key\n  IdentitiesOnly yes\n  UserKnownHostsFile {home}/known\n"
+    );
     fs::write(chain.world.path("more_config"), common).expect("write");
+    // A key that cannot be used is passed over, as `ssh` does.
+    let locked = ["-q", "-t", "ed25519", "-N", "a passphrase", "-f", "locked"];
+    let made = std::process::Command::new("ssh-keygen").args(locked).current_dir(chain.world.home.path()).status();
+    assert!(made.expect("ssh-keygen").success());
     chain.world.ci(&[]).exits(0);
     for name in ["one-", "two-"] {
         let log = fs::read_to_string(chain.world.path(&format!("{name}sshd.log"))).expect("log");
@@ -153,4 +158,27 @@ fn a_way_that_cannot_be_is_said_before_anything_is_started() {
         ));
         world.ci(&[]).exits(3).says(says);
     }
+}
+
+/// The store counts for a guest that is reached directly as well, and a withdrawn key is none, wherever else it is named.
+#[test]
+fn a_store_says_which_key_a_guest_has() {
+    let chain = Chain::start(|ports| {
+        let user = sshd::user();
+        format!(
+            "host = \"127.0.0.1\"\nport = {}\nuser = \"{user}\"\nkey = \"user_key\"\nknown_hosts = \"known\"",
+            ports[2]
+        )
+    });
+    let run = |text: String| {
+        fs::write(chain.world.path("known"), text).expect("write");
+        chain.world.run(&["--ci", "--set", "guests.far.boot_timeout=4s"])
+    };
+    let key = fs::read_to_string(chain.world.path("host_key.pub")).expect("key");
+    let place = format!("[127.0.0.1]:{}", chain.ports[2]);
+    run(format!("{place} {key}")).exits(0);
+    run(format!("other {key}")).exits(5).says("its host key is unknown");
+    run(format!("{place} {key}@revoked {place} {key}")).exits(5).says("its host key is unknown");
+    let other = fs::read_to_string(chain.world.path("user_key.pub")).expect("key");
+    run(format!("{place} {other}")).exits(5).says("expected ssh-ed25519");
 }

@@ -269,4 +269,5 @@ fn what_a_suite_requires_is_there_before_its_setup() {
     check("{ cmd = \"echo 1\", at_least = \"one\" }", 2, "is no version");
     check("{ at_least = \"1\" }", 2, "`cmd` is missing");
     check("{ cmd = \"true\", instal = { linux = \"x\" } }", 2, "unknown key");
+    check("{ cmd = \"true\", install = { linuks = \"x\" } }", 2, "is no system");
 }

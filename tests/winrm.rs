@@ -339,3 +339,16 @@ fn a_person_runs_one_command_in_it_and_pipes_something_in() {
     assert!(ran.out.contains("zwölf\n[a 'b']\n"), "{}", said(&ran));
     world.run(&["shell", "win"]).exits(2);
 }
+
+#[test]
+fn preflight_says_which_ways_are_used_and_whether_a_machine_answers() {
+    let peer = Peer::start(USER, PASSWORD, &[]);
+    let all = world(peer.port, "", &suite(&[("a", "true")]));
+    let chain = "guests.win.transports=[\"ssh\", \"winrm\", \"exec\"]";
+    let ran = all.run(&["doctor", "--set", chain]).exits(0);
+    assert!(ran.out.contains("guest `win` is reached by winrm; `ssh` is passed over: no key"), "{}", said(&ran));
+    all.ci(&["--set", chain]).exits(0);
+    let silent = world(peer.port, "", &suite(&[("a", "true")]));
+    drop(peer);
+    silent.ci(&[]).exits(3).says("guest `win` cannot be reached: nothing answers at 127.0.0.1:");
+}

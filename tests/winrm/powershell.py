@@ -114,8 +114,10 @@ def run(nonce, body, received, given):
         if "$env:ComSpec" in body:                           # shell = "cmd"
             lines = decoded(body).replace("\r\n", "\n").replace("@echo off\n", "")
             sys.exit(subprocess.run(["/bin/sh", "-c", lines.replace("exit /b", "exit")]).returncode)
-        words = re.search(r";& (.*)\n", body, re.S)[1]       # another program
-        sys.exit(subprocess.run([unquote(w) for w in re.findall(r"'((?:[^']|'')*)'", words)]).returncode)
+        program = text_of(r"Get-Command '((?:[^']|'')*)'", body)
+        words = re.search(r"& \$c\.Source (.*)\nexit", body, re.S)[1]
+        arguments = [unquote(w).replace('\\"', '"') for w in re.findall(r"'((?:[^']|'')*)'", words)]
+        sys.exit(subprocess.run([program, *arguments]).returncode)
     script = decoded(body)
     if kill := re.search(r"\$ids\.Add\((\d+)\)", script):
         end(int(kill[1]))
@@ -129,7 +131,7 @@ def run(nonce, body, received, given):
             archive.extractall(to, filter="fully_trusted")
         os.unlink(received)
         sys.exit(0)
-    if "& $f" in script or "/c $f" in script:
+    if "& $f" in script or "/c $f" in script or "-FilePath $f" in script:
         code = subprocess.run(["/bin/sh", received]).returncode
         os.unlink(received)
         sys.exit(code)
@@ -169,8 +171,14 @@ def main():
         into = os.fdopen(handle, "wb")
     else:
         into = io.BytesIO()
+    has_all = False
     for line in sys.stdin.buffer:
+        if line.strip() == f"go-{nonce}".encode():
+            has_all = True
+            break
         into.write(base64.b64decode(line))
+    if not has_all:
+        sys.exit(124)
     if received:
         into.close()
     else:

@@ -17,7 +17,7 @@ impl Shell {
         match self {
             Shell::Posix => words.iter().map(|word| sh_quote(word)).collect::<Vec<_>>().join(" "),
             Shell::PowerShell => {
-                let words: Vec<String> = words.iter().map(|word| powershell::quote(word)).collect();
+                let words: Vec<String> = words.iter().map(|word| powershell::argument(word)).collect();
                 format!("& {}", words.join(" "))
             }
         }

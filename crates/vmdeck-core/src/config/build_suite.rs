@@ -19,6 +19,9 @@ use vmdeck_model::{
     trouble::TroubleKind,
 };
 
+/// The systems for which something can be installed.
+const SYSTEMS: [&str; 3] = ["linux", "windows", "macos"];
+
 impl Build<'_> {
     pub(super) fn suite(
         &mut self,
@@ -128,10 +131,7 @@ impl Build<'_> {
         for index in 0.. {
             let full = |key: &str| format!("suites.{suite}.requires.{index}.{key}");
             let any = |key: &str| format!("suites.*.requires.[].{key}");
-            let systems = ["linux", "windows", "macos"];
-            let installs = systems.map(|os| (os, format!("install.{os}")));
-            let is_there = ["cmd", "at_least"].into_iter().chain(installs.iter().map(|(_, key)| key.as_str()));
-            if !is_there.into_iter().any(|key| self.is_written(&full(key))) {
+            if !["cmd", "at_least", "install"].iter().any(|key| self.is_written(&full(key))) {
                 break;
             }
             let shown = format!("suites.{suite}.requires[{index}]");
@@ -149,9 +149,14 @@ impl Build<'_> {
                 version
             });
             let mut install = BTreeMap::new();
-            for (os, key) in &installs {
-                if let Some(text) = self.text(&full(key), &any(key)) {
-                    install.insert(*os, text);
+            if let Some(Value::Map(map)) = self.value(&full("install"), &any("install")) {
+                for (system, text) in map {
+                    if let Some(known) = SYSTEMS.iter().find(|known| **known == system) {
+                        install.insert(*known, text);
+                    } else {
+                        let why = format!("`{system}` is no system (known: {})", SYSTEMS.join(", "));
+                        self.problem(origin, &full("install"), why, None);
+                    }
                 }
             }
             out.push(Requirement { cmd, at_least, install });

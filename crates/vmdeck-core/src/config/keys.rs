@@ -325,13 +325,11 @@ pub const CORE: &[Key] = &[
     ),
     key("suites.*.requires.[].at_least", Kind::Text, None, "least version: the first numbers that the command writes"),
     key(
-        "suites.*.requires.[].install.linux",
-        Kind::Text,
+        "suites.*.requires.[].install",
+        Kind::Map,
         None,
-        "what installs it in Linux; unset: its lack is an error",
+        "what installs it, by system: { linux = \"..\", windows = \"..\", macos = \"..\" }; unset: its lack is an error",
     ),
-    key("suites.*.requires.[].install.windows", Kind::Text, None, "the same in Windows"),
-    key("suites.*.requires.[].install.macos", Kind::Text, None, "the same in macOS"),
     key(
         "suites.*.setup",
         Kind::Text,

@@ -15,6 +15,7 @@ pub mod journal;
 pub mod lock;
 pub mod machine;
 pub mod preflight;
+mod reach;
 pub mod reap;
 mod run;
 pub mod shell;

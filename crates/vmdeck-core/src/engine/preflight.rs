@@ -2,7 +2,7 @@
 //!
 //! Checks of a backend or transport are theirs; here are those of the host itself.
 
-use super::cleanup;
+use super::{cleanup, reach};
 use crate::{
     backend::{self, BACKENDS, BackendDeps, BackendInfo, record::AdoptTarget},
     context::CallContext,
@@ -297,6 +297,8 @@ async fn check_guest(guest: &Guest, deps: &BackendDeps) -> Vec<Finding> {
                     out.extend(row.transport.check(guest));
                 }
             }
+            out.extend(reach::chain(guest, &rows));
+            out.extend(reach::unreachable(guest, row, deps, &rows).await);
             let hopeless: Vec<String> = rows
                 .iter()
                 .filter_map(|(row, usable)| match usable {

@@ -294,7 +294,9 @@ pub fn script(path: &Path, base: &RemoteCommand, shell: Shell) -> Result<RemoteC
 fn powershell_script(path: &Path, base: &RemoteCommand) -> Result<RemoteCommand> {
     let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase()).unwrap_or_default();
     let run = match suffix.as_str() {
-        "ps1" | "exe" => "& $f",
+        "ps1" => "& $f",
+        // PowerShell does not wait for a program with windows by itself.
+        "exe" => "$p=Start-Process -FilePath $f -NoNewWindow -Wait -PassThru;exit $p.ExitCode",
         "cmd" | "bat" => "& $env:ComSpec /d /c $f",
         _ => {
             return Err(Fault::user(format!("cannot run `{}` in Windows", path.display()))

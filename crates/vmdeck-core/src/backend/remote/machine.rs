@@ -107,7 +107,7 @@ pub(super) async fn put_back(power: &Power, target: &AdoptTarget, dir: &Path) ->
 async fn settled(power: &Power, target: &AdoptTarget, dir: &Path) -> Result<String> {
     let name = &target.name;
     let text = match target.was {
-        PowerState::Off if power.has_off() => match power.is_on().await? {
+        PowerState::Off if power.has_off() => match power.once_off().await? {
             Some(true) => {
                 return Err(Fault::new(Blame::Leftover, format!("cannot switch `{name}` off again"))
                     .because("`power.status` says that it is on")

@@ -72,11 +72,12 @@ impl Remote {
 
 /// Returns what the machine of a guest is called: by its address, so that two guests are seen to mean the same machine.
 fn name_of(guest: &Guest) -> String {
-    match &guest.address {
-        Some(address) => address.clone(),
-        // Each of its transports has an address of its own.
-        None => guest.id.to_string(),
-    }
+    let of_transport = |kind: &String| {
+        let options = guest.transport_options.get(kind)?;
+        options.text("host").or_else(|| options.text("endpoint")).map(str::to_owned)
+    };
+    let address = guest.address.clone().or_else(|| guest.transports.iter().find_map(of_transport));
+    address.unwrap_or_else(|| guest.id.to_string())
 }
 
 /// Returns the settings that cannot work.

@@ -1,7 +1,7 @@
 //! The commands that switch a remote machine on and off: how they are run, and where a reaper finds them.
 
 use crate::host::{
-    files,
+    clock, files,
     process::{Spawner, Spec},
 };
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,10 @@ use vmdeck_model::{
 
 /// How long one command may take.
 const LIMIT: Duration = Duration::from_mins(2);
+/// How long a machine that was switched off may still say that it is on.
+const OFF: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+/// Pause between two questions whether it is off.
+const PAUSE: Duration = Duration::from_millis(500);
 /// The file in a machine's private folder that holds them.
 const FILE: &str = "power.json";
 /// Most characters of a command's complaint that a message repeats.
@@ -68,6 +72,18 @@ impl Power {
             _ => Err(self
                 .failed("power.status", code, &said)
                 .hint("it exits with 0 where the machine is on, and 1 where it is off")),
+        }
+    }
+
+    /// Waits until the machine is off, which takes a system a while; returns whether it is on.
+    pub(super) async fn once_off(&self) -> Result<Option<bool>> {
+        let start = clock::now();
+        loop {
+            let is_on = self.is_on().await?;
+            if is_on != Some(true) || start.elapsed() > OFF {
+                return Ok(is_on);
+            }
+            clock::sleep(PAUSE).await;
         }
     }
 

@@ -1,8 +1,8 @@
 //! The text that is sent to a Windows guest for one command, and the marks that come back: the same marks as for a POSIX shell.
 //!
 //! PowerShell itself reads the standard input of what it runs, line by line, so a command's text comes as the first line, as
-//! base64, and its input as further ones; the command begins at the end of its input. Facts: neither the limit of a command line
-//! nor a code page is met that way.
+//! base64, and its input as further ones. The last line is our word that all of it has come: without it nothing begins, wherever the
+//! input was cut. Facts: neither the limit of a command line nor a code page is met that way.
 //!
 //! How it is sent is a transport's work, reading the marks is `marks`.
 
@@ -10,7 +10,7 @@ pub mod clixml;
 mod quote;
 mod script;
 
-pub use quote::quote;
+pub use quote::{argument, quote};
 
 use super::{
     RemoteCommand,
@@ -18,23 +18,27 @@ use super::{
     kill,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use std::time::Duration;
 use vmdeck_model::suite::RunAs;
 
 /// Reads the command and its input; the nonce is put in.
 const STARTER: &str = "begin{$ProgressPreference='SilentlyContinue';$ErrorActionPreference='Stop'
-$n='NONCE';$onEnd=$null;$given=New-Object IO.MemoryStream
+$n='NONCE';$onEnd=$null;$go=$false;$given=New-Object IO.MemoryStream
 $onLine={$b=[Convert]::FromBase64String($_);$given.Write($b,0,$b.Length)}}
-process{if($null -eq $onEnd){try{
+process{if($_ -eq 'go-'+$n){$go=$true}elseif($null -eq $onEnd){try{
 . ([scriptblock]::Create([Text.Encoding]::UTF8.GetString([Convert]::FromBase64String($_))))
 }catch{[Console]::Error.Write(\"$_\");exit 124}}else{. $onLine}}
-end{if($null -eq $onEnd){exit 124};. $onEnd}";
+end{if(!$go -or $null -eq $onEnd){exit 124};. $onEnd;exit 1}";
+
+/// How long the text that ends a command may take: PowerShell starts slowly, and is given 5 s besides.
+pub const KILL_LIMIT: Duration = Duration::from_secs(40);
 
 /// Ends a process and everything below it; the pid is put in. What was started before it is no child of it, whatever its parent's
-/// number says.
+/// number says; where it is gone already, its number says nothing.
 const KILL: &str = "$ids=New-Object Collections.Generic.HashSet[int];[void]$ids.Add(PID)
-$root=Get-CimInstance Win32_Process -Filter 'ProcessId=PID';$since=[datetime]::MinValue
-if($root){$since=$root.CreationDate}
-for($i=0;$i -lt 40;$i++){
+$root=Get-CimInstance Win32_Process -Filter 'ProcessId=PID';if(!$root -or $root.Name -notlike 'p*w*sh*'){exit 0}
+$since=$root.CreationDate;$clock=[Diagnostics.Stopwatch]::StartNew();$left=@()
+while($clock.Elapsed.TotalSeconds -lt 5){
   $all=@(Get-CimInstance Win32_Process -Property ProcessId,ParentProcessId,CreationDate|Where-Object{$_.CreationDate -ge $since})
   do{$before=$ids.Count;foreach($p in $all){if($ids.Contains([int]$p.ParentProcessId)){[void]$ids.Add([int]$p.ProcessId)}}}while($ids.Count -ne $before)
   $left=@($all|Where-Object{$ids.Contains([int]$_.ProcessId) -and $_.ProcessId -ne $PID})
@@ -59,6 +63,11 @@ pub fn line(text: &str) -> String {
     )
 }
 
+/// Returns the line that says that all of a command's input has come.
+pub fn last_line(nonce: &str) -> String {
+    format!("go-{nonce}\n")
+}
+
 /// Returns the text that reads a command from its standard input and then runs it.
 pub fn starter(nonce: &str) -> String {
     STARTER.replace("NONCE", nonce)
@@ -78,8 +87,9 @@ pub fn kill_text(pid: u32) -> String {
 
 /// Returns the command with what comes before it: its folder and environment, our marks, and the rules of its shell.
 fn body(frame: &Frame, command: &RemoteCommand) -> String {
-    let mut out =
-        String::from("try{$OutputEncoding=[Console]::OutputEncoding=New-Object Text.UTF8Encoding $false}catch{}\n");
+    let mut out = String::from(
+        "try{$OutputEncoding=[Console]::OutputEncoding=[Console]::InputEncoding=New-Object Text.UTF8Encoding $false}catch{}\n",
+    );
     let mut variable = |name: &str, value: &str| {
         out.push_str(&format!("[Environment]::SetEnvironmentVariable({},{})\n", quote(name), quote(value)));
     };

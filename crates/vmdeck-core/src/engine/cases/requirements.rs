@@ -12,11 +12,11 @@ use crate::{
     host::clock,
 };
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::EventKind,
     outcome::Verdict,
+    quantity::show_duration,
     requirement::{Requirement, Version},
     text::one_line,
 };
@@ -63,14 +63,16 @@ pub(super) async fn meet(run: &SuiteRun<'_>, machine: &LeasedMachine) -> Result<
 async fn ask(run: &SuiteRun<'_>, machine: &LeasedMachine, requirement: &Requirement) -> Result<RequirementState> {
     // Where the code is, there may be nothing yet.
     let command = RemoteCommand { script: requirement.cmd.clone(), dir: None, ..base_command(run.guest, run.suite) };
-    let (mut said, token) = (Collected::default(), CancellationToken::new());
+    let (mut said, token) = (Collected::default(), run.context.cancel.child_token());
     let exit = {
         let asking = machine.controller.run(&command, &mut said, &token);
         tokio::pin!(asking);
         let Some(exit) = clock::within(ASK, &mut asking).await else {
             token.cancel();
             let _ = clock::within(ASK, asking).await;
-            return Ok(RequirementState::Lacks(format!("`{}` does not end", requirement.cmd)));
+            // It may still run: nothing is installed beside it.
+            let took = format!("it took longer than {}", show_duration(ASK));
+            return Err(Fault::infra(format!("cannot ask the guest by `{}`", requirement.cmd)).because(took));
         };
         exit?
     };
@@ -101,5 +103,6 @@ fn failed(run: &SuiteRun<'_>, why: &str) -> ScriptFailure {
 fn unasked(run: &SuiteRun<'_>, machine: &LeasedMachine, fault: &Fault) -> ScriptFailure {
     machine.give_up();
     let reason = run.context.redactor.text(&format!("setup failed: {fault}"));
-    ScriptFailure { verdict: Verdict::Infra, reason, output: RecordedOutput::default() }
+    let verdict = if run.context.cancel.is_cancelled() { Verdict::Cancelled } else { Verdict::Infra };
+    ScriptFailure { verdict, reason, output: RecordedOutput::default() }
 }

@@ -58,6 +58,8 @@ pub(super) struct LoginAttempt<'a> {
     pub(super) options: &'a Options,
     /// The files of keys, tried in this order.
     pub(super) keys: &'a [PathBuf],
+    /// Whether they were only found: then one that cannot be read is passed over.
+    pub(super) finds_keys: bool,
     pub(super) guest: &'a GuestId,
     pub(super) words: &'a ServerWords,
     pub(super) history: &'a mut LoginHistory,
@@ -77,12 +79,19 @@ impl LoginAttempt<'_> {
         let mut refused = Vec::new();
         let mut takes = String::new();
         for path in self.keys {
-            match self.by_key(&user, path, &mut takes).await? {
+            let answer = match self.by_key(&user, path, &mut takes).await {
+                Err(LoginError::Never(fault)) if self.finds_keys => {
+                    LoginAnswer::Refused(format!("nothing, since {fault}"))
+                }
+                answer => answer?,
+            };
+            match answer {
                 LoginAnswer::Accepted => return Ok(()),
                 LoginAnswer::Refused(what) => refused.push(what),
             }
         }
-        let has_password = self.options.secret("password").is_some();
+        // What cannot be used does not end the login where there are other ways.
+        let has_password = self.options.secret("password").is_some() || self.finds_keys;
         if self.options.flag("agent") {
             match self.history.agent_cut {
                 None => match self.by_agent(&user, has_password).await? {

@@ -9,16 +9,21 @@ use russh::keys::{
     ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts, Marker},
 };
 use sha1::Sha1;
-use std::path::Path;
+use std::path::PathBuf;
 
-/// Returns the keys that a store has for a host, without those that are withdrawn. A line that cannot be read is passed over, as
-/// OpenSSH does; the error is a sentence.
-pub(super) fn keys(store: &Path, host: &str, port: u16) -> Result<Vec<PublicKey>, String> {
-    let text = vmdeck_files::read_text(store, vmdeck_files::LARGE)
-        .map_err(|e| format!("cannot read the known hosts in `{}`: {e}", store.display()))?;
+/// Returns the keys that stores have for a host, without those that any of them withdraws. A line that cannot be read is passed over,
+/// as OpenSSH does; the error is a sentence.
+pub(super) fn keys(stores: &[PathBuf], host: &str, port: u16) -> Result<Vec<PublicKey>, String> {
+    let mut text = String::new();
+    for store in stores {
+        text += &vmdeck_files::read_text(store, vmdeck_files::LARGE)
+            .map_err(|e| format!("cannot read the known hosts in `{}`: {e}", store.display()))?;
+        text.push('\n');
+    }
     Ok(keys_in(&text, host, port))
 }
 
+/// Returns those of a host in the text of stores.
 fn keys_in(text: &str, host: &str, port: u16) -> Vec<PublicKey> {
     let name = name_of(host, port);
     // Each line by itself: one that is broken ends the whole reader.
@@ -103,7 +108,7 @@ mod tests {
         ] {
             assert_eq!(keys_in(&lines, host, port).len(), count, "{lines}: {host}:{port}");
         }
-        assert!(keys(Path::new("/nonexistent"), "h", 22).expect_err("no store").contains("/nonexistent"));
+        assert!(keys(&["/nonexistent".into()], "h", 22).expect_err("no store").contains("/nonexistent"));
     }
 
     /// Returns a name as OpenSSH hashes it, with a fixed salt.

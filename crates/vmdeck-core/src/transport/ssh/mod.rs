@@ -250,8 +250,14 @@ impl Transport for Ssh {
 
     fn connector<'a>(&'a self, target: &'a ConnectTarget<'a>) -> Result<Box<dyn Connector + 'a>> {
         let options = options_for(target);
-        let expected = hostkey::of(&options).transpose().map_err(Fault::user)?.unwrap_or_default();
-        let created = !target.machine.is_adopted();
+        let mut expected = hostkey::of(&options).transpose().map_err(Fault::user)?.unwrap_or_default();
+        let store = options.path("known_hosts").filter(|_| expected.is_empty() && !way::is_indirect(&options));
+        if let (Some(store), Some(host)) = (store, self.host(target.guest).or_else(|| target.guest.address.clone())) {
+            let known = known_hosts::keys(&[store.to_owned()], &host, port(&options));
+            expected = known.map_err(|why| Fault::user(why).permanent())?;
+        }
+        // Who names a store wants no key that is not in it.
+        let created = !target.machine.is_adopted() && options.path("known_hosts").is_none();
         let may_pin = created || !expected.is_empty() || target.pin.known().is_some();
         // Better than a first contact, and all that there is for a machine that we did not make.
         let asks_agent = expected.is_empty() && target.pin.known().is_none() && target.machine.guest_exec().is_some();
@@ -261,6 +267,7 @@ impl Transport for Ssh {
         Ok(Box::new(Login {
             target,
             keys: own_key(&options),
+            finds_keys: false,
             options,
             expected,
             may_pin,
@@ -278,6 +285,8 @@ struct Login<'a> {
     options: Cow<'a, Options>,
     /// The files of keys.
     keys: Vec<PathBuf>,
+    /// Whether they were only found, so that one that cannot be used is passed over.
+    finds_keys: bool,
     /// The way to the guest, once it was looked up.
     way: Option<Way>,
     /// The host keys that the config gives.
@@ -324,6 +333,7 @@ impl Connector for Login<'_> {
                 handle: &mut handle,
                 options: &self.options,
                 keys: &self.keys,
+                finds_keys: self.finds_keys,
                 guest: &self.target.guest.id,
                 words: &checker.words,
                 history: &mut self.history,
@@ -368,12 +378,14 @@ impl Login<'_> {
         }
         if self.keys.is_empty() && self.options.secret("password").is_none() && !self.options.flag("agent") {
             self.keys.clone_from(&way.target.keys);
+            // As the program itself does, where there is one.
+            let has_agent = std::env::var_os("SSH_AUTH_SOCK").is_some();
+            self.options.to_mut().set("agent", Value::Bool(has_agent));
+            self.finds_keys = true;
         }
         if self.expected.is_empty() {
-            for store in &way.target.known_hosts {
-                let known = known_hosts::keys(store, &way.target.host, way.target.port);
-                self.expected.extend(known.map_err(|why| cannot().because(why))?);
-            }
+            let known = known_hosts::keys(&way.target.known_hosts, &way.target.host, way.target.port);
+            self.expected = known.map_err(|why| cannot().because(why))?;
         }
         if self.expected.is_empty() && !self.may_pin {
             return Err(unknown_key(self.target).into());

@@ -50,9 +50,9 @@ pub(in crate::transport) const KIND: &str = "ssh";
 const FIRST: Duration = Duration::from_secs(12);
 /// The same for PowerShell, which starts slowly.
 const FIRST_POWERSHELL: Duration = Duration::from_secs(45);
-/// What follows a command line that starts a PowerShell: nothing for `cmd` and POSIX shells; a PowerShell would make 1 of every status
-/// but 0.
-const AFTER_POWERSHELL: [&str; 2] = ["", "; exit $LASTEXITCODE"];
+/// What stands around a command line that starts a PowerShell: nothing for `cmd` and POSIX shells; a PowerShell reads the input itself,
+/// and would make 1 of every status but 0.
+const AROUND_POWERSHELL: [(&str, &str); 2] = [("", ""), ("$input | ", "; exit $LASTEXITCODE")];
 /// What to do about a Windows whose login shell can do nothing for us.
 const WINDOWS_SHELL: &str = "the login shell must run `powershell.exe`; `cmd.exe` does: remove the value `DefaultShell` of HKLM:\\SOFTWARE\\OpenSSH in the guest";
 /// How long a login shell may take to show what it is.
@@ -71,8 +71,8 @@ const FREE_PAUSE: Duration = Duration::from_millis(100);
 enum LoginLanguage {
     /// It starts a POSIX shell, or is one.
     Posix(LoginShell),
-    /// It starts a PowerShell, and passes its status on where this text follows the command.
-    PowerShell(&'static str),
+    /// It starts a PowerShell, and passes input and status on where these texts stand around the command.
+    PowerShell(&'static str, &'static str),
 }
 
 pub(super) struct SshSession {
@@ -98,8 +98,8 @@ pub(super) async fn open(
     let (login, by_stdin) = (LoginLanguage::Posix(LoginShell::Unknown), AtomicBool::new(false));
     let mut session = SshSession { handle, jumps, login, by_stdin, sudo, peer };
     if os == Os::Windows {
-        for after in AFTER_POWERSHELL {
-            session.login = LoginLanguage::PowerShell(after);
+        for (before, after) in AROUND_POWERSHELL {
+            session.login = LoginLanguage::PowerShell(before, after);
             if session.runs_a_first_command(FIRST_POWERSHELL).await.is_ok() {
                 return Ok(session);
             }
@@ -142,6 +142,8 @@ struct Opening {
     line: String,
     /// What the command reads first.
     payload: String,
+    /// What it reads last.
+    last: String,
     /// Whether it may be sent before anybody has said that it is waited for.
     is_read_at_once: bool,
     /// Whether the line may be typed to what the login shell's own files have started.
@@ -220,10 +222,11 @@ impl SshSession {
     /// Returns how a command is begun.
     fn opening(&self, frame: &Frame, exec: &RemoteCommand) -> Opening {
         let shell = match self.login {
-            LoginLanguage::PowerShell(after) => {
+            LoginLanguage::PowerShell(before, after) => {
                 return Opening {
-                    line: powershell::line(&powershell::starter(&frame.nonce)) + after,
+                    line: format!("{before}{}{after}", powershell::line(&powershell::starter(&frame.nonce))),
                     payload: powershell::payload(frame, exec),
+                    last: powershell::last_line(&frame.nonce),
                     is_read_at_once: true,
                     may_be_typed: false,
                 };
@@ -232,10 +235,17 @@ impl SshSession {
         };
         let sudo = if self.sudo.is_some() { Sudo::Asking } else { Sudo::Silent };
         match frame.direct(exec, shell, sudo) {
-            Some(line) => Opening { line, payload: GO.to_owned(), is_read_at_once: false, may_be_typed: false },
+            Some(line) => Opening {
+                line,
+                payload: GO.to_owned(),
+                last: String::new(),
+                is_read_at_once: false,
+                may_be_typed: false,
+            },
             None => Opening {
                 line: frame.starter(exec.run_as, sudo),
                 payload: frame.payload(exec),
+                last: String::new(),
                 is_read_at_once: false,
                 // sudo would take it for a password.
                 may_be_typed: exec.run_as == RunAs::User,
@@ -258,7 +268,7 @@ impl SshSession {
         let mut command = RunningCommand {
             own: OwnOutput::new(&frame.nonce),
             errors: (language == Shell::PowerShell).then(ClixmlDecoder::default),
-            payload: Some(InputFeed::new(opening.payload.into_bytes(), input, language)),
+            payload: Some(InputFeed::new(opening.payload.into_bytes(), input, opening.last.into_bytes(), language)),
             asked: 0,
             ended: None,
             write,
@@ -401,8 +411,10 @@ impl SshSession {
             return Ok(());
         }
         if self.shell() == Shell::PowerShell {
-            // One that has not said that it runs cannot be named; its input ends with its channel.
-            let Some(pid) = command.own.pid() else { return Ok(()) };
+            // Without its last word it never begins; once it has that, nobody knows it before it says so.
+            let Some(pid) = command.own.pid() else {
+                return Err(Fault::infra("cannot end the command in the guest").because("it may be about to begin"));
+            };
             return self.kill(exec.run_as, &powershell::kill_text(pid)).await;
         }
         // Not by the server's own signal: it ends the parent alone, and then the children cannot be found any more.
@@ -417,7 +429,11 @@ impl SshSession {
     async fn kill(&self, run_as: RunAs, text: &str) -> Result<()> {
         let (command, never) = (RemoteCommand { run_as, ..RemoteCommand::new(text) }, CancellationToken::new());
         let mut said = Collected::default();
-        let ended = clock::within(kill::LIMIT, Box::pin(self.run_command(&command, &mut said, &never))).await;
+        let limit = match self.shell() {
+            Shell::Posix => kill::LIMIT,
+            Shell::PowerShell => powershell::KILL_LIMIT,
+        };
+        let ended = clock::within(limit, Box::pin(self.run_command(&command, &mut said, &never))).await;
         frame::ended(ended, &said)
     }
 
@@ -454,7 +470,7 @@ impl CommandRunner for SshSession {
     fn shell(&self) -> Shell {
         match self.login {
             LoginLanguage::Posix(_) => Shell::Posix,
-            LoginLanguage::PowerShell(_) => Shell::PowerShell,
+            LoginLanguage::PowerShell(..) => Shell::PowerShell,
         }
     }
 

@@ -201,7 +201,15 @@ async fn log_in(
     let mut handle = match handshake(stream, &checker, keep_alive(options)).await {
         Ok(handle) => handle,
         Err(ConnectError::WrongMachine(fault)) => {
-            let Some(refused) = checker.refusal().filter(|_| !is_known) else { return Err(fault.into()) };
+            let Some(refused) = checker.refusal() else { return Err(fault.into()) };
+            if is_known {
+                let why = format!("its host key is {}, expected {}", refused.shown, refused.expected);
+                let hint = format!(
+                    "no login was tried; another machine may have this address, or `ssh.jump_host_keys` or `ssh.known_hosts` of guest `{}` are wrong",
+                    guest.id
+                );
+                return Err(cannot().because(why).hint(hint).permanent().into());
+            }
             let hint = format!(
                 "name its key in `ssh.jump_host_keys`, or a store that has it in `ssh.known_hosts`, in `[guests.{}.ssh]`",
                 guest.id
@@ -215,6 +223,9 @@ async fn log_in(
         Err(other) => return Err(other),
     };
     let mut own = options.without("password");
+    if !hop.keys.is_empty() && std::env::var_os("SSH_AUTH_SOCK").is_some() {
+        own.set("agent", Value::Bool(true));
+    }
     if let Some(user) = &hop.user {
         own.set("user", Value::Text(user.clone()));
     }
@@ -225,6 +236,7 @@ async fn log_in(
         handle: &mut handle,
         options: &own,
         keys: &keys,
+        finds_keys: !hop.keys.is_empty(),
         guest: &guest.id,
         words: &checker.words,
         history: &mut history,
@@ -244,9 +256,7 @@ fn keys_of(hop: &Hop, options: &Options) -> Result<Vec<PublicKey>, String> {
     for text in options.texts("jump_host_keys") {
         all.extend(hostkey::read(text)?);
     }
-    for store in &hop.known_hosts {
-        all.extend(known_hosts::keys(store, &hop.host, hop.port)?);
-    }
+    all.extend(known_hosts::keys(&hop.known_hosts, &hop.host, hop.port)?);
     Ok(all)
 }
 

@@ -80,7 +80,8 @@ impl WinrmClient {
         let limit = self.operation_timeout + GRACE;
         let late = || WinrmError::Late(limit.as_secs());
         let (status, text) = clock::within(limit, self.exchange(&xml)).await.unwrap_or_else(|| Err(late()))?;
-        if status == 200 { Ok(text) } else { Err(soap::fault(&text)) }
+        // The status is nobody's word; what is sealed is the service's own.
+        if status == 200 && !soap::is_fault(&text) { Ok(text) } else { Err(soap::fault(&text)) }
     }
 
     async fn exchange(&self, xml: &str) -> Result<(u16, String), WinrmError> {

@@ -127,7 +127,7 @@ impl WinrmSession {
         let nonce = frame::nonce();
         let line = powershell::line(&format!("echo \"[shell-{nonce} $PSHOME]\"\nexit {STATUS}"));
         let command = self.service.start(Frame::new(), &line).await?;
-        let nothing = InputFeed::new(Vec::new(), None, Shell::Posix);
+        let nothing = InputFeed::new(Vec::new(), None, Vec::new(), Shell::Posix);
         if let Err(InputError::Winrm(error)) = self.send(&command, Some(nothing)).await {
             return Err(error);
         }
@@ -157,7 +157,7 @@ impl WinrmSession {
     /// Sends a command its input to the end. One that does not read it is no error.
     async fn send(&self, command: &StartedCommand, input: Option<InputFeed>) -> Result<(), InputError> {
         let Some(mut input) = input else { return Ok(()) };
-        let mut has_begun = false;
+        let (mut has_begun, mut largest) = (false, 0);
         loop {
             let most = self.piece.load(Ordering::Relaxed);
             let (data, is_last) = input.next(most).await.map_err(InputError::Unreadable)?;
@@ -171,12 +171,14 @@ impl WinrmSession {
                 match self.service.client.tell(&command.shell, &message).await {
                     Ok(()) => {
                         has_begun = true;
+                        largest = largest.max(piece.len());
                         if after.is_empty() {
                             break;
                         }
                         rest = after;
                     }
-                    Err(WinrmError::TooLarge) if most > PIECE_MIN => {
+                    // One that fits was taken already: whoever says so now wants to see it twice.
+                    Err(WinrmError::TooLarge) if most > PIECE_MIN && piece.len() > largest => {
                         self.piece.store((most / 2 / 3 * 3).max(PIECE_MIN), Ordering::Relaxed);
                     }
                     Err(error) if error.is(code::PIPE_CLOSED) || error.is(code::NOT_FOUND) => {
@@ -287,11 +289,11 @@ impl WinrmSession {
         let frame = &command.frame;
         // Before the command: one that would read nothing instead must not run at all.
         let file = exec.stdin.open().map_err(|e| exec.stdin.unreadable(&e))?.map(tokio::fs::File::from);
-        let head = match self.language {
-            Shell::Posix => frame.payload(exec),
-            Shell::PowerShell => powershell::payload(frame, exec),
+        let (head, tail) = match self.language {
+            Shell::Posix => (frame.payload(exec), String::new()),
+            Shell::PowerShell => (powershell::payload(frame, exec), powershell::last_line(&frame.nonce)),
         };
-        let input = InputFeed::new(head.into_bytes(), file, self.language);
+        let input = InputFeed::new(head.into_bytes(), file, tail.into_bytes(), self.language);
         self.run_in(command, exec, Some(input), sink, cancel).await
     }
 
@@ -362,13 +364,17 @@ impl WinrmSession {
             Shell::Posix => frame.kill_text(own.pid()),
             Shell::PowerShell => match own.pid() {
                 Some(pid) => powershell::kill_text(pid),
-                // It has not begun, and never will.
+                // Nobody knows it yet; the service ends its own process, which is all that there is.
                 None => return Ok(()),
             },
         };
         let command = RemoteCommand { run_as: exec.run_as, ..RemoteCommand::new(text) };
         let (mut said, never) = (Collected::default(), CancellationToken::new());
-        let ended = clock::within(kill::LIMIT, Box::pin(self.run_command(&command, &mut said, &never))).await;
+        let limit = match self.language {
+            Shell::Posix => kill::LIMIT,
+            Shell::PowerShell => powershell::KILL_LIMIT,
+        };
+        let ended = clock::within(limit, Box::pin(self.run_command(&command, &mut said, &never))).await;
         frame::ended(ended, &said)
     }
 }

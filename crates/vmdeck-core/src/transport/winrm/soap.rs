@@ -176,7 +176,12 @@ pub(super) fn piece(answer: &str) -> Result<OutputPiece, WinrmError> {
     Ok(piece)
 }
 
-/// Returns the fault that an answer with HTTP status 500 tells of.
+/// Returns whether an answer tells of a fault, whatever its HTTP status is. What commands write is in base64, and cannot look like it.
+pub(super) fn is_fault(answer: &str) -> bool {
+    answer.contains(":Fault>") || answer.contains("<Fault>")
+}
+
+/// Returns the fault that an answer tells of.
 pub(super) fn fault(answer: &str) -> WinrmError {
     let document = match read(answer) {
         Ok(document) => document,
