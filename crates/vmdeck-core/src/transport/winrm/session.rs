@@ -310,7 +310,8 @@ impl WinrmSession {
         // Whoever reads much may write much before it has read all.
         let is_large = input.as_ref().is_some_and(InputFeed::has_file);
         let mut is_sent = input.is_none();
-        let mut own = CommandStreams { own: OwnOutput::new(&frame.nonce), errors: clixml::ClixmlDecoder::default() };
+        let errors = (self.language == Shell::PowerShell).then(clixml::ClixmlDecoder::default);
+        let mut own = CommandStreams { own: OwnOutput::new(&frame.nonce), errors };
         let ended = {
             let mut sending = Box::pin(self.send(&command, input));
             let mut receiving = Box::pin(self.service.client.receive(&command.shell, &command.id));
@@ -345,8 +346,11 @@ impl WinrmSession {
         };
         let Some(status) = ended else {
             let ended = self.end(&own.own, frame, exec).await;
-            let _ = clock::within(kill::LIMIT, self.acknowledge(&command)).await;
+            let terminated = clock::within(kill::LIMIT, self.acknowledge(&command)).await;
             ended?;
+            if own.own.pid().is_none() && !matches!(terminated, Some(Ok(()))) {
+                return Err(Fault::infra("cannot end the command in the guest").because("it may be about to begin"));
+            }
             return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
         };
         own.finish(sink);
@@ -364,7 +368,7 @@ impl WinrmSession {
             Shell::Posix => frame.kill_text(own.pid()),
             Shell::PowerShell => match own.pid() {
                 Some(pid) => powershell::kill_text(pid),
-                // Nobody knows it yet; the service ends its own process, which is all that there is.
+                // It cannot be named yet: that it ends is the service's own doing.
                 None => return Ok(()),
             },
         };
@@ -382,7 +386,8 @@ impl WinrmSession {
 /// Both streams of a command.
 struct CommandStreams {
     own: OwnOutput,
-    errors: clixml::ClixmlDecoder,
+    /// What makes plain text of PowerShell's standard error.
+    errors: Option<clixml::ClixmlDecoder>,
 }
 
 impl CommandStreams {
@@ -394,8 +399,10 @@ impl CommandStreams {
             }
             return;
         }
-        let text = self.errors.feed(data);
-        self.take_errors(&text, sink);
+        match self.errors.as_mut().map(|errors| errors.feed(data)) {
+            Some(text) => self.take_errors(&text, sink),
+            None => self.take_errors(data, sink),
+        }
     }
 
     fn take_errors(&mut self, text: &[u8], sink: &mut dyn OutputSink) {
@@ -406,8 +413,9 @@ impl CommandStreams {
     }
 
     fn finish(&mut self, sink: &mut dyn OutputSink) {
-        let rest = self.errors.finish();
-        self.take_errors(&rest, sink);
+        if let Some(rest) = self.errors.as_mut().map(clixml::ClixmlDecoder::finish) {
+            self.take_errors(&rest, sink);
+        }
     }
 }
 
