@@ -17,15 +17,17 @@ const CELLS: usize = 30;
 pub(super) fn draw(model: &Model, id: &GuestId, frame: &mut Frame<'_>) {
     let mut lines: Vec<Line<'static>> = Vec::new();
     if let Some(g) = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id)) {
-        let what = format!(
-            "{} {}, {}, {} memory, {} disk, by {}",
-            g.backend,
-            g.os,
-            show_count(g.cpus as usize, "cpu"),
-            show_size(g.memory),
-            show_size(g.disk),
-            g.transports.join(" then ")
-        );
+        let size = match &g.address {
+            // How large it is, nobody here knows.
+            Some(address) => format!("at {address}"),
+            None => format!(
+                "{}, {} memory, {} disk",
+                show_count(g.cpus as usize, "cpu"),
+                show_size(g.memory),
+                show_size(g.disk)
+            ),
+        };
+        let what = format!("{} {}, {size}, by {}", g.backend, g.os, g.transports.join(" then "));
         lines.push(fact(model, "guest", what));
     }
     match model.shown.view.guests.get(id) {

@@ -113,8 +113,10 @@ fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
     }];
     let Some(view) = model.shown.view.guests.get(id) else {
         let setup = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id));
-        let what = setup.map_or_else(String::new, |g| {
-            format!("{} {}, {}, {}", g.backend, g.os, show_count(g.cpus as usize, "cpu"), show_size(g.memory))
+        let what = setup.map_or_else(String::new, |g| match &g.address {
+            // How large it is, nobody here knows.
+            Some(address) => format!("{} {}, {address}", g.backend, g.os),
+            None => format!("{} {}, {}, {}", g.backend, g.os, show_count(g.cpus as usize, "cpu"), show_size(g.memory)),
         });
         spans.push(span(model, StyleRole::StateIdle, format!("{} ", symbols::pick(model, "○", "o"))));
         spans.push(span(model, StyleRole::UiText, format!("{} ", fit(id.as_str(), columns.name, ascii))));
