@@ -6,7 +6,7 @@
 use super::{
     cancellable::Cancellable,
     session::Session,
-    source_delta::{self, Delta, KnownTree, TreeState},
+    source_delta::{self, KnownTree, TreeState},
     source_list,
 };
 use crate::{
@@ -93,10 +93,14 @@ pub async fn send(
         return send_all(session, source, cancel).await;
     };
     let question = source_delta::hash_script(&source.to);
-    let (looked, there) = tokio::join!(look(source, kept), async {
+    let known_file = kept.to_owned();
+    let recalling = tokio::task::spawn_blocking(move || KnownTree::read(&known_file));
+    let (now, before, there) = tokio::join!(look(source), recalling, async {
         if kept.exists() { ask(session, &question, Input::Empty, cancel).await } else { Ok(None) }
     });
-    let (Looked { now, before }, there) = (looked?, there?);
+    let (now, there) = (now?, there?);
+    let before = before.ok().flatten().zip(now.as_ref());
+    let before = before.and_then(|(known, now)| Some((known.hash, known.files.delta(now)?)));
     // A guest whose tree is not what it was, or that cannot say, gets everything.
     if let (Some(now), Some((hash, delta))) = (&now, before)
         && there == Some(hash)
@@ -145,28 +149,14 @@ async fn known(files: TreeState) -> Result<KnownTree> {
     hashing.map_err(|e| Fault::bug("hashing the tree panicked").because(e))
 }
 
-/// What there is here to be sent.
-struct Looked {
-    /// The files of the tree; `None` = they cannot be kept in mind.
-    now: Option<TreeState>,
-    /// The hash of what was sent last, and what has changed since; `None` = nothing that could be built on.
-    before: Option<(String, Delta)>,
-}
-
-/// Looks at the files of the tree, and at what was sent last.
-async fn look(source: &Source, kept: &Path) -> Result<Looked> {
-    let (root, exclude, kept) = (source.path.clone(), source.exclude.clone(), kept.to_owned());
+/// Looks at the files of the tree; `None` = they cannot be kept in mind.
+async fn look(source: &Source) -> Result<Option<TreeState>> {
+    let (root, exclude) = (source.path.clone(), source.exclude.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let exclude = excluded(&exclude)?;
         let list = source_list::list(&root)?;
         let files = list.files.iter().filter(|path| !is_excluded(&exclude, path));
-        let now = TreeState::of(&root, files)
-            .map_err(|e| Fault::user(format!("cannot look at `{}`", root.display())).because(e))?;
-        let before = now.as_ref().and_then(|now| {
-            let known = KnownTree::read(&kept)?;
-            Some((known.hash, known.files.delta(now)?))
-        });
-        Ok(Looked { now, before })
+        TreeState::of(&root, files).map_err(|e| Fault::user(format!("cannot look at `{}`", root.display())).because(e))
     });
     looking.await.map_err(|e| Fault::bug("looking at the tree panicked").because(e))?
 }

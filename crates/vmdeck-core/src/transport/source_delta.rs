@@ -151,8 +151,13 @@ pub(super) fn apply_script(folder: &str, delta: &Delta) -> String {
     let changed: String = delta.changed.iter().map(|path| word(&path.to_string_lossy())).collect();
     // Without a place it would be everything.
     let check = if changed.is_empty() { "printf '' | sha256sum".to_owned() } else { hash_below(changed.trim_start()) };
-    let remove = if gone.is_empty() { String::new() } else { format!("rm -f --{gone} && ") };
-    format!("cd -- {} && {remove}find . -mindepth 1 -type d -empty -delete && tar -xf - && {check}", sh_quote(folder))
+    // A folder that has become empty may be in the way of a file.
+    let remove = if gone.is_empty() {
+        String::new()
+    } else {
+        format!("rm -f --{gone} && find . -mindepth 1 -type d -empty -delete && ")
+    };
+    format!("cd -- {} && {remove}tar -xf - && {check}", sh_quote(folder))
 }
 
 /// Returns the hash in what such a text has written.
