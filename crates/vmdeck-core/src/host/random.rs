@@ -23,3 +23,23 @@ pub fn u64() -> u64 {
 pub fn u128() -> u128 {
     u128::from_ne_bytes(bytes())
 }
+
+/// Returns a random UUID of version 4.
+pub fn uuid() -> String {
+    let bits = (u128() & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn uuids_have_their_form() {
+        for _ in 0..100 {
+            let uuid = super::uuid();
+            let bytes = uuid.as_bytes();
+            assert_eq!((uuid.len(), bytes[14]), (36, b'4'));
+            assert!(b"89ab".contains(&bytes[19]), "{uuid}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! The seam is in [`contract`] and [`session`]. The search for a machine's address is in `discovery`; the order in which
 //! transports are tried is in [`route`]. Making the machine is `backend`'s work.
 
+mod archive_input;
 mod artifact_globs;
 pub mod artifacts;
 mod cancellable;

@@ -4,18 +4,16 @@
 //! our own, since that program takes no list of names in Unicode.
 
 use super::{
+    archive_input::run_unpack,
     artifact_globs::FolderWalk,
     session::{CommandRunner, FileTransfer, Received},
     spool::Spool,
 };
-use crate::command::{Collected, CommandExit, Input, RemoteCommand, powershell};
+use crate::command::{Input, RemoteCommand, powershell};
 use futures_util::future::BoxFuture;
 use std::{fs::File, sync::Arc};
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::{
-    error::{Fault, Result},
-    suite::ScriptShell,
-};
+use vmdeck_model::{error::Result, suite::ScriptShell};
 
 /// Writes what comes to a file, piece by piece, so that no archive is too large for the guest's memory.
 const RECEIVE: &str = "$archive=[IO.Path]::Combine([IO.Path]::GetTempPath(),'vmdeck-'+$n+'.tar')
@@ -93,13 +91,7 @@ impl FileTransfer for PowerShellTransfer<'_> {
                 shell: ScriptShell::Sh,
                 ..RemoteCommand::new(UNPACK.replace("TO", &powershell::quote(to)))
             };
-            let mut output = Collected::default();
-            match self.runner.run(&unpack, &mut output, cancel).await? {
-                CommandExit::Code(0) => Ok(()),
-                exit => Err(Fault::infra("cannot unpack the archive in the guest")
-                    .because(exit)
-                    .because(String::from_utf8_lossy(&output.stderr).trim())),
-            }
+            run_unpack(self.runner, &unpack, cancel).await
         })
     }
 

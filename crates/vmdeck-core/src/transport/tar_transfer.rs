@@ -1,13 +1,14 @@
 //! Moves files with the guest's own `tar`, through a session's commands: for every guest with a POSIX shell.
 
 use super::{
+    archive_input::run_unpack,
     artifact_globs::pack_script,
     session::{CommandRunner, FileTransfer, Received},
     spool::{Spool, too_large},
 };
 use crate::{
     backend::guest_exec::CopyOut,
-    command::{Collected, CommandExit, Input, RemoteCommand, frame, sh_quote},
+    command::{Collected, Input, RemoteCommand, frame, sh_quote},
     host::clock,
 };
 use futures_util::future::BoxFuture;
@@ -37,13 +38,7 @@ impl FileTransfer for TarTransfer<'_> {
                 stdin: Input::Unnamed(archive),
                 ..RemoteCommand::new(format!("rm -rf -- {to} && mkdir -p -- {to} && exec tar -xf - -C {to}"))
             };
-            let mut output = Collected::default();
-            match self.runner.run(&unpack, &mut output, cancel).await? {
-                CommandExit::Code(0) => Ok(()),
-                exit => Err(Fault::infra("cannot unpack the archive in the guest")
-                    .because(exit)
-                    .because(String::from_utf8_lossy(&output.stderr).trim())),
-            }
+            run_unpack(self.runner, &unpack, cancel).await
         })
     }
 

@@ -70,27 +70,25 @@ impl Remote {
     }
 }
 
-/// Returns what the machine of a guest is called: by its address, so that two guests are seen to mean the same machine.
-fn name_of(guest: &Guest) -> String {
+/// Returns the address that the config gives the machine of a guest: its own, or the first that a transport has.
+fn address_of(guest: &Guest) -> Option<&str> {
     let of_transport = |kind: &String| {
         let options = guest.transport_options.get(kind)?;
-        options.text("host").or_else(|| options.text("endpoint")).map(str::to_owned)
+        options.text("host").or_else(|| options.text("endpoint"))
     };
-    let address = guest.address.clone().or_else(|| guest.transports.iter().find_map(of_transport));
-    address.unwrap_or_else(|| guest.id.to_string())
+    guest.address.as_deref().or_else(|| guest.transports.iter().find_map(of_transport))
+}
+
+/// Returns what the machine of a guest is called: by its address, so that two guests are seen to mean the same machine.
+fn name_of(guest: &Guest) -> String {
+    address_of(guest).map_or_else(|| guest.id.to_string(), str::to_owned)
 }
 
 /// Returns the settings that cannot work.
 fn problems(guest: &Guest) -> Vec<(Severity, String, String)> {
     let id = &guest.id;
     let mut out = Vec::new();
-    let has_address = |kind: &String| {
-        guest
-            .transport_options
-            .get(kind)
-            .is_some_and(|options| options.text("host").is_some() || options.text("endpoint").is_some())
-    };
-    if guest.address.is_none() && !guest.transports.iter().any(has_address) {
+    if address_of(guest).is_none() {
         out.push((
             Severity::Fatal,
             format!("guest `{id}` has no address"),

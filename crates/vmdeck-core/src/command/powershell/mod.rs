@@ -14,7 +14,7 @@ pub use quote::{argument, quote};
 
 use super::{
     RemoteCommand,
-    frame::{Frame, NO_DIR, NOT_READY},
+    frame::{Frame, NO_DIR},
     kill,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -116,11 +116,6 @@ fn body(frame: &Frame, command: &RemoteCommand) -> String {
     out.push_str(&script::text(command));
     out.push('}');
     out
-}
-
-/// Returns the start of a text that says on standard error why a command cannot begin, and ends it.
-pub fn refuse(reason: &str) -> String {
-    format!("[Console]::Error.Write({});exit {NOT_READY}", quote(reason))
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Intent {
         };
         let name = machine_name(&context.plan.run, random::u32());
         let dir = reap::machine_folder(&context.backend.state, &name);
-        let uuid = uuid();
+        let uuid = random::uuid();
         let known = match &adopted {
             Some(target) => target.id.clone(),
             None => row.capabilities.takes_uuid.then(|| uuid.clone()),
@@ -135,24 +135,4 @@ fn refuse_if_used(context: &RunContext, guest: &Guest, wanted: &AdoptTarget) -> 
         }
     }
     Ok(())
-}
-
-/// Returns a random UUID of version 4.
-fn uuid() -> String {
-    let bits = (random::u128() & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn uuids_have_their_form() {
-        for _ in 0..100 {
-            let uuid = super::uuid();
-            let bytes = uuid.as_bytes();
-            assert_eq!((uuid.len(), bytes[14]), (36, b'4'));
-            assert!(b"89ab".contains(&bytes[19]), "{uuid}");
-        }
-    }
 }

@@ -76,7 +76,7 @@ impl WinrmClient {
     }
 
     async fn call(&self, shell: Option<&str>, message: &ShellMessage<'_>) -> Result<String, WinrmError> {
-        let xml = message.text(&self.url, shell, &message_id(), self.operation_timeout);
+        let xml = message.text(&self.url, shell, &random::uuid(), self.operation_timeout);
         let limit = self.operation_timeout + GRACE;
         let late = || WinrmError::Late(limit.as_secs());
         let (status, text) = clock::within(limit, self.exchange(&xml)).await.unwrap_or_else(|| Err(late()))?;
@@ -107,10 +107,4 @@ impl WinrmClient {
         idle.retain(|connection| connection.is_usable(IDLE));
         idle.pop()
     }
-}
-
-/// Returns an id that no other message has.
-fn message_id() -> String {
-    let hex = format!("{:032x}", random::u128());
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
