@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     command::{
-        CommandExit, OutputSink, RemoteCommand,
+        CommandExit, OutputSink, RemoteCommand, Shell,
         frame::{self, Frame},
         kill::TAG,
         own_output::OwnOutput,
@@ -224,7 +224,7 @@ impl GuestExec for LocalExec {
         Box::pin(async move {
             let frame = Frame::new();
             let mut child = self.start(command, &frame).await?;
-            let mut output = LocalOutput { own: OwnOutput::new(&frame.nonce), sink };
+            let mut output = LocalOutput { own: OwnOutput::new(&frame.nonce, Shell::Posix), sink };
             let result = self.drive(&mut child, command, &mut output, cancel).await;
             // Whatever the command left running in its group ends with it.
             let _ = child.kill_group().await;

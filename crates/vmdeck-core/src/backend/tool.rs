@@ -11,7 +11,7 @@ use super::{
 use crate::{
     command::frame::{self, Frame},
     command::{
-        CommandExit, OutputSink, RemoteCommand,
+        CommandExit, OutputSink, RemoteCommand, Shell,
         kill::SURVIVORS,
         marks::{EndMark, StartMark},
         own_output::OwnOutput,
@@ -207,7 +207,7 @@ struct FrameDecoder<'a> {
 impl<'a> FrameDecoder<'a> {
     fn new(nonce: &str, sink: &'a mut dyn OutputSink) -> Self {
         let (out, err) = (EndMark::new(nonce), EndMark::new(nonce));
-        Self { sink, own: OwnOutput::new(nonce), out, err, last: Vec::new() }
+        Self { sink, own: OwnOutput::new(nonce, Shell::Posix), out, err, last: Vec::new() }
     }
 
     fn pass(&mut self, stream: Stream, bytes: &[u8]) {

@@ -3,6 +3,7 @@
 //! How it gets there is a transport's or backend's work.
 
 pub mod frame;
+pub mod input_feed;
 pub mod kill;
 pub mod login_shell;
 pub mod marks;

@@ -2,7 +2,11 @@
 //!
 //! A login shell's own files may speak, sudo may complain: that is no output, and it is the reason where nothing begins.
 
-use super::marks::{FrameMark, FrameMarks, StartMark};
+use super::{
+    Shell,
+    marks::{FrameMark, FrameMarks, StartMark},
+    powershell::clixml::ClixmlDecoder,
+};
 use std::borrow::Cow;
 use vmdeck_model::text::one_line;
 
@@ -11,13 +15,16 @@ use vmdeck_model::text::one_line;
 pub struct OwnOutput {
     out: StartMark,
     err: FrameMarks,
+    /// What makes plain text of PowerShell's standard error.
+    plain: Option<ClixmlDecoder>,
     pid: Option<u32>,
 }
 
 impl OwnOutput {
-    /// Returns a reader for the marks of this nonce.
-    pub fn new(nonce: &str) -> Self {
-        Self { out: StartMark::new(nonce), err: FrameMarks::new(nonce), pid: None }
+    /// Returns a reader for the marks of this nonce in what a command of this language writes.
+    pub fn new(nonce: &str, language: Shell) -> Self {
+        let plain = (language == Shell::PowerShell).then(ClixmlDecoder::default);
+        Self { out: StartMark::new(nonce), err: FrameMarks::new(nonce), plain, pid: None }
     }
 
     /// Returns the pid of the command in the guest, once it runs.
@@ -31,7 +38,22 @@ impl OwnOutput {
     }
 
     /// Takes a piece of standard error; returns what of it is the command's own. Each mark before that goes to `on_mark`.
-    pub fn stderr<'a>(&mut self, bytes: &'a [u8], mut on_mark: impl FnMut(FrameMark)) -> Cow<'a, [u8]> {
+    pub fn stderr<'a>(&mut self, bytes: &'a [u8], on_mark: impl FnMut(FrameMark)) -> Cow<'a, [u8]> {
+        match self.plain.as_mut().map(|plain| plain.feed(bytes)) {
+            Some(text) => Cow::Owned(self.errors(&text, on_mark).into_owned()),
+            None => self.errors(bytes, on_mark),
+        }
+    }
+
+    /// Returns what of standard error was held back, at its end.
+    pub fn finish(&mut self) -> Vec<u8> {
+        match self.plain.as_mut().map(ClixmlDecoder::finish) {
+            Some(rest) => self.errors(&rest, |_| ()).into_owned(),
+            None => Vec::new(),
+        }
+    }
+
+    fn errors<'a>(&mut self, bytes: &'a [u8], mut on_mark: impl FnMut(FrameMark)) -> Cow<'a, [u8]> {
         if self.pid.is_some() {
             return bytes.into();
         }

@@ -4,8 +4,8 @@
 
 use super::{
     contract::{ConnectError, ConnectTarget, Connector, Endpoint, Needs, Transport, Unusable},
+    file_transfer,
     session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session},
-    tar_transfer::TarTransfer,
 };
 use crate::{
     backend::{capabilities::Capabilities, guest_exec::GuestExec},
@@ -105,7 +105,7 @@ impl Session for BackendSession {
     }
 
     fn files(&self) -> Box<dyn FileTransfer + '_> {
-        Box::new(TarTransfer { runner: self, copy_out: self.0.copy_out() })
+        file_transfer::by_commands(self, self.0.copy_out())
     }
 
     fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {

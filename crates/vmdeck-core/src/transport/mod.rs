@@ -10,7 +10,7 @@ mod cancellable;
 pub mod contract;
 mod discovery;
 mod exec;
-mod input_feed;
+mod file_transfer;
 pub mod pin;
 mod powershell_transfer;
 pub mod route;

@@ -10,8 +10,8 @@ use crate::{
     },
     host::clock,
     transport::{
+        file_transfer,
         session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, TerminalStreams},
-        tar_transfer::TarTransfer,
     },
 };
 use bytes::Bytes;
@@ -80,7 +80,7 @@ impl SerialSession {
             None if exec.terminal => {}
             None => command.sender.send(Body::InputEnd),
         }
-        let mut own = OwnOutput::new(&frame.nonce);
+        let mut own = OwnOutput::new(&frame.nonce, Shell::Posix);
         let end = loop {
             let body = tokio::select! {
                 body = command.next() => body,
@@ -215,7 +215,7 @@ impl Session for SerialSession {
     }
 
     fn files(&self) -> Box<dyn FileTransfer + '_> {
-        Box::new(TarTransfer { runner: self, copy_out: None })
+        file_transfer::by_commands(self, None)
     }
 
     fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {

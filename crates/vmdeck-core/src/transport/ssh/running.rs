@@ -3,9 +3,8 @@
 //! Which command it is, and what its end means, is `session`'s matter.
 
 use crate::{
-    command::{CommandExit, own_output::OwnOutput, powershell::clixml::ClixmlDecoder},
+    command::{CommandExit, input_feed::InputFeed, own_output::OwnOutput},
     host::clock,
-    transport::input_feed::InputFeed,
 };
 use russh::{ChannelReadHalf, ChannelWriteHalf, client};
 use std::{
@@ -28,8 +27,6 @@ pub(super) type Write = Arc<ChannelWriteHalf<client::Msg>>;
 /// A command on its way.
 pub(super) struct RunningCommand {
     pub(super) own: OwnOutput,
-    /// What makes plain text of its standard error, where that is needed.
-    pub(super) errors: Option<ClixmlDecoder>,
     /// Its text and what it reads, until they are being sent.
     pub(super) payload: Option<InputFeed>,
     /// How often sudo has asked for a password.

@@ -10,18 +10,16 @@ use crate::{
     command::{
         Collected, CommandExit, OutputSink, RemoteCommand, Shell,
         frame::{self, Frame, GO, Sudo},
-        kill,
+        input_feed::InputFeed,
         login_shell::{LoginShell, STATUS, ShellProbe},
         marks::FrameMark,
         own_output::OwnOutput,
-        powershell::{self, clixml::ClixmlDecoder},
+        powershell,
     },
     host::clock,
     transport::{
-        input_feed::InputFeed,
-        powershell_transfer::PowerShellTransfer,
+        file_transfer,
         session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session, TerminalStreams},
-        tar_transfer::TarTransfer,
     },
 };
 use bytes::Bytes;
@@ -266,8 +264,7 @@ impl SshSession {
         let (mut read, write) = self.channel().await?;
         write.exec(true, opening.line.as_str()).await.map_err(lost)?;
         let mut command = RunningCommand {
-            own: OwnOutput::new(&frame.nonce),
-            errors: (language == Shell::PowerShell).then(ClixmlDecoder::default),
+            own: OwnOutput::new(&frame.nonce, language),
             payload: Some(InputFeed::new(opening.payload.into_bytes(), input, opening.last.into_bytes(), language)),
             asked: 0,
             ended: None,
@@ -313,8 +310,9 @@ impl SshSession {
                     .hint("the login shell's own files may take long or start another program, or sudo may wait")
             });
         }
-        if let Some(rest) = command.errors.as_mut().map(ClixmlDecoder::finish) {
-            self.take_error(&rest, &mut command, sink).await?;
+        let rest = command.own.finish();
+        if !rest.is_empty() {
+            sink.write(Stream::Stderr, &rest);
         }
         let write = Arc::clone(&command.write);
         let outcome = self.outcome(command, exec);
@@ -332,8 +330,7 @@ impl SshSession {
                 command.touch();
             }
             ChannelMsg::ExtendedData { data, ext: 1 } => {
-                let text = command.errors.as_mut().map(|errors| errors.feed(&data));
-                self.take_error(text.as_deref().unwrap_or(&data), command, sink).await?;
+                self.take_error(&data, command, sink).await?;
                 command.touch();
             }
             ChannelMsg::Failure => {
@@ -429,11 +426,8 @@ impl SshSession {
     async fn kill(&self, run_as: RunAs, text: &str) -> Result<()> {
         let (command, never) = (RemoteCommand { run_as, ..RemoteCommand::new(text) }, CancellationToken::new());
         let mut said = Collected::default();
-        let limit = match self.shell() {
-            Shell::Posix => kill::LIMIT,
-            Shell::PowerShell => powershell::KILL_LIMIT,
-        };
-        let ended = clock::within(limit, Box::pin(self.run_command(&command, &mut said, &never))).await;
+        let ended =
+            clock::within(self.shell().kill_limit(), Box::pin(self.run_command(&command, &mut said, &never))).await;
         frame::ended(ended, &said)
     }
 
@@ -496,10 +490,7 @@ impl Session for SshSession {
     }
 
     fn files(&self) -> Box<dyn FileTransfer + '_> {
-        match self.shell() {
-            Shell::Posix => Box::new(TarTransfer { runner: self, copy_out: None }),
-            Shell::PowerShell => Box::new(PowerShellTransfer { runner: self }),
-        }
+        file_transfer::by_commands(self, None)
     }
 
     fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {

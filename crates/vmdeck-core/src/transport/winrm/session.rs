@@ -14,17 +14,16 @@ use crate::{
     command::{
         Collected, CommandExit, OutputSink, RemoteCommand, Shell,
         frame::{self, Frame, Sudo},
+        input_feed::InputFeed,
         kill,
         login_shell::STATUS,
         own_output::OwnOutput,
-        powershell::{self, clixml},
+        powershell,
     },
     host::clock,
     transport::{
-        input_feed::InputFeed,
-        powershell_transfer::PowerShellTransfer,
+        file_transfer,
         session::{CommandRunner, FileTransfer, NoTerminal, RemoteTerminal, Session},
-        tar_transfer::TarTransfer,
     },
 };
 use futures_util::future::BoxFuture;
@@ -310,8 +309,7 @@ impl WinrmSession {
         // Whoever reads much may write much before it has read all.
         let is_large = input.as_ref().is_some_and(InputFeed::has_file);
         let mut is_sent = input.is_none();
-        let errors = (self.language == Shell::PowerShell).then(clixml::ClixmlDecoder::default);
-        let mut own = CommandStreams { own: OwnOutput::new(&frame.nonce), errors };
+        let mut own = OwnOutput::new(&frame.nonce, self.language);
         let ended = {
             let mut sending = Box::pin(self.send(&command, input));
             let mut receiving = Box::pin(self.service.client.receive(&command.shell, &command.id));
@@ -334,7 +332,7 @@ impl WinrmSession {
                     piece = &mut receiving, if is_sent || is_large => {
                         let OutputPiece { output, end } = piece.map_err(|error| error.lost())?;
                         for (is_error, data) in output {
-                            own.take(is_error, &data, sink);
+                            take(&mut own, is_error, &data, sink);
                         }
                         match end {
                             Some(end) => break Some(end),
@@ -345,77 +343,44 @@ impl WinrmSession {
             }
         };
         let Some(status) = ended else {
-            let ended = self.end(&own.own, frame, exec).await;
+            let ended = self.end(&own, frame, exec).await;
             let terminated = clock::within(kill::LIMIT, self.acknowledge(&command)).await;
             ended?;
-            if own.own.pid().is_none() && !matches!(terminated, Some(Ok(()))) {
+            if own.pid().is_none() && !matches!(terminated, Some(Ok(()))) {
                 return Err(Fault::infra("cannot end the command in the guest").because("it may be about to begin"));
             }
             return Err(Fault::cancelled("cannot finish the command").because("it was cancelled"));
         };
-        own.finish(sink);
+        let rest = own.finish();
+        if !rest.is_empty() {
+            sink.write(Stream::Stderr, &rest);
+        }
         self.acknowledge(&command).await.map_err(|error| error.lost())?;
         let exit = CommandExit::Code(status);
-        if own.own.pid().is_some() {
+        if own.pid().is_some() {
             return Ok(Some(exit));
         }
-        Err(frame::refused(exec, &exit, &own.own.complaint(), 0))
+        Err(frame::refused(exec, &exit, &own.complaint(), 0))
     }
 
     /// Ends a cancelled command and everything that it started; the error says that something may still run.
     async fn end(&self, own: &OwnOutput, frame: &Frame, exec: &RemoteCommand) -> Result<()> {
-        let text = match self.language {
-            Shell::Posix => frame.kill_text(own.pid()),
-            Shell::PowerShell => match own.pid() {
-                Some(pid) => powershell::kill_text(pid),
-                // It cannot be named yet: that it ends is the service's own doing.
-                None => return Ok(()),
-            },
-        };
+        // One that cannot be named yet is ended by the service.
+        let Some(text) = self.language.kill_text(frame, own.pid()) else { return Ok(()) };
         let command = RemoteCommand { run_as: exec.run_as, ..RemoteCommand::new(text) };
         let (mut said, never) = (Collected::default(), CancellationToken::new());
-        let limit = match self.language {
-            Shell::Posix => kill::LIMIT,
-            Shell::PowerShell => powershell::KILL_LIMIT,
-        };
-        let ended = clock::within(limit, Box::pin(self.run_command(&command, &mut said, &never))).await;
+        let ended =
+            clock::within(self.language.kill_limit(), Box::pin(self.run_command(&command, &mut said, &never))).await;
         frame::ended(ended, &said)
     }
 }
 
-/// Both streams of a command.
-struct CommandStreams {
-    own: OwnOutput,
-    /// What makes plain text of PowerShell's standard error.
-    errors: Option<clixml::ClixmlDecoder>,
-}
-
-impl CommandStreams {
-    fn take(&mut self, is_error: bool, data: &[u8], sink: &mut dyn OutputSink) {
-        if !is_error {
-            let own = self.own.stdout(data);
-            if !own.is_empty() {
-                sink.write(Stream::Stdout, &own);
-            }
-            return;
-        }
-        match self.errors.as_mut().map(|errors| errors.feed(data)) {
-            Some(text) => self.take_errors(&text, sink),
-            None => self.take_errors(data, sink),
-        }
-    }
-
-    fn take_errors(&mut self, text: &[u8], sink: &mut dyn OutputSink) {
-        let own = self.own.stderr(text, |_| ());
-        if !own.is_empty() {
-            sink.write(Stream::Stderr, &own);
-        }
-    }
-
-    fn finish(&mut self, sink: &mut dyn OutputSink) {
-        if let Some(rest) = self.errors.as_mut().map(clixml::ClixmlDecoder::finish) {
-            self.take_errors(&rest, sink);
-        }
+/// Passes on what of a piece is the command's own.
+fn take(own: &mut OwnOutput, is_error: bool, data: &[u8], sink: &mut dyn OutputSink) {
+    let (stream, passed) =
+        if is_error { (Stream::Stderr, own.stderr(data, |_| ())) } else { (Stream::Stdout, own.stdout(data)) };
+    if !passed.is_empty() {
+        sink.write(stream, &passed);
     }
 }
 
@@ -440,10 +405,7 @@ impl Session for WinrmSession {
     }
 
     fn files(&self) -> Box<dyn FileTransfer + '_> {
-        match self.language {
-            Shell::Posix => Box::new(TarTransfer { runner: self, copy_out: None }),
-            Shell::PowerShell => Box::new(PowerShellTransfer { runner: self }),
-        }
+        file_transfer::by_commands(self, None)
     }
 
     fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {

@@ -1,13 +1,14 @@
 //! What a command reads, piece by piece: its own text, and then a file of this host.
 //!
-//! Sending the pieces is a session's work.
+//! Sending the pieces is a transport's or backend's work.
 
-use crate::command::Shell;
+use super::Shell;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::io::AsyncReadExt;
 
 /// What a command reads, in the form in which its language takes it.
-pub(super) struct InputFeed {
+#[derive(Debug)]
+pub struct InputFeed {
     /// What comes before it: the command's own text.
     head: Vec<u8>,
     file: Option<tokio::fs::File>,
@@ -18,17 +19,17 @@ pub(super) struct InputFeed {
 
 impl InputFeed {
     /// Returns what gives a command of this language its own text, then this file, and then a last word.
-    pub(super) fn new(head: Vec<u8>, file: Option<tokio::fs::File>, tail: Vec<u8>, language: Shell) -> Self {
+    pub fn new(head: Vec<u8>, file: Option<tokio::fs::File>, tail: Vec<u8>, language: Shell) -> Self {
         Self { head, file, tail, language }
     }
 
     /// Returns whether there is more to read than the command's own text.
-    pub(super) fn has_file(&self) -> bool {
+    pub fn has_file(&self) -> bool {
         self.file.is_some()
     }
 
     /// Returns the next piece, of at most so many bytes, and whether it is the last one.
-    pub(super) async fn next(&mut self, most: usize) -> std::io::Result<(Vec<u8>, bool)> {
+    pub async fn next(&mut self, most: usize) -> std::io::Result<(Vec<u8>, bool)> {
         if !self.head.is_empty() {
             let rest = self.head.split_off(self.head.len().min(most));
             let piece = std::mem::replace(&mut self.head, rest);
