@@ -8,7 +8,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 # command:package
 wanted="cc:gcc ld:binutils qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils ssh:openssh-client sshd:openssh-server
         cpio:cpio modprobe:kmod dropbearkey:dropbear-bin openssl:openssl python3:python3 lz4:lz4 zstd:zstd git:git
-        ps:procps tmux:tmux swtpm:swtpm"
+        ps:procps tmux:tmux swtpm:swtpm qemu-ga:qemu-guest-agent"
 
 missing() {
   local pair out=""

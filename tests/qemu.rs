@@ -209,7 +209,7 @@ fn each_failure_of_a_boot_has_its_own_words_and_exit_code() {
             "the ready pattern `never-printed` did not appear",
         ),
         (
-            &["guests.micro.qemu.append=console=ttyS0 micro.sshd=off", "guests.micro.boot_timeout=6s"],
+            &["guests.micro.qemu.append=console=ttyS0 micro.sshd=off", "guests.micro.boot_timeout=15s"],
             5,
             "no login service answered",
         ),
@@ -231,6 +231,20 @@ fn each_failure_of_a_boot_has_its_own_words_and_exit_code() {
         world.ci(&args).exits(*code).says(words).says("hint: ");
         world.assert_nothing_left();
     }
+}
+
+#[test]
+fn a_guest_that_says_nothing_on_its_console_shows_when_its_programs_run() {
+    let _turn = turn();
+    let guest = Micro { keys: "boot_timeout = \"60s\"", ..Micro::default() }.guest("micro");
+    let guest = guest.replace("pattern = \"login:\"\n", "").replace("console=ttyS0", "console=null 8250.nr_uarts=0");
+    let world = World::new(&format!("{guest}{ONE_CASE}"));
+    world.ci(&[]).exits(0);
+    let phases: Vec<String> = world.of_kind("phase_started").iter().map(|event| event["phase"].to_string()).collect();
+    let of_boot = ["\"firmware\"", "\"userspace\"", "\"first_command\""];
+    assert!(phases.windows(3).any(|three| three == of_boot), "{phases:?}");
+    let console = fs::read_to_string(world.path("record/guests/micro/console.log")).unwrap_or_default();
+    assert!(console.trim().is_empty(), "{console}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use std::{fmt, path::Path, sync::Arc};
 use tokio::sync::watch;
+use vmdeck_guest::setup::ShareProtocol;
 use vmdeck_model::{error::Result, event::Finding, guest::Guest, machine::MachineInfo};
 
 /// Makes machines: what every hypervisor provides.
@@ -126,6 +127,12 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns whether programs run in the guest, where the hypervisor can tell without a word on its console: one that is quiet
+    /// boots all the same.
+    fn userspace(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
+
     /// Stops the machine; legal whenever it has been started.
     fn stop(&mut self) -> BoxFuture<'_, Result<()>>;
 
@@ -165,6 +172,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the folders of this host that the guest has to mount, a folder before those below it.
+    fn shared_folders(&self) -> &[SharedFolder] {
+        &[]
+    }
+
     /// Returns the login that the machine was given when it was made, if it was.
     fn login(&self) -> Option<&MachineLogin> {
         None
@@ -194,6 +206,17 @@ pub trait Machine: Send + Sync {
     fn stats(&self) -> Option<Stats> {
         None
     }
+}
+
+/// A folder of this host that a guest can mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedFolder {
+    /// The absolute path in the guest.
+    pub to: String,
+    /// Whether this host refuses writes.
+    pub read_only: bool,
+    /// The protocols that this host serves, each with its tag, in the order in which they are to be tried.
+    pub ways: Vec<(ShareProtocol, String)>,
 }
 
 /// The console of a machine.

@@ -1,6 +1,6 @@
 //! The power to run commands in a machine without a network: by the provider, or by an agent in the guest.
 
-use crate::command::{CommandExit, OutputSink, RemoteCommand};
+use crate::command::{CommandExit, OutputSink, RemoteCommand, Shell};
 use futures_util::future::BoxFuture;
 use std::fs::File;
 use tokio_util::sync::CancellationToken;
@@ -8,6 +8,11 @@ use vmdeck_model::error::Result;
 
 /// Runs commands in a machine without a network.
 pub trait GuestExec: Send + Sync {
+    /// Returns the language of its commands. An error means that nothing can be run, now or at all.
+    fn language(&self) -> BoxFuture<'_, Result<Shell>> {
+        Box::pin(async { Ok(Shell::Posix) })
+    }
+
     /// Runs one command to its end. Cancelling ends the command in the guest. A lost status is an error, never an exit.
     fn run<'a>(
         &'a self,

@@ -5,6 +5,7 @@
 use super::{
     Problem, Sources,
     check::{self, Checked},
+    keys::BACKEND,
     script_notes,
     tree::{self, Origin},
 };
@@ -326,8 +327,8 @@ impl Build<'_> {
                 off: self.text(&full("power.off"), &any("power.off")),
                 status: self.text(&full("power.status"), &any("power.status")),
             },
-            transports: self.transports(name, origin, os, image.as_ref(), sources),
-            shares: self.shares(name, origin, image.as_ref()),
+            transports: self.transports(name, origin, os, &backend, image.as_ref(), sources),
+            shares: self.shares(name, origin, &backend, os),
             seed,
             user_data,
             firmware,
@@ -392,6 +393,7 @@ impl Build<'_> {
         name: &str,
         origin: &Origin,
         os: Os,
+        backend: &str,
         image: Option<&Image>,
         sources: &Sources<'_>,
     ) -> Vec<String> {
@@ -399,8 +401,9 @@ impl Build<'_> {
         let written = self.texts(&path, "guests.*.transports");
         if written.is_empty() {
             let usual = if image == Some(&Image::Host) { HOST_TRANSPORTS } else { os.transports() };
-            // Those of the default order that this version has.
-            return usual.iter().filter(|kind| sources.transports.contains(kind)).map(|k| (*k).to_owned()).collect();
+            // Few images have QEMU's agent, and a wait for one that never comes would hide why ssh does not work.
+            let is_usual = |kind: &&&str| sources.transports.contains(kind) && (**kind != "exec" || backend != BACKEND);
+            return usual.iter().filter(is_usual).map(|kind| (*kind).to_owned()).collect();
         }
         for kind in &written {
             if !sources.transports.contains(&kind.as_str()) {

@@ -1,17 +1,14 @@
 //! Checked values to what a guest boots and which folders of this host it sees.
 
-use super::{build::Build, tree::Origin};
+use super::{build::Build, keys::BACKEND, tree::Origin};
 use std::path::{Component, Path, PathBuf};
 use vmdeck_model::{
     catalogue::{Catalogue, CatalogueEntry, LOCK_FILE},
     digest::Digest,
-    guest::{Firmware, Seed, Share, ShareBy},
+    guest::{Firmware, Os, Seed, Share, ShareBy},
     image::{Image, Recipe, RemoteImage},
     key::Value,
 };
-
-/// The one backend that boots what `image` names.
-const BACKEND: &str = "qemu";
 
 impl Build<'_> {
     /// Returns the system that a guest boots, if `image` says it.
@@ -179,7 +176,7 @@ impl Build<'_> {
     }
 
     /// Returns the folders of this host that a guest sees, in the order in which they are mounted: a folder before those below.
-    pub(super) fn shares(&mut self, guest: &str, origin: &Origin, image: Option<&Image>) -> Vec<Share> {
+    pub(super) fn shares(&mut self, guest: &str, origin: &Origin, backend: &str, os: Os) -> Vec<Share> {
         let mut out: Vec<Share> = Vec::new();
         for index in 0.. {
             let full = |key: &str| format!("guests.{guest}.shares.{index}.{key}");
@@ -212,9 +209,9 @@ impl Build<'_> {
                 to: to.trim_end_matches('/').to_owned(),
             });
         }
-        if !out.is_empty() && image != Some(&Image::Host) {
+        if !out.is_empty() && (backend != BACKEND || os != Os::Linux) {
             let key = format!("guests.{guest}.shares");
-            self.problem(origin, &key, "only a guest with `image = \"host\"` mounts shares by itself", None);
+            self.problem(origin, &key, "only Linux guests of the backend `qemu` have shares", None);
         }
         out.sort_by_key(|share| Path::new(&share.to).components().count());
         out

@@ -13,6 +13,9 @@ const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc:
     Key { path, kind, default, doc }
 }
 
+/// The one backend that boots what `image` names.
+pub(super) const BACKEND: &str = "qemu";
+
 /// How a guest can be given what it needs at its first boot.
 const SEEDS: &[&str] = &["auto", "cloud-init", "credentials", "ignition", "none"];
 

@@ -47,7 +47,7 @@ fn defaults_are_filled_in_and_overridden_in_order() {
     let guest = &setup.guests[0];
     assert_eq!((guest.cpus, guest.memory, guest.disk, setup.host.slots), (3, 4 << 30, 7 << 30, 2));
     assert_eq!(guest.boot_timeout, Duration::from_mins(5));
-    assert_eq!(guest.transports, ["ssh", "exec"]);
+    assert_eq!(guest.transports, ["ssh"], "few images have QEMU's agent");
     assert_eq!(values["guests.deb.cpus"].1, "/p/vmdeck.toml:2");
     assert_eq!(values["guests.deb.memory"].1, "VMDECK_GUESTS_DEB_MEMORY");
     assert_eq!(values["host.slots"].1, "--set");

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
-    guest::{Guest, Os},
+    guest::Guest,
 };
 
 /// The word in the config.
@@ -32,9 +32,6 @@ impl Transport for ByBackend {
         if !capabilities.guest_exec {
             let reason = format!("the backend `{}` cannot run commands by itself", guest.backend);
             return Err(Unusable::NotSupported(reason));
-        }
-        if guest.os == Os::Windows {
-            return Err(Unusable::NotSupported("this version cannot run commands in Windows guests".into()));
         }
         Ok(())
     }
@@ -67,10 +64,11 @@ impl Connector for FirstCommand {
             let Endpoint::GuestExec(power) = endpoint else {
                 return Err(Fault::bug("the transport `exec` got a connection").into());
             };
-            let mut output = Collected::default();
-            match power.run(&RemoteCommand::new(":"), &mut output, &CancellationToken::new()).await {
-                Ok(CommandExit::Code(0)) => Ok(Box::new(BackendSession(power)) as Box<dyn Session>),
-                Ok(exit) => Err(Fault::infra("cannot run a first command").because(exit).permanent().into()),
+            match first_command(&*power).await {
+                Ok((language, CommandExit::Code(0))) => {
+                    Ok(Box::new(BackendSession { power, language }) as Box<dyn Session>)
+                }
+                Ok((_, exit)) => Err(Fault::infra("cannot run a first command").because(exit).permanent().into()),
                 Err(fault) if !fault.is_worth_a_retry() => Err(fault.into()),
                 Err(fault) => {
                     let pause = self.pause;
@@ -82,11 +80,23 @@ impl Connector for FirstCommand {
     }
 }
 
-struct BackendSession(Arc<dyn GuestExec>);
+/// Runs a command that does nothing, in the language of the guest.
+async fn first_command(power: &dyn GuestExec) -> Result<(Shell, CommandExit)> {
+    let language = power.language().await?;
+    // Good in every language.
+    let first = RemoteCommand::new("exit 0");
+    let exit = power.run(&first, &mut Collected::default(), &CancellationToken::new()).await?;
+    Ok((language, exit))
+}
+
+struct BackendSession {
+    power: Arc<dyn GuestExec>,
+    language: Shell,
+}
 
 impl CommandRunner for BackendSession {
     fn shell(&self) -> Shell {
-        Shell::Posix
+        self.language
     }
 
     fn run<'a>(
@@ -95,7 +105,7 @@ impl CommandRunner for BackendSession {
         sink: &'a mut dyn OutputSink,
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<CommandExit>> {
-        self.0.run(command, sink, cancel)
+        self.power.run(command, sink, cancel)
     }
 }
 
@@ -105,11 +115,11 @@ impl Session for BackendSession {
     }
 
     fn files(&self) -> Box<dyn FileTransfer + '_> {
-        file_transfer::by_commands(self, self.0.copy_out())
+        file_transfer::by_commands(self, self.power.copy_out())
     }
 
     fn terminal(&self) -> Result<&dyn RemoteTerminal, NoTerminal> {
-        Err(NoTerminal { instead: self.0.shell_hint() })
+        Err(NoTerminal { instead: self.power.shell_hint() })
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

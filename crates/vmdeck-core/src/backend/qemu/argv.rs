@@ -5,8 +5,9 @@
 use super::{
     arch::Arch,
     helper::Helper,
-    host_root::{HostRoot, ShareServer},
+    host_root::HostRoot,
     parts::{Boot, MachineParts},
+    served::{Served, ShareServer},
     tdx,
 };
 use crate::{assets::image::DirectBoot, backend::request::CreateRequest};
@@ -19,6 +20,11 @@ use vmdeck_model::{
     guest::{Guest, Network},
     key::Options,
 };
+
+/// The id of what leads to the guest's own agent.
+const GUEST_AGENT: &str = "guest-agent";
+/// The id of that port's device.
+pub(super) const GUEST_AGENT_PORT: &str = "guest-agent-port";
 
 /// The files of one machine.
 #[derive(Clone, Debug)]
@@ -33,6 +39,8 @@ pub(super) struct Files {
     pub(super) overlay: Option<PathBuf>,
     /// The socket of the serial port to our agent, if the guest has one.
     pub(super) agent: Option<PathBuf>,
+    /// The socket of the serial port to the guest's own agent, `qemu-ga`, if the guest may have one.
+    pub(super) guest_agent: Option<PathBuf>,
     /// The socket on which a debugger is waited for, if it is.
     pub(super) gdb: Option<PathBuf>,
 }
@@ -41,6 +49,7 @@ impl Files {
     pub(super) fn of(dir: &Path, record: &Path, has_image: bool, has_agent: bool, waits_for_gdb: bool) -> Self {
         Self {
             agent: has_agent.then(|| agent_socket(dir)),
+            guest_agent: has_image.then(|| guest_agent_socket(dir)),
             gdb: waits_for_gdb.then(|| dir.join("gdb.sock")),
             qmp: dir.join("qmp.sock"),
             console: dir.join("console.sock"),
@@ -53,6 +62,11 @@ impl Files {
 /// Returns the socket of the serial port to our agent, in the private folder of a machine.
 pub(super) fn agent_socket(dir: &Path) -> PathBuf {
     dir.join("agent.sock")
+}
+
+/// Returns the socket of the serial port to the guest's own agent, in the private folder of a machine.
+pub(super) fn guest_agent_socket(dir: &Path) -> PathBuf {
+    dir.join("guest-agent.sock")
 }
 
 /// Returns the whole command line without the binary.
@@ -128,15 +142,19 @@ pub(super) fn arguments(
         out.two("-tpmdev", "emulator,id=tpm0,chardev=tpm");
         out.two("-device", if arch == Arch::X86 { "tpm-crb,tpmdev=tpm0" } else { "tpm-tis-device,tpmdev=tpm0" });
     }
-    if let Some(agent) = &files.agent {
-        out.two("-device", "virtio-serial-pci");
-        out.two("-chardev", &format!("socket,id=agent,path={},server=on,wait=off", path(agent)));
-        out.two("-device", &format!("virtserialport,chardev=agent,name={PORT}"));
+    let ports = [(&files.agent, "agent", PORT), (&files.guest_agent, GUEST_AGENT, "org.qemu.guest_agent.0")];
+    for (socket, id, name) in ports {
+        if let Some(socket) = socket {
+            out.two("-device", &format!("virtio-serial-pci,id={id}-bus"));
+            out.two("-chardev", &format!("socket,id={id},path={},server=on,wait=off", path(socket)));
+            out.two("-device", &format!("virtserialport,bus={id}-bus.0,id={id}-port,chardev={id},name={name}"));
+        }
     }
     if let Some(gdb) = &files.gdb {
         out.two("-chardev", &format!("socket,id=gdb,path={},server=on,wait=off", path(gdb)));
         out.two("-gdb", "chardev:gdb");
     }
+    shares(&mut out, parts.served());
     match host_root {
         Some(root) => boot_host_root(&mut out, root, arch),
         None => boot(&mut out, options, parts.direct.as_ref()),
@@ -167,7 +185,7 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &Machi
         for object in parts.tdx.objects(options, guest.memory) {
             out.two("-object", &object);
         }
-    } else if parts.host_root.as_ref().is_some_and(HostRoot::shares_memory) {
+    } else if parts.served().any(|served| served.helper().is_some()) {
         out.two("-object", &format!("memory-backend-memfd,id=ram1,size={},share=on", guest.memory));
         out.two("-machine", &format!("{base},memory-backend=ram1"));
     } else {
@@ -238,7 +256,11 @@ fn boot_host_root(out: &mut Argv, root: &HostRoot, arch: Arch) {
     out.two("-initrd", &root.initrd.to_string_lossy());
     let console = if arch == Arch::X86 { "ttyS0" } else { "ttyAMA0" };
     out.two("-append", &format!("console={console} {}", root.append));
-    for served in &root.served {
+}
+
+/// The devices of folders that the guest can mount.
+fn shares<'a>(out: &mut Argv, served: impl Iterator<Item = &'a Served>) {
+    for served in served {
         let tag = &served.tag;
         match &served.server {
             // `remap`: files of two file systems of this host must not look like one file.

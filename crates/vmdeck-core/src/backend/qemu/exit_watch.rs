@@ -1,6 +1,7 @@
-//! Follows what QEMU's control socket says of a machine: how it ended, that its guest restarted, that its memory is saved.
+//! Follows what QEMU's control socket says of a machine: how it ended, that its guest restarted or has programs that run, that its
+//! memory is saved.
 
-use super::{dump, qmp::QmpEvent};
+use super::{argv, dump, qmp::QmpEvent};
 use crate::{
     backend::contract::{MachineExit, note_exit},
     host::{clock, files},
@@ -26,8 +27,17 @@ pub(super) async fn watch_events(
         if let (Some(dumped), Some(end)) = (&told.dumped, dump::end(&event)) {
             dumped.send_replace(Some(end));
         }
+        if let Some((id, is_open)) = port_change(&event)
+            && id == argv::GUEST_AGENT_PORT
+        {
+            told.agent.send_replace(is_open);
+        }
+        if shows_userspace(&event) {
+            told.userspace.send_replace(true);
+        }
         if is_restart(&event) {
             // One restart is told twice where the guest tries two ways to reset itself.
+            told.userspace.send_replace(false);
             if last.is_none_or(|at| at.elapsed() > SAME_RESTART) {
                 told.restarts.send_modify(|count| *count += 1);
             }
@@ -44,7 +54,22 @@ pub(super) async fn watch_events(
 pub(super) struct Told {
     pub(super) exit: watch::Sender<Option<MachineExit>>,
     pub(super) restarts: watch::Sender<u32>,
+    /// Whether the guest's own agent has its port open.
+    pub(super) agent: watch::Sender<bool>,
+    /// Whether programs run in the guest.
+    pub(super) userspace: watch::Sender<bool>,
     pub(super) dumped: Option<watch::Sender<Option<Result<(), String>>>>,
+}
+
+/// Returns the serial port that a program in the guest opened or closed, and which of it.
+fn port_change(event: &QmpEvent) -> Option<(&str, bool)> {
+    let id = event.data["id"].as_str().filter(|_| event.name == "VSERPORT_CHANGE")?;
+    Some((id, event.data["open"] == true))
+}
+
+/// Returns whether a program must have caused an event: one that opened a serial port, or switched the network on.
+fn shows_userspace(event: &QmpEvent) -> bool {
+    event.name == "NIC_RX_FILTER_CHANGED" || port_change(event).is_some_and(|(_, is_open)| is_open)
 }
 
 /// Returns whether the guest began again by itself.
@@ -87,6 +112,14 @@ mod tests {
             Some(MachineExit::Panicked("reported by pvpanic".into())),
         );
         check(event("STOP", json!({})), None);
+        for (event, programs) in [
+            (event("NIC_RX_FILTER_CHANGED", json!({"path":"/machine/peripheral-anon/device[2]"})), true),
+            (event("VSERPORT_CHANGE", json!({"id":"agent-port","open":true})), true),
+            (event("VSERPORT_CHANGE", json!({"id":"agent-port","open":false})), false),
+            (event("RESUME", json!({})), false),
+        ] {
+            assert_eq!(shows_userspace(&event), programs, "{}", event.name);
+        }
         for (event, restart) in [
             (event("RESET", json!({"guest":true,"reason":"guest-reset"})), true),
             (event("RESET", json!({"guest":false,"reason":"host-qmp-system-reset"})), false),

@@ -121,7 +121,12 @@ fn given_arguments(guest: &Guest, arguments: &[String]) -> Vec<Finding> {
         "gdb" => guest.options.flag(key),
         key => guest.options.get(key).is_some(),
     };
-    let own = [("image", guest.image.is_some()), ("tpm", guest.tpm), ("seed", guest.seed != Seed::None)];
+    let own = [
+        ("image", guest.image.is_some()),
+        ("tpm", guest.tpm),
+        ("seed", guest.seed != Seed::None),
+        ("shares", !guest.shares.is_empty()),
+    ];
     let keys = SAID_TWICE.iter().filter(|key| is_set(key)).map(|key| format!("qemu.{key}"));
     let own = own.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key.to_owned());
     for key in keys.chain(own) {

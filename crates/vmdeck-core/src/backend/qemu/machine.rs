@@ -6,6 +6,7 @@ use super::{
     argv::Files,
     dump::MemoryDump,
     exit_watch::{self, Told},
+    guest_agent::GuestAgent,
     helper::Helper,
     process,
     qmp::{self, Qmp, QmpEvent},
@@ -14,8 +15,9 @@ use super::{
 use crate::{
     assets::seed::MachineLogin,
     backend::{
-        contract::{Console, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, Stats},
+        contract::{Console, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, SharedFolder, Stats},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
+        guest_exec::GuestExec,
         proof::Proof,
         record::MachineId,
         request::{CreateRequest, Lifetime, Service},
@@ -54,6 +56,7 @@ pub(super) struct QemuMachine {
     files: Files,
     spec: Spec,
     helpers: Vec<Helper>,
+    folders: Vec<SharedFolder>,
     login: Option<MachineLogin>,
     errors: PathBuf,
     exit: watch::Sender<Option<MachineExit>>,
@@ -61,6 +64,10 @@ pub(super) struct QemuMachine {
     running: Option<RunningQemu>,
     lifetime: Lifetime,
     dump: Option<MemoryDump>,
+    guest_agent: Option<Arc<GuestAgent>>,
+    /// Whether the guest's own agent has its port open.
+    agent_open: watch::Sender<bool>,
+    userspace: watch::Sender<bool>,
     ends_by_restart: bool,
 }
 
@@ -90,8 +97,14 @@ impl QemuMachine {
         spec: Spec,
         files: Files,
         helpers: Vec<Helper>,
+        folders: Vec<SharedFolder>,
     ) -> Self {
+        let agent_open = watch::channel(false).0;
+        let agent = |socket: &PathBuf| Arc::new(GuestAgent::of(request.guest, socket.clone(), agent_open.subscribe()));
         Self {
+            guest_agent: files.guest_agent.as_ref().map(agent),
+            agent_open,
+            userspace: watch::channel(false).0,
             spawner,
             name: request.name.to_owned(),
             uuid: request.uuid.to_owned(),
@@ -99,6 +112,7 @@ impl QemuMachine {
             files,
             spec,
             helpers,
+            folders,
             login: MachineLogin::of(request.private_dir),
             errors: request.record_dir.join("qemu.log"),
             exit: watch::channel(None).0,
@@ -131,7 +145,13 @@ impl QemuMachine {
             }
         };
         let dumped = self.dump.as_ref().map(|dump| dump.done.clone());
-        let told = Told { exit: self.exit.clone(), restarts: self.restarts.clone(), dumped };
+        let told = Told {
+            exit: self.exit.clone(),
+            restarts: self.restarts.clone(),
+            agent: self.agent_open.clone(),
+            userspace: self.userspace.clone(),
+            dumped,
+        };
         tokio::spawn(exit_watch::watch_events(events, collected.clone(), told, self.errors.clone()));
         let started = pids::lookup(pid).map(|p| p.started);
         let qmp = Arc::new(qmp);
@@ -364,12 +384,24 @@ impl Machine for QemuMachine {
         Some(self.restarts.subscribe())
     }
 
+    fn userspace(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.userspace.subscribe())
+    }
+
     fn addresses(&self) -> Option<&dyn AddressDiscovery> {
         Some(self)
     }
 
+    fn guest_exec(&self) -> Option<Arc<dyn GuestExec>> {
+        self.guest_agent.clone().map(|agent| agent as Arc<dyn GuestExec>)
+    }
+
     fn agent_port(&self) -> Option<&Path> {
         self.files.agent.as_deref()
+    }
+
+    fn shared_folders(&self) -> &[SharedFolder] {
+        &self.folders
     }
 
     fn login(&self) -> Option<&MachineLogin> {

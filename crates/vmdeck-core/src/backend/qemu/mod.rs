@@ -11,12 +11,15 @@ mod dump;
 mod exit_watch;
 mod findings;
 mod given;
+mod guest_agent;
 mod helper;
 mod host_root;
 mod machine;
 mod parts;
 mod process;
 pub(crate) mod qmp;
+mod served;
+mod shares;
 mod tdx;
 
 use super::{
@@ -104,6 +107,12 @@ pub const KEYS: &[Key] = &[
         default: Some("\"qcow2\""),
         doc: "format of the base image",
     },
+    Key {
+        path: "guests.*.qemu.agent_user",
+        kind: Kind::Text,
+        default: None,
+        doc: "user who runs commands sent through the guest agent (by `su`); default: root, the agent's own user",
+    },
     Key { path: "guests.*.qemu.firmware", kind: Kind::Path, default: None, doc: "firmware image (-bios)" },
     Key {
         path: "guests.*.qemu.accel",
@@ -183,6 +192,7 @@ const SOCKET_PATH_MAX: usize = 103;
 pub const CAPABILITIES: Capabilities = Capabilities {
     isolated: true,
     network: Reach::ForwardedPorts,
+    guest_exec: true,
     console: ConsoleKind::Interactive,
     sized: true,
     restricts_network: true,
@@ -267,7 +277,14 @@ impl Qemu {
         // Made by us: QEMU would let others read it.
         vmdeck_files::create(&files.log).map_err(|e| failed().because(e))?;
         let spec = Spec::new(binary).args(argv);
-        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, parts.helpers)))
+        Ok(Box::new(machine::QemuMachine::new(
+            self.spawner.clone(),
+            request,
+            spec,
+            files,
+            parts.helpers,
+            parts.shares.folders,
+        )))
     }
 }
 
@@ -310,7 +327,7 @@ impl Qemu {
         // Where QEMU keeps what the guest writes.
         let mut spec = Spec::new(binary).args(fit.arguments).env("TMPDIR", request.private_dir);
         spec.dir = guest.options.path("dir").map(Path::to_owned);
-        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, Vec::new())))
+        Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, Vec::new(), Vec::new())))
     }
 
     async fn qemu_img(&self, arguments: &[String]) -> Result<String, String> {
@@ -370,6 +387,7 @@ impl Backend for Qemu {
                     out.extend(HostView::of_this(&self.spawner).await.findings(guest));
                 }
                 out.extend(findings::image(&self.images, guest));
+                out.extend(shares::findings(guest, &self.spawner).await);
                 if guest.image == Some(Image::Host) {
                     match host_root::choose(guest, &self.spawner).await {
                         Ok(choice) => out.extend(choice.findings(guest)),
@@ -407,10 +425,10 @@ impl Backend for Qemu {
 
     fn reattach<'a>(
         &'a self,
-        _: &'a Guest,
+        guest: &'a Guest,
         record: &'a MachineRecord,
         _: CallContext<'a>,
     ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
-        Box::pin(async move { Ok(process::reattach(record)) })
+        Box::pin(async move { Ok(process::reattach(guest, record)) })
     }
 }

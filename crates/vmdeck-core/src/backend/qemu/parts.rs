@@ -4,6 +4,8 @@ use super::{
     arch::Arch,
     helper::Helper,
     host_root::{self, HostRoot},
+    served::Served,
+    shares::{self, OfferedShares},
     tdx::TdxDialect,
 };
 use crate::{
@@ -38,6 +40,8 @@ const SECTOR: usize = 512;
 #[derive(Debug, Default)]
 pub(super) struct MachineParts {
     pub(super) host_root: Option<HostRoot>,
+    /// The folders that a guest with a disk can mount.
+    pub(super) shares: OfferedShares,
     pub(super) seed: Option<SeedFiles>,
     pub(super) firmware: Boot,
     /// A kernel that came with the disk.
@@ -63,6 +67,11 @@ pub(super) enum Boot {
 }
 
 impl MachineParts {
+    /// Returns every folder of this host that the guest sees.
+    pub(super) fn served(&self) -> impl Iterator<Item = &Served> {
+        self.host_root.iter().flat_map(|root| &root.served).chain(&self.shares.served)
+    }
+
     /// Makes what the guest wants in the machine's private folder.
     pub(super) async fn make(
         guest: &Guest,
@@ -81,6 +90,9 @@ impl MachineParts {
             let root = prepared.map_err(|e| Fault::bug("cannot prepare the host root").because(e))??;
             out.helpers.extend(root.helpers().cloned());
             out.host_root = Some(root);
+        } else {
+            out.shares = shares::offer(guest, spawner, dir).await?;
+            out.helpers.extend(out.shares.served.iter().filter_map(Served::helper).cloned());
         }
         let user = guest.transport_options.get("ssh").and_then(|options| options.text("user")).unwrap_or_default();
         let shell = match &guest.image {

@@ -1,11 +1,16 @@
 //! QEMU processes of this host: who they are, and the end of those that a dead run left.
 
-use super::{argv::agent_socket, helper::PROGRAMS};
+use super::{
+    argv::{agent_socket, guest_agent_socket},
+    guest_agent::GuestAgent,
+    helper::PROGRAMS,
+};
 use crate::{
     assets::seed::MachineLogin,
     backend::{
         contract::{Machine, MachineExit},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
+        guest_exec::GuestExec,
         proof::Proof,
         record::{MachineId, MachineRecord},
         request::Service,
@@ -17,11 +22,13 @@ use futures_util::future::BoxFuture;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
 use vmdeck_model::{
     error::{Blame, Fault, Result},
+    guest::Guest,
     machine::MachineInfo,
 };
 
@@ -132,16 +139,20 @@ fn is_helper(process: &pids::Process) -> bool {
 }
 
 /// Returns a handle on a machine whose process lives, at the address where its run reached it or at the port of its agent.
-pub(super) fn reattach(record: &MachineRecord) -> Option<Box<dyn Machine>> {
+pub(super) fn reattach(guest: &Guest, record: &MachineRecord) -> Option<Box<dyn Machine>> {
     let process = record.id.pid.and_then(pids::lookup)?;
     let is_it = record.id.uuid.as_ref().is_some_and(|uuid| process.has_arg(uuid));
     let agent = Some(agent_socket(&record.dir)).filter(|socket| socket.exists());
-    if !is_it || (record.address.is_none() && agent.is_none()) {
+    let guest_agent = Some(guest_agent_socket(&record.dir)).filter(|socket| socket.exists());
+    if !is_it || (record.address.is_none() && agent.is_none() && guest_agent.is_none()) {
         return None;
     }
     let (name, id, address) = (record.name.clone(), record.id.clone(), record.address);
     let login = MachineLogin::of(&record.dir);
-    Some(Box::new(Reattached { name, id, address, agent, login, exit: watch::channel(None).0 }))
+    // It was open when the machine was reached; now nobody tells.
+    let open = watch::channel(true).1;
+    let guest_agent = guest_agent.map(|socket| Arc::new(GuestAgent::of(guest, socket, open)));
+    Some(Box::new(Reattached { name, id, address, agent, guest_agent, login, exit: watch::channel(None).0 }))
 }
 
 /// A machine of another run: it can be reached and nothing else.
@@ -150,6 +161,7 @@ struct Reattached {
     id: MachineId,
     address: Option<SocketAddr>,
     agent: Option<PathBuf>,
+    guest_agent: Option<Arc<GuestAgent>>,
     login: Option<MachineLogin>,
     exit: watch::Sender<Option<MachineExit>>,
 }
@@ -177,6 +189,10 @@ impl Machine for Reattached {
 
     fn agent_port(&self) -> Option<&Path> {
         self.agent.as_deref()
+    }
+
+    fn guest_exec(&self) -> Option<Arc<dyn GuestExec>> {
+        self.guest_agent.clone().map(|agent| agent as Arc<dyn GuestExec>)
     }
 
     fn login(&self) -> Option<&MachineLogin> {

@@ -10,7 +10,7 @@ use super::{
     console_reader::{ConsoleListener, ConsoleReader},
     console_watch::{self, ConsoleLine},
     controller::Connection,
-    first_boot, recv_once,
+    first_boot, recv_once, shares,
     waiting::WaitingReason,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
@@ -216,7 +216,9 @@ impl GuestConnection {
         let limit = self.guest.boot_timeout;
         let (mut exit, mut error) = (machine.exit(), self.watch.error());
         let mut restarts = machine.restarts();
+        let told = follow_userspace(machine.userspace(), Arc::clone(&self.phases));
         let session = tokio::select! {
+            never = told => match never {},
             opened = clock::within(limit, self.open_through_restarts(machine, &waiting, restarts.as_mut())) => {
                 let Some(session) = opened else {
                     let why = format!("{} within {}", waiting.text().trim_end_matches('.'), show_duration(limit));
@@ -231,6 +233,7 @@ impl GuestConnection {
                 return Err(Fault::cancelled(what).because("it was cancelled"));
             }
         };
+        shares::mount(session.as_ref(), machine.shared_folders()).await?;
         let address = session.peer();
         let (name, host_key) = (machine.name().to_owned(), self.pin.known());
         self.journal.append(&Record::Reached { name, address, host_key })?;
@@ -271,6 +274,19 @@ impl GuestConnection {
             fault
         }
     }
+}
+
+/// Begins the phase of the guest's programs each time that the hypervisor tells of one: a quiet console does not.
+async fn follow_userspace(told: Option<watch::Receiver<bool>>, phases: Arc<Mutex<BootPhases>>) -> Infallible {
+    if let Some(mut told) = told {
+        while told.wait_for(|runs| *runs).await.is_ok() {
+            phases.lock().advance(Phase::Userspace);
+            if told.wait_for(|runs| !*runs).await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 impl Connection for GuestConnection {

@@ -20,6 +20,7 @@ mod lease;
 mod permit;
 mod phase_events;
 mod retry;
+mod shares;
 mod shutdown;
 mod take_down;
 mod trouble_block;

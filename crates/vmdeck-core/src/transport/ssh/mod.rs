@@ -20,6 +20,7 @@ use super::{
 use crate::{
     backend::{
         capabilities::{Capabilities, Reach},
+        capabilities_of,
         request::Service,
     },
     command::{Collected, RemoteCommand, sh_quote},
@@ -259,8 +260,11 @@ impl Transport for Ssh {
         // Who names a store wants no key that is not in it.
         let created = !target.machine.is_adopted() && options.path("known_hosts").is_none();
         let may_pin = created || !expected.is_empty() || target.pin.known().is_some();
-        // Better than a first contact, and all that there is for a machine that we did not make.
-        let asks_agent = expected.is_empty() && target.pin.known().is_none() && target.machine.guest_exec().is_some();
+        // Better than a first contact over a network, and all that there is for a machine that we did not make. A forwarded port leads
+        // nowhere else.
+        let is_routed = capabilities_of(&target.guest.backend).network == Reach::Routed;
+        let is_unknown = expected.is_empty() && target.pin.known().is_none();
+        let asks_agent = is_unknown && is_routed && target.machine.guest_exec().is_some();
         if !may_pin && !asks_agent && !way::is_indirect(&options) {
             return Err(unknown_key(target));
         }

@@ -3,7 +3,7 @@
 //! Facts: the daemon in C (with QEMU up to 7.2) has no switch for read-only, so it is shown a read-only view; the one in Rust has
 //! `--readonly` in its newer versions, and its help tells.
 
-use super::super::helper::Helper;
+use super::helper::Helper;
 use crate::host::{
     info,
     process::{Spawner, Spec},
@@ -30,20 +30,20 @@ const HELP: Duration = Duration::from_secs(10);
 
 /// A folder that is shared.
 #[derive(Debug)]
-pub(in super::super) struct Served {
+pub(super) struct Served {
     /// The folder.
-    pub(in super::super) path: PathBuf,
+    pub(super) path: PathBuf,
     /// The tag by which the guest finds it.
-    pub(in super::super) tag: String,
+    pub(super) tag: String,
     /// Whether the server refuses writes.
-    pub(in super::super) read_only: bool,
+    pub(super) read_only: bool,
     /// Who serves it.
-    pub(in super::super) server: ShareServer,
+    pub(super) server: ShareServer,
 }
 
 /// Who serves a folder.
 #[derive(Debug)]
-pub(in super::super) enum ShareServer {
+pub(super) enum ShareServer {
     /// QEMU itself, by 9P.
     Qemu,
     /// A daemon that listens on this socket.
@@ -131,6 +131,14 @@ fn kind_of(help: &str, is_root: bool) -> Result<DaemonKind, String> {
 }
 
 impl Served {
+    /// Returns the process that serves the folder, where QEMU does not: it needs the guest's memory.
+    pub(super) fn helper(&self) -> Option<&Helper> {
+        match &self.server {
+            ShareServer::Daemon(helper) => Some(helper),
+            ShareServer::Qemu => None,
+        }
+    }
+
     /// Decides how a folder is served; the error says why it cannot be.
     pub(super) fn new(
         path: &Path,

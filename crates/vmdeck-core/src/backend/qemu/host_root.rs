@@ -3,11 +3,10 @@
 //! The root is read-only at its server, below an overlay in the guest's memory: what the guest's root may do in the guest cannot
 //! change that. What the guest's part does is in the crate `vmdeck-guest`.
 
-mod served;
-
-pub(super) use served::{Served, ShareServer};
-
-use super::helper::Helper;
+use super::{
+    helper::Helper,
+    served::{Daemon, Served},
+};
 use crate::{
     assets::{
         initrd,
@@ -15,7 +14,6 @@ use crate::{
     },
     host::{info, packages, process::Spawner},
 };
-use served::Daemon;
 use std::path::{Path, PathBuf};
 use vmdeck_guest::setup::{GuestSetup, GuestShare, ShareProtocol};
 use vmdeck_model::{
@@ -50,15 +48,7 @@ pub(super) struct HostRoot {
 impl HostRoot {
     /// Returns the processes that serve folders.
     pub(super) fn helpers(&self) -> impl Iterator<Item = &Helper> {
-        self.served.iter().filter_map(|served| match &served.server {
-            ShareServer::Daemon(helper) => Some(helper),
-            ShareServer::Qemu => None,
-        })
-    }
-
-    /// Returns whether another process than QEMU needs the guest's memory.
-    pub(super) fn shares_memory(&self) -> bool {
-        self.served.iter().any(|served| matches!(served.server, ShareServer::Daemon(_)))
+        self.served.iter().filter_map(Served::helper)
     }
 }
 
