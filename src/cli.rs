@@ -316,6 +316,47 @@ pub struct PruneArgs {
     pub force: bool,
 }
 
+/// What is to be built.
+#[derive(Args, Debug, Clone, Default)]
+pub struct ImageBuildArgs {
+    /// System, such as debian:12; or an image to build on: a name, a file, an address
+    pub system: Option<String>,
+    /// Package that it gets besides (repeatable)
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "system")]
+    pub package: Vec<String>,
+    /// Script that is run in it as root, at the end
+    #[arg(long, value_name = "FILE", requires = "system")]
+    pub script: Option<PathBuf>,
+    /// Where its packages come from: a URL, a line or a file of sources [default: this host's sources, else the system's own]
+    #[arg(long, value_name = "MIRROR", requires = "system")]
+    pub mirror: Option<String>,
+    /// How it is built [default: Debian and Ubuntu from packages, everything else by booting it]
+    #[arg(long, value_enum, requires = "system")]
+    pub by: Option<BuildByArg>,
+    /// SHA-256 or SHA-512 of the image at an address
+    #[arg(long, value_name = "HEX", requires = "system")]
+    pub sha256: Option<String>,
+}
+
+/// How a system is built.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildByArg {
+    /// From packages, without a machine
+    Packages,
+    /// In a machine that boots the image
+    Boot,
+}
+
+impl BuildByArg {
+    /// Returns the word of the config.
+    pub fn word(self) -> &'static str {
+        match self {
+            BuildByArg::Packages => "packages",
+            BuildByArg::Boot => "boot",
+        }
+    }
+}
+
 /// The subcommands of `vmdeck image`.
 #[derive(Subcommand, Debug, Clone)]
 pub enum ImageSub {
@@ -346,20 +387,8 @@ pub enum ImageSub {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
-    /// Build a system from packages, without root
-    Build {
-        /// System, such as debian:12
-        system: String,
-        /// Package that it gets besides (repeatable)
-        #[arg(long, value_name = "NAME", value_delimiter = ',')]
-        package: Vec<String>,
-        /// Script that is run in it as root, at the end
-        #[arg(long, value_name = "FILE")]
-        script: Option<PathBuf>,
-        /// Where its packages come from: a URL, a line or a file of sources [default: this host's sources, else the system's own]
-        #[arg(long, value_name = "MIRROR")]
-        mirror: Option<String>,
-    },
+    /// Build a system: from packages, or by booting another image; without a name, those of the config
+    Build(ImageBuildArgs),
     /// Compare every fetched image with its digest; remove those that are others now
     Verify,
     /// Remove images that no machine stands on: all, or the oldest until the rest fits

@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use vmdeck_testkit::world::{World, eventually, finish, signal};
+use vmdeck_testkit::{
+    micro::Micro,
+    world::{World, eventually, finish, signal},
+};
 
 /// Returns a world whose cache is its own.
 fn world(config: &str) -> World {
@@ -281,6 +284,94 @@ fn a_name_is_looked_up_written_down_and_renewed() {
 }
 
 /// From packages to a green run, with nothing written by hand: a Debian, its login by systemd's credentials.
+/// Returns a world with a guest whose disk is built by booting it on another one: the micro guest, with a disk beside it.
+fn customised() -> World {
+    let keys = "image = { build = \"./base.img\", script = \"make.sh\" }\nboot_timeout = \"60s\"";
+    let guest = Micro { keys, ..Micro::default() }.guest("micro");
+    let world = world(&format!(
+        "{guest}[suites.s]\nrun_as = \"root\"\n[[suites.s.cases]]\nname = \"made\"\nrun = \"dd if=/dev/vda bs=512 skip=8 count=1 2>/dev/null | grep -o made.\"\n"
+    ));
+    fs::write(world.path("base.img"), disk()).expect("written");
+    world
+}
+
+/// Lets the script of [`customised`] write this word to the disk, and then run this.
+fn script(world: &World, word: &str, then: &str) {
+    let text = format!("id -u | grep -qx 0\nprintf {word} | dd of=/dev/vda bs=512 seek=8 conv=notrunc\n{then}\n");
+    fs::write(world.path("make.sh"), format!("#!/bin/sh\nset -e\n{text}")).expect("written");
+}
+
+#[test]
+fn a_machine_that_boots_another_image_makes_a_new_one() {
+    let world = customised();
+    let built = || fs::read_dir(world.path("cache/vmdeck/images/built")).map_or(0, Iterator::count);
+    let fresh_record = || drop(fs::remove_dir_all(world.path("record")));
+    script(&world, "made1", "exit 3");
+    world
+        .ci(&[])
+        .exits(5)
+        .complains("cannot build `./base.img`")
+        .complains("its script failed")
+        .complains("vmdeck replay");
+    assert_eq!(built(), 0, "nothing of a build that failed");
+    world.assert_nothing_left();
+
+    script(&world, "made1", "");
+    world.run(&["doctor"]).exits(3).says("is not built yet").says("vmdeck image build");
+    let ran = world.ci(&[]).exits(0).complains("building ./base.img").complains("image/script");
+    assert!(!ran.out.contains("image/script"), "the other run speaks on the other stream: {}", ran.out);
+    world.assert_verdicts(&[("s/made", "passed")]);
+    assert!(world.record("guests/micro/s/made/stdout.log").contains("made1"));
+    assert_eq!(fs::read(world.path("base.img")).expect("base"), disk(), "the base is never written");
+
+    fresh_record();
+    let again = world.ci(&[]).exits(0).says("the image is in the cache");
+    assert!(!again.err.contains("building"), "{}", again.err);
+
+    fresh_record();
+    script(&world, "made2", "");
+    world.run(&["image", "build"]).exits(0).complains("building ./base.img").says("root.qcow2");
+    world.ci(&[]).exits(0);
+    assert!(world.record("guests/micro/s/made/stdout.log").contains("made2"), "another script, another image");
+    assert_eq!(built(), 2);
+    world.run(&["image", "list"]).exits(0).says("base-img-").says("./base.img");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_build_by_a_machine_that_is_killed_leaves_nothing_that_is_used() {
+    let world = customised();
+    script(&world, "made1", "sleep 60");
+    let child = world.start(&["--ci", "--run-dir", "record"]);
+    let works = || world.processes().iter().any(|line| line.contains("qemu-system"));
+    eventually("a machine", Duration::from_secs(30), works);
+    signal(&child, "KILL");
+    finish(child);
+    eventually("no machine", Duration::from_secs(30), || !works());
+    script(&world, "made1", "");
+    world.ci(&[]).exits(0).complains("building ./base.img");
+    let built = fs::read_dir(world.path("cache/vmdeck/images/built")).expect("built").count();
+    assert_eq!(built, 1, "the folder of the build that was killed is gone or used again");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_built_on_says_so() {
+    for (image, said) in [
+        ("{ build = \"host\" }", "it is no disk image"),
+        ("{ build = \"debian:12\", by = \"magic\" }", "`by = \"magic\"` is unknown (known: packages, boot)"),
+        ("{ build = \"fedora:42\", mirror = \"http://m\" }", "`mirror` is for a build from packages"),
+        ("{ build = \"https://example.org/a.qcow2\" }", "needs its digest"),
+        ("{ build = \"nosuch:1\" }", "nosuch"),
+    ] {
+        let world = world(&format!(
+            "[guests.g]\nbackend = \"qemu\"\nimage = {image}\n{}",
+            vmdeck_testkit::world::suite(&[("ok", "true", "")])
+        ));
+        world.run(&["config", "check"]).exits(2).complains(said).complains("guests.g.image");
+    }
+}
+
 #[test]
 fn a_debian_is_built_and_tested_in() {
     if std::env::var_os("VMDECK_TEST_SLOW").is_none() {

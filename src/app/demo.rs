@@ -2,7 +2,7 @@
 //!
 //! The guest is built by the script that the binary carries.
 
-use super::{Io, micro, plan, run, settings};
+use super::{Io, execute, micro, plan, settings};
 use crate::cli::{OutputArgs, RunArgs};
 use std::path::{Path, PathBuf};
 use vmdeck_model::{
@@ -29,7 +29,7 @@ pub(super) async fn run(guest: Option<PathBuf>, local: bool, look: &OutputArgs, 
     let args = RunArgs { repeat: 1, ..RunArgs::default() };
     let plan = plan::make_plan(setup, &args, io)?;
     let dir = plan.dir.clone();
-    let exit = run::execute(plan, &args, look, None, io).await?;
+    let exit = execute::execute(plan, &args, look, execute::Lines::Usual, io).await?;
     let config = dir.join("vmdeck.toml");
     std::fs::write(&config, text)
         .map_err(|e| Fault::host(format!("cannot write `{}`", config.display())).because(e))?;

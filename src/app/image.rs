@@ -2,11 +2,12 @@
 //!
 //! Fetching and building are the core's; runs do both by themselves.
 
-use super::{Io, deps::deps, settings};
-use crate::cli::{ConfigArgs, ImageSub};
+use super::{Io, customise, deps::deps, settings};
+use crate::cli::{BuildByArg, ConfigArgs, ImageBuildArgs, ImageSub, OutputArgs, RunArgs};
 use serde_json::json;
-use std::io::IsTerminal;
+use std::{io::IsTerminal, path::Path};
 use tokio_util::sync::CancellationToken;
+use toml::Table;
 use vmdeck_core::{
     assets::image::{
         self, System,
@@ -21,7 +22,8 @@ use vmdeck_model::{
     digest::Digest,
     error::{Fault, Result},
     exit::RunExit,
-    image::{Image, Recipe, RemoteImage},
+    guest::Guest,
+    image::{BuildWay, Image, RemoteImage},
     plan::HostConfig,
     quantity::{show_count, show_duration, show_size},
 };
@@ -43,7 +45,7 @@ impl WantedImage {
     }
 }
 
-pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
+pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
     let host = settings::load_host(config)?.0;
     let store = ImageStore::new(&host.images);
     match sub {
@@ -76,9 +78,12 @@ pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> 
             };
             get(&names.iter().map(one).collect::<Result<Vec<_>>>()?, &host, io).await
         }
-        ImageSub::Build { system, package, script, mirror } => {
-            let recipe = Recipe { system, packages: package, script, mirror };
-            get(&[WantedImage::for_this_host(Image::Built(recipe))], &host, io).await
+        ImageSub::Build(args) => {
+            let guests = match &args.system {
+                Some(system) => vec![guest_to_build(system, &args)?],
+                None => settings::load_without_secrets(config)?.guests,
+            };
+            build(guests, &host, look, io).await
         }
         ImageSub::Verify => {
             let bad = store.verify(&mut |name| io.say(&format!("checking {name}")));
@@ -108,13 +113,59 @@ pub(super) async fn run(sub: ImageSub, config: &ConfigArgs, io: &mut Io<'_>) -> 
     }
 }
 
-/// Returns the images of all guests of the config.
+/// Returns a guest whose image is the one to be built, as a config would have it.
+fn guest_to_build(system: &str, args: &ImageBuildArgs) -> Result<Guest> {
+    let mut recipe = Table::new();
+    recipe.insert("build".into(), system.into());
+    recipe.insert("packages".into(), args.package.clone().into());
+    if let Some(script) = &args.script {
+        let path = std::path::absolute(script);
+        let path = path.map_err(|e| Fault::user(format!("cannot use `{}`", script.display())).because(e))?;
+        let text = path.to_str().ok_or_else(|| Fault::user("the path of the script is not UTF-8"))?;
+        recipe.insert("script".into(), text.into());
+    }
+    for (key, value) in [("mirror", args.mirror.as_deref()), ("by", args.by.map(BuildByArg::word))] {
+        recipe.extend(value.map(|value| (key.to_owned(), value.into())));
+    }
+    let mut guest = Table::new();
+    guest.insert("backend".into(), "qemu".into());
+    guest.insert("image".into(), recipe.into());
+    guest.extend(args.sha256.as_ref().map(|digest| ("image_sha256".to_owned(), digest.as_str().into())));
+    let guests = Table::from_iter([("image".to_owned(), toml::Value::from(guest))]);
+    let all = Table::from_iter([("guests".to_owned(), toml::Value::from(guests))]);
+    let text = toml::to_string(&all).map_err(|e| Fault::bug("cannot write the config").because(e))?;
+    let setup = settings::load_made(Path::new("vmdeck image build"), &text, &[])?;
+    setup.guests.into_iter().next().ok_or_else(|| Fault::bug("there is no guest"))
+}
+
+/// Builds the images of these guests that are built at all.
+async fn build(guests: Vec<Guest>, host: &HostConfig, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    let is_built = |guest: &Guest| matches!(guest.image, Some(Image::Built(_)));
+    let guests: Vec<Guest> = guests.into_iter().filter(is_built).collect();
+    if let Some(exit) = customise::build_missing(&guests, host, &RunArgs::default(), look, io).await? {
+        return Ok(exit);
+    }
+    let all: Vec<WantedImage> = guests.into_iter().filter_map(|guest| wanted(guest, false)).collect();
+    get(&all, host, io).await
+}
+
+/// Returns what a guest needs that is not a file of this host.
+fn wanted(guest: Guest, renew: bool) -> Option<WantedImage> {
+    let arch = image_arch(Some(&guest));
+    let image = guest.image.filter(|image| !matches!(image, Image::Host | Image::File(_)))?;
+    Some(WantedImage { image, arch, renew })
+}
+
+/// Returns the images of all guests of the config; of one that is built by a machine, what it is built on.
 fn of_guests(config: &ConfigArgs, renew: bool) -> Result<Vec<WantedImage>> {
     let setup = settings::load_without_secrets(config)?;
-    let one = |guest: vmdeck_model::guest::Guest| {
-        let arch = image_arch(Some(&guest));
-        let image = guest.image.filter(|image| !matches!(image, Image::Host | Image::File(_)))?;
-        Some(WantedImage { image, arch, renew })
+    let one = |mut guest: Guest| {
+        if let Some(Image::Built(recipe)) = &guest.image
+            && let BuildWay::Boot(base) = &recipe.way
+        {
+            guest.image = Some(base.clone());
+        }
+        wanted(guest, renew)
     };
     Ok(setup.guests.into_iter().filter_map(one).collect())
 }

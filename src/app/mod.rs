@@ -7,9 +7,11 @@ mod attend;
 mod boot;
 mod candidates;
 mod cockpit;
+mod customise;
 mod demo;
 mod deps;
 mod doctor;
+mod execute;
 mod framework;
 mod guest_test;
 mod headless;
@@ -142,7 +144,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
         Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
         Some(Sub::Init(args)) => init::run(&args, &config, &look, io).await?,
-        Some(Sub::Image(sub)) => image::run(sub, &config, io).await?,
+        Some(Sub::Image(sub)) => image::run(sub, &config, &look, io).await?,
         Some(Sub::Trouble(sub)) => trouble::run(sub, &config, io)?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
         // It was read as a command of its own.

@@ -1,36 +1,15 @@
-//! A run without a screen: its record, its reports, and following it to its end.
+//! `vmdeck --ci` and `vmdeck --dry-run`: the plan, what has to be built before it, and the run.
 //!
-//! What happens in it is the engine's.
+//! Carrying it out is `execute`'s work.
 
-use super::{Io, deps::deps, headless, io::use_color, plan, prune, settings};
+use super::{
+    Io, customise,
+    execute::{Lines, execute, parent_of},
+    plan, settings,
+};
 use crate::cli::{ConfigArgs, OutputArgs, RunArgs};
-use std::{
-    io::{IsTerminal, Write},
-    path::{Path, PathBuf},
-};
-use vmdeck_core::{
-    engine::{self, EngineDeps},
-    host::{files, process, signal},
-    report::{
-        Fanout, ReportSink,
-        github::Github,
-        jsonl::Jsonl,
-        junit::{self, Junit},
-        plan_index::PlanIndex,
-        summary::Summary,
-        text::{Level, Style, Text},
-    },
-};
-use vmdeck_model::{
-    error::{Fault, Result},
-    exit::RunExit,
-    plan::Plan,
-};
-
-/// The least space that a record takes, in bytes.
-const ROOM: usize = 256 * 1024;
-/// What to do about a report that cannot be written.
-const NO_ROOM: &str = "free disk space where the record is, or set --run-dir; the guests are still taken down";
+use vmdeck_core::{host::process, report::junit};
+use vmdeck_model::{error::Result, exit::RunExit, guest::Guest};
 
 /// Runs `vmdeck --ci` or `vmdeck --dry-run`.
 pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
@@ -62,118 +41,12 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
         io.say(plan::show(&plan).trim_end());
         return Ok(RunExit::Passed);
     }
-    execute(plan, args, look, None, io).await
-}
-
-/// Carries a plan out with all its reports; `lines` = what a person reads instead of vmdeck's own lines.
-pub(super) async fn execute(
-    plan: Plan,
-    args: &RunArgs,
-    look: &OutputArgs,
-    lines: Option<Box<dyn ReportSink>>,
-    io: &mut Io<'_>,
-) -> Result<RunExit> {
-    // What was asked for and cannot be written is found out now, not after the run.
-    let unwritable = |path: &Path, e| Fault::user(format!("cannot write `{}`", path.display())).because(e);
-    let create = |path: &Path| parent_of(path).and_then(|()| std::fs::File::create(path));
-    if let Some(path) = &args.report.junit {
-        create(path).map_err(|e| unwritable(path, e))?;
-    }
-    let to_stdout = args.report.events.as_deref() == Some(Path::new("-"));
-    let copy: Option<Box<dyn Write + Send>> = match &args.report.events {
-        None => None,
-        Some(_) if to_stdout => Some(Box::new(std::io::stdout())),
-        Some(path) => Some(Box::new(create(path).map_err(|e| unwritable(path, e))?)),
-    };
-    let record = open_record(&plan.dir)?;
-    let mut fanout = Fanout::default();
-    let events = Jsonl::new("events.jsonl".into(), Box::new(record));
-    fanout.add(Box::new(events.limited(plan.host.events_size)));
-    if let (Some(out), Some(path)) = (copy, &args.report.events) {
-        fanout.add(Box::new(Jsonl::new(path.display().to_string(), out)));
-    }
-    let index = PlanIndex::of(&plan);
-    fanout.add(Box::new(Junit::new(
-        plan.dir.join("junit.xml"),
-        args.report.junit.clone().into_iter().collect(),
-        index.clone(),
-    )));
-    fanout.add(Box::new(Summary::new(plan.dir.clone())));
-    // The events take standard output, so the report for people goes to the other stream.
-    let text: Box<dyn Write + Send> = if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
-    let style = style(look, to_stdout);
-    let is_live = style.live || lines.is_some() || args.commands;
-    fanout.add(lines.unwrap_or_else(|| Box::new(Text::new(text, style, index.clone()))));
-    if std::env::var("GITHUB_ACTIONS").is_ok_and(|v| v == "true") && !to_stdout {
-        let summary = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from);
-        fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary, index)));
-    }
-    let deps = EngineDeps {
-        backend: deps(&plan.host)?,
-        binary: std::env::current_exe().ok(),
-        signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
-    };
-    let (own, keep) = (plan.dir.clone(), plan.host.keep_records);
-    let handle = engine::start(plan, deps);
-    if args.commands {
-        let input = tokio::io::BufReader::new(tokio::io::stdin());
-        tokio::spawn(headless::obey(input, handle.commands.clone()));
-    }
-    // Whoever sends commands also watches the record.
-    let tick = if is_live { headless::LIVE } else { headless::QUIET };
-    let told = |why: &str| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"));
-    let exit = headless::follow(handle, &mut fanout, tick, told).await;
-    if let Some(keep) = keep {
-        prune::keep_last(&own, keep);
-    }
-    Ok(exit)
-}
-
-/// Makes the folder of a file that was asked for.
-fn parent_of(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => std::fs::create_dir_all(folder),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the record's folder and its first file; a record is never written over another.
-fn open_record(dir: &Path) -> Result<std::fs::File> {
-    let cannot = |e: std::io::Error| {
-        let hint = match e.kind() {
-            std::io::ErrorKind::StorageFull => "free disk space, or set --run-dir",
-            _ => "set --run-dir to a folder that you can write",
-        };
-        Fault::host(format!("cannot write the run's record `{}`", dir.display())).because(e).hint(hint)
-    };
-    let events = dir.join("events.jsonl");
-    if events.symlink_metadata().is_ok() {
-        return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
-            .because("it holds the record of another run")
-            .hint("set --run-dir to another folder, or remove this one"));
-    }
-    vmdeck_files::make_folders(dir).map_err(cannot)?;
-    for name in ["guests", "artifacts"] {
-        // Who could put a link there chooses where the record goes.
-        if dir.join(name).symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
-            return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
-                .because(format!("`{name}` in it is no folder"))
-                .hint("set --run-dir to a new folder"));
+    // A cockpit's engine says what is missing: whoever looks at it waits for no other run.
+    if !args.commands {
+        let guests: Vec<Guest> = plan.guests().cloned().collect();
+        if let Some(exit) = customise::build_missing(&guests, &plan.host, args, look, io).await? {
+            return Ok(exit);
         }
     }
-    // A full disk is told now, not by a run that loses its own record.
-    files::check_room(dir, ROOM).map_err(cannot)?;
-    vmdeck_files::create_new(&events).map_err(cannot)
-}
-
-fn style(look: &OutputArgs, to_stderr: bool) -> Style {
-    let level = match (look.quiet, look.verbose) {
-        (true, _) => Level::Quiet,
-        (_, true) => Level::Verbose,
-        _ => Level::Normal,
-    };
-    let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
-    let live = terminal && std::env::var("TERM").is_ok_and(|t| t != "dumb") && std::env::var_os("CI").is_none();
-    let width = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map_or(80, |s| usize::from(s.ws_col.max(20)));
-    Style { color: use_color(look.color), live, level, width }
+    execute(plan, args, look, Lines::Usual, io).await
 }

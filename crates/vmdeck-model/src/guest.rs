@@ -37,6 +37,8 @@ pub struct Guest {
     pub trouble: Vec<TroubleKind>,
     /// The file with what it gets at its first boot besides.
     pub user_data: Option<PathBuf>,
+    /// Where its disk is copied to once it has shut down: for whoever builds an image of it. No key of the config.
+    pub save_disk: Option<PathBuf>,
     /// The existing machine to adopt; it is stopped at most, never deleted.
     pub machine: Option<String>,
     /// The address of a machine that no backend makes: a name or an IP address.

@@ -19,8 +19,22 @@ pub enum Image {
     Remote(RemoteImage),
     /// A disk image that the catalogue knows by a name, and its lock file by an address and a digest.
     Named(Box<NamedImage>),
-    /// A system that is built of packages.
-    Built(Recipe),
+    /// A system that is built.
+    Built(Box<Recipe>),
+}
+
+impl Image {
+    /// Returns the name that the catalogue has for the image, or for the one that it is built from.
+    pub fn named(&self) -> Option<&NamedImage> {
+        match self {
+            Image::Named(named) => Some(named),
+            Image::Built(recipe) => match &recipe.way {
+                BuildWay::Boot(base) => base.named(),
+                BuildWay::Packages => None,
+            },
+            Image::Host | Image::File(_) | Image::Remote(_) => None,
+        }
+    }
 }
 
 /// A disk image to be fetched.
@@ -33,7 +47,7 @@ pub struct RemoteImage {
 }
 
 /// What a system is built of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipe {
     /// The name and version of the system.
     pub system: String,
@@ -43,6 +57,18 @@ pub struct Recipe {
     pub script: Option<PathBuf>,
     /// Where its packages come from; `None` = the system's own place, or this host's sources.
     pub mirror: Option<String>,
+    /// How it is built.
+    pub way: BuildWay,
+}
+
+/// How a system is built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BuildWay {
+    /// From packages, without a machine.
+    #[default]
+    Packages,
+    /// In a machine that boots this image: its disk is kept.
+    Boot(Image),
 }
 
 /// How images are fetched and kept.

@@ -8,7 +8,7 @@ mod tree;
 
 pub(super) use call::Call;
 
-use super::{Io, framework::FrameworkMachine, plan, run, settings};
+use super::{Io, execute, framework::FrameworkMachine, plan, settings};
 use crate::cli::{GuestTestArgs, KeepArg, OutputArgs, RunArgs};
 use std::{
     collections::BTreeMap,
@@ -83,7 +83,7 @@ pub(super) async fn run(args: GuestTestArgs, io: &mut Io<'_>) -> Result<RunExit>
     let out: Box<dyn std::io::Write + Send> =
         if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
     let lines = Launcher::new(about, out, Box::new(std::io::stderr()));
-    run::execute(plan, &run_args, &OutputArgs::default(), Some(Box::new(lines)), io).await
+    execute::execute(plan, &run_args, &OutputArgs::default(), execute::Lines::Instead(Box::new(lines)), io).await
 }
 
 /// Returns a port that is free now; the guest gets one of its own all the same.

@@ -87,7 +87,7 @@ fn boots_host() -> bool {
 }
 
 fn can_build(system: &str) -> bool {
-    build::missing(&Recipe { system: system.to_owned(), packages: Vec::new(), script: None, mirror: None }).is_none()
+    build::missing(&Recipe { system: system.to_owned(), ..Recipe::default() }).is_none()
 }
 
 /// Returns the guest on this host's own root; for a kernel tree under the tree's kernel, where that is built.

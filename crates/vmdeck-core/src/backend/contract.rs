@@ -202,6 +202,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the power to copy the disk of a machine that has ended.
+    fn disk(&self) -> Option<&dyn CopyDisk> {
+        None
+    }
+
     /// Returns what the machine uses now; `None` = not known.
     fn stats(&self) -> Option<Stats> {
         None
@@ -244,6 +249,13 @@ pub trait PowerButton: Send + Sync {
 pub trait SaveMemory: Send + Sync {
     /// Writes the memory of the guest, which has stopped or goes on, to a file of this host that tools for crash dumps read.
     fn save<'a>(&'a self, to: &'a Path) -> BoxFuture<'a, Result<()>>;
+}
+
+/// The power to copy the disk of a machine.
+pub trait CopyDisk: Send + Sync {
+    /// Moves what the machine wrote to a disk image of this host, which stands on the base that the machine had. The machine has ended,
+    /// and is of no use afterwards.
+    fn hand_over(&self, to: &Path) -> Result<()>;
 }
 
 /// What a machine uses now.

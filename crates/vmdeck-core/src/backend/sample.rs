@@ -32,6 +32,7 @@ pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
         power: vmdeck_model::guest::PowerHooks::default(),
         transports: vec!["ssh".into()],
         transport_turn: std::time::Duration::from_secs(45),
+        save_disk: None,
         fresh: Fresh::Run,
         launch_retries: 3,
         boot_timeout: Duration::from_mins(5),

@@ -331,6 +331,7 @@ impl Build<'_> {
             shares: self.shares(name, origin, &backend, os),
             seed,
             user_data,
+            save_disk: None,
             firmware,
             tpm: self.value(&full("tpm"), &any("tpm")) == Some(Value::Bool(true)),
             transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),

@@ -6,7 +6,7 @@ use vmdeck_model::{
     catalogue::{Catalogue, CatalogueEntry, LOCK_FILE},
     digest::Digest,
     guest::{Firmware, Os, Seed, Share, ShareBy},
-    image::{Image, Recipe, RemoteImage},
+    image::{BuildWay, Image, Recipe, RemoteImage},
     key::Value,
 };
 
@@ -29,8 +29,22 @@ impl Build<'_> {
         if self.is_written(&format!("guests.{guest}.qemu.image")) {
             self.problem(origin, &path, "`image` and `qemu.image` say two things", Some("keep one of them"));
         }
+        match image {
+            Image::Built(recipe) => {
+                let script = recipe.script.as_ref().map(|script| self.resolve_path(script));
+                let way = match &recipe.way {
+                    BuildWay::Packages => BuildWay::Packages,
+                    BuildWay::Boot(base) => BuildWay::Boot(self.found(guest, origin, catalogue, base.clone())?),
+                };
+                Some(Image::Built(Box::new(Recipe { script, way, ..*recipe })))
+            }
+            image => self.found(guest, origin, catalogue, image),
+        }
+    }
+
+    /// Returns an image with all that the config knows of where it is.
+    fn found(&mut self, guest: &str, origin: &Origin, catalogue: &Catalogue, image: Image) -> Option<Image> {
         Some(match image {
-            Image::Host => Image::Host,
             Image::File(path) => Image::File(self.resolve_path(&path)),
             Image::Remote(image) => Image::Remote(self.remote(guest, origin, image.url)),
             Image::Named(image) => match catalogue.find(&image.name, self.resolve_path(Path::new(LOCK_FILE))) {
@@ -43,14 +57,11 @@ impl Build<'_> {
                         "a file of that name is `./{}`; `vmdeck image list --names` lists what is known",
                         image.name
                     );
-                    self.problem(origin, &path, why, Some(&build));
+                    self.problem(origin, &format!("guests.{guest}.image"), why, Some(&build));
                     return None;
                 }
             },
-            Image::Built(recipe) => {
-                let script = recipe.script.map(|script| self.resolve_path(&script));
-                Image::Built(Recipe { script, ..recipe })
-            }
+            image @ (Image::Host | Image::Built(_)) => image,
         })
     }
 
@@ -138,7 +149,7 @@ impl Build<'_> {
         image: Option<&Image>,
         what: impl Fn(&CatalogueEntry) -> Option<&str>,
     ) -> Option<String> {
-        let Some(Image::Named(named)) = image else { return None };
+        let named = image?.named()?;
         let text = what(&named.entry)?.to_owned();
         if self.is_written(path) || self.is_written(default) {
             return None;

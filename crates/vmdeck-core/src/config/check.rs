@@ -14,7 +14,7 @@ use vmdeck_files::Exposure;
 use vmdeck_model::{
     catalogue::{Catalogue, NamedImage},
     chord::Chord,
-    image::{Image, Recipe, RemoteImage},
+    image::{BuildWay, Image, Recipe, RemoteImage},
     key::{Key, Kind, Value},
     pattern::Pattern,
     quantity::{parse_duration, parse_size},
@@ -305,7 +305,9 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
         (Kind::Expect, RawValue::Table(entries)) => expect(entries).map(Value::Expect),
         (Kind::Expect, _) => wrong("a table like { exit = 0 }"),
         (Kind::Image, RawValue::Text(word)) => image(word).map(Value::Image),
-        (Kind::Image, RawValue::Table(entries)) => recipe(entries).map(|recipe| Value::Image(Image::Built(recipe))),
+        (Kind::Image, RawValue::Table(entries)) => {
+            recipe(entries).map(|recipe| Value::Image(Image::Built(Box::new(recipe))))
+        }
         (Kind::Image, _) => wrong("a path, an address, a name, \"host\", or a table like { build = \"debian:12\" }"),
         (Kind::Shell, RawValue::Text(word)) => shell(word).map(Value::Shell),
         (Kind::Shell, RawValue::List(items)) => match items.iter().map(text).collect::<Result<Vec<_>, _>>()? {
@@ -359,7 +361,7 @@ fn image(word: &str) -> Result<Image, String> {
 }
 
 fn recipe(entries: &[(String, Node)]) -> Result<Recipe, String> {
-    let mut out = Recipe { system: String::new(), packages: Vec::new(), script: None, mirror: None };
+    let (mut out, mut by) = (Recipe::default(), None);
     for (key, node) in entries {
         match (key.as_str(), &node.raw) {
             ("build", _) => out.system = text(node)?,
@@ -367,11 +369,28 @@ fn recipe(entries: &[(String, Node)]) -> Result<Recipe, String> {
             ("packages", _) => return Err("`packages` must be a list of strings".into()),
             ("script", _) => out.script = Some(PathBuf::from(text(node)?)),
             ("mirror", _) => out.mirror = Some(text(node)?),
-            (other, _) => return Err(format!("unknown key `{other}` (known: build, packages, script, mirror)")),
+            ("by", _) => by = Some(text(node)?),
+            (other, _) => return Err(format!("unknown key `{other}` (known: build, packages, script, mirror, by)")),
         }
     }
     if out.system.is_empty() {
         return Err("`build` is missing: { build = \"debian:12\" }".into());
+    }
+    let of_packages = ["debian:", "ubuntu:"].iter().any(|name| out.system.starts_with(name));
+    let boots = match by.as_deref() {
+        Some("boot") => true,
+        Some("packages") => false,
+        Some(other) => return Err(format!("`by = \"{other}\"` is unknown (known: packages, boot)")),
+        None => !of_packages,
+    };
+    if boots {
+        out.way = BuildWay::Boot(match image(&out.system)? {
+            Image::Host => return Err("`host` cannot be built on: it is no disk image".into()),
+            base => base,
+        });
+        if out.mirror.is_some() {
+            return Err("`mirror` is for a build from packages; a guest that is booted has its own sources".into());
+        }
     }
     Ok(out)
 }

@@ -155,8 +155,8 @@ pub const CORE: &[Key] = &[
         "guests.*.image",
         Kind::Image,
         None,
-        "what a QEMU guest boots: a disk image, an address (https) of one, a name such as \"debian:12\", { build = \"debian:12\", packages = [], script = \"...\" }, or \
-         \"host\" = this host's own root, read-only below a writable layer in memory",
+        "what a QEMU guest boots: a disk image, an address (https) of one, a name such as \"debian:12\", { build = \"debian:12\", packages = [], script = \"...\" } with `by = \"packages\"` or \
+         `\"boot\"` = on any image, by booting it, or \"host\" = this host's own root, read-only below a writable layer in memory",
     ),
     key("guests.*.image_sha256", Kind::Text, None, "digest (SHA-256 or SHA-512) that a fetched image must have"),
     key(

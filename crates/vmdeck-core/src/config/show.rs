@@ -4,7 +4,7 @@
 
 use super::Values;
 use vmdeck_model::{
-    image::Image,
+    image::{BuildWay, Image},
     key::Value,
     pattern::Pattern,
     quantity::{show_duration, show_size},
@@ -53,7 +53,9 @@ pub fn toml(value: &Value) -> String {
                     recipe.script.as_ref().map(|path| format!(", script = {}", quoted(&path.display().to_string())));
                 let mirror = recipe.mirror.as_ref().map(|mirror| format!(", mirror = {}", quoted(mirror)));
                 let (script, mirror) = (script.unwrap_or_default(), mirror.unwrap_or_default());
-                format!("{{ build = {}, packages = {packages}{script}{mirror} }}", quoted(&recipe.system))
+                let by = if recipe.way == BuildWay::Packages { "packages" } else { "boot" };
+                let system = quoted(&recipe.system);
+                format!("{{ build = {system}, packages = {packages}{script}{mirror}, by = {} }}", quoted(by))
             }
         },
         Value::Shell(shell) => match shell {

@@ -194,6 +194,7 @@ pub async fn build(store: &ImageStore, recipe: &Recipe, spawner: &Spawner, conte
         return Err(cannot().because("`images.offline` is set, and its packages come over the network"));
     }
     store.prepare().map_err(|e| cannot().because(e))?;
+    store.sweep();
     let inputs = inputs(recipe)?;
     let name = name_of(recipe, &inputs);
     let waits = || (context.progress)(&format!("another vmdeck builds {}; waiting for it", recipe.system));
@@ -381,7 +382,7 @@ fn inside(spec: Spec) -> Spec {
 }
 
 /// Returns whether a text can be the name of a package, and so stands in a list of them as one.
-fn is_package(name: &str) -> bool {
+pub(super) fn is_package(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:".contains(c);
     name.len() > 1 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
 }
@@ -412,7 +413,7 @@ mod tests {
     use super::*;
 
     fn recipe(system: &str) -> Recipe {
-        Recipe { system: system.into(), packages: Vec::new(), script: None, mirror: None }
+        Recipe { system: system.into(), ..Recipe::default() }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod build;
 mod content;
+pub mod customise;
 mod digest;
 pub mod fetch;
 mod lock;

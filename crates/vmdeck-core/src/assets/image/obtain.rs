@@ -1,7 +1,7 @@
 //! Gets what an image names, wherever it is: from the disk, from the cache, from the network, or built.
 
 use super::{
-    System, build,
+    System, build, customise,
     fetch::{self, Patience},
     resolve,
     store::ImageStore,
@@ -10,7 +10,7 @@ use crate::{context::CallContext, host::process::Spawner};
 use vmdeck_model::{
     catalogue::NamedImage,
     error::{Fault, Result},
-    image::{Image, Recipe, RemoteImage},
+    image::{BuildWay, Image, Recipe, RemoteImage},
 };
 
 /// Returns what a machine boots, fetched or built where it is not here; `None` for this host's own root. `arch` = the processor of
@@ -28,7 +28,12 @@ pub async fn obtain(
         Image::File(path) => return System::open(path).map(Some),
         Image::Remote(wanted) => fetch::fetch(store, wanted, patience, context).await?,
         Image::Named(named) => named_image(store, named, arch, false, context).await?,
-        Image::Built(recipe) => build::build(store, recipe, spawner, context).await?,
+        Image::Built(recipe) => match &recipe.way {
+            BuildWay::Packages => build::build(store, recipe, spawner, context).await?,
+            BuildWay::Boot(base) => {
+                customise::find(store, recipe, base, arch)?.ok_or_else(|| customise::unbuilt(recipe))?
+            }
+        },
     };
     trim(store, context);
     Ok(Some(system))
@@ -100,19 +105,27 @@ pub fn place(store: &ImageStore, image: &Image, arch: &str) -> Result<ImagePlace
         Image::File(path) => System::open(path).map(|_| ImagePlace::Own)?,
         Image::Remote(wanted) => of_remote(wanted.clone()),
         Image::Named(named) => resolve::locked(named, arch)?.map_or(ImagePlace::Unknown, of_remote),
-        Image::Built(recipe) => match build::find(store, recipe)? {
-            Some(_) => ImagePlace::Cached,
-            None => ImagePlace::Unbuilt(recipe.clone()),
-        },
+        Image::Built(recipe) => {
+            let built = match &recipe.way {
+                BuildWay::Packages => build::find(store, recipe)?,
+                BuildWay::Boot(base) => customise::find(store, recipe, base, arch)?,
+            };
+            built.map_or_else(|| ImagePlace::Unbuilt((**recipe).clone()), |_| ImagePlace::Cached)
+        }
     })
 }
 
 /// Returns what stands in the way of getting an image that is at this place.
 pub fn hindrance(store: &ImageStore, place: &ImagePlace) -> Option<Fault> {
-    if let ImagePlace::Unbuilt(recipe) = place
-        && let Some(fault) = build::missing(recipe)
-    {
-        return Some(fault);
+    if let ImagePlace::Unbuilt(recipe) = place {
+        let lacks = match recipe.way {
+            BuildWay::Packages => build::missing(recipe),
+            // A run that boots another machine is one of its own.
+            BuildWay::Boot(_) => Some(customise::unbuilt(recipe)),
+        };
+        if lacks.is_some() {
+            return lacks;
+        }
     }
     let is_here = matches!(place, ImagePlace::Own | ImagePlace::Cached);
     (store.offline && !is_here).then(|| {

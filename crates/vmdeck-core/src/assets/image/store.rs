@@ -1,7 +1,7 @@
 //! The cache of images: fetched ones by their digest, built ones by what they were built of. One folder of one user.
 
 use super::{System, content, digest};
-use crate::host::{clock, files, info};
+use crate::host::{clock, files, info, lockdir};
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -77,6 +77,19 @@ impl ImageStore {
     pub(super) fn prepare(&self) -> io::Result<()> {
         files::private_dir(&self.folder)?;
         FOLDERS.iter().try_for_each(|name| files::private_dir(&self.folder.join(name)))
+    }
+
+    /// Removes what builds left that were killed: nobody holds their lock any more.
+    pub(super) fn sweep(&self) {
+        for entry in fs::read_dir(self.folder.join(BUILT)).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+            let lock = files::open_private(&self.entry("locks", name));
+            if lock.is_ok_and(|lock| lockdir::try_flock(&lock).unwrap_or(false)) {
+                // What belongs to other users stays until the same system is built again.
+                let _ = files::remove_dir(&entry.path());
+            }
+        }
     }
 
     /// Returns the image of this digest, if it is here, and notes that it was used.

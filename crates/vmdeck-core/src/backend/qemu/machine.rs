@@ -15,7 +15,7 @@ use super::{
 use crate::{
     assets::seed::MachineLogin,
     backend::{
-        contract::{Console, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, SharedFolder, Stats},
+        contract::{Console, CopyDisk, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, SharedFolder, Stats},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
         guest_exec::GuestExec,
         proof::Proof,
@@ -447,6 +447,10 @@ impl Machine for QemuMachine {
         self.dump.as_ref().map(|_| self as &dyn SaveMemory)
     }
 
+    fn disk(&self) -> Option<&dyn CopyDisk> {
+        self.files.overlay.as_ref().map(|_| self as &dyn CopyDisk)
+    }
+
     fn stats(&self) -> Option<Stats> {
         pids::usage(self.running.as_ref()?.pid).map(|(memory, cpu_ms)| Stats { memory, cpu_ms })
     }
@@ -474,6 +478,20 @@ impl AddressDiscovery for QemuMachine {
 impl PowerButton for QemuMachine {
     fn press(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { self.running()?.qmp.execute("system_powerdown", json!({})).await.map(drop) })
+    }
+}
+
+impl CopyDisk for QemuMachine {
+    fn hand_over(&self, to: &Path) -> Result<()> {
+        let cannot = || Fault::infra(format!("cannot keep the disk of `{}`", self.name));
+        let overlay = self.files.overlay.as_deref().ok_or_else(|| cannot().because("it has none"))?;
+        if std::fs::rename(overlay, to).is_ok() {
+            return Ok(());
+        }
+        // To another file system.
+        std::fs::copy(overlay, to)
+            .map(drop)
+            .map_err(|e| cannot().because(e).hint("free disk space in the cache folder"))
     }
 }
 

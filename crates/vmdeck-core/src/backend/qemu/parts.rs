@@ -95,10 +95,8 @@ impl MachineParts {
             out.helpers.extend(out.shares.served.iter().filter_map(Served::helper).cloned());
         }
         let user = guest.transport_options.get("ssh").and_then(|options| options.text("user")).unwrap_or_default();
-        let shell = match &guest.image {
-            Some(Image::Named(named)) => named.entry.shell.as_deref(),
-            _ => None,
-        };
+        let named = guest.image.as_ref().and_then(Image::named);
+        let shell = named.and_then(|named| named.entry.shell.as_deref());
         let wanted = SeedRequest {
             seed: guest.seed,
             user,

@@ -60,9 +60,20 @@ pub(super) async fn shut_down(context: &RunContext, guest: &Guest, machine: &Lea
         }
     };
     let late = || Fault::infra(format!("it took longer than {}", show_duration(limit)));
-    if let Err(fault) = clock::within(limit, both).await.unwrap_or_else(|| Err(late())) {
+    let ended = clock::within(limit, both).await.unwrap_or_else(|| Err(late()));
+    let handed = ended.and_then(|()| hand_over(guest, machine));
+    if let Err(fault) = handed {
         let text = format!("guest `{}` did not shut down well, and is ended: {fault}", guest.id);
         context.events.warn(Some(&guest.id), context.redactor.text(&text), None);
+    }
+}
+
+/// Keeps the disk of a guest that has shut down, where somebody wants it.
+fn hand_over(guest: &Guest, machine: &LeasedMachine) -> Result<()> {
+    let Some(to) = &guest.save_disk else { return Ok(()) };
+    match machine.controller.machine().and_then(Machine::disk) {
+        Some(disk) => disk.hand_over(to),
+        None => Err(Fault::infra("cannot keep its disk").because("its backend cannot do that")),
     }
 }
 
