@@ -1,6 +1,17 @@
 //! Cases that restart their guest, on a real kernel: they go on where it comes up again, and only where they may.
 
-use vmdeck_testkit::{micro::Micro, world::World};
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+use std::{
+    io::Read,
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use vmdeck_testkit::{
+    micro::{Micro, part},
+    world::{World, eventually},
+};
 
 fn world(cases: &[(&str, &str, &str)]) -> World {
     let guest = Micro::default().guest("micro");
@@ -90,4 +101,77 @@ fn a_guest_shuts_down_by_itself_where_the_config_wants_that() {
         assert_eq!(why.contains("guest-shutdown"), shut_down, "{why}");
         world.assert_nothing_left();
     }
+}
+
+/// A machine that vmdeck has not made: nobody tells it of restarts.
+struct Stranger {
+    child: Child,
+    port: u16,
+}
+
+impl Stranger {
+    fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("port");
+        let port = free.local_addr().expect("address").port();
+        drop(free);
+        let child = Command::new("qemu-system-x86_64")
+            .args(["-nodefaults", "-display", "none", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256M"])
+            .args(["-append", "console=ttyS0 panic=-1", "-device", "virtio-rng-pci", "-serial", "null"])
+            .arg("-kernel")
+            .arg(part("vmlinux"))
+            .arg("-initrd")
+            .arg(part("initrd.cpio"))
+            .args(["-netdev", &format!("user,id=n,hostfwd=tcp:127.0.0.1:{port}-:22")])
+            .args(["-device", "virtio-net-pci,netdev=n,romfile="])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("qemu");
+        eventually("its login service", Duration::from_mins(1), || {
+            let mut banner = [0; 4];
+            let open = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| stream.read_exact(&mut banner));
+            open.is_ok() && &banner == b"SSH-"
+        });
+        Self { child, port }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_machine_that_is_there_already_proves_a_restart_by_its_own_word() {
+    let stranger = Stranger::start();
+    let cases = [
+        (
+            "helper",
+            "reboot = \"allowed\"",
+            "echo \"count $VMDECK_REBOOT_COUNT $VMDECK_REBOOT_MARK\"; [ \"$VMDECK_REBOOT_COUNT\" = 1 ] || \"$VMDECK_REBOOT\" next; uptime",
+        ),
+        (
+            "behind",
+            "reboot = \"expected\"",
+            "[ \"$VMDECK_REBOOT_COUNT\" = 1 ] || (sleep 2; reboot -f) >/dev/null 2>&1 &",
+        ),
+    ];
+    let cases: String = cases
+        .iter()
+        .map(|(name, keys, run)| {
+            format!("[[suites.s.cases]]\nname = \"{name}\"\n{keys}\nrun = {}\n", serde_json::Value::from(*run))
+        })
+        .collect();
+    let world = World::new(&format!(
+        "[guests.far]\nbackend = \"remote\"\naddress = \"127.0.0.1\"\ntransports = [\"ssh\"]\nboot_timeout = \"40s\"\n\
+         [guests.far.ssh]\nport = {}\nkey = \"{}\"\nhost_key = \"{}\"\n[suites.s]\nrun_as = \"root\"\n{cases}",
+        stranger.port,
+        part("id_ed25519").display(),
+        part("host_key").display(),
+    ));
+    let ran = world.ci(&["s/helper", "s/behind"]).exits(0);
+    let out = world.record("guests/far/s/helper/stdout.log");
+    assert!(out.starts_with("count 0 \ncount 1 next\n"), "{out}\n{}", ran.out);
+    assert_eq!(ran.out.matches("has restarted as its case wanted (1)").count(), 2, "{}", ran.out);
 }

@@ -61,6 +61,30 @@ fn powershell_is_found_behind_each_login_shell_and_its_status_is_exact() {
 }
 
 #[test]
+fn a_case_goes_on_in_a_windows_that_comes_up_again() {
+    if lacks(&["unshare"]) {
+        return;
+    }
+    let state = tempfile::tempdir().expect("tempdir");
+    let login = format!("{}/powershell-login", bin());
+    let suites = "[suites.s]\n\
+         [[suites.s.cases]]\nname = \"restarts\"\nreboot = \"expected\"\n\
+         run = 'echo \"count $VMDECK_REBOOT_COUNT $VMDECK_REBOOT_MARK\"; [ \"$VMDECK_REBOOT_COUNT\" = 1 ] || \"$VMDECK_REBOOT\" next'\n\
+         [[suites.s.cases]]\nname = \"lost\"\nreboot = \"allowed\"\n\
+         run = 'p=$$; until case $(cat /proc/$p/comm) in sshd*) true ;; *) false ;; esac; do p=$(cut -d\" \" -f4 /proc/$p/stat); done; kill -9 $p; sleep 60'\n";
+    let sshd = format!("{} STANDIN_STATE={}", with_powershell(), state.path().display());
+    let server = RootLogin { shell: &login, sshd: &sshd, guest: GUEST, ..RootLogin::default() }.start(suites);
+    let world = &server.world;
+    let ran = world.ci(&["s/restarts"]).exits(0);
+    assert_eq!(world.record("guests/here/s/restarts/stdout.log"), "count 0 \ncount 1 next\n", "{}", ran.out);
+    assert!(ran.out.contains("has restarted as its case wanted (1)"), "{}", ran.out);
+    fs::remove_dir_all(world.path("record")).expect("removed");
+    // A connection that is lost proves no restart: the guest still says the same of its boot.
+    world.ci(&["s/lost"]).exits(5);
+    assert_eq!(world.verdict_of("s/lost"), "infra");
+}
+
+#[test]
 fn a_windows_whose_login_is_a_posix_shell_is_used_as_such() {
     if lacks(&["unshare"]) {
         return;

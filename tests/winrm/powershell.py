@@ -9,7 +9,7 @@ not.
     powershell.exe ... -EncodedCommand BASE64        behind sshd
     powershell.py TEXT                               behind peer.py (`--powershell`)
 
-STANDIN_NOT_ELEVATED=1: the user is no administrator. STANDIN_CLIXML=1: its own errors are XML, as Windows PowerShell writes them.
+STANDIN_STATE=FOLDER: its ProgramData, and what it remembers of its boot. STANDIN_NOT_ELEVATED=1: the user is no administrator. STANDIN_CLIXML=1: its own errors are XML, as Windows PowerShell writes them.
 """
 import base64
 import io
@@ -105,6 +105,29 @@ def pack(script):
     sys.exit(0)
 
 
+def make_helper(script):
+    """Writes what restarts the guest: here it ends the connection, and the next boot is another one."""
+    state = os.environ["STANDIN_STATE"]
+    folder = os.path.join(state, text_of(r"\$env:ProgramData,'((?:[^']|'')*)'", script))
+    os.makedirs(folder, exist_ok=True)
+    assert "Restart-Computer -Force" in script and "vmdeck: restart, mark: " in script
+    with open(folder + "\\reboot.ps1", "w") as helper:
+        helper.write(f"""#!/bin/sh
+echo "vmdeck: restart, mark: $1" >&2
+sleep 0.2
+echo restart >> {state}/boot
+p=$$
+while [ "$p" -gt 1 ]; do
+  p=$(cut -d' ' -f4 /proc/$p/stat)
+  case $(cat /proc/$p/comm) in sshd*) kill -9 "$p"; break ;; esac
+done
+sleep 60
+""")
+    os.chmod(folder + "\\reboot.ps1", 0o755)
+    print(folder, end="")
+    sys.exit(0)
+
+
 def run(nonce, body, received, given):
     sys.stdout.write(f"[out-{nonce}]")
     sys.stdout.flush()
@@ -121,6 +144,13 @@ def run(nonce, body, received, given):
     script = decoded(body)
     if kill := re.search(r"\$ids\.Add\((\d+)\)", script):
         end(int(kill[1]))
+    if "LastBootUpTime" in script:
+        with open(os.path.join(os.environ["STANDIN_STATE"], "boot"), "a+") as boot:
+            boot.seek(0)
+            print(f"1337{boot.read().count('restart')}")
+        sys.exit(0)
+    if "'reboot.ps1'" in script:
+        make_helper(script)
     if "Add-Header" in script:
         pack(script)
     if "tar.exe -xf" in script:

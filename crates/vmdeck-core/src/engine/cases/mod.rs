@@ -2,6 +2,7 @@
 //!
 //! How a machine comes up and goes is `machine`'s business.
 
+mod boot_id;
 mod capped_log;
 mod case;
 mod command_log;

@@ -2,9 +2,9 @@
 //!
 //! A script asks for one by `"$VMDECK_REBOOT" [MARK]`, which never returns, or restarts the guest in its own way.
 
-use super::{command_log::CommandLog, supervise::End};
+use super::{boot_id, command_log::CommandLog, supervise::End};
 use crate::{
-    command::{Collected, RemoteCommand, Shell},
+    command::{Collected, RemoteCommand, Shell, powershell, sh_quote},
     engine::{
         context::RunContext,
         machine::{LeasedMachine, recv_once},
@@ -28,6 +28,8 @@ const GOES_DOWN: Duration = Duration::from_mins(2);
 const LINGERS: Duration = Duration::from_secs(20);
 /// How long preparing the folder of a case in the guest may take.
 const PREPARE: Duration = Duration::from_mins(1);
+/// How long until a guest is looked at again that still answers although it was told to restart.
+const AGAIN: Duration = Duration::from_secs(1);
 /// What the guest runs to ask for a restart.
 const HELPER: &str = r#"#!/bin/sh
 # Made by vmdeck: restarts the guest; the case begins again once it is up, with VMDECK_REBOOT_COUNT and VMDECK_REBOOT_MARK.
@@ -37,43 +39,64 @@ if [ "$(id -u)" = 0 ]; then reboot || exit 1; else sudo -n reboot || exit 1; fi
 # The guest goes down under this.
 while :; do sleep 60; done
 "#;
+/// The same in Windows.
+const HELPER_WINDOWS: &str = r"param([string]$mark='')
+# Made by vmdeck: restarts the guest; the case begins again once it is up, with VMDECK_REBOOT_COUNT and VMDECK_REBOOT_MARK.
+[Console]::Error.WriteLine('vmdeck: restart, mark: '+$mark)
+Restart-Computer -Force -ErrorAction Stop
+# The guest goes down under this.
+while($true){Start-Sleep -Seconds 60}
+";
 
 /// The restarts of one attempt.
 pub(super) struct Reboots<'a> {
     context: &'a RunContext,
     guest: &'a Guest,
     policy: RebootPolicy,
-    /// A folder in the guest that lives as long as its disk.
+    /// A folder in the guest that lives as long as its disk, below the one for such things.
     folder: String,
     count: u32,
     mark: String,
+    /// What the guest said of its boot before the command, where nobody else tells of a restart.
+    boot: Option<String>,
 }
 
 impl<'a> Reboots<'a> {
     pub(super) fn new(context: &'a RunContext, guest: &'a Guest, suite: &Suite, case: &Case) -> Self {
-        let folder = format!("/var/tmp/vmdeck-{}/{}/{}", context.plan.run.short(), suite.id, case.id);
-        Self { context, guest, policy: case.reboot, folder, count: 0, mark: String::new() }
+        let folder = format!("vmdeck-{}/{}/{}", context.plan.run.short(), suite.id, case.id);
+        Self { context, guest, policy: case.reboot, folder, count: 0, mark: String::new(), boot: None }
     }
 
     /// Puts the helper into the guest, and says so to the command.
-    pub(super) async fn prepare(&self, machine: &LeasedMachine, command: &mut RemoteCommand) -> Result<()> {
+    pub(super) async fn prepare(&mut self, machine: &LeasedMachine, command: &mut RemoteCommand) -> Result<()> {
         if self.policy == RebootPolicy::Forbidden {
             return Ok(());
         }
-        if machine.shell() != Shell::Posix {
-            return Err(Fault::user("cannot prepare the case for a restart")
-                .because("this version follows restarts of Windows only between cases")
-                .hint("remove `reboot` from the case"));
+        if !machine.tells_restarts() {
+            self.boot = Some(boot_id::ask(machine).await?);
         }
-        let folder = crate::command::sh_quote(&self.folder);
-        let helper = crate::command::sh_quote(HELPER);
-        let script = format!(
-            "umask 022; mkdir -p {folder} && printf %s {helper} > {folder}/reboot && chmod 755 {folder}/reboot"
-        );
-        run(machine, RemoteCommand { run_as: command.run_as, ..RemoteCommand::new(script) }).await?;
+        let (state, helper) = match machine.shell() {
+            Shell::Posix => {
+                let folder = format!("/var/tmp/{}", self.folder);
+                let (to, text) = (sh_quote(&folder), sh_quote(HELPER));
+                let script =
+                    format!("umask 022; mkdir -p {to} && printf %s {text} > {to}/reboot && chmod 755 {to}/reboot");
+                run(machine, RemoteCommand { run_as: command.run_as, ..RemoteCommand::new(script) }).await?;
+                (folder.clone(), format!("{folder}/reboot"))
+            }
+            Shell::PowerShell => {
+                let (below, text) = (powershell::quote(&self.folder), powershell::quote(HELPER_WINDOWS));
+                let script = format!(
+                    "$f=[IO.Path]::Combine($env:ProgramData,{below});[void][IO.Directory]::CreateDirectory($f)\n\
+                     [IO.File]::WriteAllText([IO.Path]::Combine($f,'reboot.ps1'),{text});[Console]::Out.Write($f)"
+                );
+                let folder = run(machine, RemoteCommand::new(script)).await?;
+                (folder.clone(), format!("{folder}\\reboot.ps1"))
+            }
+        };
         for (name, value) in [
-            ("VMDECK_REBOOT", format!("{}/reboot", self.folder)),
-            ("VMDECK_STATE", self.folder.clone()),
+            ("VMDECK_REBOOT", helper),
+            ("VMDECK_STATE", state),
             ("VMDECK_REBOOT_COUNT", self.count.to_string()),
             ("VMDECK_REBOOT_MARK", self.mark.clone()),
         ] {
@@ -87,50 +110,112 @@ impl<'a> Reboots<'a> {
         if self.policy == RebootPolicy::Forbidden {
             return Some(end);
         }
-        let is_over = match &end {
-            // A shutdown that goes on in the background outlives the command that began it.
-            End::Exit(_) if self.policy == RebootPolicy::Expected && self.count == 0 => {
-                !goes_down(machine, LINGERS).await
+        let is_back = match &self.boot {
+            None => self.told_by_its_hypervisor(&end, machine).await,
+            Some(before) => self.told_by_the_guest(&end, before, machine).await,
+        };
+        match is_back {
+            Ok(true) => {}
+            Ok(false) => {
+                let never_came = matches!(end, End::Exit(_)) && self.is_due();
+                return Some(if never_came {
+                    let fault = Fault::infra("the guest was to restart and did not (`reboot = \"expected\"`)");
+                    End::Complaint { fault, spoils: false }
+                } else {
+                    end
+                });
             }
+            Err(end) => return Some(end),
+        }
+        self.count += 1;
+        self.mark = log.take_mark().unwrap_or_default();
+        let text = format!("guest `{}` has restarted as its case wanted ({})", self.guest.id, self.count);
+        self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
+        None
+    }
+
+    /// Returns whether a restart has to come that has not come yet.
+    fn is_due(&self) -> bool {
+        self.policy == RebootPolicy::Expected && self.count == 0
+    }
+
+    /// Returns how a case ends that restarts its guest once more than it may.
+    fn too_many(&self) -> Result<(), End> {
+        if self.count < MOST {
+            return Ok(());
+        }
+        let fault = Fault::infra(format!("the guest restarted more than {MOST} times in one case"));
+        Err(End::Complaint { fault, spoils: true })
+    }
+
+    /// Returns whether the guest has restarted and is up again, by what its hypervisor says of restarts.
+    async fn told_by_its_hypervisor(&self, end: &End, machine: &mut LeasedMachine) -> Result<bool, End> {
+        let is_over = match end {
+            // A shutdown that goes on in the background outlives the command that began it.
+            End::Exit(_) if self.is_due() => !goes_down(machine, LINGERS).await,
             End::Exit(_) => !machine.only_restarted(),
             // The connection is the first that goes.
             End::Lost(_) | End::Crashed(_) => !(machine.only_restarted() || goes_down(machine, GOES_DOWN).await),
             _ => true,
         };
         if is_over {
-            let never_came = matches!(end, End::Exit(_)) && self.policy == RebootPolicy::Expected && self.count == 0;
-            return Some(if never_came {
-                let fault = Fault::infra("the guest was to restart and did not (`reboot = \"expected\"`)");
-                End::Complaint { fault, spoils: false }
-            } else {
-                end
-            });
+            return Ok(false);
         }
-        if self.count == MOST {
-            let fault = Fault::infra(format!("the guest restarted more than {MOST} times in one case"));
-            return Some(End::Complaint { fault, spoils: true });
-        }
-        self.count += 1;
+        self.too_many()?;
         match machine.come_back(&self.context.cancel).await {
-            Ok(()) => {}
-            Err(fault) if fault.blame() == Blame::Cancelled => return Some(End::Cancelled),
+            Ok(()) => Ok(true),
+            Err(fault) if fault.blame() == Blame::Cancelled => Err(End::Cancelled),
             // It went down well and did not come up: the system is what is tested.
-            Err(fault) => return Some(End::Crashed(fault)),
+            Err(fault) => Err(End::Crashed(fault)),
         }
-        self.mark = log.take_mark().unwrap_or_default();
-        let text = format!("guest `{}` has restarted as its case wanted ({})", self.guest.id, self.count);
-        self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
-        None
+    }
+
+    /// Returns whether the guest has restarted and is up again, by what it says of its boot: nobody else tells.
+    async fn told_by_the_guest(&self, end: &End, before: &str, machine: &mut LeasedMachine) -> Result<bool, End> {
+        match end {
+            End::Exit(_) if self.is_due() && falls_silent(machine).await => {}
+            End::Lost(_) | End::Crashed(_) => {}
+            _ => return Ok(false),
+        }
+        let mut unchanged: Option<clock::Instant> = None;
+        loop {
+            match machine.come_back(&self.context.cancel).await {
+                Ok(()) => {}
+                Err(fault) if fault.blame() == Blame::Cancelled => return Err(End::Cancelled),
+                // Nothing proves that it restarted: the loss stays what it is.
+                Err(fault) => return Err(End::Lost(fault)),
+            }
+            match boot_id::ask(machine).await {
+                Ok(now) if now != before => return self.too_many().map(|()| true),
+                Ok(_) if unchanged.get_or_insert_with(clock::now).elapsed() > LINGERS => return Ok(false),
+                // It is about to go down, and still answers.
+                Ok(_) => {}
+                Err(_) => unchanged = None,
+            }
+            clock::sleep(AGAIN).await;
+        }
     }
 }
 
-/// Runs a short command of ours.
-async fn run(machine: &LeasedMachine, command: RemoteCommand) -> Result<()> {
+/// Waits for a guest that goes down in the background of a command that has ended; returns whether it did.
+async fn falls_silent(machine: &LeasedMachine) -> bool {
+    let silent = async {
+        while boot_id::ask(machine).await.is_ok() {
+            clock::sleep(AGAIN).await;
+        }
+    };
+    clock::within(LINGERS, silent).await.is_some()
+}
+
+/// Runs a short command of ours; returns what it says.
+async fn run(machine: &LeasedMachine, command: RemoteCommand) -> Result<String> {
     let never = CancellationToken::new();
     let mut seen = Collected::default();
     let ended = clock::within(PREPARE, machine.controller.run(&command, &mut seen, &never)).await;
     match ended {
-        Some(Ok(exit)) if exit.code() == Some(0) => Ok(()),
+        Some(Ok(exit)) if exit.code() == Some(0) => {
+            Ok(vmdeck_model::text::one_line(&String::from_utf8_lossy(&seen.stdout)))
+        }
         Some(Ok(exit)) => {
             let said = vmdeck_model::text::one_line(&String::from_utf8_lossy(&seen.stderr));
             Err(Fault::user("cannot prepare the case for a restart").because(format!("{exit}: {said}")))

@@ -103,7 +103,7 @@ async fn launch_once(
     }
     let started = controller.start(&context.cancel).await;
     let exit = controller.machine().map_or_else(|| watch::channel(None).1, Machine::exit);
-    let restarts = controller.machine().and_then(Machine::restarts).unwrap_or_else(|| watch::channel(0).1);
+    let restarts = controller.machine().and_then(Machine::restarts);
     let mut machine = LeasedMachine::new(name, controller, exit, console, restarts);
     let Err(fault) = started else { return Ok(machine) };
     diagnose(context, guest, &machine.controller, &fault).await;

@@ -18,6 +18,8 @@ pub(in crate::engine) struct LeasedMachine {
     pub(in crate::engine) console: ConsoleWatch,
     /// Counts the restarts of the guest that nobody asked for.
     pub(in crate::engine) restarts: watch::Receiver<u32>,
+    /// Whether anybody counts them.
+    counts_restarts: bool,
     /// How many there were when it was up.
     restarts_at_boot: u32,
     /// Set when a command outside of a case showed that the machine cannot be used any more.
@@ -30,10 +32,21 @@ impl LeasedMachine {
         controller: Controller,
         exit: watch::Receiver<Option<MachineExit>>,
         console: ConsoleWatch,
-        restarts: watch::Receiver<u32>,
+        restarts: Option<watch::Receiver<u32>>,
     ) -> Self {
+        let counts_restarts = restarts.is_some();
+        let restarts = restarts.unwrap_or_else(|| watch::channel(0).1);
         let restarts_at_boot = *restarts.borrow();
-        Self { name, controller, exit, console, restarts, restarts_at_boot, unusable: AtomicBool::new(false) }
+        Self {
+            name,
+            controller,
+            exit,
+            console,
+            restarts,
+            counts_restarts,
+            restarts_at_boot,
+            unusable: AtomicBool::new(false),
+        }
     }
 
     /// Returns the language of commands in it, by what its session says.
@@ -56,6 +69,11 @@ impl LeasedMachine {
             return Some(failed().because("it restarted"));
         }
         self.exit.borrow().as_ref().filter(|how| how.is_by_guest()).map(|how| failed().because(how))
+    }
+
+    /// Returns whether its hypervisor tells of restarts of the guest.
+    pub(in crate::engine) fn tells_restarts(&self) -> bool {
+        self.counts_restarts
     }
 
     /// Returns whether the guest has restarted since it was up.
