@@ -4,7 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 use vmdeck_testkit::sshd::{self, Server};
 use vmdeck_testkit::world::{Ran, World, eventually, finish, read_until, signal};
 
@@ -98,6 +98,47 @@ fn a_server_that_dies_in_mid_case_is_infra() {
     let server = sshd("[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"kill -9 $PPID; sleep 20\"\n");
     server.world.ci(&[]).exits(5).says("the connection was lost");
     assert_eq!(server.world.verdict_of("s/a"), "infra");
+}
+
+/// Two hosts that know nothing of each other: the machine itself keeps their runs apart, whatever ends the first.
+#[test]
+fn a_machine_is_locked_against_the_runs_of_other_hosts() {
+    let port = sshd::free_port("127.0.0.1");
+    let user = sshd::user();
+    let host = |keys: &Path, run: &str| {
+        let key = |name: &str| keys.join(name).display().to_string();
+        World::new(&format!(
+            "[guests.board]\nbackend = \"remote\"\naddress = \"127.0.0.1\"\ntransports = [\"ssh\"]\n\
+             [guests.board.ssh]\nport = {port}\nuser = \"{user}\"\nkey = \"{}\"\nhost_key = \"{}\"\n\
+             [suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = '{run}'\n",
+            key("user_key"),
+            key("host_key.pub"),
+        ))
+    };
+    let (home, signs) = (World::new(""), tempfile::tempdir().expect("tempdir"));
+    let _server = Server::start(&home, "", "127.0.0.1", port);
+    let (here, go) = (signs.path().join("here"), signs.path().join("go"));
+    let holds = format!("touch {}; until [ -e {} ]; do sleep 0.1; done", here.display(), go.display());
+    for kill in [false, true] {
+        let (first, second) = (host(&home.path(""), &holds), host(&home.path(""), "true"));
+        let _ = (fs::remove_file(&here), fs::remove_file(&go));
+        let one = first.start(&["--ci", "--run-dir", "record"]);
+        eventually("the first run's case", Duration::from_secs(30), || here.exists());
+        let mut two = second.start(&["--ci", "--run-dir", "record"]);
+        let said = read_until(&mut two, "waiting for another run that uses this machine");
+        assert!(said.contains("guest `board`"), "{said}");
+        if kill {
+            signal(&one, "KILL");
+        } else {
+            fs::write(&go, "").expect("written");
+        }
+        assert_eq!(finish(one).code, if kill { -9 } else { 0 });
+        finish(two).exits(0);
+        fs::write(&go, "").expect("written");
+    }
+    let world = host(&home.path(""), "true");
+    let ran = world.ci(&["--set", "guests.board.remote.lock=false"]).exits(0);
+    assert!(!ran.out.contains("lock"), "{}", ran.out);
 }
 
 /// A machine that lives on has the code of the last run: only what has changed is sent, and everything where it was touched.

@@ -111,6 +111,11 @@ pub trait Machine: Send + Sync {
         false
     }
 
+    /// Returns whether other hosts may use the machine as well, so that it has to be locked where all of them can see it.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Returns whether the machine has been made; some are made only by their start.
     fn exists(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async { Ok(true) })

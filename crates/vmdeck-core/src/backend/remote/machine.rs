@@ -22,16 +22,19 @@ pub(super) struct RemoteMachine {
     target: AdoptTarget,
     power: Power,
     dir: PathBuf,
+    /// Whether it is used for a run, and not only looked at.
+    is_used: bool,
     exit: watch::Sender<Option<MachineExit>>,
 }
 
 impl RemoteMachine {
-    pub(super) fn new(power: Power, request: &CreateRequest<'_>, target: &AdoptTarget) -> Self {
+    pub(super) fn new(power: Power, request: &CreateRequest<'_>, target: &AdoptTarget, is_used: bool) -> Self {
         Self {
             name: request.name.to_owned(),
             target: target.clone(),
             power,
             dir: request.private_dir.to_owned(),
+            is_used,
             exit: watch::channel(None).0,
         }
     }
@@ -52,6 +55,10 @@ impl Machine for RemoteMachine {
 
     fn is_adopted(&self) -> bool {
         true
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_used
     }
 
     fn start<'a>(&'a mut self, _: CallContext<'a>) -> BoxFuture<'a, Result<()>> {

@@ -21,12 +21,17 @@ use vmdeck_model::{
     error::{Fault, Result},
     event::{Finding, Severity},
     guest::{Fresh, Guest},
-    key::Key,
+    key::{Key, Kind},
     machine::MachineInfo,
 };
 
-/// The config keys of the backend: those of every guest are enough.
-pub const KEYS: &[Key] = &[];
+/// The config keys of the backend.
+pub const KEYS: &[Key] = &[Key {
+    path: "guests.*.remote.lock",
+    kind: Kind::Bool,
+    default: Some("true"),
+    doc: "lock the machine itself while a run uses it, so that runs of other hosts wait: /var/tmp/vmdeck.lock in it",
+}];
 
 /// What the backend can do.
 pub const CAPABILITIES: Capabilities = Capabilities {
@@ -65,8 +70,8 @@ impl Remote {
         Ok(AdoptTarget { name: name_of(guest), id: None, was })
     }
 
-    fn handle(&self, request: &CreateRequest<'_>, target: &AdoptTarget) -> Box<dyn Machine> {
-        Box::new(RemoteMachine::new(Power::of(&self.spawner, request.guest), request, target))
+    fn handle(&self, request: &CreateRequest<'_>, target: &AdoptTarget, is_used: bool) -> Box<dyn Machine> {
+        Box::new(RemoteMachine::new(Power::of(&self.spawner, request.guest), request, target, is_used))
     }
 }
 
@@ -158,7 +163,7 @@ impl Backend for Remote {
         Box::pin(async move {
             let is_on = Power::of(&self.spawner, guest).is_on().await?;
             let target = record.adopted.as_ref().filter(|_| is_on != Some(false));
-            Ok(target.map(|target| self.handle(&record.request(guest), target)))
+            Ok(target.map(|target| self.handle(&record.request(guest), target, false)))
         })
     }
 
@@ -190,7 +195,7 @@ impl Adoption for Remote {
         Box::pin(async move {
             // A reaper has no config: it finds there how the machine is switched off.
             Power::of(&self.spawner, request.guest).write(request.private_dir)?;
-            Ok(self.handle(&request, target))
+            Ok(self.handle(&request, target, request.guest.options.flag("lock")))
         })
     }
 }

@@ -10,7 +10,9 @@ use super::{
     console_reader::{ConsoleListener, ConsoleReader},
     console_watch::{self, ConsoleLine},
     controller::Connection,
-    first_boot, recv_once, shares,
+    first_boot,
+    machine_lock::{self, LockOutcome, MachineLock},
+    recv_once, shares,
     waiting::WaitingReason,
 };
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
         events::EventSender,
         journal::{Journal, Record},
     },
-    host::clock,
+    host::{clock, info},
     transport::{
         contract::{ConnectProgress, ConnectTarget},
         pin::Pin,
@@ -59,7 +61,12 @@ pub(super) struct GuestConnection {
     pin: Pin,
     phases: Arc<Mutex<BootPhases>>,
     console: Option<ConsoleReader>,
-    session: Option<Box<dyn Session>>,
+    session: Option<Arc<dyn Session>>,
+    /// The lock of a machine that other hosts may use.
+    lock: Option<MachineLock>,
+    lock_timeout: Duration,
+    /// How this run is called in such a machine.
+    owner: String,
     watch: ConsoleWatch,
     /// The reader's end, until it reads.
     line: Option<ConsoleLine>,
@@ -79,6 +86,9 @@ impl GuestConnection {
             phases: Arc::new(Mutex::new(phases)),
             console: None,
             session: None,
+            lock: None,
+            lock_timeout: context.plan.host.lock_timeout,
+            owner: format!("{}, run {}", info::host_name(), context.plan.run.short()),
             watch,
             line: Some(line),
         }
@@ -233,7 +243,11 @@ impl GuestConnection {
                 return Err(Fault::cancelled(what).because("it was cancelled"));
             }
         };
+        let session: Arc<dyn Session> = Arc::from(session);
         shares::mount(session.as_ref(), machine.shared_folders()).await?;
+        if machine.is_shared() {
+            self.take_lock(&session, cancel).await?;
+        }
         let address = session.peer();
         let (name, host_key) = (machine.name().to_owned(), self.pin.known());
         self.journal.append(&Record::Reached { name, address, host_key })?;
@@ -241,6 +255,25 @@ impl GuestConnection {
         let mut phases = self.phases.lock();
         phases.close(true);
         phases.remember();
+        Ok(())
+    }
+
+    /// Locks a machine that other hosts may use; one that cannot be locked is said.
+    async fn take_lock(&mut self, session: &Arc<dyn Session>, cancel: &CancellationToken) -> Result<()> {
+        let id = &self.guest.id;
+        let tell = |other: &str| {
+            let text = format!("guest `{id}`: waiting for another run that uses this machine: {other}");
+            self.events.send(EventKind::Progress { guest: Some(id.clone()), text: self.redactor.text(&text) });
+        };
+        match machine_lock::take(session, &self.owner, self.lock_timeout, tell, cancel).await? {
+            LockOutcome::Held(lock) => self.lock = Some(lock),
+            LockOutcome::Impossible => {
+                let text =
+                    format!("guest `{id}`: its machine cannot be locked, so nothing keeps runs of other hosts off it");
+                let hint = "install `flock` (util-linux) in it, or set `remote.lock = false`".to_owned();
+                self.events.warn(Some(id), text, Some(hint));
+            }
+        }
         Ok(())
     }
 
@@ -320,6 +353,8 @@ impl Connection for GuestConnection {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
+            // It went with the boot that it was taken in.
+            self.lock = None;
             if let Some(session) = self.session.take() {
                 // The other end is gone.
                 let _ = clock::within(LAG, session.close()).await;
@@ -360,6 +395,7 @@ impl Connection for GuestConnection {
 
     fn close(&mut self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
+            self.lock = None;
             let closed = match self.session.take() {
                 // A dead guest does not answer; nothing depends on the answer.
                 Some(session) => clock::within(LAG, session.close()).await.unwrap_or(Ok(())),

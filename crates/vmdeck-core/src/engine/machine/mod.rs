@@ -17,6 +17,7 @@ mod hold;
 mod intent;
 mod launch;
 mod lease;
+mod machine_lock;
 mod permit;
 mod phase_events;
 mod retry;
