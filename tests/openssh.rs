@@ -4,7 +4,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use vmdeck_testkit::sshd::{self, Server};
 use vmdeck_testkit::world::{Ran, World, eventually, finish, read_until, signal};
 
@@ -98,6 +109,54 @@ fn a_server_that_dies_in_mid_case_is_infra() {
     let server = sshd("[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"kill -9 $PPID; sleep 20\"\n");
     server.world.ci(&[]).exits(5).says("the connection was lost");
     assert_eq!(server.world.verdict_of("s/a"), "infra");
+}
+
+/// Passes connections on to a port, and counts the bytes that come back from there.
+fn counted(port: u16) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+    let own = listener.local_addr().expect("address").port();
+    let count = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(("127.0.0.1", port)).expect("sshd");
+            let ends = |stream: &TcpStream| stream.try_clone().expect("clone");
+            let (mut up, mut into, mut down, mut out) = (ends(&client), ends(&server), ends(&server), client);
+            std::thread::spawn(move || std::io::copy(&mut up, &mut into));
+            let counter = Arc::clone(&counter);
+            std::thread::spawn(move || {
+                let mut piece = [0; 16 * 1024];
+                while let Ok(length @ 1..) = down.read(&mut piece) {
+                    counter.fetch_add(length as u64, Ordering::Relaxed);
+                    if out.write_all(&piece[..length]).is_err() {
+                        break;
+                    }
+                }
+                let _ = out.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    (own, count)
+}
+
+#[test]
+fn a_compressed_connection_carries_the_same_in_fewer_bytes() {
+    let server = sshd("[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"seq 1000000\"\n");
+    let world = &server.world;
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let line = config.lines().find(|line| line.starts_with("port = ")).expect("port").to_owned();
+    let (port, count) = counted(line["port = ".len()..].parse().expect("a number"));
+    let mut seen = Vec::new();
+    for compression in ["false", "true"] {
+        let _ = fs::remove_dir_all(world.path("record"));
+        let before = count.load(Ordering::Relaxed);
+        let set = [format!("guests.here.ssh.port={port}"), format!("guests.here.ssh.compression={compression}")];
+        world.ci(&["--set", &set[0], "--set", &set[1]]).exits(0);
+        assert!(world.record("guests/here/s/a/stdout.log").ends_with("\n999999\n1000000\n"));
+        seen.push(count.load(Ordering::Relaxed) - before);
+    }
+    assert!(seen[0] > 6_888_896, "all of it: {seen:?}");
+    assert!(seen[1] < seen[0] / 2, "{seen:?}");
 }
 
 /// Two hosts that know nothing of each other: the machine itself keeps their runs apart, whatever ends the first.

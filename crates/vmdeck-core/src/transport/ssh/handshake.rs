@@ -14,6 +14,10 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Pause after a key exchange that broke off: the service restarts during the boot.
 pub(super) const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
+/// The kinds of compression, the one first that begins only after the login: what was not let in has nothing unpacked.
+const COMPRESSED: [russh::compression::Name; 3] =
+    [russh::compression::ZLIB_LEGACY, russh::compression::ZLIB, russh::compression::NONE];
+
 /// A connection to the guest's server, whatever carries it.
 pub(super) trait Carried: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carried for T {}
@@ -22,13 +26,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carried for T {}
 pub(super) async fn handshake(
     stream: Box<dyn Carried>,
     checker: &Checker,
-    keep_alive: Duration,
+    wishes: LinkWishes,
 ) -> Result<client::Handle<Checker>, ConnectError> {
     let config = client::Config {
         nodelay: true,
-        keepalive_interval: Some(keep_alive).filter(|time| !time.is_zero()),
+        keepalive_interval: Some(wishes.keep_alive).filter(|time| !time.is_zero()),
         keepalive_max: 3,
-        preferred: preferred(checker),
+        preferred: preferred(checker, wishes.compression),
         ..client::Config::default()
     };
     match clock::within(HANDSHAKE, client::connect_stream(Arc::new(config), stream, checker.clone())).await {
@@ -47,7 +51,7 @@ pub(super) async fn handshake(
 }
 
 /// Returns the order of algorithms: a cipher that hardware helps with first, and the pinned keys' kinds first.
-fn preferred(checker: &Checker) -> russh::Preferred {
+fn preferred(checker: &Checker, compression: bool) -> russh::Preferred {
     let mut preferred = russh::Preferred {
         cipher: Cow::Borrowed(&[
             russh::cipher::AES_256_GCM,
@@ -56,7 +60,7 @@ fn preferred(checker: &Checker) -> russh::Preferred {
             russh::cipher::AES_192_CTR,
             russh::cipher::AES_128_CTR,
         ]),
-        compression: Cow::Borrowed(&[russh::compression::NONE]),
+        compression: Cow::Borrowed(if compression { &COMPRESSED } else { &[russh::compression::NONE] }),
         ..russh::Preferred::default()
     };
     let mut order = preferred.key.to_vec();
@@ -73,7 +77,19 @@ pub(super) fn again(reason: String) -> ConnectError {
     ConnectError::NotYet { reason, pause: RESTART_PAUSE }
 }
 
-/// Returns how long a server may be silent.
-pub(super) fn keep_alive(options: &Options) -> Duration {
-    options.duration("keep_alive").unwrap_or_default()
+/// What a connection is to be like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkWishes {
+    /// How long the server may be silent; zero = for ever.
+    keep_alive: Duration,
+    /// Whether what is sent is made smaller, where the server can read that.
+    compression: bool,
+}
+
+impl LinkWishes {
+    /// Reads the keys of a guest's table.
+    pub(super) fn of(options: &Options) -> Self {
+        let keep_alive = options.duration("keep_alive").unwrap_or_default();
+        Self { keep_alive, compression: options.flag("compression") }
+    }
 }

@@ -28,7 +28,7 @@ use crate::{
 };
 use auth::{LoginAttempt, LoginError, LoginHistory};
 use futures_util::future::BoxFuture;
-use handshake::{Carried, HANDSHAKE, RESTART_PAUSE, again, handshake, keep_alive};
+use handshake::{Carried, HANDSHAKE, LinkWishes, RESTART_PAUSE, again, handshake};
 use hostkey::{Checker, KeyKind, Refused};
 use russh::keys::PublicKey;
 pub(super) use session::KIND;
@@ -100,6 +100,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         doc: "an ssh_config in which `host` is looked up, by the program `ssh`: HostName, Port, User, IdentityFile, ProxyJump, UserKnownHostsFile",
+    },
+    Key {
+        path: "guests.*.ssh.compression",
+        kind: Kind::Bool,
+        default: Some("false"),
+        doc: "make what is sent smaller, where the server can read that: for slow lines; on fast ones it only costs time",
     },
     Key {
         path: "guests.*.ssh.keep_alive",
@@ -329,7 +335,7 @@ impl Connector for Login<'_> {
             expected.retain(|key| !self.passed_over.contains(&KeyKind::of(&key.algorithm())));
             let mut checker = Checker::new(expected, self.target.pin.clone());
             checker.strict = checker.count() < all;
-            let mut handle = match handshake(stream, &checker, keep_alive(&self.options)).await {
+            let mut handle = match handshake(stream, &checker, LinkWishes::of(&self.options)).await {
                 Err(ConnectError::WrongMachine(fault)) => return Err(self.wrong_key(&checker, fault)),
                 handle => handle?,
             };

@@ -5,7 +5,7 @@
 use super::{
     auth::{LoginAttempt, LoginError, LoginHistory},
     client_config,
-    handshake::{Carried, handshake, keep_alive},
+    handshake::{Carried, LinkWishes, handshake},
     hostkey::{self, Checker},
     known_hosts,
 };
@@ -198,7 +198,7 @@ async fn log_in(
     let known = keys_of(hop, options).map_err(|why| Fault::user(why).permanent())?;
     let is_known = !known.is_empty();
     let checker = if is_known { Checker::new(known, Pin::default()) } else { Checker::none() };
-    let mut handle = match handshake(stream, &checker, keep_alive(options)).await {
+    let mut handle = match handshake(stream, &checker, LinkWishes::of(options)).await {
         Ok(handle) => handle,
         Err(ConnectError::WrongMachine(fault)) => {
             let Some(refused) = checker.refusal() else { return Err(fault.into()) };
