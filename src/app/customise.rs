@@ -18,7 +18,7 @@ use vmdeck_core::{
     },
     backend::{BackendDeps, qemu::image_arch},
     context::CallContext,
-    host::{files, info, random},
+    host::{files, info, random, signal},
 };
 use vmdeck_model::{
     error::{Fault, Result},
@@ -101,8 +101,15 @@ async fn build(
     io: &mut Io<'_>,
 ) -> Result<Option<RunExit>> {
     let deps = deps(host)?;
-    let begun = begin(guest, recipe, base, &deps, io).await?;
-    let Some(custom) = begun else { return Ok(None) };
+    // From the first run on a signal ends nothing by itself.
+    let mut signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
+    let custom = tokio::select! {
+        begun = begin(guest, recipe, base, &deps, io) => match begun? {
+            Some(custom) => custom,
+            None => return Ok(None),
+        },
+        Some(signal) = signals.recv() => return Ok(Some(RunExit::of_signal(signal))),
+    };
     io.warn(&format!(
         "building {}: a machine of its own boots, gets what it lacks, and its disk is kept",
         recipe.system
@@ -119,7 +126,10 @@ async fn build(
     match exit {
         RunExit::Passed if custom.disk().is_file() => {
             io.warn("making the image small");
-            custom.keep(&deps.spawner).await.map_err(|fault| cannot().caused_by(fault))?;
+            tokio::select! {
+                kept = custom.keep(&deps.spawner) => drop(kept.map_err(|fault| cannot().caused_by(fault))?),
+                Some(signal) = signals.recv() => return Ok(Some(RunExit::of_signal(signal))),
+            }
             let _ = files::remove_dir(&dir);
             Ok(None)
         }

@@ -245,11 +245,7 @@ async fn get(all: &[WantedImage], host: &HostConfig, io: &mut Io<'_>) -> Result<
     if cancel.is_cancelled() {
         let signal = watch.await.ok().flatten();
         io.warn("cancelled; what has come so far is kept for the next time");
-        return Ok(if signal == Some(vmdeck_model::outcome::Signal::Terminate) {
-            RunExit::Terminated
-        } else {
-            RunExit::Interrupted
-        });
+        return Ok(signal.map_or(RunExit::Interrupted, RunExit::of_signal));
     }
     let systems = done?;
     if systems.is_empty() {

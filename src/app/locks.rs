@@ -85,12 +85,8 @@ async fn exec(host: &HostConfig, command: &[String], io: &mut Io<'_>) -> Result<
         tokio::select! {
             held = waiting => held?,
             Some(signal) = signals.recv() => {
-                let exit = match signal {
-                    Signal::Interrupt | Signal::Quit => RunExit::Interrupted,
-                    Signal::Terminate | Signal::Hangup => RunExit::Terminated,
-                };
                 io.warn(&Fault::cancelled("cannot wait for the lock").because("a signal arrived").render());
-                return Ok(exit.code());
+                return Ok(RunExit::of_signal(signal).code());
             }
         }
     };

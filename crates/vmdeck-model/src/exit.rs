@@ -2,7 +2,7 @@
 //!
 //! README's table is compared with [`RunExit::ALL`] by a test.
 
-use super::outcome::{CancelReason, Tally};
+use super::outcome::{CancelReason, Signal, Tally};
 use crate::error::Blame;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,14 @@ impl RunExit {
             Blame::Leftover => RunExit::Leftover,
             Blame::Bug => RunExit::Bug,
             Blame::Cancelled => RunExit::Interrupted,
+        }
+    }
+
+    /// Returns the code of what was ended by a signal.
+    pub fn of_signal(signal: Signal) -> Self {
+        match signal {
+            Signal::Interrupt | Signal::Quit => RunExit::Interrupted,
+            Signal::Terminate | Signal::Hangup => RunExit::Terminated,
         }
     }
 

@@ -18,7 +18,6 @@ use vmdeck_model::{
     event::Severity,
     exit::RunExit,
     key::Options,
-    outcome::Signal,
     plan::Setup,
     text::Clean,
 };
@@ -163,8 +162,7 @@ async fn show(
     Ok(match signal {
         // What could not be cleaned up, or a bug, says more than the signal.
         _ if matches!(hung_up, Some(RunExit::Leftover | RunExit::Bug)) => hung_up.unwrap_or(RunExit::Bug),
-        Some(Signal::Interrupt | Signal::Quit) => RunExit::Interrupted,
-        Some(_) => RunExit::Terminated,
+        Some(signal) => RunExit::of_signal(signal),
         None => hung_up.or(last).unwrap_or(RunExit::Passed),
     })
 }
