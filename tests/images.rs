@@ -308,12 +308,14 @@ fn a_machine_that_boots_another_image_makes_a_new_one() {
     let fresh_record = || drop(fs::remove_dir_all(world.path("record")));
     script(&world, "made1", "exit 3");
     world
-        .ci(&[])
+        .ci(&["--junit", "out.xml"])
         .exits(5)
         .complains("cannot build `./base.img`")
         .complains("its script failed")
-        .complains("vmdeck replay");
+        .complains("vmdeck replay /");
     assert_eq!(built(), 0, "nothing of a build that failed");
+    let junit = fs::read_to_string(world.path("out.xml")).expect("a report");
+    assert!(junit.contains("cannot build"), "{junit}");
     world.assert_nothing_left();
 
     script(&world, "made1", "");
@@ -353,6 +355,17 @@ fn a_build_by_a_machine_that_is_killed_leaves_nothing_that_is_used() {
     let built = fs::read_dir(world.path("cache/vmdeck/images/built")).expect("built").count();
     assert_eq!(built, 1, "the folder of the build that was killed is gone or used again");
     world.assert_nothing_left();
+}
+
+#[test]
+fn one_folder_of_a_guest_is_one_folder_however_it_is_written() {
+    for other in ["/srv/a/", "/srv//a", "/srv/./a"] {
+        let shares = format!(
+            "[[guests.g.shares]]\npath = \".\"\nto = \"/srv/a\"\n[[guests.g.shares]]\npath = \"..\"\nto = \"{other}\"\nread_only = false\n"
+        );
+        let world = world(&format!("[guests.g]\nbackend = \"qemu\"\nimage = \"debian:12\"\n{shares}"));
+        world.run(&["config", "check"]).exits(2).complains("two shares would be mounted at `/srv/a`");
+    }
 }
 
 #[test]

@@ -6,11 +6,11 @@ use super::{
     Io,
     attend::{self, Attended, Wanted},
     deps::deps,
-    settings, terminal,
+    prune, settings, terminal,
 };
 use crate::cli::{BootArgs, ByArg};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::IsTerminal,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,10 +19,10 @@ use toml::{Table, Value};
 use vmdeck_core::{
     command::{CommandExit, sh_quote},
     engine::{
-        self, reap,
+        self,
         shell::{ShellCommand, ShellEnd},
     },
-    host::{files, info},
+    host::info,
 };
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -90,7 +90,7 @@ pub(super) async fn run(args: &BootArgs, set: &[String], io: &mut Io<'_>) -> Res
         kind => attend::tell_trouble(kind, end, io),
     };
     let attended = attendance.attend(Some(run), tell, io).await;
-    forget_old_records();
+    prune::keep_newest_in(&info::state_dir().join("shells"), RECORDS);
     Ok(status(attended, args, io))
 }
 
@@ -151,23 +151,6 @@ fn status(attended: Attended, args: &BootArgs, io: &mut Io<'_>) -> u8 {
 fn signal_status(name: &str) -> u8 {
     let number = (1..32).find(|number| CommandExit::of_signal(*number) == CommandExit::Signal(name.to_owned()));
     number.and_then(|number: i32| u8::try_from(128 + number).ok()).unwrap_or(CRASHED)
-}
-
-/// Keeps the newest records of boots and shells that failed: a bisection makes many.
-fn forget_old_records() {
-    let state = info::state_dir();
-    let folder = state.join("shells");
-    // Of a shell that is open, or whose guest is still to be cleaned up.
-    let used: BTreeSet<PathBuf> = reap::journal_states(&state).map(|state| state.dir).collect();
-    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-    let mut all: Vec<(std::time::SystemTime, PathBuf)> =
-        entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
-    all.retain(|(_, path)| !used.contains(path));
-    all.sort();
-    let old = all.len().saturating_sub(RECORDS);
-    for (_, path) in all.drain(..old) {
-        let _ = files::remove_dir(&path);
-    }
 }
 
 /// Returns the config of the guest.

@@ -6,7 +6,7 @@ use super::{
     Io,
     deps::deps,
     execute::{Lines, execute},
-    settings,
+    prune, settings,
 };
 use crate::cli::{OutputArgs, RunArgs};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ const FETCH: std::time::Duration = std::time::Duration::from_hours(24);
 /// How long the guest may take to shut down: its disk is kept only then.
 const SHUTDOWN: std::time::Duration = std::time::Duration::from_mins(3);
 
+/// Records of builds that failed and are kept.
+const RECORDS: usize = 10;
 /// The suite of a build. What makes each machine its own (host keys, its id, our key, cloud-init's memory) goes at the end.
 const SUITE: &str = r#"
 [guests.image]
@@ -42,10 +44,8 @@ backend = "local"
 [suites.image]
 guests = ["image"]
 run_as = "root"
-[[suites.image.cases]]
-name = "packages"
-timeout = "2h"
-run = '''
+setup_timeout = "2h"
+setup = '''
 if command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive
   apt-get -q update && apt-get -q -y --no-install-recommends install $PACKAGES
@@ -119,9 +119,10 @@ async fn build(
     // No report that was asked for is this run's.
     let aside = RunArgs { lock: args.lock.clone(), ..RunArgs::default() };
     let exit = execute(plan, &aside, look, Lines::Aside, io).await?;
+    prune::keep_newest_in(&builds(), RECORDS);
     let cannot = || {
         Fault::infra(format!("cannot build `{}`", recipe.system))
-            .hint(format!("what happened is in `{}`: `vmdeck replay` shows it", dir.display()))
+            .hint(format!("`vmdeck replay {}` shows what happened", dir.display()))
     };
     match exit {
         RunExit::Passed if custom.disk().is_file() => {
@@ -134,7 +135,11 @@ async fn build(
             Ok(None)
         }
         RunExit::Passed => Err(cannot().because("the guest did not shut down well, so its disk may not be whole")),
-        RunExit::TestFailed => Err(cannot().because("its packages or its script failed")),
+        RunExit::TestFailed => Err(cannot().because(match (&recipe.script, recipe.packages.is_empty()) {
+            (Some(_), true) => "its script failed",
+            (None, _) => "its packages could not be installed",
+            (Some(_), false) => "its packages or its script failed",
+        })),
         exit => Ok(Some(exit)),
     }
 }
@@ -190,17 +195,24 @@ fn plan(
         ..guest.clone()
     };
     let job = Job::new(guest, vec![suite(recipe)?]);
-    let options = RunOptions { fail_fast: true, no_lock: args.lock.no_lock, ..RunOptions::default() };
-    let dir: PathBuf = info::state_dir().join("builds").join(run.short());
+    let options = RunOptions { no_lock: args.lock.no_lock, ..RunOptions::default() };
+    let dir = builds().join(run.short());
     Ok(Plan { dir, run, host: host.clone(), options, jobs: vec![job], selection: vec!["image".into()] })
+}
+
+/// Returns the folder of the records of builds.
+fn builds() -> PathBuf {
+    info::state_dir().join("builds")
 }
 
 fn suite(recipe: &Recipe) -> Result<Suite> {
     let setup = settings::load_made(Path::new("vmdeck image build"), SUITE, &[])?;
     let mut suite = setup.suites.into_iter().next().ok_or_else(|| Fault::bug("there is no suite"))?;
     suite.env.insert("PACKAGES".into(), recipe.packages.join(" "));
+    if recipe.packages.is_empty() {
+        suite.setup = None;
+    }
     suite.cases.retain_mut(|case| match (case.id.as_str(), &recipe.script) {
-        ("packages", _) => !recipe.packages.is_empty(),
         ("script", Some(script)) => {
             case.action = CaseAction::Script(script.clone());
             true

@@ -31,6 +31,21 @@ struct OldRecord {
     size: u64,
 }
 
+/// Keeps the newest records of a folder of vmdeck's own: a bisection makes many.
+pub(super) fn keep_newest_in(folder: &Path, keep: usize) {
+    // Of a shell that is open, or whose guest is still to be cleaned up.
+    let used: BTreeSet<PathBuf> = reap::journal_states(&info::state_dir()).map(|state| state.dir).collect();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut all: Vec<(std::time::SystemTime, PathBuf)> =
+        entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    all.retain(|(_, path)| !used.contains(path));
+    all.sort();
+    let old = all.len().saturating_sub(keep);
+    for (_, path) in all.drain(..old) {
+        let _ = files::remove_dir(&path);
+    }
+}
+
 pub(super) fn run(args: &PruneArgs, io: &mut Io<'_>) -> Result<RunExit> {
     if args.keep.is_none() && args.days.is_none() && args.size.is_none() {
         return Err(Fault::user("cannot prune records").because("nothing says which of them may go").hint(

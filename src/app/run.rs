@@ -27,13 +27,7 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
     let plan = match planned {
         Ok(plan) => plan,
         Err(fault) => {
-            // A reader of reports that finds none, or an old one, must not take this for a clean run.
-            if let Some(path) = args.report.junit.as_deref().filter(|_| !args.dry_run) {
-                let written = parent_of(path).and_then(|()| junit::write_unplanned(path, &fault.to_string()));
-                if let Err(e) = written {
-                    io.warn(&format!("error: cannot write `{}`: {e}\n", path.display()));
-                }
-            }
+            report_unplanned(args, &fault.to_string(), io);
             return Err(fault);
         }
     };
@@ -44,9 +38,28 @@ pub(super) async fn run(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs, 
     // A cockpit's engine says what is missing: whoever looks at it waits for no other run.
     if !args.commands {
         let guests: Vec<Guest> = plan.guests().cloned().collect();
-        if let Some(exit) = customise::build_missing(&guests, &plan.host, args, look, io).await? {
-            return Ok(exit);
+        match customise::build_missing(&guests, &plan.host, args, look, io).await {
+            Ok(None) => {}
+            Ok(Some(exit)) => {
+                report_unplanned(args, "an image that the run needs was not built", io);
+                return Ok(exit);
+            }
+            Err(fault) => {
+                report_unplanned(args, &fault.to_string(), io);
+                return Err(fault);
+            }
         }
     }
     execute(plan, args, look, Lines::Usual, io).await
+}
+
+/// Writes the report that was asked for although no run begins: a reader that finds none, or an old one, must not take this for a
+/// clean run.
+fn report_unplanned(args: &RunArgs, why: &str, io: &mut Io<'_>) {
+    if let Some(path) = args.report.junit.as_deref().filter(|_| !args.dry_run) {
+        let written = parent_of(path).and_then(|()| junit::write_unplanned(path, why));
+        if let Err(e) = written {
+            io.warn(&format!("error: cannot write `{}`: {e}\n", path.display()));
+        }
+    }
 }

@@ -210,6 +210,8 @@ impl Build<'_> {
                     Some("give an absolute path without `..`"),
                 );
             }
+            // As the guest's kernel reads it: one folder has one name.
+            let to: String = Path::new(&to).components().collect::<PathBuf>().to_string_lossy().into_owned();
             if out.iter().any(|other| other.to == to) {
                 self.problem(origin, &full("to"), format!("two shares would be mounted at `{to}`"), None);
             }
@@ -217,7 +219,7 @@ impl Build<'_> {
                 read_only: self.value(&full("read_only"), &any("read_only")) != Some(Value::Bool(false)),
                 by: ShareBy::of_word(&self.text(&full("by"), &any("by")).unwrap_or_default()),
                 path,
-                to: to.trim_end_matches('/').to_owned(),
+                to,
             });
         }
         if !out.is_empty() && (backend != BACKEND || os != Os::Linux) {

@@ -141,6 +141,8 @@ pub enum ConnectProgress {
     Waiting(String),
     /// The service has answered, and there is no session yet, for this reason.
     NotYet(String),
+    /// The guest's own agent does not answer yet, for this reason: no service is waited for.
+    NoAgent(String),
     /// A method to find the machine's address was tried.
     DiscoveryAttempt(DiscoveryAttempt),
     /// The service has answered.

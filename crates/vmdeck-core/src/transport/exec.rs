@@ -69,7 +69,8 @@ impl Connector for FirstCommand {
                     Ok(Box::new(BackendSession { power, language }) as Box<dyn Session>)
                 }
                 Ok((_, exit)) => Err(Fault::infra("cannot run a first command").because(exit).permanent().into()),
-                Err(fault) if !fault.is_worth_a_retry() => Err(fault.into()),
+                // Another machine would say the same.
+                Err(fault) if !fault.is_worth_a_retry() => Err(fault.permanent().into()),
                 Err(fault) => {
                     let pause = self.pause;
                     self.pause = (pause * 2).min(PAUSES.1);

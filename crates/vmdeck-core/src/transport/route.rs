@@ -78,7 +78,7 @@ pub async fn open(target: &ConnectTarget<'_>, report: impl Fn(RouteAttempt) + Se
     let current = Mutex::new((first.as_str(), String::new()));
     let progress = |step: ConnectProgress| {
         match &step {
-            ConnectProgress::Waiting(reason) | ConnectProgress::NotYet(reason) => {
+            ConnectProgress::Waiting(reason) | ConnectProgress::NotYet(reason) | ConnectProgress::NoAgent(reason) => {
                 reason.clone_into(&mut current.lock().1);
             }
             ConnectProgress::DiscoveryAttempt(attempt) => report(of_discovery(current.lock().0, attempt)),
@@ -194,7 +194,12 @@ impl Candidate<'_> {
                     return Ok(session);
                 }
                 Err(ConnectError::NotYet { reason, pause }) => {
-                    (target.progress)(ConnectProgress::NotYet(reason));
+                    let is_agent = matches!(self.place, Place::GuestExec);
+                    (target.progress)(if is_agent {
+                        ConnectProgress::NoAgent(reason)
+                    } else {
+                        ConnectProgress::NotYet(reason)
+                    });
                     clock::sleep(pause).await;
                 }
                 // Another machine at an address that was only one of several: the search goes on without it.

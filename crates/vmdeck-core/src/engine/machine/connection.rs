@@ -280,7 +280,8 @@ impl GuestConnection {
     /// Returns what to do about a guest that did not answer in time.
     fn late_hint(&self) -> String {
         let id = &self.guest.id;
-        if self.shows_boot() {
+        let needs_service = self.guest.transports.iter().any(|kind| kind != "exec");
+        if self.shows_boot() && needs_service {
             return format!(
                 "see guests/{id}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`"
             );

@@ -41,6 +41,7 @@ impl WaitingReason {
             ConnectProgress::Waiting(reason) => self.set(format!("no login service answered: {reason}")),
             // Says more than what the next attempt begins with.
             ConnectProgress::NotYet(reason) => self.set(format!("{LOGIN}{reason}")),
+            ConnectProgress::NoAgent(reason) => self.set(format!("the guest's agent did not answer: {reason}")),
             ConnectProgress::ServiceAnswers if self.text().starts_with(LOGIN) => {}
             ConnectProgress::ServiceAnswers => {
                 self.set("the login service answered but no command could be run".into());

@@ -17,6 +17,8 @@ use tokio::{
 const TOGETHER: Duration = Duration::from_secs(3);
 /// How long an answer may take; emulated guests under load are slow.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long a program may take that prepares a command.
+const SHORT: Duration = Duration::from_mins(1);
 /// Longest answer that is taken, in bytes.
 const ANSWER_MAX: u64 = 4 << 20;
 /// What ends everything that was said before.
@@ -97,8 +99,13 @@ impl AgentClient {
         started["pid"].as_i64().ok_or_else(|| nonsense("guest-exec"))
     }
 
-    /// Starts a program and returns what it writes; it is short.
+    /// Starts a program and returns what it writes; both are short.
     pub(super) async fn output(&self, path: &str, words: &[&str]) -> Result<String, AgentError> {
+        let late = || AgentError::Silent(format!("`{path}` did not end in the guest within {} s", SHORT.as_secs()));
+        clock::within(SHORT, self.output_of(path, words)).await.unwrap_or_else(|| Err(late()))
+    }
+
+    async fn output_of(&self, path: &str, words: &[&str]) -> Result<String, AgentError> {
         let started = self.call("guest-exec", json!({ "path": path, "arg": words, "capture-output": true })).await?;
         let pid = started["pid"].as_i64().ok_or_else(|| nonsense("guest-exec"))?;
         loop {

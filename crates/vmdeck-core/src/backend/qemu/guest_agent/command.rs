@@ -249,7 +249,7 @@ fn pass(own: &mut OwnOutput, stream: Stream, piece: &[u8], sink: &mut dyn Output
 }
 
 /// Returns the fault of a command of which nobody knows the end any more.
-fn lost(error: AgentError) -> Fault {
+pub(super) fn lost(error: AgentError) -> Fault {
     let why = match error {
         AgentError::Silent(why) => why,
         AgentError::Refused(why) | AgentError::Forbidden(why) => format!("the guest agent says: {why}"),

@@ -99,7 +99,16 @@ impl GuestExec for GuestAgent {
     ) -> BoxFuture<'a, Result<CommandExit>> {
         Box::pin(async move {
             let language = self.language().await?;
-            command::run(&self.client, language, self.user.as_deref(), command, sink, cancel).await
+            let closed = async {
+                // Where nobody tells any more, the silence does.
+                if self.open.clone().wait_for(|open| !*open).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                ran = command::run(&self.client, language, self.user.as_deref(), command, sink, cancel) => ran,
+                () = closed => Err(command::lost(AgentError::Silent("the guest agent has closed its port".into()))),
+            }
         })
     }
 }

@@ -179,6 +179,27 @@ async fn an_agent_that_goes_away_is_infra_and_never_an_end() {
 }
 
 #[tokio::test]
+async fn a_port_that_closes_ends_the_wait_at_once() {
+    let real = RealAgent::start(&[]);
+    let (open, is_open) = watch::channel(true);
+    let agent = GuestAgent::of(&sample::guest(&[]), real.home.path().join("agent.sock"), is_open);
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let (command, cancel) = (RemoteCommand::new(format!("{FOLDER}; exec sleep 4713")), CancellationToken::new());
+    let mut sink = PassedOn(told);
+    let running = agent.run(&command, &mut sink, &cancel);
+    let closing = async {
+        let folder = heard.recv().await.expect("its folder");
+        open.send_replace(false);
+        String::from_utf8_lossy(&folder).trim().to_owned()
+    };
+    let (ended, folder) = tokio::join!(running, closing);
+    let fault = ended.expect_err("lost");
+    assert!(fault.blame() == Blame::Infra && fault.to_string().contains("closed its port"), "{fault}");
+    let _ = Command::new("pkill").args(["-f", "sleep 4713"]).status();
+    std::fs::remove_dir_all(folder).expect("what nobody could remove any more");
+}
+
+#[tokio::test]
 async fn an_agent_that_may_not_run_commands_says_what_to_do() {
     let real = RealAgent::start(&["-b", "guest-exec"]);
     let (ended, _) = run(&real.client(), RemoteCommand::new("true")).await;
