@@ -247,8 +247,8 @@ fn a_config_that_cannot_be_says_so() {
         ("backend = \"local\"\nimage = \"host\"\n", "does not boot images"),
         ("backend = \"qemu\"\nimage = \"host\"\nqemu.image = \"x\"\n", "say two things"),
         (
-            "backend = \"qemu\"\nimage = \"x\"\n[[guests.h.shares]]\npath = \"a\"\n",
-            "only a guest with `image = \"host\"`",
+            "backend = \"qemu\"\nos = \"windows\"\nimage = \"x\"\n[[guests.h.shares]]\npath = \"a\"\n",
+            "only Linux guests of the backend `qemu` have shares",
         ),
         ("backend = \"qemu\"\nimage = \"host\"\n[[guests.h.shares]]\nto = \"/a\"\n", "`path` is missing"),
         (
