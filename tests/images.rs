@@ -286,7 +286,7 @@ fn a_name_is_looked_up_written_down_and_renewed() {
 /// From packages to a green run, with nothing written by hand: a Debian, its login by systemd's credentials.
 /// Returns a world with a guest whose disk is built by booting it on another one: the micro guest, with a disk beside it.
 fn customised() -> World {
-    let keys = "image = { build = \"./base.img\", script = \"make.sh\" }\nboot_timeout = \"60s\"";
+    let keys = "image = { build = \"./base.img\", script = \"make.sh\" }\nfresh = \"case\"\nboot_timeout = \"60s\"";
     let guest = Micro { keys, ..Micro::default() }.guest("micro");
     let world = world(&format!(
         "{guest}[suites.s]\nrun_as = \"root\"\n[[suites.s.cases]]\nname = \"made\"\nrun = \"dd if=/dev/vda bs=512 skip=8 count=1 2>/dev/null | grep -o made.\"\n"

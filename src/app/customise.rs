@@ -23,7 +23,7 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
-    guest::{Guest, Network, Shutdown},
+    guest::{Fresh, Guest, Network, Shutdown},
     ids::RunId,
     image::{BuildWay, Image, Recipe},
     plan::{HostConfig, Job, Plan, RunOptions},
@@ -34,7 +34,6 @@ use vmdeck_model::{
 const FETCH: std::time::Duration = std::time::Duration::from_hours(24);
 /// How long the guest may take to shut down: its disk is kept only then.
 const SHUTDOWN: std::time::Duration = std::time::Duration::from_mins(3);
-
 /// Records of builds that failed and are kept.
 const RECORDS: usize = 10;
 /// The suite of a build. What makes each machine its own (host keys, its id, our key, cloud-init's memory) goes at the end.
@@ -190,6 +189,8 @@ fn plan(
         save_disk: Some(custom.disk()),
         source: None,
         shares: Vec::new(),
+        // What each step does stands on the disk of the one machine.
+        fresh: Fresh::Run,
         // Packages come over the network.
         network: Network::User,
         ..guest.clone()

@@ -84,11 +84,13 @@ impl ImageStore {
         for entry in fs::read_dir(self.folder.join(BUILT)).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
-            let lock = files::open_private(&self.entry("locks", name));
-            if lock.is_ok_and(|lock| lockdir::try_flock(&lock).unwrap_or(false)) {
+            let Ok(lock) = files::open_private(&self.entry("locks", name)) else { continue };
+            if lockdir::try_flock(&lock).unwrap_or(false) {
                 // What belongs to other users stays until the same system is built again.
                 let _ = files::remove_dir(&entry.path());
             }
+            // Held until here: nobody begins to build in a folder that is about to go.
+            drop(lock);
         }
     }
 

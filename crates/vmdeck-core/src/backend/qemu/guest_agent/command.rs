@@ -160,7 +160,7 @@ impl Running<'_> {
         let mut streams = [GrowingFile::new(self.folder.file("out")), GrowingFile::new(self.folder.file("err"))];
         let mut own = OwnOutput::new(&self.frame.nonce, language);
         let mut pause = PAUSES.0;
-        let ended = loop {
+        let ended = 'command: loop {
             let ended = client.ended(pid).await.map_err(lost)?;
             let mut has_more = false;
             for (stream, tail) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&mut streams) {
@@ -168,8 +168,9 @@ impl Running<'_> {
                 while let Some(piece) = tail.next(client, ended.is_some()).await.map_err(lost)? {
                     has_more = true;
                     pass(&mut own, stream, &piece, sink);
+                    // Output that was not read to its end belongs to no end.
                     if cancel.is_cancelled() {
-                        break;
+                        break 'command None;
                     }
                 }
             }
