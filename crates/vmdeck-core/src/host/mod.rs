@@ -14,4 +14,5 @@ pub mod process;
 pub mod random;
 pub mod read_only;
 pub mod signal;
+pub mod switch;
 pub mod tail;
