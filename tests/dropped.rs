@@ -38,6 +38,7 @@ fn plan(home: &Path, number: u64) -> Plan {
         set: &[],
         keys: &keys,
         backends: &BACKENDS.iter().map(|row| row.kind).collect::<Vec<_>>(),
+        private_networks: &[],
         old_names: &[],
         transports: &TRANSPORTS.iter().map(|row| row.kind).collect::<Vec<_>>(),
         secret_command: None,

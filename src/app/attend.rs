@@ -24,7 +24,8 @@ use vmdeck_model::{
     exit::RunExit,
     guest::Guest,
     ids::RunId,
-    plan::{HostConfig, Job, Plan, RunOptions},
+    job::Job,
+    plan::{HostConfig, Plan, RunOptions},
 };
 
 /// What is to be done in the guest.

@@ -26,7 +26,8 @@ use vmdeck_model::{
     guest::{Fresh, Guest, Network, Shutdown},
     ids::RunId,
     image::{BuildWay, Image, Recipe},
-    plan::{HostConfig, Job, Plan, RunOptions},
+    job::Job,
+    plan::{HostConfig, Plan, RunOptions},
     suite::{CaseAction, Suite},
 };
 

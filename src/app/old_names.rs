@@ -135,6 +135,7 @@ mod tests {
             keys: &settings::all_keys(),
             old_names: OLD_NAMES,
             backends: &["utm", "local"],
+            private_networks: &[],
             transports: &["ssh", "winrm", "exec"],
             secret_command: Some(&|_: &[String]| Err("none".into())),
             secrets_of: None,

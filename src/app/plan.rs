@@ -9,6 +9,7 @@ use vmdeck_core::host::{clock, info, random};
 use vmdeck_model::{
     error::{Fault, Result},
     ids::RunId,
+    job::Job,
     plan::{self, Keep, Plan, RunOptions, Setup},
     quantity::{show_count, show_duration},
     suite::CaseAction,
@@ -58,7 +59,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
 
 /// Reads the secrets of the guests that the plan needs: others' commands are not run.
 pub(super) fn read_secrets(plan: &mut Plan, config: &ConfigArgs) -> Result<()> {
-    let names = plan.guests().map(|guest| guest.id.to_string()).collect();
+    let names = plan.jobs.iter().flat_map(Job::members).map(|member| member.guest.key.to_string()).collect();
     let setup = settings::load_for(config, &names)?;
     plan.replace_guests(&setup.guests);
     Ok(())
@@ -97,18 +98,19 @@ fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
 /// Returns the plan as text, for `--dry-run`.
 pub(super) fn show(plan: &Plan) -> String {
     let mut out = format!("record: {}\nlock:   {}\n", plan.dir.display(), plan.host.lock.display());
-    for job in &plan.jobs {
-        let guest = job.guest();
+    for (job, member) in plan.jobs.iter().flat_map(|job| job.members().iter().map(move |member| (job, member))) {
+        let guest = &member.guest;
         let memory = vmdeck_model::quantity::show_size(guest.memory);
+        let of = if member.role.is_some() { format!("as {}, ", guest.key) } else { String::new() };
         out.push_str(&format!(
-            "\nguest {} ({}, {}): {}, {memory}, by {}\n",
+            "\nguest {} ({of}{}, {}): {}, {memory}, by {}\n",
             guest.id,
             guest.backend,
             guest.os,
             show_count(guest.cpus as usize, "cpu"),
             guest.transports.join(" then ")
         ));
-        for (suite, case) in job.cases() {
+        for (suite, case) in job.cases_in(&guest.id) {
             let limit = show_duration(case.timeout.unwrap_or(guest.case_timeout));
             let what = match (&case.skip, &case.action) {
                 (Some(why), _) => format!("skipped: {why}"),

@@ -149,6 +149,8 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, wish: Wish<'_>) -> Resu
     let env: BTreeMap<String, String> =
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
     let backends: Vec<&str> = BACKENDS.iter().map(|row| row.kind).collect();
+    let networked = BACKENDS.iter().filter(|row| row.capabilities.joins_switch);
+    let networked: Vec<&str> = networked.map(|row| row.kind).collect();
     let transports: Vec<&str> = TRANSPORTS.iter().map(|row| row.kind).collect();
     let absolute = file.and_then(|(path, _)| std::path::absolute(path).ok());
     let base = absolute.as_deref().and_then(Path::parent).map(Path::to_owned);
@@ -160,6 +162,7 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, wish: Wish<'_>) -> Resu
         keys: &keys,
         old_names: super::old_names::OLD_NAMES,
         backends: &backends,
+        private_networks: &networked,
         transports: &transports,
         secret_command: wish.secrets.then_some(&secret_command),
         secrets_of: wish.secrets_of,

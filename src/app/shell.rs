@@ -17,7 +17,7 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     exit::RunExit,
-    plan::RunOptions,
+    plan::{RunOptions, Setup},
 };
 
 pub(super) async fn run(
@@ -27,10 +27,10 @@ pub(super) async fn run(
     config: &ConfigArgs,
     io: &mut Io<'_>,
 ) -> Result<u8> {
-    let setup = settings::load_for(config, &std::iter::once(name.to_owned()).collect())?;
-    let known: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
-    let unknown = || Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")));
-    let guest = setup.guests.iter().find(|g| g.id.as_str() == name).ok_or_else(unknown)?.clone();
+    let known = settings::load_without_secrets(config)?;
+    let key = known.guest_named(name).map(|guest| guest.key).ok_or_else(|| unknown(name, &known))?;
+    let setup = settings::load_for(config, &std::iter::once(key.to_string()).collect())?;
+    let guest = setup.guest_named(name).ok_or_else(|| unknown(name, &known))?;
     let deps = deps(&setup.host)?;
     let command = attend::command_line(command);
     let wants_terminal = terminal::is_terminal() && command.is_none();
@@ -42,7 +42,7 @@ pub(super) async fn run(
     if wants_terminal && !shell::may_have_terminal(&guest) {
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
             .because("commands reach it only by `exec`, which has no terminal")
-            .hint(format!("give a command: `vmdeck shell {name} -- COMMAND`; or set `guests.{name}.ssh.key`")));
+            .hint(format!("give a command: `vmdeck shell {name} -- COMMAND`; or set `guests.{key}.ssh.key`")));
     }
     let wanted = Wanted { command, dir: None, env: BTreeMap::new(), limit: None, terminal: wants_terminal };
     let (request, attendance) = attend::request(wanted);
@@ -52,6 +52,10 @@ pub(super) async fn run(
     } else if let Some(machine) = machine {
         return Err(Fault::infra(format!("cannot open a shell in `{name}`"))
             .because(format!("its machine `{machine}` is gone")));
+    } else if guest.id != guest.key {
+        return Err(Fault::user(format!("cannot open a shell in `{name}`"))
+            .because("the machines of its suite are not up")
+            .hint(format!("`vmdeck shell {}` starts one alone; `--keep failed` keeps those of a run", guest.key)));
     } else {
         run = Some(attend::start(guest, setup.host, RunOptions::default(), deps, request)?);
     }
@@ -75,4 +79,9 @@ pub(super) async fn run(
         (_, Some(exit)) => Ok(exit.code()),
         _ => Err(Fault::infra("cannot open the shell")),
     }
+}
+
+fn unknown(name: &str, setup: &Setup) -> Fault {
+    let known: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
+    Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")))
 }

@@ -315,6 +315,7 @@ fn loaded(text: &str, set: &[String]) -> Result<(Setup, Values)> {
         set,
         keys: &keys,
         backends: &backends,
+        private_networks: &[],
         old_names: &[],
         transports: &["ssh", "exec"],
         secret_command: None,

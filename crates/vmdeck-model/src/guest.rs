@@ -11,8 +11,10 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 /// A guest of the config, fully resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guest {
-    /// The name of the guest.
+    /// The name of the guest in a run.
     pub id: GuestId,
+    /// Its name in the config, under which its keys stand. It is another one where the guest fills a role of a suite.
+    pub key: GuestId,
     /// The backend's kind: a row of the backend table.
     pub backend: String,
     /// The operating system in the guest.

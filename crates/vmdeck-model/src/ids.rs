@@ -73,9 +73,20 @@ name_type!(
     SuiteId
 );
 name_type!(
+    /// The part that a guest has in a suite with several: `server`, `client`.
+    RoleId
+);
+name_type!(
     /// A case's name within its suite.
     CaseId
 );
+
+impl RoleId {
+    /// Returns the role as a part of a variable's name: in capitals, with `_` for what such a name cannot have.
+    pub fn as_variable(&self) -> String {
+        self.0.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+    }
+}
 
 /// One run of vmdeck: 64 random bits as 16 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod guest;
 pub mod ids;
 pub mod image;
+pub mod job;
 pub mod key;
 pub mod lifecycle;
 pub mod machine;

@@ -6,6 +6,7 @@ use super::{
     guest::Guest,
     ids::{GuestId, RunId},
     image::ImageConfig,
+    job::Job,
     key::{Key, Options},
     secret::Secret,
     select::{Selector, Shard},
@@ -135,57 +136,30 @@ pub struct Plan {
     pub selection: Vec<String>,
 }
 
-/// The part that a guest has in a job.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// The guest in which the cases run; this role needs no name.
-    Main,
-    /// A guest beside the main one, by the name that cases use.
-    Named(String),
-}
-
-/// Suites with the guests that they need: one for each role. Their machines are up together.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Job {
-    /// The guest of the main role.
-    main: Guest,
-    /// The guests beside it.
-    others: BTreeMap<Role, Guest>,
-    /// The suites, each with the selected cases only.
-    pub suites: Vec<Suite>,
-}
-
-impl Job {
-    /// Returns a job of one guest.
-    pub fn new(guest: Guest, suites: Vec<Suite>) -> Self {
-        Self { main: guest, others: BTreeMap::new(), suites }
+impl Setup {
+    /// Returns the names of all machines that runs of this config may have: one for each guest, and one for each role of a suite.
+    pub fn machine_names(&self) -> Vec<GuestId> {
+        let of_roles = self.suites.iter().flat_map(|suite| suite.roles.keys().filter_map(|role| suite.guest_of(role)));
+        self.guests.iter().map(|guest| guest.id.clone()).chain(of_roles).collect()
     }
 
-    /// Returns the guest in which the cases run.
-    pub fn guest(&self) -> &Guest {
-        &self.main
-    }
-
-    /// Returns every role with its guest, the main one first.
-    pub fn roles(&self) -> impl Iterator<Item = (&Role, &Guest)> {
-        std::iter::once((&Role::Main, &self.main)).chain(&self.others)
-    }
-
-    /// Returns every guest, the main one first.
-    pub fn guests(&self) -> impl Iterator<Item = &Guest> {
-        self.roles().map(|(_, guest)| guest)
-    }
-
-    /// Returns every case with its suite.
-    pub fn cases(&self) -> impl Iterator<Item = (&Suite, &Case)> {
-        self.suites.iter().flat_map(|s| s.cases.iter().map(move |c| (s, c)))
+    /// Returns the guest that has this name in a run: one of the config, or one that fills a role of a suite.
+    pub fn guest_named(&self, name: &str) -> Option<Guest> {
+        let of_role = |suite: &Suite| {
+            let (role, key) =
+                suite.roles.iter().find(|(role, _)| suite.guest_of(role).is_some_and(|id| id.as_str() == name))?;
+            let guest = self.guests.iter().find(|guest| guest.id == *key)?;
+            Some(Guest { id: suite.guest_of(role)?, ..guest.clone() })
+        };
+        let own = self.guests.iter().find(|guest| guest.id.as_str() == name).cloned();
+        own.or_else(|| self.suites.iter().find_map(of_role))
     }
 }
 
 impl Plan {
     /// Returns how many cases will be run or skipped, repetitions included.
     pub fn case_count(&self) -> usize {
-        self.jobs.iter().map(|j| j.cases().count()).sum::<usize>() * self.options.repeat as usize
+        self.jobs.iter().map(|job| job.cases().count()).sum::<usize>() * self.options.repeat as usize
     }
 
     /// Returns every guest of the run, job by job.
@@ -193,14 +167,9 @@ impl Plan {
         self.jobs.iter().flat_map(Job::guests)
     }
 
-    /// Puts the guests of the same names in the place of the plan's own: with what was not known yet when it was made.
+    /// Puts the config's guests in the place of the plan's own: with what was not known yet when it was made.
     pub fn replace_guests(&mut self, guests: &[Guest]) {
-        for guest in self.jobs.iter_mut().flat_map(|job| std::iter::once(&mut job.main).chain(job.others.values_mut()))
-        {
-            if let Some(known) = guests.iter().find(|known| known.id == guest.id) {
-                guest.clone_from(known);
-            }
-        }
+        self.jobs.iter_mut().for_each(|job| job.replace_guests(guests));
     }
 
     /// Returns every secret of the run.
@@ -209,16 +178,19 @@ impl Plan {
     }
 }
 
-/// Returns the jobs of the config that the selection matches; empty = nothing matched.
+/// Returns the jobs of the config that the selection matches; empty = nothing matched. A suite with roles is one job, and is never
+/// divided between shards.
 pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Vec<Job> {
     let mut position = 0;
     let mut jobs = Vec::new();
+    let wanted = |suite: &Suite, case: &Case, guest: &Guest| {
+        selectors.is_empty() || selectors.iter().any(|s| s.matches(&suite.id, &case.id, &[&guest.id, &guest.key]))
+    };
     for guest in &setup.guests {
         let mut suites = Vec::new();
-        for suite in setup.suites.iter().filter(|s| runs_on(s, &guest.id)) {
+        for suite in setup.suites.iter().filter(|s| s.roles.is_empty() && runs_on(s, &guest.id)) {
             let chosen = |case: &&Case| {
-                let wanted =
-                    selectors.is_empty() || selectors.iter().any(|s| s.matches(&suite.id, &case.id, &guest.id));
+                let wanted = wanted(suite, case, guest);
                 let mine = wanted && shard.is_none_or(|s| s.takes(position));
                 position += usize::from(wanted);
                 mine
@@ -231,6 +203,17 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
         if !suites.is_empty() {
             jobs.push(Job::new(guest.clone(), suites));
         }
+    }
+    for suite in setup.suites.iter().filter(|s| !s.roles.is_empty()) {
+        let Some(mut job) = Job::of_roles(suite, &setup.guests) else { continue };
+        job.retain_cases(|suite, case, member| wanted(suite, case, &member.guest));
+        if job.cases().next().is_none() {
+            continue;
+        }
+        if shard.is_none_or(|s| s.takes(position)) {
+            jobs.push(job);
+        }
+        position += 1;
     }
     jobs
 }

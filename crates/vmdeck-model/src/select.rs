@@ -33,9 +33,10 @@ impl Selector {
         self.guest.is_match(guest.as_str())
     }
 
-    /// Returns whether the selector selects this case on this guest.
-    pub fn matches(&self, suite: &SuiteId, case: &CaseId, guest: &GuestId) -> bool {
-        self.suite.is_match(suite.as_str()) && self.case.is_match(case.as_str()) && self.guest.is_match(guest.as_str())
+    /// Returns whether the selector selects this case on a guest that goes by any of these names.
+    pub fn matches(&self, suite: &SuiteId, case: &CaseId, guest: &[&GuestId]) -> bool {
+        let names_it = || guest.iter().any(|name| self.guest.is_match(name.as_str()));
+        self.suite.is_match(suite.as_str()) && self.case.is_match(case.as_str()) && names_it()
     }
 }
 
@@ -73,7 +74,7 @@ mod tests {
             CaseId::new(path.1).expect("name"),
             GuestId::new(path.2).expect("name"),
         );
-        Selector::parse(word).expect("selector").matches(&names.0, &names.1, &names.2)
+        Selector::parse(word).expect("selector").matches(&names.0, &names.1, &[&names.2])
     }
 
     #[test]

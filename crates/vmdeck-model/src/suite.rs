@@ -3,7 +3,7 @@
 //! Running them is `engine::cases`.
 
 use super::{
-    ids::{CaseId, SuiteId},
+    ids::{CaseId, GuestId, RoleId, SuiteId},
     pattern::Pattern,
     requirement::Requirement,
 };
@@ -14,8 +14,12 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 pub struct Suite {
     /// The name of the suite.
     pub id: SuiteId,
-    /// The names or globs of the guests that the suite runs on.
+    /// The names or globs of the guests that the suite runs on, one after the other; nothing is said of one that has roles.
     pub guests: Vec<String>,
+    /// The guests whose machines the suite needs together, by the parts that they have in it; empty = it needs one at a time.
+    pub roles: BTreeMap<RoleId, GuestId>,
+    /// How those machines reach each other.
+    pub network: SuiteNetwork,
     /// What it needs in a guest before its setup.
     pub requires: Vec<Requirement>,
     /// Command before the first case; where it fails, no case is run.
@@ -50,6 +54,26 @@ pub struct Suite {
     pub cases: Vec<Case>,
 }
 
+/// The most roles of a suite: each has an address in one network of 8 bits.
+pub const MOST_ROLES: usize = 200;
+
+impl Suite {
+    /// Returns the name that the guest of a role has in a run: `SUITE.ROLE`. `None` = it would be too long.
+    pub fn guest_of(&self, role: &RoleId) -> Option<GuestId> {
+        GuestId::new(&format!("{}.{role}", self.id)).ok()
+    }
+}
+
+/// How the machines of a suite with roles reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SuiteNetwork {
+    /// At the addresses that they have anyway.
+    #[default]
+    Own,
+    /// In a network that nobody else can reach.
+    Private,
+}
+
 /// How it is found out which lines of the user's programs were run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CoverageKind {
@@ -79,6 +103,8 @@ pub struct Case {
     pub action: CaseAction,
     /// The shell that runs it; unset: the suite's, else the guest's.
     pub shell: Option<ScriptShell>,
+    /// The roles whose guests run it, all at once; empty in a suite without roles.
+    pub on: Vec<RoleId>,
     /// Where it was written: `vmdeck.toml:12`.
     pub place: CasePlace,
     /// How long it may take; unset: the guest's own limit.

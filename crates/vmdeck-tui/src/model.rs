@@ -423,7 +423,7 @@ impl Model {
 
     /// Returns the guests: those of the run, else those of the config.
     pub fn guests(&self) -> Vec<GuestId> {
-        let mut all: Vec<GuestId> = self.setup.iter().flat_map(|s| s.guests.iter().map(|g| g.id.clone())).collect();
+        let mut all: Vec<GuestId> = self.setup.iter().flat_map(|setup| setup.machine_names()).collect();
         if matches!(self.shown.record, RecordSource::Other { .. } | RecordSource::Replay) {
             all.clear();
         }

@@ -49,8 +49,10 @@ fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
         .filter(|_| !matches!(model.shown.record, RecordSource::Other { .. } | RecordSource::Replay))
     {
         for job in plan::select(setup, &model.select, None) {
-            let names = job.cases().map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect();
-            out.insert(job.guest().id.clone(), names);
+            for guest in job.guests() {
+                let names = job.cases_in(&guest.id).map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect();
+                out.insert(guest.id.clone(), names);
+            }
         }
     }
     for (id, guest) in &model.shown.view.guests {

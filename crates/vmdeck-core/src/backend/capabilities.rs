@@ -20,6 +20,8 @@ pub struct Capabilities {
     pub sized: bool,
     /// Whether a new machine can be kept off the network.
     pub restricts_network: bool,
+    /// Whether a new machine can be plugged into a switch of this host, beside its usual network.
+    pub joins_switch: bool,
     /// Whether a new machine gets the UUID of the request; else the provider chooses, if it has such ids at all.
     pub takes_uuid: bool,
 }
@@ -34,6 +36,7 @@ impl Capabilities {
         adopts: false,
         sized: false,
         restricts_network: false,
+        joins_switch: false,
         takes_uuid: false,
     };
 }

@@ -7,7 +7,7 @@ use super::{
     guest_exec::GuestExec,
     proof::Proof,
     record::{AdoptTarget, MachineId, MachineRecord},
-    request::{CreateRequest, NetworkId},
+    request::CreateRequest,
 };
 use crate::{assets::seed::MachineLogin, context::CallContext};
 use futures_util::future::BoxFuture;
@@ -54,11 +54,6 @@ pub trait Backend: Send + Sync {
     fn removal(&self) -> Option<&dyn Removal> {
         None
     }
-
-    /// Returns the power to make private networks between machines.
-    fn networks(&self) -> Option<&dyn Networks> {
-        None
-    }
 }
 
 /// The power to use machines that others made.
@@ -82,15 +77,6 @@ pub trait Removal: Send + Sync {
 
     /// Destroys a machine that no run of ours made.
     fn remove<'a>(&'a self, machine: &'a MachineInfo, context: CallContext<'a>) -> BoxFuture<'a, Proof>;
-}
-
-/// The power to make private networks between machines of one job.
-pub trait Networks: Send + Sync {
-    /// Makes a network of this generated name.
-    fn create<'a>(&'a self, name: &'a str, context: CallContext<'a>) -> BoxFuture<'a, Result<NetworkId>>;
-
-    /// Releases a network and proves that it is gone.
-    fn release<'a>(&'a self, id: &'a NetworkId, context: CallContext<'a>) -> BoxFuture<'a, Proof>;
 }
 
 /// One machine.
@@ -330,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_seams_are_objects_and_the_first_cause_wins() {
-        fn _is_object(_: &dyn Backend, _: &dyn Machine, _: &dyn Adoption, _: &dyn Removal, _: &dyn Networks) {}
+        fn _is_object(_: &dyn Backend, _: &dyn Machine, _: &dyn Adoption, _: &dyn Removal) {}
         let (exit, now) = watch::channel(None);
         note_exit(&exit, MachineExit::Panicked("a".into()));
         note_exit(&exit, MachineExit::Shutdown("host-qmp-quit".into()));

@@ -89,7 +89,7 @@ impl MachineRecord {
             record_dir: dir,
             lifetime: Lifetime::MayOutliveUs,
             services: &[],
-            networks: &[],
+            network: None,
         }
     }
 }

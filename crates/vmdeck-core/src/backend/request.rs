@@ -1,6 +1,9 @@
 //! What a backend is asked for: a machine for a guest, with the services and networks that it must offer.
 
-use crate::host::net::Probe;
+use crate::host::{
+    net::Probe,
+    switch::{Seat, Switch},
+};
 use std::path::Path;
 use vmdeck_model::guest::Guest;
 
@@ -22,8 +25,8 @@ pub struct CreateRequest<'a> {
     pub lifetime: Lifetime,
     /// The services that transports will look for; a backend that forwards ports forwards theirs.
     pub services: &'a [Service],
-    /// Private networks that the machine is attached to, besides its usual one.
-    pub networks: &'a [NetworkId],
+    /// The private network that the machine is in besides its usual one; only where the backend joins switches.
+    pub network: Option<NetworkPort<'a>>,
 }
 
 /// How long a machine may live.
@@ -47,6 +50,11 @@ pub struct Service {
     pub probe: Probe,
 }
 
-/// A private network between machines of one job, by the provider's name for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkId(pub String);
+/// Where a machine is plugged in.
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkPort<'a> {
+    /// The network of the machine's job.
+    pub switch: &'a Switch,
+    /// What the machine has in it.
+    pub seat: Seat,
+}

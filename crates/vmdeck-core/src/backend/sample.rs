@@ -15,6 +15,7 @@ pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
     }
     Guest {
         id: GuestId::new("deb").expect("name"),
+        key: GuestId::new("deb").expect("name"),
         backend: "qemu".into(),
         os: Os::Linux,
         cpus: 2,

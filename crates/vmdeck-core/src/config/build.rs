@@ -51,7 +51,14 @@ const MEMORY_MIN: u64 = 16 << 20;
 const OLD_LOCK: &str = "redoubt-vm-tests.lock.d";
 
 pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> (Setup, Values) {
-    let mut build = Build { checked, keys: sources.keys, base: sources.base, problems, values: Values::new() };
+    let mut build = Build {
+        checked,
+        keys: sources.keys,
+        base: sources.base,
+        private_networks: sources.private_networks,
+        problems,
+        values: Values::new(),
+    };
     let host = build.host();
     let shared = ForAllGuests { catalogue: host.images.catalogue.clone(), troubles: build.troubles() };
     let guests: Vec<Guest> = build
@@ -109,6 +116,8 @@ pub(super) struct Build<'a> {
     checked: Checked,
     keys: &'a [Key],
     base: &'a Path,
+    /// The backends whose machines can be in a private network with others.
+    pub(super) private_networks: &'a [&'static str],
     problems: &'a mut Vec<Problem>,
     values: Values,
 }
@@ -315,6 +324,7 @@ impl Build<'_> {
         let user_data = self.user_data(name, origin, seed);
         let trouble = self.troubles_of(name, origin, os, &shared.troubles);
         Some(Guest {
+            key: id.clone(),
             os,
             trouble,
             cpus: self.number(&full("cpus"), &any("cpus")),

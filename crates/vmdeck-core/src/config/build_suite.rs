@@ -10,7 +10,7 @@ use std::{
 };
 use vmdeck_model::{
     guest::Guest,
-    ids::{CaseId, SuiteId},
+    ids::{CaseId, GuestId, RoleId, SuiteId},
     key::Value,
     quantity::show_size,
     requirement::{Requirement, Version},
@@ -40,7 +40,16 @@ impl Build<'_> {
                 return None;
             }
         };
-        let on = self.texts(&full("guests"), &any("guests"));
+        let roles = self.roles(name, origin, guests);
+        let network = self.network(name, origin, &roles, guests);
+        let mut on = self.texts(&full("guests"), &any("guests"));
+        if self.is_written(&full("roles")) {
+            if self.is_written(&full("guests")) {
+                let why = "a suite has `roles` or `guests`";
+                self.problem(origin, &full("guests"), why, Some("leave `guests` out: the roles name them"));
+            }
+            on.clear();
+        }
         for word in &on {
             let fits = Selector::parse(&format!("@{word}"));
             let hits =
@@ -61,7 +70,7 @@ impl Build<'_> {
         let mut seen = BTreeSet::new();
         let mut list = Vec::new();
         for (index, origin) in cases.iter().enumerate() {
-            let case = self.case(name, index, origin, timeout, retries);
+            let case = self.case(name, index, origin, timeout, retries, &roles);
             if let Some(mut case) = case {
                 let path = format!("suites.{name}.cases.{index}.trouble_ignore");
                 let own = self.ignored_troubles(&path, "suites.*.cases.[].trouble_ignore", origin, troubles);
@@ -98,6 +107,8 @@ impl Build<'_> {
         Some(Suite {
             id,
             guests: on,
+            roles,
+            network,
             setup_timeout: self.duration(&full("setup_timeout"), &any("setup_timeout")).unwrap_or_default(),
             teardown_timeout: self.duration(&full("teardown_timeout"), &any("teardown_timeout")).unwrap_or_default(),
             shell: self.shell(&full("shell"), &any("shell")),
@@ -168,6 +179,10 @@ impl Build<'_> {
         let path = format!("suites.{suite}.env");
         let Some(Value::Map(map)) = self.value(&path, "suites.*.env") else { return BTreeMap::new() };
         for name in map.keys() {
+            if name == "VMDECK" || name.starts_with("VMDECK_") {
+                let why = format!("`{name}` is one of those that vmdeck sets itself");
+                self.problem(origin, &path, why, Some("give it another name"));
+            }
             let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
                 && !name.starts_with(|c: char| c.is_ascii_digit());
             if !good {
@@ -189,6 +204,7 @@ impl Build<'_> {
         origin: &Origin,
         timeout: Option<Duration>,
         retries: u32,
+        roles: &BTreeMap<RoleId, GuestId>,
     ) -> Option<Case> {
         let full = |key: &str| format!("suites.{suite}.cases.{index}.{key}");
         let any = |key: &str| format!("suites.*.cases.[].{key}");
@@ -198,6 +214,7 @@ impl Build<'_> {
             return None;
         };
         let id = CaseId::new(&name).map_err(|e| self.problem(origin, &shown, e.to_string(), None)).ok()?;
+        let on = self.case_roles(&full("on"), &name, origin, roles);
         let run = self.text(&full("run"), &any("run"));
         let script = self.value(&full("script"), &any("script"));
         let action = match (run, script) {
@@ -232,6 +249,7 @@ impl Build<'_> {
             id,
             action,
             shell: self.shell(&full("shell"), &any("shell")),
+            on,
             place: match origin {
                 Origin::File(file, line) => CasePlace { file: file.to_string(), line: *line },
                 _ => CasePlace::default(),

@@ -319,7 +319,26 @@ pub const CORE: &[Key] = &[
         Some("[]"),
         "globs of files to leave out, besides those that git ignores",
     ),
-    key("suites.*.guests", Kind::Texts, Some("[\"*\"]"), "names or globs of the guests that the suite runs on"),
+    key(
+        "suites.*.guests",
+        Kind::Texts,
+        Some("[\"*\"]"),
+        "names or globs of the guests that the suite runs on, each by itself",
+    ),
+    key(
+        "suites.*.roles",
+        Kind::Map,
+        None,
+        "instead of `guests`: the guests that the suite needs together, by the part that each has: { server = \"deb\", client = \"deb\" }; \
+         each role is a machine of its own, called SUITE.ROLE; its commands see VMDECK_ROLE and VMDECK_SERVER_ADDR",
+    ),
+    key(
+        "suites.*.network",
+        Kind::Choice(&["auto", "private", "none"]),
+        Some("\"auto\""),
+        "how the machines of the roles reach each other: private = one more interface in a network that only they are in, where the \
+         roles are host names (QEMU); none = by the addresses that they have anyway; auto = private where all of them can",
+    ),
     key(
         "suites.*.requires.[].cmd",
         Kind::Text,
@@ -389,6 +408,12 @@ pub const CORE: &[Key] = &[
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),
     key("suites.*.cases.[].name", Kind::Text, None, "name; required"),
+    key(
+        "suites.*.cases.[].on",
+        Kind::Texts,
+        None,
+        "in a suite with roles: where it is run; several roles run it at once; required there",
+    ),
     key("suites.*.cases.[].run", Kind::Text, None, "text for the shell; several lines stop at the first that fails"),
     key("suites.*.cases.[].shell", Kind::Shell, None, "for this case; default: the suite's"),
     key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),

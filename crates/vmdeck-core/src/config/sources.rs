@@ -24,6 +24,8 @@ pub struct Sources<'a> {
     pub keys: &'a [Key],
     /// The words that `backend` may be.
     pub backends: &'a [&'static str],
+    /// Those of them whose machines can be in a private network with others.
+    pub private_networks: &'a [&'static str],
     /// The variables of older systems.
     pub old_names: &'a [OldName],
     /// The words that `transports` may hold.

@@ -4,7 +4,14 @@ use super::*;
 use std::path::Path;
 use std::time::Duration;
 use vmdeck_model::key::Key;
-use vmdeck_model::{key::Kind, secret::Secret, suite::RunAs};
+use vmdeck_model::{
+    job::Job,
+    key::Kind,
+    plan,
+    secret::Secret,
+    select::{Selector, Shard},
+    suite::{RunAs, SuiteNetwork},
+};
 
 const EXTRA: &[Key] = &[
     Key { path: "guests.*.qemu.kernel", kind: Kind::Path, default: None, doc: "" },
@@ -24,6 +31,7 @@ fn load_with(text: &str, env: &[(&str, &str)], set: &[&str]) -> Result<(Setup, V
         keys: &keys,
         old_names: &[],
         backends: &["qemu", "local"],
+        private_networks: &["qemu"],
         transports: &["ssh", "exec"],
         secret_command: Some(&|words: &[String]| Ok(format!("from {}\n", words.join(" ")))),
         secrets_of: None,
@@ -172,4 +180,76 @@ fn the_old_scripts_know_one_slot_only() {
     let set = ["host.slots=2", "host.lock=/tmp/redoubt-vm-tests.lock.d"];
     let told = load_with(SMALL, &[], &set).expect_err("slots").to_string();
     assert!(told.contains("the lock of the old scripts has only one slot"), "{told}");
+}
+
+#[test]
+fn roles_make_a_job_of_several_guests() {
+    let text = "[guests.deb]\nbackend = \"qemu\"\n[guests.other]\nbackend = \"qemu\"\n[suites.net]\n\
+                roles = { server = \"deb\", client = \"deb\", probe = \"other\" }\n\
+                [[suites.net.cases]]\nname = \"a\"\non = \"server\"\nrun = \"true\"\n\
+                [[suites.net.cases]]\nname = \"b\"\non = [\"client\", \"probe\"]\nrun = \"true\"\n\
+                [suites.plain]\n[[suites.plain.cases]]\nname = \"c\"\nrun = \"true\"\n";
+    let (setup, _) = load_with(text, &[], &[]).expect("good");
+    let cases = |words: &[&str], shard: Option<&str>| -> Vec<String> {
+        let words: Vec<Selector> = words.iter().map(|word| Selector::parse(word).expect("word")).collect();
+        let jobs = plan::select(&setup, &words, shard.map(|shard| Shard::parse(shard).expect("shard")));
+        let names = |job: &Job| -> Vec<String> {
+            job.cases().map(|(guest, suite, case)| format!("{}/{}@{}", suite.id, case.id, guest.id)).collect()
+        };
+        jobs.iter().flat_map(names).collect()
+    };
+    let with_roles = ["net/a@net.server", "net/b@net.client", "net/b@net.probe"];
+    let plain = ["plain/c@deb", "plain/c@other"];
+    assert_eq!(cases(&[], None), [&plain[..], &with_roles].concat());
+    assert_eq!(cases(&["net"], None), with_roles);
+    assert_eq!(cases(&["@net.client"], None), ["net/b@net.client"]);
+    assert_eq!(cases(&["@other"], None), ["plain/c@other", "net/b@net.probe"]);
+    let shards = [cases(&[], Some("1/2")), cases(&[], Some("2/2"))];
+    assert_eq!(shards[0], [&plain[..1], &with_roles].concat(), "a suite with roles is one piece");
+    assert_eq!(shards[1], plain[1..]);
+    assert_eq!(setup.suites[0].network, SuiteNetwork::Private);
+    let names: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["deb", "other", "net.client", "net.probe", "net.server"]);
+    let guest = setup.guest_named("net.probe").expect("a role");
+    assert_eq!((guest.id.as_str(), guest.key.as_str()), ("net.probe", "other"));
+}
+
+#[test]
+fn roles_that_cannot_be_are_told() {
+    let metal = "[guests.metal]\nbackend = \"local\"\n";
+    let once = "[guests.once]\nbackend = \"qemu\"\nmachine = \"ci-linux\"\n";
+    for (guests, suite, on, told) in [
+        ("", "roles = { a = \"deb\" }", "", "nothing says where case `x` is run"),
+        ("", "roles = { a = \"deb\" }", "on = \"b\"", "`b` is not a role (known: a)"),
+        ("", "roles = { a = \"deb\" }", "on = [\"a\", \"a\"]", "`a` is there twice"),
+        ("", "roles = {}", "", "there are no roles"),
+        ("", "roles = { a = \"\" }", "on = \"a\"", "`` is not a guest (known: deb)"),
+        ("", "roles = { a = \"debian\" }", "on = \"a\"", "`debian` is not a guest (known: deb)"),
+        ("", "roles = { a_b = \"deb\" }", "on = \"a_b\"", "`a_b` cannot be a host name"),
+        ("", "roles = { a-B = \"deb\", A-b = \"deb\" }", "on = \"a-B\"", "have the same variable: VMDECK_A_B_ADDR"),
+        (
+            "[guests.'net.a']\nbackend = \"qemu\"\n",
+            "roles = { a = \"deb\" }",
+            "on = \"a\"",
+            "would be called like guest `net.a`",
+        ),
+        ("", "guests = [\"deb\"]\nroles = { a = \"deb\" }", "on = \"a\"", "a suite has `roles` or `guests`"),
+        ("", "", "on = \"a\"", "it has no effect in a suite without `roles`"),
+        ("", "network = \"private\"", "", "it has no effect without `roles`"),
+        (
+            metal,
+            "roles = { a = \"deb\", b = \"metal\" }\nnetwork = \"private\"",
+            "on = \"a\"",
+            "guest `metal` (backend local) cannot be",
+        ),
+        ("", "roles = \"deb\"", "", "roles"),
+        (once, "roles = { a = \"once\", b = \"once\" }", "on = \"a\"", "`once` is one machine, and is `a` already"),
+        ("", "env = { VMDECK_ROLE = \"x\" }", "", "`VMDECK_ROLE` is one of those that vmdeck sets itself"),
+    ] {
+        let text = format!(
+            "[guests.deb]\nbackend = \"qemu\"\n{guests}[suites.net]\n{suite}\n[[suites.net.cases]]\nname = \"x\"\n{on}\nrun = \"true\"\n"
+        );
+        let said = problems(&text);
+        assert!(said.contains(told), "{suite} {on}: {said}");
+    }
 }

@@ -55,27 +55,27 @@ pub(super) struct RunControls {
 }
 
 impl RunControls {
-    /// Returns the controls for these guests of a run.
-    pub(super) fn new<'a>(
-        guests: impl Iterator<Item = &'a GuestId>,
-        run: &CancellationToken,
-        keep_failed: bool,
-    ) -> Self {
-        let control = || {
+    /// Returns the controls for the guests of a run, job by job: what ends one guest of a job ends all of them.
+    pub(super) fn new<'a, J>(jobs: impl Iterator<Item = J>, run: &CancellationToken, keep_failed: bool) -> Self
+    where
+        J: Iterator<Item = &'a GuestId>,
+    {
+        let mut controls = BTreeMap::new();
+        for guests in jobs {
             let cancel = run.child_token();
             let stop = cancel.child_token();
-            GuestControl {
-                stop,
-                cancel,
-                pause: Mutex::default(),
-                keep: AtomicBool::default(),
-                killed: AtomicBool::default(),
-            }
-        };
-        Self {
-            controls: guests.map(|guest| (guest.clone(), control())).collect(),
-            keep_failed: AtomicBool::new(keep_failed),
+            controls.extend(guests.map(|guest| {
+                let control = GuestControl {
+                    stop: stop.clone(),
+                    cancel: cancel.clone(),
+                    pause: Mutex::default(),
+                    keep: AtomicBool::default(),
+                    killed: AtomicBool::default(),
+                };
+                (guest.clone(), control)
+            }));
         }
+        Self { controls, keep_failed: AtomicBool::new(keep_failed) }
     }
 
     /// Returns the controls of a guest; every guest of the plan has them.
@@ -133,7 +133,7 @@ mod tests {
     fn a_stop_ends_a_pause_and_leaves_the_current_case_alone() {
         let (deb, win) = (GuestId::new("deb").expect("name"), GuestId::new("win").expect("name"));
         let run = CancellationToken::new();
-        let all = RunControls::new([&deb, &win].into_iter(), &run, false);
+        let all = RunControls::new([&deb, &win].map(std::iter::once).into_iter(), &run, false);
         all.apply(&Command::Stop { guest: deb.clone() }).expect("legal");
         let control = all.of(&deb).expect("control");
         assert!(control.begin_pause().is_cancelled() && !control.cancel.is_cancelled());
@@ -143,9 +143,20 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_one_guest_of_a_job_ends_the_others() {
+        let names = ["ha.db", "ha.web", "deb"].map(|name| GuestId::new(name).expect("name"));
+        let jobs = [&names[..2], &names[2..]];
+        let all = RunControls::new(jobs.iter().map(|job| job.iter()), &CancellationToken::new(), false);
+        all.apply(&Command::Kill { guest: names[1].clone() }).expect("legal");
+        let ended: Vec<bool> = names.iter().map(|id| all.of(id).expect("control").stop.is_cancelled()).collect();
+        assert_eq!(ended, [true, true, false]);
+        assert!(all.keeps(&names[0], Keep::Always, GuestEnd::Failed), "only the other one was killed");
+    }
+
+    #[test]
     fn keeping_can_be_taken_back_and_an_unknown_guest_is_told() {
         let deb = GuestId::new("deb").expect("name");
-        let all = RunControls::new(std::iter::once(&deb), &CancellationToken::new(), false);
+        let all = RunControls::new(std::iter::once(std::iter::once(&deb)), &CancellationToken::new(), false);
         all.apply(&Command::Keep { guest: deb.clone(), on: true }).expect("legal");
         assert!(all.keeps(&deb, Keep::Never, GuestEnd::Well));
         all.apply(&Command::Keep { guest: deb.clone(), on: false }).expect("legal");
@@ -161,7 +172,7 @@ mod tests {
     #[test]
     fn each_pause_is_ended_on_its_own() {
         let deb = GuestId::new("deb").expect("name");
-        let all = RunControls::new(std::iter::once(&deb), &CancellationToken::new(), false);
+        let all = RunControls::new(std::iter::once(std::iter::once(&deb)), &CancellationToken::new(), false);
         let proceed = Command::Proceed { guest: deb.clone() };
         assert!(all.apply(&proceed).is_err(), "there is none: the next one is not ended before it began");
         for _ in 0..2 {

@@ -24,9 +24,11 @@ use vmdeck_model::{
     error::{Blame, Fault},
     event::{CaseCause, Event, EventKind, PlannedGuest},
     exit::RunExit,
+    guest::Guest,
     ids::{CaseId, GuestId, SuiteId},
+    job::Job,
     outcome::{CancelReason, Signal, Verdict},
-    plan::{Job, Keep, Plan},
+    plan::{Keep, Plan},
     run_view::RunView,
 };
 
@@ -60,8 +62,8 @@ pub(super) async fn run(
     let (cancel_requests, mut requested) = mpsc::unbounded_channel();
     let plan = Arc::new(plan);
     let cancel = CancellationToken::new();
-    let guests = plan.guests().map(|guest| &guest.id);
-    let controls = Arc::new(RunControls::new(guests, &cancel, plan.options.keep == Keep::Failed));
+    let jobs = plan.jobs.iter().map(|job| job.guests().map(|guest| &guest.id));
+    let controls = Arc::new(RunControls::new(jobs, &cancel, plan.options.keep == Keep::Failed));
     let mut this = Dispatcher {
         plan: Arc::clone(&plan),
         seq: 0,
@@ -128,18 +130,16 @@ impl Dispatcher {
     }
 
     fn started(&mut self) {
-        let planned = |job: &Job| {
-            let guest = job.guest();
-            PlannedGuest {
-                guest: guest.id.clone(),
-                backend: guest.backend.clone(),
-                os: guest.os.to_string(),
-                isolated: backend::capabilities_of(&guest.backend).isolated,
-                cases: job.cases().count() * self.plan.options.repeat as usize,
-                names: job.cases().map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect(),
-            }
+        let planned = |job: &Job, guest: &Guest| PlannedGuest {
+            guest: guest.id.clone(),
+            backend: guest.backend.clone(),
+            os: guest.os.to_string(),
+            isolated: backend::capabilities_of(&guest.backend).isolated,
+            cases: job.cases_in(&guest.id).count() * self.plan.options.repeat as usize,
+            names: job.cases_in(&guest.id).map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect(),
         };
-        let guests = self.plan.jobs.iter().map(planned).collect();
+        let of_job = |job: &Job| job.guests().map(|guest| planned(job, guest)).collect::<Vec<_>>();
+        let guests = self.plan.jobs.iter().flat_map(of_job).collect();
         let kind = EventKind::RunStarted {
             run: self.plan.run.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -202,13 +202,12 @@ impl Dispatcher {
         let rounds = 1..=plan.options.repeat;
         let planned = rounds.flat_map(|round| plan.jobs.iter().map(move |job| (round, job)));
         for (round, job) in planned {
-            let guest = &job.guest().id;
-            for (suite, case) in job.cases() {
-                if ended.contains(&name(guest, &suite.id, &case.id, round)) {
+            for (guest, suite, case) in job.cases() {
+                if ended.contains(&name(&guest.id, &suite.id, &case.id, round)) {
                     continue;
                 }
                 self.send(EventKind::CaseEnded {
-                    guest: guest.clone(),
+                    guest: guest.id.clone(),
                     suite: suite.id.clone(),
                     case: case.id.clone(),
                     round,

@@ -18,15 +18,22 @@ use super::{
 };
 use crate::{backend::BackendDeps, host::clock};
 use parking_lot::Mutex;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, mpsc},
-    task::JoinSet,
+    task::{Id, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{EventKind, Holder},
+    ids::GuestId,
+    job::Job,
     outcome::CancelReason,
     plan::Plan,
     secret::Redactor,
@@ -89,7 +96,7 @@ impl Run {
         let held = if plan.host.slots == 1 {
             vec![lock::acquire(&request, progress, &self.cancel).await?]
         } else {
-            let count = (plan.host.slots as usize).min(plan.jobs.len()).max(1);
+            let count = (plan.host.slots as usize).min(plan.guests().count()).max(1);
             lock::acquire_slots(&request, plan.host.slots, count, progress, &self.cancel).await?
         };
         self.events.send(EventKind::LockHeld { path, waited_ms: clock::ms_since(start) });
@@ -198,28 +205,42 @@ impl Run {
 }
 
 /// Runs every job, as many at a time as there are permits. A job that panics is a bug, and its machine is the reaper's.
+///
+/// Two jobs of one guest of the config never run at a time: it may name a machine that there is only once.
 async fn run_jobs(context: &Arc<RunContext>) {
-    let mut waiting: Vec<_> = context.plan.jobs.iter().rev().cloned().collect();
+    let mut waiting: VecDeque<Job> = context.plan.jobs.iter().cloned().collect();
+    let mut busy: HashMap<Id, Vec<GuestId>> = HashMap::new();
     let mut running = JoinSet::new();
     loop {
-        let count = waiting.last().map_or(1, |job| job.guests().count());
+        let is_free =
+            |job: &Job| !job.members().iter().any(|member| busy.values().flatten().any(|id| *id == member.guest.key));
+        let next = waiting.iter().position(is_free);
+        let count = next.map_or(1, |next| waiting[next].members().len());
         tokio::select! {
-            Some(permits) = Permits::acquire(&context.permits, count), if !waiting.is_empty() => {
-                let Some(job) = waiting.pop() else { continue };
+            Some(permits) = Permits::acquire(&context.permits, count), if next.is_some() => {
+                let Some(job) = next.and_then(|next| waiting.remove(next)) else { continue };
                 let mut own = RunContext::clone(context);
                 if let Some(control) = context.controls.of(&job.guest().id) {
                     own.cancel = control.cancel.clone();
                 }
-                running.spawn(cases::run(Arc::new(own), job, permits));
+                let guests = job.members().iter().map(|member| member.guest.key.clone()).collect();
+                busy.insert(running.spawn(cases::run(Arc::new(own), job, permits)).id(), guests);
             }
-            Some(done) = running.join_next() => if let Err(e) = done {
-                context.events.warn(
-                    None,
-                    format!("a worker panicked: {e}"),
-                    Some("this is a bug in vmdeck; `vmdeck cleanup` removes what it left".into()),
-                );
-                context.events.bug();
-            },
+            Some(done) = running.join_next_with_id() => {
+                let id = match done {
+                    Ok((id, ())) => id,
+                    Err(e) => {
+                        context.events.warn(
+                            None,
+                            format!("a worker panicked: {e}"),
+                            Some("this is a bug in vmdeck; `vmdeck cleanup` removes what it left".into()),
+                        );
+                        context.events.bug();
+                        e.id()
+                    }
+                };
+                busy.remove(&id);
+            }
             else => break,
         }
     }

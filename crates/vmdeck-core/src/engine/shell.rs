@@ -216,8 +216,8 @@ pub fn may_have_terminal(guest: &Guest) -> bool {
 pub(super) async fn run(context: &RunContext, request: ShellRequest) {
     let Some(job) = context.plan.jobs.first() else { return };
     let guest = Arc::new(job.guest().clone());
-    let Some(mut permits) = Permits::acquire(&context.permits, 1).await else { return };
-    let machine = match machine::launch(context, &guest, &mut permits).await {
+    let Some(permits) = Permits::acquire(&context.permits, 1).await else { return };
+    let machine = match machine::launch(context, &guest, None, &permits).await {
         Ok(machine) => machine,
         Err(fault) => return drop(request.done.send(Err(fault))),
     };

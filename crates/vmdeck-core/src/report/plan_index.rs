@@ -37,7 +37,7 @@ impl PlanIndex {
     pub fn of(plan: &Plan) -> Self {
         let mut out = Self::default();
         for job in &plan.jobs {
-            for (suite, case) in job.cases() {
+            for (_, suite, case) in job.cases() {
                 out.places.insert((suite.id.clone(), case.id.clone()), case.place.clone());
             }
             for guest in job.guests() {

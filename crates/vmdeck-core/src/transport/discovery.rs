@@ -120,9 +120,9 @@ impl<'a> AddressSearch<'a> {
         candidates.retain(|c| !self.others.contains(&c.address) && !net::is_own(c.address.ip()));
         if !self.proves_identity && candidates.iter().any(|candidate| !candidate.proven) {
             candidates.retain(|candidate| candidate.proven);
-            let (guest, transport) = (&self.target.guest.id, self.service.name);
+            let (key, transport) = (&self.target.guest.key, self.service.name);
             attempt.reason =
-                format!("nothing proves that this is the machine; set `guests.{guest}.{transport}.host_key`");
+                format!("nothing proves that this is the machine; set `guests.{key}.{transport}.host_key`");
         }
         let (reached, reason) = self.first_to_answer(&candidates, limit).await;
         attempt.ok = reached.is_some();

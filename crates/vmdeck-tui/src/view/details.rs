@@ -16,7 +16,7 @@ const CELLS: usize = 30;
 /// Draws the details of a guest.
 pub(super) fn draw(model: &Model, id: &GuestId, frame: &mut Frame<'_>) {
     let mut lines: Vec<Line<'static>> = Vec::new();
-    if let Some(g) = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id)) {
+    if let Some(g) = model.setup.as_ref().and_then(|s| s.guest_named(id.as_str())) {
         let size = match &g.address {
             // How large it is, nobody here knows.
             Some(address) => format!("at {address}"),

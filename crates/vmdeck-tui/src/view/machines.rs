@@ -112,7 +112,7 @@ fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
         span(model, StyleRole::UiText, "  ")
     }];
     let Some(view) = model.shown.view.guests.get(id) else {
-        let setup = model.setup.as_ref().and_then(|s| s.guests.iter().find(|g| g.id == *id));
+        let setup = model.setup.as_ref().and_then(|s| s.guest_named(id.as_str()));
         let what = setup.map_or_else(String::new, |g| match &g.address {
             // How large it is, nobody here knows.
             Some(address) => format!("{} {}, {address}", g.backend, g.os),

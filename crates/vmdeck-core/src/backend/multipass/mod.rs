@@ -116,7 +116,7 @@ impl Multipass {
                 let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
                 Err(cannot()
                     .because("there is no such machine")
-                    .hint(format!("Multipass has: {seen}; set `guests.{}.machine`", guest.id)))
+                    .hint(format!("Multipass has: {seen}; set `guests.{}.machine`", guest.key)))
             }
         }
     }
@@ -189,13 +189,13 @@ impl Multipass {
 
 /// Settings that cannot work, with what to do about each.
 fn check_guest(guest: &Guest) -> Vec<(String, String)> {
-    let id = &guest.id;
+    let (id, key) = (&guest.id, &guest.key);
     let mut out = Vec::new();
     let options = &guest.options;
     if guest.os != Os::Linux {
         out.push((
             format!("guest `{id}`: Multipass has only Linux machines"),
-            format!("set `guests.{id}.os = \"linux\"`"),
+            format!("set `guests.{key}.os = \"linux\"`"),
         ));
     }
     if let Some(image) = options.text("image") {
@@ -209,7 +209,7 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
     if let Some(Err(e)) = options.path("cloud_init").map(vmdeck_files::open) {
         out.push((
             format!("guest `{id}`: cannot read its cloud-init file: {e}"),
-            format!("correct `guests.{id}.multipass.cloud_init`"),
+            format!("correct `guests.{key}.multipass.cloud_init`"),
         ));
     }
     for mount in options.texts("mounts") {
@@ -217,7 +217,7 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
         if !Path::new(source).is_dir() {
             out.push((
                 format!("guest `{id}`: cannot mount `{source}`: it is not a folder"),
-                format!("correct `guests.{id}.multipass.mounts`"),
+                format!("correct `guests.{key}.multipass.mounts`"),
             ));
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Files {
     pub(super) agent: Option<PathBuf>,
     /// The socket of the serial port to the guest's own agent, `qemu-ga`, if the guest may have one.
     pub(super) guest_agent: Option<PathBuf>,
+    /// The socket of the machine's port in a private network, if it is in one.
+    pub(super) network: Option<PathBuf>,
     /// The socket on which a debugger is waited for, if it is.
     pub(super) gdb: Option<PathBuf>,
 }
@@ -50,6 +52,7 @@ impl Files {
         Self {
             agent: has_agent.then(|| agent_socket(dir)),
             guest_agent: has_image.then(|| guest_agent_socket(dir)),
+            network: None,
             gdb: waits_for_gdb.then(|| dir.join("gdb.sock")),
             qmp: dir.join("qmp.sock"),
             console: dir.join("console.sock"),
@@ -115,6 +118,11 @@ pub(super) fn arguments(
         let restrict = if guest.network == Network::Restricted { ",restrict=on" } else { "" };
         out.two("-netdev", &format!("user,id=net0{restrict}{forwards}"));
         out.two("-device", "virtio-net-pci,netdev=net0,romfile=");
+    }
+    if let Some((port, socket)) = request.network.zip(files.network.as_deref()) {
+        let socket = path(socket);
+        out.two("-netdev", &format!("stream,id=private0,server=off,addr.type=unix,addr.path={socket}"));
+        out.two("-device", &format!("virtio-net-pci,netdev=private0,mac={},romfile=", port.seat.mac(":")));
     }
     out.two("-device", "virtio-rng-pci");
     out.two("-device", "virtio-balloon-pci,id=balloon0");
@@ -378,7 +386,7 @@ mod tests {
             record_dir: Path::new("/r"),
             lifetime: Lifetime::TiedToUs,
             services: &services,
-            networks: &[],
+            network: None,
         };
         arguments(&request, accel, Arch::X86, files, parts)
     }

@@ -58,7 +58,7 @@ impl HostView {
         let kind = guest.options.text("vm_type").unwrap_or_default();
         let devices = devices(guest);
         if matches!(kind, "tdxio" | "vfio_pt") && devices.is_empty() {
-            let hint = format!("set `guests.{}.qemu.vfio = [\"0000:41:00.1\"]`", guest.id);
+            let hint = format!("set `guests.{}.qemu.vfio = [\"0000:41:00.1\"]`", guest.key);
             out.fatal("vfio", "names no device that is passed through", &hint);
         }
         if !devices.is_empty() {
@@ -121,7 +121,7 @@ impl HostView {
             (_, Some((_, path))) => Some(path),
             _ => guest.options.path("firmware").map(Path::to_owned),
         };
-        let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.id);
+        let hint = format!("set `guests.{}.qemu.firmware` to an OVMF built for TDX", guest.key);
         match path {
             None => out.fatal("firmware", "is a TDX guest but has no firmware", &hint),
             Some(path) => {

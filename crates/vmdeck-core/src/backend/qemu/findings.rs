@@ -172,7 +172,7 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
         if let Some(path) = named(key)
             && let Err(e) = can_open(path)
         {
-            let hint = format!("create the file, or correct `guests.{}.qemu.{key}`", guest.id);
+            let hint = format!("create the file, or correct `guests.{}.qemu.{key}`", guest.key);
             out.push(fatal(
                 "image",
                 format!("guest `{}`: cannot open the {key} `{}`: {e}", guest.id, path.display()),
@@ -186,7 +186,7 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
             check: "console".into(),
             severity: Severity::Warn,
             text: format!("guest `{}`: `quiet` keeps the kernel's warnings off the console", guest.id),
-            hint: Some(format!("take it out of `guests.{}.qemu.append` to see them; docs/trouble.md", guest.id)),
+            hint: Some(format!("take it out of `guests.{}.qemu.append` to see them; docs/trouble.md", guest.key)),
             fix: None,
         });
     }
@@ -195,7 +195,7 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
             check: "network".into(),
             severity: Severity::Warn,
             text: format!("guest `{}` reaches every service of this host, by the address 10.0.2.2", guest.id),
-            hint: Some(format!("set `guests.{}.network = \"restricted\"` if its tests need no network", guest.id)),
+            hint: Some(format!("set `guests.{}.network = \"restricted\"` if its tests need no network", guest.key)),
             fix: None,
         });
     }
@@ -203,7 +203,7 @@ pub(super) fn guest(guest: &Guest) -> Vec<Finding> {
     if !arguments.is_empty() {
         out.extend(given_arguments(guest, arguments));
     } else if guest.image.is_none() && ["kernel", "image", "firmware"].iter().all(|key| named(key).is_none()) {
-        let hint = format!("set `guests.{0}.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.id);
+        let hint = format!("set `guests.{0}.image`, or `guests.{0}.qemu.kernel` and `initrd`", guest.key);
         out.push(fatal("image", format!("guest `{}` has nothing to boot", guest.id), &hint));
     }
     let has_disk = named("image").is_some() || guest.image.as_ref().is_some_and(|image| *image != Image::Host);

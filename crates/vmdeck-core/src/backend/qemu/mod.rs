@@ -28,7 +28,7 @@ use super::{
     deps::BackendDeps,
     proof::Proof,
     record::MachineRecord,
-    request::CreateRequest,
+    request::{CreateRequest, NetworkPort},
 };
 use crate::{
     assets::image::{self, System, store::ImageStore},
@@ -196,6 +196,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     console: ConsoleKind::Interactive,
     sized: true,
     restricts_network: true,
+    joins_switch: true,
     takes_uuid: true,
     ..Capabilities::NONE
 };
@@ -246,9 +247,13 @@ impl Qemu {
         let image = system.as_ref().map(|system| system.disk.as_path());
         let boots_host = guest.image == Some(Image::Host);
         let waits_for_gdb = guest.options.flag("gdb");
-        let files = Files::of(request.private_dir, request.record_dir, image.is_some(), boots_host, waits_for_gdb);
+        let mut files = Files::of(request.private_dir, request.record_dir, image.is_some(), boots_host, waits_for_gdb);
+        files.network = request.network.map(|_| request.private_dir.join("network.sock"));
         check_sockets(&files).map_err(|fault| failed().caused_by(fault))?;
         files::private_dir(request.private_dir).map_err(|e| failed().because(e))?;
+        if let Some((port, socket)) = request.network.zip(files.network.as_deref()) {
+            self.plug_in(port, socket, &binary).await.map_err(|fault| failed().caused_by(fault))?;
+        }
         let format = system.as_ref().map_or("qcow2", |system| system.format);
         let overlay = match image.zip(files.overlay.as_deref()) {
             Some((base, overlay)) => {
@@ -289,6 +294,16 @@ impl Qemu {
 }
 
 impl Qemu {
+    /// Opens the port at which a machine is plugged into a private network.
+    async fn plug_in(&self, port: NetworkPort<'_>, socket: &Path, binary: &Path) -> Result<()> {
+        let cannot = || Fault::host("cannot plug the machine into the private network of its suite").permanent();
+        if !findings::help(&self.spawner, binary).await.contains("-netdev stream") {
+            let why = format!("`{}` has no `-netdev stream`", binary.display());
+            return Err(cannot().because(why).hint("install QEMU 7.2 or newer"));
+        }
+        port.switch.open_port(port.seat, socket).map_err(|e| cannot().because(e))
+    }
+
     /// Makes a machine whose command line the config gives whole.
     async fn create_given(
         &self,
@@ -352,11 +367,10 @@ impl Qemu {
 
 /// Refuses sockets whose paths are too long.
 fn check_sockets(files: &Files) -> Result<()> {
-    let all = [&files.console, &files.qmp].map(|path| path.as_os_str().len());
-    if all.iter().all(|length| *length <= SOCKET_PATH_MAX) {
-        return Ok(());
-    }
-    Err(Fault::infra(format!("cannot use the socket path `{}`", files.console.display()))
+    let optional = [&files.agent, &files.guest_agent, &files.gdb, &files.network].into_iter().flatten();
+    let too_long = |path: &&PathBuf| path.as_os_str().len() > SOCKET_PATH_MAX;
+    let Some(path) = [&files.console, &files.qmp].into_iter().chain(optional).find(too_long) else { return Ok(()) };
+    Err(Fault::infra(format!("cannot use the socket path `{}`", path.display()))
         .because(format!("it is longer than {SOCKET_PATH_MAX} bytes"))
         .hint("set XDG_STATE_HOME to a shorter path"))
 }

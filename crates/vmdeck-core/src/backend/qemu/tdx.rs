@@ -108,7 +108,7 @@ pub(super) async fn findings(spawner: &Spawner, binary: &Path, guest: &Guest) ->
         add(
             Severity::Warn,
             format!("guest `{}`: this QEMU's tdx-guest has no property `debug`; it is left out", guest.id),
-            format!("remove `guests.{}.qemu.debug`", guest.id),
+            format!("remove `guests.{}.qemu.debug`", guest.key),
         );
     }
     if guest.options.text("vm_type") == Some("tdxio") && !dialect.secure_mode {

@@ -91,13 +91,13 @@ fn name_of(guest: &Guest) -> String {
 
 /// Returns the settings that cannot work.
 fn problems(guest: &Guest) -> Vec<(Severity, String, String)> {
-    let id = &guest.id;
+    let (id, key) = (&guest.id, &guest.key);
     let mut out = Vec::new();
     if address_of(guest).is_none() {
         out.push((
             Severity::Fatal,
             format!("guest `{id}` has no address"),
-            format!("set `guests.{id}.address` to its name or IP address"),
+            format!("set `guests.{key}.address` to its name or IP address"),
         ));
     }
     if guest.fresh != Fresh::Run {

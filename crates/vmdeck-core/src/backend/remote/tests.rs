@@ -36,7 +36,7 @@ fn request<'a>(guest: &'a Guest, dir: &'a Path) -> CreateRequest<'a> {
         record_dir: dir,
         lifetime: Lifetime::TiedToUs,
         services: &[],
-        networks: &[],
+        network: None,
     }
 }
 

@@ -330,7 +330,7 @@ fn nothing(guest: &Guest, rows: &[Row], listing: Option<Fault>) -> Fault {
         None => fault,
     };
     let key = if guest.options.text("clone").is_some() { "utm.clone" } else { "machine" };
-    fault.hint(format!("set `guests.{}.{key}` to one of these names or UUIDs", guest.id)).permanent()
+    fault.hint(format!("set `guests.{}.{key}` to one of these names or UUIDs", guest.key)).permanent()
 }
 
 /// Returns a finding if the template cannot be copied.
@@ -338,7 +338,7 @@ fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> 
     let (text, hint) = match named(rows, wanted) {
         None => {
             let fault = nothing(guest, rows, None);
-            (fault.to_string(), format!("set `guests.{}.utm.clone` to one of these names or UUIDs", guest.id))
+            (fault.to_string(), format!("set `guests.{}.utm.clone` to one of these names or UUIDs", guest.key))
         }
         Some(row) if power(&row.status) != PowerState::Off => (
             format!(
@@ -354,7 +354,7 @@ fn check_template(guest: &Guest, rows: &[Row], wanted: &str) -> Option<Finding> 
 
 /// Settings that cannot work, with what to do about each.
 fn check_guest(guest: &Guest) -> Vec<(String, String)> {
-    let (id, mut out) = (&guest.id, Vec::new());
+    let (id, key, mut out) = (&guest.id, &guest.key, Vec::new());
     if guest.machine.is_some() && guest.options.text("clone").is_some() {
         out.push((
             format!("guest `{id}`: it cannot be both adopted and a copy"),
@@ -363,7 +363,7 @@ fn check_guest(guest: &Guest) -> Vec<(String, String)> {
     }
     for cidr in guest.options.texts("networks") {
         if let Err(why) = scan::hosts(cidr) {
-            out.push((format!("guest `{id}`: {why}"), format!("correct `guests.{id}.utm.networks`")));
+            out.push((format!("guest `{id}`: {why}"), format!("correct `guests.{key}.utm.networks`")));
         }
     }
     if guest.os == Os::Macos && guest.options.flag("disposable") {

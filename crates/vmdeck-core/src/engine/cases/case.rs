@@ -4,10 +4,11 @@
 
 use super::{
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
-    coverage,
     judge::judge,
+    peers::PeerWatch,
     reboot::Reboots,
     script_failure::ScriptFailure,
+    suite::SuiteRun,
     supervise::{CaseWork, End, Watched},
 };
 use crate::{
@@ -19,10 +20,7 @@ use crate::{
     host::{clock, files},
     transport::source,
 };
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::{Attempt, CaseCause, EventKind},
@@ -45,6 +43,8 @@ pub(super) struct CaseRun<'a> {
     pub(super) suite: &'a Suite,
     pub(super) case: &'a Case,
     pub(super) round: u32,
+    /// What its commands are told of the guests that are up together.
+    pub(super) told: &'a BTreeMap<String, String>,
 }
 
 /// How a case ended, all attempts taken together.
@@ -55,9 +55,9 @@ pub(super) struct Outcome {
 }
 
 impl CaseRun<'_> {
-    /// Runs the case with its retries and reports how it ended.
-    pub(super) async fn run(&self, machine: &mut LeasedMachine) -> Outcome {
-        let Self { context, guest, suite, case, round } = *self;
+    /// Runs the case with its retries and reports how it ended. The peers are the other machines that it cannot do without.
+    pub(super) async fn run(&self, machine: &mut LeasedMachine, peers: &[PeerWatch]) -> Outcome {
+        let Self { context, guest, suite, case, round, .. } = *self;
         let retries = context.plan.options.retries.unwrap_or(case.retries);
         let mut earlier: Vec<Attempt> = Vec::new();
         loop {
@@ -69,7 +69,7 @@ impl CaseRun<'_> {
                 round,
                 attempt: number,
             });
-            let (mut attempt, machine_lost) = self.attempt(machine, self.dir(number)).await;
+            let (mut attempt, machine_lost) = self.attempt(machine, number, peers).await;
             let may_retry = !machine_lost && !context.cancel.is_cancelled();
             if attempt.verdict == Verdict::Failed && number <= retries && may_retry {
                 context.events.send(EventKind::Retrying {
@@ -122,9 +122,9 @@ impl CaseRun<'_> {
     }
 
     /// Makes one attempt; returns it, and whether the machine was lost.
-    async fn attempt(&self, machine: &mut LeasedMachine, dir: PathBuf) -> (Attempt, bool) {
+    async fn attempt(&self, machine: &mut LeasedMachine, number: u32, peers: &[PeerWatch]) -> (Attempt, bool) {
         let Self { context, guest, suite, case, .. } = *self;
-        let start = clock::now();
+        let (start, dir) = (clock::now(), self.dir(number));
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
         let mut log = CommandLog::open(
             &dir,
@@ -135,7 +135,7 @@ impl CaseRun<'_> {
             context.plan.host.log_size,
         );
         let limit = case.timeout.unwrap_or(guest.case_timeout);
-        let end = self.watch(machine, &dir, limit, &mut log).await;
+        let end = self.watch(machine, number, limit, peers, &mut log).await;
         let took_ms = clock::ms_since(start);
         let mut output = log.finish();
         if output.lost.is_none()
@@ -176,6 +176,10 @@ impl CaseRun<'_> {
                     true,
                 )
             }
+            End::PeerLost(fault) => {
+                diagnose(context, guest, &machine.controller, &fault).await;
+                (Verdict::Infra, None, clear(fault.to_string()), false)
+            }
             End::Lost(fault) => {
                 diagnose(context, guest, &machine.controller, &fault).await;
                 (Verdict::Infra, None, clear(fault.to_string()), true)
@@ -186,8 +190,11 @@ impl CaseRun<'_> {
     }
 
     /// Returns the command in the guest, which a program of this host does not have.
-    fn command(&self, machine: &LeasedMachine) -> Result<RemoteCommand> {
-        let base = base_command(self.guest, self.suite);
+    fn command(&self, machine: &LeasedMachine, attempt: u32) -> Result<RemoteCommand> {
+        let Self { context, guest, suite, told, .. } = *self;
+        let mut base = SuiteRun { context, guest, suite, told }.base_command();
+        base.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
+        base.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
         match &self.case.action {
             CaseAction::Run(script) => {
                 let shell = self.case.shell.clone().unwrap_or_else(|| base.shell.clone());
@@ -199,23 +206,31 @@ impl CaseRun<'_> {
     }
 
     /// Runs what the case is to its end, through the restarts that it may ask for.
-    async fn watch(&self, machine: &mut LeasedMachine, dir: &Path, limit: Duration, log: &mut CommandLog) -> End {
+    async fn watch(
+        &self,
+        machine: &mut LeasedMachine,
+        attempt: u32,
+        limit: Duration,
+        peers: &[PeerWatch],
+        log: &mut CommandLog,
+    ) -> End {
         let Self { context, guest, suite, case, .. } = *self;
+        let dir = self.dir(attempt);
         let mut reboots = Reboots::new(context, guest, suite, case);
         loop {
-            let mut command = match self.command(machine) {
+            let mut command = match self.command(machine, attempt) {
                 Ok(command) => command,
                 Err(fault) => return End::Refused(fault),
             };
             let work = if let CaseAction::Host(program) = &case.action {
-                CaseWork::Host(program, dir)
+                CaseWork::Host(program, &dir)
             } else {
                 if let Err(fault) = reboots.prepare(machine, &mut command).await {
                     return if fault.blame() == Blame::User { End::Refused(fault) } else { End::Lost(fault) };
                 }
                 CaseWork::Guest(&command)
             };
-            let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore };
+            let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore, peers };
             let end = watched.run(log, &context.cancel).await;
             if let Some(end) = reboots.after(end, machine, log).await {
                 return end;
@@ -249,17 +264,4 @@ impl CaseRun<'_> {
 fn unrun(verdict: Verdict, message: &str, output: RecordedOutput) -> Attempt {
     let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
     Attempt { verdict, exit: None, took_ms: 0, message: message.to_owned(), stdout_tail, stderr_tail }
-}
-
-/// Returns what every command of a suite has in common.
-pub(super) fn base_command(guest: &Guest, suite: &Suite) -> RemoteCommand {
-    let mut command = RemoteCommand {
-        env: suite.env.clone(),
-        dir: suite.dir.clone().or_else(|| guest.source.as_ref().map(|s| s.to.clone())),
-        run_as: suite.run_as,
-        shell: suite.shell.as_ref().unwrap_or(&guest.shell).clone(),
-        ..RemoteCommand::new("")
-    };
-    coverage::tell(suite, &mut command);
-    command
 }

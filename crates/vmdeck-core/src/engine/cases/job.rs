@@ -1,33 +1,39 @@
 //! One job from its first machine to the last proof, as a straight script with points at which it can be cancelled.
 //!
-//! A machine that is lost on the way is replaced for the cases that are left; the case that lost it is `infra`.
+//! A machine that is lost on the way is replaced for the cases that are left; the case that lost it is `infra`. Several that belong
+//! together are not replaced: what the cases before have done in them cannot be made up for.
 
-use super::{case::CaseRun, requirements, script_failure::ScriptFailure, suite::SuiteRun};
-use crate::{
-    engine::{
-        context::RunContext,
-        controls::GuestEnd,
-        machine::{self, LeasedMachine, Permits, PhaseEvents},
-    },
-    transport::source,
+use super::{
+    case::{CaseRun, Outcome},
+    members::{self, Member, NoMachines},
+    peers::PeerWatch,
+    requirements,
+    script_failure::ScriptFailure,
+    suite::SuiteRun,
 };
-use sha2::{Digest, Sha256};
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use crate::engine::{
+    context::RunContext,
+    controls::GuestEnd,
+    machine::{self, LeasedMachine, Permits, PhaseEvents},
+};
+use futures_util::future::join_all;
+use std::{collections::VecDeque, sync::Arc};
 use vmdeck_model::{
-    error::{Blame, Fault, Result},
-    event::{EventKind, Phase},
-    guest::{Fresh, Guest, Source},
+    error::{Blame, Fault},
+    event::Phase,
+    guest::{Fresh, Guest},
+    ids::GuestId,
+    job::Job,
     outcome::{CancelReason, Verdict},
-    plan::Job,
-    suite::Suite,
+    suite::{Case, RebootPolicy, Suite, SuiteNetwork},
 };
 
 /// Runs everything of one job; the permits are for as many machines as it needs.
 pub(in crate::engine) async fn run(context: Arc<RunContext>, job: Job, permits: Permits) {
-    let guest = Arc::new(job.guest().clone());
     let mut run = JobRun {
         context: &context,
-        guest: &guest,
+        members: Member::all(&job),
+        network: job.suites.first().map(|suite| suite.network).unwrap_or_default(),
         suites: &job.suites,
         queue: VecDeque::new(),
         has_failed: false,
@@ -62,7 +68,8 @@ enum Stop {
 
 struct JobRun<'a> {
     context: &'a RunContext,
-    guest: &'a Arc<Guest>,
+    members: Vec<Member>,
+    network: SuiteNetwork,
     suites: &'a [Suite],
     queue: VecDeque<QueuedCase>,
     /// Whether some case failed or was infra.
@@ -78,7 +85,7 @@ impl<'a> JobRun<'a> {
                 for (case, of_case) in of_suite.cases.iter().enumerate() {
                     let queued = QueuedCase { of: SuiteRound { suite, round }, case };
                     match &of_case.skip {
-                        Some(why) => self.case_run(queued).report_unrun(Verdict::Skipped, why),
+                        Some(why) => self.report_unrun(queued, Verdict::Skipped, why),
                         None => self.queue.push_back(queued),
                     }
                 }
@@ -86,20 +93,42 @@ impl<'a> JobRun<'a> {
         }
     }
 
-    fn case_run(&self, queued: QueuedCase) -> CaseRun<'a> {
+    /// Returns a case with its suite.
+    fn case_of(&self, queued: QueuedCase) -> (&'a Case, &'a Suite) {
         let suite = &self.suites[queued.of.suite];
-        let (case, round) = (&suite.cases[queued.case], queued.of.round);
-        CaseRun { context: self.context, guest: self.guest, suite, case, round }
+        (&suite.cases[queued.case], suite)
     }
 
-    fn suite_run(&self, round: SuiteRound) -> SuiteRun<'a> {
-        SuiteRun { context: self.context, guest: self.guest, suite: &self.suites[round.suite] }
+    fn case_run<'m>(&'m self, queued: QueuedCase, member: &'m Member) -> CaseRun<'m> {
+        let (case, suite) = self.case_of(queued);
+        CaseRun { context: self.context, guest: &member.guest, told: &member.told, suite, case, round: queued.of.round }
+    }
+
+    /// Returns the case in each of its guests.
+    fn case_runs(&self, queued: QueuedCase) -> impl Iterator<Item = CaseRun<'_>> {
+        let (case, _) = self.case_of(queued);
+        self.members.iter().filter(|member| member.takes(case)).map(move |member| self.case_run(queued, member))
+    }
+
+    fn suite_run<'m>(&'m self, round: SuiteRound, member: &'m Member) -> SuiteRun<'m> {
+        let suite = &self.suites[round.suite];
+        SuiteRun { context: self.context, guest: &member.guest, told: &member.told, suite }
+    }
+
+    /// Returns the names of the guests, for a person.
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.members.iter().map(|member| member.guest.id.as_str()).collect();
+        names.join(", ")
+    }
+
+    fn report_unrun(&self, queued: QueuedCase, verdict: Verdict, message: &str) {
+        self.case_runs(queued).for_each(|run| run.report_unrun(verdict, message));
     }
 
     /// Gives this verdict to every case that is left.
     fn give_up(&mut self, verdict: Verdict, message: &str) {
         while let Some(queued) = self.queue.pop_front() {
-            self.case_run(queued).report_unrun(verdict, message);
+            self.report_unrun(queued, verdict, message);
         }
     }
 
@@ -108,21 +137,20 @@ impl<'a> JobRun<'a> {
         while !self.queue.is_empty() || !held {
             held = true;
             self.reacquire_permits().await;
-            if self.context.is_stopped(self.guest) {
+            if self.context.is_stopped(&self.members[0].guest) {
                 return self.give_up(Verdict::Cancelled, self.context.stop_reason());
             }
-            self.context.set_lock_phase(&format!("booting {}", self.guest.id));
-            let machine = match self.lease().await {
-                Ok(machine) => machine,
-                Err(fault) => return self.no_machine(&fault),
-            };
-            self.use_machine(machine).await;
+            self.context.set_lock_phase(&format!("booting {}", self.names()));
+            match self.lease().await {
+                Ok(machines) => self.use_machines(machines).await,
+                Err(no) => return self.no_machines(&no),
+            }
         }
     }
 
     /// Waits for the permits if they were given back, or for the guest's end.
-    async fn reacquire_permits(&mut self) {
-        match self.context.controls.of(&self.guest.id) {
+    async fn reacquire_permits(&self) {
+        match self.context.controls.of(&self.members[0].guest.id) {
             Some(control) => tokio::select! {
                 _ = self.permits.reacquire() => {}
                 () = control.stop.cancelled() => {}
@@ -131,12 +159,13 @@ impl<'a> JobRun<'a> {
         }
     }
 
-    fn no_machine(&mut self, fault: &Fault) {
+    fn no_machines(&mut self, no: &NoMachines) {
+        let NoMachines { guest, fault } = no;
         if fault.blame() == Blame::Cancelled {
             return self.give_up(Verdict::Cancelled, self.context.stop_reason());
         }
         let text = self.context.redactor.text(&fault.to_string());
-        self.context.events.warn(Some(&self.guest.id), text.clone(), fault.remedy().map(str::to_owned));
+        self.context.events.warn(Some(&guest.id), text.clone(), fault.remedy().map(str::to_owned));
         self.has_failed = true;
         if self.queue.is_empty() {
             // Without a case there is no verdict that would say it.
@@ -148,112 +177,101 @@ impl<'a> JobRun<'a> {
         self.fail_fast();
     }
 
-    /// Launches a machine; a stop ends the boot.
-    async fn launch(&mut self) -> Result<LeasedMachine> {
-        let launch = machine::launch(self.context, self.guest, &mut self.permits);
-        let Some(control) = self.context.controls.of(&self.guest.id) else { return launch.await };
-        tokio::pin!(launch);
+    /// Returns the machines with the code in them; a stop ends their boot.
+    async fn lease(&mut self) -> Result<Vec<LeasedMachine>, NoMachines> {
+        let (context, network) = (self.context, self.network);
+        let control = context.controls.of(&self.members[0].guest.id);
+        let lease = members::lease(context, &mut self.members, network, &self.permits);
+        let Some(control) = control else { return lease.await };
+        tokio::pin!(lease);
         tokio::select! {
-            machine = &mut launch => return machine,
+            machines = &mut lease => return machines,
             () = control.stop.cancelled() => control.cancel.cancel(),
         }
-        launch.await
+        lease.await
     }
 
-    /// Returns a machine with the code in it.
-    async fn lease(&mut self) -> Result<LeasedMachine> {
-        let machine = self.launch().await?;
-        match self.send_source(&machine).await {
-            Ok(()) => Ok(machine),
-            Err(fault) => {
-                machine::take_down(self.context, self.guest, machine).await;
-                Err(fault)
-            }
-        }
-    }
-
-    async fn send_source(&self, machine: &LeasedMachine) -> Result<()> {
-        let Some(source) = &self.guest.source else { return Ok(()) };
-        let session = machine.controller.session();
-        let session = session.ok_or_else(|| Fault::infra("cannot send the code").because("there is no session"))?;
-        let kept = self.kept_source(machine, source);
-        let sending = source::send(session, source, kept.as_deref(), &self.context.cancel);
-        let phase = PhaseEvents::begin(&self.context.events, &self.guest.id, Phase::Source, None);
-        let sent = phase.around(sending).await?;
-        for note in sent.notes {
-            self.context.events.warn(Some(&self.guest.id), note, None);
-        }
-        if let Some((changed, all)) = sent.changed {
-            let text = format!("guest `{}`: {changed} of {all} files had changed, and were sent", self.guest.id);
-            self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
-        }
-        Ok(())
-    }
-
-    /// Returns where what a machine has of the code is kept in mind; only one of others lives on from run to run.
-    fn kept_source(&self, machine: &LeasedMachine, source: &Source) -> Option<PathBuf> {
-        let machine = machine.controller.machine().filter(|machine| machine.is_adopted())?;
-        let from = source.path.display().to_string();
-        let what = [&self.guest.backend, machine.provider_name(), &source.to, &from].join("\0");
-        let hash: String = Sha256::digest(what).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Some(self.context.backend.state.join("sources").join(format!("{hash}.json")))
-    }
-
-    /// Runs cases until there are none left, the machine is lost, or a fresh one is due; then ends the lease.
-    async fn use_machine(&mut self, mut machine: LeasedMachine) {
-        let (context, guest) = (self.context, self.guest);
+    /// Runs cases until there are none left, a machine is lost, or fresh ones are due; then ends the lease.
+    async fn use_machines(&mut self, mut machines: Vec<LeasedMachine>) {
+        let context = self.context;
         let had_failed = self.has_failed;
-        context.set_lock_phase(&format!("testing in {}", guest.id));
-        let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Tests, None);
-        let lost = self.run_queue(&mut machine).await == Stop::Lost;
-        phase.end(!lost);
+        context.set_lock_phase(&format!("testing in {}", self.names()));
+        let guests: Vec<GuestId> = self.members.iter().map(|member| member.guest.id.clone()).collect();
+        let begin = |id| PhaseEvents::begin(&context.events, id, Phase::Tests, None);
+        let phases: Vec<PhaseEvents> = guests.iter().map(begin).collect();
+        let lost = self.run_queue(&mut machines).await == Stop::Lost;
+        for phase in phases {
+            phase.end(!lost);
+        }
+        if lost && self.members.len() > 1 {
+            // What the cases before have done in the others would be missing in new ones.
+            let why = self.lost(&machines);
+            self.give_up(Verdict::Infra, &why);
+        }
         if !lost && context.plan.options.hold && self.queue.is_empty() {
-            machine::hold(context, guest, &mut machine).await;
+            join_all(self.each(&mut machines).map(|(guest, machine)| machine::hold(context, guest, machine))).await;
         }
         let failed = self.has_failed != had_failed;
         if failed && !lost {
-            machine::pause(context, guest, &mut self.permits).await;
+            join_all(self.members.iter().map(|member| machine::pause(context, &member.guest, &self.permits))).await;
         }
         let end = if failed { GuestEnd::Failed } else { GuestEnd::Well };
-        let keep = context.controls.keeps(&guest.id, context.plan.options.keep, end);
-        if keep && !lost && !machine.is_lost() {
-            return machine::keep(context, guest, machine);
-        }
-        machine::take_down(context, guest, machine).await;
+        let ends = self.members.iter().zip(machines).map(|(member, machine)| async move {
+            let guest = &member.guest;
+            let keep = context.controls.keeps(&guest.id, context.plan.options.keep, end);
+            if keep && !lost && !machine.is_lost() {
+                return machine::keep(context, guest, machine);
+            }
+            machine::take_down(context, guest, machine).await;
+        });
+        join_all(ends).await;
     }
 
-    /// Runs cases in this machine as long as they may be.
-    async fn run_queue(&mut self, machine: &mut LeasedMachine) -> Stop {
+    /// Returns each guest with its machine.
+    fn each<'m>(
+        &'m self,
+        machines: &'m mut [LeasedMachine],
+    ) -> impl Iterator<Item = (&'m Guest, &'m mut LeasedMachine)> {
+        self.members.iter().map(|member| member.guest.as_ref()).zip(machines)
+    }
+
+    /// Returns which machine is lost, and why.
+    fn lost(&self, machines: &[LeasedMachine]) -> String {
+        let lost = self.members.iter().zip(machines).find(|(_, machine)| machine.is_lost());
+        let Some((member, machine)) = lost else { return "a guest of the suite was lost before".to_owned() };
+        let why = machine.crash().map_or_else(|| "it has ended".to_owned(), |crash| crash.to_string());
+        self.context.redactor.text(&format!("guest `{}` was lost before: {why}", member.guest.id))
+    }
+
+    /// Runs cases in these machines as long as they may be.
+    async fn run_queue(&mut self, machines: &mut [LeasedMachine]) -> Stop {
         let mut current: Option<SuiteRound> = None;
         let mut ran = 0;
         while let Some(queued) = self.queue.front().copied() {
             if self.context.cancel.is_cancelled() {
                 return Stop::Done;
             }
-            if self.context.is_stopped(self.guest) {
+            if self.context.is_stopped(&self.members[0].guest) {
                 break;
             }
-            if ran > 0 && machine.is_lost() {
-                // It went with the case that is judged already: the next one has no part in that.
-                let why = machine.crash().map_or_else(|| "it has ended".to_owned(), |crash| crash.to_string());
-                let text = format!("guest `{}` is replaced before the next case: {why}", self.guest.id);
-                self.context.events.warn(Some(&self.guest.id), self.context.redactor.text(&text), None);
+            if ran > 0 && machines.iter().any(LeasedMachine::is_lost) {
+                self.tell_replaced(machines);
                 return Stop::Lost;
             }
             if current != Some(queued.of) {
-                if current.is_some() && self.guest.fresh == Fresh::Suite {
+                if current.is_some() && self.wants_fresh(Fresh::Suite) {
                     break;
                 }
                 if let Some(before) = current {
-                    self.finish_suite(before, machine).await;
+                    self.finish_suite(before, machines).await;
                 }
                 current = Some(queued.of);
-                if let Err(failure) = self.prepare_suite(queued.of, machine).await {
+                if let Err(failure) = self.prepare_suite(queued.of, machines).await {
                     self.fail_suite(queued.of, &failure);
-                    if machine.is_lost() {
+                    if machines.iter().any(LeasedMachine::is_lost) {
                         return Stop::Lost;
                     }
-                    if self.guest.fresh != Fresh::Run {
+                    if self.wants_fresh(Fresh::Suite) || self.wants_fresh(Fresh::Case) {
                         // What the failed preparation left behind is not for the next one.
                         return Stop::Done;
                     }
@@ -263,38 +281,94 @@ impl<'a> JobRun<'a> {
             }
             self.queue.pop_front();
             ran += 1;
-            let outcome = self.case_run(queued).run(machine).await;
-            if outcome.verdict.is_failure() {
+            let outcomes = self.run_case(queued, machines).await;
+            if outcomes.iter().any(|outcome| outcome.verdict.is_failure()) {
                 self.has_failed = true;
                 self.fail_fast();
             }
-            if outcome.machine_lost {
+            if outcomes.iter().any(|outcome| outcome.machine_lost) {
                 return Stop::Lost;
             }
-            if self.guest.fresh == Fresh::Case {
+            if self.wants_fresh(Fresh::Case) {
                 break;
             }
         }
         if let Some(last) = current.filter(|_| !self.context.cancel.is_cancelled()) {
-            self.finish_suite(last, machine).await;
+            self.finish_suite(last, machines).await;
         }
         Stop::Done
     }
 
-    /// Brings in what a suite requires and runs its setup.
-    async fn prepare_suite(&self, round: SuiteRound, machine: &LeasedMachine) -> Result<(), ScriptFailure> {
-        let run = self.suite_run(round);
-        requirements::meet(&run, machine).await?;
-        run.set_up(machine).await
+    /// Returns whether one of the guests is to be fresh so often.
+    fn wants_fresh(&self, often: Fresh) -> bool {
+        self.members.iter().any(|member| member.guest.fresh == often)
     }
 
-    /// Ends a suite in this machine; artifacts that had to come and did not make it fail.
-    async fn finish_suite(&mut self, round: SuiteRound, machine: &LeasedMachine) {
-        let run = self.suite_run(round);
-        let missing = run.finish(machine).await;
-        if let Some(why) = missing.filter(|_| run.suite.artifacts_required) {
-            self.has_failed = true;
+    /// Says that a machine went with the case that is judged already: the next one has no part in that.
+    fn tell_replaced(&self, machines: &[LeasedMachine]) {
+        let [member] = &self.members[..] else { return };
+        let crash = machines.first().and_then(LeasedMachine::crash);
+        let why = crash.map_or_else(|| "it has ended".to_owned(), |crash| crash.to_string());
+        let text = format!("guest `{}` is replaced before the next case: {why}", member.guest.id);
+        self.context.events.warn(Some(&member.guest.id), self.context.redactor.text(&text), None);
+    }
+
+    /// Runs a case in every guest that takes it, at once, while the others are watched.
+    async fn run_case(&self, queued: QueuedCase, machines: &mut [LeasedMachine]) -> Vec<Outcome> {
+        let (case, _) = self.case_of(queued);
+        let watch = |(member, machine): (&Member, &LeasedMachine)| {
+            let may_restart = member.takes(case) && case.reboot != RebootPolicy::Forbidden;
+            PeerWatch::of(&member.guest, machine, may_restart)
+        };
+        let watches: Vec<PeerWatch> = self.members.iter().zip(&*machines).map(watch).collect();
+        let takes = |(_, (member, _)): &(usize, (&Member, &mut LeasedMachine))| member.takes(case);
+        let runs = self.members.iter().zip(&mut *machines).enumerate().filter(takes).map(|(own, (member, machine))| {
+            let others = watches.iter().enumerate().filter(|(index, _)| *index != own);
+            let peers: Vec<PeerWatch> = others.map(|(_, watch)| watch.clone()).collect();
+            async move { self.case_run(queued, member).run(machine, &peers).await }
+        });
+        let outcomes = join_all(runs).await;
+        if outcomes.iter().any(|outcome| outcome.verdict == Verdict::Infra || outcome.machine_lost) {
+            self.diagnose_others(case, machines).await;
+        }
+        outcomes
+    }
+
+    /// Writes down what is known of the machines that only stood by: the cause may be there.
+    async fn diagnose_others(&self, case: &Case, machines: &[LeasedMachine]) {
+        for (member, machine) in self.members.iter().zip(machines).filter(|(member, _)| !member.takes(case)) {
+            let guest = &member.guest;
+            machine::save_memory(self.context, guest, machine).await;
+            let fault = Fault::infra(format!("guest `{}` took part while case `{}` ended badly", guest.id, case.id));
+            let fault = machine.crash().unwrap_or(fault);
+            machine::diagnose(self.context, guest, &machine.controller, &fault).await;
+        }
+    }
+
+    /// Brings in what a suite requires and runs its setup, in every guest at once.
+    async fn prepare_suite(&self, round: SuiteRound, machines: &[LeasedMachine]) -> Result<(), ScriptFailure> {
+        let prepare = |(member, machine)| async move {
+            let run = self.suite_run(round, member);
+            requirements::meet(&run, machine).await?;
+            run.set_up(machine).await
+        };
+        join_all(self.members.iter().zip(machines).map(prepare)).await.into_iter().collect()
+    }
+
+    /// Ends a suite in these machines; artifacts that had to come and did not make it fail.
+    async fn finish_suite(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
+        let finish = |(member, machine)| {
+            let run = self.suite_run(round, member);
+            async move { run.finish(machine).await.filter(|_| run.suite.artifacts_required).map(|why| (run, why)) }
+        };
+        let missing = join_all(self.members.iter().zip(machines).map(finish)).await;
+        let mut is_incomplete = false;
+        for (run, why) in missing.into_iter().flatten() {
+            is_incomplete = true;
             run.report_missing_artifacts(&why, round.round);
+        }
+        if is_incomplete {
+            self.has_failed = true;
             self.fail_fast();
         }
     }
@@ -314,7 +388,7 @@ impl<'a> JobRun<'a> {
         self.queue = rest.into();
         let verdict = if self.context.cancel.is_cancelled() { Verdict::Cancelled } else { failure.verdict };
         for queued in failed {
-            self.case_run(queued).report_setup_failed(verdict, failure);
+            self.case_runs(queued).for_each(|run| run.report_setup_failed(verdict, failure));
         }
         self.fail_fast();
     }

@@ -5,12 +5,15 @@
 mod boot_id;
 mod capped_log;
 mod case;
+mod code;
 mod command_log;
 mod coverage;
 mod host_program;
 mod job;
 mod judge;
 mod line_match;
+mod members;
+mod peers;
 mod reboot;
 mod relay;
 mod requirements;

@@ -1,7 +1,6 @@
 //! What a suite needs in a guest before its setup: it is asked for, installed where the config says how, and asked for again.
 
 use super::{
-    case::base_command,
     command_log::RecordedOutput,
     script_failure::ScriptFailure,
     suite::{SuiteRun, SuiteScript},
@@ -62,7 +61,7 @@ pub(super) async fn meet(run: &SuiteRun<'_>, machine: &LeasedMachine) -> Result<
 
 async fn ask(run: &SuiteRun<'_>, machine: &LeasedMachine, requirement: &Requirement) -> Result<RequirementState> {
     // Where the code is, there may be nothing yet.
-    let command = RemoteCommand { script: requirement.cmd.clone(), dir: None, ..base_command(run.guest, run.suite) };
+    let command = RemoteCommand { script: requirement.cmd.clone(), dir: None, ..run.base_command() };
     let (mut said, token) = (Collected::default(), run.context.cancel.child_token());
     let exit = {
         let asking = machine.controller.run(&command, &mut said, &token);

@@ -1,9 +1,8 @@
 //! What surrounds the cases of a suite: its setup, its teardown, and the files that it leaves behind.
 
 use super::{
-    case::base_command,
     command_log::{CommandLog, OutputOrigin},
-    coverage::CoverageRun,
+    coverage::{self, CoverageRun},
     script_failure::ScriptFailure,
     supervise::{CaseWork, End, Watched},
 };
@@ -15,7 +14,7 @@ use crate::{
     },
     transport::artifacts::{self, ArtifactRequest},
 };
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 use vmdeck_model::{
     event::{CaseCause, EventKind},
     guest::{Guest, SurvivorPolicy},
@@ -31,6 +30,8 @@ pub(super) struct SuiteRun<'a> {
     pub(super) context: &'a RunContext,
     pub(super) guest: &'a Guest,
     pub(super) suite: &'a Suite,
+    /// What its commands are told of the guests that are up together.
+    pub(super) told: &'a BTreeMap<String, String>,
 }
 
 /// The scripts around the cases.
@@ -53,6 +54,29 @@ impl fmt::Display for SuiteScript {
 }
 
 impl SuiteRun<'_> {
+    /// Returns what every command of the suite has in common.
+    pub(super) fn base_command(&self) -> RemoteCommand {
+        let Self { context, guest, suite, told } = *self;
+        let mut command = RemoteCommand {
+            env: suite.env.clone(),
+            dir: suite.dir.clone().or_else(|| guest.source.as_ref().map(|s| s.to.clone())),
+            run_as: suite.run_as,
+            shell: suite.shell.as_ref().unwrap_or(&guest.shell).clone(),
+            ..RemoteCommand::new("")
+        };
+        coverage::tell(suite, &mut command);
+        for (name, value) in [
+            ("VMDECK", "1"),
+            ("VMDECK_RUN", context.plan.run.as_str()),
+            ("VMDECK_GUEST", guest.id.as_str()),
+            ("VMDECK_SUITE", suite.id.as_str()),
+        ] {
+            command.env.insert(name.to_owned(), value.to_owned());
+        }
+        command.env.extend(told.clone());
+        command
+    }
+
     /// Runs the setup; where it fails, nothing can be said about the cases.
     pub(super) async fn set_up(&self, machine: &LeasedMachine) -> Result<(), ScriptFailure> {
         if let Err(fault) = self.coverage().begin(machine).await {
@@ -84,8 +108,8 @@ impl SuiteRun<'_> {
     }
 
     fn coverage(&self) -> CoverageRun<'_> {
-        let Self { context, guest, suite } = *self;
-        CoverageRun { context, guest, suite, base: base_command(guest, suite) }
+        let Self { context, guest, suite, .. } = *self;
+        CoverageRun { context, guest, suite, base: self.base_command() }
     }
 
     /// Reports that artifacts which had to come did not: as a case of its own, since all others are judged.
@@ -121,7 +145,7 @@ impl SuiteRun<'_> {
         };
         let request = ArtifactRequest {
             globs: &self.suite.artifacts,
-            base: base_command(self.guest, self.suite),
+            base: self.base_command(),
             to: &self.artifacts_dir(),
             spool: &self.context.plan.dir,
             bytes: self.suite.artifacts_size,
@@ -148,8 +172,8 @@ impl SuiteRun<'_> {
         which: SuiteScript,
         text: &str,
     ) -> Result<(), ScriptFailure> {
-        let Self { context, guest, suite } = *self;
-        let command = RemoteCommand { script: text.to_owned(), ..base_command(guest, suite) };
+        let Self { context, guest, suite, .. } = *self;
+        let command = RemoteCommand { script: text.to_owned(), ..self.base_command() };
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: None };
         // No case can have this name.
         let folder = format!("+{which}");
@@ -167,7 +191,8 @@ impl SuiteRun<'_> {
             SuiteScript::Teardown => suite.teardown_timeout,
         };
         let work = CaseWork::Guest(&command);
-        let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &suite.trouble_ignore };
+        let watched =
+            Watched { context, guest, machine, work, limit, trouble_ignore: &suite.trouble_ignore, peers: &[] };
         let end = watched.run(&mut log, &context.cancel).await;
         let output = log.finish();
         let (verdict, reason) = match end {
@@ -206,6 +231,7 @@ impl SuiteRun<'_> {
                 diagnose(context, guest, &machine.controller, &fault).await;
                 (guest.crash.verdict(), fault.to_string())
             }
+            End::PeerLost(fault) => (Verdict::Infra, fault.to_string()),
             End::Lost(fault) => {
                 machine.give_up();
                 diagnose(context, guest, &machine.controller, &fault).await;

@@ -3,6 +3,7 @@
 use super::{
     command_log::CommandLog,
     host_program::{HostEnd, HostRun},
+    peers::{self, PeerWatch},
     relay::RelayState,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
-    error::{Blame, Fault},
+    error::{Blame, Fault, Result},
     guest::Guest,
     outcome::CancelReason,
     suite::HostProgram,
@@ -47,6 +48,8 @@ pub(super) enum End {
     Wrong(Fault),
     /// The system in the machine panicked, restarted or powered itself off.
     Crashed(Fault),
+    /// Another machine that the command cannot do without was lost.
+    PeerLost(Fault),
     /// The machine or the connection to it was lost, and nothing says that the guest itself is the cause.
     Lost(Fault),
 }
@@ -70,6 +73,8 @@ pub(super) struct Watched<'a> {
     pub(super) limit: Duration,
     /// The kinds and categories of trouble that the console may show meanwhile.
     pub(super) trouble_ignore: &'a [String],
+    /// The other machines that it cannot do without.
+    pub(super) peers: &'a [PeerWatch],
 }
 
 impl Watched<'_> {
@@ -97,6 +102,9 @@ impl Watched<'_> {
         }
         match end {
             End::Exit(exit) => {
+                if let Err(fault) = self.check_peers(&exit).await {
+                    return End::PeerLost(fault);
+                }
                 // The console may be behind the status.
                 let seen = machine.console.catch_up().await;
                 match (machine.console.error_now(), machine.console.lost(), seen) {
@@ -125,6 +133,17 @@ impl Watched<'_> {
         }
     }
 
+    /// Looks whether the others are still there. What a command misses may tell of a loss before the loss itself does.
+    async fn check_peers(&self, exit: &CommandExit) -> Result<()> {
+        if !self.peers.is_empty()
+            && *exit != CommandExit::Code(0)
+            && let Some(fault) = clock::within(LAG, peers::lost(self.peers)).await
+        {
+            return Err(fault);
+        }
+        peers::check(self.peers)
+    }
+
     async fn follow(&self, command: &RemoteCommand, log: &mut CommandLog, cancel: &CancellationToken) -> End {
         let Self { machine, limit, .. } = *self;
         let token = cancel.child_token();
@@ -143,6 +162,11 @@ impl Watched<'_> {
             Some(found) = recv_once(&mut error) => End::Complaint { fault: found.to_fault(), spoils: true },
             Some(how) = recv_once(&mut exit) => End::Lost(Fault::infra("cannot finish the command").because(how)),
             () = machine.restarted() => End::Lost(Fault::infra("cannot finish the command").because("the guest restarted")),
+            fault = peers::lost(self.peers) => {
+                token.cancel();
+                let _ = clock::within(GRACE, &mut run).await;
+                End::PeerLost(fault)
+            }
             () = clock::sleep(limit) => {
                 token.cancel();
                 let late = || Fault::infra("cannot end the command in the guest").because("nothing answers");

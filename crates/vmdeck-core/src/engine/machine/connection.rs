@@ -12,6 +12,7 @@ use super::{
     controller::Connection,
     first_boot,
     machine_lock::{self, LockOutcome, MachineLock},
+    private_network::{self, NetworkPlace},
     recv_once, shares,
     waiting::WaitingReason,
 };
@@ -67,13 +68,15 @@ pub(super) struct GuestConnection {
     lock_timeout: Duration,
     /// How this run is called in such a machine.
     owner: String,
+    /// Its place in the private network of its job.
+    place: Option<NetworkPlace>,
     watch: ConsoleWatch,
     /// The reader's end, until it reads.
     line: Option<ConsoleLine>,
 }
 
 impl GuestConnection {
-    pub(super) fn new(context: &RunContext, guest: &Arc<Guest>) -> Self {
+    pub(super) fn new(context: &RunContext, guest: &Arc<Guest>, place: Option<NetworkPlace>) -> Self {
         let (watch, line) = console_watch::pair();
         let phases = BootPhases::new(guest, context.events.clone(), &context.backend.state);
         Self {
@@ -89,6 +92,7 @@ impl GuestConnection {
             lock: None,
             lock_timeout: context.plan.host.lock_timeout,
             owner: format!("{}, run {}", info::host_name(), context.plan.run.short()),
+            place,
             watch,
             line: Some(line),
         }
@@ -245,6 +249,9 @@ impl GuestConnection {
         };
         let session: Arc<dyn Session> = Arc::from(session);
         shares::mount(session.as_ref(), machine.shared_folders()).await?;
+        if let Some(note) = private_network::join(session.as_ref(), self.place.as_ref()).await? {
+            self.events.warn(Some(&self.guest.id), self.redactor.text(&note), None);
+        }
         if machine.is_shared() {
             self.take_lock(&session, cancel).await?;
         }
@@ -279,7 +286,7 @@ impl GuestConnection {
 
     /// Returns what to do about a guest that did not answer in time.
     fn late_hint(&self) -> String {
-        let id = &self.guest.id;
+        let (id, key) = (&self.guest.id, &self.guest.key);
         let needs_service = self.guest.transports.iter().any(|kind| kind != "exec");
         if self.shows_boot() && needs_service {
             return format!(
@@ -287,7 +294,7 @@ impl GuestConnection {
             );
         }
         let check = |kind: &String| match kind.as_str() {
-            "ssh" => format!("sshd is running and `guests.{id}.ssh` has a key or password"),
+            "ssh" => format!("sshd is running and `guests.{key}.ssh` has a key or password"),
             "winrm" => "WinRM is on (`Enable-PSRemoting` in the guest) and the firewall lets it in".to_owned(),
             _ => "the guest agent is installed and running".to_owned(),
         };

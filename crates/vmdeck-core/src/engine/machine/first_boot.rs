@@ -38,7 +38,7 @@ pub(super) async fn finished(guest: &Guest, session: &dyn Session) -> Result<Opt
                 .because(format!("cloud-init says: {words}"))
                 .hint(format!(
                     "see /var/log/cloud-init.log in the guest; `guests.{0}.first_boot = \"warn\"` goes on all the same",
-                    guest.id
+                    guest.key
                 ))
                 .permanent())
         }

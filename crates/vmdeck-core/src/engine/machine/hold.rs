@@ -6,7 +6,7 @@ use vmdeck_model::{event::Phase, guest::Guest};
 
 /// Lets a person inspect a guest that failed, for as long as the plan says or until they continue. The permits are given
 /// back: the other guests continue.
-pub(in crate::engine) async fn pause(context: &RunContext, guest: &Guest, permits: &mut Permits) {
+pub(in crate::engine) async fn pause(context: &RunContext, guest: &Guest, permits: &Permits) {
     let Some(limit) = context.plan.options.pause.filter(|_| !context.cancel.is_cancelled()) else { return };
     let Some(control) = context.controls.of(&guest.id) else { return };
     permits.give_back();

@@ -7,6 +7,7 @@ use super::{
     diagnostics::diagnose,
     hold::pause,
     intent::Intent,
+    private_network::NetworkPlace,
     retry,
     take_down::{discard_uncreated, end, keep},
 };
@@ -37,17 +38,18 @@ const ASK: Duration = Duration::from_secs(5);
 /// of them set by the user.
 const CREATE: Duration = Duration::from_hours(24);
 
-/// Makes and boots a machine; tries again where that can help. One that will not be tried again is held for inspection, if
+/// Makes and boots a machine, which has this place in the private network of its job; tries again where that can help. One that will not be tried again is held for inspection, if
 /// that is wanted, and its permits are given back.
 pub(in crate::engine) async fn launch(
     context: &RunContext,
     guest: &Arc<Guest>,
-    permits: &mut Permits,
+    place: Option<&NetworkPlace>,
+    permits: &Permits,
 ) -> Result<LeasedMachine> {
     let mut attempt = 1;
     loop {
         let last = attempt >= guest.launch_retries;
-        let fault = match launch_once(context, guest, permits, last).await {
+        let fault = match launch_once(context, guest, place, permits, last).await {
             Ok(machine) => return Ok(machine),
             Err(fault) => fault,
         };
@@ -74,7 +76,8 @@ pub(in crate::engine) async fn launch(
 async fn launch_once(
     context: &RunContext,
     guest: &Arc<Guest>,
-    permits: &mut Permits,
+    place: Option<&NetworkPlace>,
+    permits: &Permits,
     last: bool,
 ) -> Result<LeasedMachine> {
     let row = backend::find(&guest.backend)?;
@@ -88,10 +91,10 @@ async fn launch_once(
     set_aside_console(&record_dir);
     let intent = Intent::write(context, guest, backend.as_ref(), row).await?;
     let name = intent.name.clone();
-    let connection = GuestConnection::new(context, guest);
+    let connection = GuestConnection::new(context, guest, place.cloned());
     let console = connection.console_watch();
     let mut controller = controller(context, guest, &name, connection);
-    if let Err(fault) = create(context, guest, &mut controller, backend.as_ref(), &intent).await {
+    if let Err(fault) = create(context, guest, place, &mut controller, backend.as_ref(), &intent).await {
         discard_uncreated(context, guest, intent).await;
         return Err(fault);
     }
@@ -136,6 +139,7 @@ fn controller(context: &RunContext, guest: &Guest, name: &str, connection: Guest
 async fn create(
     context: &RunContext,
     guest: &Guest,
+    place: Option<&NetworkPlace>,
     controller: &mut Controller,
     backend: &dyn Backend,
     intent: &Intent,
@@ -151,7 +155,7 @@ async fn create(
         record_dir: &record_dir,
         lifetime: if may_stay { Lifetime::MayOutliveUs } else { Lifetime::TiedToUs },
         services: &services,
-        networks: &[],
+        network: place.map(NetworkPlace::port),
     };
     let tell =
         |text: &str| context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text: text.to_owned() });

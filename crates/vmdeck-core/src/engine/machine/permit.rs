@@ -1,5 +1,6 @@
 //! The permits of one job: as many guests as the host may have up at a time, all of a job's at once or none.
 
+use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -7,27 +8,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(in crate::engine) struct Permits {
     pool: Arc<Semaphore>,
     count: u32,
-    held: Option<OwnedSemaphorePermit>,
+    held: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Permits {
     /// Waits for `count` permits and takes them together; `None` = the run is over.
     pub(in crate::engine) async fn acquire(pool: &Arc<Semaphore>, count: usize) -> Option<Self> {
-        let mut permits = Self { pool: Arc::clone(pool), count: u32::try_from(count).unwrap_or(u32::MAX), held: None };
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let permits = Self { pool: Arc::clone(pool), count, held: Mutex::default() };
         permits.reacquire().await.then_some(permits)
     }
 
     /// Gives the permits back while a person inspects a machine that failed: the other guests continue.
-    pub(super) fn give_back(&mut self) {
-        drop(self.held.take());
+    pub(super) fn give_back(&self) {
+        drop(self.held.lock().take());
     }
 
     /// Waits for the permits again if they were given back; returns whether they are held.
-    pub(in crate::engine) async fn reacquire(&mut self) -> bool {
-        if self.held.is_none() {
-            self.held = Arc::clone(&self.pool).acquire_many_owned(self.count).await.ok();
+    pub(in crate::engine) async fn reacquire(&self) -> bool {
+        if self.held.lock().is_none() {
+            let taken = Arc::clone(&self.pool).acquire_many_owned(self.count).await.ok();
+            *self.held.lock() = taken;
         }
-        self.held.is_some()
+        self.held.lock().is_some()
     }
 }
 
@@ -38,7 +41,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_permits_of_a_job_come_together_or_not_at_all() {
         let pool = Arc::new(Semaphore::new(2));
-        let mut one = Permits::acquire(&pool, 1).await.expect("free");
+        let one = Permits::acquire(&pool, 1).await.expect("free");
         let two = crate::host::clock::within(std::time::Duration::from_secs(1), Permits::acquire(&pool, 2)).await;
         assert!(two.is_none(), "one of the two is taken");
         assert_eq!(pool.available_permits(), 1, "and the other was not held meanwhile");

@@ -18,7 +18,7 @@ use std::{
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    ids::GuestId,
+    guest::Guest,
     key::Options,
     secret::Secret,
 };
@@ -60,7 +60,7 @@ pub(super) struct LoginAttempt<'a> {
     pub(super) keys: &'a [PathBuf],
     /// Whether they were only found: then one that cannot be read is passed over.
     pub(super) finds_keys: bool,
-    pub(super) guest: &'a GuestId,
+    pub(super) guest: &'a Guest,
     pub(super) words: &'a ServerWords,
     pub(super) history: &'a mut LoginHistory,
 }
@@ -117,11 +117,11 @@ impl LoginAttempt<'_> {
     }
 
     fn refusal(&self, user: &str, refused: &[String], takes: &str) -> Fault {
-        let guest = self.guest;
+        let (guest, key) = (&self.guest.id, &self.guest.key);
         let takes = if takes.is_empty() { String::new() } else { format!(" (it takes: {takes})") };
         Fault::infra(format!("cannot log in to guest `{guest}` as `{user}`"))
             .because(format!("it refused {}{takes}{}", refused.join(" and "), self.words.as_clause()))
-            .hint(format!("check `guests.{guest}.ssh.user`, and that the guest knows this key or password"))
+            .hint(format!("check `guests.{key}.ssh.user`, and that the guest knows this key or password"))
     }
 
     async fn by_key(&mut self, user: &str, path: &Path, takes: &mut String) -> Result<LoginAnswer, LoginError> {
@@ -207,13 +207,13 @@ impl LoginAttempt<'_> {
     /// The server counts refused keys, and ends the login after some.
     fn cut_off(&mut self, offered: usize, all: usize, has_password: bool) -> LoginError {
         self.history.agent_cut = Some(offered);
-        let guest = self.guest;
+        let (guest, key) = (&self.guest.id, &self.guest.key);
         let fault = Fault::infra(format!("cannot log in to guest `{guest}`"))
             .because(format!(
                 "the server ended the login after {offered} of the {all} keys of the ssh-agent{}",
                 self.words.as_clause()
             ))
-            .hint(format!("name the right key in `guests.{guest}.ssh.key`, or let the agent hold fewer keys"))
+            .hint(format!("name the right key in `guests.{key}.ssh.key`, or let the agent hold fewer keys"))
             .permanent();
         if has_password { LoginError::Again(fault) } else { LoginError::Never(fault) }
     }
@@ -280,7 +280,7 @@ impl LoginAttempt<'_> {
 
     fn lost(&self, error: &dyn std::fmt::Display) -> LoginError {
         let because = format!("the connection was lost: {error}{}", self.words.as_clause());
-        let fault = Fault::infra(format!("cannot log in to guest `{}`", self.guest)).because(because);
+        let fault = Fault::infra(format!("cannot log in to guest `{}`", self.guest.id)).because(because);
         LoginError::NotYet { fault, pause: Duration::from_secs(1) }
     }
 }

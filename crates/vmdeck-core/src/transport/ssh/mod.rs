@@ -146,7 +146,7 @@ fn check(guest: &Guest) -> Vec<Finding> {
                 format!(
                     "create it with `ssh-keygen -t ed25519 -f {}`, or correct `guests.{}.ssh.key`",
                     sh_quote(&path),
-                    guest.id
+                    guest.key
                 ),
                 None,
             ),
@@ -170,7 +170,7 @@ fn check(guest: &Guest) -> Vec<Finding> {
     } else if !has_credential(options) && guest.seed == Seed::None {
         fatal(
             format!("guest `{}` has no way to log in by ssh", guest.id),
-            format!("set `guests.{0}.ssh.key`, `password` or `agent = true`", guest.id),
+            format!("set `guests.{0}.ssh.key`, `password` or `agent = true`", guest.key),
             None,
         );
     }
@@ -179,7 +179,7 @@ fn check(guest: &Guest) -> Vec<Finding> {
     {
         fatal(
             format!("guest `{}`: {why}", guest.id),
-            format!("correct `[guests.{}.ssh]`; docs/ssh.md has examples", guest.id),
+            format!("correct `[guests.{}.ssh]`; docs/ssh.md has examples", guest.key),
             None,
         );
     }
@@ -344,7 +344,7 @@ impl Connector for Login<'_> {
                 options: &self.options,
                 keys: &self.keys,
                 finds_keys: self.finds_keys,
-                guest: &self.target.guest.id,
+                guest: self.target.guest,
                 words: &checker.words,
                 history: &mut self.history,
             };
@@ -417,9 +417,9 @@ impl Login<'_> {
 
     /// Returns why no command runs although the login succeeded.
     fn no_commands(&self, fault: Fault) -> Fault {
-        let guest = &self.target.guest.id;
+        let (guest, key) = (&self.target.guest.id, &self.target.guest.key);
         Fault::user(format!("cannot run commands in guest `{guest}` over ssh")).caused_by(fault).hint(format!(
-            "the account's shell, or a command that its authorized_keys forces, answers instead; set `guests.{guest}.ssh.user`"
+            "the account's shell, or a command that its authorized_keys forces, answers instead; set `guests.{key}.ssh.user`"
         ))
     }
 
@@ -460,7 +460,7 @@ fn port(options: &Options) -> u16 {
 fn unknown_key(target: &ConnectTarget<'_>) -> Fault {
     Fault::user(format!("cannot log in to guest `{}`", target.guest.id))
         .because("its host key is unknown, and vmdeck did not make this machine")
-        .hint(format!("set `guests.{}.ssh.host_key`; `ssh-keyscan` on a trusted network shows it", target.guest.id))
+        .hint(format!("set `guests.{}.ssh.host_key`; `ssh-keyscan` on a trusted network shows it", target.guest.key))
 }
 
 /// Returns the host keys of a machine that we did not make, by the hypervisor's own way into it: no network can lie here.

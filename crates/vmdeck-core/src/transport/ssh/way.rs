@@ -212,7 +212,7 @@ async fn log_in(
             }
             let hint = format!(
                 "name its key in `ssh.jump_host_keys`, or a store that has it in `ssh.known_hosts`, in `[guests.{}.ssh]`",
-                guest.id
+                guest.key
             );
             return Err(cannot()
                 .because(format!("its host key is unknown; it shows {}", refused.shown))
@@ -237,7 +237,7 @@ async fn log_in(
         options: &own,
         keys: &keys,
         finds_keys: !hop.keys.is_empty(),
-        guest: &guest.id,
+        guest,
         words: &checker.words,
         history: &mut history,
     };

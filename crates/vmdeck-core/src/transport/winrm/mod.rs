@@ -175,7 +175,7 @@ fn certificate(options: &Options) -> Option<String> {
 
 /// Returns the settings that cannot work, each as a sentence and a remedy.
 fn problems(guest: &Guest) -> Vec<(String, String)> {
-    let (options, id) = (options(guest), &guest.id);
+    let (options, id, key) = (options(guest), &guest.id, &guest.key);
     let mut out = Vec::new();
     let settings = match Settings::of(options) {
         Ok(settings) => settings,
@@ -187,7 +187,7 @@ fn problems(guest: &Guest) -> Vec<(String, String)> {
     if options.secret("password").is_none() {
         out.push((
             format!("guest `{id}` has no way to log on by WinRM"),
-            format!("set `guests.{id}.winrm.password = {{ env = \"...\" }}`"),
+            format!("set `guests.{key}.winrm.password = {{ env = \"...\" }}`"),
         ));
     }
     match options.text("auth") {
@@ -207,7 +207,7 @@ fn problems(guest: &Guest) -> Vec<(String, String)> {
         TlsMode::Authority => tls::authorities(certificate(options).as_deref()).map(drop),
     };
     if let Err(why) = read {
-        out.push((format!("guest `{id}`: {why}"), format!("correct `guests.{id}.winrm.cert`")));
+        out.push((format!("guest `{id}`: {why}"), format!("correct `guests.{key}.winrm.cert`")));
     }
     if settings.tls == TlsMode::Off && certificate(options).is_some() {
         out.push((
@@ -337,7 +337,7 @@ impl Connector for WinrmLogon<'_> {
 impl WinrmLogon<'_> {
     /// Returns what follows from an attempt that failed.
     fn explain(&mut self, error: WinrmError) -> ConnectError {
-        let guest = &self.target.guest.id;
+        let (guest, key) = (&self.target.guest.id, &self.target.guest.key);
         let user = &self.login.user;
         let cannot = || Fault::infra(format!("cannot log on to guest `{guest}` as `{user}` by WinRM"));
         match error {
@@ -345,9 +345,9 @@ impl WinrmLogon<'_> {
                 self.refusals += 1;
                 // The other side may be no Windows; for most names it is the same.
                 self.login.capitals = Capitals::Full;
-                let fault = cannot().because(&error).hint(format!(
-                    "check `guests.{guest}.winrm.user` and `password`; a local user may need `.\\{user}`"
-                ));
+                let fault = cannot()
+                    .because(&error)
+                    .hint(format!("check `guests.{key}.winrm.user` and `password`; a local user may need `.\\{user}`"));
                 if self.refusals >= REFUSALS {
                     return fault.permanent().into();
                 }
@@ -363,7 +363,7 @@ impl WinrmLogon<'_> {
                 let hint = match self.trust {
                     Some(Trust::Nobody | Trust::Authorities(_)) => {
                         format!(
-                            "if it is the right one, set `tls = \"pinned\"` and `cert` to that fingerprint in `[guests.{guest}.winrm]`"
+                            "if it is the right one, set `tls = \"pinned\"` and `cert` to that fingerprint in `[guests.{key}.winrm]`"
                         )
                     }
                     _ => "no password was sent; another machine may have this address, or `winrm.cert` is wrong".into(),

@@ -1,0 +1,103 @@
+//! A job: suites, and the guests whose machines they need together.
+//!
+//! Which jobs a run has is `plan`'s matter, carrying them out is `engine::cases`'.
+
+use super::{
+    guest::Guest,
+    ids::{GuestId, RoleId},
+    suite::{Case, Suite},
+};
+
+/// A guest of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobGuest {
+    /// The part that it has among the guests of the job; `None` = it is the only one.
+    pub role: Option<RoleId>,
+    /// The guest, under the name that it has in the run: the config's, or `SUITE.ROLE`. One guest of the config may fill several roles,
+    /// with a machine for each.
+    pub guest: Guest,
+}
+
+/// Suites with the guests that they need. Their machines are up together or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// The guests; never empty.
+    guests: Vec<JobGuest>,
+    /// The suites, each with the selected cases only.
+    pub suites: Vec<Suite>,
+}
+
+impl Job {
+    /// Returns a job of one guest.
+    pub fn new(guest: Guest, suites: Vec<Suite>) -> Self {
+        Self { guests: vec![JobGuest { role: None, guest }], suites }
+    }
+
+    /// Returns the job of a suite with roles, with a guest for each of them in the order of their names; `None` = the suite has no
+    /// roles, or one is filled by no guest that is known.
+    pub fn of_roles(suite: &Suite, guests: &[Guest]) -> Option<Self> {
+        let filled = |(role, of): (&RoleId, &GuestId)| {
+            let guest = guests.iter().find(|guest| guest.id == *of)?;
+            Some(JobGuest { role: Some(role.clone()), guest: Guest { id: suite.guest_of(role)?, ..guest.clone() } })
+        };
+        let guests = suite.roles.iter().map(filled).collect::<Option<Vec<_>>>()?;
+        (!guests.is_empty()).then(|| Self { guests, suites: vec![suite.clone()] })
+    }
+
+    /// Returns the first guest: of a job without roles, the only one.
+    pub fn guest(&self) -> &Guest {
+        &self.guests[0].guest
+    }
+
+    /// Returns every guest with its role.
+    pub fn members(&self) -> &[JobGuest] {
+        &self.guests
+    }
+
+    /// Returns every guest.
+    pub fn guests(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.iter().map(|member| &member.guest)
+    }
+
+    /// Returns every case with its suite and the guest in which it is run; one that is run in several guests comes once for each.
+    pub fn cases(&self) -> impl Iterator<Item = (&Guest, &Suite, &Case)> {
+        let cases = self.suites.iter().flat_map(|suite| suite.cases.iter().map(move |case| (suite, case)));
+        cases.flat_map(|(suite, case)| {
+            let takes_part = |member: &&JobGuest| member.takes(case);
+            self.guests.iter().filter(takes_part).map(move |member| (&member.guest, suite, case))
+        })
+    }
+
+    /// Returns every case that is run in this guest, with its suite.
+    pub fn cases_in(&self, guest: &GuestId) -> impl Iterator<Item = (&Suite, &Case)> {
+        self.cases().filter(move |(of, ..)| of.id == *guest).map(|(_, suite, case)| (suite, case))
+    }
+
+    /// Leaves out the cases, or the guests of a case, that are not wanted.
+    pub(super) fn retain_cases(&mut self, mut wants: impl FnMut(&Suite, &Case, &JobGuest) -> bool) {
+        for suite in &mut self.suites {
+            let whole = suite.clone();
+            for (case, all) in suite.cases.iter_mut().zip(&whole.cases) {
+                let of = |role: &RoleId| self.guests.iter().find(|member| member.role.as_ref() == Some(role));
+                case.on.retain(|role| of(role).is_some_and(|member| wants(&whole, all, member)));
+            }
+            suite.cases.retain(|case| !case.on.is_empty());
+        }
+    }
+
+    /// Puts the config's guests in the place of the job's own, under the names that those have in the run.
+    pub(super) fn replace_guests(&mut self, guests: &[Guest]) {
+        for member in &mut self.guests {
+            if let Some(known) = guests.iter().find(|known| known.id == member.guest.key) {
+                member.guest = Guest { id: member.guest.id.clone(), ..known.clone() };
+            }
+        }
+    }
+}
+
+impl JobGuest {
+    /// Returns whether a case of the job is run in this guest.
+    pub fn takes(&self, case: &Case) -> bool {
+        self.role.as_ref().is_none_or(|role| case.on.contains(role))
+    }
+}
