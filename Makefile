@@ -70,7 +70,7 @@ peer: deps
 guest: $(GUEST)/initrd.cpio $(KERNELS)/cloud/version
 $(KERNELS)/cloud/version: guests/kernels/fetch.sh
 	guests/kernels/fetch.sh $(KERNELS)
-$(GUEST)/initrd.cpio: guests/micro/build.sh
+$(GUEST)/initrd.cpio: guests/micro/build.sh guests/micro/kexec.c
 	guests/micro/build.sh $(GUEST)
 
 clean:

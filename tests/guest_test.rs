@@ -111,6 +111,31 @@ fn a_case_runs_with_the_scripts_as_they_are() {
 }
 
 #[test]
+fn boots_by_kexec_are_counted_on_one_console_and_the_last_one_is_judged() {
+    let framework = Framework::new();
+    for file in ["vmlinuz", "initrd.cpio"] {
+        fs::copy(part(file), framework.world.path("fw/demo").join(file)).expect("copied");
+    }
+    let flags = ["-x", "KEXEC", "-v", "1", "-m", "1", "-c", " ", "-k", "2", "-o", "no"];
+    let lines =
+        ["legacy VM: KEXEC.boot-2: the guest has begun again", "legacy VM: KEXEC.boot-1: the guest has begun again"];
+    let ran =
+        framework.check(&flags, 0, &[&lines[..], &["args: -v 1", "legacy VM test complete all correctly..."]].concat());
+    assert_eq!(ran.out.matches("VM test complete...").count(), 1, "{}", ran.out);
+    let record = framework.record();
+    let kept = fs::read_to_string(record.join("files/guest-test/test_params.py")).expect("the record of parameters");
+    let names = ["TD_KEXEC_NO_MEM_DRAIN_1C_1G_CYCLE_1", "TD_KEXEC_NO_MEM_DRAIN_1C_1G_CYCLE_0"];
+    assert!(names.iter().all(|name| kept.contains(name)), "{kept}");
+    let console = fs::read_to_string(record.join("guests/guest/console.log")).expect("console");
+    assert_eq!(console.matches("Linux version ").count(), 3, "three boots on one console");
+    let events = fs::read_to_string(record.join("events.jsonl")).expect("events");
+    let boots = events.lines().filter(|line| line.contains("phase_ended") && line.contains("first_command"));
+    assert_eq!(boots.count(), 3, "each boot has its times");
+    // A test case that does not make the guest begin again has not done what `-k` wants.
+    framework.check(&["-x", "BOOT", "-v", "1", "-k", "1"], 1, &["legacy VM test: failed: the guest's system crashed"]);
+}
+
+#[test]
 fn what_the_framework_takes_for_a_pass_is_none() {
     let framework = Framework::new();
     framework.check(&["-x", "SSHLOST"], 5, &["infra: cannot finish the command", "legacy VM test fail"]);

@@ -24,6 +24,44 @@ fn world(cases: &[(&str, &str, &str)]) -> World {
     World::new(&format!("{guest}[suites.s]\nrun_as = \"root\"\n{cases}"))
 }
 
+/// Boots the guest's own kernel again within the machine, of which no hypervisor hears.
+const KEXEC: &str = "/sbin/kexec /tmp/again/vmlinuz /tmp/again/initrd.cpio \"$(cat /proc/cmdline)\"; sleep 60";
+
+/// A world whose guest has its own kernel and file tree at hand.
+fn world_with_kernel(cases: &[(&str, &str, &str)]) -> World {
+    let world = world(cases);
+    std::fs::create_dir(world.path("again")).expect("folder");
+    for file in ["vmlinuz", "initrd.cpio"] {
+        std::fs::copy(part(file), world.path("again").join(file)).expect("copied");
+    }
+    world
+}
+
+#[test]
+fn another_kernel_in_the_same_machine_is_a_restart_like_others() {
+    let own = format!("[ \"$VMDECK_REBOOT_COUNT\" = 1 ] || {{ {KEXEC}; }}");
+    let world = world_with_kernel(&[
+        ("writes", "reboot = \"allowed\"", "echo '[    0.000000] Linux version 9 (forged)' > /dev/ttyS0; sleep 3"),
+        ("allowed", "reboot = \"expected\"", &own),
+        ("forbidden", "", KEXEC),
+        ("after", "", "uname -r"),
+    ]);
+    let source = [
+        "guests.micro.source.path=again",
+        "guests.micro.source.to=/tmp/again",
+        "guests.micro.memory=1GiB",
+        "guests.micro.fresh=case",
+        "suites.s.dir=/",
+    ];
+    world.ci(&source.map(|set| ["--set", set]).concat()).exits(1);
+    let wanted = [("s/writes", "passed"), ("s/allowed", "passed"), ("s/forbidden", "failed"), ("s/after", "passed")];
+    world.assert_verdicts(&wanted);
+    let failed = world.of_kind("case_ended").into_iter().find(|event| event["case"] == "forbidden").expect("ended");
+    let why = "the guest's system crashed during the case: the guest's system crashed: it restarted";
+    assert_eq!(failed["message"], why);
+    world.assert_nothing_left();
+}
+
 #[test]
 fn a_case_goes_on_in_the_guest_that_comes_up_again() {
     let helper = "echo \"count $VMDECK_REBOOT_COUNT\"\nif [ \"$VMDECK_REBOOT_COUNT\" -lt 2 ]; then \"$VMDECK_REBOOT\" next; fi\nuptime";
@@ -173,5 +211,9 @@ fn a_machine_that_is_there_already_proves_a_restart_by_its_own_word() {
     let ran = world.ci(&["s/helper", "s/behind"]).exits(0);
     let out = world.record("guests/far/s/helper/stdout.log");
     assert!(out.starts_with("count 0 \ncount 1 next\n"), "{out}\n{}", ran.out);
-    assert_eq!(ran.out.matches("has restarted as its case wanted (1)").count(), 2, "{}", ran.out);
+    // Both: a person is not told the same thing twice within a moment.
+    let told = world.of_kind("progress").into_iter().filter(|event| {
+        event["text"].as_str().is_some_and(|text| text.contains("has restarted as its case wanted (1)"))
+    });
+    assert_eq!(told.count(), 2, "{}", ran.out);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# build.sh OUTDIR - builds the micro guest: a Debian kernel and an initramfs with busybox, an SSH server, SFTP and sudo.
+# build.sh OUTDIR - builds the micro guest: a Debian kernel and an initramfs with busybox, an SSH server, SFTP, sudo and a kexec.
 #
 # Everything comes from Debian packages (apt-get download). No root, no loop mount, no chroot: packages are unpacked
 # with dpkg-deb and packed with cpio. Keys and the password of `ci` are made anew whenever OUTDIR holds none.
@@ -11,7 +11,7 @@
 #   host_key           the guest's SSH host key in authorized_keys form, to pin
 #   password           password of `ci` and `root`
 #
-# Same packages and same keys give the same initrd, byte for byte (SOURCE_DATE_EPOCH is honoured, default 0).
+# Same packages, same keys and same C compiler give the same initrd, byte for byte (SOURCE_DATE_EPOCH is honoured, default 0).
 set -euo pipefail
 umask 022
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
@@ -23,9 +23,9 @@ OUT=$(cd "$OUT" && pwd)
 CACHE=${DEB_CACHE:-$OUT/debs}
 EPOCH=${SOURCE_DATE_EPOCH:-0}
 
-for tool in apt-get apt-cache dpkg-deb cpio ssh-keygen dropbearkey modprobe depmod openssl python3 ldd; do
+for tool in apt-get apt-cache cc dpkg-deb cpio ssh-keygen dropbearkey modprobe depmod openssl python3 ldd; do
   command -v "$tool" >/dev/null || { echo "error: cannot build the micro guest: \`$tool\` is not installed" >&2
-    echo >&2; echo "hint: run \`make deps\`, or: apt-get install cpio kmod openssh-client dropbear-bin openssl python3 lz4 zstd" >&2; exit 3; }
+    echo >&2; echo "hint: run \`make deps\`, or: apt-get install gcc libc6-dev cpio kmod openssh-client dropbear-bin openssl python3 lz4 zstd" >&2; exit 3; }
 done
 
 W=$(mktemp -d "$OUT/work.XXXXXX")
@@ -81,6 +81,7 @@ cp "$X/bin/busybox" "$R/bin/busybox"
 "$R/bin/busybox" --list-full | grep / | grep -vx bin/busybox | while read -r applet; do
   ln -sf /bin/busybox "$R/$applet"
 done
+cc -static -Os -s -o "$R/sbin/kexec" "$(dirname "$0")/kexec.c"
 cp "$X/usr/sbin/dropbear" "$R/usr/sbin/"
 cp "$X/usr/lib/openssh/sftp-server" "$R/usr/lib/openssh/"
 ln -s openssh/sftp-server "$R/usr/lib/sftp-server"

@@ -58,7 +58,7 @@ pub struct GuestTestArgs {
     /// Drain the memory before a kexec: yes or no
     #[arg(short = 'o', value_name = "yes|no", value_parser = ["yes", "no"])]
     pub mem_drain: Option<String>,
-    /// Boots by kexec before the judged one; more than 0 is not supported yet
+    /// Boots before the judged one, each by a kexec that the executor does; each is a case of its own
     #[arg(short = 'k', value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub kexec: Option<u32>,
     /// Folder of the framework's scripts [default: the current one, else ./guest-test or ./BM/guest-test]

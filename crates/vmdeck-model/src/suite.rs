@@ -183,10 +183,14 @@ pub struct HostProgram {
     pub password: Option<String>,
     /// A file of lines `NAME=value` to which `PORT` is added.
     pub record: Option<PathBuf>,
+    /// Further lines for that file.
+    pub lines: Vec<String>,
     /// A status of the last command in the guest that means "skipped", where the program itself fails.
     pub skip: Option<i32>,
     /// Whether the program has to shut the guest down.
     pub closes: bool,
+    /// Whether the program has to make the guest begin again, as by a kexec; then its own end says nothing.
+    pub restarts: bool,
 }
 
 /// What makes a case pass.

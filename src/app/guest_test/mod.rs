@@ -4,12 +4,14 @@
 
 mod branches;
 mod call;
+mod kexec;
 mod tree;
 
 pub(super) use call::Call;
 
 use super::{Io, execute, framework::FrameworkMachine, plan, settings};
 use crate::cli::{GuestTestArgs, KeepArg, OutputArgs, RunArgs};
+use kexec::KexecCycle;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, TcpListener},
@@ -26,7 +28,7 @@ use vmdeck_model::{
     exit::RunExit,
     ids::{CaseId, SuiteId},
     plan::Plan,
-    suite::{CaseAction, CasePlace, HostProgram},
+    suite::{Case, CaseAction, CasePlace, HostProgram},
 };
 
 /// The variable with the framework's `common.sh`, for the stand-in of `wget`.
@@ -58,11 +60,6 @@ pub(super) async fn run(args: GuestTestArgs, io: &mut Io<'_>) -> Result<RunExit>
         io.say(&serde_json::json!(machine.argv()).to_string());
         return Ok(RunExit::Passed);
     }
-    if call.args.kexec.is_some_and(|count| count > 0) {
-        return Err(Fault::user("cannot run a test case with -k")
-            .because("boots by kexec within one machine are not followed yet")
-            .hint("run the case without -k"));
-    }
     let executor = executor(&call, &folder)?;
     refuse_unknown(&testcase, call.args.feature.as_deref(), &executor, io)?;
     if let Some(rpm) = call.args.rpm.as_ref().filter(|rpm| !Path::new(rpm).is_file()) {
@@ -76,9 +73,13 @@ pub(super) async fn run(args: GuestTestArgs, io: &mut Io<'_>) -> Result<RunExit>
     let feature = call.args.feature_path.as_deref();
     let lines = record(&call, &plan, port);
     let tree = Tree::make(&plan.dir.join("scripts"), &folder, feature, &lines, &plan.dir.join("files"))?;
-    drive_from_here(&mut plan, &program(&call, &machine, &tree));
-    let about =
-        LauncherRun { kind: machine.kind.to_owned(), parameters: parameters(&call, &machine), kept: call.keeps() };
+    drive_from_here(&mut plan, &program(&call, &machine, &tree), &kexec::cycles(&call, &machine));
+    let about = LauncherRun {
+        kind: machine.kind.to_owned(),
+        parameters: parameters(&call, &machine),
+        kept: call.keeps(),
+        judged: case_id(&testcase),
+    };
     let to_stdout = call.args.report.events.as_deref() == Some(Path::new("-"));
     let out: Box<dyn std::io::Write + Send> =
         if to_stdout { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
@@ -174,11 +175,10 @@ fn config_text(call: &Call, machine: &FrameworkMachine, folder: &Path) -> Result
         ssh.insert("password".into(), password.clone().into());
     }
     let suite = call.args.feature.as_deref().filter(|name| SuiteId::new(name).is_ok()).unwrap_or(SUITE);
-    let case = call.testcase()?;
-    let case = if CaseId::new(case).is_ok() { case } else { "testcase" };
+    let case = case_id(call.testcase()?);
     // What it runs is set in the plan: no config can name a program of the host.
     let mut row = Table::new();
-    row.insert("name".into(), case.into());
+    row.insert("name".into(), case.to_string().into());
     row.insert("run".into(), "true".into());
     let expect = [("exit".to_owned(), Value::from(0)), ("skip".to_owned(), NOT_FOR_HERE.into())];
     row.insert("expect".into(), Table::from_iter(expect).into());
@@ -194,6 +194,11 @@ fn config_text(call: &Call, machine: &FrameworkMachine, folder: &Path) -> Result
         table(suite, Table::from_iter([("cases".to_owned(), Value::Array(vec![row.into()]))])).into(),
     );
     toml::to_string(&all).map_err(|e| Fault::bug("cannot write the config").because(e))
+}
+
+/// Returns the name of the case: the test case's, where that can be one.
+fn case_id(testcase: &str) -> CaseId {
+    CaseId::new(testcase).or_else(|_| CaseId::new("testcase")).unwrap_or_else(|_| unreachable!("a name"))
 }
 
 /// Returns the lines of `test_params.py`.
@@ -220,16 +225,21 @@ fn program(call: &Call, machine: &FrameworkMachine, tree: &Tree) -> HostProgram 
         record: Some(tree.record()),
         skip: Some(NOT_FOR_HERE),
         closes: !call.keeps(),
+        restarts: false,
+        lines: Vec::new(),
     }
 }
 
-/// Puts a program of this host in the place of the plan's only case.
-fn drive_from_here(plan: &mut Plan, program: &HostProgram) {
-    let cases = plan.jobs.iter_mut().flat_map(|job| &mut job.suites).flat_map(|suite| &mut suite.cases);
-    for case in cases {
-        case.action = CaseAction::Host(program.clone());
+/// Puts a program of this host in the place of the plan's only case, which comes behind the boots that it wants before.
+fn drive_from_here(plan: &mut Plan, program: &HostProgram, cycles: &[KexecCycle]) {
+    for suite in plan.jobs.iter_mut().flat_map(|job| &mut job.suites) {
+        let Some(judged) = suite.cases.pop() else { continue };
         // It was written nowhere.
-        case.place = CasePlace::default();
+        let judged = Case { place: CasePlace::default(), ..judged };
+        let boots = cycles.iter().filter_map(|cycle| cycle.case(&judged, program));
+        suite.cases = boots.collect();
+        let lines = cycles.last().map(KexecCycle::lines_after).unwrap_or_default();
+        suite.cases.push(Case { action: CaseAction::Host(HostProgram { lines, ..program.clone() }), ..judged });
     }
 }
 

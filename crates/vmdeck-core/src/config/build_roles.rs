@@ -95,7 +95,7 @@ impl Build<'_> {
     ) -> SuiteNetwork {
         let path = format!("suites.{suite}.network");
         let word = self.text(&path, "suites.*.network").unwrap_or_default();
-        if self.is_written(&path) && !self.is_written(&format!("suites.{suite}.roles")) {
+        if word == "private" && !self.is_written(&format!("suites.{suite}.roles")) {
             self.problem(origin, &path, "it has no effect without `roles`", None);
         }
         let cannot = guests

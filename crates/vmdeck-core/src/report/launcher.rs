@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use std::io::{self, Write};
 use vmdeck_model::{
     event::{Event, EventKind, PatternKind, Severity, Stream},
+    ids::CaseId,
     outcome::Verdict,
     run_view::RunView,
     text::one_line,
@@ -53,6 +54,8 @@ pub struct LauncherRun {
     pub parameters: String,
     /// Whether the machine is kept for the collection of coverage.
     pub kept: bool,
+    /// The case that is judged as the test; others are boots before it.
+    pub judged: CaseId,
 }
 
 /// See the module.
@@ -131,6 +134,9 @@ impl Launcher {
                 }
             },
             EventKind::Warning { text, .. } => self.complain(at, "WARNING", text),
+            EventKind::CaseEnded { case, verdict: Verdict::Passed, .. } if *case != self.run.judged => {
+                self.trace(at, &format!("{kind} VM: {case}: the guest has begun again"))
+            }
             EventKind::CaseEnded { verdict, message, .. } => self.ended(at, *verdict, message),
             EventKind::CleanupEnded { left, .. } => {
                 left.iter().try_for_each(|what| self.complain(at, "ERROR", &format!("NOT CLEANED UP: {what}")))
@@ -234,7 +240,12 @@ mod tests {
     /// Returns what is written of these events, both streams together.
     fn written(events: Vec<EventKind>) -> String {
         let buffer = Shared::default();
-        let run = LauncherRun { kind: "tdx".into(), parameters: "VCPU: 2".into(), kept: false };
+        let run = LauncherRun {
+            kind: "tdx".into(),
+            parameters: "VCPU: 2".into(),
+            kept: false,
+            judged: CaseId::new("c").expect("name"),
+        };
         let mut lines = Launcher::new(run, Box::new(buffer.clone()), Box::new(buffer.clone()));
         for kind in events {
             let event = Event { seq: 1, at: DateTime::UNIX_EPOCH, elapsed_ms: 4000, kind };

@@ -35,5 +35,9 @@ case "$TESTCASE" in
   WARN)     one warn.sh ;;                                  # kernel WARNING: passes with a warning
   CRASH)    one crash.sh ;;
   SLOW)     one slow.sh ;;
+  KEXEC|TD_KEXEC_NO_MEM_DRAIN_*) # begins again while boots are left; the last one is judged
+            [ "$KEXEC_CNT" -gt 0 ] || { one boot.sh "-v $VCPU"; exit; }
+            guest_test_prepare boot.sh; to_guest vmlinuz initrd.cpio
+            sshpass -e ssh -p "$PORT" root@localhost "cd $REMOTE && kexec vmlinuz initrd.cpio \"\$(cat /proc/cmdline)\"" ;;
   KEPT)     guest_test_prepare exit.sh; guest_test_entry exit.sh 0 || die "$TESTCASE" ;;  # forgets to close
 esac

@@ -232,6 +232,9 @@ impl CaseRun<'_> {
             };
             let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore, peers };
             let end = watched.run(log, &context.cancel).await;
+            if matches!(&case.action, CaseAction::Host(program) if program.restarts) {
+                return reboots.after_program(end, machine).await;
+            }
             if let Some(end) = reboots.after(end, machine, log).await {
                 return end;
             }

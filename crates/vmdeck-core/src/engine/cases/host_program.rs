@@ -72,8 +72,12 @@ impl HostRun<'_> {
         let listener = UnixListener::bind(&socket).map_err(|e| cannot().because(e))?;
         let stand_ins = stand_ins(&folder).map_err(|e| cannot().because(e))?;
         if let (Some(record), Some(peer)) = (&self.program.record, session.peer()) {
-            let line = format!("PORT={}\n", peer.port());
-            let written = vmdeck_files::open_for_append(record).and_then(|mut file| file.write_all(line.as_bytes()));
+            let mut lines = format!("PORT={}\n", peer.port());
+            for line in &self.program.lines {
+                lines.push_str(line);
+                lines.push('\n');
+            }
+            let written = vmdeck_files::open_for_append(record).and_then(|mut file| file.write_all(lines.as_bytes()));
             written.map_err(|e| cannot().because(e))?;
         }
         let steps = vmdeck_files::create(&self.record.join(STEPS)).ok().map(Mutex::new);
@@ -127,6 +131,9 @@ impl HostRun<'_> {
 
     /// Returns what the program's end means.
     async fn end(&self, exit: CommandExit, state: &RelayState) -> Result<HostEnd> {
+        if self.program.restarts {
+            return Ok(HostEnd::Exit(exit));
+        }
         if exit != CommandExit::Code(0) {
             // The framework's scripts turn every failure into 1; that a test does not apply is known from its own status.
             let own = |skip: &i32| exit == CommandExit::Code(1) || exit == CommandExit::Code(*skip);

@@ -4,7 +4,7 @@
 
 use super::{boot_id, command_log::CommandLog, supervise::End};
 use crate::{
-    command::{Collected, RemoteCommand, Shell, powershell, sh_quote},
+    command::{Collected, CommandExit, RemoteCommand, Shell, powershell, sh_quote},
     engine::{
         context::RunContext,
         machine::{LeasedMachine, recv_once},
@@ -132,6 +132,27 @@ impl<'a> Reboots<'a> {
         let text = format!("guest `{}` has restarted as its case wanted ({})", self.guest.id, self.count);
         self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
         None
+    }
+
+    /// Looks how a program ended that has to make the guest begin again: where the guest is up anew, all is well, whatever the program
+    /// says, since it may have lost the guest on the way.
+    pub(super) async fn after_program(&mut self, end: End, machine: &mut LeasedMachine) -> End {
+        if matches!(end, End::Cancelled | End::Refused(_) | End::PeerLost(_)) {
+            return end;
+        }
+        if !machine.only_restarted() && !goes_down(machine, GOES_DOWN).await {
+            let fault = Fault::infra("the guest was to begin again and did not");
+            return machine.crash().map_or(End::Complaint { fault, spoils: true }, End::Crashed);
+        }
+        match machine.come_back(&self.context.cancel).await {
+            Ok(()) => {
+                let text = format!("guest `{}` has begun again", self.guest.id);
+                self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
+                End::Exit(CommandExit::Code(0))
+            }
+            Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
+            Err(fault) => End::Crashed(fault),
+        }
     }
 
     /// Returns whether a restart has to come that has not come yet.

@@ -71,6 +71,8 @@ pub(super) struct GuestConnection {
     /// Its place in the private network of its job.
     place: Option<NetworkPlace>,
     watch: ConsoleWatch,
+    /// How many kernels had begun on the console when the guest was up.
+    kernels_at_boot: u32,
     /// The reader's end, until it reads.
     line: Option<ConsoleLine>,
 }
@@ -94,6 +96,7 @@ impl GuestConnection {
             owner: format!("{}, run {}", info::host_name(), context.plan.run.short()),
             place,
             watch,
+            kernels_at_boot: 0,
             line: Some(line),
         }
     }
@@ -259,6 +262,7 @@ impl GuestConnection {
         let (name, host_key) = (machine.name().to_owned(), self.pin.known());
         self.journal.append(&Record::Reached { name, address, host_key })?;
         self.session = Some(session);
+        self.kernels_at_boot = *self.watch.kernels().borrow();
         let mut phases = self.phases.lock();
         phases.close(true);
         phases.remember();
@@ -367,7 +371,10 @@ impl Connection for GuestConnection {
                 // The other end is gone.
                 let _ = clock::within(LAG, session.close()).await;
             }
-            if let Some(console) = &self.console {
+            // A kernel that has begun by now may be ready already.
+            if let Some(console) =
+                self.console.as_ref().filter(|_| *self.watch.kernels().borrow() == self.kernels_at_boot)
+            {
                 console.not_ready();
             }
             self.phases.lock().begin_again();

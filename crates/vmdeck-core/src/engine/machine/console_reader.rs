@@ -297,7 +297,12 @@ impl Reading {
         let ConsoleListener { guest, events, phases, line: watched, .. } = &self.listener;
         let guest = guest.id.clone();
         match finding {
-            ConsoleFinding::Kernel => phases.lock().advance(Phase::Kernel),
+            ConsoleFinding::Kernel => {
+                // Whatever was ready before was another boot.
+                self.ready.send_replace(false);
+                watched.note_kernel();
+                phases.lock().advance(Phase::Kernel);
+            }
             ConsoleFinding::Userspace => phases.lock().advance(Phase::Userspace),
             ConsoleFinding::Line(line) => {
                 phases.lock().line(&line);

@@ -61,12 +61,17 @@ enum LineEnd {
 }
 
 /// The state of the reader.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the line so far")]
 pub struct ConsoleScanner {
     marks: [(Pattern, ConsoleFinding, bool); 2],
     patterns: Vec<(PatternKind, Pattern, bool)>,
     troubles: TroubleFinder,
     /// Whether the line so far was found to tell of trouble.
     in_trouble: bool,
+    /// Whether a kernel's programs have run.
+    was_up: bool,
+    /// Whether another kernel began in the line so far.
+    in_kernel: bool,
     escapes: EscapeFilter,
     /// The line so far as a person reads it: without colours, and without what a carriage return went back over.
     line: Vec<u8>,
@@ -99,6 +104,8 @@ impl ConsoleScanner {
             patterns: errors.chain(ready).chain(warnings).collect(),
             troubles,
             in_trouble: false,
+            was_up: false,
+            in_kernel: false,
             escapes: EscapeFilter::default(),
             line: Vec::new(),
             cut: false,
@@ -111,6 +118,7 @@ impl ConsoleScanner {
 
     /// Forgets that the kernel and its first process were seen: the guest begins again.
     pub fn begin_again(&mut self) {
+        self.was_up = false;
         for (_, _, found) in &mut self.marks {
             *found = false;
         }
@@ -183,6 +191,9 @@ impl ConsoleScanner {
     fn begin_line(&mut self) {
         self.line.clear();
         self.in_trouble = false;
+        if std::mem::take(&mut self.in_kernel) {
+            self.marks[1].2 = false;
+        }
         (self.cut, self.returned) = (false, false);
     }
 
@@ -193,6 +204,13 @@ impl ConsoleScanner {
 
     fn look(&mut self, end: LineEnd, each: &mut impl FnMut(ConsoleFinding)) {
         let start = usize::from(self.cut).min(self.line.len());
+        let [kernel, user] = &mut self.marks;
+        self.was_up |= user.2;
+        if kernel.2 && self.was_up && !self.in_kernel && kernel.0.is_match_at(&self.line, start, false) {
+            // Another kernel has taken over from the one whose programs ran. What is glued before its first line is of the old one.
+            kernel.2 = false;
+            self.in_kernel = true;
+        }
         for (pattern, seen, found) in &mut self.marks {
             if !*found && pattern.is_match_at(&self.line, start, false) {
                 *found = true;
@@ -286,6 +304,19 @@ mod tests {
             assert_eq!(kinds, ["Kernel", "Warning", "Userspace", "Ready"], "cut at {at}: {got:?}");
         }
         assert_eq!(kinds(&[TEXT])[..3], whole[..3]);
+    }
+
+    #[test]
+    fn each_kernel_that_takes_over_is_seen_once() {
+        let again = [TEXT, b"[ 99.9] kexec_core: Starting new kernel\r\n", TEXT, b"\r\nlogin: ", TEXT].concat();
+        for at in 0..again.len() {
+            let got = kinds(&[&again[..at], &again[at..]]);
+            let marks: Vec<&str> =
+                got.iter().map(String::as_str).filter(|kind| ["Kernel", "Userspace"].contains(kind)).collect();
+            assert_eq!(marks, ["Kernel", "Userspace"].repeat(3), "cut at {at}");
+        }
+        let early = kinds(&[b"Linux version 6\nLinux version 6\n"]);
+        assert_eq!(early.len(), 1, "one that has not come far is the same: {early:?}");
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(in crate::engine) struct ConsoleWatch {
     complaint: Arc<Mutex<Option<ConsoleError>>>,
     muted: Arc<AtomicBool>,
     lost: watch::Receiver<Option<String>>,
+    kernels: watch::Receiver<u32>,
     asks: mpsc::UnboundedSender<ConsoleAsk>,
 }
 
@@ -48,6 +49,8 @@ pub(super) struct ConsoleLine {
     muted: Arc<AtomicBool>,
     /// Why the console is not read any more.
     pub(super) lost: watch::Sender<Option<String>>,
+    /// How often a kernel has begun.
+    kernels: watch::Sender<u32>,
     /// What the reader is asked to do.
     pub(super) asks: mpsc::UnboundedReceiver<ConsoleAsk>,
 }
@@ -72,14 +75,16 @@ pub(super) fn pair() -> (ConsoleWatch, ConsoleLine) {
     let (error, muted) = (Arc::new(watch::channel(None).0), Arc::new(AtomicBool::new(false)));
     let ((lost, lost_seen), (ask, asks)) = (watch::channel(None), mpsc::unbounded_channel());
     let complaint = Arc::<Mutex<Option<ConsoleError>>>::default();
+    let (kernels, kernels_seen) = watch::channel(0);
     let watch = ConsoleWatch {
         error: Arc::clone(&error),
         complaint: Arc::clone(&complaint),
         muted: Arc::clone(&muted),
         lost: lost_seen,
+        kernels: kernels_seen,
         asks: ask,
     };
-    (watch, ConsoleLine { error, complaint, ignored: Mutex::default(), muted, lost, asks })
+    (watch, ConsoleLine { error, complaint, ignored: Mutex::default(), muted, lost, kernels, asks })
 }
 
 impl ConsoleLine {
@@ -101,6 +106,11 @@ impl ConsoleLine {
         // Whoever asked may have given up.
         let _ = ask.answer.send(before);
         begins
+    }
+
+    /// Notes that a kernel has begun.
+    pub(super) fn note_kernel(&self) {
+        self.kernels.send_modify(|count| *count = count.saturating_add(1));
     }
 
     /// Notes what counts against the running command once it has ended; returns whether it counts.
@@ -185,6 +195,11 @@ impl ConsoleWatch {
     pub(in crate::engine) async fn unmute(&self) {
         // Late is no harm here: the window of the next command begins after it.
         let _ = self.ask(Then::Unmute).await;
+    }
+
+    /// Returns the place that holds how often a kernel has begun, by what the console shows: whoever may write to it can show that.
+    pub(in crate::engine) fn kernels(&self) -> watch::Receiver<u32> {
+        self.kernels.clone()
     }
 
     /// Returns why the console is not read any more, if it is not.

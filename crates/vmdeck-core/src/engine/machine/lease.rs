@@ -1,11 +1,22 @@
 //! A machine that is up and belongs to one job for a while.
 
 use super::{ConsoleError, ConsoleWatch, controller::Controller};
-use crate::{backend::contract::MachineExit, command::Shell, transport::session::CommandRunner};
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::{
+    backend::contract::MachineExit,
+    command::{Collected, RemoteCommand, Shell},
+    host::clock,
+    transport::session::CommandRunner,
+};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::error::{Fault, Result};
+
+/// How long a guest may take to show that it is the one that it was.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A machine that is up.
 pub(in crate::engine) struct LeasedMachine {
@@ -22,6 +33,10 @@ pub(in crate::engine) struct LeasedMachine {
     counts_restarts: bool,
     /// How many there were when it was up.
     restarts_at_boot: u32,
+    /// How many kernels had begun when it was up.
+    kernels_at_boot: u32,
+    /// Whether another kernel has taken over since it was up, of which no hypervisor hears.
+    has_new_kernel: AtomicBool,
     /// Set when a command outside of a case showed that the machine cannot be used any more.
     unusable: AtomicBool,
 }
@@ -36,7 +51,7 @@ impl LeasedMachine {
     ) -> Self {
         let counts_restarts = restarts.is_some();
         let restarts = restarts.unwrap_or_else(|| watch::channel(0).1);
-        let restarts_at_boot = *restarts.borrow();
+        let (restarts_at_boot, kernels_at_boot) = (*restarts.borrow(), *console.kernels().borrow());
         Self {
             name,
             controller,
@@ -45,6 +60,8 @@ impl LeasedMachine {
             restarts,
             counts_restarts,
             restarts_at_boot,
+            kernels_at_boot,
+            has_new_kernel: AtomicBool::new(false),
             unusable: AtomicBool::new(false),
         }
     }
@@ -78,15 +95,37 @@ impl LeasedMachine {
 
     /// Returns whether the guest has restarted since it was up.
     fn has_restarted(&self) -> bool {
-        *self.restarts.borrow() > self.restarts_at_boot
+        *self.restarts.borrow() > self.restarts_at_boot || self.has_new_kernel.load(Ordering::Relaxed)
     }
 
     /// Waits for a restart of the guest.
     pub(in crate::engine) async fn restarted(&self) {
         let (mut restarts, before) = (self.restarts.clone(), self.restarts_at_boot);
-        if restarts.wait_for(|count| *count > before).await.is_err() {
-            std::future::pending::<()>().await;
+        let told = async {
+            if restarts.wait_for(|count| *count > before).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = self.new_kernel() => self.has_new_kernel.store(true, Ordering::Relaxed),
         }
+    }
+
+    /// Waits until another kernel has taken over without a restart of the machine (kexec). The console shows it; what shows the same
+    /// although the old kernel still answers is a text that somebody wrote there.
+    async fn new_kernel(&self) {
+        let (mut kernels, mut before) = (self.console.kernels(), self.kernels_at_boot);
+        while let Ok(count) = kernels.wait_for(|count| *count > before).await.map(|count| *count) {
+            let (mut unseen, never) = (Collected::default(), CancellationToken::new());
+            let command = RemoteCommand::new("");
+            let asked = clock::within(ANSWER, self.controller.run(&command, &mut unseen, &never)).await;
+            if !matches!(asked, Some(Ok(_))) {
+                return;
+            }
+            before = count;
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Waits until the machine has ended, or the guest in it has restarted.
@@ -105,11 +144,18 @@ impl LeasedMachine {
 
     /// Waits until the guest, which begins again, is up.
     pub(in crate::engine) async fn come_back(&mut self, cancel: &CancellationToken) -> Result<()> {
-        self.restarts_at_boot = *self.restarts.borrow();
+        self.begin_again();
         let back = self.controller.reconnect(cancel).await;
         // A boot may take more than one.
-        self.restarts_at_boot = *self.restarts.borrow();
+        self.begin_again();
         back
+    }
+
+    /// Notes that what there was of restarts is over.
+    fn begin_again(&mut self) {
+        self.restarts_at_boot = *self.restarts.borrow();
+        self.kernels_at_boot = *self.console.kernels().borrow();
+        self.has_new_kernel = AtomicBool::new(false);
     }
 
     /// Notes that the machine cannot be used any more.
