@@ -2,8 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
-use std::{fs, io::Write, process::Stdio, time::Duration};
-use vmdeck_testkit::world::{World, eventually, finish, read_until, signal};
+use std::{fs, process::Stdio, time::Duration};
+use vmdeck_testkit::world::{World, eventually, finish, read_until, signal, tell};
 
 /// Returns one local guest and these cases: name and command, with further lines.
 fn local(cases: &[(&str, &str, &str)]) -> World {
@@ -377,26 +377,6 @@ fn lock_exec_holds_it_for_another_program() {
 
 // --- commands from another process -----------------------------------------------------------------------------------
 
-/// Starts a run that takes commands.
-fn controlled(world: &World, args: &[&str]) -> (std::process::Child, std::process::ChildStdin) {
-    let all = [&["--ci", "--commands", "--run-dir", "record"], args].concat();
-    let mut command = world.vmdeck(&all);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("vmdeck starts");
-    let stdin = child.stdin.take().expect("piped");
-    (child, stdin)
-}
-
-/// Waits for an event with this text in its line.
-fn until_event(world: &World, text: &str) {
-    let read = || fs::read_to_string(world.path("record/events.jsonl")).unwrap_or_default();
-    eventually(text, Duration::from_secs(30), || read().lines().any(|line| line.contains(text)));
-}
-
-fn tell(stdin: &mut std::process::ChildStdin, line: &str) {
-    writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads");
-}
-
 fn two_guests(run: &str) -> World {
     World::new(&format!(
         "slots = 1\n[guests.a]\nbackend = \"local\"\n[guests.b]\nbackend = \"local\"\n[suites.s]\n\
@@ -407,16 +387,16 @@ fn two_guests(run: &str) -> World {
 #[test]
 fn a_guest_that_failed_stands_while_the_others_go_on() {
     let world = two_guests("exit 3");
-    let (child, mut stdin) = controlled(&world, &["--pause", "5m"]);
-    until_event(&world, r#""kind":"case_ended","guest":"b","suite":"s","case":"two""#);
+    let (child, mut stdin) = world.controlled(&["--pause", "5m"]);
+    world.until_event(r#""kind":"case_ended","guest":"b","suite":"s","case":"two""#);
     let paused = |guest: &str| {
         let is_it = |e: &&serde_json::Value| e["guest"] == guest && e["phase"] == "pause";
         world.of_kind("phase_started").iter().filter(is_it).count()
     };
     assert_eq!(paused("a"), 1, "with one slot the second ran while the first was looked at");
-    until_event(&world, r#""kind":"phase_started","guest":"b","phase":"pause""#);
+    world.until_event(r#""kind":"phase_started","guest":"b","phase":"pause""#);
     tell(&mut stdin, r#"{"command":"proceed","guest":"a"}"#);
-    until_event(&world, r#""kind":"cleanup_ended","guest":"a""#);
+    world.until_event(r#""kind":"cleanup_ended","guest":"a""#);
     assert!(world.of_kind("cleanup_ended").iter().all(|e| e["guest"] != "b"), "the other one still stands");
     tell(&mut stdin, r#"{"command":"stop","guest":"b"}"#);
     finish(child).exits(1);
@@ -437,15 +417,15 @@ fn a_pause_ends_by_itself_and_a_green_guest_has_none() {
 #[test]
 fn a_stop_lets_the_case_end_and_a_kill_does_not_and_neither_is_green() {
     let world = local(&[("first", "echo begun; sleep 0.3", ""), ("second", "true", "")]);
-    let (child, mut stdin) = controlled(&world, &[]);
-    until_event(&world, r#""line":"begun""#);
+    let (child, mut stdin) = world.controlled(&[]);
+    world.until_event(r#""line":"begun""#);
     tell(&mut stdin, r#"{"command":"stop","guest":"here"}"#);
     finish(child).exits(130);
     assert_eq!((world.verdict_of("s/first").as_str(), world.verdict_of("s/second").as_str()), ("passed", "cancelled"));
     world.assert_nothing_left();
     let world = local(&[("first", "echo begun; sleep 300", ""), ("second", "true", "")]);
-    let (child, mut stdin) = controlled(&world, &[]);
-    until_event(&world, r#""line":"begun""#);
+    let (child, mut stdin) = world.controlled(&[]);
+    world.until_event(r#""line":"begun""#);
     tell(&mut stdin, r#"{"command":"kill","guest":"here"}"#);
     finish(child).exits(130);
     assert_eq!(
@@ -458,11 +438,11 @@ fn a_stop_lets_the_case_end_and_a_kill_does_not_and_neither_is_green() {
 #[test]
 fn guests_that_are_held_stay_up_until_they_are_stopped() {
     let world = two_guests("false");
-    let (child, mut stdin) = controlled(&world, &["--hold", "@a"]);
-    until_event(&world, r#""phase":"hold""#);
+    let (child, mut stdin) = world.controlled(&["--hold", "@a"]);
+    world.until_event(r#""phase":"hold""#);
     assert!(world.verdicts().is_empty(), "no case is run");
     tell(&mut stdin, r#"{"command":"stop","guest":"nobody"}"#);
-    until_event(&world, "guest `nobody` is not in this run");
+    world.until_event("guest `nobody` is not in this run");
     tell(&mut stdin, r#"{"command":"stop","guest":"a"}"#);
     finish(child).exits(0);
     world.assert_nothing_left();
@@ -476,8 +456,8 @@ fn a_guest_that_cannot_be_held_is_not_green() {
     fs::remove_dir_all(world.path("record")).expect("removed");
     // The end of the commands ends a hold as it ends a run.
     let world = fake("launch_retries = 1", "a = \"0\"");
-    let (child, stdin) = controlled(&world, &["--hold"]);
-    until_event(&world, r#""phase":"hold""#);
+    let (child, stdin) = world.controlled(&["--hold"]);
+    world.until_event(r#""phase":"hold""#);
     drop(stdin);
     finish(child).exits(143);
     world.assert_nothing_left();
@@ -503,14 +483,14 @@ fn a_boot_that_fails_is_compared_with_the_last_good_one() {
 #[test]
 fn a_run_whose_cockpit_is_gone_ends_and_one_that_was_let_go_does_not() {
     let world = local(&[("long", "echo begun; sleep 300", "")]);
-    let (child, stdin) = controlled(&world, &[]);
-    until_event(&world, r#""line":"begun""#);
+    let (child, stdin) = world.controlled(&[]);
+    world.until_event(r#""line":"begun""#);
     drop(stdin);
     finish(child).exits(143);
     world.assert_nothing_left();
     let world = local(&[("long", "echo begun; sleep 0.5", "")]);
-    let (child, mut stdin) = controlled(&world, &[]);
-    until_event(&world, r#""line":"begun""#);
+    let (child, mut stdin) = world.controlled(&[]);
+    world.until_event(r#""line":"begun""#);
     tell(&mut stdin, "detach");
     drop(stdin);
     finish(child).exits(0);

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_testkit::micro::{Micro, part};
-use vmdeck_testkit::world::{World, eventually, finish, read_until, signal};
+use vmdeck_testkit::world::{World, eventually, finish, read_until, signal, tell};
 
 /// Emulated guests share two processors: one test at a time, so that boot times mean something.
 static ONE: Mutex<()> = Mutex::new(());
@@ -276,6 +276,54 @@ fn a_guest_that_is_lost_is_infra_one_that_crashes_failed_and_both_are_replaced()
     assert_eq!(world.verdicts(), wanted.map(|(n, v)| (n.to_owned(), v.to_owned())));
     assert!(world.path("record/guests/micro/console-2.log").exists(), "each machine has its own console log");
     assert!(world.record("guests/micro/diagnostics.txt").len() > 20);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_boot_that_stalls_is_given_up_long_before_its_time_and_says_where() {
+    let _turn = turn();
+    let world = micro(ONE_CASE);
+    let watched = ["--set", "guests.micro.boot.watchdog=20", "--set", "guests.micro.boot_timeout=5m"];
+    world.ci(&watched).exits(0);
+    fs::remove_dir_all(world.path("record")).expect("rm");
+    let append = "guests.micro.qemu.append=console=ttyS0 panic=-1 sysrq_always_enabled micro.sshd=off";
+    let ran = world.ci(&[&watched[..], &["--set", append]].concat()).exits(5);
+    assert!(ran.out.contains("its console has said nothing for 5.0s in the phase `"), "{}", ran.out);
+    assert!(world.record("guests/micro/console.log").contains("sysrq: Show Blocked State"));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_person_reaches_the_kernel_of_a_guest_and_only_a_crash_is_a_crash() {
+    let _turn = turn();
+    let world = micro(&cases(&[
+        ("asked", "echo begun; until [ -e /tmp/on ]; do sleep 0.1; done"),
+        ("crashed", "echo second; sleep 60"),
+    ]));
+    let (child, mut stdin) = world.controlled(&[]);
+    let press = |key: &str| format!(r#"{{"command":"press","guest":"micro","key":{key}}}"#);
+    let sysrq = |key: &str| press(&format!(r#"{{"kind":"sys_rq","key":"{key}"}}"#));
+    world.until_event(r#""line":"begun""#);
+    for (key, told) in [("w", "got SysRq `w`"), ("l", "got SysRq `l`"), ("t", "got SysRq `t`")] {
+        tell(&mut stdin, &sysrq(key));
+        world.until_event(told);
+    }
+    tell(&mut stdin, &sysrq("!"));
+    world.until_event("`!` is no key for SysRq");
+    tell(&mut stdin, &press(r#"{"kind":"nmi"}"#));
+    world.until_event("got a non-maskable interrupt");
+    let ready = world.run(&["shell", "micro", "--", "touch /tmp/on"]);
+    assert_eq!(ready.code, 0, "{}", ready.err);
+    world.until_event(r#""line":"second""#);
+    tell(&mut stdin, &sysrq("c"));
+    finish(child).exits(1);
+    assert_eq!((world.verdict_of("s/asked").as_str(), world.verdict_of("s/crashed").as_str()), ("passed", "failed"));
+    let console = world.record("guests/micro/console.log");
+    assert!(
+        ["sysrq: Show Blocked State", "sysrq: Show backtrace", "sysrq: Show State"]
+            .iter()
+            .all(|line| console.contains(line))
+    );
     world.assert_nothing_left();
 }
 

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStdin, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -89,6 +89,22 @@ impl World {
     /// Starts the binary with both outputs piped.
     pub fn start(&self, args: &[&str]) -> Child {
         self.vmdeck(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("vmdeck starts")
+    }
+
+    /// Starts a run that takes commands, as a cockpit's engine does; its record is in `record`.
+    pub fn controlled(&self, args: &[&str]) -> (Child, ChildStdin) {
+        let mut command = self.vmdeck(&[&["--ci", "--commands", "--run-dir", "record"], args].concat());
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("vmdeck starts");
+        let stdin = child.stdin.take().expect("piped");
+        (child, stdin)
+    }
+
+    /// Waits for an event with this text in its line.
+    #[track_caller]
+    pub fn until_event(&self, text: &str) {
+        let read = || fs::read_to_string(self.path("record/events.jsonl")).unwrap_or_default();
+        eventually(text, Duration::from_secs(30), || read().lines().any(|line| line.contains(text)));
     }
 
     /// Returns a file of the record as text.
@@ -222,6 +238,11 @@ impl Ran {
         assert!(self.err.contains(text), "{text:?} not in\n--- stdout\n{}\n--- stderr\n{}", self.out, self.err);
         self
     }
+}
+
+/// Tells a run that takes commands one line.
+pub fn tell(stdin: &mut ChildStdin, line: &str) {
+    writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads");
 }
 
 /// Ends a child with a signal and collects what it wrote.

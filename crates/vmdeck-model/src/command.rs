@@ -40,11 +40,31 @@ pub enum Command {
         /// Whether the guests are kept.
         on: bool,
     },
+    /// Presses a key of this guest's kernel.
+    Press {
+        /// The guest that the command is for.
+        guest: GuestId,
+        /// The key.
+        key: KernelKey,
+    },
     /// Ends the pause in which this guest is held for inspection.
     Proceed {
         /// The guest that the command is for.
         guest: GuestId,
     },
+}
+
+/// A key that a kernel hears when nothing else does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum KernelKey {
+    /// `SysRq` with this letter or digit.
+    SysRq {
+        /// The letter or digit.
+        key: char,
+    },
+    /// A non-maskable interrupt.
+    Nmi,
 }
 
 #[cfg(test)]

@@ -311,6 +311,8 @@ pub struct ConsolePatterns {
     pub warnings: Vec<Pattern>,
     /// How often the guest may restart by itself before it is up; unset: until `boot_timeout`.
     pub restarts: Option<u32>,
+    /// How many times the usual silence of its console a boot may take; 0 = any.
+    pub watchdog: u32,
 }
 
 /// Code of this host to copy into the guest.

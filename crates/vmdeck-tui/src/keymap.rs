@@ -128,6 +128,8 @@ actions! {
     Run "run" Guests Change ["r"] "run what is selected in the run pane on the marked guests, else all";
     RerunFailed "rerun-failed" Guests Change ["R"] "run what failed again";
     KeepGuest "keep-guest" Guests Change ["h"] "keep the marked guests after the run, or not; ends a hold";
+    SysRq "sysrq" Guests Change ["Q"] "SysRq and a letter for the guest's kernel";
+    Nmi "nmi" Guests Danger ["I"] "a non-maskable interrupt for the guest's kernel";
     Proceed "proceed" Guests Change ["p"] "release the held guests and remove them";
     Shell "shell" Guests Change ["S"] "a shell in the guest, on the whole terminal";
     Attach "attach" Guests Change ["a"] "the serial console in this pane; ctrl-] leaves";

@@ -13,6 +13,8 @@ pub enum Purpose {
     Filter,
     /// The line goes to a time of a replay.
     Seek,
+    /// The line is the letter for a kernel's `SysRq`.
+    SysRq,
 }
 
 /// A line that is being typed in the footer.

@@ -178,6 +178,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the power to reach the guest's kernel past everything that may hang; only while the machine runs.
+    fn kernel_keys(&self) -> Option<Arc<dyn KernelKeys>> {
+        None
+    }
+
     /// Returns the power to press the machine's power button.
     fn power_button(&self) -> Option<&dyn PowerButton> {
         None
@@ -228,6 +233,15 @@ pub struct Console<'a> {
 pub trait DumpStacks: Send + Sync {
     /// Asks the guest's kernel to write its stacks to the console; returns whether it answered.
     fn dump(&self) -> BoxFuture<'_, Result<bool>>;
+}
+
+/// The power to reach a guest's kernel past everything that may hang.
+pub trait KernelKeys: Send + Sync {
+    /// Presses `SysRq` with this letter or digit; returns whether the guest wrote something to its console then.
+    fn sysrq(&self, key: char) -> BoxFuture<'_, Result<bool>>;
+
+    /// Sends a non-maskable interrupt to every processor of the guest.
+    fn nmi(&self) -> BoxFuture<'_, Result<()>>;
 }
 
 /// The power to press a machine's power button.

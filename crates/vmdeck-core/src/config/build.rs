@@ -357,6 +357,7 @@ impl Build<'_> {
                 pattern,
                 errors,
                 warnings: self.patterns(&full("boot.warnings"), &any("boot.warnings")),
+                watchdog: self.number(&full("boot.watchdog"), &any("boot.watchdog")),
                 restarts: match self.value(&full("boot.restarts"), &any("boot.restarts")) {
                     Some(Value::Int(count)) => u32::try_from(count).ok(),
                     _ => None,

@@ -265,6 +265,13 @@ pub const CORE: &[Key] = &[
         "kinds or categories of trouble that the console of this guest may show; \"*\" = all; docs/trouble.md lists them",
     ),
     key(
+        "guests.*.boot.watchdog",
+        Kind::Int(0, 1000),
+        Some("0"),
+        "a boot is given up, with the stacks of its kernel, once its console has said nothing for so many times as long as it usually does \
+         at that point, and for 5 s at least; 0 = only `boot_timeout` ends it",
+    ),
+    key(
         "guests.*.boot.restarts",
         Kind::Int(0, 1000),
         None,

@@ -2,13 +2,18 @@
 //!
 //! The dispatcher sets it, the guest's job obeys it; the run's own end is the token that all of these hang on.
 
+use super::kernel_reach::KernelReach;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
 };
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::{command::Command, ids::GuestId, plan::Keep};
+use vmdeck_model::{
+    command::{Command, KernelKey},
+    ids::GuestId,
+    plan::Keep,
+};
 
 /// The controls of one guest.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub(super) struct GuestControl {
     pause: Mutex<Option<CancellationToken>>,
     keep: AtomicBool,
     killed: AtomicBool,
+    /// The way to its kernel, while there is one.
+    kernel: Mutex<Option<KernelReach>>,
 }
 
 impl GuestControl {
@@ -71,6 +78,7 @@ impl RunControls {
                     pause: Mutex::default(),
                     keep: AtomicBool::default(),
                     killed: AtomicBool::default(),
+                    kernel: Mutex::default(),
                 };
                 (guest.clone(), control)
             }));
@@ -106,10 +114,25 @@ impl RunControls {
                     control.end_pause();
                 }
             }
+            Command::Press { key: KernelKey::SysRq { key }, .. } if !key.is_ascii_alphanumeric() => {
+                return Err(format!("`{}` is no key for SysRq: it is a letter or a digit", key.escape_default()));
+            }
+            Command::Press { guest, key } => {
+                let reach = control(guest)?.kernel.lock().clone();
+                let reach = reach.ok_or_else(|| format!("the kernel of guest `{guest}` cannot be reached now"))?;
+                tokio::spawn(reach.press(*key));
+            }
             Command::KeepFailed { on } => self.keep_failed.store(*on, Ordering::Relaxed),
             Command::Cancel { .. } => {}
         }
         Ok(())
+    }
+
+    /// Notes the way to the kernel of a guest; `None` = there is none any more.
+    pub(super) fn reach_kernel(&self, guest: &GuestId, reach: Option<KernelReach>) {
+        if let Some(control) = self.of(guest) {
+            *control.kernel.lock() = reach;
+        }
     }
 
     /// Returns whether a guest is to stay after its last case, by the run's options or a person's request. One that was

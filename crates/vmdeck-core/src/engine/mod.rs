@@ -12,6 +12,7 @@ pub mod events;
 pub mod guardian;
 pub mod inventory;
 pub mod journal;
+mod kernel_reach;
 pub mod lock;
 pub mod machine;
 pub mod preflight;

@@ -12,7 +12,11 @@ use crate::{
     prompt::Purpose,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use vmdeck_model::{event::Severity, quantity::parse_duration};
+use vmdeck_model::{
+    command::{Command, KernelKey},
+    event::Severity,
+    quantity::parse_duration,
+};
 
 /// Time within which a second Ctrl-C counts as one more.
 const AGAIN_MS: u64 = 2000;
@@ -29,7 +33,7 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
         return interrupt(model, out);
     }
     if model.prompt.is_some() {
-        return prompt_key(model, key);
+        return prompt_key(model, key, out);
     }
     if model.overlay.is_some() {
         return overlays::key(model, key, out);
@@ -57,7 +61,7 @@ fn interrupt(model: &mut Model, out: &mut Vec<Effect>) {
     }
 }
 
-fn prompt_key(model: &mut Model, key: KeyEvent) {
+fn prompt_key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
     let Some(mut prompt) = model.prompt.take() else { return };
     match key.code {
         KeyCode::Esc => {
@@ -70,6 +74,7 @@ fn prompt_key(model: &mut Model, key: KeyEvent) {
             match prompt.purpose {
                 Purpose::Search => model.logs.search_for(&text),
                 Purpose::Filter => set_filter(model, &text),
+                Purpose::SysRq => press_sysrq(model, &text, out),
                 Purpose::Seek => match parse_duration(&text) {
                     Ok(time) => rewind::seek(model, u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
                     Err(why) => model.say(Severity::Warn, why),
@@ -84,6 +89,18 @@ fn prompt_key(model: &mut Model, key: KeyEvent) {
             }
             model.prompt = Some(prompt);
         }
+    }
+}
+
+/// Presses `SysRq` with the letter that was typed, for the guest that is selected.
+fn press_sysrq(model: &mut Model, text: &str, out: &mut Vec<Effect>) {
+    let mut letters = text.trim().chars();
+    match (letters.next().filter(char::is_ascii_alphanumeric), letters.next(), model.current_guest()) {
+        (Some(key), None, Some(guest)) => {
+            out.push(Effect::Send(Command::Press { guest, key: KernelKey::SysRq { key } }));
+        }
+        (None, None, _) => {}
+        _ => model.say(Severity::Warn, "SysRq takes one letter or digit"),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
 use vmdeck_model::{
-    command::Command,
+    command::{Command, KernelKey},
     event::{Event, EventKind, Phase},
     ids::GuestId,
     outcome::{CancelReason, Tally, Verdict},
@@ -128,6 +128,18 @@ fn stop_proceed_and_keep_go_to_the_marked_guests_of_the_run() {
     case.sent();
     case.keys("x");
     assert_eq!(case.commands(), [], "a run that is over takes no commands");
+}
+
+#[test]
+fn a_letter_for_sysrq_goes_to_the_selected_guest() {
+    let mut case = TestCockpit::with_run();
+    case.up(100).keys("Q w enter");
+    let press = |key| Command::Press { guest: guest("deb"), key };
+    assert_eq!(case.commands(), [press(KernelKey::SysRq { key: 'w' })]);
+    case.keys("Q enter Q w w enter Q w esc");
+    assert_eq!(case.commands(), [], "one letter, or none is sent");
+    case.keys("I");
+    assert_eq!(case.commands(), [press(KernelKey::Nmi)]);
 }
 
 #[test]

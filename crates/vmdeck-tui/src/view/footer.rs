@@ -31,6 +31,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Purpose::Search => "search (regex; lower case matches both): ",
             Purpose::Filter => "filter (!without, ~fuzzy): ",
             Purpose::Seek => "go to (1m30s): ",
+            Purpose::SysRq => "SysRq (w what waits, l processors, t tasks, m memory, c crash): ",
         };
         let text = prompt.line.text();
         let before: String = text.chars().take(prompt.line.cursor()).collect();

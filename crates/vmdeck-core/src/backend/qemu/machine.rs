@@ -8,6 +8,7 @@ use super::{
     exit_watch::{self, Told},
     guest_agent::GuestAgent,
     helper::Helper,
+    kernel_keys::QemuKernelKeys,
     process,
     qmp::{self, Qmp, QmpEvent},
     tdx,
@@ -15,7 +16,10 @@ use super::{
 use crate::{
     assets::seed::MachineLogin,
     backend::{
-        contract::{Console, CopyDisk, DumpStacks, Machine, MachineExit, PowerButton, SaveMemory, SharedFolder, Stats},
+        contract::{
+            Console, CopyDisk, DumpStacks, KernelKeys, Machine, MachineExit, PowerButton, SaveMemory, SharedFolder,
+            Stats,
+        },
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
         guest_exec::GuestExec,
         proof::Proof,
@@ -37,10 +41,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::{mpsc, oneshot, watch},
-};
+use tokio::sync::{mpsc, oneshot, watch};
 use vmdeck_model::error::{Blame, Fault, Result};
 
 /// How long QEMU may take to open its control socket.
@@ -91,6 +92,11 @@ struct RunningQemu {
 }
 
 impl QemuMachine {
+    /// Returns the keys of the machine while it runs.
+    fn keys(&self) -> Result<QemuKernelKeys> {
+        Ok(QemuKernelKeys { qmp: Arc::clone(&self.running()?.qmp), console: self.files.console.clone() })
+    }
+
     pub(super) fn new(
         spawner: Spawner,
         request: &CreateRequest<'_>,
@@ -302,30 +308,6 @@ impl QemuMachine {
         }
         Ok(out)
     }
-
-    /// `SysRq` over the serial line: a break, then `l` (processors) and `w` (blocked tasks).
-    async fn sysrq(&self) -> Result<bool> {
-        let running = self.running()?;
-        let failed = |e: std::io::Error| Fault::infra("cannot write to the console").because(e);
-        let mut console = tokio::net::UnixStream::connect(&self.files.console).await.map_err(failed)?;
-        let mut answered = false;
-        for key in ["l", "w"] {
-            let answer = running.qmp.human("chardev-send-break console").await?;
-            if !answer.trim().is_empty() {
-                return Ok(false);
-            }
-            console.write_all(key.as_bytes()).await.map_err(failed)?;
-            // Until it is quiet: an unread console stalls the guest, and a second break before the key has been taken
-            // would call the first one off.
-            let mut sink = [0; 4096];
-            let mut patience = Duration::from_secs(2);
-            while matches!(clock::within(patience, console.read(&mut sink)).await, Some(Ok(1..))) {
-                patience = Duration::from_millis(300);
-                answered = true;
-            }
-        }
-        Ok(answered)
-    }
 }
 
 /// Owns the process: reaps it when it ends, kills its group when asked or when the machine is dropped.
@@ -435,6 +417,10 @@ impl Machine for QemuMachine {
         Some(self)
     }
 
+    fn kernel_keys(&self) -> Option<Arc<dyn KernelKeys>> {
+        Some(Arc::new(self.keys().ok()?))
+    }
+
     fn power_button(&self) -> Option<&dyn PowerButton> {
         Some(self)
     }
@@ -508,6 +494,15 @@ impl SaveMemory for QemuMachine {
 
 impl DumpStacks for QemuMachine {
     fn dump(&self) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(self.sysrq())
+        Box::pin(async move {
+            let keys = self.keys()?;
+            // The processors, what waits, and then all tasks, which is the longest.
+            for (index, key) in ['l', 'w', 't'].into_iter().enumerate() {
+                if !keys.sysrq(key).await? && index == 0 {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 }

@@ -14,6 +14,7 @@ mod given;
 mod guest_agent;
 mod helper;
 mod host_root;
+mod kernel_keys;
 mod machine;
 mod parts;
 mod process;
@@ -274,6 +275,10 @@ impl Qemu {
             MachineParts::make(guest, system.as_ref(), arch, is_emulated, request.private_dir, &self.spawner).await?;
         if tdx::is_wanted(guest) {
             parts.tdx = TdxDialect::ask(&self.spawner, &binary).await.unwrap_or_default();
+        }
+        if let Some(socket) = &files.gdb {
+            let socket = sh_quote(&format!("target remote {}", socket.display()));
+            (context.progress)(&format!("guest `{}` waits for a debugger: gdb VMLINUX -ex {socket}", guest.id));
         }
         let argv = argv::arguments(request, &accel.accel, arch, &files, &parts);
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());

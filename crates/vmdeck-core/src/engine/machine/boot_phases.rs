@@ -8,11 +8,15 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use vmdeck_model::{
     event::{EventKind, Phase},
     guest::Guest,
 };
+
+/// How long a console may always be silent.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// The phases of one boot.
 pub(super) struct BootPhases {
@@ -48,6 +52,20 @@ impl BootPhases {
 
     fn is_booted(&self) -> bool {
         self.done.contains_key(&Phase::FirstCommand)
+    }
+
+    /// Returns until when the console may be silent, by what it usually is at this point, and how long that is; `None` = for ever.
+    pub(super) fn may_be_silent(&self) -> Option<(clock::Instant, Duration)> {
+        let (phase, _) = self.open?;
+        let usual = Duration::from_millis(self.history.quiet(phase)?);
+        let times = Some(self.guest.boot.watchdog).filter(|times| *times > 0)?;
+        let limit = (usual * times).max(SILENT);
+        Some((self.heard.max(self.open?.1) + limit, limit))
+    }
+
+    /// Returns the phase that is open.
+    pub(super) fn phase(&self) -> Option<Phase> {
+        self.open.map(|(phase, _)| phase)
     }
 
     /// Notes that the console wrote a whole line.

@@ -24,8 +24,10 @@ use crate::{
     command::{CommandExit, OutputSink, RemoteCommand},
     engine::{
         context::RunContext,
+        controls::RunControls,
         events::EventSender,
         journal::{Journal, Record},
+        kernel_reach::KernelReach,
     },
     host::{clock, info},
     transport::{
@@ -48,6 +50,10 @@ use vmdeck_model::{
     secret::Redactor,
 };
 
+/// How long a guest that stalls may take to write its stacks.
+const STACKS: Duration = Duration::from_secs(10);
+/// How long until a phase is looked for again where none is open whose silence is known.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the console may lag behind the machine's end.
 const LAG: Duration = Duration::from_millis(300);
 
@@ -68,6 +74,7 @@ pub(super) struct GuestConnection {
     lock_timeout: Duration,
     /// How this run is called in such a machine.
     owner: String,
+    controls: Arc<RunControls>,
     /// Its place in the private network of its job.
     place: Option<NetworkPlace>,
     watch: ConsoleWatch,
@@ -94,6 +101,7 @@ impl GuestConnection {
             lock: None,
             lock_timeout: context.plan.host.lock_timeout,
             owner: format!("{}, run {}", info::host_name(), context.plan.run.short()),
+            controls: Arc::clone(&context.controls),
             place,
             watch,
             kernels_at_boot: 0,
@@ -229,6 +237,10 @@ impl GuestConnection {
             identity: machine.id(),
             console: machine.console().and_then(|console| console.socket).map(Path::to_owned),
         })?;
+        if let Some(keys) = machine.kernel_keys() {
+            let (guest, console, events) = (self.guest.id.clone(), self.watch.clone(), self.events.clone());
+            self.controls.reach_kernel(&self.guest.id, Some(KernelReach { guest, keys, console, events }));
+        }
         let waiting = WaitingReason::default();
         let limit = self.guest.boot_timeout;
         let (mut exit, mut error) = (machine.exit(), self.watch.error());
@@ -242,6 +254,14 @@ impl GuestConnection {
                     return Err(self.with_console(failed().because(why)).hint(self.late_hint()).permanent());
                 };
                 session.map_err(|inner| failed().caused_by(inner))?
+            }
+            silent = self.stalls() => {
+                if let Some(stacks) = machine.stacks() {
+                    self.watch.mute();
+                    let _ = clock::within(STACKS, stacks.dump()).await;
+                    self.watch.unmute().await;
+                }
+                return Err(self.with_console(failed().because(silent)).hint("raise or remove `boot.watchdog`").permanent());
             }
             Some(found) = recv_once(&mut error) => return Err(failed().caused_by(found.to_fault()).permanent()),
             Some(how) = recv_once(&mut exit) => return Err(self.explain_exit(&how, failed()).await),
@@ -267,6 +287,24 @@ impl GuestConnection {
         phases.close(true);
         phases.remember();
         Ok(())
+    }
+
+    /// Waits until the console has been silent for longer than it ever is at that point of a boot; returns that as a sentence.
+    async fn stalls(&self) -> String {
+        loop {
+            let may = self.phases.lock().may_be_silent();
+            let Some((until, limit)) = may else {
+                // What is open now may not be what is open next.
+                clock::sleep(LOOK).await;
+                continue;
+            };
+            clock::sleep_until(until).await;
+            let still = self.phases.lock().may_be_silent();
+            if still == may {
+                let phase = self.phases.lock().phase().map_or("boot", Phase::as_str);
+                return format!("its console has said nothing for {} in the phase `{phase}`", show_duration(limit));
+            }
+        }
     }
 
     /// Locks a machine that other hosts may use; one that cannot be locked is said.

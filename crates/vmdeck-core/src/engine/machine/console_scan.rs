@@ -262,6 +262,7 @@ mod tests {
             errors: vec![parse(error)],
             warnings: vec![parse("*WARNING:*")],
             restarts: None,
+            watchdog: 0,
         }
     }
 

@@ -47,6 +47,7 @@ pub(in crate::engine) async fn take_down(context: &RunContext, guest: &Guest, mu
 /// Takes down what a controller holds, proves it, and reports what is left. A second attempt is made where the first one fails.
 pub(super) async fn end(context: &RunContext, guest: &Guest, controller: &mut Controller, name: &str) {
     let id = &guest.id;
+    context.controls.reach_kernel(id, None);
     context.events.send(EventKind::CleanupBegan { guest: id.clone() });
     let phase = PhaseEvents::begin(&context.events, id, Phase::Cleanup, None);
     let adopted = controller.machine().is_some_and(Machine::is_adopted);
@@ -110,6 +111,7 @@ fn too_long(name: &str) -> Fault {
 
 /// Leaves a machine in place on a person's wish.
 pub(in crate::engine) fn keep(context: &RunContext, guest: &Guest, mut leased: LeasedMachine) {
+    context.controls.reach_kernel(&guest.id, None);
     let name = leased.name;
     let mut adopted = false;
     let mut shown = name.clone();

@@ -13,7 +13,12 @@ use crate::{
 use std::time::Duration;
 use tui_logger::TuiWidgetEvent;
 use vmdeck_model::{
-    command::Command, event::Severity, ids::GuestId, machine::Owner, plan::Setup, quantity::show_count,
+    command::{Command, KernelKey},
+    event::Severity,
+    ids::GuestId,
+    machine::Owner,
+    plan::Setup,
+    quantity::show_count,
 };
 
 /// How far `seek-forward` and `seek-back` go, milliseconds.
@@ -83,6 +88,16 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::Run => run_selected(model, out),
         Action::RerunFailed => rerun_failed(model, out),
         Action::KeepGuest => keep_guest(model, out),
+        Action::SysRq => {
+            if one_running(model).is_some() {
+                model.prompt = Some(Prompt { purpose: Purpose::SysRq, line: InputLine::default() });
+            }
+        }
+        Action::Nmi => {
+            if let Some(guest) = one_running(model) {
+                out.push(Effect::Send(Command::Press { guest, key: KernelKey::Nmi }));
+            }
+        }
         Action::Proceed => for_each_running(model, out, |guest| Command::Proceed { guest }, "released"),
         Action::Shell => shell(model, out),
         Action::Attach => match model.current_guest() {
@@ -353,6 +368,15 @@ fn rerun_failed(model: &mut Model, out: &mut Vec<Effect>) {
         return model.say(Severity::Ok, "nothing has failed");
     }
     start::begin(model, RunRequest { select: failed, ..RunRequest::default() }, out);
+}
+
+/// Returns the guest that is selected, where it runs; else says so.
+fn one_running(model: &mut Model) -> Option<GuestId> {
+    let guest = model.current_guest().filter(|guest| running(model).contains(guest));
+    if guest.is_none() {
+        model.say(Severity::Warn, "no running guest is selected");
+    }
+    guest
 }
 
 fn keep_guest(model: &mut Model, out: &mut Vec<Effect>) {

@@ -1,0 +1,59 @@
+//! What a person may do to the kernel of a guest that is up: press its `SysRq` key, or send it a non-maskable interrupt.
+//!
+//! The job goes on meanwhile. What the kernel then says was asked for, and is nobody's complaint; a panic always is.
+
+use super::{events::EventSender, machine::ConsoleWatch};
+use crate::{backend::contract::KernelKeys, host::clock};
+use std::{sync::Arc, time::Duration};
+use vmdeck_model::{command::KernelKey, event::EventKind, ids::GuestId};
+
+/// How long the answer to a key may take.
+const ANSWER: Duration = Duration::from_mins(1);
+
+/// The way to the kernel of one guest.
+#[derive(Clone)]
+pub(super) struct KernelReach {
+    pub(super) guest: GuestId,
+    pub(super) keys: Arc<dyn KernelKeys>,
+    pub(super) console: ConsoleWatch,
+    pub(super) events: EventSender,
+}
+
+impl std::fmt::Debug for KernelReach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KernelReach").field("guest", &self.guest).finish_non_exhaustive()
+    }
+}
+
+impl KernelReach {
+    /// Presses the key; how that went is told by an event.
+    pub(super) async fn press(self, key: KernelKey) {
+        let id = Some(self.guest.clone());
+        self.console.mute();
+        let pressed = clock::within(ANSWER, async {
+            match key {
+                KernelKey::SysRq { key } => self.keys.sysrq(key).await,
+                KernelKey::Nmi => self.keys.nmi().await.map(|()| true),
+            }
+        });
+        let what = match key {
+            KernelKey::SysRq { key } => format!("SysRq `{key}`"),
+            KernelKey::Nmi => "a non-maskable interrupt".to_owned(),
+        };
+        let guest = &self.guest;
+        match pressed.await {
+            Some(Ok(true)) => {
+                let text = format!("guest `{guest}` got {what}");
+                self.events.send(EventKind::Progress { guest: id, text });
+            }
+            Some(Ok(false)) => {
+                let text = format!("guest `{guest}` got {what} and said nothing");
+                let hint = "its kernel may have no SysRq (`sysrq_always_enabled` on its command line turns it on)";
+                self.events.warn(Some(guest), text, Some(hint.to_owned()));
+            }
+            Some(Err(fault)) => self.events.warn(Some(guest), fault.to_string(), fault.remedy().map(str::to_owned)),
+            None => self.events.warn(Some(guest), format!("guest `{guest}` did not take {what} in time"), None),
+        }
+        self.console.unmute().await;
+    }
+}
