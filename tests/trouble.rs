@@ -1,6 +1,8 @@
 //! Trouble that only the console tells: a green command is no green case then.
 
-use std::fs;
+#![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
+
+use std::{fs, process::Command};
 use vmdeck_testkit::{micro::Micro, world::World};
 
 /// Returns a command that says a line as the kernel does, and ends well.
@@ -68,6 +70,42 @@ fn a_green_command_in_a_broken_system_is_no_green_case() {
     // Only what cannot be trusted any more is replaced.
     assert_eq!(ran.out.matches("micro is ready").count(), 2, "{}", ran.out);
     world.assert_nothing_left();
+}
+
+/// With the kernel's own file a trace says where in the source it was.
+#[test]
+fn a_trace_is_told_with_file_and_line() {
+    let line = |at: &str| says(&format!(" boom+{at}"));
+    let lines = |size: &str| {
+        let oops = says("BUG: kernel NULL pointer dereference, address: 0000000000000010");
+        [
+            oops,
+            says(&format!("RIP: 0010:boom+0x0/{size}")),
+            line(&format!("0x1/{size} [mod]")),
+            says("---[ end trace 0 ]---"),
+        ]
+        .join("; ")
+    };
+    let folder = tempfile::tempdir().expect("folder");
+    let (source, vmlinux) = (folder.path().join("boom.c"), folder.path().join("vmlinux"));
+    fs::write(&source, "int x;\nvoid boom(void) {\n  x = 1;\n}\nint main(void) { boom(); return 0; }\n").expect("file");
+    let built = Command::new("cc").args(["-g", "-O0", "-o"]).arg(&vmlinux).arg(&source).status().expect("cc");
+    assert!(built.success());
+    let named = Command::new("nm").arg("-S").arg(&vmlinux).output().expect("nm");
+    let named = String::from_utf8_lossy(&named.stdout).into_owned();
+    let boom = named.lines().find(|line| line.ends_with(" T boom")).expect("the function");
+    let size = u64::from_str_radix(boom.split_whitespace().nth(1).expect("size"), 16).expect("number");
+    let keys = format!("vmlinux = \"{}\"", vmlinux.display());
+    let world = world(&keys, "", &[("oops", &lines(&format!("0x{size:x}")))]);
+    world.ci(&[]).exits(1);
+    let told = world.of_kind("console_match");
+    let block = told.iter().find(|event| event["pattern"] == "trouble:bug-memory").expect("the oops")["block"].clone();
+    let text = block.to_string();
+    assert!(text.contains(&format!("RIP: 0010:boom+0x0/0x{size:x} (")) && text.contains("boom.c:2)"), "{text}");
+    assert!(text.contains(&format!("boom+0x1/0x{size:x} [mod]\"")), "that of a module is another one: {text}");
+    // A file that is none costs nothing but a warning.
+    let world = self::world("vmlinux = \"vmdeck.toml\"", "", &[("well", "true")]);
+    world.ci(&[]).exits(0).says("cannot read the symbols of");
 }
 
 /// The user's own patterns add to the library, and a guest can leave kinds out.

@@ -31,6 +31,8 @@ pub struct Guest {
     pub shares: Vec<Share>,
     /// What the guest is given at its first boot.
     pub seed: Seed,
+    /// The ELF file of the guest's kernel with debug information, by which traces are told with file and line.
+    pub vmlinux: Option<PathBuf>,
     /// The firmware of the machine.
     pub firmware: Firmware,
     /// Whether the machine has a TPM.

@@ -22,6 +22,7 @@ pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
         memory: 2 << 30,
         disk: 10 << 30,
         image: None,
+        vmlinux: None,
         shares: Vec::new(),
         seed: vmdeck_model::guest::Seed::None,
         firmware: vmdeck_model::guest::Firmware::Auto,

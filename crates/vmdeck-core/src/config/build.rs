@@ -350,6 +350,10 @@ impl Build<'_> {
                 Some("suite") => Fresh::Suite,
                 _ => Fresh::Run,
             },
+            vmlinux: match self.value(&full("vmlinux"), &any("vmlinux")) {
+                Some(Value::Path(path)) => Some(path),
+                _ => None,
+            },
             launch_retries: self.number(&full("launch_retries"), &any("launch_retries")),
             boot_timeout: self.duration(&full("boot_timeout"), &any("boot_timeout")).unwrap_or_default(),
             case_timeout: self.duration(&full("case_timeout"), &any("case_timeout")).unwrap_or_default(),

@@ -246,6 +246,12 @@ pub const CORE: &[Key] = &[
     key("guests.*.boot_timeout", Kind::Duration, Some("\"5m\""), "from power-on to the first command"),
     key("guests.*.case_timeout", Kind::Duration, Some("\"10m\""), "limit for each case that sets no timeout"),
     key(
+        "guests.*.vmlinux",
+        Kind::Path,
+        None,
+        "ELF file of the guest's kernel with debug information: the traces of trouble are told with file and line",
+    ),
+    key(
         "guests.*.boot.pattern",
         Kind::Pattern,
         None,

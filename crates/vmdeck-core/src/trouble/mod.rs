@@ -2,8 +2,11 @@
 //!
 //! The kinds are data, with lines that must match and lines that must not; `docs/trouble.md` lists them.
 
+mod symbols;
+
 use regex::bytes::{RegexSet, RegexSetBuilder};
 use serde::Deserialize;
+pub use symbols::KernelSymbols;
 use vmdeck_model::trouble::{TroubleEnd, TroubleKind, TroubleSeverity};
 
 /// The kinds that need no config.

@@ -12,10 +12,14 @@ use super::{
 use crate::{
     engine::{events::EventSender, timestamps::LogTimestamps},
     host::{clock, tail::Tail},
-    trouble::TroubleFinder,
+    trouble::{KernelSymbols, TroubleFinder},
 };
 use parking_lot::Mutex;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
@@ -99,7 +103,9 @@ impl ConsoleReader {
             warnings: 0,
             trouble: None,
             block: None,
+            symbols: Arc::default(),
         };
+        reading.load_symbols();
         let task = tokio::spawn(reading.run(tail, timestamps, stop.clone()));
         Ok(Self { scanner, ready, ready_sender, stop, task })
     }
@@ -139,6 +145,8 @@ struct Reading {
     trouble: Option<(clock::Instant, Badness)>,
     /// The trouble whose block is being read.
     block: Option<OpenBlock>,
+    /// The symbols of the guest's kernel, once they are read.
+    symbols: Arc<OnceLock<Mutex<KernelSymbols>>>,
 }
 
 /// A trouble that is told once its block has ended.
@@ -152,6 +160,17 @@ struct OpenBlock {
 }
 
 impl Reading {
+    /// Reads the symbols of the guest's kernel, if it has a file of them, beside everything else: it may be large.
+    fn load_symbols(&self) {
+        let Some(path) = self.listener.guest.vmlinux.clone() else { return };
+        let (symbols, events) = (Arc::clone(&self.symbols), self.listener.events.clone());
+        let guest = self.listener.guest.id.clone();
+        tokio::task::spawn_blocking(move || match KernelSymbols::load(&path) {
+            Ok(read) => drop(symbols.set(Mutex::new(read))),
+            Err(fault) => events.warn(Some(&guest), fault.to_string(), fault.remedy().map(str::to_owned)),
+        });
+    }
+
     async fn run(mut self, mut tail: Tail, mut timestamps: LogTimestamps, stop: CancellationToken) {
         let mut unsettled = false;
         loop {
@@ -204,9 +223,15 @@ impl Reading {
 
     /// Tells the trouble whose block is being read, with what has come of it.
     fn tell_block(&mut self) {
-        let Some(OpenBlock { meaning, pattern, line, context, block, .. }) = self.block.take() else { return };
+        let Some(OpenBlock { meaning, pattern, mut line, context, block, .. }) = self.block.take() else { return };
         let guest = self.listener.guest.id.clone();
-        let (block, taint) = block.finish();
+        let (mut block, taint) = block.finish();
+        if let Some(symbols) = self.symbols.get() {
+            let symbols = symbols.lock();
+            for line in std::iter::once(&mut line).chain(&mut block) {
+                *line = symbols.annotate(line);
+            }
+        }
         self.listener.events.send(EventKind::ConsoleMatch { guest, meaning, pattern, line, context, block, taint });
     }
 
