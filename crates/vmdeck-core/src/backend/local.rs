@@ -294,13 +294,7 @@ struct LocalOutput<'a> {
 
 impl OutputSink for LocalOutput<'_> {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let own = match stream {
-            Stream::Stderr => self.own.stderr(bytes, |_| ()),
-            _ => self.own.stdout(bytes),
-        };
-        if !own.is_empty() {
-            self.sink.write(stream, &own);
-        }
+        self.own.pass(stream, bytes, self.sink);
     }
 }
 

@@ -3,12 +3,12 @@
 //! A login shell's own files may speak, sudo may complain: that is no output, and it is the reason where nothing begins.
 
 use super::{
-    Shell,
+    OutputSink, Shell,
     marks::{FrameMark, FrameMarks, StartMark},
     powershell::clixml::ClixmlDecoder,
 };
 use std::borrow::Cow;
-use vmdeck_model::text::one_line;
+use vmdeck_model::{event::Stream, text::one_line};
 
 /// Both streams of one command.
 #[derive(Clone, Debug)]
@@ -42,6 +42,14 @@ impl OwnOutput {
         match self.plain.as_mut().map(|plain| plain.feed(bytes)) {
             Some(text) => Cow::Owned(self.errors(&text, on_mark).into_owned()),
             None => self.errors(bytes, on_mark),
+        }
+    }
+
+    /// Passes on what of a piece is the command's own.
+    pub fn pass(&mut self, stream: Stream, bytes: &[u8], sink: &mut dyn OutputSink) {
+        let own = if stream == Stream::Stderr { self.stderr(bytes, |_| ()) } else { self.stdout(bytes) };
+        if !own.is_empty() {
+            sink.write(stream, &own);
         }
     }
 

@@ -93,18 +93,8 @@ impl SerialSession {
                 }
             };
             match body {
-                Some(Body::Stdout(bytes)) => {
-                    let own = own.stdout(&bytes);
-                    if !own.is_empty() {
-                        sink.write(Stream::Stdout, &own);
-                    }
-                }
-                Some(Body::Stderr(bytes)) => {
-                    let own = own.stderr(&bytes, |_| ());
-                    if !own.is_empty() {
-                        sink.write(Stream::Stderr, &own);
-                    }
-                }
+                Some(Body::Stdout(bytes)) => own.pass(Stream::Stdout, &bytes, sink),
+                Some(Body::Stderr(bytes)) => own.pass(Stream::Stderr, &bytes, sink),
                 Some(Body::InputTaken(bytes)) => window.add_permits(bytes as usize),
                 other => break other,
             }

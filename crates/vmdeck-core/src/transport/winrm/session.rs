@@ -332,7 +332,8 @@ impl WinrmSession {
                     piece = &mut receiving, if is_sent || is_large => {
                         let OutputPiece { output, end } = piece.map_err(|error| error.lost())?;
                         for (is_error, data) in output {
-                            take(&mut own, is_error, &data, sink);
+                            let stream = if is_error { Stream::Stderr } else { Stream::Stdout };
+                            own.pass(stream, &data, sink);
                         }
                         match end {
                             Some(end) => break Some(end),
@@ -372,15 +373,6 @@ impl WinrmSession {
         let ended =
             clock::within(self.language.kill_limit(), Box::pin(self.run_command(&command, &mut said, &never))).await;
         frame::ended(ended, &said)
-    }
-}
-
-/// Passes on what of a piece is the command's own.
-fn take(own: &mut OwnOutput, is_error: bool, data: &[u8], sink: &mut dyn OutputSink) {
-    let (stream, passed) =
-        if is_error { (Stream::Stderr, own.stderr(data, |_| ())) } else { (Stream::Stdout, own.stdout(data)) };
-    if !passed.is_empty() {
-        sink.write(stream, &passed);
     }
 }
 

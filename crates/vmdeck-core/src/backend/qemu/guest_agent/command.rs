@@ -167,7 +167,7 @@ impl Running<'_> {
                 // After its end everything is there to be read.
                 while let Some(piece) = tail.next(client, ended.is_some()).await.map_err(lost)? {
                     has_more = true;
-                    pass(&mut own, stream, &piece, sink);
+                    own.pass(stream, &piece, sink);
                     // Output that was not read to its end belongs to no end.
                     if cancel.is_cancelled() {
                         break 'command None;
@@ -239,13 +239,6 @@ impl Running<'_> {
             let ending = run(self.client, language, None, &kill, &mut said, &never);
             frame::ended(clock::within(language.kill_limit(), ending).await, &said)
         })
-    }
-}
-
-fn pass(own: &mut OwnOutput, stream: Stream, piece: &[u8], sink: &mut dyn OutputSink) {
-    let passed = if stream == Stream::Stderr { own.stderr(piece, |_| ()) } else { own.stdout(piece) };
-    if !passed.is_empty() {
-        sink.write(stream, &passed);
     }
 }
 
