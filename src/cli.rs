@@ -97,7 +97,7 @@ pub enum Sub {
     Lock(LockSub),
     /// Open a shell in a guest, starting it if needed, or run one command in it
     Shell {
-        /// Name of a guest in the config
+        /// Name of a guest in the config, or SUITE.ROLE
         guest: String,
         /// Use only this machine of the guest
         #[arg(long, hide = true, value_name = "NAME")]

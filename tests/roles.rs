@@ -199,6 +199,9 @@ fn an_interrupt_takes_all_of_them_down() {
 fn a_machine_that_was_kept_is_found_by_its_name_in_the_run() {
     let world = world(&["server", "client"], "", &[("fails", "\"client\"", "", "exit 1")]);
     world.ci(&["--keep", "failed"]).exits(1);
+    assert!(
+        world.record("events.jsonl").contains("the private network of its suite, if it had one, ends with this run")
+    );
     world.run(&["shell", "net.client", "--", "cat /etc/hosts"]).exits(0).says("10.213.77.12 server # vmdeck");
     world.run(&["cleanup", "--force"]).exits(0);
     world.assert_nothing_left();

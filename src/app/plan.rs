@@ -82,7 +82,7 @@ pub(super) fn record_name(run: &RunId) -> String {
 
 fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
     let suites: Vec<&str> = setup.suites.iter().map(|s| s.id.as_str()).collect();
-    let guests: Vec<&str> = setup.guests.iter().map(|g| g.id.as_str()).collect();
+    let guests: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
     let what = if words.is_empty() {
         "the config has no case that runs on a guest".to_owned()
     } else {

@@ -57,7 +57,7 @@ impl Build<'_> {
         let path = format!("suites.{suite}.roles");
         let is_host = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !text.ends_with('-');
         let role = match RoleId::new(text) {
-            Ok(role) if is_host => role,
+            Ok(role) if is_host && !text.eq_ignore_ascii_case("localhost") => role,
             _ => {
                 let why = format!("`{text}` cannot be a host name, which the name of a role becomes");
                 self.problem(origin, &path, why, Some("use a-z A-Z 0-9 - and begin with a letter or digit"));
@@ -83,6 +83,14 @@ impl Build<'_> {
             Ok(_) => {}
         }
         Some(role)
+    }
+
+    /// Returns the names of the roles as they are written, whether they can be used or not.
+    pub(super) fn written_roles(&mut self, suite: &str) -> Vec<String> {
+        match self.value(&format!("suites.{suite}.roles"), "suites.*.roles") {
+            Some(Value::Map(map)) => map.into_keys().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Returns how the machines of the roles reach each other.
@@ -129,11 +137,12 @@ impl Build<'_> {
         case: &str,
         origin: &Origin,
         roles: &BTreeMap<RoleId, GuestId>,
+        written: &[String],
     ) -> Vec<RoleId> {
         let words = self.texts(path, "suites.*.cases.[].on");
-        let known: Vec<&str> = roles.keys().map(RoleId::as_str).collect();
-        let known = known.join(", ");
-        if roles.is_empty() {
+        let known = written.join(", ");
+        if written.is_empty() {
+            // What is wrong with the roles themselves is told already.
             if !words.is_empty() {
                 self.problem(origin, path, "it has no effect in a suite without `roles`", None);
             }
@@ -150,6 +159,7 @@ impl Build<'_> {
                     self.problem(origin, path, format!("`{word}` is there twice"), None);
                 }
                 Some(role) => out.push(role.clone()),
+                None if written.contains(&word) => {}
                 None => self.problem(origin, path, format!("`{word}` is not a role (known: {known})"), None),
             }
         }

@@ -41,6 +41,7 @@ impl Build<'_> {
             }
         };
         let roles = self.roles(name, origin, guests);
+        let written = self.written_roles(name);
         let network = self.network(name, origin, &roles, guests);
         let mut on = self.texts(&full("guests"), &any("guests"));
         if self.is_written(&full("roles")) {
@@ -70,7 +71,7 @@ impl Build<'_> {
         let mut seen = BTreeSet::new();
         let mut list = Vec::new();
         for (index, origin) in cases.iter().enumerate() {
-            let case = self.case(name, index, origin, timeout, retries, &roles);
+            let case = self.case(name, index, origin, timeout, retries, (&roles, &written));
             if let Some(mut case) = case {
                 let path = format!("suites.{name}.cases.{index}.trouble_ignore");
                 let own = self.ignored_troubles(&path, "suites.*.cases.[].trouble_ignore", origin, troubles);
@@ -204,7 +205,7 @@ impl Build<'_> {
         origin: &Origin,
         timeout: Option<Duration>,
         retries: u32,
-        roles: &BTreeMap<RoleId, GuestId>,
+        (roles, written): (&BTreeMap<RoleId, GuestId>, &[String]),
     ) -> Option<Case> {
         let full = |key: &str| format!("suites.{suite}.cases.{index}.{key}");
         let any = |key: &str| format!("suites.*.cases.[].{key}");
@@ -214,7 +215,7 @@ impl Build<'_> {
             return None;
         };
         let id = CaseId::new(&name).map_err(|e| self.problem(origin, &shown, e.to_string(), None)).ok()?;
-        let on = self.case_roles(&full("on"), &name, origin, roles);
+        let on = self.case_roles(&full("on"), &name, origin, roles, written);
         let run = self.text(&full("run"), &any("run"));
         let script = self.value(&full("script"), &any("script"));
         let action = match (run, script) {

@@ -226,6 +226,7 @@ fn roles_that_cannot_be_are_told() {
         ("", "roles = { a = \"\" }", "on = \"a\"", "`` is not a guest (known: deb)"),
         ("", "roles = { a = \"debian\" }", "on = \"a\"", "`debian` is not a guest (known: deb)"),
         ("", "roles = { a_b = \"deb\" }", "on = \"a_b\"", "`a_b` cannot be a host name"),
+        ("", "roles = { localhost = \"deb\" }", "on = \"localhost\"", "`localhost` cannot be a host name"),
         ("", "roles = { a-B = \"deb\", A-b = \"deb\" }", "on = \"a-B\"", "have the same variable: VMDECK_A_B_ADDR"),
         (
             "[guests.'net.a']\nbackend = \"qemu\"\n",
@@ -251,5 +252,9 @@ fn roles_that_cannot_be_are_told() {
         );
         let said = problems(&text);
         assert!(said.contains(told), "{suite} {on}: {said}");
+        assert!(
+            !told.contains("is not a guest") || !said.contains("is not a role"),
+            "what follows from it is not told: {said}"
+        );
     }
 }

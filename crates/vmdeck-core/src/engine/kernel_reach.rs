@@ -10,6 +10,9 @@ use vmdeck_model::{command::KernelKey, event::EventKind, ids::GuestId};
 /// How long the answer to a key may take.
 const ANSWER: Duration = Duration::from_mins(1);
 
+/// How long a kernel may take to say what it makes of an interrupt.
+const SAYS: Duration = Duration::from_secs(1);
+
 /// The way to the kernel of one guest.
 #[derive(Clone)]
 pub(super) struct KernelReach {
@@ -33,7 +36,12 @@ impl KernelReach {
         let pressed = clock::within(ANSWER, async {
             match key {
                 KernelKey::SysRq { key } => self.keys.sysrq(key).await,
-                KernelKey::Nmi => self.keys.nmi().await.map(|()| true),
+                KernelKey::Nmi => {
+                    self.keys.nmi().await?;
+                    // Nothing tells when a kernel has had its say.
+                    clock::sleep(SAYS).await;
+                    Ok(true)
+                }
             }
         });
         let what = match key {

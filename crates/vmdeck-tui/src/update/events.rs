@@ -99,9 +99,14 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
             };
             let (keep, release) = (key(Action::KeepGuest), key(Action::Proceed));
             let held = show_duration(Duration::from_secs(seconds));
-            let text = format!("{guest} failed; held for {held}: {way}, {keep} keep, {release} release");
-            model.say(Severity::Warn, text);
-            tell(model, format!("{guest} failed and is held for inspection"), out);
+            let has_failed = model.shown.view.guests.get(guest).is_some_and(|v| v.boot_failed)
+                || model.shown.view.cases.iter().any(|case| case.guest == *guest && case.verdict.is_failure());
+            // One that stands by for another of its suite is held with that, which has been told.
+            if has_failed {
+                let text = format!("{guest} failed; held for {held}: {way}, {keep} keep, {release} release");
+                model.say(Severity::Warn, text);
+                tell(model, format!("{guest} failed and is held for inspection"), out);
+            }
         }
         EventKind::CaseEnded { .. } if model.shown.view.planned > 0 => {
             let done = u64::from(model.shown.view.tally.total()) * 100 / model.shown.view.planned as u64;

@@ -97,6 +97,7 @@ fn press_sysrq(model: &mut Model, text: &str, out: &mut Vec<Effect>) {
     let mut letters = text.trim().chars();
     match (letters.next().filter(char::is_ascii_alphanumeric), letters.next(), model.current_guest()) {
         (Some(key), None, Some(guest)) => {
+            model.say(Severity::Ok, format!("SysRq `{key}` for {guest}: its console has the answer"));
             out.push(Effect::Send(Command::Press { guest, key: KernelKey::SysRq { key } }));
         }
         (None, None, _) => {}

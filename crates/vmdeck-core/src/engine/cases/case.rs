@@ -169,12 +169,9 @@ impl CaseRun<'_> {
             End::Crashed(fault) => {
                 save_memory(context, guest, machine).await;
                 diagnose(context, guest, &machine.controller, &fault).await;
-                (
-                    guest.crash.verdict(),
-                    None,
-                    clear(format!("the guest's system crashed during the case: {fault}")),
-                    true,
-                )
+                let why = fault.to_string();
+                let why = why.strip_prefix("the guest's system crashed: ").unwrap_or(&why);
+                (guest.crash.verdict(), None, clear(format!("the guest's system crashed during the case: {why}")), true)
             }
             End::PeerLost(fault) => {
                 diagnose(context, guest, &machine.controller, &fault).await;

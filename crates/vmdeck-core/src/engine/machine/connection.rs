@@ -251,17 +251,17 @@ impl GuestConnection {
             opened = clock::within(limit, self.open_through_restarts(machine, &waiting, restarts.as_mut())) => {
                 let Some(session) = opened else {
                     let why = format!("{} within {}", waiting.text().trim_end_matches('.'), show_duration(limit));
-                    return Err(self.with_console(failed().because(why)).hint(self.late_hint()).permanent());
+                    let fault = self.with_console(failed().because(why)).hint(self.late_hint()).permanent();
+                    self.ask_for_stacks(machine, cancel).await;
+                    return Err(fault);
                 };
                 session.map_err(|inner| failed().caused_by(inner))?
             }
             silent = self.stalls() => {
-                if let Some(stacks) = machine.stacks() {
-                    self.watch.mute();
-                    let _ = clock::within(STACKS, stacks.dump()).await;
-                    self.watch.unmute().await;
-                }
-                return Err(self.with_console(failed().because(silent)).hint("raise or remove `boot.watchdog`").permanent());
+                // What the guest itself said last, before the stacks.
+                let fault = self.with_console(failed().because(silent)).hint("raise or remove `boot.watchdog`").permanent();
+                self.ask_for_stacks(machine, cancel).await;
+                return Err(fault);
             }
             Some(found) = recv_once(&mut error) => return Err(failed().caused_by(found.to_fault()).permanent()),
             Some(how) = recv_once(&mut exit) => return Err(self.explain_exit(&how, failed()).await),
@@ -287,6 +287,19 @@ impl GuestConnection {
         phases.close(true);
         phases.remember();
         Ok(())
+    }
+
+    /// Asks a guest that does not come up for its stacks, where it can be asked; they go to its console.
+    async fn ask_for_stacks(&self, machine: &dyn Machine, cancel: &CancellationToken) {
+        if let Some(stacks) = machine.stacks() {
+            // What we ask for ourselves is nobody's complaint.
+            self.watch.mute();
+            tokio::select! {
+                _ = clock::within(STACKS, stacks.dump()) => {}
+                () = cancel.cancelled() => {}
+            }
+            self.watch.unmute().await;
+        }
     }
 
     /// Waits until the console has been silent for longer than it ever is at that point of a boot; returns that as a sentence.

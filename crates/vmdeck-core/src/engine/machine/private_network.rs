@@ -93,13 +93,17 @@ if command -v ip >/dev/null; then
 else
   ifconfig \"$d\" {address} netmask 255.255.255.0 up || exit
 fi
-h=/etc/hosts; {{ grep -v '{MARK}$' $h"
+h=/etc/hosts; {{ :"
     );
     for (name, address) in &*place.hosts {
         let _ = write!(out, "; echo {}", sh_quote(&format!("{address} {name} {MARK}")));
     }
-    // In place: in a container or an overlay it may be a mount of its own.
-    let _ = write!(out, "; }} >$h.vmdeck && cat $h.vmdeck >$h && rm -f $h.vmdeck || exit {NO_NAMES}");
+    // Before the others, since the first line counts: a guest may call itself like a role. In place: in a container or an overlay it may
+    // be a mount of its own.
+    let _ = write!(
+        out,
+        "; grep -v '{MARK}$' $h || :; }} >$h.vmdeck && cat $h.vmdeck >$h && rm -f $h.vmdeck || exit {NO_NAMES}"
+    );
     out
 }
 
@@ -116,7 +120,7 @@ for($i=0;$i -lt 100 -and !(Get-NetIPAddress -InterfaceIndex $n.ifIndex -IPAddres
  Start-Sleep -Milliseconds 200}}
 if($i -eq 100){{[Console]::Error.WriteLine('the interface has no address');exit 1}}
 $h=\"$env:SystemRoot\\System32\\drivers\\etc\\hosts\"
-try{{$l=@(Get-Content $h|Where-Object{{$_ -notlike '*{MARK}'}})+@({});Set-Content $h $l -Encoding ascii -ErrorAction Stop}}
+try{{$l=@({})+@(Get-Content $h|Where-Object{{$_ -notlike '*{MARK}'}});Set-Content $h $l -Encoding ascii -ErrorAction Stop}}
 catch{{[Console]::Error.WriteLine(\"$_\");exit {NO_NAMES}}}",
         lines.join(",")
     )
@@ -168,7 +172,7 @@ mod tests {
         let (status, log, hosts, _) = run(&others, Some("127.0.0.1 localhost\n10.213.77.99 db # vmdeck\n"), "");
         assert_eq!(status, 0);
         assert_eq!(log, "link set dev enp0s9 up\naddr show dev enp0s9\naddr add 10.213.77.12/24 dev enp0s9\n");
-        assert_eq!(hosts, "127.0.0.1 localhost\n10.213.77.11 db # vmdeck\n10.213.77.12 web # vmdeck\n");
+        assert_eq!(hosts, "10.213.77.11 db # vmdeck\n10.213.77.12 web # vmdeck\n127.0.0.1 localhost\n");
         let (status, log, ..) = run(&others, Some(""), "[ \"$2\" != show ] || echo '  inet 10.213.77.12/24 brd'");
         assert_eq!((status, log.contains("add ")), (0, false), "{log}");
     }

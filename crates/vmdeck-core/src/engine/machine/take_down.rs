@@ -125,6 +125,10 @@ pub(in crate::engine) fn keep(context: &RunContext, guest: &Guest, mut leased: L
         }
         machine.detach();
     }
+    if guest.id != guest.key {
+        let text = format!("guest `{}`: the private network of its suite, if it had one, ends with this run", guest.id);
+        context.events.warn(Some(&guest.id), text, None);
+    }
     let id = &guest.id;
     let end = if adopted { "puts it back" } else { "removes it" };
     let hint = format!("`vmdeck shell {id}` opens a shell (needs `-- COMMAND` over `exec`); `vmdeck cleanup` {end}");

@@ -95,6 +95,7 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         }
         Action::Nmi => {
             if let Some(guest) = one_running(model) {
+                model.say(Severity::Ok, format!("a non-maskable interrupt for {guest}: its console has the answer"));
                 out.push(Effect::Send(Command::Press { guest, key: KernelKey::Nmi }));
             }
         }
