@@ -5,6 +5,7 @@
 use super::{events::EventSender, machine::ConsoleWatch};
 use crate::{backend::contract::KernelKeys, host::clock};
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 use vmdeck_model::{command::KernelKey, event::EventKind, ids::GuestId};
 
 /// How long the answer to a key may take.
@@ -20,6 +21,8 @@ pub(super) struct KernelReach {
     pub(super) keys: Arc<dyn KernelKeys>,
     pub(super) console: ConsoleWatch,
     pub(super) events: EventSender,
+    /// One key after the other: what one was answered with is not taken for another's.
+    pub(super) turn: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for KernelReach {
@@ -32,6 +35,7 @@ impl KernelReach {
     /// Presses the key; how that went is told by an event.
     pub(super) async fn press(self, key: KernelKey) {
         let id = Some(self.guest.clone());
+        let _turn = self.turn.lock().await;
         self.console.mute();
         let pressed = clock::within(ANSWER, async {
             match key {

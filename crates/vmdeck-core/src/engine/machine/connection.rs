@@ -239,7 +239,8 @@ impl GuestConnection {
         })?;
         if let Some(keys) = machine.kernel_keys() {
             let (guest, console, events) = (self.guest.id.clone(), self.watch.clone(), self.events.clone());
-            self.controls.reach_kernel(&self.guest.id, Some(KernelReach { guest, keys, console, events }));
+            let reach = KernelReach { guest, keys, console, events, turn: Arc::default() };
+            self.controls.reach_kernel(&self.guest.id, Some(reach));
         }
         let waiting = WaitingReason::default();
         let limit = self.guest.boot_timeout;
@@ -304,6 +305,9 @@ impl GuestConnection {
 
     /// Waits until the console has been silent for longer than it ever is at that point of a boot; returns that as a sentence.
     async fn stalls(&self) -> String {
+        if self.guest.boot.watchdog == 0 {
+            return std::future::pending().await;
+        }
         loop {
             let may = self.phases.lock().may_be_silent();
             let Some((until, limit)) = may else {
@@ -422,11 +426,12 @@ impl Connection for GuestConnection {
                 // The other end is gone.
                 let _ = clock::within(LAG, session.close()).await;
             }
-            // A kernel that has begun by now may be ready already.
-            if let Some(console) =
-                self.console.as_ref().filter(|_| *self.watch.kernels().borrow() == self.kernels_at_boot)
-            {
-                console.not_ready();
+            if let Some(console) = &self.console {
+                if *self.watch.kernels().borrow() == self.kernels_at_boot {
+                    console.not_ready();
+                } else {
+                    console.not_ready_before(self.kernels_at_boot);
+                }
             }
             self.phases.lock().begin_again();
             self.connect(machine, cancel).await

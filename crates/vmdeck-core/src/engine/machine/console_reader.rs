@@ -17,7 +17,10 @@ use crate::{
 use parking_lot::Mutex;
 use std::{
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -65,8 +68,10 @@ impl Badness {
 /// A console that is being followed.
 pub(super) struct ConsoleReader {
     scanner: Arc<Mutex<ConsoleScanner>>,
-    ready: watch::Receiver<bool>,
-    ready_sender: watch::Sender<bool>,
+    ready: watch::Receiver<u32>,
+    ready_sender: watch::Sender<u32>,
+    /// What `ready` must be more than.
+    ready_after: AtomicU32,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -93,7 +98,7 @@ impl ConsoleReader {
             listener.redactor.clone(),
         );
         let scanner = Arc::new(Mutex::new(scanner));
-        let (ready_sender, ready) = watch::channel(false);
+        let (ready_sender, ready) = watch::channel(0);
         let stop = CancellationToken::new();
         let timestamps = LogTimestamps::beside(path, listener.events.clone());
         let reading = Reading {
@@ -107,19 +112,26 @@ impl ConsoleReader {
         };
         reading.load_symbols();
         let task = tokio::spawn(reading.run(tail, timestamps, stop.clone()));
-        Ok(Self { scanner, ready, ready_sender, stop, task })
+        Ok(Self { scanner, ready, ready_sender, ready_after: AtomicU32::new(0), stop, task })
     }
 
     /// Waits until the ready pattern appears.
     pub(super) async fn until_ready(&self) {
-        let mut ready = self.ready.clone();
-        let _ = ready.wait_for(|seen| *seen).await;
+        let (mut ready, after) = (self.ready.clone(), self.ready_after.load(Ordering::Relaxed));
+        let _ = ready.wait_for(|seen| *seen > after).await;
     }
 
     /// Forgets that the ready pattern appeared: the guest begins again.
     pub(super) fn not_ready(&self) {
         self.scanner.lock().begin_again();
-        self.ready_sender.send_replace(false);
+        self.ready_sender.send_replace(0);
+        self.ready_after.store(0, Ordering::Relaxed);
+    }
+
+    /// Forgets that the ready pattern appeared under one of the first kernels, of which there were so many; one that has begun since may
+    /// be ready already.
+    pub(super) fn not_ready_before(&self, kernels: u32) {
+        self.ready_after.store(kernels.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Returns the last lines, secrets taken out.
@@ -137,7 +149,8 @@ impl ConsoleReader {
 /// The state of the task that follows the console.
 struct Reading {
     scanner: Arc<Mutex<ConsoleScanner>>,
-    ready: watch::Sender<bool>,
+    /// How many kernels had begun when the ready pattern was last seen, and one more; 0 = it was not.
+    ready: watch::Sender<u32>,
     listener: ConsoleListener,
     /// Warnings so far.
     warnings: u32,
@@ -323,8 +336,6 @@ impl Reading {
         let guest = guest.id.clone();
         match finding {
             ConsoleFinding::Kernel => {
-                // Whatever was ready before was another boot.
-                self.ready.send_replace(false);
                 watched.note_kernel();
                 phases.lock().advance(Phase::Kernel);
             }
@@ -340,7 +351,7 @@ impl Reading {
             ConsoleFinding::Trouble { kind, line, context } => self.trouble(&kind, line, context),
             ConsoleFinding::Match { meaning, pattern, line, context } => {
                 match meaning {
-                    PatternKind::Ready => drop(self.ready.send_replace(true)),
+                    PatternKind::Ready => drop(self.ready.send_replace(watched.kernels().saturating_add(1))),
                     PatternKind::Error => {
                         let found = ConsoleError {
                             pattern: pattern.clone(),
@@ -374,25 +385,55 @@ mod tests {
     use std::io::Write;
     use vmdeck_model::pattern::Pattern;
 
+    /// Returns a reader of a new log, and the log.
+    fn reader(home: &Path) -> (ConsoleReader, console_watch::ConsoleWatch, std::fs::File) {
+        let path = home.join("console.log");
+        let file = std::fs::File::create(&path).expect("create");
+        let mut guest = sample::guest(&[]);
+        guest.boot.errors = vec![Pattern::parse("Kernel panic").expect("pattern")];
+        guest.boot.pattern = Some(Pattern::parse("login:").expect("pattern"));
+        let guest = Arc::new(guest);
+        let (events, _inbox) = EventSender::new(Arc::default());
+        let phases = Arc::new(Mutex::new(BootPhases::new(&guest, events.clone(), home)));
+        let (console, line) = console_watch::pair();
+        let listener =
+            ConsoleListener { guest, events, phases, line, redactor: Redactor::default(), log_size: 1 << 30 };
+        (ConsoleReader::start(&path, listener).expect("follow"), console, file)
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_ready_whatever_it_says_next_and_again_only_under_another_kernel() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let (reader, console, mut file) = reader(home.path());
+        file.write_all(b"Linux version 6\nmicro login: \nLinux version 6 is what it runs\n").expect("write");
+        reader.until_ready().await;
+        let ready = async |reader: &ConsoleReader| {
+            console.catch_up().await.expect("answered");
+            clock::within(Duration::ZERO, reader.until_ready()).await.is_some()
+        };
+        assert!(ready(&reader).await);
+        let before = *console.kernels().borrow();
+        reader.not_ready_before(before);
+        assert!(!ready(&reader).await, "what was seen was the boot before");
+        file.write_all(b"kexec_core: Starting new kernel\nmicro login: ").expect("write");
+        assert!(!ready(&reader).await, "no other kernel has begun");
+        file.write_all(b"\nLinux version 6\nmicro login: \n").expect("write");
+        assert!(ready(&reader).await);
+        reader.not_ready();
+        assert!(!ready(&reader).await);
+        file.write_all(b"login: \n").expect("write");
+        assert!(ready(&reader).await);
+    }
+
     #[tokio::test]
     async fn an_error_behind_a_flood_is_found_before_the_answer() {
         let home = tempfile::tempdir().expect("tempdir");
-        let path = home.path().join("console.log");
-        let mut file = std::fs::File::create(&path).expect("create");
+        let (reader, console, mut file) = reader(home.path());
         let flood = "a line that means nothing at all\n".repeat(2 << 15);
         for _ in 0..6 {
             file.write_all(flood.as_bytes()).expect("write");
         }
         file.write_all(b"Kernel panic - not syncing: at the end\n").expect("write");
-        let mut guest = sample::guest(&[]);
-        guest.boot.errors = vec![Pattern::parse("Kernel panic").expect("pattern")];
-        let guest = Arc::new(guest);
-        let (events, _inbox) = EventSender::new(Arc::default());
-        let phases = Arc::new(Mutex::new(BootPhases::new(&guest, events.clone(), home.path())));
-        let (console, line) = console_watch::pair();
-        let listener =
-            ConsoleListener { guest, events, phases, line, redactor: Redactor::default(), log_size: 1 << 30 };
-        let reader = ConsoleReader::start(&path, listener).expect("follow");
         console.catch_up().await.expect("answered");
         assert!(console.error_now().is_some_and(|found| found.is_panic()));
         reader.drain().await;

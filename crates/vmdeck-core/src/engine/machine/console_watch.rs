@@ -113,6 +113,11 @@ impl ConsoleLine {
         self.kernels.send_modify(|count| *count = count.saturating_add(1));
     }
 
+    /// Returns how often a kernel has begun.
+    pub(super) fn kernels(&self) -> u32 {
+        *self.kernels.borrow()
+    }
+
     /// Notes what counts against the running command once it has ended; returns whether it counts.
     pub(super) fn note_for_the_end(&self, found: ConsoleError) -> bool {
         let counts = !self.is_muted();

@@ -18,6 +18,9 @@ use vmdeck_model::error::{Fault, Result};
 /// How long a guest may take to show that it is the one that it was.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long until a guest is asked again that was there all the same.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A machine that is up.
 pub(in crate::engine) struct LeasedMachine {
     /// The generated name.
@@ -124,6 +127,8 @@ impl LeasedMachine {
                 return;
             }
             before = count;
+            // Whoever writes such lines all the time is not asked all the time.
+            clock::sleep(AGAIN).await;
         }
         std::future::pending::<()>().await;
     }
