@@ -93,6 +93,18 @@ fn a_case_goes_on_in_the_guest_that_comes_up_again() {
     world.assert_nothing_left();
 }
 
+/// Where nobody but root writes to /var/tmp.
+#[test]
+fn a_user_who_cannot_write_to_the_usual_folder_restarts_the_guest_all_the_same() {
+    let guest = Micro::default().guest("micro");
+    let run = "case $VMDECK_STATE in /home/ci/vmdeck-*) ;; *) exit 3 ;; esac; [ $VMDECK_REBOOT_COUNT = 1 ] || \\\"$VMDECK_REBOOT\\\"";
+    let world = World::new(&format!(
+        "{guest}[suites.s]\n[[suites.s.cases]]\nname = \"c\"\nreboot = \"expected\"\nrun = \"{run}\"\n"
+    ));
+    world.ci(&[]).exits(0);
+    world.assert_nothing_left();
+}
+
 #[test]
 fn twenty_restarts_in_a_row_are_twenty_boots() {
     if std::env::var_os("VMDECK_TEST_SLOW").is_none() {

@@ -218,10 +218,19 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
     jobs
 }
 
-/// Returns jobs without cases for the guests that a selection names; an empty selection names all.
+/// Returns jobs without cases for the guests that a selection names; an empty selection names all guests of the config. A word that
+/// names only machines of a suite with roles stands for all machines of that suite.
 pub fn select_guests(setup: &Setup, selectors: &[Selector]) -> Vec<Job> {
     let wanted = |guest: &&Guest| selectors.is_empty() || selectors.iter().any(|s| s.takes(&guest.id));
-    setup.guests.iter().filter(wanted).map(|guest| Job::new(guest.clone(), Vec::new())).collect()
+    let guests = setup.guests.iter().filter(wanted).map(|guest| Job::new(guest.clone(), Vec::new()));
+    let names_roles = |s: &&Selector| !setup.guests.iter().any(|guest| s.takes(&guest.id));
+    let of_roles: Vec<&Selector> = selectors.iter().filter(names_roles).collect();
+    let with_roles = setup.suites.iter().filter_map(|suite| {
+        let job = Job::of_roles(&Suite { cases: Vec::new(), ..suite.clone() }, &setup.guests)?;
+        let is_named = job.guests().any(|guest| of_roles.iter().any(|s| s.takes(&guest.id)));
+        is_named.then_some(job)
+    });
+    guests.chain(with_roles).collect()
 }
 
 /// Returns whether a suite names this guest, directly or by a glob.

@@ -210,6 +210,15 @@ fn roles_make_a_job_of_several_guests() {
     assert_eq!(setup.suites[0].network, SuiteNetwork::Private);
     let names: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
     assert_eq!(names, ["deb", "other", "net.client", "net.probe", "net.server"]);
+    let held = |words: &[&str]| -> Vec<String> {
+        let words: Vec<Selector> = words.iter().map(|word| Selector::parse(word).expect("word")).collect();
+        let jobs = plan::select_guests(&setup, &words);
+        jobs.iter().flat_map(Job::guests).map(|guest| guest.id.to_string()).collect()
+    };
+    assert_eq!(held(&[]), ["deb", "other"]);
+    assert_eq!(held(&["@net.client"]), ["net.client", "net.probe", "net.server"]);
+    assert_eq!(held(&["@*"]), ["deb", "other"]);
+    assert_eq!(held(&["@deb", "@net.*"]), ["deb", "net.client", "net.probe", "net.server"]);
     let guest = setup.guest_named("net.probe").expect("a role");
     assert_eq!((guest.id.as_str(), guest.key.as_str()), ("net.probe", "other"));
 }

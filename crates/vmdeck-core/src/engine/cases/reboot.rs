@@ -35,6 +35,8 @@ const HELPER: &str = r#"#!/bin/sh
 # Made by vmdeck: restarts the guest; the case begins again once it is up, with VMDECK_REBOOT_COUNT and VMDECK_REBOOT_MARK.
 echo "vmdeck: restart, mark: ${1-}" >&2
 sync
+# Users often have no such folders on their path, and sudo may look there.
+PATH=$PATH:/usr/sbin:/sbin
 if [ "$(id -u)" = 0 ]; then reboot || exit 1; else sudo -n reboot || exit 1; fi
 # The guest goes down under this.
 while :; do sleep 60; done
@@ -77,11 +79,15 @@ impl<'a> Reboots<'a> {
         }
         let (state, helper) = match machine.shell() {
             Shell::Posix => {
-                let folder = format!("/var/tmp/{}", self.folder);
-                let (to, text) = (sh_quote(&folder), sh_quote(HELPER));
-                let script =
-                    format!("umask 022; mkdir -p {to} && printf %s {text} > {to}/reboot && chmod 755 {to}/reboot");
-                run(machine, RemoteCommand { run_as: command.run_as, ..RemoteCommand::new(script) }).await?;
+                let (below, text) = (sh_quote(&self.folder), sh_quote(HELPER));
+                // Both live as long as the disk.
+                let script = format!(
+                    "umask 022; for d in /var/tmp \"$HOME\"; do f=$d/{below}\n\
+                     mkdir -p \"$f\" 2>/dev/null && printf %s {text} >\"$f/reboot\" && chmod 755 \"$f/reboot\" && printf %s \"$f\" && exit\n\
+                     done; echo \"neither /var/tmp nor $HOME can be written to\" >&2; exit 1"
+                );
+                let folder =
+                    run(machine, RemoteCommand { run_as: command.run_as, ..RemoteCommand::new(script) }).await?;
                 (folder.clone(), format!("{folder}/reboot"))
             }
             Shell::PowerShell => {
