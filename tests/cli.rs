@@ -542,7 +542,8 @@ fn init_writes_a_config_that_checks_and_never_overwrites() {
 fn guests_cases_and_images_are_completed_and_nothing_is_started_for_that() {
     let mut world = World::new(
         "[guests.here]\nbackend = \"local\"\n[guests.deb]\nbackend = \"qemu\"\n[guests.deb.ssh]\npassword = { command = [\"touch\", \"ran\"] }\n\
-         [suites.smoke]\n[[suites.smoke.cases]]\nname = \"install\"\nrun = \"true\"\n",
+         [suites.smoke]\n[[suites.smoke.cases]]\nname = \"install\"\nrun = \"true\"\n\
+         [suites.net]\nroles = { a = \"deb\" }\n[[suites.net.cases]]\nname = \"ask\"\non = \"a\"\nrun = \"true\"\n",
     );
     let cache = world.path("cache").display().to_string();
     world.env.extend([
@@ -552,10 +553,10 @@ fn guests_cases_and_images_are_completed_and_nothing_is_started_for_that() {
     ]);
     let base = world.env.clone();
     for (words, wanted) in [
-        (&["vmdeck", "shell", ""][..], &["here", "deb"][..]),
+        (&["vmdeck", "shell", ""][..], &["here", "deb", "net.a"][..]),
         (&["vmdeck", "shell", "de"], &["deb"]),
         (&["vmdeck", "--ci", "sm"], &["smoke", "smoke/install"]),
-        (&["vmdeck", "--ci", "@"], &["@here", "@deb"]),
+        (&["vmdeck", "--ci", "@"], &["@here", "@deb", "@net.a"]),
         (&["vmdeck", "image", "pull", "debian:1"], &["debian:11", "debian:12", "debian:13"]),
         (&["vmdeck", "image", "rm", ""], &[]),
         (&["vmdeck", "doct"], &["doctor"]),

@@ -30,13 +30,12 @@ fn setup() -> Option<Setup> {
     settings::load_without_secrets(&ConfigArgs::default()).ok()
 }
 
-/// Returns the names of the guests.
+/// Returns the names of the guests, and of the machines of suites with roles.
 fn guests() -> Vec<CompletionCandidate> {
-    let guests = setup().map(|setup| setup.guests).unwrap_or_default();
-    guests
-        .iter()
-        .map(|guest| CompletionCandidate::new(guest.id.as_str()).help(Some(guest.backend.clone().into())))
-        .collect()
+    let Some(setup) = setup() else { return Vec::new() };
+    let names = setup.machine_names();
+    let guests = names.iter().filter_map(|name| setup.guest_named(name.as_str()));
+    guests.map(|guest| CompletionCandidate::new(guest.id.as_str()).help(Some(guest.backend.clone().into()))).collect()
 }
 
 /// Returns every suite, every case and every guest as a selection.
@@ -45,7 +44,7 @@ fn selections() -> Vec<CompletionCandidate> {
     let suites = setup.suites.iter().map(|suite| suite.id.to_string());
     let cases =
         setup.suites.iter().flat_map(|suite| suite.cases.iter().map(move |case| format!("{}/{}", suite.id, case.id)));
-    let guests = setup.guests.iter().map(|guest| format!("@{}", guest.id));
+    let guests = setup.machine_names().into_iter().map(|name| format!("@{name}"));
     suites.chain(cases).chain(guests).map(CompletionCandidate::new).collect()
 }
 
