@@ -109,6 +109,10 @@ impl Player {
             };
             return Err(cannot().because(why));
         }
+        if let Some(first) = player.facts.first_mut() {
+            // The run is there from the beginning, however long its first word took.
+            first.elapsed_ms = 0;
+        }
         player.out_at = player.marks.first().map_or(u64::MAX, |m| m.1);
         Ok(player)
     }
@@ -313,6 +317,19 @@ mod tests {
             let wanted = RunView::of(all.iter().filter(|e| e.elapsed_ms <= to));
             assert_eq!(got, wanted, "at {to}");
         }
+    }
+
+    #[test]
+    fn a_run_is_there_from_the_beginning_however_late_its_first_word_came() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let path = home.path().join("events.jsonl");
+        let good = std::fs::read_to_string(record()).expect("record");
+        let (first, rest) = good.split_once('\n').expect("lines");
+        let mut first: serde_json::Value = serde_json::from_str(first).expect("event");
+        first["elapsed_ms"] = 7.into();
+        std::fs::write(&path, format!("{first}\n{rest}")).expect("write");
+        let mut player = Player::load(&path).expect("record");
+        assert!(RunView::of(&player.seek(0, 0)).run.is_some());
     }
 
     #[test]
