@@ -17,6 +17,7 @@ use std::{
 };
 use toml::{Table, Value};
 use vmdeck_core::{
+    backend::qemu::debugger_line,
     command::{CommandExit, sh_quote},
     engine::{
         self,
@@ -80,12 +81,7 @@ pub(super) async fn run(args: &BootArgs, set: &[String], io: &mut Io<'_>) -> Res
         EventKind::GuestState { machine: Some(name), to: vmdeck_model::lifecycle::MachineState::Running, .. }
             if gdb =>
         {
-            let socket = machines.join(name).join("gdb.sock");
-            let _ = write!(
-                io.err,
-                "vmdeck: waiting for a debugger: gdb VMLINUX -ex 'target remote {}'{end}",
-                socket.display()
-            );
+            let _ = write!(io.err, "vmdeck: waiting for a debugger: {}{end}", debugger_line(&machines.join(name)));
         }
         kind => attend::tell_trouble(kind, end, io),
     };

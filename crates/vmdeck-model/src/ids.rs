@@ -81,6 +81,13 @@ name_type!(
     CaseId
 );
 
+impl GuestId {
+    /// Returns the name in a run of the guest that fills a role of a suite: `SUITE.ROLE`; the error says that it is too long.
+    pub fn of_role(suite: &str, role: &RoleId) -> Result<Self, BadName> {
+        Self::new(&format!("{suite}.{role}"))
+    }
+}
+
 impl RoleId {
     /// Returns the role as a part of a variable's name: in capitals, with `_` for what such a name cannot have.
     pub fn as_variable(&self) -> String {

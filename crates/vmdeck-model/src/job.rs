@@ -36,12 +36,10 @@ impl Job {
     /// Returns the job of a suite with roles, with a guest for each of them in the order of their names; `None` = the suite has no
     /// roles, or one is filled by no guest that is known.
     pub fn of_roles(suite: &Suite, guests: &[Guest]) -> Option<Self> {
-        let filled = |(role, of): (&RoleId, &GuestId)| {
-            let guest = guests.iter().find(|guest| guest.id == *of)?;
-            Some(JobGuest { role: Some(role.clone()), guest: Guest { id: suite.guest_of(role)?, ..guest.clone() } })
-        };
-        let guests = suite.roles.iter().map(filled).collect::<Option<Vec<_>>>()?;
-        (!guests.is_empty()).then(|| Self { guests, suites: vec![suite.clone()] })
+        let filled = role_guests(suite, guests).map(|(role, guest)| JobGuest { role: Some(role.clone()), guest });
+        let guests: Vec<JobGuest> = filled.collect();
+        let is_whole = !guests.is_empty() && guests.len() == suite.roles.len();
+        is_whole.then(|| Self { guests, suites: vec![suite.clone()] })
     }
 
     /// Returns the first guest: of a job without roles, the only one.
@@ -63,7 +61,7 @@ impl Job {
     pub fn cases(&self) -> impl Iterator<Item = (&Guest, &Suite, &Case)> {
         let cases = self.suites.iter().flat_map(|suite| suite.cases.iter().map(move |case| (suite, case)));
         cases.flat_map(|(suite, case)| {
-            let takes_part = |member: &&JobGuest| member.takes(case);
+            let takes_part = |member: &&JobGuest| case.runs_on(member.role.as_ref());
             self.guests.iter().filter(takes_part).map(move |member| (&member.guest, suite, case))
         })
     }
@@ -95,9 +93,11 @@ impl Job {
     }
 }
 
-impl JobGuest {
-    /// Returns whether a case of the job is run in this guest.
-    pub fn takes(&self, case: &Case) -> bool {
-        self.role.as_ref().is_none_or(|role| case.on.contains(role))
-    }
+/// Returns the guests that fill the roles of a suite, under the names that they have in a run, in the order of the roles; one that is
+/// filled by no guest that is known is left out.
+pub fn role_guests<'a>(suite: &'a Suite, guests: &'a [Guest]) -> impl Iterator<Item = (&'a RoleId, Guest)> {
+    suite.roles.iter().filter_map(|(role, of)| {
+        let guest = guests.iter().find(|guest| guest.id == *of)?;
+        Some((role, Guest { id: GuestId::of_role(suite.id.as_str(), role).ok()?, ..guest.clone() }))
+    })
 }

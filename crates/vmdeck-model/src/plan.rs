@@ -6,7 +6,7 @@ use super::{
     guest::Guest,
     ids::{GuestId, RunId},
     image::ImageConfig,
-    job::Job,
+    job::{Job, role_guests},
     key::{Key, Options},
     secret::Secret,
     select::{Selector, Shard},
@@ -139,20 +139,16 @@ pub struct Plan {
 impl Setup {
     /// Returns the names of all machines that runs of this config may have: one for each guest, and one for each role of a suite.
     pub fn machine_names(&self) -> Vec<GuestId> {
-        let of_roles = self.suites.iter().flat_map(|suite| suite.roles.keys().filter_map(|role| suite.guest_of(role)));
-        self.guests.iter().map(|guest| guest.id.clone()).chain(of_roles).collect()
+        let of_roles = self.suites.iter().flat_map(|suite| role_guests(suite, &self.guests));
+        self.guests.iter().map(|guest| guest.id.clone()).chain(of_roles.map(|(_, guest)| guest.id)).collect()
     }
 
     /// Returns the guest that has this name in a run: one of the config, or one that fills a role of a suite.
     pub fn guest_named(&self, name: &str) -> Option<Guest> {
-        let of_role = |suite: &Suite| {
-            let (role, key) =
-                suite.roles.iter().find(|(role, _)| suite.guest_of(role).is_some_and(|id| id.as_str() == name))?;
-            let guest = self.guests.iter().find(|guest| guest.id == *key)?;
-            Some(Guest { id: suite.guest_of(role)?, ..guest.clone() })
-        };
-        let own = self.guests.iter().find(|guest| guest.id.as_str() == name).cloned();
-        own.or_else(|| self.suites.iter().find_map(of_role))
+        let is_it = |guest: &Guest| guest.id.as_str() == name;
+        let own = self.guests.iter().find(|guest| is_it(guest)).cloned();
+        let mut of_roles = self.suites.iter().flat_map(|suite| role_guests(suite, &self.guests));
+        own.or_else(|| of_roles.find(|(_, guest)| is_it(guest)).map(|(_, guest)| guest))
     }
 }
 

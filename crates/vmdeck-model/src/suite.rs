@@ -57,13 +57,6 @@ pub struct Suite {
 /// The most roles of a suite: each has an address in one network of 8 bits.
 pub const MOST_ROLES: usize = 200;
 
-impl Suite {
-    /// Returns the name that the guest of a role has in a run: `SUITE.ROLE`. `None` = it would be too long.
-    pub fn guest_of(&self, role: &RoleId) -> Option<GuestId> {
-        GuestId::new(&format!("{}.{role}", self.id)).ok()
-    }
-}
-
 /// How the machines of a suite with roles reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum SuiteNetwork {
@@ -119,6 +112,13 @@ pub struct Case {
     pub trouble_ignore: Vec<String>,
     /// What a restart of the guest during it says.
     pub reboot: RebootPolicy,
+}
+
+impl Case {
+    /// Returns whether the case is run in the guest of this role; `None` = the only guest of a suite without roles.
+    pub fn runs_on(&self, role: Option<&RoleId>) -> bool {
+        role.is_none_or(|role| self.on.contains(role))
+    }
 }
 
 /// What a restart of the guest during a case says.

@@ -10,57 +10,41 @@ use vmdeck_model::{
     suite::{Case, CaseAction, HostProgram},
 };
 
-/// One boot that is not judged by the executor.
-pub(super) struct KexecCycle {
-    /// How many come after it.
+/// One boot.
+pub(super) struct KexecBoot {
+    /// How many come after it; the last one is judged.
     left: u32,
-    /// The test case that the executor runs next, where it is another one.
-    next: Option<String>,
-    /// The test case that the executor runs in this one, where it is another one.
-    testcase: Option<String>,
+    /// What the record of parameters says from it on; the last line of a name wins.
+    pub(super) lines: Vec<String>,
 }
 
-/// Returns the boots before the one that is judged.
-pub(super) fn cycles(call: &Call, machine: &FrameworkMachine) -> Vec<KexecCycle> {
+/// Returns the boots of a call, the judged one last; none where there is only that.
+pub(super) fn boots(call: &Call, machine: &FrameworkMachine) -> Vec<KexecBoot> {
     let count = call.args.kexec.unwrap_or_default();
+    if count == 0 {
+        return Vec::new();
+    }
     let value = |name: &str| {
         let found = machine.parameters.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
+    let kind = call.args.mem_drain.as_deref().map(|word| if word == "yes" { "MEM_DRAIN" } else { "NO_MEM_DRAIN" });
     let (cpus, memory) = (value("VCPU"), value("MEM"));
-    let name = |left: u32| {
-        let kind = match call.args.mem_drain.as_deref() {
-            Some("yes") => "MEM_DRAIN",
-            Some(_) => "NO_MEM_DRAIN",
-            None => return None,
-        };
-        Some(format!("TD_KEXEC_{kind}_{cpus}C_{memory}G_CYCLE_{left}"))
+    let boot = |left: u32| {
+        // The first one runs the test case that was named.
+        let kind = kind.filter(|_| left < count);
+        let name = kind.map(|kind| format!("TD_KEXEC_{kind}_{cpus}C_{memory}G_CYCLE_{left}"));
+        let testcase = name.map(|name| record("TESTCASE", &name, false));
+        KexecBoot { left, lines: testcase.into_iter().chain([record("KEXEC_CNT", &left.to_string(), true)]).collect() }
     };
-    let cycle = |left: u32| KexecCycle {
-        left,
-        testcase: if left + 1 == count { None } else { name(left + 1) },
-        next: name(left),
-    };
-    (0..count).rev().map(cycle).collect()
+    (0..=count).rev().map(boot).collect()
 }
 
-impl KexecCycle {
-    /// Returns the case of this boot: the executor has to make the guest begin again.
+impl KexecBoot {
+    /// Returns the case of this boot before the judged one: the executor has to make the guest begin again.
     pub(super) fn case(&self, judged: &Case, program: &HostProgram) -> Option<Case> {
-        let id = CaseId::new(&format!("{}.boot-{}", judged.id, self.left + 1)).ok()?;
-        let lines = lines(self.left + 1, self.testcase.as_deref());
-        let program = HostProgram { closes: false, restarts: true, lines, ..program.clone() };
+        let id = CaseId::new(&format!("{}.boot-{}", judged.id, self.left)).ok()?;
+        let program = HostProgram { closes: false, restarts: true, lines: self.lines.clone(), ..program.clone() };
         Some(Case { id, action: CaseAction::Host(program), ..judged.clone() })
     }
-
-    /// Returns the lines of the record for what comes next.
-    pub(super) fn lines_after(&self) -> Vec<String> {
-        lines(self.left, self.next.as_deref())
-    }
-}
-
-/// Returns the lines of the record at a boot with so many to come; the last of a name wins.
-fn lines(left: u32, testcase: Option<&str>) -> Vec<String> {
-    let testcase = testcase.map(|name| record("TESTCASE", name, false));
-    testcase.into_iter().chain([record("KEXEC_CNT", &left.to_string(), true)]).collect()
 }

@@ -11,7 +11,7 @@ pub(super) use call::Call;
 
 use super::{Io, execute, framework::FrameworkMachine, plan, settings};
 use crate::cli::{GuestTestArgs, KeepArg, OutputArgs, RunArgs};
-use kexec::KexecCycle;
+use kexec::KexecBoot;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, TcpListener},
@@ -73,7 +73,7 @@ pub(super) async fn run(args: GuestTestArgs, io: &mut Io<'_>) -> Result<RunExit>
     let feature = call.args.feature_path.as_deref();
     let lines = record(&call, &plan, port);
     let tree = Tree::make(&plan.dir.join("scripts"), &folder, feature, &lines, &plan.dir.join("files"))?;
-    drive_from_here(&mut plan, &program(&call, &machine, &tree), &kexec::cycles(&call, &machine));
+    drive_from_here(&mut plan, &program(&call, &machine, &tree), &kexec::boots(&call, &machine));
     let about = LauncherRun {
         kind: machine.kind.to_owned(),
         parameters: parameters(&call, &machine),
@@ -231,14 +231,14 @@ fn program(call: &Call, machine: &FrameworkMachine, tree: &Tree) -> HostProgram 
 }
 
 /// Puts a program of this host in the place of the plan's only case, which comes behind the boots that it wants before.
-fn drive_from_here(plan: &mut Plan, program: &HostProgram, cycles: &[KexecCycle]) {
+fn drive_from_here(plan: &mut Plan, program: &HostProgram, boots: &[KexecBoot]) {
     for suite in plan.jobs.iter_mut().flat_map(|job| &mut job.suites) {
         let Some(judged) = suite.cases.pop() else { continue };
         // It was written nowhere.
         let judged = Case { place: CasePlace::default(), ..judged };
-        let boots = cycles.iter().filter_map(|cycle| cycle.case(&judged, program));
-        suite.cases = boots.collect();
-        let lines = cycles.last().map(KexecCycle::lines_after).unwrap_or_default();
+        let (last, before) = boots.split_last().map_or((None, boots), |(last, before)| (Some(last), before));
+        suite.cases = before.iter().filter_map(|boot| boot.case(&judged, program)).collect();
+        let lines = last.map(|boot| boot.lines.clone()).unwrap_or_default();
         suite.cases.push(Case { action: CaseAction::Host(HostProgram { lines, ..program.clone() }), ..judged });
     }
 }

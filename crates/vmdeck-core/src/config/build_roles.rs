@@ -1,6 +1,6 @@
 //! Checked values to the roles of a suite: the guests whose machines it needs together.
 
-use super::{build::Build, tree::Origin};
+use super::{build::Build, build_suite::no_guest, tree::Origin};
 use std::collections::BTreeMap;
 use vmdeck_model::{
     guest::Guest,
@@ -29,9 +29,7 @@ impl Build<'_> {
         for (role, name) in map {
             let Some(role) = self.role(suite, &role, origin, &out, guests) else { continue };
             let Some(guest) = guests.iter().find(|guest| guest.id.as_str() == name) else {
-                let known: Vec<&str> = guests.iter().map(|guest| guest.id.as_str()).collect();
-                let why = format!("`{name}` is not a guest (known: {})", known.join(", "));
-                self.problem(origin, &format!("{path}.{role}"), why, None);
+                self.problem(origin, &format!("{path}.{role}"), no_guest(&name, guests), None);
                 continue;
             };
             if let Some((other, _)) = out.iter().find(|(_, of)| **of == guest.id && is_there_once(guest)) {
@@ -70,7 +68,7 @@ impl Build<'_> {
             self.problem(origin, &path, why, Some("give one another name"));
             return None;
         }
-        match GuestId::new(&format!("{suite}.{role}")) {
+        match GuestId::of_role(suite, &role) {
             Err(e) => {
                 self.problem(origin, &path, format!("the machine's name is too long: {e}"), None);
                 return None;

@@ -56,13 +56,7 @@ impl Build<'_> {
             let hits =
                 |g: &&Guest| globset::Glob::new(word).is_ok_and(|glob| glob.compile_matcher().is_match(g.id.as_str()));
             if fits.is_err() || !guests.iter().any(|g| hits(&g)) {
-                let known: Vec<&str> = guests.iter().map(|g| g.id.as_str()).collect();
-                self.problem(
-                    origin,
-                    &full("guests"),
-                    format!("`{word}` is not a guest (known: {})", known.join(", ")),
-                    None,
-                );
+                self.problem(origin, &full("guests"), no_guest(word, guests), None);
             }
         }
         let timeout = self.duration(&full("timeout"), &any("timeout"));
@@ -265,6 +259,12 @@ impl Build<'_> {
                 .map_or_else(RebootPolicy::default, |w| RebootPolicy::of_word(&w)),
         })
     }
+}
+
+/// Returns that a word names no guest, and which there are.
+pub(super) fn no_guest(word: &str, guests: &[Guest]) -> String {
+    let known: Vec<&str> = guests.iter().map(|guest| guest.id.as_str()).collect();
+    format!("`{word}` is not a guest (known: {})", known.join(", "))
 }
 
 /// Returns why a script of this host cannot be run in a guest.

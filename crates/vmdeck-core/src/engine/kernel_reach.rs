@@ -36,8 +36,7 @@ impl KernelReach {
     pub(super) async fn press(self, key: KernelKey) {
         let id = Some(self.guest.clone());
         let _turn = self.turn.lock().await;
-        self.console.mute();
-        let pressed = clock::within(ANSWER, async {
+        let pressed = self.console.muted(ANSWER, async {
             match key {
                 KernelKey::SysRq { key } => self.keys.sysrq(key).await,
                 KernelKey::Nmi => {
@@ -66,6 +65,5 @@ impl KernelReach {
             Some(Err(fault)) => self.events.warn(Some(guest), fault.to_string(), fault.remedy().map(str::to_owned)),
             None => self.events.warn(Some(guest), format!("guest `{guest}` did not take {what} in time"), None),
         }
-        self.console.unmute().await;
     }
 }

@@ -10,7 +10,7 @@ use super::{
     served::{Served, ShareServer},
     tdx,
 };
-use crate::{assets::image::DirectBoot, backend::request::CreateRequest};
+use crate::{assets::image::DirectBoot, backend::request::CreateRequest, command::sh_quote};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -53,7 +53,7 @@ impl Files {
             agent: has_agent.then(|| agent_socket(dir)),
             guest_agent: has_image.then(|| guest_agent_socket(dir)),
             network: None,
-            gdb: waits_for_gdb.then(|| dir.join("gdb.sock")),
+            gdb: waits_for_gdb.then(|| gdb_socket(dir)),
             qmp: dir.join("qmp.sock"),
             console: dir.join("console.sock"),
             log: record.join("console.log"),
@@ -70,6 +70,16 @@ pub(super) fn agent_socket(dir: &Path) -> PathBuf {
 /// Returns the socket of the serial port to the guest's own agent, in the private folder of a machine.
 pub(super) fn guest_agent_socket(dir: &Path) -> PathBuf {
     dir.join("guest-agent.sock")
+}
+
+/// Returns the socket on which a debugger is waited for, in the private folder of a machine.
+fn gdb_socket(dir: &Path) -> PathBuf {
+    dir.join("gdb.sock")
+}
+
+/// Returns the line that connects a debugger to the machine with this private folder.
+pub fn debugger_line(dir: &Path) -> String {
+    format!("gdb VMLINUX -ex {}", sh_quote(&format!("target remote {}", gdb_socket(dir).display())))
 }
 
 /// Returns the whole command line without the binary.
@@ -291,7 +301,6 @@ fn shares<'a>(out: &mut Argv, served: impl Iterator<Item = &'a Served>) {
 
 /// Returns the command as a script that a person can run again: it makes its own private folder and overlay.
 pub(super) fn script(binary: &str, argv: &[String], dir: &Path, files: &Files, overlay: Option<&[String]>) -> String {
-    use crate::command::sh_quote;
     let own = |text: &str| {
         let text = text.replace(&*files.log.to_string_lossy(), "\0/console.log").replace(&*dir.to_string_lossy(), "\0");
         // The private folder becomes a variable, outside of the quotes; a NUL makes sure that there are quotes.

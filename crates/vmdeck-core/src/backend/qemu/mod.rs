@@ -43,6 +43,7 @@ use crate::{
 use arch::Arch;
 pub use arch::image_arch;
 use argv::Files;
+pub use argv::debugger_line;
 use confidential::HostView;
 use futures_util::future::BoxFuture;
 use parts::MachineParts;
@@ -276,9 +277,9 @@ impl Qemu {
         if tdx::is_wanted(guest) {
             parts.tdx = TdxDialect::ask(&self.spawner, &binary).await.unwrap_or_default();
         }
-        if let Some(socket) = &files.gdb {
-            let socket = sh_quote(&format!("target remote {}", socket.display()));
-            (context.progress)(&format!("guest `{}` waits for a debugger: gdb VMLINUX -ex {socket}", guest.id));
+        if files.gdb.is_some() {
+            let line = argv::debugger_line(request.private_dir);
+            (context.progress)(&format!("guest `{}` waits for a debugger: {line}", guest.id));
         }
         let argv = argv::arguments(request, &accel.accel, arch, &files, &parts);
         let script = argv::script(&binary.to_string_lossy(), &argv, request.private_dir, &files, overlay.as_deref());

@@ -240,10 +240,7 @@ impl CaseRun<'_> {
 
     /// Asks a guest that hangs for its stacks while it still can be asked; they go to its console.
     async fn diagnose_hang(&self, machine: &LeasedMachine, took: &str) {
-        // What we ask for ourselves is nobody's complaint.
-        machine.console.mute();
-        let _ = clock::within(STACKS, machine.controller.dump_stacks()).await;
-        machine.console.unmute().await;
+        let _ = machine.console.muted(STACKS, machine.controller.dump_stacks()).await;
         let fault = Fault::infra(format!("case `{}/{}` {took}", self.suite.id, self.case.id));
         diagnose(self.context, self.guest, &machine.controller, &fault).await;
     }

@@ -239,8 +239,7 @@ impl<'a> JobRun<'a> {
     fn lost(&self, machines: &[LeasedMachine]) -> String {
         let lost = self.members.iter().zip(machines).find(|(_, machine)| machine.is_lost());
         let Some((member, machine)) = lost else { return "a guest of the suite was lost before".to_owned() };
-        let why = machine.crash().map_or_else(|| "it has ended".to_owned(), |crash| crash.to_string());
-        self.context.redactor.text(&format!("guest `{}` was lost before: {why}", member.guest.id))
+        self.context.redactor.text(&format!("guest `{}` was lost before: {}", member.guest.id, why_lost(machine)))
     }
 
     /// Runs cases in these machines as long as they may be.
@@ -306,10 +305,8 @@ impl<'a> JobRun<'a> {
 
     /// Says that a machine went with the case that is judged already: the next one has no part in that.
     fn tell_replaced(&self, machines: &[LeasedMachine]) {
-        let [member] = &self.members[..] else { return };
-        let crash = machines.first().and_then(LeasedMachine::crash);
-        let why = crash.map_or_else(|| "it has ended".to_owned(), |crash| crash.to_string());
-        let text = format!("guest `{}` is replaced before the next case: {why}", member.guest.id);
+        let ([member], [machine]) = (&self.members[..], machines) else { return };
+        let text = format!("guest `{}` is replaced before the next case: {}", member.guest.id, why_lost(machine));
         self.context.events.warn(Some(&member.guest.id), self.context.redactor.text(&text), None);
     }
 
@@ -392,4 +389,9 @@ impl<'a> JobRun<'a> {
         }
         self.fail_fast();
     }
+}
+
+/// Returns what became of a machine that is lost.
+fn why_lost(machine: &LeasedMachine) -> String {
+    machine.crash().map_or_else(|| "it has ended".to_owned(), |crash| crash.to_string())
 }

@@ -46,7 +46,7 @@ impl Member {
 
     /// Returns whether a case is run in this guest.
     pub(super) fn takes(&self, case: &Case) -> bool {
-        self.role.as_ref().is_none_or(|role| case.on.contains(role))
+        case.runs_on(self.role.as_ref())
     }
 }
 

@@ -150,15 +150,20 @@ impl<'a> Reboots<'a> {
             let fault = Fault::infra("the guest was to begin again and did not");
             return machine.crash().map_or(End::Complaint { fault, spoils: true }, End::Crashed);
         }
-        match machine.come_back(&self.context.cancel).await {
-            Ok(()) => {
-                let text = format!("guest `{}` has begun again", self.guest.id);
-                self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
-                End::Exit(CommandExit::Code(0))
-            }
-            Err(fault) if fault.blame() == Blame::Cancelled => End::Cancelled,
-            Err(fault) => End::Crashed(fault),
+        if let Err(end) = self.comes_up(machine).await {
+            return end;
         }
+        let text = format!("guest `{}` has begun again", self.guest.id);
+        self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
+        End::Exit(CommandExit::Code(0))
+    }
+
+    /// Waits until a guest is up that went down well; where it does not come up, the system is what is tested.
+    async fn comes_up(&self, machine: &mut LeasedMachine) -> Result<(), End> {
+        machine.come_back(&self.context.cancel).await.map_err(|fault| match fault.blame() {
+            Blame::Cancelled => End::Cancelled,
+            _ => End::Crashed(fault),
+        })
     }
 
     /// Returns whether a restart has to come that has not come yet.
@@ -189,12 +194,7 @@ impl<'a> Reboots<'a> {
             return Ok(false);
         }
         self.too_many()?;
-        match machine.come_back(&self.context.cancel).await {
-            Ok(()) => Ok(true),
-            Err(fault) if fault.blame() == Blame::Cancelled => Err(End::Cancelled),
-            // It went down well and did not come up: the system is what is tested.
-            Err(fault) => Err(End::Crashed(fault)),
-        }
+        self.comes_up(machine).await.map(|()| true)
     }
 
     /// Returns whether the guest has restarted and is up again, by what it says of its boot: nobody else tells.

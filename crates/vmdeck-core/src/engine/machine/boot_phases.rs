@@ -56,11 +56,11 @@ impl BootPhases {
 
     /// Returns until when the console may be silent, by what it usually is at this point, and how long that is; `None` = for ever.
     pub(super) fn may_be_silent(&self) -> Option<(clock::Instant, Duration)> {
-        let (phase, _) = self.open?;
+        let (phase, since) = self.open?;
         let usual = Duration::from_millis(self.history.quiet(phase)?);
         let times = Some(self.guest.boot.watchdog).filter(|times| *times > 0)?;
         let limit = (usual * times).max(SILENT);
-        Some((self.heard.max(self.open?.1) + limit, limit))
+        Some((self.heard.max(since) + limit, limit))
     }
 
     /// Returns the phase that is open.

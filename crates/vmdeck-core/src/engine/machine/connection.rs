@@ -293,13 +293,13 @@ impl GuestConnection {
     /// Asks a guest that does not come up for its stacks, where it can be asked; they go to its console.
     async fn ask_for_stacks(&self, machine: &dyn Machine, cancel: &CancellationToken) {
         if let Some(stacks) = machine.stacks() {
-            // What we ask for ourselves is nobody's complaint.
-            self.watch.mute();
-            tokio::select! {
-                _ = clock::within(STACKS, stacks.dump()) => {}
-                () = cancel.cancelled() => {}
-            }
-            self.watch.unmute().await;
+            let asked = async {
+                tokio::select! {
+                    _ = stacks.dump() => {}
+                    () = cancel.cancelled() => {}
+                }
+            };
+            let _ = self.watch.muted(STACKS, asked).await;
         }
     }
 

@@ -191,13 +191,21 @@ impl ConsoleWatch {
         self.ask(Then::OpenWindow(ignored.to_vec())).await
     }
 
+    /// Does something that makes the guest speak, for so long at most: what it says then is nobody's complaint, unless it is a panic.
+    pub(in crate::engine) async fn muted<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        self.mute();
+        let done = clock::within(limit, work).await;
+        self.unmute().await;
+        done
+    }
+
     /// Lets errors that we ask for ourselves not count, until [`ConsoleWatch::unmute`].
-    pub(in crate::engine) fn mute(&self) {
+    fn mute(&self) {
         self.muted.store(true, Ordering::Relaxed);
     }
 
     /// Takes in what was asked for, and lets errors count again.
-    pub(in crate::engine) async fn unmute(&self) {
+    async fn unmute(&self) {
         // Late is no harm here: the window of the next command begins after it.
         let _ = self.ask(Then::Unmute).await;
     }

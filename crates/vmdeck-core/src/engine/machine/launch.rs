@@ -38,8 +38,8 @@ const ASK: Duration = Duration::from_secs(5);
 /// of them set by the user.
 const CREATE: Duration = Duration::from_hours(24);
 
-/// Makes and boots a machine, which has this place in the private network of its job; tries again where that can help. One that will not be tried again is held for inspection, if
-/// that is wanted, and its permits are given back.
+/// Makes and boots a machine, which has this place in the private network of its job; tries again where that can help. One that will
+/// not be tried again is held for inspection, if that is wanted, and its permits are given back.
 pub(in crate::engine) async fn launch(
     context: &RunContext,
     guest: &Arc<Guest>,

@@ -8,7 +8,7 @@ use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{
         DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-        IpAddress, IpProtocol, Ipv4Cidr, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+        IpProtocol, Ipv4Cidr, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
     },
 };
 use std::net::Ipv4Addr;
@@ -87,16 +87,18 @@ fn make(question: &DhcpRepr<'_>, kind: DhcpMessageType, address: Ipv4Addr) -> Ve
         rebind_duration: None,
         additional_options: &[],
     };
-    let (udp, sums) = (UdpRepr { src_port: SERVER_PORT, dst_port: CLIENT_PORT }, ChecksumCapabilities::default());
-    let (src_addr, dst_addr) = (server, Ipv4Addr::BROADCAST);
+    // A client without an address hears what is for all.
+    frame(&dhcp, SERVER_MAC, server, (SERVER_PORT, CLIENT_PORT))
+}
+
+/// Returns the frame of a message from this address to all; the ports are those of who sends it and of who reads it.
+pub(super) fn frame(dhcp: &DhcpRepr<'_>, from: EthernetAddress, src_addr: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
+    let (udp, sums) = (UdpRepr { src_port: ports.0, dst_port: ports.1 }, ChecksumCapabilities::default());
+    let dst_addr = Ipv4Addr::BROADCAST;
     let payload_len = udp.header_len() + dhcp.buffer_len();
     let ip = Ipv4Repr { src_addr, dst_addr, next_header: IpProtocol::Udp, payload_len, hop_limit: 64 };
-    let ethernet = EthernetRepr {
-        src_addr: SERVER_MAC,
-        // A client without an address hears what is for all.
-        dst_addr: EthernetAddress::BROADCAST,
-        ethertype: EthernetProtocol::Ipv4,
-    };
+    let ethernet =
+        EthernetRepr { src_addr: from, dst_addr: EthernetAddress::BROADCAST, ethertype: EthernetProtocol::Ipv4 };
     let mut out = vec![0; ethernet.buffer_len() + ip.buffer_len() + payload_len];
     let mut frame = EthernetFrame::new_unchecked(&mut out);
     ethernet.emit(&mut frame);
@@ -107,7 +109,6 @@ fn make(question: &DhcpRepr<'_>, kind: DhcpMessageType, address: Ipv4Addr) -> Ve
         // The room is measured above.
         let _ = dhcp.emit(&mut DhcpPacket::new_unchecked(payload));
     };
-    let (from, to) = (IpAddress::Ipv4(src_addr), IpAddress::Ipv4(dst_addr));
-    udp.emit(&mut datagram, &from, &to, dhcp.buffer_len(), write, &sums);
+    udp.emit(&mut datagram, &src_addr.into(), &dst_addr.into(), dhcp.buffer_len(), write, &sums);
     out
 }

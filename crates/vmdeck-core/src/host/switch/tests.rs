@@ -3,8 +3,7 @@ use crate::host::clock;
 use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{
-        DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-        IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+        DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
     },
 };
 use std::{net::Ipv4Addr, time::Duration};
@@ -85,21 +84,7 @@ fn discover(from: Seat, message_type: DhcpMessageType, requested_ip: Option<Ipv4
         rebind_duration: None,
         additional_options: &[],
     };
-    let (src_addr, dst_addr, sums) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, ChecksumCapabilities::default());
-    let udp = UdpRepr { src_port: 68, dst_port: 67 };
-    let payload_len = udp.header_len() + dhcp.buffer_len();
-    let ip = Ipv4Repr { src_addr, dst_addr, next_header: IpProtocol::Udp, payload_len, hop_limit: 64 };
-    let ethernet =
-        EthernetRepr { src_addr: from.mac, dst_addr: EthernetAddress::BROADCAST, ethertype: EthernetProtocol::Ipv4 };
-    let mut out = vec![0; ethernet.buffer_len() + ip.buffer_len() + payload_len];
-    let mut frame = EthernetFrame::new_unchecked(&mut out);
-    ethernet.emit(&mut frame);
-    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-    ip.emit(&mut packet, &sums);
-    let mut datagram = UdpPacket::new_unchecked(packet.payload_mut());
-    let write = |payload: &mut [u8]| dhcp.emit(&mut DhcpPacket::new_unchecked(payload)).expect("room");
-    udp.emit(&mut datagram, &src_addr.into(), &dst_addr.into(), dhcp.buffer_len(), write, &sums);
-    out
+    dhcp::frame(&dhcp, from.mac, Ipv4Addr::UNSPECIFIED, (68, 67))
 }
 
 /// Returns what a frame with an answer says: its kind, the address, and how long that is good for.
