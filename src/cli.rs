@@ -95,6 +95,18 @@ pub enum Sub {
     /// Show, break or hold the host lock
     #[command(subcommand)]
     Lock(LockSub),
+    /// Boot guests, put the code in and keep them up: for `--reuse`, `vmdeck watch` and `vmdeck shell`
+    Keep {
+        /// Names of guests in the config [default: all]
+        #[arg(value_name = "GUEST")]
+        guests: Vec<String>,
+    },
+    /// Remove the machines that were kept for guests of this config
+    Down {
+        /// Names of guests in the config, or SUITE.ROLE [default: all]
+        #[arg(value_name = "GUEST")]
+        guests: Vec<String>,
+    },
     /// Open a shell in a guest, starting it if needed, or run one command in it
     Shell {
         /// Name of a guest in the config, or SUITE.ROLE

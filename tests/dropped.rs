@@ -49,7 +49,8 @@ fn plan(home: &Path, number: u64) -> Plan {
     let jobs = plan::select(&setup, &[], None);
     let options = RunOptions::default();
     let dir = home.join(format!("record-{number}"));
-    Plan { run: RunId::from_bits(number), dir, host: setup.host, options, jobs, selection: Vec::new() }
+    let run = RunId::from_bits(number);
+    Plan { run, folder: setup.folder, dir, host: setup.host, options, jobs, selection: Vec::new() }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -199,7 +199,8 @@ fn plan(
     let job = Job::new(guest, vec![suite(recipe)?]);
     let options = RunOptions { no_lock: args.lock.no_lock, ..RunOptions::default() };
     let dir = builds().join(run.short());
-    Ok(Plan { dir, run, host: host.clone(), options, jobs: vec![job], selection: vec!["image".into()] })
+    let folder = std::env::current_dir().unwrap_or_default();
+    Ok(Plan { dir, run, folder, host: host.clone(), options, jobs: vec![job], selection: vec!["image".into()] })
 }
 
 /// Returns the folder of the records of builds.

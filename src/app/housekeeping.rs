@@ -93,6 +93,15 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
     let mut told = Vec::new();
     tidy::run(&deps, &host.lock, &mut |reaped| told.push(reaped)).await;
     tidy::remove(&deps, &strangers, &mut |reaped| told.push(reaped)).await;
+    match tell_reaped(told, io) {
+        RunExit::Passed => Ok(exit),
+        left => Ok(left),
+    }
+}
+
+/// Says what became of each leftover; exit 6 where something may still be there.
+pub(super) fn tell_reaped(told: Vec<Reaped>, io: &mut Io<'_>) -> RunExit {
+    let mut exit = RunExit::Passed;
     for reaped in told {
         match reaped {
             Reaped::Gone { what, how, adopted, .. } => {
@@ -105,7 +114,7 @@ pub(super) async fn cleanup(config: &ConfigArgs, args: &CleanupArgs, io: &mut Io
             }
         }
     }
-    Ok(exit)
+    exit
 }
 
 /// Returns the machines made by others that `--all` removes, each with its size.

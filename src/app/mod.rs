@@ -19,6 +19,7 @@ mod housekeeping;
 mod image;
 mod init;
 mod io;
+mod keep;
 mod locks;
 mod micro;
 mod old_names;
@@ -138,6 +139,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
         Some(Sub::Prune(args)) => prune::run(&args, io)?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
+        Some(Sub::Keep { guests }) => keep::up(&guests, &config, &look, io).await?,
+        Some(Sub::Down { guests }) => keep::down(&guests, &config, io).await?,
         Some(Sub::Shell { guest, machine, command }) => {
             return shell::run(&guest, machine.as_deref(), &command, &config, io).await;
         }

@@ -8,9 +8,10 @@ use std::path::Path;
 use vmdeck_core::host::{clock, info, random};
 use vmdeck_model::{
     error::{Fault, Result},
+    guest::{Fresh, Guest},
     ids::RunId,
     job::Job,
-    plan::{self, Keep, Plan, RunOptions, Setup},
+    plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
     suite::CaseAction,
 };
@@ -24,18 +25,26 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         io.warn(&format!("warning: {note}"));
     }
     let selectors = args.selectors();
+    let has_cases = args.purpose() == RunPurpose::Cases;
     let jobs =
-        if args.hold { plan::select_guests(&setup, &selectors) } else { plan::select(&setup, &selectors, args.shard) };
+        if has_cases { plan::select(&setup, &selectors, args.shard) } else { plan::select_guests(&setup, &selectors) };
     if jobs.is_empty() {
         return Err(nothing_matched(&setup, &args.select));
     }
     // A word that selects nothing, beside others that do, would switch a suite off without a sound.
     for (word, selector) in args.select.iter().zip(&selectors) {
         let alone = std::slice::from_ref(selector);
-        let hits = if args.hold { plan::select_guests(&setup, alone) } else { plan::select(&setup, alone, None) };
+        let hits = if has_cases { plan::select(&setup, alone, None) } else { plan::select_guests(&setup, alone) };
         if hits.is_empty() {
             return Err(nothing_matched(&setup, std::slice::from_ref(word)));
         }
+    }
+    let always_new = |guest: &&Guest| guest.fresh != Fresh::Run;
+    for guest in jobs.iter().flat_map(Job::guests).filter(|_| args.reuse).filter(always_new) {
+        io.warn(&format!(
+            "note: guest `{}` gets new machines, as its `fresh` wants: --reuse changes nothing",
+            guest.id
+        ));
     }
     let run = RunId::from_bits(args.run_id.unwrap_or_else(random::u64));
     let dir = args.report.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
@@ -51,10 +60,11 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         fail_fast: args.fail_fast,
         no_lock: args.lock.no_lock,
         pause: args.pause,
-        hold: args.hold,
+        purpose: args.purpose(),
+        reuse: args.reuse,
         controlled: args.commands,
     };
-    Ok(Plan { run, dir, host, options, jobs, selection: args.select.clone() })
+    Ok(Plan { run, folder: setup.folder, dir, host, options, jobs, selection: args.select.clone() })
 }
 
 /// Reads the secrets of the guests that the plan needs: others' commands are not run.

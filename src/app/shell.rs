@@ -47,7 +47,7 @@ pub(super) async fn run(
     let wanted = Wanted { command, dir: None, env: BTreeMap::new(), limit: None, terminal: wants_terminal };
     let (request, attendance) = attend::request(wanted);
     let mut run = None;
-    if let Some(running) = shell::running(&deps, &guest, machine).await {
+    if let Some(running) = shell::running(&deps, &setup.folder, &guest, machine).await {
         tokio::spawn(async move { shell::in_running(running, &guest, request).await });
     } else if let Some(machine) = machine {
         return Err(Fault::infra(format!("cannot open a shell in `{name}`"))

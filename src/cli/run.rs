@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 use vmdeck_model::{
-    plan::Keep,
+    plan::{Keep, RunPurpose},
     quantity::parse_duration,
     select::{Selector, Shard},
 };
@@ -42,6 +42,12 @@ pub struct RunArgs {
     /// How long a guest with a failed case, or one that did not boot, is held for inspection before it is taken down
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub pause: Option<Duration>,
+    /// Use the machines that an earlier run kept (`--keep`, `vmdeck keep`), where the guest is still the same; they stay kept
+    #[arg(long)]
+    pub reuse: bool,
+    /// Keep the selected guests once they are up, and run nothing in them: `vmdeck keep`.
+    #[arg(skip)]
+    pub keep_only: bool,
     /// Boot the selected guests, run nothing in them, and keep them up until they are stopped
     #[arg(long)]
     pub hold: bool,
@@ -60,6 +66,15 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// Returns what guests are booted for.
+    pub fn purpose(&self) -> RunPurpose {
+        match (self.keep_only, self.hold) {
+            (true, _) => RunPurpose::Keep,
+            (_, true) => RunPurpose::Hold,
+            _ => RunPurpose::Cases,
+        }
+    }
+
     /// Returns the selection, read.
     pub fn selectors(&self) -> Vec<Selector> {
         // Each word was checked when the command line was read.

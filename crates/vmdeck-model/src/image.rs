@@ -6,7 +6,10 @@ use super::{
     catalogue::{Catalogue, NamedImage},
     digest::Digest,
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// A system that a machine boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,18 @@ pub enum Image {
 }
 
 impl Image {
+    /// Returns the file or folder of this host that the image is, if the config names one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Image::File(path) => Some(path),
+            Image::Built(recipe) => match &recipe.way {
+                BuildWay::Boot(base) => base.file(),
+                BuildWay::Packages => None,
+            },
+            Image::Host | Image::Remote(_) | Image::Named(_) => None,
+        }
+    }
+
     /// Returns the name that the catalogue has for the image, or for the one that it is built from.
     pub fn named(&self) -> Option<&NamedImage> {
         match self {

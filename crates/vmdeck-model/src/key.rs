@@ -154,6 +154,14 @@ impl Options {
         if let Some(Value::Secret(secret)) = self.get(key) { Some(secret) } else { None }
     }
 
+    /// Returns every path among the values.
+    pub fn paths(&self) -> impl Iterator<Item = &std::path::Path> {
+        self.0.values().filter_map(|value| match value {
+            Value::Path(path) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// Returns every secret among the values, for the redactor.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.0.values().filter_map(|v| if let Value::Secret(secret) = v { Some(secret) } else { None })

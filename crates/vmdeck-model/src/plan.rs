@@ -19,6 +19,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 /// What the config says, before a selection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
+    /// The folder of the config; without one, the current folder.
+    pub folder: PathBuf,
     /// The host's limits and lock.
     pub host: HostConfig,
     /// Every guest.
@@ -82,6 +84,18 @@ pub enum Keep {
     Always,
 }
 
+/// What guests are booted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RunPurpose {
+    /// Cases are run in them.
+    #[default]
+    Cases,
+    /// They are held until they are stopped; nothing is run in them.
+    Hold,
+    /// They are kept as they are once they are up.
+    Keep,
+}
+
 /// How a run is to be done: the command line's part.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 #[derive(Clone, Debug, PartialEq)]
@@ -98,8 +112,10 @@ pub struct RunOptions {
     pub no_lock: bool,
     /// How long a guest with a failed case, or one that did not boot, is held for inspection.
     pub pause: Option<Duration>,
-    /// Whether guests stay up until they are stopped, even without a case to run.
-    pub hold: bool,
+    /// What the guests are booted for.
+    pub purpose: RunPurpose,
+    /// Whether a guest gets the machine that an earlier run kept for it, if there is one.
+    pub reuse: bool,
     /// Whether commands may be sent to the run: then a guest may have to outlive it.
     pub controlled: bool,
 }
@@ -113,7 +129,8 @@ impl Default for RunOptions {
             fail_fast: false,
             no_lock: false,
             pause: None,
-            hold: false,
+            purpose: RunPurpose::Cases,
+            reuse: false,
             controlled: false,
         }
     }
@@ -124,6 +141,8 @@ impl Default for RunOptions {
 pub struct Plan {
     /// The id of the run.
     pub run: RunId,
+    /// The folder of the config: the machines that are kept belong to it.
+    pub folder: PathBuf,
     /// The folder of the run's record.
     pub dir: PathBuf,
     /// The host's limits and lock.

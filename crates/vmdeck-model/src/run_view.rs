@@ -9,7 +9,7 @@ use super::{
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// A warning of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,28 @@ pub struct SoughtView {
     pub why: String,
 }
 
+/// The reuse of a machine that an earlier run kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReusedView {
+    /// The run that kept the machine.
+    pub run: String,
+    /// How many runs have used it since it was made.
+    pub times: u32,
+}
+
+impl ReusedView {
+    /// Returns the first eight digits of that run's id.
+    pub fn short_run(&self) -> &str {
+        self.run.get(..8).unwrap_or(&self.run)
+    }
+}
+
+impl fmt::Display for ReusedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reused ×{}", self.times)
+    }
+}
+
 /// The state of a guest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuestView {
@@ -91,6 +113,8 @@ pub struct GuestView {
     pub done: Vec<(Phase, u64)>,
     /// How long each phase usually takes, where that is known, in milliseconds.
     pub usual: BTreeMap<Phase, u64>,
+    /// The reuse of a machine that an earlier run kept, if the guest got one.
+    pub reused: Option<ReusedView>,
     /// Whether the guest's last boot failed.
     pub boot_failed: bool,
     /// The case that is running.
@@ -128,6 +152,7 @@ impl GuestView {
             open: Vec::new(),
             done: Vec::new(),
             usual: BTreeMap::new(),
+            reused: None,
             boot_failed: false,
             case: None,
             case_since_ms: 0,
@@ -314,6 +339,9 @@ impl RunView {
                 if *to != MachineState::Running {
                     g.reached = None;
                 }
+            }),
+            EventKind::Reused { guest, run, times, .. } => of(guest, &mut |g| {
+                g.reused = Some(ReusedView { run: run.clone(), times: *times });
             }),
             EventKind::RouteTried { guest, transport, way: None, ok: true, address, .. } => {
                 of(guest, &mut |g| g.reached = Some((transport.clone(), address.clone())));

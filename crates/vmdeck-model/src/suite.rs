@@ -24,6 +24,8 @@ pub struct Suite {
     pub requires: Vec<Requirement>,
     /// Command before the first case; where it fails, no case is run.
     pub setup: Option<String>,
+    /// The globs of files of the source on which the setup depends; unset: it is run in each run.
+    pub setup_inputs: Option<Vec<String>>,
     /// How long the setup may take.
     pub setup_timeout: Duration,
     /// Command after the last case; its failure is a warning.

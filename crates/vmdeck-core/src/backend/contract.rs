@@ -41,6 +41,17 @@ pub trait Backend: Send + Sync {
         context: CallContext<'a>,
     ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>>;
 
+    /// Returns a machine that a run of ours made and kept, under control again as if this process had made it: its console goes on in
+    /// the log of the record that the request names. `None` = such machines cannot be used again. An error where this one cannot.
+    fn take_over<'a>(
+        &'a self,
+        _request: CreateRequest<'a>,
+        _record: &'a MachineRecord,
+        _context: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Destroys what a dead run left, or puts it back, if both proofs hold: the journal's record and the live object's own
     /// name and id.
     fn reap<'a>(&'a self, record: &'a MachineRecord, context: CallContext<'a>) -> BoxFuture<'a, Proof>;

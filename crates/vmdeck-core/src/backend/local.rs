@@ -121,6 +121,16 @@ impl Backend for Local {
             Ok(there.then(|| Box::new(self.handle(&record.request(guest))) as Box<dyn Machine>))
         })
     }
+
+    fn take_over<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        record: &'a MachineRecord,
+        context: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
+        // There is no more control of one than that.
+        self.reattach(request.guest, record, context)
+    }
 }
 
 struct LocalMachine {

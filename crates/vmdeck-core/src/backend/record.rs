@@ -70,6 +70,17 @@ pub struct MachineRecord {
     pub host_key: Option<String>,
     /// The socket of the serial console.
     pub console: Option<PathBuf>,
+    /// What is known of it besides, where it was kept.
+    pub kept: Option<KeptMachine>,
+}
+
+/// What is known of a machine that was kept, for whoever wants to use it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptMachine {
+    /// What it was made from: the same words make the same machine.
+    pub fingerprint: String,
+    /// How many runs have used it.
+    pub uses: u32,
 }
 
 impl MachineRecord {

@@ -83,7 +83,8 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     let mut notes = std::mem::take(&mut build.checked.notes);
     notes.extend(script_notes::of_setup(&guests, &suites));
     let left_out = std::mem::take(&mut build.checked.left_out);
-    (Setup { host, guests, suites, cockpit, keys, troubles: shared.troubles, notes, left_out }, values)
+    let folder = sources.base.to_owned();
+    (Setup { folder, host, guests, suites, cockpit, keys, troubles: shared.troubles, notes, left_out }, values)
 }
 
 /// What the config says for all guests.

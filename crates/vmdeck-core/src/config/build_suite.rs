@@ -99,8 +99,10 @@ impl Build<'_> {
         if artifacts_required == Some(Value::Bool(true)) && artifacts.is_empty() {
             self.problem(origin, &full("artifacts_required"), "there are no `artifacts` that it could require", None);
         }
+        let setup_inputs = self.setup_inputs(name, origin);
         Some(Suite {
             id,
+            setup_inputs,
             guests: on,
             roles,
             network,
@@ -130,6 +132,28 @@ impl Build<'_> {
             trouble_ignore,
             cases: list,
         })
+    }
+
+    /// Returns the files of the source on which the setup of a suite depends.
+    fn setup_inputs(&mut self, suite: &str, origin: &Origin) -> Option<Vec<String>> {
+        let full = |key: &str| format!("suites.{suite}.{key}");
+        let Some(Value::Texts(globs)) = self.value(&full("setup_inputs"), "suites.*.setup_inputs") else { return None };
+        let problem = if self.text(&full("setup"), "suites.*.setup").is_none() {
+            Some(("there is no `setup` that could depend on them", "add one, or take it out"))
+        } else if self.text(&full("teardown"), "suites.*.teardown").is_some() {
+            Some(("what the `teardown` undoes the setup has to do again each time", "take one of the two out"))
+        } else {
+            None
+        };
+        if let Some((what, hint)) = problem {
+            self.problem(origin, &full("setup_inputs"), what, Some(hint));
+        }
+        for glob in &globs {
+            if let Err(e) = globset::Glob::new(glob) {
+                self.problem(origin, &full("setup_inputs"), format!("cannot read `{glob}`: {e}"), None);
+            }
+        }
+        Some(globs)
     }
 
     fn requires(&mut self, suite: &str, origin: &Origin) -> Vec<Requirement> {

@@ -371,6 +371,13 @@ pub const CORE: &[Key] = &[
         None,
         "command before the first case; if it fails, no case is run, and the suite is reported as `setup failed`",
     ),
+    key(
+        "suites.*.setup_inputs",
+        Kind::Texts,
+        None,
+        "globs of files of the source on which the setup depends: in a machine that is used again (--reuse) it is run again only if one of \
+         them, or the setup, has changed; [] = never; unset: always",
+    ),
     key("suites.*.setup_timeout", Kind::Duration, Some("\"30m\""), "for the setup"),
     key("suites.*.teardown", Kind::Text, None, "command after the last case; if it fails, a warning"),
     key("suites.*.teardown_timeout", Kind::Duration, Some("\"30m\""), "for the teardown"),

@@ -9,7 +9,7 @@
 use crate::{
     backend::{
         Tools,
-        record::{AdoptTarget, MachineId, MachineRecord},
+        record::{AdoptTarget, KeptMachine, MachineId, MachineRecord},
     },
     host::{files, lockdir},
 };
@@ -49,6 +49,9 @@ pub enum Record {
         lock: Option<PathBuf>,
         /// The folder of the run's record.
         dir: PathBuf,
+        /// The folder of the config, to which the run's machines belong.
+        #[serde(default)]
+        folder: PathBuf,
     },
     /// The tools of the run: a reaper may be configured otherwise.
     Tools {
@@ -97,7 +100,7 @@ pub enum Record {
         /// How its absence was proven.
         proof: String,
     },
-    /// The machine was kept on a person's wish; only `vmdeck cleanup` removes it.
+    /// The machine was kept on a person's wish; only a person removes it.
     Kept {
         /// The generated name.
         name: String,
@@ -106,6 +109,9 @@ pub enum Record {
         /// The host key that the machine showed.
         #[serde(default)]
         host_key: Option<String>,
+        /// What it was made from, and how often it was used.
+        #[serde(default)]
+        kept: Option<KeptMachine>,
     },
     /// The run ended normally.
     End,
@@ -125,17 +131,17 @@ impl Journal {
     }
 
     /// Begins a journal for this process. Fails where nothing can be made durable: then nothing may be made at all.
-    pub fn begin(state: &Path, run: &str, lock: Option<&Path>, dir: &Path) -> Result<Self> {
-        let folder = Self::folder(state);
-        let path = folder.join(format!("{run}.journal"));
+    pub fn begin(state: &Path, run: &str, lock: Option<&Path>, dir: &Path, folder: &Path) -> Result<Self> {
+        let journals = Self::folder(state);
+        let path = journals.join(format!("{run}.journal"));
         let cannot = |e: io::Error| {
             Fault::host(format!("cannot write the journal `{}`", path.display()))
                 .because(e)
                 .hint("vmdeck makes nothing that it could not clean up; free disk space, or set XDG_STATE_HOME to a writable folder")
         };
-        files::private_dir(&folder).map_err(cannot)?;
+        files::private_dir(&journals).map_err(cannot)?;
         // Under a name that no reaper looks at, until it is locked and says whose it is.
-        let fresh = folder.join(format!("{run}.new"));
+        let fresh = journals.join(format!("{run}.new"));
         let file = vmdeck_files::create_new(&fresh).map_err(cannot)?;
         if !lockdir::try_flock(&file).map_err(cannot)? {
             return Err(Fault::bug(format!("cannot lock the fresh journal `{}`", fresh.display())));
@@ -150,10 +156,11 @@ impl Journal {
             started,
             lock: lock.map(Path::to_owned),
             dir: dir.to_owned(),
+            folder: folder.to_owned(),
         })?;
         fs::rename(&fresh, &path).map_err(cannot)?;
         // The name itself must survive a power loss too.
-        File::open(&folder).and_then(|dir| dir.sync_all()).map_err(cannot)?;
+        File::open(&journals).and_then(|dir| dir.sync_all()).map_err(cannot)?;
         Ok(journal)
     }
 
@@ -226,12 +233,21 @@ pub struct JournalState {
     pub lock: Option<PathBuf>,
     /// The folder of the run's record.
     pub dir: PathBuf,
+    /// The folder of the config.
+    pub folder: PathBuf,
     /// The tools that the run used.
     pub tools: Tools,
     /// The machines that may still exist.
     pub open: BTreeMap<String, MachineRecord>,
     /// The machines that were kept on purpose.
     pub kept: BTreeMap<String, MachineRecord>,
+}
+
+impl JournalState {
+    /// Returns a machine that may exist, by its generated name.
+    fn machine(&mut self, name: &str) -> Option<&mut MachineRecord> {
+        self.open.get_mut(name).or_else(|| self.kept.get_mut(name))
+    }
 }
 
 /// Why a journal cannot be used.
@@ -289,11 +305,12 @@ fn parse(line: &[u8]) -> Option<Record> {
 fn apply(out: &mut JournalState, record: Record) -> Result<(), Unreadable> {
     match record {
         Record::Run { version, .. } if version > VERSION => return Err(Unreadable::Newer(version)),
-        Record::Run { run, pid, started, lock, dir, .. } => {
+        Record::Run { run, pid, started, lock, dir, folder, .. } => {
             out.run = run;
             out.process = Some((pid, started));
             out.lock = lock;
             out.dir = dir;
+            out.folder = folder;
         }
         Record::Tools { tools } => out.tools = tools,
         Record::Intent { name, backend, guest, dir, identity, adopted } => {
@@ -307,17 +324,18 @@ fn apply(out: &mut JournalState, record: Record) -> Result<(), Unreadable> {
                 address: None,
                 host_key: None,
                 console: None,
+                kept: None,
             };
             out.open.insert(name, record);
         }
         Record::Known { name, identity, console } => {
-            if let Some(made) = out.open.get_mut(&name) {
+            if let Some(made) = out.machine(&name) {
                 made.id = identity;
                 made.console = console;
             }
         }
         Record::Reached { name, address, host_key } => {
-            if let Some(made) = out.open.get_mut(&name) {
+            if let Some(made) = out.machine(&name) {
                 made.address = address;
                 made.host_key = host_key;
             }
@@ -326,9 +344,9 @@ fn apply(out: &mut JournalState, record: Record) -> Result<(), Unreadable> {
             out.open.remove(&name);
             out.kept.remove(&name);
         }
-        Record::Kept { name, address, host_key } => {
-            if let Some(made) = out.open.remove(&name) {
-                out.kept.insert(name, MachineRecord { address, host_key, ..made });
+        Record::Kept { name, address, host_key, kept } => {
+            if let Some(made) = out.open.remove(&name).or_else(|| out.kept.remove(&name)) {
+                out.kept.insert(name, MachineRecord { address, host_key, kept, ..made });
             }
         }
         Record::End => {}
@@ -353,7 +371,7 @@ mod tests {
 
     fn written(records: &[Record]) -> (tempfile::TempDir, Journal) {
         let home = tempfile::tempdir().expect("tempdir");
-        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d"), Path::new("/p")).expect("begun");
         for record in records {
             journal.append(record).expect("written");
         }
@@ -374,7 +392,7 @@ mod tests {
             known,
             gone,
             intent("c"),
-            Record::Kept { name: "c".into(), address: None, host_key: None },
+            Record::Kept { name: "c".into(), address: None, host_key: None, kept: None },
         ]);
         let state = read(journal.path()).expect("readable");
         assert_eq!(state.open.keys().collect::<Vec<_>>(), ["b"]);
@@ -424,7 +442,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_written_forbids_the_run() {
-        let fault = Journal::begin(Path::new("/proc/no"), "r1", None, Path::new("/d")).expect_err("not writable");
+        let fault = Journal::begin(Path::new("/proc/no"), "r1", None, Path::new("/d"), Path::new("/p"))
+            .expect_err("not writable");
         assert_eq!(fault.blame(), vmdeck_model::error::Blame::Host);
     }
 }

@@ -25,7 +25,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Blame, Fault},
-    ids::is_machine_name,
+    ids::{GuestId, is_machine_name},
 };
 
 /// How long a reaper waits for the guardian of a run whose main process is dead.
@@ -35,11 +35,24 @@ const ONE: Duration = Duration::from_mins(2);
 
 /// What a reaper removes or puts back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReapScope {
+pub enum ReapScope<'a> {
     /// Only what dead runs left unintentionally.
     Dead,
     /// What dead runs left, and what runs that have ended kept on purpose.
     Kept,
+    /// What dead runs left, and what was kept for these guests of the config in this folder.
+    KeptFor(&'a Path, &'a [GuestId]),
+}
+
+impl ReapScope<'_> {
+    /// Returns whether a machine that a run kept is taken as well.
+    fn takes(self, folder: &Path, kept: &MachineRecord) -> bool {
+        match self {
+            ReapScope::Dead => false,
+            ReapScope::Kept => true,
+            ReapScope::KeptFor(of, guests) => folder == of && guests.contains(&kept.guest),
+        }
+    }
 }
 
 /// What became of one leftover.
@@ -117,15 +130,34 @@ pub fn journals(state: &Path) -> Vec<PathBuf> {
     out
 }
 
+/// Returns the journals of runs that are not alive, as far as they can be read.
+pub(super) fn ended(state: &Path) -> impl Iterator<Item = (PathBuf, JournalState)> {
+    journals(state).into_iter().filter_map(|path| {
+        let file = vmdeck_files::open(&path).ok()?;
+        let is_free = matches!(lockdir::try_flock(&file), Ok(true));
+        let state = journal::read(&path).ok()?;
+        is_free.then_some((path, state))
+    })
+}
+
+/// Returns the journal of a run that has ended, to be added to, with what it says; while the file is open nobody else can have it.
+/// `None` = it is not to be had, or not to be believed.
+pub(super) async fn claim(state: &Path, path: &Path) -> Option<(File, JournalState)> {
+    let mut file = vmdeck_files::open_for_append(path).ok()?;
+    if files::owned_by_another(&file).is_some() || !become_sole_owner(path, &file).await {
+        return None;
+    }
+    let said = journal::read_open(&mut file).ok()?;
+    journal::mend(&mut file).ok()?;
+    let machines = said.open.values().chain(said.kept.values());
+    let believed = machines.into_iter().all(|made| is_plausible(state, made));
+    believed.then_some((file, said))
+}
+
 /// Returns what the journals of dead runs name; nothing is touched.
 pub fn leftovers(state: &Path) -> Vec<Leftover> {
     let mut out = Vec::new();
-    for path in journals(state) {
-        let Ok(file) = vmdeck_files::open(&path) else { continue };
-        if !matches!(lockdir::try_flock(&file), Ok(true)) {
-            continue;
-        }
-        let Ok(state) = journal::read(&path) else { continue };
+    for (_, state) in ended(state) {
         let all = state.open.values().map(|m| (m, false)).chain(state.kept.values().map(|m| (m, true)));
         for (made, kept) in all {
             let size = files::disk_usage(&made.dir);
@@ -136,7 +168,7 @@ pub fn leftovers(state: &Path) -> Vec<Leftover> {
 }
 
 /// Reaps every dead run. A run that is alive is left alone, however old it is.
-pub async fn dead_runs(deps: &BackendDeps, scope: ReapScope, told: &mut (dyn FnMut(Reaped) + Send)) {
+pub async fn dead_runs(deps: &BackendDeps, scope: ReapScope<'_>, told: &mut (dyn FnMut(Reaped) + Send)) {
     for path in journals(&deps.state) {
         match vmdeck_files::open_for_append(&path) {
             Ok(file) => reap_if_dead(deps, scope, &path, file, told).await,
@@ -152,7 +184,7 @@ pub async fn dead_runs(deps: &BackendDeps, scope: ReapScope, told: &mut (dyn FnM
 
 async fn reap_if_dead(
     deps: &BackendDeps,
-    scope: ReapScope,
+    scope: ReapScope<'_>,
     path: &Path,
     mut file: File,
     told: &mut (dyn FnMut(Reaped) + Send),
@@ -179,8 +211,8 @@ async fn reap_if_dead(
     };
     // If it cannot be mended the records below are lost, and the next reaper proves everything once more.
     let _ = journal::mend(&mut file);
-    let kept = state.kept.values().filter(|_| scope == ReapScope::Kept);
-    let mut all_gone = scope == ReapScope::Kept || state.kept.is_empty();
+    let (kept, staying): (Vec<_>, Vec<_>) = state.kept.values().partition(|made| scope.takes(&state.folder, made));
+    let mut all_gone = staying.is_empty();
     for made in state.open.values().chain(kept) {
         let reaped = take(deps, &state, made, &file).await;
         all_gone &= matches!(reaped, Reaped::Gone { .. });
@@ -282,7 +314,6 @@ mod tests {
 
     use super::*;
     use crate::{backend::record::MachineId, host::process::Spawner};
-    use vmdeck_model::ids::GuestId;
 
     fn deps(state: &Path) -> BackendDeps {
         BackendDeps {
@@ -322,7 +353,7 @@ mod tests {
     }
     use std::process::Stdio;
 
-    async fn reap(state: &Path, scope: ReapScope) -> Vec<Reaped> {
+    async fn reap(state: &Path, scope: ReapScope<'_>) -> Vec<Reaped> {
         let mut out = Vec::new();
         dead_runs(&deps(state), scope, &mut |r| out.push(r)).await;
         out
@@ -341,7 +372,7 @@ mod tests {
     async fn exactly_what_the_dead_run_left_is_taken() {
         let home = tempfile::tempdir().expect("tempdir");
         let state = home.path();
-        let journal = Journal::begin(state, "r1", None, Path::new("/d")).expect("begun");
+        let journal = Journal::begin(state, "r1", None, Path::new("/d"), Path::new("/p")).expect("begun");
         let dir = intend(&journal, state, "vmdeck-0000000a-00000001");
         let stranger_dir = state.join("machines/somebody-elses");
         fs::create_dir_all(&stranger_dir).expect("mkdir");
@@ -372,14 +403,25 @@ mod tests {
     #[tokio::test]
     async fn kept_machines_go_only_when_asked_for() {
         let home = tempfile::tempdir().expect("tempdir");
-        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d"), Path::new("/p")).expect("begun");
         let dir = intend(&journal, home.path(), "vmdeck-0000000a-00000001");
         journal
-            .append(&Record::Kept { name: "vmdeck-0000000a-00000001".into(), address: None, host_key: None })
+            .append(&Record::Kept {
+                name: "vmdeck-0000000a-00000001".into(),
+                address: None,
+                host_key: None,
+                kept: None,
+            })
             .expect("kept");
         die(journal).await;
         assert!(reap(home.path(), ReapScope::Dead).await.is_empty() && dir.exists());
-        assert_eq!(reap(home.path(), ReapScope::Kept).await.len(), 1);
+        let guest = [GuestId::new("deb").expect("name")];
+        let other = [GuestId::new("mars").expect("name")];
+        for (folder, guests) in [("/p", &other), ("/elsewhere", &guest)] {
+            let scope = ReapScope::KeptFor(Path::new(folder), guests);
+            assert!(reap(home.path(), scope).await.is_empty() && dir.exists(), "{scope:?}");
+        }
+        assert_eq!(reap(home.path(), ReapScope::KeptFor(Path::new("/p"), &guest)).await.len(), 1);
         assert!(!dir.exists() && journals(home.path()).is_empty());
     }
 
@@ -400,7 +442,7 @@ mod tests {
         ];
         for (name, dir) in cases {
             fs::create_dir_all(&dir).expect("mkdir");
-            let journal = Journal::begin(&state, "r1", None, Path::new("/d")).expect("begun");
+            let journal = Journal::begin(&state, "r1", None, Path::new("/d"), Path::new("/p")).expect("begun");
             let (guest, identity) = (GuestId::new("g").expect("name"), MachineId::default());
             let name = name.to_owned();
             let backend = "local".to_owned();
@@ -422,7 +464,7 @@ mod tests {
             return;
         }
         let home = tempfile::tempdir().expect("tempdir");
-        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d"), Path::new("/p")).expect("begun");
         let dir = intend(&journal, home.path(), "vmdeck-0000000a-00000001");
         let path = journal.path().to_owned();
         die(journal).await;
@@ -435,7 +477,7 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_journal_destroys_nothing_and_is_told() {
         let home = tempfile::tempdir().expect("tempdir");
-        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d")).expect("begun");
+        let journal = Journal::begin(home.path(), "r1", None, Path::new("/d"), Path::new("/p")).expect("begun");
         let dir = intend(&journal, home.path(), "vmdeck-0000000a-00000001");
         let path = journal.path().to_owned();
         die(journal).await;

@@ -10,7 +10,7 @@ use super::{
     guardian::Guardian,
     journal::{Journal, Record},
     lock::{self, HostLock},
-    machine::Permits,
+    machine::{Permits, takeover},
     preflight,
     reap::{self, ReapScope, Reaped},
     shell::{self, ShellRequest},
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{EventKind, Holder},
+    guest::Guest,
     ids::GuestId,
     job::Job,
     outcome::CancelReason,
@@ -154,7 +155,8 @@ impl Run {
         let request = preflight::Request {
             host: &self.plan.host,
             record: &self.plan.dir,
-            guests: self.plan.guests().collect(),
+            // One whose machine is up already needs neither memory nor an image.
+            guests: self.plan.guests().filter(|guest| !self.has_kept(guest)).collect(),
             parallel,
         };
         let ready = tokio::select! {
@@ -171,6 +173,12 @@ impl Run {
             .hint("`vmdeck doctor` checks again"))
     }
 
+    /// Returns whether a guest gets a machine that was kept for it.
+    fn has_kept(&self, guest: &Guest) -> bool {
+        let plan = &self.plan;
+        plan.options.reuse && takeover::is_there(&self.backend.state, &plan.folder, guest)
+    }
+
     async fn reap_dead_runs(&self) {
         let mut report = |reaped| match reaped {
             Reaped::Gone { run, what, how, .. } => self.events.send(EventKind::Reaped { run, what, how }),
@@ -184,7 +192,8 @@ impl Run {
     fn begin_journal(&self, lock: &Mutex<Option<HostLock>>) -> Result<Journal> {
         let lock_path = lock.lock().as_ref().map(|l| l.path().to_owned());
         let plan = &self.plan;
-        let journal = Journal::begin(&self.backend.state, plan.run.as_str(), lock_path.as_deref(), &plan.dir)?;
+        let journal =
+            Journal::begin(&self.backend.state, plan.run.as_str(), lock_path.as_deref(), &plan.dir, &plan.folder)?;
         if !self.backend.tools.is_empty() {
             journal.append(&Record::Tools { tools: self.backend.tools.clone() })?;
         }

@@ -233,11 +233,12 @@ pub struct RunningGuest {
     machine: Box<dyn Machine>,
 }
 
-/// Returns a machine of this guest that is up: one that was kept, or one of a run that is in progress. `name` = only
+/// Returns a machine of this guest of the config in `folder` that is up: one that was kept, or one of a run that is in progress. `name` = only
 /// this machine; else the newest of the guest.
-pub async fn running(deps: &BackendDeps, guest: &Guest, name: Option<&str>) -> Option<RunningGuest> {
+pub async fn running(deps: &BackendDeps, folder: &Path, guest: &Guest, name: Option<&str>) -> Option<RunningGuest> {
     let all = |state: JournalState| state.open.into_values().chain(state.kept.into_values());
     let mut records: Vec<MachineRecord> = reap::journal_states(&deps.state)
+        .filter(|state| state.folder == folder || state.folder.as_os_str().is_empty())
         .flat_map(all)
         .filter(|record| record.guest == guest.id && record.backend == guest.backend)
         .filter(|record| name.is_none_or(|name| record.name == name))

@@ -18,9 +18,9 @@ pub(super) struct LogTimestamps {
 }
 
 impl LogTimestamps {
-    /// Returns the writer for the log at `path`, which begins now.
-    pub(super) fn beside(path: &Path, events: EventSender) -> Self {
-        Self { file: vmdeck_files::create(&path.with_extension("times")).ok(), events, offset: 0, last_ms: None }
+    /// Returns the writer for the log at `path`, of which so many bytes were written before.
+    pub(super) fn beside(path: &Path, offset: u64, events: EventSender) -> Self {
+        Self { file: vmdeck_files::create(&path.with_extension("times")).ok(), events, offset, last_ms: None }
     }
 
     /// Notes that `bytes` more have come.
@@ -46,7 +46,7 @@ mod tests {
         let home = tempfile::tempdir().expect("tempdir");
         let log = home.path().join("console.log");
         let (events, _inbox) = EventSender::new(std::sync::Arc::default());
-        let mut timestamps = LogTimestamps::beside(&log, events);
+        let mut timestamps = LogTimestamps::beside(&log, 0, events);
         (0..1000).for_each(|_| timestamps.note(10));
         tokio::time::advance(std::time::Duration::from_millis(50)).await;
         timestamps.note(5);

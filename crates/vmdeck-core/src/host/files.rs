@@ -105,6 +105,17 @@ pub fn remove_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Reads a file to its end and hands it on, piece by piece.
+pub fn read_pieces(file: &mut std::fs::File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match io::Read::read(file, &mut buffer)? {
+            0 => return Ok(()),
+            length => take(&buffer[..length]),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -157,6 +157,16 @@ pub async fn kill_exactly(pid: u32, is_it: impl Fn(&Process) -> bool, limit: Dur
     Ok(super::clock::within(limit, gone).await.is_some())
 }
 
+/// How often a process that is nobody's child of ours is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until the process of this pid, which began then, is gone: for one that is no child of ours, of whose end nobody tells.
+pub async fn until_gone(pid: u32, started: u64) {
+    while lookup(pid).is_some_and(|process| process.started == started) {
+        super::clock::sleep(LOOK).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
@@ -174,10 +184,13 @@ mod tests {
         let mut child = Command::new("sleep").arg("31.5").stdin(Stdio::null()).spawn().expect("sleep");
         let limit = Duration::from_secs(5);
         assert!(kill_exactly(child.id(), |p| p.has_arg("not this one"), limit).await.expect("no error"));
-        assert!(lookup(child.id()).is_some(), "an innocent process must live");
+        let process = lookup(child.id()).expect("an innocent process must live");
+        let gone = tokio::spawn(until_gone(process.pid, process.started));
         assert!(with_arg("31.5").iter().any(|p| p.pid == child.id()));
         assert!(kill_exactly(child.id(), |p| p.has_arg("31.5"), limit).await.expect("killed"));
         assert!(lookup(child.id()).is_none());
         child.wait().expect("collected");
+        super::super::clock::within(limit, gone).await.expect("told").expect("no panic");
+        until_gone(process.pid, process.started).await;
     }
 }

@@ -52,6 +52,19 @@ impl Tail {
         })
     }
 
+    /// Follows `path` from its present end.
+    pub fn follow_from_now(path: &Path) -> io::Result<Self> {
+        let mut tail = Self::follow(path)?;
+        tail.position = std::fs::metadata(path).map_or(0, |about| about.len());
+        tail.given_back = tail.position;
+        Ok(tail)
+    }
+
+    /// Returns how many bytes were read, or passed over.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Waits for new bytes and returns them; cancel-safe.
     pub async fn next(&mut self) -> io::Result<&[u8]> {
         loop {

@@ -45,6 +45,8 @@ struct ReportedRun {
 struct ReportedGuest {
     backend: String,
     image: Option<String>,
+    /// How many runs have used its machine since it was made, where an earlier run kept it.
+    reused: Option<u32>,
     cases: Vec<ReportedCase>,
 }
 
@@ -120,6 +122,9 @@ impl ReportSink for Junit {
             }
             EventKind::PreflightFinding(finding) if finding.check == "accelerator" => {
                 self.run.accelerator = finding.text.split(':').next().map(str::to_owned);
+            }
+            EventKind::Reused { guest, times, .. } => {
+                self.run.guests.entry(guest.clone()).or_default().reused = Some(*times);
             }
             EventKind::CaseEnded { .. } => self.case(&event.kind),
             EventKind::RunEnded { took_ms, .. } => {
@@ -261,12 +266,14 @@ fn render(run: &ReportedRun, took_ms: u64) -> io::Result<Vec<u8>> {
 
 fn properties(out: &mut Writer<Vec<u8>>, run: &ReportedRun, id: &GuestId, guest: &ReportedGuest) -> io::Result<()> {
     let accelerator = run.accelerator.as_deref().filter(|_| guest.backend == "qemu");
+    let reused = guest.reused.map(|times| times.to_string());
     let all = [
         ("run", Some(run.id.as_str())),
         ("guest", Some(id.as_str())),
         ("backend", Some(guest.backend.as_str())),
         ("image", guest.image.as_deref()),
         ("accelerator", accelerator),
+        ("reused", reused.as_deref()),
     ];
     let parent = BytesStart::new("properties");
     out.write_event(Xml::Start(parent.borrow()))?;
@@ -383,7 +390,7 @@ mod tests {
     }
 
     fn run_of(cases: Vec<ReportedCase>) -> ReportedRun {
-        let guest = ReportedGuest { backend: "qemu".into(), image: Some("/i.qcow2".into()), cases };
+        let guest = ReportedGuest { backend: "qemu".into(), image: Some("/i.qcow2".into()), reused: Some(2), cases };
         ReportedRun {
             id: "0123".into(),
             host: "ci-1".into(),

@@ -48,6 +48,7 @@ fn summary(view: &RunView) -> Value {
             let phases: serde_json::Map<String, Value> =
                 guest.done.iter().map(|(p, ms)| (p.as_str().replace(' ', "_"), json!(ms))).collect();
             json!({ "guest": id, "backend": guest.backend, "isolated": guest.isolated, "state": guest.state,
+                "reused": guest.reused.as_ref().map(|reused| reused.times),
                 "boot_ms": guest.boot_ms(), "phases_ms": phases, "tally": guest.tally })
         })
         .collect();

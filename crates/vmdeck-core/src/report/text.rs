@@ -270,6 +270,12 @@ impl Text {
             .filter(|(p, _)| p.is_boot())
             .map(|(p, ms)| format!("{} {}", p.as_str(), time(*ms)))
             .collect();
+        if let Some(reused) = &seen.reused {
+            let ready = self.paint(BOLD, &format!("{guest} is {reused}"));
+            let since =
+                format!("kept by run {}; ready after {}", reused.short_run(), time(seen.boot_ms().unwrap_or_default()));
+            return self.line(now, &format!("{ready}  {}", self.paint(DIM, &since)));
+        }
         let total = time(seen.boot_ms().unwrap_or_default());
         let ready = self.paint(BOLD, &format!("{guest} is ready after {total}"));
         self.line(now, &format!("{ready}  {}", self.paint(DIM, &phases.join(" · "))))

@@ -14,9 +14,10 @@ use crate::{
         Collected, CommandExit, Input, RemoteCommand, Shell,
         frame::{self, NOT_READY},
     },
-    host::capacity,
+    host::{capacity, files},
 };
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, Read},
@@ -81,25 +82,45 @@ pub struct Sent {
     pub changed: Option<(usize, usize)>,
 }
 
-/// Sends the tree to the guest, where it replaces the folder as a whole. `kept` = where what a guest that lives on has is kept in
-/// mind: then only what has changed is sent, if the guest still has the rest as it was.
+/// What a guest that lives on has of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSource {
+    /// Where it is kept in mind.
+    pub file: PathBuf,
+    /// What becomes of what else is in the folder.
+    pub extras: Extras,
+}
+
+/// What becomes of files in the guest's folder that were not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extras {
+    /// Any of them makes everything be sent again, into an empty folder.
+    Refused,
+    /// They stay: what a build has made is built upon.
+    Kept,
+}
+
+/// Sends the tree to the guest, where it replaces the folder as a whole. `kept` = what a guest that lives on has of it: then only what
+/// has changed is sent, if the guest still has the rest as it was.
 pub async fn send(
     session: &dyn Session,
     source: &Source,
-    kept: Option<&Path>,
+    kept: Option<&KeptSource>,
     cancel: &CancellationToken,
 ) -> Result<Sent> {
-    let Some(kept) = kept.filter(|_| session.shell() == Shell::Posix) else {
+    let Some(KeptSource { file: kept, extras }) = kept.filter(|_| session.shell() == Shell::Posix) else {
         return send_all(session, source, cancel).await;
     };
-    let question = source_delta::hash_script(&source.to);
     let known_file = kept.to_owned();
-    let recalling = tokio::task::spawn_blocking(move || KnownTree::read(&known_file));
-    let (now, before, there) = tokio::join!(look(source), recalling, async {
-        if kept.exists() { ask(session, &question, Input::Empty, cancel).await } else { Ok(None) }
+    let before = tokio::task::spawn_blocking(move || KnownTree::read(&known_file)).await.ok().flatten();
+    let (now, there) = tokio::join!(look(source), async {
+        match &before {
+            Some(known) => ask_for_hash(session, &source.to, *extras, &known.files, cancel).await,
+            None => Ok(None),
+        }
     });
     let (now, there) = (now?, there?);
-    let before = before.ok().flatten().zip(now.as_ref());
+    let before = before.zip(now.as_ref());
     let before = before.and_then(|(known, now)| Some((known.hash, known.files.delta(now)?)));
     // A guest whose tree is not what it was, or that cannot say, gets everything.
     if let (Some(now), Some((hash, delta))) = (&now, before)
@@ -120,10 +141,10 @@ pub async fn send(
         }
     }
     let sent = send_all(session, source, cancel).await?;
-    // Only what the guest itself confirms is built on next time.
-    let there = ask(session, &question, Input::Empty, cancel).await?;
     match now {
         Some(now) => {
+            // Only what the guest itself confirms is built on next time.
+            let there = ask_for_hash(session, &source.to, *extras, &now, cancel).await?;
             let known = known(now).await?;
             if there.as_ref() == Some(&known.hash) { remember(&known, kept) } else { forget(kept) }
         }
@@ -161,6 +182,26 @@ async fn look(source: &Source) -> Result<Option<TreeState>> {
     looking.await.map_err(|e| Fault::bug("looking at the tree panicked").because(e))?
 }
 
+/// Asks the guest for the hash of what it has of a tree: of everything in its folder, or of these files.
+async fn ask_for_hash(
+    session: &dyn Session,
+    folder: &str,
+    extras: Extras,
+    files: &TreeState,
+    cancel: &CancellationToken,
+) -> Result<Option<String>> {
+    match extras {
+        Extras::Refused => ask(session, &source_delta::hash_script(folder), Input::Empty, cancel).await,
+        Extras::Kept => {
+            let cannot = |e| Fault::host("cannot write a temporary file").because(e);
+            let mut names = tempfile::tempfile().map_err(cannot)?;
+            files.write_names(&mut names).map_err(cannot)?;
+            let script = source_delta::hash_of_names_script(folder);
+            ask(session, &script, Input::Unnamed(Arc::new(names)), cancel).await
+        }
+    }
+}
+
 /// Runs a text of ours in the guest; returns the hash that it makes, if it makes one.
 async fn ask(session: &dyn Session, script: &str, stdin: Input, cancel: &CancellationToken) -> Result<Option<String>> {
     let mut said = Collected::default();
@@ -189,12 +230,38 @@ async fn send_all(session: &dyn Session, source: &Source, cancel: &CancellationT
     Ok(Sent { notes, changed: None })
 }
 
-fn excluded(exclude: &[String]) -> Result<GlobSet> {
-    let mut globs = GlobSetBuilder::new();
-    for glob in exclude {
-        globs.add(Glob::new(glob).map_err(|e| Fault::user("cannot read `source.exclude`").because(e))?);
+/// Returns a hash of the files of the tree that these globs name: of their names and contents. Only files that would be sent count.
+pub fn hash_of_contents(source: &Source, globs: &[String]) -> Result<Vec<u8>> {
+    let (wanted, exclude) = (globs_of("setup_inputs", globs)?, excluded(&source.exclude)?);
+    let mut hash = Sha256::new();
+    let listed = source_list::list(&source.path)?.files;
+    for path in listed.iter().filter(|path| wanted.is_match(path) && !is_excluded(&exclude, path)) {
+        let full = source.path.join(path);
+        let cannot = |e: io::Error| Fault::user(format!("cannot read `{}`", full.display())).because(e);
+        hash.update(path.as_os_str().as_encoded_bytes());
+        let is_link = fs::symlink_metadata(&full).map_err(cannot)?.is_symlink();
+        if is_link {
+            hash.update(fs::read_link(&full).map_err(cannot)?.as_os_str().as_encoded_bytes());
+        } else {
+            let mut file = vmdeck_files::open(&full).map_err(cannot)?;
+            files::read_pieces(&mut file, |bytes| hash.update(bytes)).map_err(cannot)?;
+        }
+        hash.update([0]);
     }
-    globs.build().map_err(|e| Fault::user("cannot read `source.exclude`").because(e))
+    Ok(hash.finalize().to_vec())
+}
+
+fn excluded(exclude: &[String]) -> Result<GlobSet> {
+    globs_of("source.exclude", exclude)
+}
+
+fn globs_of(key: &str, globs: &[String]) -> Result<GlobSet> {
+    let cannot = |e: globset::Error| Fault::user(format!("cannot read `{key}`")).because(e);
+    let mut out = GlobSetBuilder::new();
+    for glob in globs {
+        out.add(Glob::new(glob).map_err(cannot)?);
+    }
+    out.build().map_err(cannot)
 }
 
 /// Packs the whole tree.

@@ -8,13 +8,19 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 /// Most bytes of the names of files that are to go, in the text of a command.
 const NAMES: usize = 48 * 1024;
+
+/// Writes a line for each file and link: all but its contents. With the options of GNU's `find`.
+const LINES: &str = r"\( -type l -printf 'l %l %p\0' \) -o \( ! -type d -printf '%y %s %m %T@ %p\0' \)";
+/// Makes a hash of such lines.
+const HASH: &str = "LC_ALL=C sort -z | sha256sum";
 
 /// What is known of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +103,13 @@ impl TreeState {
         Self(paths.iter().filter_map(known).collect())
     }
 
+    /// Writes the names of the files, each ended by a zero byte.
+    pub(super) fn write_names(&self, to: &mut fs::File) -> io::Result<()> {
+        let mut out = io::BufWriter::new(to);
+        self.0.keys().try_for_each(|name| write!(out, "./{name}\0"))?;
+        out.flush()
+    }
+
     /// Returns how many files there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
@@ -138,9 +151,13 @@ pub(super) fn hash_script(folder: &str) -> String {
 
 /// Returns the text that makes the hash of everything below these places.
 fn hash_below(places: &str) -> String {
-    format!(
-        "find {places} \\( -type l -printf 'l %l %p\\0' \\) -o \\( ! -type d -printf '%y %s %m %T@ %p\\0' \\) | LC_ALL=C sort -z | sha256sum"
-    )
+    format!("find {places} {LINES} | {HASH}")
+}
+
+/// Returns the text that makes the hash of those files of a folder whose names come on its standard input, each ended by a zero byte.
+pub(super) fn hash_of_names_script(folder: &str) -> String {
+    let find = sh_quote(&format!("exec find \"$@\" -maxdepth 0 {LINES}"));
+    format!("cd -- {} && xargs -0 sh -c {find} sh 2>/dev/null | {HASH}", sh_quote(folder))
 }
 
 /// Returns the text that does to a folder in a guest what has to be done, with an archive on its standard input, and makes the hash of
@@ -234,6 +251,25 @@ mod tests {
         assert_eq!(there(root, &["a b", "d"], &to, &apply_script(&folder, &delta)), Some(changed));
         let whole = Command::new("sh").args(["-c", &hash_script(&folder)]).output().expect("sh");
         assert_eq!(hash_in(&whole.stdout), Some(second.hash()), "and the whole is as it should be");
+        let names = || {
+            let mut file = tempfile::tempfile().expect("tempfile");
+            second.write_names(&mut file).expect("written");
+            io::Seek::rewind(&mut file).expect("rewound");
+            file
+        };
+        let of_names = |before: &str| {
+            let script = format!("cd {}; {before}; {}", sh_quote(&folder), hash_of_names_script(&folder));
+            let out = Command::new("sh").args(["-c", &script]).stdin(names()).output().expect("sh");
+            hash_in(&out.stdout)
+        };
+        assert_eq!(of_names("mkdir -p target; echo built > target/x"), Some(second.hash()), "what was built may stay");
+        for change in ["touch 'a b'", "chmod 700 run", "rm d; mkdir d"] {
+            let undo = format!("cp -a . ../saved; {change}");
+            assert_ne!(of_names(&undo), Some(second.hash()), "{change}");
+            let back = "rm -rf ./* && cp -a ../saved/. . && rm -rf ../saved";
+            assert_eq!(of_names(back), Some(second.hash()), "as it was before {change}");
+        }
+        of_names("rm -r target");
         for change in ["echo x > new", "chmod 600 run", "touch 'a b'", "rm run", "ln -s x y", "mkdir q; echo > q/r"] {
             let undo = "cd / ; true";
             let script = format!("cd {} && {change} && {}; {undo}", sh_quote(&folder), hash_script(&folder));

@@ -181,6 +181,9 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
         EventKind::GuestState { guest, from, to, why, .. } => {
             (Ok, "engine::vm", format!("{guest}: {from:?} -> {to:?}: {why}"))
         }
+        EventKind::Reused { guest, machine, run, times } => {
+            (Ok, "engine::vm", format!("{guest}: reused ×{times}: {machine}, kept by run {run}"))
+        }
         EventKind::PhaseEnded { guest, phase, ok, took_ms } => {
             let word = if *ok { "took" } else { "FAILED after" };
             (if *ok { Ok } else { Warn }, "engine::vm", format!("{guest}: {} {word} {took_ms} ms", phase.as_str()))

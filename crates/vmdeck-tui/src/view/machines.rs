@@ -202,7 +202,10 @@ fn boot(
             ));
         }
         None => {
-            let text = view.boot_ms().map(|ms| format!("booted in {}", guest::time(ms))).unwrap_or_default();
+            let text = match &view.reused {
+                Some(reused) => reused.to_string().replace('×', symbols::pick(model, "×", "x")),
+                None => view.boot_ms().map(|ms| format!("booted in {}", guest::time(ms))).unwrap_or_default(),
+            };
             spans.push(span(model, StyleRole::UiDim, fit(&text, width, ascii)));
         }
     }

@@ -1,7 +1,8 @@
 //! Computes digests, of bytes that come and of files.
 
+use crate::host::files;
 use sha2::{Digest as _, Sha256, Sha512};
-use std::{fs::File, io, io::Read, path::Path};
+use std::{fs::File, io, path::Path};
 use vmdeck_model::digest::Digest;
 
 /// Computes a digest of the same kind as the one that is expected; SHA-256 where none is.
@@ -36,11 +37,7 @@ impl Hasher {
 /// Returns the digest of a file.
 pub(super) fn of_file(path: &Path, like: Option<&Digest>) -> io::Result<Digest> {
     let mut file: File = vmdeck_files::open(path)?;
-    let (mut hasher, mut buffer) = (Hasher::like(like), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            length => hasher.update(&buffer[..length]),
-        }
-    }
+    let mut hasher = Hasher::like(like);
+    files::read_pieces(&mut file, |bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
 }

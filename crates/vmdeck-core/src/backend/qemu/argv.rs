@@ -57,9 +57,20 @@ impl Files {
             qmp: dir.join("qmp.sock"),
             console: dir.join("console.sock"),
             log: record.join("console.log"),
-            overlay: has_image.then(|| dir.join("overlay.qcow2")),
+            overlay: has_image.then(|| overlay(dir)),
         }
     }
+
+    /// Returns those of a machine that is there, as far as it has them.
+    pub(super) fn existing(dir: &Path, record: &Path) -> Self {
+        let files = Self::of(dir, record, overlay(dir).exists(), agent_socket(dir).exists(), false);
+        Self { guest_agent: files.guest_agent.filter(|socket| socket.exists()), ..files }
+    }
+}
+
+/// Returns the overlay of a machine with this private folder.
+fn overlay(dir: &Path) -> PathBuf {
+    dir.join("overlay.qcow2")
 }
 
 /// Returns the socket of the serial port to our agent, in the private folder of a machine.

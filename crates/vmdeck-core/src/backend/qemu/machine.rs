@@ -83,6 +83,11 @@ enum Ask {
 /// What exists only once the machine was started.
 struct RunningQemu {
     qmp: Arc<Qmp>,
+    process: RunningProcess,
+}
+
+/// The process of a machine.
+struct RunningProcess {
     pid: u32,
     started: Option<u64>,
     /// Asks the owner of the process.
@@ -150,6 +155,36 @@ impl QemuMachine {
                 return Err(fault);
             }
         };
+        let started = pids::lookup(pid).map(|p| p.started);
+        let qmp = self.follow(qmp, events, RunningProcess { pid, started, kill, collected });
+        if self.files.gdb.is_some() {
+            // The debugger starts it.
+            return Ok(());
+        }
+        // It was started stopped, so that no event is missed; now it runs.
+        qmp.execute("cont", json!({})).await.map(drop)
+    }
+
+    /// Takes control of the process of a machine that lives on; an error where its guest does not run any more.
+    pub(super) async fn take_over(&mut self, pid: u32, started: u64) -> Result<()> {
+        let (kill, kills) = mpsc::channel(1);
+        let (collected_in, collected) = watch::channel(false);
+        tokio::spawn(own_other(pid, started, self.uuid.clone(), kills, collected_in));
+        let (qmp, events) = self.connect(collected.clone()).await?;
+        let status = qmp.execute("query-status", json!({})).await?;
+        if status["status"] != "running" {
+            let how = status["status"].as_str().unwrap_or("in an unknown state");
+            return Err(Fault::infra(format!("cannot use `{}` again", self.name)).because(format!("it is {how}")));
+        }
+        // Both were told long ago.
+        self.agent_open.send_replace(self.guest_agent.is_some());
+        self.userspace.send_replace(true);
+        self.follow(qmp, events, RunningProcess { pid, started: Some(started), kill, collected });
+        Ok(())
+    }
+
+    /// Follows what QEMU tells of a machine that is under control from now on.
+    fn follow(&mut self, qmp: Qmp, events: mpsc::UnboundedReceiver<QmpEvent>, process: RunningProcess) -> Arc<Qmp> {
         let dumped = self.dump.as_ref().map(|dump| dump.done.clone());
         let told = Told {
             exit: self.exit.clone(),
@@ -158,16 +193,10 @@ impl QemuMachine {
             userspace: self.userspace.clone(),
             dumped,
         };
-        tokio::spawn(exit_watch::watch_events(events, collected.clone(), told, self.errors.clone()));
-        let started = pids::lookup(pid).map(|p| p.started);
+        tokio::spawn(exit_watch::watch_events(events, process.collected.clone(), told, self.errors.clone()));
         let qmp = Arc::new(qmp);
-        self.running = Some(RunningQemu { qmp: Arc::clone(&qmp), pid, started, kill, collected });
-        if self.files.gdb.is_some() {
-            // The debugger starts it.
-            return Ok(());
-        }
-        // It was started stopped, so that no event is missed; now it runs.
-        qmp.execute("cont", json!({})).await.map(drop)
+        self.running = Some(RunningQemu { qmp: Arc::clone(&qmp), process });
+        qmp
     }
 
     /// Starts a process that lives as long as the machine may.
@@ -263,19 +292,22 @@ impl QemuMachine {
 
     async fn take_down(&mut self) -> Result<()> {
         let Some(running) = &self.running else { return Ok(()) };
-        let mut collected = running.collected.clone();
+        let mut collected = running.process.collected.clone();
         if !*collected.borrow() {
             // The answer may be lost in the end of the process, so only that end counts.
             let _ = clock::within(QUIT, running.qmp.execute("quit", json!({}))).await;
             if clock::within(QUIT, collected.wait_for(|gone| *gone)).await.is_none() {
-                kill_and_wait(&running.kill).await;
+                kill_and_wait(&running.process.kill).await;
             }
         }
-        if *running.collected.borrow() {
+        if *running.process.collected.borrow() {
             return Ok(());
         }
-        Err(Fault::new(Blame::Leftover, format!("cannot end the QEMU process {} of `{}`", running.pid, self.name))
-            .hint(format!("inspect it with `ps -p {}`", running.pid)))
+        Err(Fault::new(
+            Blame::Leftover,
+            format!("cannot end the QEMU process {} of `{}`", running.process.pid, self.name),
+        )
+        .hint(format!("inspect it with `ps -p {}`", running.process.pid)))
     }
 
     async fn release_all(&mut self) -> Result<Vec<Proof>> {
@@ -284,7 +316,7 @@ impl QemuMachine {
             self.take_down().await?;
         }
         if let Some(running) = &self.running {
-            proofs.push(Proof::Gone(format!("QEMU process {} of `{}` was reaped", running.pid, self.name)));
+            proofs.push(Proof::Gone(format!("QEMU process {} of `{}` was reaped", running.process.pid, self.name)));
         }
         if let Some(process) = pids::with_arg(&self.uuid).first() {
             return Err(Fault::new(
@@ -329,6 +361,30 @@ async fn own(mut child: Child, mut asks: mpsc::Receiver<Ask>, collected: watch::
     collected.send_replace(true);
 }
 
+/// Owns the process of a machine that was kept, which is no child of ours: it is killed when asked, and lives on when the machine is
+/// dropped.
+async fn own_other(
+    pid: u32,
+    started: u64,
+    uuid: String,
+    mut asks: mpsc::Receiver<Ask>,
+    collected: watch::Sender<bool>,
+) {
+    let asked = tokio::select! {
+        () = pids::until_gone(pid, started) => None,
+        asked = asks.recv() => asked,
+    };
+    match asked {
+        Some(Ask::Kill(reply)) => {
+            let _ = pids::kill_exactly(pid, |process| process.has_arg(&uuid), QUIT).await;
+            collected.send_replace(true);
+            let _ = reply.send(());
+        }
+        Some(Ask::Leave) => {}
+        None => drop(collected.send_replace(true)),
+    }
+}
+
 async fn kill_and_wait(kill: &mpsc::Sender<Ask>) {
     let (reply, done) = oneshot::channel();
     // A closed channel means that the process was reaped already.
@@ -345,8 +401,8 @@ impl Machine for QemuMachine {
     fn id(&self) -> MachineId {
         MachineId {
             uuid: Some(self.uuid.clone()),
-            pid: self.running.as_ref().map(|r| r.pid),
-            started: self.running.as_ref().and_then(|r| r.started),
+            pid: self.running.as_ref().map(|r| r.process.pid),
+            started: self.running.as_ref().and_then(|r| r.process.started),
         }
     }
 
@@ -355,7 +411,13 @@ impl Machine for QemuMachine {
     }
 
     fn start<'a>(&'a mut self, _: CallContext<'a>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.power_on())
+        Box::pin(async {
+            match self.running {
+                // It was taken over.
+                Some(_) => Ok(()),
+                None => self.power_on().await,
+            }
+        })
     }
 
     fn exit(&self) -> watch::Receiver<Option<MachineExit>> {
@@ -405,7 +467,7 @@ impl Machine for QemuMachine {
     fn detach(self: Box<Self>) {
         if let Some(running) = &self.running {
             // Full only if it is being killed already.
-            let _ = running.kill.try_send(Ask::Leave);
+            let _ = running.process.kill.try_send(Ask::Leave);
         }
     }
 
@@ -438,7 +500,7 @@ impl Machine for QemuMachine {
     }
 
     fn stats(&self) -> Option<Stats> {
-        pids::usage(self.running.as_ref()?.pid).map(|(memory, cpu_ms)| Stats { memory, cpu_ms })
+        pids::usage(self.running.as_ref()?.process.pid).map(|(memory, cpu_ms)| Stats { memory, cpu_ms })
     }
 }
 

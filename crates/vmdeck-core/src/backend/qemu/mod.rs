@@ -451,4 +451,23 @@ impl Backend for Qemu {
     ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
         Box::pin(async move { Ok(process::reattach(guest, record)) })
     }
+
+    fn take_over<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        record: &'a MachineRecord,
+        _: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Machine>>>> {
+        Box::pin(async move {
+            let gone = || Fault::infra(format!("cannot use `{}` again", record.name)).because("its process is gone");
+            let (pid, started) = process::of_record(record).ok_or_else(gone)?;
+            let files = Files::existing(request.private_dir, request.record_dir);
+            let spec = Spec::new(arch::binary(Some(request.guest)));
+            // What it shares with this host is mounted in it.
+            let mut machine =
+                machine::QemuMachine::new(self.spawner.clone(), &request, spec, files, Vec::new(), Vec::new());
+            machine.take_over(pid, started).await?;
+            Ok(Some(Box::new(machine) as Box<dyn Machine>))
+        })
+    }
 }

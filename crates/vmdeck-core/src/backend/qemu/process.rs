@@ -138,10 +138,16 @@ fn is_helper(process: &pids::Process) -> bool {
     process.argv.iter().any(runs)
 }
 
-/// Returns a handle on a machine whose process lives, at the address where its run reached it or at the port of its agent.
-pub(super) fn reattach(guest: &Guest, record: &MachineRecord) -> Option<Box<dyn Machine>> {
+/// Returns the pid of a machine's process and when it began, if it lives.
+pub(super) fn of_record(record: &MachineRecord) -> Option<(u32, u64)> {
     let process = record.id.pid.and_then(pids::lookup)?;
     let is_it = record.id.uuid.as_ref().is_some_and(|uuid| process.has_arg(uuid));
+    is_it.then_some((process.pid, process.started))
+}
+
+/// Returns a handle on a machine whose process lives, at the address where its run reached it or at the port of its agent.
+pub(super) fn reattach(guest: &Guest, record: &MachineRecord) -> Option<Box<dyn Machine>> {
+    let is_it = of_record(record).is_some();
     let agent = Some(agent_socket(&record.dir)).filter(|socket| socket.exists());
     let guest_agent = Some(guest_agent_socket(&record.dir)).filter(|socket| socket.exists());
     if !is_it || (record.address.is_none() && agent.is_none() && guest_agent.is_none()) {

@@ -51,6 +51,7 @@ fn record(target: &AdoptTarget, guest: &Guest, dir: &Path) -> MachineRecord {
         address: None,
         host_key: None,
         console: None,
+        kept: None,
     }
 }
 

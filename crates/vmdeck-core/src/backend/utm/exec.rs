@@ -11,16 +11,11 @@ use crate::{
     },
     command::frame,
     command::{Collected, CommandExit, Input, OutputSink, RemoteCommand, sh_quote},
-    host::process::Streams,
+    host::{files, process::Streams},
 };
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
-use std::{
-    ffi::OsString,
-    fs::File,
-    io::{Read, Seek},
-    time::Duration,
-};
+use std::{ffi::OsString, fs::File, io::Seek, time::Duration};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
@@ -113,13 +108,9 @@ fn spooled(input: &Input) -> Result<Option<(File, String)>> {
 /// SHA-256 of a file from its beginning, in hexadecimal.
 fn checksum(file: &mut File) -> std::io::Result<String> {
     file.rewind()?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            n => hash.update(&buffer[..n]),
-        }
-    }
+    let mut hash = Sha256::new();
+    files::read_pieces(file, |bytes| hash.update(bytes))?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl GuestExec for UtmExec {

@@ -4,15 +4,16 @@ use crate::{
     engine::{
         context::RunContext,
         machine::{LeasedMachine, PhaseEvents},
+        reap,
     },
-    transport::source,
+    transport::source::{self, Extras, KeptSource},
 };
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{EventKind, Phase},
     guest::{Guest, Source},
+    plan::{Keep, RunPurpose},
 };
 
 /// Sends the guest's source, if it has one; to a machine that lives on, only what has changed.
@@ -21,7 +22,7 @@ pub(super) async fn bring(context: &RunContext, guest: &Guest, machine: &LeasedM
     let session = machine.controller.session();
     let session = session.ok_or_else(|| Fault::infra("cannot send the code").because("there is no session"))?;
     let kept = kept_source(context, guest, machine, source);
-    let sending = source::send(session, source, kept.as_deref(), &context.cancel);
+    let sending = source::send(session, source, kept.as_ref(), &context.cancel);
     let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Source, None);
     let sent = phase.around(sending).await?;
     for note in sent.notes {
@@ -34,11 +35,23 @@ pub(super) async fn bring(context: &RunContext, guest: &Guest, machine: &LeasedM
     Ok(())
 }
 
-/// Returns where what a machine has of the code is kept in mind; only one of others lives on from run to run.
-fn kept_source(context: &RunContext, guest: &Guest, machine: &LeasedMachine, source: &Source) -> Option<PathBuf> {
-    let machine = machine.controller.machine().filter(|machine| machine.is_adopted())?;
+/// Returns how what a machine has of the code is kept in mind, where it lives on from run to run: one of others does, and one that
+/// is kept.
+fn kept_source(context: &RunContext, guest: &Guest, leased: &LeasedMachine, source: &Source) -> Option<KeptSource> {
+    let machine = leased.controller.machine()?;
     let from = source.path.display().to_string();
-    let what = [&guest.backend, machine.provider_name(), &source.to, &from].join("\0");
-    let hash: String = Sha256::digest(what).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Some(context.backend.state.join("sources").join(format!("{hash}.json")))
+    let name = |what: &[&str]| -> String {
+        let hash = Sha256::digest(what.join("\0"));
+        format!("{}.json", hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    let state = &context.backend.state;
+    if machine.is_adopted() {
+        let file = name(&[&guest.backend, machine.provider_name(), &source.to, &from]);
+        return Some(KeptSource { file: state.join("sources").join(file), extras: Extras::Refused });
+    }
+    let options = &context.plan.options;
+    let may_stay = leased.kept().is_some() || options.keep != Keep::Never || options.purpose == RunPurpose::Keep;
+    // It goes with the machine.
+    let file = reap::machine_folder(state, &leased.name).join(name(&[&source.to, &from]));
+    may_stay.then_some(KeptSource { file, extras: Extras::Kept })
 }

@@ -83,7 +83,7 @@ impl CommandLog {
             let file = vmdeck_files::make_folders(dir).and_then(|()| vmdeck_files::create(&dir.join(name)));
             let file = file.map_err(|e| lost = Some(warn_lost(&events, &source, name, &e))).ok();
             let file = file.map(|file| CappedLog::new(file, limit));
-            let timestamps = LogTimestamps::beside(&dir.join(name), events.clone());
+            let timestamps = LogTimestamps::beside(&dir.join(name), 0, events.clone());
             StreamLog {
                 stream,
                 file,

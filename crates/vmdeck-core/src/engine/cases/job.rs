@@ -25,6 +25,7 @@ use vmdeck_model::{
     ids::GuestId,
     job::Job,
     outcome::{CancelReason, Verdict},
+    plan::{Keep, RunPurpose},
     suite::{Case, RebootPolicy, Suite, SuiteNetwork},
 };
 
@@ -133,7 +134,7 @@ impl<'a> JobRun<'a> {
     }
 
     async fn run(&mut self) {
-        let mut held = !self.context.plan.options.hold;
+        let mut held = self.context.plan.options.purpose == RunPurpose::Cases;
         while !self.queue.is_empty() || !held {
             held = true;
             self.reacquire_permits().await;
@@ -208,7 +209,7 @@ impl<'a> JobRun<'a> {
             let why = self.lost(&machines);
             self.give_up(Verdict::Infra, &why);
         }
-        if !lost && context.plan.options.hold && self.queue.is_empty() {
+        if !lost && context.plan.options.purpose == RunPurpose::Hold && self.queue.is_empty() {
             join_all(self.each(&mut machines).map(|(guest, machine)| machine::hold(context, guest, machine))).await;
         }
         let failed = self.has_failed != had_failed;
@@ -218,7 +219,10 @@ impl<'a> JobRun<'a> {
         let end = if failed { GuestEnd::Failed } else { GuestEnd::Well };
         let ends = self.members.iter().zip(machines).map(|(member, machine)| async move {
             let guest = &member.guest;
-            let keep = context.controls.keeps(&guest.id, context.plan.options.keep, end);
+            // What a person kept stays kept.
+            let options = &context.plan.options;
+            let stays = machine.kept().is_some() || options.purpose == RunPurpose::Keep;
+            let keep = context.controls.keeps(&guest.id, if stays { Keep::Always } else { options.keep }, end);
             if keep && !lost && !machine.is_lost() {
                 return machine::keep(context, guest, machine);
             }

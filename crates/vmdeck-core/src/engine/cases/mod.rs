@@ -18,6 +18,7 @@ mod reboot;
 mod relay;
 mod requirements;
 mod script_failure;
+mod setup_inputs;
 mod suite;
 mod supervise;
 mod wish;

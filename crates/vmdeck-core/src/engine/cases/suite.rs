@@ -4,6 +4,7 @@ use super::{
     command_log::{CommandLog, OutputOrigin},
     coverage::{self, CoverageRun},
     script_failure::ScriptFailure,
+    setup_inputs::SetupInputs,
     supervise::{CaseWork, End, Watched},
 };
 use crate::{
@@ -82,10 +83,27 @@ impl SuiteRun<'_> {
         if let Err(fault) = self.coverage().begin(machine).await {
             self.warn(&fault.to_string());
         }
-        match &self.suite.setup {
-            Some(text) => self.script(machine, SuiteScript::Setup, text).await,
-            None => Ok(()),
+        let Some(text) = &self.suite.setup else { return Ok(()) };
+        let inputs = match SetupInputs::of(self.context, self.guest, self.suite, machine).await {
+            Ok(inputs) => inputs,
+            Err(fault) => {
+                self.warn(&fault.to_string());
+                None
+            }
+        };
+        if machine.kept().is_some() && inputs.as_ref().is_some_and(SetupInputs::are_unchanged) {
+            let text = format!("suite `{}`: the setup is not run again: nothing has changed for it", self.suite.id);
+            self.context.events.send(EventKind::Progress { guest: Some(self.guest.id.clone()), text });
+            return Ok(());
         }
+        if let Some(inputs) = &inputs {
+            inputs.forget();
+        }
+        self.script(machine, SuiteScript::Setup, text).await?;
+        if let Some(inputs) = &inputs {
+            inputs.remember();
+        }
+        Ok(())
     }
 
     /// Runs the teardown and fetches the artifacts; a failure is a warning. Returns why the artifacts are not complete.

@@ -7,7 +7,7 @@ use super::{
     ConsoleWatch,
     boot_phases::BootPhases,
     console_error::{SHOWN, cut},
-    console_reader::{ConsoleListener, ConsoleReader},
+    console_reader::{ConsoleListener, ConsoleReader, LogStart},
     console_watch::{self, ConsoleLine},
     controller::Connection,
     first_boot,
@@ -82,6 +82,8 @@ pub(super) struct GuestConnection {
     kernels_at_boot: u32,
     /// The reader's end, until it reads.
     line: Option<ConsoleLine>,
+    /// Whether an earlier run booted and kept the machine.
+    is_kept: bool,
 }
 
 impl GuestConnection {
@@ -106,7 +108,13 @@ impl GuestConnection {
             watch,
             kernels_at_boot: 0,
             line: Some(line),
+            is_kept: false,
         }
+    }
+
+    /// Returns the connection to a guest that is up since an earlier run, which has pinned its host key.
+    pub(super) fn of_kept(self, pin: Pin) -> Self {
+        Self { pin, is_kept: true, ..self }
     }
 
     /// Returns what is known of the console.
@@ -143,14 +151,15 @@ impl GuestConnection {
             redactor: self.redactor.clone(),
             log_size: self.log_size,
         };
-        ConsoleReader::start(log, listener)
+        let from = if self.is_kept { LogStart::Now } else { LogStart::Beginning };
+        ConsoleReader::start(log, from, listener)
     }
 
     /// Opens a session, however long the guest takes.
     async fn open(&self, machine: &dyn Machine, waiting: &WaitingReason) -> Result<Box<dyn Session>> {
         // A log of what the provider does never shows what the guest writes when it is ready.
         let console = self.console.as_ref().filter(|_| self.shows_boot());
-        if let (Some(pattern), Some(console)) = (&self.guest.boot.pattern, console) {
+        if let (Some(pattern), Some(console), false) = (&self.guest.boot.pattern, console, self.is_kept) {
             waiting.ready_pattern(pattern.source());
             console.until_ready().await;
             self.phase(Phase::Service);
@@ -177,7 +186,7 @@ impl GuestConnection {
         loop {
             let session = route::open(&target, report).await?;
             // A provider's own tool answers only when its guest is set up.
-            if session.peer().is_none() {
+            if session.peer().is_none() || self.is_kept {
                 return Ok(session);
             }
             waiting.first_boot();
@@ -286,7 +295,10 @@ impl GuestConnection {
         self.kernels_at_boot = *self.watch.kernels().borrow();
         let mut phases = self.phases.lock();
         phases.close(true);
-        phases.remember();
+        // What it took to come back to one that was up says nothing about boots.
+        if !std::mem::take(&mut self.is_kept) {
+            phases.remember();
+        }
         Ok(())
     }
 
@@ -395,7 +407,8 @@ impl Connection for GuestConnection {
             self.console = machine.console().map(|console| self.follow(console.log)).transpose()?;
             // Where nothing is read nobody must wait for an answer.
             self.line = None;
-            self.phase(if self.shows_boot() { Phase::Firmware } else { Phase::Launch });
+            let boots = self.shows_boot() && !self.is_kept;
+            self.phase(if boots { Phase::Firmware } else { Phase::Launch });
             Ok(())
         })
     }

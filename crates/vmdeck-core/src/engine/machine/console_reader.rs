@@ -76,6 +76,15 @@ pub(super) struct ConsoleReader {
     task: JoinHandle<()>,
 }
 
+/// From where a log is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogStart {
+    /// From its first byte.
+    Beginning,
+    /// From what is written from now on: the rest was somebody else's.
+    Now,
+}
+
 /// Where a reader reports what it finds.
 pub(super) struct ConsoleListener {
     pub(super) guest: Arc<Guest>,
@@ -89,8 +98,12 @@ pub(super) struct ConsoleListener {
 
 impl ConsoleReader {
     /// Follows the console log at this path, which may not exist yet.
-    pub(super) fn start(path: &Path, listener: ConsoleListener) -> Result<Self> {
-        let tail = Tail::follow(path)
+    pub(super) fn start(path: &Path, from: LogStart, listener: ConsoleListener) -> Result<Self> {
+        let followed = match from {
+            LogStart::Beginning => Tail::follow(path),
+            LogStart::Now => Tail::follow_from_now(path),
+        };
+        let tail = followed
             .map_err(|e| Fault::host(format!("cannot follow the console log `{}`", path.display())).because(e))?;
         let scanner = ConsoleScanner::new(
             &listener.guest.boot,
@@ -100,7 +113,7 @@ impl ConsoleReader {
         let scanner = Arc::new(Mutex::new(scanner));
         let (ready_sender, ready) = watch::channel(0);
         let stop = CancellationToken::new();
-        let timestamps = LogTimestamps::beside(path, listener.events.clone());
+        let timestamps = LogTimestamps::beside(path, tail.position(), listener.events.clone());
         let reading = Reading {
             scanner: Arc::clone(&scanner),
             ready: ready_sender.clone(),
@@ -398,7 +411,7 @@ mod tests {
         let (console, line) = console_watch::pair();
         let listener =
             ConsoleListener { guest, events, phases, line, redactor: Redactor::default(), log_size: 1 << 30 };
-        (ConsoleReader::start(&path, listener).expect("follow"), console, file)
+        (ConsoleReader::start(&path, LogStart::Beginning, listener).expect("follow"), console, file)
     }
 
     #[tokio::test]

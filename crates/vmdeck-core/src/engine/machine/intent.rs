@@ -92,6 +92,7 @@ impl Intent {
             address: None,
             host_key: None,
             console: None,
+            kept: None,
         }
     }
 }

@@ -7,9 +7,11 @@ use super::{
     diagnostics::diagnose,
     hold::pause,
     intent::Intent,
+    preparation::{controller, prepare_record},
     private_network::NetworkPlace,
     retry,
     take_down::{discard_uncreated, end, keep},
+    takeover,
 };
 use crate::{
     backend::{
@@ -23,13 +25,13 @@ use crate::{
     transport::route,
 };
 use futures_util::future::BoxFuture;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{EventKind, Phase},
-    guest::Guest,
-    plan::Keep,
+    guest::{Fresh, Guest},
+    plan::{Keep, RunPurpose},
 };
 
 /// How long asking whether a machine exists may take.
@@ -46,6 +48,13 @@ pub(in crate::engine) async fn launch(
     place: Option<&NetworkPlace>,
     permits: &Permits,
 ) -> Result<LeasedMachine> {
+    if context.plan.options.reuse
+        && guest.fresh == Fresh::Run
+        && place.is_none()
+        && let Some(machine) = takeover::take_over(context, guest).await
+    {
+        return Ok(machine);
+    }
     let mut attempt = 1;
     loop {
         let last = attempt >= guest.launch_retries;
@@ -83,12 +92,7 @@ async fn launch_once(
     let row = backend::find(&guest.backend)?;
     let backend = (row.build)(&context.backend);
     let record_dir = context.guest_dir(guest);
-    vmdeck_files::make_folders(&record_dir).map_err(|e| {
-        Fault::host(format!("cannot make `{}`", record_dir.display()))
-            .because(e)
-            .hint("free disk space, or set --run-dir")
-    })?;
-    set_aside_console(&record_dir);
+    prepare_record(&record_dir)?;
     let intent = Intent::write(context, guest, backend.as_ref(), row).await?;
     let name = intent.name.clone();
     let connection = GuestConnection::new(context, guest, place.cloned());
@@ -126,15 +130,6 @@ async fn launch_once(
     Err(fault)
 }
 
-fn controller(context: &RunContext, guest: &Guest, name: &str, connection: GuestConnection) -> Controller {
-    let (events, id, machine) = (context.events.clone(), guest.id.clone(), name.to_owned());
-    let on_change = Box::new(move |from, to, why: &str| {
-        let machine = Some(machine.clone());
-        events.send(EventKind::GuestState { guest: id.clone(), from, to, why: why.to_owned(), machine });
-    });
-    Controller::new(Box::new(connection), on_change)
-}
-
 /// Makes or adopts the machine that is intended.
 async fn create(
     context: &RunContext,
@@ -144,7 +139,8 @@ async fn create(
     backend: &dyn Backend,
     intent: &Intent,
 ) -> Result<()> {
-    let may_stay = context.plan.options.keep != Keep::Never || context.plan.options.controlled;
+    let options = &context.plan.options;
+    let may_stay = options.keep != Keep::Never || options.purpose == RunPurpose::Keep || options.controlled;
     let record_dir = context.guest_dir(guest);
     let services = route::services(guest, &backend::capabilities_of(&guest.backend));
     let request = CreateRequest {
@@ -174,16 +170,5 @@ async fn exists(controller: &Controller) -> bool {
     match controller.machine() {
         Some(machine) => matches!(clock::within(ASK, machine.exists()).await, Some(Ok(true))),
         None => false,
-    }
-}
-
-/// Keeps the console of an earlier machine of this guest: every machine writes a log of its own.
-fn set_aside_console(record: &Path) {
-    let current = record.join("console.log");
-    let free = (1..1000).map(|n| record.join(format!("console-{n}.log"))).find(|p| !p.exists());
-    if let Some(free) = free.filter(|_| current.exists()) {
-        // If it stays, the new machine's lines follow the old ones; nothing is lost.
-        let _ = std::fs::rename(&current, &free);
-        let _ = std::fs::rename(current.with_extension("times"), free.with_extension("times"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{ConsoleError, ConsoleWatch, controller::Controller};
 use crate::{
-    backend::contract::MachineExit,
+    backend::{contract::MachineExit, record::KeptMachine},
     command::{Collected, RemoteCommand, Shell},
     host::clock,
     transport::session::CommandRunner,
@@ -40,6 +40,8 @@ pub(in crate::engine) struct LeasedMachine {
     kernels_at_boot: u32,
     /// Whether another kernel has taken over since it was up, of which no hypervisor hears.
     has_new_kernel: AtomicBool,
+    /// What is known of it where an earlier run kept it.
+    kept: Option<KeptMachine>,
     /// Set when a command outside of a case showed that the machine cannot be used any more.
     unusable: AtomicBool,
 }
@@ -65,8 +67,19 @@ impl LeasedMachine {
             restarts_at_boot,
             kernels_at_boot,
             has_new_kernel: AtomicBool::new(false),
+            kept: None,
             unusable: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that an earlier run kept it: it stays kept.
+    pub(super) fn of_kept(self, kept: KeptMachine) -> Self {
+        Self { kept: Some(kept), ..self }
+    }
+
+    /// Returns what is known of it where an earlier run kept it.
+    pub(in crate::engine) fn kept(&self) -> Option<&KeptMachine> {
+        self.kept.as_ref()
     }
 
     /// Returns the language of commands in it, by what its session says.

@@ -1,8 +1,10 @@
 //! Ends a lease: takes the machine down and proves it, or keeps it on a person's wish.
 
-use super::{LeasedMachine, PhaseEvents, controller::Controller, diagnostics, intent::Intent, shutdown};
+use super::{
+    LeasedMachine, PhaseEvents, controller::Controller, diagnostics, fingerprint::fingerprint, intent::Intent, shutdown,
+};
 use crate::{
-    backend::{self, contract::Machine, proof::Proof},
+    backend::{self, contract::Machine, proof::Proof, record::KeptMachine},
     context::CallContext,
     engine::{context::RunContext, journal::Record},
     host::{clock, tail},
@@ -112,6 +114,7 @@ fn too_long(name: &str) -> Fault {
 /// Leaves a machine in place on a person's wish.
 pub(in crate::engine) fn keep(context: &RunContext, guest: &Guest, mut leased: LeasedMachine) {
     context.controls.reach_kernel(&guest.id, None);
+    let uses = leased.kept().map_or(1, |kept| kept.uses);
     let name = leased.name;
     let mut adopted = false;
     let mut shown = name.clone();
@@ -120,7 +123,8 @@ pub(in crate::engine) fn keep(context: &RunContext, guest: &Guest, mut leased: L
         adopted = machine.is_adopted();
         machine.provider_name().clone_into(&mut shown);
         let host_key = leased.controller.host_key();
-        if let Err(fault) = context.journal.append(&Record::Kept { name, address, host_key }) {
+        let kept = Some(KeptMachine { fingerprint: fingerprint(guest), uses });
+        if let Err(fault) = context.journal.append(&Record::Kept { name, address, host_key, kept }) {
             context.events.warn(Some(&guest.id), fault.to_string(), None);
         }
         machine.detach();
@@ -130,8 +134,14 @@ pub(in crate::engine) fn keep(context: &RunContext, guest: &Guest, mut leased: L
         context.events.warn(Some(&guest.id), text, None);
     }
     let id = &guest.id;
+    // Of one that was kept before, that is no news.
+    if uses > 1 {
+        return CleanUp { kept: true, adopted, ..CleanUp::default() }.send(context, guest);
+    }
     let end = if adopted { "puts it back" } else { "removes it" };
-    let hint = format!("`vmdeck shell {id}` opens a shell (needs `-- COMMAND` over `exec`); `vmdeck cleanup` {end}");
+    let hint = format!(
+        "`vmdeck shell {id}` opens a shell, `vmdeck --ci --reuse` runs tests in it again; `vmdeck down {id}` {end}"
+    );
     context.events.warn(Some(id), format!("guest `{id}` was kept as `{shown}`"), Some(hint));
     CleanUp { kept: true, adopted, ..CleanUp::default() }.send(context, guest);
 }

@@ -159,6 +159,12 @@ impl Controller {
         Ok(())
     }
 
+    /// Takes a machine that an earlier run kept.
+    pub fn take_over(&mut self, machine: Box<dyn Machine>) {
+        self.machine = Some(machine);
+        self.step(Trigger::CreateOk, "kept by an earlier run");
+    }
+
     /// Starts the machine and connects to the guest. When it runs already, nothing happens; any failure leaves
     /// `Invalid`.
     pub async fn start(&mut self, cancel: &CancellationToken) -> Result<()> {

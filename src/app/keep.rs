@@ -1,0 +1,50 @@
+//! `vmdeck keep` and `vmdeck down`: guests that stay up between runs, and their end.
+//!
+//! A later run takes such a machine over with `--reuse`; the rules are the engine's.
+
+use super::{Io, deps::deps, housekeeping::tell_reaped, run, settings};
+use crate::cli::{ConfigArgs, OutputArgs, RunArgs};
+use vmdeck_core::engine::reap::{self, ReapScope};
+use vmdeck_model::{
+    error::{Fault, Result},
+    exit::RunExit,
+    ids::GuestId,
+    plan::Setup,
+};
+
+/// Boots guests and keeps them; one that is kept already stays as it is, with the code as it is now.
+pub(super) async fn up(guests: &[String], config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    let setup = settings::load_without_secrets(config)?;
+    let named = named(guests, &setup, "keep a guest")?;
+    let select = named.iter().filter(|_| !guests.is_empty()).map(|guest| format!("@{guest}")).collect();
+    let args = RunArgs { select, ci: true, reuse: true, keep_only: true, repeat: 1, ..RunArgs::default() };
+    run::run(&args, config, look, io).await
+}
+
+/// Removes the machines that were kept.
+pub(super) async fn down(guests: &[String], config: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    let setup = settings::load_without_secrets(config)?;
+    let named = named(guests, &setup, "remove a machine")?;
+    let mut told = Vec::new();
+    let scope = ReapScope::KeptFor(&setup.folder, &named);
+    reap::dead_runs(&deps(&setup.host)?, scope, &mut |reaped| told.push(reaped)).await;
+    if told.is_empty() {
+        io.say("no machine of these guests is kept");
+    }
+    Ok(tell_reaped(told, io))
+}
+
+/// Returns the guests of these names; without a name, all.
+fn named(words: &[String], setup: &Setup, what: &str) -> Result<Vec<GuestId>> {
+    let known = setup.machine_names();
+    if words.is_empty() {
+        return Ok(known);
+    }
+    let find = |word: &String| {
+        known.iter().find(|guest| guest.as_str() == word).cloned().ok_or_else(|| {
+            let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+            Fault::user(format!("cannot {what}: unknown guest `{word}` (known: {})", names.join(", ")))
+        })
+    };
+    words.iter().map(find).collect()
+}
