@@ -404,6 +404,23 @@ fn a_guest_that_failed_stands_while_the_others_go_on() {
 }
 
 #[test]
+fn a_pause_does_not_run_out_while_somebody_is_in_the_guest() {
+    let world = two_guests("false");
+    let (child, mut stdin) = world.controlled(&["--pause", "20s", "s/one@a"]);
+    world.until_event(r#""kind":"phase_started","guest":"a","phase":"pause","usual_ms":20000"#);
+    tell(&mut stdin, r#"{"command":"in_use","guest":"a","on":true}"#);
+    world.until_event(r#""kind":"phase_started","guest":"a","phase":"hold""#);
+    tell(&mut stdin, r#"{"command":"in_use","guest":"a","on":false}"#);
+    // Whoever leaves has a moment, however little was left.
+    world.until_event(r#""kind":"phase_started","guest":"a","phase":"pause","usual_ms":30000"#);
+    tell(&mut stdin, r#"{"command":"proceed","guest":"a"}"#);
+    finish(child).exits(1);
+    let begun = world.of_kind("phase_started").len();
+    assert_eq!(world.of_kind("phase_ended").len(), begun, "each phase has its end");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_pause_ends_by_itself_and_a_green_guest_has_none() {
     let world = local(&[("bad", "false", "")]);
     world.ci(&["--pause", "50ms"]).exits(1);

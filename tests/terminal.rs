@@ -227,6 +227,34 @@ fn a_real_guest_is_booted_looked_into_and_gone() {
     assert_all_gone(&world, tmux);
 }
 
+/// At both sizes: a case fails, its guest is held, the code is mended, and what failed runs again there: no boot.
+#[test]
+fn a_real_guest_that_is_held_is_used_for_what_is_run_again() {
+    for (columns, rows) in [(80, 24), (160, 50)] {
+        let world = micro(
+            "[guests.micro.source]\npath = \"src\"\nto = \"/tmp/src\"\n\
+             [suites.smoke]\n[[suites.smoke.cases]]\nname = \"code\"\nrun = \"cat code; grep right code\"\n\
+             [[suites.smoke.cases]]\nname = \"other\"\nrun = \"true\"\n[cockpit]\npause = \"5m\"\n",
+        );
+        fs::create_dir(world.path("src")).expect("mkdir");
+        fs::write(world.path("src/code"), "wrong\n").expect("write");
+        let tmux = Tmux::start(&world, columns, rows, LINE, &[]);
+        tmux.see("qemu linux");
+        tmux.keys(&["r"]);
+        tmux.see("PAUSED");
+        fs::write(world.path("src/code"), "right\n").expect("write");
+        tmux.keys(&["R"]);
+        tmux.see("reused ×1");
+        let again = tmux.see("◆ micro");
+        assert!(again.contains("reused ×1") && again.contains("1/1"), "{again}");
+        tmux.keys(&["q"]);
+        let end = tmux.see("exit=0");
+        assert!(end.contains("vmdeck down micro"), "{end}");
+        world.run(&["down"]).exits(0).says("removed vmdeck-");
+        assert_all_gone(&world, tmux);
+    }
+}
+
 #[test]
 fn the_run_is_cleaned_up_when_the_cockpit_is_killed_or_its_terminal_closed() {
     type End = fn(&Tmux, &World);

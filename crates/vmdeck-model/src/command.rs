@@ -47,6 +47,13 @@ pub enum Command {
         /// The key.
         key: KernelKey,
     },
+    /// A person is in this guest, by a shell or its console, or has left: meanwhile its pause does not run out.
+    InUse {
+        /// The guest that the command is for.
+        guest: GuestId,
+        /// Whether somebody is in it.
+        on: bool,
+    },
     /// Ends the pause in which this guest is held for inspection.
     Proceed {
         /// The guest that the command is for.

@@ -18,7 +18,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
-    command::DETACH, event::Severity, ids::GuestId, lifecycle::MachineState, quantity::show_count, text::Clean,
+    command::{Command, DETACH},
+    event::Severity,
+    ids::GuestId,
+    lifecycle::MachineState,
+    quantity::show_count,
+    text::Clean,
 };
 
 /// How often the usage of machines is measured during a run.
@@ -47,8 +52,8 @@ pub enum TerminalAction {
     Program {
         /// The program and its arguments.
         words: Vec<std::ffi::OsString>,
-        /// Whether the config is read again afterwards.
-        then_reload: bool,
+        /// What is done when it has ended.
+        then: Option<Effect>,
     },
     /// Write bytes to the terminal.
     Write(Vec<u8>),
@@ -146,8 +151,15 @@ impl EffectRunner {
                 });
             }
             Effect::Shell(guest) => {
-                let words = self.services.shell(&guest, machine_of(model, &guest).as_deref());
-                return Some(TerminalAction::Program { words, then_reload: false });
+                let machine = machine_of(model, &guest);
+                let words = self.services.shell(&guest, machine.as_deref());
+                // Its pause must not run out under the person.
+                let in_use = |on| Effect::Send(Command::InUse { guest: guest.clone(), on });
+                let is_ours = machine.is_some() && model.is_running();
+                if is_ours {
+                    self.run(model, in_use(true));
+                }
+                return Some(TerminalAction::Program { words, then: is_ours.then(|| in_use(false)) });
             }
             Effect::Attach(guest) => match machine_of(model, &guest) {
                 Some(machine) => self.attach(guest, machine),
@@ -172,11 +184,11 @@ impl EffectRunner {
             }
             Effect::Unattach => self.console = None,
             Effect::Open { path, line, editor } => {
-                return Some(TerminalAction::Program { words: program(editor, &path, line), then_reload: false });
+                return Some(TerminalAction::Program { words: program(editor, &path, line), then: None });
             }
             Effect::EditConfig => {
                 let words = program(true, &self.services.config_file(), 1);
-                return Some(TerminalAction::Program { words, then_reload: true });
+                return Some(TerminalAction::Program { words, then: Some(Effect::LoadSetup) });
             }
             Effect::LoadSetup => self.spawn_blocking(|services| Some(Msg::Setup(services.setup().map(Arc::new)))),
             Effect::Init => self.spawn_blocking(|services| {

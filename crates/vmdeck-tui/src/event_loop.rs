@@ -205,10 +205,10 @@ impl<S: Screen> App<S> {
                 self.host.suspend().await;
                 self.enter()?;
             }
-            Some(TerminalAction::Program { words, then_reload }) => {
+            Some(TerminalAction::Program { words, then }) => {
                 self.program(&words).await?;
-                if then_reload {
-                    self.effects.run(&self.model, Effect::LoadSetup);
+                if let Some(effect) = then {
+                    self.effects.run(&self.model, effect);
                 }
             }
         }

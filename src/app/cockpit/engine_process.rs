@@ -86,6 +86,8 @@ fn arguments(
     let mut out: Vec<OsString> = ["--ci", "--commands", "--run-id", run.as_str(), "--run-dir"].map(Into::into).into();
     out.push(dir.into());
     out.extend(config_args);
+    // What was kept is used again; the screen says so.
+    out.push("--reuse".into());
     if request.hold {
         out.push("--hold".into());
     }

@@ -187,7 +187,7 @@ fn farewell(model: &Model) -> Vec<String> {
             for (id, guest) in model.shown.view.guests.iter().filter(|(_, guest)| guest.kept) {
                 let machine = guest.machine.as_deref().unwrap_or("its machine");
                 lines.push(format!(
-                    "  {id} was kept as `{machine}`: `vmdeck shell {id}` opens a shell, `vmdeck cleanup` removes it"
+                    "  {id} was kept as `{machine}`: `vmdeck shell {id}` opens a shell, `vmdeck down {id}` removes it"
                 ));
             }
             lines.extend(model.shown.view.left().map(|left| format!("  NOT CLEANED UP: {left}")));

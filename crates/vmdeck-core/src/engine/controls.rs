@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     command::{Command, KernelKey},
@@ -24,6 +25,8 @@ pub(super) struct GuestControl {
     pub(super) stop: CancellationToken,
     /// Ends the pause that is on, if one is.
     pause: Mutex<Option<CancellationToken>>,
+    /// Whether a person is in the guest.
+    in_use: watch::Sender<bool>,
     keep: AtomicBool,
     killed: AtomicBool,
     /// The way to its kernel, while there is one.
@@ -36,6 +39,11 @@ impl GuestControl {
         let over = self.stop.child_token();
         *self.pause.lock() = Some(over.clone());
         over
+    }
+
+    /// Returns whether a person is in the guest, as it changes.
+    pub(super) fn in_use(&self) -> watch::Receiver<bool> {
+        self.in_use.subscribe()
     }
 
     /// Ends the pause; returns whether there was one.
@@ -76,6 +84,7 @@ impl RunControls {
                     stop: stop.clone(),
                     cancel: cancel.clone(),
                     pause: Mutex::default(),
+                    in_use: watch::channel(false).0,
                     keep: AtomicBool::default(),
                     killed: AtomicBool::default(),
                     kernel: Mutex::default(),
@@ -106,6 +115,7 @@ impl RunControls {
                     return Err(format!("guest `{guest}` is not held for inspection"));
                 }
             }
+            Command::InUse { guest, on } => drop(control(guest)?.in_use.send_replace(*on)),
             Command::Keep { guest, on } => {
                 let control = control(guest)?;
                 control.keep.store(*on, Ordering::Relaxed);

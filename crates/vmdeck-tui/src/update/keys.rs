@@ -2,7 +2,7 @@
 
 use super::{
     dispatch::{dispatch, scopes, stop_and_leave},
-    overlays, rewind,
+    overlays, presence, rewind,
 };
 use crate::{
     input,
@@ -117,7 +117,9 @@ fn console_key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
     let Some(console) = &mut model.console else { return };
     let leaves = input::chord(key).is_some_and(|c| c.to_string() == "ctrl-]");
     if leaves {
-        model.console = None;
+        if let Some(console) = model.console.take() {
+            presence::tell(model, &console.guest, false, out);
+        }
         return out.push(Effect::Unattach);
     }
     if key.modifiers.contains(KeyModifiers::SHIFT) && matches!(key.code, KeyCode::PageUp | KeyCode::PageDown) {

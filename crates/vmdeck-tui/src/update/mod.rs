@@ -7,6 +7,7 @@ mod logs;
 mod mouse;
 mod moves;
 mod overlays;
+mod presence;
 mod rewind;
 mod start;
 
@@ -98,6 +99,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
                 // What is left when the console is: this guest's, not another's.
                 let _ = model.logs.open(Some(source));
             }
+            presence::tell(model, &guest, true, &mut out);
             let mut console = AttachedConsole::new(guest, 80, 24);
             console.feed(&before);
             model.console = Some(console);
@@ -109,7 +111,11 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
             }
         }
         Msg::ConsoleClosed(why) => {
-            if model.console.take().is_some() || !why.is_empty() {
+            let console = model.console.take();
+            if let Some(console) = &console {
+                presence::tell(model, &console.guest, false, &mut out);
+            }
+            if console.is_some() || !why.is_empty() {
                 model.say(Severity::Warn, format!("the console is closed: {why}"));
             }
         }

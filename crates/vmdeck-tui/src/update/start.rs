@@ -4,9 +4,14 @@ use crate::{
     model::{Model, RunRequest},
     msg::Effect,
 };
-use vmdeck_model::{command::Command, event::Severity, ids::GuestId};
+use vmdeck_model::{
+    command::Command,
+    event::{Phase, Severity},
+    ids::GuestId,
+    select::Selector,
+};
 
-/// Starts a run, or queues it behind the current one.
+/// Starts a run, or queues it behind the current one. Guests that are only held, and that the new run needs, are kept for it.
 pub(super) fn begin(model: &mut Model, request: RunRequest, out: &mut Vec<Effect>) {
     let request = RunRequest { keep_failed: model.keep_failed, pause: model.pause, ..request };
     if !model.is_running() {
@@ -14,11 +19,18 @@ pub(super) fn begin(model: &mut Model, request: RunRequest, out: &mut Vec<Effect
         model.shown.is_starting = true;
         return out.push(Effect::Start(request));
     }
-    let only_held = model.shown.view.guests.values().all(|g| g.planned == 0);
-    if only_held {
+    let selectors: Vec<Selector> = request.select.iter().filter_map(|word| Selector::parse(word).ok()).collect();
+    let is_wanted = |guest: &GuestId| selectors.is_empty() || selectors.iter().any(|s| s.takes(guest));
+    let all = &model.shown.view.guests;
+    let is_held = |phase: Phase| all.iter().filter(move |(_, view)| view.open.iter().any(|open| open.phase == phase));
+    let kept: Vec<GuestId> = is_held(Phase::Pause).chain(is_held(Phase::Hold)).map(|(id, _)| id.clone()).collect();
+    for guest in kept.into_iter().filter(is_wanted) {
+        model.pending.kept.insert(guest.clone());
+        out.push(Effect::Send(Command::Keep { guest, on: true }));
+    }
+    if all.values().all(|view| view.planned == 0) {
         // Guests that are only kept up make room.
-        let on: Vec<GuestId> = model.shown.view.guests.keys().cloned().collect();
-        out.extend(on.into_iter().map(|guest| Effect::Send(Command::Stop { guest })));
+        out.extend(all.keys().cloned().map(|guest| Effect::Send(Command::Stop { guest })));
     }
     model.say(Severity::Ok, format!("queued: {}", words(&request)));
     model.pending.next = Some(request);

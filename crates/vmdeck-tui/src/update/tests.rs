@@ -170,6 +170,22 @@ fn a_run_that_is_asked_for_during_another_waits_for_its_end() {
 }
 
 #[test]
+fn a_guest_that_is_held_is_kept_for_the_run_that_wants_it() {
+    let mut case = TestCockpit::with_run();
+    case.up(5).case(10, "deb", "install", Verdict::Failed).phase(20, "deb", Phase::Pause, Some(120_000));
+    case.sent();
+    case.keys("R");
+    assert_eq!(case.commands(), [Command::Keep { guest: guest("deb"), on: true }], "and that ends its pause");
+    let next = case.model.pending.next.clone().expect("queued");
+    assert_eq!(next.select, ["smoke/install@deb"]);
+    let mut other = TestCockpit::with_run();
+    other.up(5).case(10, "win", "install", Verdict::Failed).phase(20, "deb", Phase::Pause, Some(120_000));
+    other.sent();
+    other.keys("R");
+    assert_eq!(other.commands(), [], "the run is for another guest");
+}
+
+#[test]
 fn leaving_asks_while_a_run_goes_on() {
     let mut case = TestCockpit::with_run();
     case.keys("q esc");
@@ -348,10 +364,13 @@ async fn a_console_gets_every_key_but_one() {
     case.up(10).keys("a");
     assert_eq!(case.sent().last(), Some(&Effect::Attach(guest("deb"))));
     case.msg(Msg::ConsoleOpened(guest("deb"), b"login: ".to_vec())).keys("q ctrl-c enter");
+    let in_use = |on| Effect::Send(Command::InUse { guest: guest("deb"), on });
     let typed: Vec<Effect> = case.sent();
+    let [first, typed @ ..] = &typed[..] else { panic!("nothing was sent") };
+    assert_eq!(first, &in_use(true), "its pause must not run out");
     assert_eq!(typed, [Effect::Type(b"q".to_vec()), Effect::Type(vec![3]), Effect::Type(b"\r".to_vec())]);
     case.keys("ctrl-]");
-    assert_eq!(case.sent(), [Effect::Unattach]);
+    assert_eq!(case.sent(), [in_use(false), Effect::Unattach]);
     case.msg(Msg::ConsoleClosed("the machine is gone".into()));
     assert!(case.toast().contains("the machine is gone"));
 }

@@ -2,20 +2,40 @@
 
 use super::{LeasedMachine, Permits, PhaseEvents, recv_once};
 use crate::{engine::context::RunContext, host::clock};
+use std::time::Duration;
 use vmdeck_model::{event::Phase, guest::Guest};
 
+/// How long a guest that somebody has left stays at least.
+const MOMENT: Duration = Duration::from_secs(30);
+
 /// Lets a person inspect a guest that failed, for as long as the plan says or until they continue. The permits are given
-/// back: the other guests continue.
+/// back: the other guests continue. While somebody is in the guest its time does not run out.
 pub(in crate::engine) async fn pause(context: &RunContext, guest: &Guest, permits: &Permits) {
     let Some(limit) = context.plan.options.pause.filter(|_| !context.cancel.is_cancelled()) else { return };
     let Some(control) = context.controls.of(&guest.id) else { return };
     permits.give_back();
     context.set_lock_phase(&format!("{} failed and is held for inspection", guest.id));
-    let limit_ms = u64::try_from(limit.as_millis()).ok();
-    let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Pause, limit_ms);
-    let over = control.begin_pause();
-    let _ = clock::within(limit, over.cancelled()).await;
-    phase.end(true);
+    let (over, mut in_use) = (control.begin_pause(), control.in_use());
+    let mut left = limit;
+    while !over.is_cancelled() && !left.is_zero() {
+        let is_in_use = *in_use.borrow_and_update();
+        let changed = async {
+            if in_use.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let (phase, most) = if is_in_use { (Phase::Hold, Duration::MAX) } else { (Phase::Pause, left) };
+        let begun = clock::now();
+        let phase = PhaseEvents::begin(&context.events, &guest.id, phase, u64::try_from(most.as_millis()).ok());
+        tokio::select! {
+            () = over.cancelled() => {}
+            () = changed => {}
+            () = clock::sleep(most), if !is_in_use => {}
+        }
+        // Whoever comes back has at least a moment to say what shall become of it.
+        left = if is_in_use { left.max(MOMENT) } else { left.saturating_sub(begun.elapsed()) };
+        phase.end(true);
+    }
 }
 
 /// Holds a guest until somebody stops it, or it ends by itself.
