@@ -133,11 +133,13 @@ pub enum Sub {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         flags: Vec<OsString>,
     },
+    /// List the runs of this folder, the newest first: how they ended, what was tested
+    Runs(RunsArgs),
     /// Open a recorded run in the cockpit: play it, go to any time, see every log as it was at that time
     Replay {
-        /// Folder of a run, or its events.jsonl
-        #[arg(value_name = "RUN-DIR|EVENTS.jsonl")]
-        path: PathBuf,
+        /// Folder of a run, its events.jsonl, or the beginning of its id [default: the last run]
+        #[arg(value_name = "RUN")]
+        path: Option<PathBuf>,
     },
     /// Write a vmdeck.toml that runs on this host as it is
     Init(InitArgs),
@@ -306,6 +308,26 @@ pub struct CleanupArgs {
     /// Also remove machines made by others whose names begin with one of `host.test_prefixes`
     #[arg(long)]
     pub all: bool,
+}
+
+/// The arguments of `vmdeck runs`.
+#[derive(Args, Debug, Clone, Default)]
+pub struct RunsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// List at most N runs
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub last: usize,
+    /// List every run
+    #[arg(long, conflicts_with = "last")]
+    pub all: bool,
+    /// Keep the record of this run whatever is pruned
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["json", "unpin"])]
+    pub pin: Option<String>,
+    /// Let the record of this run be pruned again
+    #[arg(long, value_name = "RUN", conflicts_with = "json")]
+    pub unpin: Option<String>,
 }
 
 /// The arguments of `vmdeck prune`: a record that does not fulfil all of the conditions goes.

@@ -50,7 +50,7 @@ fn plan(home: &Path, number: u64) -> Plan {
     let options = RunOptions::default();
     let dir = home.join(format!("record-{number}"));
     let run = RunId::from_bits(number);
-    Plan { run, folder: setup.folder, dir, host: setup.host, options, jobs, selection: Vec::new() }
+    Plan { run, config: None, folder: setup.folder, dir, host: setup.host, options, jobs, selection: Vec::new() }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

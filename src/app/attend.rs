@@ -100,6 +100,7 @@ pub(super) fn start(
     vmdeck_files::make_folders(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
     let plan = Plan {
         run,
+        config: None,
         folder: std::env::current_dir().unwrap_or_default(),
         dir: dir.clone(),
         host,

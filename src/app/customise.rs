@@ -200,7 +200,16 @@ fn plan(
     let options = RunOptions { no_lock: args.lock.no_lock, ..RunOptions::default() };
     let dir = builds().join(run.short());
     let folder = std::env::current_dir().unwrap_or_default();
-    Ok(Plan { dir, run, folder, host: host.clone(), options, jobs: vec![job], selection: vec!["image".into()] })
+    Ok(Plan {
+        dir,
+        run,
+        config: None,
+        folder,
+        host: host.clone(),
+        options,
+        jobs: vec![job],
+        selection: vec!["image".into()],
+    })
 }
 
 /// Returns the folder of the records of builds.

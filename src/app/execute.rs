@@ -10,6 +10,7 @@ use std::{
 };
 use vmdeck_core::{
     engine::{self, EngineDeps},
+    history,
     host::{files, signal},
     report::{
         Fanout, ReportSink,
@@ -105,6 +106,8 @@ pub(super) async fn execute(
     let tick = if is_live { headless::LIVE } else { headless::QUIET };
     let told = |why: &str| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"));
     let exit = headless::follow(handle, &mut fanout, tick, told).await;
+    // In an index where its folder is one of records.
+    history::note(&own);
     if let Some(keep) = keep {
         prune::keep_last(&own, keep);
     }

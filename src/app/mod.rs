@@ -26,6 +26,7 @@ mod old_names;
 mod plan;
 mod prune;
 mod run;
+mod runs;
 mod settings;
 mod shell;
 mod stand_in;
@@ -145,7 +146,14 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
             return shell::run(&guest, machine.as_deref(), &command, &config, io).await;
         }
         Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
-        Some(Sub::Replay { path }) => cockpit::replay(&path, &config, &look, io).await?,
+        Some(Sub::Runs(args)) => runs::run(&args, io)?,
+        Some(Sub::Replay { path }) => {
+            let path = match path {
+                Some(path) if path.exists() => path,
+                word => runs::find(word.as_deref().map(Path::to_string_lossy).as_deref())?,
+            };
+            cockpit::replay(&path, &config, &look, io).await?
+        }
         Some(Sub::Init(args)) => init::run(&args, &config, &look, io).await?,
         Some(Sub::Image(sub)) => image::run(sub, &config, &look, io).await?,
         Some(Sub::Trouble(sub)) => trouble::run(sub, &config, io)?,

@@ -2,10 +2,13 @@
 //!
 //! Carrying it out is the engine's work.
 
-use super::{Io, settings};
+use super::{Io, runs, settings};
 use crate::cli::{ConfigArgs, RunArgs};
-use std::path::Path;
-use vmdeck_core::host::{clock, info, random};
+use std::{collections::BTreeSet, path::Path};
+use vmdeck_core::{
+    history,
+    host::{clock, info, random},
+};
 use vmdeck_model::{
     error::{Fault, Result},
     guest::{Fresh, Guest},
@@ -13,7 +16,8 @@ use vmdeck_model::{
     job::Job,
     plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
-    suite::CaseAction,
+    select::Selector,
+    suite::{Case, CaseAction, Suite},
 };
 
 /// The folder in which records are kept by default.
@@ -26,8 +30,20 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     }
     let selectors = args.selectors();
     let has_cases = args.purpose() == RunPurpose::Cases;
-    let jobs =
+    let mut jobs =
         if has_cases { plan::select(&setup, &selectors, args.shard) } else { plan::select_guests(&setup, &selectors) };
+    let mut selection = args.select.clone();
+    if let Some(word) = &args.rerun_failed {
+        selection = failed_of(word, io)?;
+        let known: BTreeSet<String> = jobs.iter().flat_map(Job::cases).map(word_of).collect();
+        for gone in selection.iter().filter(|word| args.select.is_empty() && !known.contains(*word)) {
+            io.warn(&format!("warning: `{gone}` failed, and is not in the config any more"));
+        }
+        plan::retain(&mut jobs, &selection.iter().filter_map(|word| Selector::parse(word).ok()).collect::<Vec<_>>());
+        if jobs.is_empty() {
+            return Err(nothing_matched(&setup, &selection));
+        }
+    }
     if jobs.is_empty() {
         return Err(nothing_matched(&setup, &args.select));
     }
@@ -46,6 +62,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
             guest.id
         ));
     }
+    let config = setup.file.as_deref().and_then(|file| std::path::absolute(file).ok());
     let run = RunId::from_bits(args.run_id.unwrap_or_else(random::u64));
     let dir = args.report.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
     let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
@@ -64,7 +81,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         reuse: args.reuse,
         controlled: args.commands,
     };
-    Ok(Plan { run, folder: setup.folder, dir, host, options, jobs, selection: args.select.clone() })
+    Ok(Plan { run, config, folder: setup.folder, dir, host, options, jobs, selection })
 }
 
 /// Reads the secrets of the guests that the plan needs: others' commands are not run.
@@ -73,6 +90,32 @@ pub(super) fn read_secrets(plan: &mut Plan, config: &ConfigArgs) -> Result<()> {
     let setup = settings::load_for(config, &names)?;
     plan.replace_guests(&setup.guests);
     Ok(())
+}
+
+/// Returns the word that selects a case in a guest.
+fn word_of((guest, suite, case): (&Guest, &Suite, &Case)) -> String {
+    format!("{}/{}@{}", suite.id, case.id, guest.id)
+}
+
+/// Returns what failed in the run that a word means, as words that select it; an error where nothing did.
+pub(super) fn failed_of(word: &str, io: &mut Io<'_>) -> Result<Vec<String>> {
+    let record = runs::find(Some(word).filter(|word| !word.is_empty())).map_err(|fault| {
+        let is_selection = word.contains(['/', '@', '*']);
+        if is_selection {
+            fault.hint(format!("to select what is run again: `vmdeck --ci {word} --rerun-failed`"))
+        } else {
+            fault
+        }
+    })?;
+    let cannot = |e| Fault::user(format!("cannot read the record `{}`", record.display())).because(e);
+    let failed = history::failed(&record).map_err(cannot)?;
+    if failed.is_empty() {
+        return Err(
+            Fault::user("cannot run anything again").because(format!("nothing failed in `{}`", record.display()))
+        );
+    }
+    io.warn(&format!("note: {} of `{}` again", show_count(failed.len(), "failed case"), record.display()));
+    Ok(failed)
 }
 
 /// Refuses a path that the journal and the reports could not hold: what they cannot name, nobody can clean up.

@@ -1,4 +1,4 @@
-//! `vmdeck prune`: removes old records of runs. Records of runs that live, or whose machines are still there, stay.
+//! `vmdeck prune`: removes old records of runs. Records of runs that live, whose machines are still there, or that are pinned, stay.
 //!
 //! Only what looks like a record in the usual folder is touched, never what a link leads to.
 
@@ -13,6 +13,7 @@ use std::{
 };
 use vmdeck_core::{
     engine::reap,
+    history::{self, is_record_name},
     host::{clock, files, info},
 };
 use vmdeck_model::{
@@ -132,6 +133,9 @@ fn records(folder: &Path) -> Vec<OldRecord> {
         .filter(|entry| entry.file_name().to_str().is_some_and(is_record_name))
         .filter_map(|entry| {
             let path = entry.path();
+            if history::is_pinned(&path) {
+                return None;
+            }
             if std::path::absolute(&path).is_ok_and(|full| used.contains(&full)) {
                 return None;
             }
@@ -147,27 +151,9 @@ fn records(folder: &Path) -> Vec<OldRecord> {
     out
 }
 
-/// Returns whether a name is one that a run gives to its record: `20261121T080000-5bba890d`.
-fn is_record_name(name: &str) -> bool {
-    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
-    let Some((time, id)) = name.split_once('-') else { return false };
-    let is_time = time.split_once('T').is_some_and(|(day, clock)| digits(day, 8) && digits(clock, 6));
-    is_time && id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_a_run_has_named_is_a_record() {
-        assert!(is_record_name("20261121T080000-5bba890d"));
-        for name in
-            ["", "..", "20261121T080000", "20261121T080000-", "2026-5bba890d", "src", "20261121T08000x-5bba890d"]
-        {
-            assert!(!is_record_name(name), "{name}");
-        }
-    }
 
     #[test]
     fn each_condition_alone_is_enough_and_the_newest_stay() {

@@ -18,6 +18,9 @@ pub struct RunArgs {
     /// Run without a screen, for CI
     #[arg(long)]
     pub ci: bool,
+    /// Run only what failed in an earlier run: the last one, or the one of this folder or id
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
+    pub rerun_failed: Option<String>,
     /// Where its results go.
     #[command(flatten)]
     pub report: ReportArgs,

@@ -146,6 +146,7 @@ pub fn empty_setup() -> Setup {
     };
     let (cockpit, keys) = (Options::default(), Options::default());
     Setup {
+        file: None,
         folder: "/c".into(),
         host,
         guests: Vec::new(),

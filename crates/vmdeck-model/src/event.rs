@@ -265,9 +265,14 @@ pub enum EventKind {
         host: String,
         dir: String,
         selection: Vec<String>,
+        /// The config file.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        config: Option<String>,
         guests: Vec<PlannedGuest>,
         cases: usize,
     },
+    /// It is known which revision of the code the config's folder has; `dirty` = with changes that no commit has.
+    Revision { commit: String, dirty: bool },
     /// Another process holds the lock; repeated every 10 s.
     LockWaiting { path: String, holder: Holder, waited_ms: u64 },
     /// This run holds the lock.

@@ -75,12 +75,19 @@ impl Job {
     pub(super) fn retain_cases(&mut self, mut wants: impl FnMut(&Suite, &Case, &JobGuest) -> bool) {
         for suite in &mut self.suites {
             let whole = suite.clone();
-            for (case, all) in suite.cases.iter_mut().zip(&whole.cases) {
+            let mut wanted = Vec::new();
+            for all in &whole.cases {
+                let mut case = all.clone();
                 let of = |role: &RoleId| self.guests.iter().find(|member| member.role.as_ref() == Some(role));
                 case.on.retain(|role| of(role).is_some_and(|member| wants(&whole, all, member)));
+                let alone = self.guests.first().filter(|_| all.on.is_empty());
+                if !case.on.is_empty() || alone.is_some_and(|member| wants(&whole, all, member)) {
+                    wanted.push(case);
+                }
             }
-            suite.cases.retain(|case| !case.on.is_empty());
+            suite.cases = wanted;
         }
+        self.suites.retain(|suite| !suite.cases.is_empty());
     }
 
     /// Puts the config's guests in the place of the job's own, under the names that those have in the run.

@@ -19,6 +19,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 /// What the config says, before a selection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
+    /// The config file, if there is one.
+    pub file: Option<PathBuf>,
     /// The folder of the config; without one, the current folder.
     pub folder: PathBuf,
     /// The host's limits and lock.
@@ -141,6 +143,8 @@ impl Default for RunOptions {
 pub struct Plan {
     /// The id of the run.
     pub run: RunId,
+    /// The config file, if there is one.
+    pub config: Option<PathBuf>,
     /// The folder of the config: the machines that are kept belong to it.
     pub folder: PathBuf,
     /// The folder of the run's record.
@@ -231,6 +235,17 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
         position += 1;
     }
     jobs
+}
+
+/// Leaves of these jobs only the cases that one of the words selects.
+pub fn retain(jobs: &mut Vec<Job>, selectors: &[Selector]) {
+    for job in &mut *jobs {
+        job.retain_cases(|suite, case, member| {
+            let guest = &member.guest;
+            selectors.iter().any(|selector| selector.matches(&suite.id, &case.id, &[&guest.id]))
+        });
+    }
+    jobs.retain(|job| job.cases().next().is_some());
 }
 
 /// Returns jobs without cases for the guests that a selection names; an empty selection names all guests of the config. A word that

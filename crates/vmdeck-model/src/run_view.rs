@@ -9,6 +9,8 @@ use super::{
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
 };
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// A warning of a run.
@@ -62,6 +64,22 @@ pub struct SoughtView {
     pub address: Option<String>,
     /// Why the way did not lead to the guest; empty = it did.
     pub why: String,
+}
+
+/// The revision of the code that a run tests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionView {
+    /// The commit, in hexadecimal.
+    pub commit: String,
+    /// Whether there were changes that no commit has.
+    pub dirty: bool,
+}
+
+impl fmt::Display for RevisionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self.commit.get(..10).unwrap_or(&self.commit);
+        write!(f, "{short}{}", if self.dirty { "+" } else { "" })
+    }
 }
 
 /// The reuse of a machine that an earlier run kept.
@@ -226,6 +244,14 @@ pub struct RunView {
     pub run: Option<String>,
     /// The folder of the record.
     pub dir: String,
+    /// When it began.
+    pub began: Option<DateTime<Utc>>,
+    /// The words that selected its cases; none = all.
+    pub selection: Vec<String>,
+    /// The config file.
+    pub config: Option<String>,
+    /// The revision of the code.
+    pub revision: Option<RevisionView>,
     /// The time of the last event, in milliseconds of the run.
     pub now_ms: u64,
     /// The state of the host lock.
@@ -264,13 +290,19 @@ impl RunView {
     pub fn apply(&mut self, event: &Event) {
         self.now_ms = self.now_ms.max(event.elapsed_ms);
         match &event.kind {
-            EventKind::RunStarted { run, dir, guests, cases, .. } => {
+            EventKind::RunStarted { run, dir, guests, cases, selection, config, .. } => {
+                self.began = Some(event.at);
+                self.selection.clone_from(selection);
+                self.config.clone_from(config);
                 self.run = Some(run.to_string());
                 self.dir.clone_from(dir);
                 self.planned = *cases;
                 for g in guests {
                     self.guests.insert(g.guest.clone(), GuestView::new(g));
                 }
+            }
+            EventKind::Revision { commit, dirty } => {
+                self.revision = Some(RevisionView { commit: commit.clone(), dirty: *dirty });
             }
             EventKind::LockWaiting { holder, .. } => self.lock = LockView::Waiting(holder.clone()),
             EventKind::LockHeld { .. } => self.lock = LockView::Held,

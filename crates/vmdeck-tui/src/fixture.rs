@@ -66,7 +66,10 @@ impl TestCockpit {
         let guests = vec![planned("deb", &["smoke/install", "smoke/remove"]), planned("win", &["smoke/install"])];
         let run = RunId::from_bits(0xabcd_ef01_2345_6789);
         let (version, host, dir) = ("0.1.0".into(), "h".into(), "/rec".into());
-        self.event(0, EventKind::RunStarted { run, version, host, dir, selection: Vec::new(), guests, cases: 3 });
+        self.event(
+            0,
+            EventKind::RunStarted { run, version, host, dir, selection: Vec::new(), config: None, guests, cases: 3 },
+        );
     }
 
     pub(crate) fn msg(&mut self, msg: Msg) -> &mut Self {

@@ -51,6 +51,12 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs,
             .because("it works only with --ci")
             .hint(hint));
     }
+    let mut args = args.clone();
+    if let Some(word) = args.rerun_failed.take() {
+        // The cases that are shown, and run.
+        args.select.extend(plan::failed_of(&word, io)?);
+    }
+    let args = &args;
     let words = args.select.join(" ");
     if words.is_empty() {
         need_terminal("open the cockpit", "`vmdeck --ci` runs without a screen")?;

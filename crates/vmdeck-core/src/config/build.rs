@@ -84,7 +84,8 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     notes.extend(script_notes::of_setup(&guests, &suites));
     let left_out = std::mem::take(&mut build.checked.left_out);
     let folder = sources.base.to_owned();
-    (Setup { folder, host, guests, suites, cockpit, keys, troubles: shared.troubles, notes, left_out }, values)
+    let file = sources.file.map(|(path, _)| path.to_owned());
+    (Setup { file, folder, host, guests, suites, cockpit, keys, troubles: shared.troubles, notes, left_out }, values)
 }
 
 /// What the config says for all guests.

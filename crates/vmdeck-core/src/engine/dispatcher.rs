@@ -146,6 +146,7 @@ impl Dispatcher {
             host: info::host_name(),
             dir: self.plan.dir.display().to_string(),
             selection: self.plan.selection.clone(),
+            config: self.plan.config.as_ref().map(|path| path.display().to_string()),
             guests,
             cases: self.plan.case_count(),
         };

@@ -18,6 +18,7 @@ pub mod machine;
 pub mod preflight;
 mod reach;
 pub mod reap;
+mod revision;
 mod run;
 pub mod shell;
 pub mod stand_in;

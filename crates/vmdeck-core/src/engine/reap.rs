@@ -130,6 +130,11 @@ pub fn journals(state: &Path) -> Vec<PathBuf> {
     out
 }
 
+/// Returns the folders of the records of the runs that are alive.
+pub fn live_records(state: &Path) -> impl Iterator<Item = PathBuf> {
+    journal_states_alive(state).filter(|(_, alive)| *alive).map(|(state, _)| state.dir)
+}
+
 /// Returns the journals of runs that are not alive, as far as they can be read.
 pub(super) fn ended(state: &Path) -> impl Iterator<Item = (PathBuf, JournalState)> {
     journals(state).into_iter().filter_map(|path| {

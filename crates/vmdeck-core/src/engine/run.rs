@@ -13,6 +13,7 @@ use super::{
     machine::{Permits, takeover},
     preflight,
     reap::{self, ReapScope, Reaped},
+    revision,
     shell::{self, ShellRequest},
     suspend,
 };
@@ -40,6 +41,9 @@ use vmdeck_model::{
     secret::Redactor,
 };
 
+/// How long the end of a run waits for what git says of the code.
+const REVISION: Duration = Duration::from_millis(500);
+
 /// What is done in the machines of a run.
 pub(super) enum Work {
     /// The plan's cases are run.
@@ -62,6 +66,20 @@ pub(super) struct Run {
 impl Run {
     /// Carries the plan out.
     pub(super) async fn carry_out(self, work: Work) -> Result<()> {
+        let looking = self
+            .plan
+            .config
+            .is_some()
+            .then(|| tokio::spawn(revision::tell(Arc::clone(&self.plan), self.events.clone())));
+        let result = self.carry_out_locked(work).await;
+        if let Some(looking) = looking {
+            // Of a large repository that is not known yet, nothing is said.
+            let _ = clock::within(REVISION, looking).await;
+        }
+        result
+    }
+
+    async fn carry_out_locked(self, work: Work) -> Result<()> {
         let slots = self.acquire_slots().await?;
         let parallel = slots.as_ref().map_or(self.plan.host.slots as usize, Vec::len).max(1);
         let mut slots = slots.unwrap_or_default();

@@ -3,6 +3,7 @@
 //! Both are folds of the events; nothing is in them that the record does not hold.
 
 use super::ReportSink;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use std::{io, path::PathBuf};
 use vmdeck_model::{
@@ -60,9 +61,14 @@ fn summary(view: &RunView) -> Value {
                 "exit": c.exit, "took_ms": c.took_ms, "message": c.message })
         })
         .collect();
-    json!({ "run": view.run, "exit": view.exit, "took_ms": view.now_ms, "planned": view.planned, "tally": view.tally,
+    json!({ "run": view.run, "began": view.began.map(millis), "selection": view.selection, "config": view.config, "revision": view.revision,
+            "exit": view.exit, "took_ms": view.now_ms, "planned": view.planned, "tally": view.tally,
             "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings.iter().map(|warning| &warning.text).collect::<Vec<_>>(),
             "skipped_output": view.skipped_output })
+}
+
+fn millis(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn receipt(view: &RunView) -> Value {

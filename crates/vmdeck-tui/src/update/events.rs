@@ -173,6 +173,10 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             "engine::run",
             format!("the run ended: exit {}", exit.code()),
         ),
+        EventKind::Revision { commit, dirty } => {
+            let with = if *dirty { ", with uncommitted changes" } else { "" };
+            (Ok, "engine::run", format!("the code is at {commit}{with}"))
+        }
         EventKind::LockWaiting { holder, .. } => (Warn, "engine::lock", format!("waiting for {holder}")),
         EventKind::LockHeld { waited_ms, .. } => (Ok, "engine::lock", format!("held, after {waited_ms} ms")),
         EventKind::LockLost { why, .. } => (Fatal, "engine::lock", format!("LOST: {why}")),

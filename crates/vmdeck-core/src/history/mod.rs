@@ -1,0 +1,317 @@
+//! The records of earlier runs in a folder: what each came to, and which one a person means.
+//!
+//! Thousands are listed by an index (`index.rs`); a single one is read from its `summary.json`, or from its events where the run died.
+
+mod index;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    io::{self, BufRead},
+    path::{Path, PathBuf},
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::{CaseCause, Event},
+    exit::RunExit,
+    outcome::Tally,
+    quantity::show_count,
+    run_view::{RevisionView, RunView},
+};
+
+/// The longest line of a record that can be an event, in bytes.
+const LINE_MAX: u64 = 1 << 20;
+/// The file in a record that says that it stays.
+const PINNED: &str = "pinned";
+/// The fewest digits by which a run can be named.
+const DIGITS: usize = 4;
+
+/// A run that has ended, or died, as its record tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastRun {
+    /// The name of the record's folder.
+    pub name: String,
+    /// The id of the run.
+    pub run: String,
+    /// When it began.
+    pub began: DateTime<Utc>,
+    /// How it ended; `None` = it did not come to its end.
+    pub exit: Option<RunExit>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// The verdicts of its cases.
+    pub tally: Tally,
+    /// The words that selected its cases; none = all.
+    pub selection: Vec<String>,
+    /// The config file.
+    pub config: Option<String>,
+    /// The revision of the code.
+    pub revision: Option<RevisionView>,
+    /// Whether a guest had a machine that was kept by an earlier run.
+    pub reused: bool,
+}
+
+impl PastRun {
+    /// Returns the first eight digits of the run's id.
+    pub fn short(&self) -> &str {
+        self.run.get(..8).unwrap_or(&self.run)
+    }
+}
+
+/// Returns the runs whose records are in a folder, the newest first. What was read is written to the folder's index, so that it is
+/// read once.
+pub fn list(folder: &Path) -> Vec<PastRun> {
+    let mut index = index::Index::load(folder);
+    let mut names: Vec<String> = names(folder);
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let runs =
+        names.into_iter().filter_map(|name| index.get(&name).or_else(|| index.add(read(folder, &name)?))).collect();
+    index.save();
+    runs
+}
+
+/// Adds a run that has just ended to the index of the folder that its record is in.
+pub fn note(record: &Path) {
+    if let (Some(folder), Some(name)) = (record.parent(), record.file_name().and_then(|name| name.to_str()))
+        && is_record_name(name)
+        && let Some(run) = read(folder, name)
+    {
+        index::append(folder, std::slice::from_ref(&run));
+    }
+}
+
+/// Returns the record that a person means by a word: a folder, the name of a record, the beginning of a run's id, or without a word the
+/// last run.
+pub fn find(folder: &Path, word: Option<&str>) -> Result<PathBuf> {
+    let all = names(folder);
+    let nothing = || Fault::user("cannot find the run");
+    let Some(word) = word else {
+        let last = all.iter().max().ok_or_else(|| {
+            nothing().because(format!("there is no record in `{}`", folder.display())).hint("`vmdeck --ci` makes one")
+        })?;
+        return Ok(folder.join(last));
+    };
+    let path = Path::new(word);
+    if path.join("events.jsonl").is_file() {
+        return Ok(path.to_owned());
+    }
+    let is_id = word.len() >= DIGITS && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_it = |name: &&String| {
+        let id = name.rsplit('-').next().unwrap_or_default();
+        name.as_str() == word || (is_id && (id.starts_with(word) || word.starts_with(id)))
+    };
+    let found: Vec<&String> = all.iter().filter(is_it).collect();
+    match found[..] {
+        [name] => Ok(folder.join(name)),
+        [] => Err(nothing()
+            .because(format!("`{word}` is neither the folder of a record nor the beginning of a run's id"))
+            .hint("`vmdeck runs` lists them")),
+        _ => Err(nothing()
+            .because(format!("`{word}` begins the ids of {}", show_count(found.len(), "run")))
+            .hint("give more digits; `vmdeck runs` lists them")),
+    }
+}
+
+/// Returns whether a record is to stay whatever is pruned.
+pub fn is_pinned(record: &Path) -> bool {
+    record.join(PINNED).symlink_metadata().is_ok()
+}
+
+/// Notes that a record is to stay, or not.
+pub fn pin(record: &Path, on: bool) -> io::Result<()> {
+    let file = record.join(PINNED);
+    match (on, is_pinned(record)) {
+        (true, false) => vmdeck_files::create_new(&file).map(drop),
+        (false, true) => fs::remove_file(file),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the cases of a run whose last verdict says that they failed, or that nothing is known of them: as words that select them, in
+/// their order.
+pub fn failed(record: &Path) -> io::Result<Vec<String>> {
+    let mut failed: Vec<String> = Vec::new();
+    for case in view(record)?.cases.iter().filter(|case| case.cause != Some(CaseCause::Artifacts)) {
+        let word = format!("{}/{}@{}", case.suite, case.case, case.guest);
+        failed.retain(|other| *other != word);
+        if case.verdict.is_failure() {
+            failed.push(word);
+        }
+    }
+    Ok(failed)
+}
+
+/// Returns the state of a run at the end of its record.
+pub fn view(record: &Path) -> io::Result<RunView> {
+    let mut view = RunView::default();
+    let mut lines = io::BufReader::new(vmdeck_files::open(&record.join("events.jsonl"))?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if io::Read::take(&mut lines, LINE_MAX).read_until(b'\n', &mut line)? == 0 {
+            return Ok(view);
+        }
+        // Lines of output change nothing; a torn last line, or one of a newer version, is left out.
+        if memchr::memmem::find(&line, br#""kind":"output""#).is_none()
+            && let Ok(event) = serde_json::from_slice::<Event>(&line)
+        {
+            view.apply(&event);
+        }
+    }
+}
+
+/// Returns whether a name is one that a run gives to its record: `20261121T080000-5bba890d`.
+pub fn is_record_name(name: &str) -> bool {
+    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let Some((time, id)) = name.split_once('-') else { return false };
+    let is_time = time.split_once('T').is_some_and(|(day, clock)| digits(day, 8) && digits(clock, 6));
+    is_time && id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Returns the names of the records in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_record_name(name)).collect()
+}
+
+/// Reads what a record came to; `None` = it is not over, as far as it tells, or there is none.
+fn read(folder: &Path, name: &str) -> Option<PastRun> {
+    let record = folder.join(name);
+    match vmdeck_files::read(&record.join("summary.json"), vmdeck_files::LARGE) {
+        Ok(bytes) => {
+            let summary: SummaryFile = serde_json::from_slice(&bytes).ok()?;
+            let reused = summary.guests.iter().any(|guest| guest.reused.is_some());
+            Some(PastRun {
+                name: name.to_owned(),
+                began: summary.began.or_else(|| time_in(name))?,
+                run: summary.run,
+                exit: summary.exit,
+                took_ms: summary.took_ms,
+                tally: summary.tally,
+                selection: summary.selection,
+                config: summary.config,
+                revision: summary.revision,
+                reused,
+            })
+        }
+        Err(_) => None,
+    }
+}
+
+/// Returns the runs of a folder that have no summary: they are in progress, or have died.
+pub fn unended(folder: &Path) -> Vec<PastRun> {
+    let is_open = |name: &String| !folder.join(name).join("summary.json").exists();
+    let mut names: Vec<String> = names(folder).into_iter().filter(is_open).collect();
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let of = |name: String| {
+        let view = view(&folder.join(&name)).ok()?;
+        Some(PastRun {
+            began: view.began.or_else(|| time_in(&name))?,
+            run: view.run?,
+            name,
+            exit: None,
+            took_ms: view.now_ms,
+            tally: view.tally,
+            selection: view.selection,
+            config: view.config,
+            revision: view.revision,
+            reused: view.guests.values().any(|guest| guest.reused.is_some()),
+        })
+    };
+    names.into_iter().filter_map(of).collect()
+}
+
+/// Returns the time in the name of a record.
+fn time_in(name: &str) -> Option<DateTime<Utc>> {
+    let time = name.split_once('-')?.0;
+    NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%S").ok().map(|time| time.and_utc())
+}
+
+/// What is read of `summary.json`.
+#[derive(Deserialize)]
+struct SummaryFile {
+    run: String,
+    exit: Option<RunExit>,
+    took_ms: u64,
+    tally: Tally,
+    began: Option<DateTime<Utc>>,
+    #[serde(default)]
+    selection: Vec<String>,
+    config: Option<String>,
+    revision: Option<RevisionView>,
+    #[serde(default)]
+    guests: Vec<SummaryGuest>,
+}
+
+#[derive(Deserialize)]
+struct SummaryGuest {
+    reused: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_run_has_named_is_a_record() {
+        assert!(is_record_name("20261121T080000-5bba890d"));
+        for name in
+            ["", "..", "20261121T080000", "20261121T080000-", "2026-5bba890d", "src", "20261121T08000x-5bba890d"]
+        {
+            assert!(!is_record_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_word_names_one_run_or_says_why_not() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let said = |word: Option<&str>| find(home.path(), word).expect_err("none").to_string();
+        assert!(said(None).contains("there is no record in"));
+        for name in ["20261121T080000-5bba890d", "20261121T080001-5bba7777", "20261120T080000-01234567"] {
+            fs::create_dir_all(home.path().join(name)).expect("mkdir");
+            fs::write(home.path().join(name).join("events.jsonl"), "").expect("write");
+        }
+        let name = |word: Option<&str>| {
+            let found = find(home.path(), word).expect("found");
+            found.file_name().expect("name").to_string_lossy().into_owned()
+        };
+        assert_eq!(name(None), "20261121T080001-5bba7777", "the last one");
+        for word in ["5bba8", "5bba890d", "5bba890d01020304", "20261121T080000-5bba890d"] {
+            assert_eq!(name(Some(word)), "20261121T080000-5bba890d", "{word}");
+        }
+        assert_eq!(
+            name(Some(&home.path().join("20261120T080000-01234567").display().to_string())),
+            "20261120T080000-01234567"
+        );
+        assert!(said(Some("5bba")).contains("begins the ids of 2 runs"));
+        for word in ["5bb", "smoke/x", "..", ""] {
+            assert!(said(Some(word)).contains("is neither"), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_failed_last_is_what_failed() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let ended = |case: &str, verdict: &str| {
+            format!(
+                r#"{{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":1,"kind":"case_ended","guest":"deb","suite":"s","case":"{case}","round":1,"verdict":"{verdict}","exit":1,"took_ms":1,"message":"","stdout_tail":"","stderr_tail":""}}"#
+            )
+        };
+        let lines = [
+            ended("a", "failed"),
+            ended("b", "infra"),
+            ended("c", "flaky"),
+            ended("a", "passed"),
+            ended("d", "failed"),
+            ended("e", "cancelled"),
+        ];
+        fs::write(home.path().join("events.jsonl"), lines.join("\n") + "\n{\"torn").expect("write");
+        assert_eq!(failed(home.path()).expect("read"), ["s/b@deb", "s/d@deb"]);
+        assert!(!is_pinned(home.path()));
+        for (on, expected) in [(true, true), (true, true), (false, false), (false, false)] {
+            pin(home.path(), on).expect("done");
+            assert_eq!(is_pinned(home.path()), expected);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `vmdeck runs`: the records of this folder, and which of them a word means.
+//!
+//! What is read of them is `history`'s.
+
+use super::{Io, plan::RECORDS};
+use crate::cli::RunsArgs;
+use serde::Serialize;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use vmdeck_core::{
+    engine::reap,
+    history::{self, PastRun},
+    host::info,
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    exit::RunExit,
+    outcome::Verdict,
+    quantity::{show_count, show_duration},
+    text::Clean,
+};
+
+/// What a run is doing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum RunState {
+    Running,
+    Ended,
+    /// Its processes are gone, and it has no end.
+    Died,
+}
+
+/// A run with its state.
+#[derive(Serialize)]
+struct Row {
+    state: RunState,
+    pinned: bool,
+    #[serde(flatten)]
+    run: PastRun,
+}
+
+/// Returns the record that a word means, among those of this folder.
+pub(super) fn find(word: Option<&str>) -> Result<PathBuf> {
+    history::find(Path::new(RECORDS), word)
+}
+
+pub(super) fn run(args: &RunsArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    for (word, on) in [(&args.pin, true), (&args.unpin, false)] {
+        if let Some(word) = word {
+            let record = find(Some(word))?;
+            let cannot = |e| Fault::host(format!("cannot change the record `{}`", record.display())).because(e);
+            history::pin(&record, on).map_err(cannot)?;
+            let how = if on { "stays whatever is pruned" } else { "may be pruned" };
+            io.say(&format!("{}: {how}", record.display()));
+            return Ok(RunExit::Passed);
+        }
+    }
+    let mut rows = rows(Path::new(RECORDS));
+    let count = rows.len();
+    if !args.all {
+        rows.truncate(args.last);
+    }
+    if args.json {
+        io.say(&serde_json::to_string_pretty(&rows).unwrap_or_default());
+        return Ok(RunExit::Passed);
+    }
+    if rows.is_empty() {
+        io.say(&format!("no runs in `{RECORDS}`"));
+        return Ok(RunExit::Passed);
+    }
+    io.say(&format!("{:<9} {:<19} {:>8}  {:<11} {:<32} {}", "RUN", "BEGAN", "TOOK", "CODE", "RESULT", "WHAT"));
+    for row in &rows {
+        io.say(&line(row));
+    }
+    if count > rows.len() {
+        io.say(&format!("and {} more; --all lists them", show_count(count - rows.len(), "run")));
+    }
+    Ok(RunExit::Passed)
+}
+
+/// Returns the runs of a folder, the newest first.
+fn rows(folder: &Path) -> Vec<Row> {
+    let live: BTreeSet<PathBuf> = reap::live_records(&info::state_dir()).collect();
+    let state = |run: &PastRun| {
+        let record = std::path::absolute(folder.join(&run.name)).unwrap_or_default();
+        if live.contains(&record) { RunState::Running } else { RunState::Died }
+    };
+    let open = history::unended(folder).into_iter().map(|run| (state(&run), run));
+    let ended = history::list(folder).into_iter().map(|run| (RunState::Ended, run));
+    let row =
+        |(state, run): (RunState, PastRun)| Row { pinned: history::is_pinned(&folder.join(&run.name)), state, run };
+    let mut rows: Vec<Row> = open.chain(ended).map(row).collect();
+    rows.sort_by(|a, b| b.run.name.cmp(&a.run.name));
+    rows
+}
+
+fn line(row: &Row) -> String {
+    let Row { state, pinned, run } = row;
+    let result = match (state, run.exit) {
+        (RunState::Running, _) => format!("running: {}", counts(run)),
+        (_, Some(exit)) => format!("exit {}: {}", exit.code(), counts(run)),
+        _ => format!("died: {}", counts(run)),
+    };
+    let code = run.revision.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let mut what = if run.selection.is_empty() { "everything".to_owned() } else { run.selection.join(" ") };
+    for (is, word) in [(run.reused, "in a reused guest"), (*pinned, "pinned")] {
+        if is {
+            what.push_str(&format!(" ({word})"));
+        }
+    }
+    let began = run.began.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S");
+    let took = show_duration(Duration::from_millis(run.took_ms));
+    // A record may be anybody's.
+    Clean::from_text(&format!("{:<9} {began} {took:>8}  {code:<11} {result:<32} {what}", run.short())).into_string()
+}
+
+fn counts(run: &PastRun) -> String {
+    let counts: Vec<String> = Verdict::ALL
+        .iter()
+        .filter(|verdict| run.tally.of(**verdict) > 0)
+        .map(|verdict| format!("{} {verdict}", run.tally.of(*verdict)))
+        .collect();
+    if counts.is_empty() { "no tests run".to_owned() } else { counts.join(", ") }
+}
