@@ -133,6 +133,15 @@ pub enum Sub {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         flags: Vec<OsString>,
     },
+    /// Join a run that is in progress, in the cockpit: see all of it, and steer it
+    Attach {
+        /// Folder of the run, or the beginning of its id [default: the one that is in progress]
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+        /// Steer a run of `vmdeck --ci` as well, which is only watched else
+        #[arg(long)]
+        allow_control: bool,
+    },
     /// List the runs of this folder, the newest first: how they ended, what was tested
     Runs(RunsArgs),
     /// Open a recorded run in the cockpit: play it, go to any time, see every log as it was at that time

@@ -15,6 +15,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("trouble", &[]),
     ("coverage", &[]),
     ("report", &[]),
+    ("history", &[]),
     ("context", &["host"]),
     ("assets", &["host", "context"]),
     ("backend", &["command", "host", "context", "assets"]),

@@ -245,6 +245,7 @@ fn a_real_guest_that_is_held_is_used_for_what_is_run_again() {
         fs::write(world.path("src/code"), "right\n").expect("write");
         tmux.keys(&["R"]);
         tmux.see("reused ×1");
+        tmux.see("✓ 1 passed  ended");
         let again = tmux.see("◆ micro");
         assert!(again.contains("reused ×1") && again.contains("1/1"), "{again}");
         tmux.keys(&["q"]);
@@ -256,10 +257,9 @@ fn a_real_guest_that_is_held_is_used_for_what_is_run_again() {
 }
 
 #[test]
-fn the_run_is_cleaned_up_when_the_cockpit_is_killed_or_its_terminal_closed() {
+fn the_run_is_cleaned_up_when_the_cockpit_is_ended_or_its_terminal_closed() {
     type End = fn(&Tmux, &World);
-    let ends: [(&str, End); 3] = [
-        ("kill -9", |_, world| kill("-KILL", cockpit(world))),
+    let ends: [(&str, End); 2] = [
         ("a closed terminal", |tmux, _| drop(tmux.command(&["kill-server"]).output())),
         ("SIGTERM", |_, world| kill("-TERM", cockpit(world))),
     ];
@@ -296,7 +296,70 @@ fn an_engine_that_is_killed_is_told_and_the_clock_stops() {
 }
 
 #[test]
-fn a_run_that_was_detached_goes_on_and_a_second_cockpit_only_looks() {
+fn a_run_whose_cockpit_is_killed_goes_on_until_others_join_and_steer_it() {
+    for (columns, rows) in [(80, 24), (160, 50)] {
+        let world = World::new(LONG);
+        let tmux = Tmux::start(&world, columns, rows, LINE, &[]);
+        tmux.see("local linux");
+        tmux.keys(&["r"]);
+        tmux.see("smoke/long");
+        eventually("the engine runs", PATIENCE, || engine(&world));
+        kill("-KILL", cockpit(&world));
+        tmux.see("exit=137");
+        // Two at once, each right about what the other does.
+        let attach = format!("sh -c '{} attach; echo exit=$?; exec cat'", env!("CARGO_BIN_EXE_vmdeck"));
+        let others = [&attach, LINE].map(|line| Tmux::start(&world, columns, rows, line, &[]));
+        for other in &others {
+            let screen = other.see("smoke/long");
+            assert!(!screen.contains("VIEW ONLY"), "{screen}");
+        }
+        others[0].keys(&["h"]);
+        others[0].see("stays at the end");
+        others[0].keys(&["h", "X"]);
+        others[0].see("kill here now?");
+        others[0].keys(&["y"]);
+        for other in &others {
+            other.see("1 cancelled");
+            other.keys(&["q"]);
+            other.see("exit=130");
+        }
+        drop(others);
+        assert_all_gone(&world, tmux);
+    }
+}
+
+#[test]
+fn a_run_without_a_screen_is_watched_and_steered_only_on_request() {
+    let world = World::new(LONG);
+    let child = world.start(&["--ci"]);
+    let joined = || world.run(&["attach"]).err.contains("is not a terminal");
+    eventually("the run is there to be joined", PATIENCE, joined);
+    let attach = |words: &str| {
+        let line = format!("sh -c '{} attach {words}; echo exit=$?; exec cat'", env!("CARGO_BIN_EXE_vmdeck"));
+        Tmux::start(&world, 100, 30, &line, &[])
+    };
+    let watcher = attach("");
+    watcher.see("VIEW ONLY");
+    watcher.see("smoke/long");
+    watcher.keys(&["C-x"]);
+    watcher.see("view only");
+    let steerer = attach("--allow-control");
+    steerer.see("smoke/long");
+    steerer.keys(&["C-x"]);
+    steerer.see("cancel the run?");
+    steerer.keys(&["y"]);
+    vmdeck_testkit::world::finish(child).exits(130);
+    for tmux in [&watcher, &steerer] {
+        tmux.see("1 cancelled");
+        tmux.keys(&["q"]);
+    }
+    world.run(&["attach"]).exits(2).complains("none is in progress");
+    drop(watcher);
+    assert_all_gone(&world, steerer);
+}
+
+#[test]
+fn a_run_that_was_detached_goes_on_and_a_second_cockpit_steers_it() {
     let world = World::new(LONG);
     let tmux = Tmux::start(&world, 100, 30, LINE, &[]);
     tmux.see("local linux");
@@ -308,12 +371,12 @@ fn a_run_that_was_detached_goes_on_and_a_second_cockpit_only_looks() {
     tmux.see("has not ended");
     assert!(engine(&world), "it goes on");
     let second = Tmux::start(&world, 100, 30, LINE, &[]);
-    second.see("VIEW ONLY");
     second.see("smoke/long");
-    second.keys(&["C-x"]);
-    second.see("view only");
     second.keys(&["q"]);
-    second.see("exit=0");
+    second.see("leave?");
+    second.keys(&["d"]);
+    second.see("has not ended");
+    assert!(engine(&world), "it goes on once more");
     // A person ends it as any other process.
     let status = Command::new("pkill").args(["-INT", "-f", &world.path("").display().to_string()]).status();
     assert!(status.expect("pkill").success());
@@ -411,7 +474,7 @@ fn a_first_start_leads_to_a_config_and_a_typo_is_told() {
         .exits(2)
         .complains("vmdeck.toml:9: `keys.kil`: unknown key (did you mean `kill`?)")
         .complains("vmdeck.toml:10: `keys.stop`: `hyper-x` is not a key");
-    world.run(&["replay", "nowhere"]).exits(2).complains("cannot replay `nowhere`");
+    world.run(&["replay", "nowhere"]).exits(2).complains("`nowhere` is neither the folder of a record");
 }
 
 #[test]

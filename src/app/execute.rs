@@ -2,11 +2,12 @@
 //!
 //! What happens in it is the engine's.
 
-use super::{Io, deps::deps, headless, io::use_color, prune};
+use super::{Io, control::ControlSocket, deps::deps, headless, io::use_color, prune};
 use crate::cli::{OutputArgs, RunArgs};
 use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use vmdeck_core::{
     engine::{self, EngineDeps},
@@ -97,15 +98,24 @@ pub(super) async fn execute(
         signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
     };
     let (own, keep) = (plan.dir.clone(), plan.host.keep_records);
+    let (run, steered) = (plan.run.clone(), args.commands || args.allow_control);
     let handle = engine::start(plan, deps);
+    let control = match ControlSocket::open(&own, &run, steered, handle.commands.clone()) {
+        Ok(socket) => Some(Arc::new(socket)),
+        Err(e) => {
+            io.warn(&format!("warning: no other vmdeck can join this run: {e}"));
+            None
+        }
+    };
     if args.commands {
         let input = tokio::io::BufReader::new(tokio::io::stdin());
-        tokio::spawn(headless::obey(input, handle.commands.clone()));
+        tokio::spawn(headless::obey(input, handle.commands.clone(), control.clone()));
     }
     // Whoever sends commands also watches the record.
     let tick = if is_live { headless::LIVE } else { headless::QUIET };
     let told = |why: &str| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"));
     let exit = headless::follow(handle, &mut fanout, tick, told).await;
+    drop(control);
     // In an index where its folder is one of records.
     history::note(&own);
     if let Some(keep) = keep {

@@ -2,7 +2,8 @@
 //!
 //! It sends one command only: when a report cannot be written, the run is cancelled rather than lost.
 
-use std::time::Duration;
+use super::control::ControlSocket;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt},
     sync::mpsc,
@@ -56,9 +57,16 @@ pub(super) async fn follow(
     if lost && exit == RunExit::Passed { RunExit::Infra } else { exit }
 }
 
-/// Passes the commands of another process on, one line of JSON each. Its end without [`DETACH`] is that of a terminal:
-/// the run ends and cleans up.
-pub(super) async fn obey(input: impl AsyncBufRead + Unpin, commands: mpsc::Sender<Command>) {
+/// How long a run whose cockpit has died waits for another one to join it.
+const ORPHANED: Duration = Duration::from_mins(2);
+
+/// Passes the commands of another process on, one line of JSON each. If it ends without [`DETACH`] or a word that ends the run, it has
+/// died: then the run waits a while for somebody to join it by its control socket, and ends and cleans up if nobody does.
+pub(super) async fn obey(
+    input: impl AsyncBufRead + Unpin,
+    commands: mpsc::Sender<Command>,
+    control: Option<Arc<ControlSocket>>,
+) {
     let mut lines = input.lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if line == DETACH {
@@ -67,6 +75,14 @@ pub(super) async fn obey(input: impl AsyncBufRead + Unpin, commands: mpsc::Sende
         // A word of another version is left alone: it cannot be answered here.
         if let Ok(command) = serde_json::from_str(&line) {
             let _ = commands.send(command).await;
+        }
+    }
+    if let Some(control) = control {
+        while clock::within(ORPHANED, control.until_attached()).await.is_some() {
+            control.until_alone().await;
+            if control.was_let_go() {
+                return;
+            }
         }
     }
     let _ = commands.send(Command::Cancel { reason: CancelReason::Hangup }).await;
@@ -95,7 +111,7 @@ mod tests {
             ("", vec![hangup]),
         ] {
             let (send, mut receive) = mpsc::channel(8);
-            obey(text.as_bytes(), send).await;
+            obey(text.as_bytes(), send, None).await;
             let mut got = Vec::new();
             while let Ok(command) = receive.try_recv() {
                 got.push(command);

@@ -7,6 +7,7 @@ mod attend;
 mod boot;
 mod candidates;
 mod cockpit;
+mod control;
 mod customise;
 mod demo;
 mod deps;
@@ -146,6 +147,10 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
             return shell::run(&guest, machine.as_deref(), &command, &config, io).await;
         }
         Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
+        Some(Sub::Attach { run, allow_control }) => {
+            let record = runs::in_progress(run.as_deref())?;
+            cockpit::attach(record, allow_control, &config, &look, io).await?
+        }
         Some(Sub::Runs(args)) => runs::run(&args, io)?,
         Some(Sub::Replay { path }) => {
             let path = match path {

@@ -20,9 +20,6 @@ use vmdeck_model::{
     suite::{Case, CaseAction, Suite},
 };
 
-/// The folder in which records are kept by default.
-pub(super) const RECORDS: &str = ".vmdeck/runs";
-
 /// Returns the plan of this config and command line.
 pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
     for note in &setup.notes {
@@ -64,7 +61,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     }
     let config = setup.file.as_deref().and_then(|file| std::path::absolute(file).ok());
     let run = RunId::from_bits(args.run_id.unwrap_or_else(random::u64));
-    let dir = args.report.run_dir.clone().unwrap_or_else(|| Path::new(RECORDS).join(record_name(&run)));
+    let dir = args.report.run_dir.clone().unwrap_or_else(|| Path::new(runs::RECORDS).join(record_name(&run)));
     let dir = std::path::absolute(&dir).map_err(|e| Fault::user("cannot find the current folder").because(e))?;
     as_text(&dir, "the run's record", "set --run-dir to a folder whose path is UTF-8")?;
     as_text(&info::state_dir(), "the state folder", "set XDG_STATE_HOME to a folder whose path is UTF-8")?;

@@ -2,7 +2,7 @@
 //!
 //! Only what looks like a record in the usual folder is touched, never what a link leads to.
 
-use super::{Io, plan::RECORDS};
+use super::{Io, runs::RECORDS};
 use crate::cli::PruneArgs;
 use std::{
     collections::BTreeSet,

@@ -2,7 +2,7 @@
 //!
 //! What is read of them is `history`'s.
 
-use super::{Io, plan::RECORDS};
+use super::{Io, control};
 use crate::cli::RunsArgs;
 use serde::Serialize;
 use std::{
@@ -23,6 +23,9 @@ use vmdeck_model::{
     text::Clean,
 };
 
+/// The folder in which records are kept by default.
+pub(super) const RECORDS: &str = ".vmdeck/runs";
+
 /// What a run is doing now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,7 +38,7 @@ enum RunState {
 
 /// A run with its state.
 #[derive(Serialize)]
-struct Row {
+struct ListedRun {
     state: RunState,
     pinned: bool,
     #[serde(flatten)]
@@ -45,6 +48,36 @@ struct Row {
 /// Returns the record that a word means, among those of this folder.
 pub(super) fn find(word: Option<&str>) -> Result<PathBuf> {
     history::find(Path::new(RECORDS), word)
+}
+
+/// Returns the record of the run in progress that a word means: without one, the only one of this folder, or else of this host.
+pub(super) fn in_progress(word: Option<&str>) -> Result<PathBuf> {
+    let none = || Fault::user("cannot join a run");
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    if word.is_some() {
+        let record = absolute(find(word)?);
+        if control::answers(&record) {
+            return Ok(record);
+        }
+        let hint = format!("`vmdeck replay {}` shows it", record.display());
+        return Err(none().because(format!("the run of `{}` is not in progress", record.display())).hint(hint));
+    }
+    let folder = Path::new(RECORDS);
+    let here = history::unended(folder).into_iter().map(|run| absolute(folder.join(run.name)));
+    let mut found: Vec<PathBuf> = here.filter(|record| control::answers(record)).collect();
+    if found.is_empty() {
+        found = reap::live_records(&info::state_dir()).filter(|record| control::answers(record)).collect();
+    }
+    match &found[..] {
+        [record] => Ok(record.clone()),
+        [] => {
+            Err(none().because("none is in progress").hint("`vmdeck replay` opens the last one, `vmdeck` starts one"))
+        }
+        several => {
+            let list: Vec<String> = several.iter().map(|record| record.display().to_string()).collect();
+            Err(none().because(format!("several are in progress: {}", list.join(", "))).hint("name one"))
+        }
+    }
 }
 
 pub(super) fn run(args: &RunsArgs, io: &mut Io<'_>) -> Result<RunExit> {
@@ -82,7 +115,7 @@ pub(super) fn run(args: &RunsArgs, io: &mut Io<'_>) -> Result<RunExit> {
 }
 
 /// Returns the runs of a folder, the newest first.
-fn rows(folder: &Path) -> Vec<Row> {
+fn rows(folder: &Path) -> Vec<ListedRun> {
     let live: BTreeSet<PathBuf> = reap::live_records(&info::state_dir()).collect();
     let state = |run: &PastRun| {
         let record = std::path::absolute(folder.join(&run.name)).unwrap_or_default();
@@ -90,15 +123,18 @@ fn rows(folder: &Path) -> Vec<Row> {
     };
     let open = history::unended(folder).into_iter().map(|run| (state(&run), run));
     let ended = history::list(folder).into_iter().map(|run| (RunState::Ended, run));
-    let row =
-        |(state, run): (RunState, PastRun)| Row { pinned: history::is_pinned(&folder.join(&run.name)), state, run };
-    let mut rows: Vec<Row> = open.chain(ended).map(row).collect();
+    let row = |(state, run): (RunState, PastRun)| ListedRun {
+        pinned: history::is_pinned(&folder.join(&run.name)),
+        state,
+        run,
+    };
+    let mut rows: Vec<ListedRun> = open.chain(ended).map(row).collect();
     rows.sort_by(|a, b| b.run.name.cmp(&a.run.name));
     rows
 }
 
-fn line(row: &Row) -> String {
-    let Row { state, pinned, run } = row;
+fn line(row: &ListedRun) -> String {
+    let ListedRun { state, pinned, run } = row;
     let result = match (state, run.exit) {
         (RunState::Running, _) => format!("running: {}", counts(run)),
         (_, Some(exit)) => format!("exit {}: {}", exit.code(), counts(run)),

@@ -54,7 +54,10 @@ pub struct RunArgs {
     /// Boot the selected guests, run nothing in them, and keep them up until they are stopped
     #[arg(long)]
     pub hold: bool,
-    /// Read commands as JSON lines from standard input; end of input without the word `detach` ends the run
+    /// Let other cockpits steer this run (`vmdeck attach`), and not only watch it
+    #[arg(long)]
+    pub allow_control: bool,
+    /// Read commands as JSON lines from standard input; `detach` lets the run go on alone
     #[arg(long, hide = true)]
     pub commands: bool,
     /// The run's id, 16 hexadecimal digits; default: random

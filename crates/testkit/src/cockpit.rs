@@ -83,6 +83,14 @@ impl Services for FakeServices {
         (self.start)(request)
     }
 
+    fn join(&self, _: &Path) -> Result<Engine> {
+        Err(Fault::user("cannot steer a run").because("it is only to be watched"))
+    }
+
+    fn is_alive(&self, _: &Path) -> bool {
+        false
+    }
+
     fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>> {
         Box::pin(async { Ok(Vec::new()) })
     }

@@ -128,8 +128,15 @@ impl EffectRunner {
                     Some(Msg::Findings(findings, capacity))
                 });
             }
-            Effect::LookAtLock { attach } => self.look_at_lock(attach && model.shown.record == RecordSource::Nothing),
-            Effect::Watch { dir, who } => drop(self.show(dir, Some(who))),
+            Effect::LookAtLock { attach } => {
+                let watched = matches!(model.shown.record, RecordSource::Other { .. }).then(|| model.shown.dir.clone());
+                self.look_at_lock(attach && model.shown.record == RecordSource::Nothing, watched);
+            }
+            Effect::Watch { dir, who } => match self.services.join(&dir) {
+                Ok(engine) => self.follow(engine),
+                // It can be seen all the same.
+                Err(_) => drop(self.show(dir, Some(who))),
+            },
             Effect::BreakLock { path, pid } => self.spawn_blocking(move |services| {
                 Some(match services.break_lock(&path, pid) {
                     Ok(text) => Msg::Said(Severity::Ok, text),
@@ -229,6 +236,11 @@ impl EffectRunner {
             Ok(engine) => engine,
             Err(fault) => return self.spawn(async move { Some(Msg::NotStarted(fault)) }),
         };
+        self.follow(engine);
+    }
+
+    /// Shows the run of an engine, which takes our commands from now on.
+    fn follow(&mut self, engine: Engine) {
         let Engine { dir, commands, ended } = engine;
         self.engine = Some(commands);
         let over = self.show(dir, None);
@@ -297,14 +309,19 @@ impl EffectRunner {
         }
     }
 
-    fn look_at_lock(&self, attach: bool) {
+    /// Looks who holds the lock, and whether the run of another process that is watched is still carried out.
+    fn look_at_lock(&self, attach: bool, watched: Option<PathBuf>) {
         let messages = self.messages.clone();
         self.spawn_blocking(move |services| {
             let rows = services.locks();
             let other = rows.iter().find(|r| r.state == LockState::Held).and_then(|r| r.holder.clone());
             let run = other.as_ref().and_then(|h| h.run.clone()).filter(|_| attach);
             let record = run.and_then(|run| services.record_of(&run));
+            let is_abandoned = watched.is_some_and(|dir| other.is_none() && !services.is_alive(&dir));
             let _ = messages.blocking_send(Msg::Locks(rows));
+            if is_abandoned {
+                return Some(Msg::Abandoned);
+            }
             let pid = other.and_then(|h| h.pid).map_or("another process".to_owned(), |p| format!("process {p}"));
             record.map(|dir| Msg::Do(Effect::Watch { dir, who: pid }))
         });

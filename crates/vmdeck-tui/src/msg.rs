@@ -59,6 +59,8 @@ pub enum Msg {
     Usage(BTreeMap<String, Usage>),
     /// The lock was checked.
     Locks(Vec<LockRow>),
+    /// The run of another process that is shown is not carried out by anybody any more.
+    Abandoned,
     /// The host was checked.
     Findings(Vec<Finding>, Capacity),
     /// The leftovers of dead runs were listed, a line each.

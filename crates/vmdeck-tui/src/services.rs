@@ -55,6 +55,10 @@ pub trait Services: Send + Sync + 'static {
     fn demo<'a>(&'a self, told: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<()>>;
     /// Starts a run.
     fn start(&self, request: &RunRequest) -> Result<Engine>;
+    /// Joins the run of this record, which another process began; an error where it cannot be steered from here.
+    fn join(&self, dir: &Path) -> Result<Engine>;
+    /// Returns whether somebody carries out the run of this record; blocking.
+    fn is_alive(&self, dir: &Path) -> bool;
     /// Returns every machine that the backends see.
     fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>>;
     /// Returns what our machines that run now use, by name; blocking.

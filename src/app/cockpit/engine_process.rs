@@ -1,9 +1,10 @@
 //! The engine of a cockpit's run: this binary with `--ci --commands`, in a process of its own.
 //!
-//! Its input carries commands, a line of JSON each. The end of that input without [`DETACH`] is a hang-up: the engine cleans up.
+//! Its input carries commands, a line of JSON each. One that is left without [`DETACH`] gets a last one, which ends its run; one whose
+//! cockpit has died gets none, and waits for another cockpit to join it (`control`).
 
 use crate::{
-    app::{Io, plan},
+    app::{Io, plan, runs},
     cli::{KeepArg, RunArgs},
 };
 use parking_lot::Mutex;
@@ -18,10 +19,11 @@ use tokio::{
 };
 use vmdeck_core::host::{clock, files, process, random};
 use vmdeck_model::{
-    command::DETACH,
+    command::{Command, DETACH},
     error::{Fault, Result},
     exit::RunExit,
     ids::RunId,
+    outcome::CancelReason,
 };
 use vmdeck_tui::{model::RunRequest, services::Engine};
 
@@ -34,7 +36,7 @@ impl Engines {
     pub(super) fn start(&self, request: &RunRequest, args: &RunArgs, config_args: Vec<OsString>) -> Result<Engine> {
         let cannot = |e: std::io::Error| Fault::host("cannot start the engine").because(e);
         let id = RunId::from_bits(random::u64());
-        let home = args.report.run_dir.as_deref().unwrap_or(Path::new(plan::RECORDS));
+        let home = args.report.run_dir.as_deref().unwrap_or(Path::new(runs::RECORDS));
         let dir = home.join(plan::record_name(&id));
         let dir = std::path::absolute(dir).map_err(cannot)?;
         vmdeck_files::make_folders(&dir).map_err(cannot)?;
@@ -128,6 +130,11 @@ fn arguments(
     out
 }
 
+/// Returns the line that ends a run whose cockpit is left. If a cockpit dies, nobody writes it.
+fn hang_up() -> String {
+    serde_json::to_string(&Command::Cancel { reason: CancelReason::Hangup }).unwrap_or_default()
+}
+
 /// Passes commands to an engine and waits for its end; returns at once when the engine is to continue alone.
 async fn serve(
     mut child: tokio::process::Child,
@@ -155,8 +162,12 @@ async fn serve(
                         stdin = None;
                     }
                 }
-                // The cockpit is gone: the end of its input tells the engine.
-                _ => stdin = None,
+                // The person leaves, and the run with them.
+                (None, Some(pipe)) => {
+                    let _ = pipe.write_all(format!("{}\n", hang_up()).as_bytes()).await;
+                    stdin = None;
+                }
+                (_, None) => {}
             },
         }
     }

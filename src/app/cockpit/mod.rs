@@ -10,7 +10,12 @@ mod services;
 use super::{Io, plan, settings, trust};
 use crate::cli::{Color, ConfigArgs, KeepArg, OutputArgs, RunArgs};
 use futures_util::FutureExt;
-use std::{io::IsTerminal, panic::AssertUnwindSafe, path::Path, sync::Arc};
+use std::{
+    io::IsTerminal,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::mpsc;
 use vmdeck_core::host::signal;
 use vmdeck_model::{
@@ -88,6 +93,20 @@ pub(super) async fn replay(path: &Path, config: &ConfigArgs, look: &OutputArgs, 
     show(&args, config, look, services::load(&args, config), Some(player), Vec::new(), io).await
 }
 
+/// Opens the cockpit on a run that is in progress: `vmdeck attach`.
+pub(super) async fn attach(
+    record: PathBuf,
+    allow_control: bool,
+    config: &ConfigArgs,
+    look: &OutputArgs,
+    io: &mut Io<'_>,
+) -> Result<RunExit> {
+    need_terminal("join a run", "follow its events.jsonl as text")?;
+    let args = RunArgs { allow_control, repeat: 1, ..RunArgs::default() };
+    let first = vec![Effect::ListMachines, Effect::Watch { dir: record, who: "another vmdeck".into() }];
+    show(&args, config, look, services::load(&args, config), None, first, io).await
+}
+
 fn need_terminal(what: &str, hint: &str) -> Result<()> {
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         return Ok(());
@@ -154,7 +173,8 @@ async fn show(
     let _ = std::panic::take_hook();
     let (farewell, last) = (farewell(app.model()), app.model().results.last().map(|(_, exit)| *exit));
     let signal = app.last_signal;
-    drop(app);
+    // The library panics where it cannot say on standard error that the terminal is gone; the run must hear of our end all the same.
+    let _ = std::panic::catch_unwind(AssertUnwindSafe(|| drop(app)));
     screen::restore();
     for line in &farewell {
         // Messages hold what guests wrote, and this is the normal screen.

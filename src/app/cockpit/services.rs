@@ -4,7 +4,12 @@
 
 use super::engine_process::Engines;
 use crate::{
-    app::{Io, deps::deps_with, init, micro, settings, trust},
+    app::{
+        Io,
+        control::{self, Control},
+        deps::deps_with,
+        init, micro, settings, trust,
+    },
     cli::{ConfigArgs, InitArgs, RunArgs},
 };
 use parking_lot::Mutex;
@@ -14,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::oneshot;
 use vmdeck_core::{
     backend,
     engine::{
@@ -21,6 +27,7 @@ use vmdeck_core::{
         lock::{self, Standing},
         preflight, reap, shell,
     },
+    history,
     host::{capacity, files, pids, process::Spawner},
 };
 use vmdeck_model::{
@@ -116,6 +123,27 @@ impl Services for Real {
 
     fn start(&self, request: &RunRequest) -> Result<Engine> {
         self.engines.start(request, &self.args, self.config_args())
+    }
+
+    fn join(&self, dir: &Path) -> Result<Engine> {
+        if self.args.read_only {
+            return Err(Fault::user("cannot steer a run").because("this cockpit only looks"));
+        }
+        let Control { lines, mut ended } = control::join(dir, self.args.allow_control)?;
+        let (done, told) = oneshot::channel();
+        let record = dir.to_owned();
+        tokio::spawn(async move {
+            let _ = ended.recv().await;
+            // What it came to is in the record.
+            let exit =
+                tokio::task::spawn_blocking(move || history::view(&record).ok().and_then(|view| view.exit)).await;
+            let _ = done.send((exit.ok().flatten(), String::new()));
+        });
+        Ok(Engine { dir: dir.to_owned(), commands: lines, ended: told })
+    }
+
+    fn is_alive(&self, dir: &Path) -> bool {
+        control::answers(dir)
     }
 
     fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>> {

@@ -3,9 +3,12 @@
 //! Thousands are listed by an index (`index.rs`); a single one is read from its `summary.json`, or from its events where the run died.
 
 mod index;
+mod past_run;
+
+pub use past_run::PastRun;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::{
     fs,
     io::{self, BufRead},
@@ -27,42 +30,10 @@ const PINNED: &str = "pinned";
 /// The fewest digits by which a run can be named.
 const DIGITS: usize = 4;
 
-/// A run that has ended, or died, as its record tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PastRun {
-    /// The name of the record's folder.
-    pub name: String,
-    /// The id of the run.
-    pub run: String,
-    /// When it began.
-    pub began: DateTime<Utc>,
-    /// How it ended; `None` = it did not come to its end.
-    pub exit: Option<RunExit>,
-    /// How long it took, in milliseconds.
-    pub took_ms: u64,
-    /// The verdicts of its cases.
-    pub tally: Tally,
-    /// The words that selected its cases; none = all.
-    pub selection: Vec<String>,
-    /// The config file.
-    pub config: Option<String>,
-    /// The revision of the code.
-    pub revision: Option<RevisionView>,
-    /// Whether a guest had a machine that was kept by an earlier run.
-    pub reused: bool,
-}
-
-impl PastRun {
-    /// Returns the first eight digits of the run's id.
-    pub fn short(&self) -> &str {
-        self.run.get(..8).unwrap_or(&self.run)
-    }
-}
-
 /// Returns the runs whose records are in a folder, the newest first. What was read is written to the folder's index, so that it is
 /// read once.
 pub fn list(folder: &Path) -> Vec<PastRun> {
-    let mut index = index::Index::load(folder);
+    let mut index = index::RunIndex::load(folder);
     let mut names: Vec<String> = names(folder);
     names.sort_unstable_by(|a, b| b.cmp(a));
     let runs =
@@ -250,68 +221,4 @@ struct SummaryGuest {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_a_run_has_named_is_a_record() {
-        assert!(is_record_name("20261121T080000-5bba890d"));
-        for name in
-            ["", "..", "20261121T080000", "20261121T080000-", "2026-5bba890d", "src", "20261121T08000x-5bba890d"]
-        {
-            assert!(!is_record_name(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_word_names_one_run_or_says_why_not() {
-        let home = tempfile::tempdir().expect("tempdir");
-        let said = |word: Option<&str>| find(home.path(), word).expect_err("none").to_string();
-        assert!(said(None).contains("there is no record in"));
-        for name in ["20261121T080000-5bba890d", "20261121T080001-5bba7777", "20261120T080000-01234567"] {
-            fs::create_dir_all(home.path().join(name)).expect("mkdir");
-            fs::write(home.path().join(name).join("events.jsonl"), "").expect("write");
-        }
-        let name = |word: Option<&str>| {
-            let found = find(home.path(), word).expect("found");
-            found.file_name().expect("name").to_string_lossy().into_owned()
-        };
-        assert_eq!(name(None), "20261121T080001-5bba7777", "the last one");
-        for word in ["5bba8", "5bba890d", "5bba890d01020304", "20261121T080000-5bba890d"] {
-            assert_eq!(name(Some(word)), "20261121T080000-5bba890d", "{word}");
-        }
-        assert_eq!(
-            name(Some(&home.path().join("20261120T080000-01234567").display().to_string())),
-            "20261120T080000-01234567"
-        );
-        assert!(said(Some("5bba")).contains("begins the ids of 2 runs"));
-        for word in ["5bb", "smoke/x", "..", ""] {
-            assert!(said(Some(word)).contains("is neither"), "{word}");
-        }
-    }
-
-    #[test]
-    fn what_failed_last_is_what_failed() {
-        let home = tempfile::tempdir().expect("tempdir");
-        let ended = |case: &str, verdict: &str| {
-            format!(
-                r#"{{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":1,"kind":"case_ended","guest":"deb","suite":"s","case":"{case}","round":1,"verdict":"{verdict}","exit":1,"took_ms":1,"message":"","stdout_tail":"","stderr_tail":""}}"#
-            )
-        };
-        let lines = [
-            ended("a", "failed"),
-            ended("b", "infra"),
-            ended("c", "flaky"),
-            ended("a", "passed"),
-            ended("d", "failed"),
-            ended("e", "cancelled"),
-        ];
-        fs::write(home.path().join("events.jsonl"), lines.join("\n") + "\n{\"torn").expect("write");
-        assert_eq!(failed(home.path()).expect("read"), ["s/b@deb", "s/d@deb"]);
-        assert!(!is_pinned(home.path()));
-        for (on, expected) in [(true, true), (true, true), (false, false), (false, false)] {
-            pin(home.path(), on).expect("done");
-            assert_eq!(is_pinned(home.path()), expected);
-        }
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@ mod start;
 use super::{
     console::AttachedConsole,
     logs::LogSource,
-    model::{LockState, Model, Pane, RecordSource},
+    model::{Model, Pane, RecordSource},
     msg::{Effect, Msg, Opened},
     overlay::{Confirm, Overlay, Question},
     theme::Depth,
@@ -80,9 +80,10 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
         Msg::Usage(usage) => model.host.usage = usage,
         Msg::Locks(rows) => {
-            let is_held = rows.iter().any(|row| row.state == LockState::Held);
             model.host.locks = rows;
-            if matches!(model.shown.record, RecordSource::Other { .. }) && model.shown.view.exit.is_none() && !is_held {
+        }
+        Msg::Abandoned => {
+            if matches!(model.shown.record, RecordSource::Other { .. }) && model.shown.view.exit.is_none() {
                 model.shown.record = RecordSource::Own { ended: true };
                 model.say(
                     Severity::Warn,
@@ -142,7 +143,7 @@ fn tick(model: &mut Model, out: &mut Vec<Effect>) {
         && model.is_live()
         && (model.now_ms / 1000).is_multiple_of(10)
     {
-        // A process that was killed writes no last event; its lock tells.
+        // A process that was killed writes no last event; its lock and its socket tell.
         out.push(Effect::LookAtLock { attach: false });
     }
     if model.shown.view.run.is_none()
@@ -196,6 +197,11 @@ fn engine_ended(model: &mut Model, exit: Option<RunExit>, words: &str, out: &mut
         *ended = true;
     }
     model.console = None;
+    if matches!(model.overlay, Some(Overlay::Quit)) {
+        // There is nothing left to ask, and an answer that comes now must not be taken for another key.
+        model.overlay = None;
+        model.pending.is_leaving = true;
+    }
     if model.shown.view.run.is_none() {
         let text = if words.trim().is_empty() {
             "the engine exited without reporting".to_owned()

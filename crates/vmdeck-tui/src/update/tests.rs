@@ -200,6 +200,13 @@ fn leaving_asks_while_a_run_goes_on() {
     case.sent();
     case.msg(Msg::EngineEnded { exit: Some(RunExit::Interrupted), words: String::new() });
     assert!(case.sent().contains(&Effect::Quit), "it leaves when everything is gone");
+    let mut over = TestCockpit::with_run();
+    over.ended(50, RunExit::Passed);
+    over.sent();
+    over.keys("q");
+    assert_eq!((over.sent(), over.model.overlay.is_none()), (Vec::new(), true), "there is nothing to ask any more");
+    over.msg(Msg::EngineEnded { exit: Some(RunExit::Passed), words: String::new() });
+    assert!(over.sent().contains(&Effect::Quit));
     let mut idle = TestCockpit::new();
     idle.keys("q");
     assert_eq!(idle.sent(), [Effect::Quit]);

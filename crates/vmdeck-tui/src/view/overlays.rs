@@ -167,7 +167,7 @@ fn quit(model: &Model, frame: &mut Frame<'_>) {
     let lines = vec![
         Line::from(span(model, StyleRole::UiText, "A run is still in progress.")),
         Line::default(),
-        keys(model, &[("d", "detach: the run continues; `vmdeck` shows it, view only")]),
+        keys(model, &[("d", "detach: the run continues; `vmdeck attach` joins it again")]),
         keys(model, &[("s", "stop, clean up, then leave")]),
         keys(model, &[("Esc", "stay here")]),
     ];

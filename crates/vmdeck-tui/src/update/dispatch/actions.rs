@@ -122,6 +122,9 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
 fn quit(model: &mut Model, out: &mut Vec<Effect>) {
     if model.panes.zoom {
         model.panes.zoom = false;
+    } else if model.is_running() && model.shown.view.exit.is_some() {
+        // It is over, and its process about to say so.
+        model.pending.is_leaving = true;
     } else if model.is_running() {
         model.overlay = Some(Overlay::Quit);
     } else {

@@ -1,0 +1,108 @@
+//! The records that a word means, what failed in them, and their index: whole, damaged, stale.
+
+use super::{
+    index::{FILE, append},
+    *,
+};
+use std::time::Instant;
+
+#[test]
+fn only_what_a_run_has_named_is_a_record() {
+    assert!(is_record_name("20261121T080000-5bba890d"));
+    for name in ["", "..", "20261121T080000", "20261121T080000-", "2026-5bba890d", "src", "20261121T08000x-5bba890d"] {
+        assert!(!is_record_name(name), "{name}");
+    }
+}
+
+#[test]
+fn a_word_names_one_run_or_says_why_not() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let said = |word: Option<&str>| find(home.path(), word).expect_err("none").to_string();
+    assert!(said(None).contains("there is no record in"));
+    for name in ["20261121T080000-5bba890d", "20261121T080001-5bba7777", "20261120T080000-01234567"] {
+        fs::create_dir_all(home.path().join(name)).expect("mkdir");
+        fs::write(home.path().join(name).join("events.jsonl"), "").expect("write");
+    }
+    let name = |word: Option<&str>| {
+        let found = find(home.path(), word).expect("found");
+        found.file_name().expect("name").to_string_lossy().into_owned()
+    };
+    assert_eq!(name(None), "20261121T080001-5bba7777", "the last one");
+    for word in ["5bba8", "5bba890d", "5bba890d01020304", "20261121T080000-5bba890d"] {
+        assert_eq!(name(Some(word)), "20261121T080000-5bba890d", "{word}");
+    }
+    assert_eq!(
+        name(Some(&home.path().join("20261120T080000-01234567").display().to_string())),
+        "20261120T080000-01234567"
+    );
+    assert!(said(Some("5bba")).contains("begins the ids of 2 runs"));
+    for word in ["5bb", "smoke/x", "..", ""] {
+        assert!(said(Some(word)).contains("is neither"), "{word}");
+    }
+}
+
+#[test]
+fn what_failed_last_is_what_failed() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let ended = |case: &str, verdict: &str| {
+        format!(
+            r#"{{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":1,"kind":"case_ended","guest":"deb","suite":"s","case":"{case}","round":1,"verdict":"{verdict}","exit":1,"took_ms":1,"message":"","stdout_tail":"","stderr_tail":""}}"#
+        )
+    };
+    let lines = [
+        ended("a", "failed"),
+        ended("b", "infra"),
+        ended("c", "flaky"),
+        ended("a", "passed"),
+        ended("d", "failed"),
+        ended("e", "cancelled"),
+    ];
+    fs::write(home.path().join("events.jsonl"), lines.join("\n") + "\n{\"torn").expect("write");
+    assert_eq!(failed(home.path()).expect("read"), ["s/b@deb", "s/d@deb"]);
+    assert!(!is_pinned(home.path()));
+    for (on, expected) in [(true, true), (true, true), (false, false), (false, false)] {
+        pin(home.path(), on).expect("done");
+        assert_eq!(is_pinned(home.path()), expected);
+    }
+}
+
+fn summary(folder: &Path, name: &str, exit: u8) {
+    fs::create_dir_all(folder.join(name)).expect("mkdir");
+    let tally = r#"{"passed":1,"failed":0,"infra":0,"skipped":0,"cancelled":0,"flaky":0}"#;
+    let text = format!(r#"{{"run":"{}00000000","exit":{exit},"took_ms":5,"tally":{tally}}}"#, &name[16..]);
+    fs::write(folder.join(name).join("summary.json"), text).expect("write");
+}
+
+#[test]
+fn ten_thousand_records_are_listed_by_one_file() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let name = |n: usize| format!("20261121T{:02}{:02}{:02}-{n:08x}", n / 3600, n / 60 % 60, n % 60);
+    (0..10_000).for_each(|n| summary(home.path(), &name(n), 0));
+    assert_eq!(list(home.path()).len(), 10_000);
+    let start = Instant::now();
+    let all = list(home.path());
+    assert!(all.is_sorted_by(|a, b| a.name >= b.name) && all.len() == 10_000);
+    // An optimised build takes a fifth of it.
+    assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_index_may_be_damaged_stale_or_missing() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let (first, second) = ("20261121T080000-00000001", "20261122T080000-00000002");
+    summary(home.path(), first, 0);
+    assert_eq!(list(home.path())[0].began.to_rfc3339(), "2026-11-21T08:00:00+00:00");
+    summary(home.path(), second, 1);
+    let text = fs::read_to_string(home.path().join(FILE)).expect("index");
+    fs::write(home.path().join(FILE), format!("{{\"name\":\n{text}\nnonsense")).expect("damaged");
+    let names = || list(home.path()).into_iter().map(|run| run.name).collect::<Vec<_>>();
+    assert_eq!(names(), [second, first]);
+    fs::remove_dir_all(home.path().join(first)).expect("pruned");
+    assert_eq!(names(), [second]);
+    let gone: Vec<PastRun> = (0..1100)
+        .map(|n| PastRun { name: format!("20250101T000000-{n:08x}"), ..list(home.path())[0].clone() })
+        .collect();
+    append(home.path(), &gone);
+    assert_eq!(names(), [second]);
+    assert_eq!(fs::read_to_string(home.path().join(FILE)).expect("index").lines().count(), 1, "written anew");
+}
