@@ -101,6 +101,15 @@ pub enum Sub {
         #[arg(value_name = "GUEST")]
         guests: Vec<String>,
     },
+    /// Run the selected cases again after each change of the code, in guests that stay up
+    Watch {
+        /// What to run: `suite[/case][@guest]` with globs; default: everything
+        #[arg(value_name = "SELECT", value_parser = |s: &str| vmdeck_model::select::Selector::parse(s).map(|_| s.to_owned()))]
+        select: Vec<String>,
+        /// How it takes the host lock.
+        #[command(flatten)]
+        lock: LockArgs,
+    },
     /// Remove the machines that were kept for guests of this config
     Down {
         /// Names of guests in the config, or SUITE.ROLE [default: all]

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
     engine::{self, EngineDeps},
     history,
@@ -24,8 +25,10 @@ use vmdeck_core::{
     },
 };
 use vmdeck_model::{
+    command::Command,
     error::{Fault, Result},
     exit::RunExit,
+    outcome::CancelReason,
     plan::Plan,
 };
 
@@ -50,6 +53,18 @@ pub(super) async fn execute(
     args: &RunArgs,
     look: &OutputArgs,
     lines: Lines,
+    io: &mut Io<'_>,
+) -> Result<RunExit> {
+    execute_until(plan, args, look, lines, &CancellationToken::new(), io).await
+}
+
+/// Carries a plan out with all its reports; it is cancelled when the code that it tests is `stale`.
+pub(super) async fn execute_until(
+    plan: Plan,
+    args: &RunArgs,
+    look: &OutputArgs,
+    lines: Lines,
+    stale: &CancellationToken,
     io: &mut Io<'_>,
 ) -> Result<RunExit> {
     // What was asked for and cannot be written is found out now, not after the run.
@@ -111,6 +126,14 @@ pub(super) async fn execute(
         let input = tokio::io::BufReader::new(tokio::io::stdin());
         tokio::spawn(headless::obey(input, handle.commands.clone(), control.clone()));
     }
+    let (commands, outdated, over) = (handle.commands.clone(), stale.clone(), CancellationToken::new());
+    let _over = over.clone().drop_guard();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = outdated.cancelled() => drop(commands.send(Command::Cancel { reason: CancelReason::Stale }).await),
+            () = over.cancelled() => {}
+        }
+    });
     // Whoever sends commands also watches the record.
     let tick = if is_live { headless::LIVE } else { headless::QUIET };
     let told = |why: &str| io.warn(&format!("error: {why}\n\nhint: {NO_ROOM}\n"));

@@ -34,6 +34,7 @@ mod stand_in;
 mod terminal;
 mod trouble;
 mod trust;
+mod watch;
 
 pub use cockpit::LocalHost;
 pub use init::Template;
@@ -142,6 +143,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Prune(args)) => prune::run(&args, io)?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
         Some(Sub::Keep { guests }) => keep::up(&guests, &config, &look, io).await?,
+        Some(Sub::Watch { select, lock }) => watch::run(&select, &lock, &config, &look, io).await?,
         Some(Sub::Down { guests }) => keep::down(&guests, &config, io).await?,
         Some(Sub::Shell { guest, machine, command }) => {
             return shell::run(&guest, machine.as_deref(), &command, &config, io).await;

@@ -84,7 +84,9 @@ impl RunExit {
         }
         match cancelled {
             Some(CancelReason::Terminate | CancelReason::Hangup) => return RunExit::Terminated,
-            Some(CancelReason::Interrupt | CancelReason::Again | CancelReason::User) => return RunExit::Interrupted,
+            Some(CancelReason::Interrupt | CancelReason::Again | CancelReason::User | CancelReason::Stale) => {
+                return RunExit::Interrupted;
+            }
             Some(CancelReason::LockLost | CancelReason::ReportFailed) => return RunExit::Infra,
             Some(CancelReason::FailFast | CancelReason::Trouble) | None => {}
         }

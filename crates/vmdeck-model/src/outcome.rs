@@ -123,6 +123,8 @@ pub enum CancelReason {
     LockLost,
     /// A report could not be written.
     ReportFailed,
+    /// The code that it tests has changed meanwhile.
+    Stale,
     /// A person asked for it in the cockpit.
     User,
     /// SIGHUP arrived.
@@ -142,6 +144,7 @@ impl fmt::Display for CancelReason {
             Self::Trouble => "a console showed trouble that ends the run",
             Self::LockLost => "the host lock was lost",
             Self::ReportFailed => "a report could not be written",
+            Self::Stale => "the code has changed",
             Self::User => "requested by the user",
             Self::Hangup => "the terminal was closed (SIGHUP)",
             Self::Terminate => "SIGTERM",

@@ -10,10 +10,13 @@ use crate::{
     backend::{self, BackendDeps, proof::Proof},
     context::CallContext,
 };
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::error::{Blame, Fault};
-use vmdeck_model::machine::{MachineInfo, OwnedMachine};
+use vmdeck_model::{
+    error::{Blame, Fault},
+    ids::GuestId,
+    machine::{MachineInfo, OwnedMachine},
+};
 
 /// How long asking for the size of one machine may take.
 const SIZE: Duration = Duration::from_secs(30);
@@ -23,6 +26,12 @@ const REMOVE: Duration = Duration::from_mins(2);
 /// Returns what would be removed or put back.
 pub fn preview(deps: &BackendDeps) -> Vec<Leftover> {
     reap::leftovers(&deps.state)
+}
+
+/// Returns the guests of the config in this folder whose machines an ended run has kept.
+pub fn kept_guests(state: &Path, folder: &Path) -> BTreeSet<GuestId> {
+    let of_folder = reap::ended(state).filter(|(_, journal)| journal.folder == folder);
+    of_folder.flat_map(|(_, journal)| journal.kept.into_values().map(|machine| machine.guest)).collect()
 }
 
 /// Returns machines made by others whose names have a configured test prefix; never one that a run of ours names.

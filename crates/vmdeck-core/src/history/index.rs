@@ -42,9 +42,9 @@ impl RunIndex {
     }
 
     /// Adds what a record came to.
-    pub(super) fn add(&mut self, run: PastRun) -> Option<PastRun> {
+    pub(super) fn add(&mut self, run: PastRun) -> PastRun {
         self.fresh.push(run.clone());
-        Some(run)
+        run
     }
 
     /// Writes what is new, or all of it where much in the file is of no use.

@@ -36,8 +36,10 @@ pub fn list(folder: &Path) -> Vec<PastRun> {
     let mut index = index::RunIndex::load(folder);
     let mut names: Vec<String> = names(folder);
     names.sort_unstable_by(|a, b| b.cmp(a));
-    let runs =
-        names.into_iter().filter_map(|name| index.get(&name).or_else(|| index.add(read(folder, &name)?))).collect();
+    let runs = names
+        .into_iter()
+        .filter_map(|name| index.get(&name).or_else(|| Some(index.add(read(folder, &name)?))))
+        .collect();
     index.save();
     runs
 }

@@ -116,6 +116,20 @@ pub fn read_pieces(file: &mut std::fs::File, mut take: impl FnMut(&[u8])) -> io:
     }
 }
 
+/// Returns whether a folder is on a file system of another host, or one made by a program: notices of changes may not come from there.
+#[cfg(target_os = "linux")]
+pub fn is_remote(folder: &Path) -> bool {
+    /// NFS, SMB in three versions, 9P, Ceph, FUSE: the numbers of the kernel's `magic.h`.
+    const REMOTE: [u64; 7] = [0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x0102_1997, 0x00C3_6400, 0x6573_5546];
+    rustix::fs::statfs(folder).is_ok_and(|about| u64::try_from(about.f_type).is_ok_and(|kind| REMOTE.contains(&kind)))
+}
+
+/// Returns whether a folder is on a file system of another host; not known on this system.
+#[cfg(not(target_os = "linux"))]
+pub fn is_remote(_: &Path) -> bool {
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ pub mod session;
 pub mod source;
 mod source_delta;
 mod source_list;
+pub mod source_watch;
 mod spool;
 pub mod ssh;
 mod table;

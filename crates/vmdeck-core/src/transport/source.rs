@@ -171,7 +171,7 @@ async fn known(files: TreeState) -> Result<KnownTree> {
 }
 
 /// Looks at the files of the tree; `None` = they cannot be kept in mind.
-async fn look(source: &Source) -> Result<Option<TreeState>> {
+pub(super) async fn look(source: &Source) -> Result<Option<TreeState>> {
     let (root, exclude) = (source.path.clone(), source.exclude.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let exclude = excluded(&exclude)?;

@@ -103,6 +103,13 @@ impl TreeState {
         Self(paths.iter().filter_map(known).collect())
     }
 
+    /// Returns the names of the files that are not the same in another one, or only in one of the two.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let changed = other.0.iter().filter(|(name, state)| self.0.get(*name) != Some(state));
+        let gone = self.0.iter().filter(|(name, _)| !other.0.contains_key(*name));
+        changed.chain(gone).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Writes the names of the files, each ended by a zero byte.
     pub(super) fn write_names(&self, to: &mut fs::File) -> io::Result<()> {
         let mut out = io::BufWriter::new(to);

@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::{Blame, Fault, Result},
     event::EventKind,
     guest::{Fresh, Guest},
 };
@@ -80,6 +80,8 @@ pub(super) async fn take_over(context: &RunContext, guest: &Arc<Guest>) -> Optio
         let fault = if kept.is_same(&wanted) {
             match take(context, guest, &kept).await {
                 Ok(machine) => return Some(machine),
+                // Another one is not wanted either.
+                Err(fault) if fault.blame() == Blame::Cancelled => return None,
                 Err(fault) => fault,
             }
         } else {
