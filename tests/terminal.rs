@@ -256,6 +256,37 @@ fn a_real_guest_that_is_held_is_used_for_what_is_run_again() {
     }
 }
 
+/// At both sizes: save, and see the verdict; what the code breaks and mends is told.
+#[test]
+fn a_real_guest_is_watched_by_changes_of_the_code() {
+    for (columns, rows) in [(80, 24), (160, 50)] {
+        let world = micro(
+            "[guests.micro.source]\npath = \"src\"\nto = \"/tmp/src\"\n\
+             [suites.smoke]\n[[suites.smoke.cases]]\nname = \"code\"\nrun = \"grep right code\"\n",
+        );
+        fs::create_dir(world.path("src")).expect("mkdir");
+        let put = |text: &str| fs::write(world.path("src/code"), text).expect("write");
+        put("right\n");
+        let tmux = Tmux::start(&world, columns, rows, LINE, &[]);
+        tmux.see("qemu linux");
+        tmux.keys(&["w"]);
+        tmux.see("WATCH #1 green");
+        put("wrong\n");
+        tmux.see("WATCH #2 RED");
+        tmux.see("RED now");
+        put("right again\n");
+        let screen = tmux.see("WATCH #3 green");
+        assert!(screen.contains("reused ×2"), "{screen}");
+        tmux.keys(&["w"]);
+        tmux.see("not watched any more");
+        put("wrong\n");
+        tmux.keys(&["q"]);
+        tmux.see("exit=0");
+        world.run(&["down"]).exits(0).says("removed vmdeck-");
+        assert_all_gone(&world, tmux);
+    }
+}
+
 #[test]
 fn the_run_is_cleaned_up_when_the_cockpit_is_ended_or_its_terminal_closed() {
     type End = fn(&Tmux, &World);

@@ -109,7 +109,7 @@ async fn wait(
 }
 
 /// What is watched, and for which guests.
-struct Wanted {
+struct WatchPlan {
     sources: Vec<Source>,
     files: Vec<PathBuf>,
     /// Where the runs write.
@@ -119,20 +119,25 @@ struct Wanted {
     kept: BTreeSet<GuestId>,
 }
 
-fn wanted(args: &RunArgs, config: &ConfigArgs, io: &mut Io<'_>) -> Result<Wanted> {
+fn wanted(args: &RunArgs, config: &ConfigArgs, io: &mut Io<'_>) -> Result<WatchPlan> {
     let setup = settings::load_without_secrets(config)?;
     let deps = deps(&setup.host)?;
     let plan = plan::make_plan(setup, args, io)?;
     let sources: Vec<Source> = plan.guests().filter_map(|guest| guest.source.clone()).collect();
     if sources.is_empty() {
-        return Err(Fault::user("cannot watch anything")
-            .because("the selected guests have no `source`")
-            .hint("`guests.NAME.source` names the folder of the code and where it goes in the guest"));
+        return Err(nothing_to_watch());
     }
     let guests = plan.guests().map(|guest| guest.id.clone()).collect();
     let kept = cleanup::kept_guests(&deps.state, &plan.folder);
     let apart = vec![plan.host.lock, deps.state];
-    Ok(Wanted { sources, files: plan.config.into_iter().collect(), apart, guests, kept })
+    Ok(WatchPlan { sources, files: plan.config.into_iter().collect(), apart, guests, kept })
+}
+
+/// Returns the error of guests that get no code.
+pub(super) fn nothing_to_watch() -> Fault {
+    Fault::user("cannot watch anything")
+        .because("the guests have no `source`")
+        .hint("`guests.NAME.source` names the folder of the code and where it goes in the guest")
 }
 
 /// The runs of one watch.

@@ -19,7 +19,7 @@ use vmdeck_tui::{
     host::BoxFuture,
     keymap::Keymap,
     model::{Appearance, Capacity, LockRow, RunRequest, Usage},
-    services::{Cleaned, Engine, SerialConsole, Services},
+    services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
     theme::{Depth, Theme},
 };
 
@@ -85,6 +85,10 @@ impl Services for FakeServices {
 
     fn join(&self, _: &Path) -> Result<Engine> {
         Err(Fault::user("cannot steer a run").because("it is only to be watched"))
+    }
+
+    fn watch_code(&self, _: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>> {
+        Box::pin(async { Err(Fault::user("cannot watch anything").because("the guests have no `source`")) })
     }
 
     fn is_alive(&self, _: &Path) -> bool {

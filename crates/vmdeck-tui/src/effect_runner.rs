@@ -22,6 +22,7 @@ use vmdeck_model::{
     event::Severity,
     ids::GuestId,
     lifecycle::MachineState,
+    plan::Setup,
     quantity::show_count,
     text::Clean,
 };
@@ -40,6 +41,8 @@ pub struct EffectRunner {
     engine: Option<mpsc::UnboundedSender<String>>,
     /// Ends following the record that is shown.
     watch: CancellationToken,
+    /// Ends watching the code.
+    code_watch: CancellationToken,
     /// Takes what is typed into the console.
     console: Option<mpsc::Sender<Vec<u8>>>,
     usage_before: Arc<Mutex<std::collections::BTreeMap<String, (u64, clock::Instant)>>>,
@@ -76,6 +79,7 @@ impl EffectRunner {
             messages,
             engine: None,
             watch: CancellationToken::new(),
+            code_watch: CancellationToken::new(),
             console: None,
             usage_before: Arc::default(),
         }
@@ -192,6 +196,12 @@ impl EffectRunner {
             Effect::Unattach => self.console = None,
             Effect::Open { path, line, editor } => {
                 return Some(TerminalAction::Program { words: program(editor, &path, line), then: None });
+            }
+            Effect::WatchCode(on) => {
+                self.code_watch.cancel();
+                if let Some(setup) = model.setup.clone().filter(|_| on) {
+                    self.watch_code(setup);
+                }
             }
             Effect::EditConfig => {
                 let words = program(true, &self.services.config_file(), 1);
@@ -363,6 +373,30 @@ impl EffectRunner {
                 }
             };
             let _ = messages.send(Msg::ConsoleClosed(why)).await;
+        });
+    }
+
+    /// Tells of each change of the code until that is not wanted any more.
+    fn watch_code(&mut self, setup: Arc<Setup>) {
+        self.code_watch = CancellationToken::new();
+        let (services, messages, over) = (Arc::clone(&self.services), self.messages.clone(), self.code_watch.clone());
+        tokio::spawn(async move {
+            let mut changes = match services.watch_code(setup).await {
+                Ok(changes) => changes,
+                Err(fault) => {
+                    let _ = messages.send(Msg::NotWatched(fault)).await;
+                    return;
+                }
+            };
+            loop {
+                let names = tokio::select! {
+                    names = changes.next() => names,
+                    () = over.cancelled() => return,
+                };
+                if messages.send(Msg::CodeChanged(names)).await.is_err() {
+                    return;
+                }
+            }
         });
     }
 

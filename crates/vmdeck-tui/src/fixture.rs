@@ -49,12 +49,13 @@ impl TestCockpit {
     /// With a run of its own over two guests: `deb` with two cases, `win` with one.
     pub(crate) fn with_run() -> Self {
         let mut case = Self::new();
-        case.msg(Msg::Opened(Opened { dir: "/rec".into(), who: None }));
-        case.begin();
+        case.begin(&[]);
         case
     }
 
-    pub(crate) fn begin(&mut self) {
+    /// A run of its own begins, with these words that selected its cases.
+    pub(crate) fn begin(&mut self, selection: &[String]) {
+        self.msg(Msg::Opened(Opened { dir: "/rec".into(), who: None }));
         let planned = |name: &str, names: &[&str]| PlannedGuest {
             guest: guest(name),
             backend: "qemu".into(),
@@ -68,7 +69,16 @@ impl TestCockpit {
         let (version, host, dir) = ("0.1.0".into(), "h".into(), "/rec".into());
         self.event(
             0,
-            EventKind::RunStarted { run, version, host, dir, selection: Vec::new(), config: None, guests, cases: 3 },
+            EventKind::RunStarted {
+                run,
+                version,
+                host,
+                dir,
+                selection: selection.to_vec(),
+                config: None,
+                guests,
+                cases: 3,
+            },
         );
     }
 

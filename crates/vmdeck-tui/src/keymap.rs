@@ -115,6 +115,7 @@ actions! {
     Recheck "recheck" Global Look ["ctrl-r"] "check the host again";
     KeepFailed "keep-failed" Global Change ["K"] "keep guests with a failed case in this run";
     PauseFailed "pause-failed" Global Change ["P"] "in the next run, hold a failed guest for inspection";
+    Watch "watch" Global Change ["w"] "run the selected cases again after each change of the code, or end that";
     Cancel "cancel" Global Danger ["ctrl-x"] "cancel the run: end its cases, clean up";
     CleanUp "clean-up" Global Danger ["C"] "remove what dead runs left; lists it first";
     BreakLock "break-lock" Global Danger ["U"] "release a stale lock";
@@ -138,9 +139,9 @@ actions! {
     NextSource "next-source" Logs Look ["]"] "next log of this guest";
     PrevSource "prev-source" Logs Look ["["] "previous log of this guest";
     Merged "merged" Logs Look ["M"] "merged log, or a single log";
-    Wrap "wrap" Logs Look ["w"] "toggle line wrapping";
+    Wrap "wrap" Logs Look ["W"] "toggle line wrapping";
     Times "times" Logs Look ["t"] "times: off, clock, since power-on, since the line before";
-    Raw "raw" Logs Look ["p"] "colours, plain, or raw bytes";
+    Raw "raw" Logs Look ["c"] "colours, plain, or raw bytes";
     Only "only" Logs Look ["&"] "only the lines that match";
     NextError "next-error" Logs Look ["e"] "next error";
     PrevError "prev-error" Logs Look ["E"] "previous error";
@@ -249,6 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_means_one_thing_in_every_pane() {
+        // A replay has keys of its own: nothing is run or marked there.
+        let rows = ACTIONS.iter().filter(|row| row.scope != Scope::Replay);
+        let mut by_key: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for row in rows {
+            row.keys.iter().for_each(|key| by_key.entry(key).or_default().push(row.name));
+        }
+        let twice: Vec<_> = by_key.into_iter().filter(|(_, names)| names.len() > 1).collect();
+        assert_eq!(twice, Vec::new());
+    }
+
+    #[test]
     fn what_destroys_needs_shift_or_ctrl() {
         for row in ACTIONS.iter().filter(|r| r.privilege == Privilege::Danger) {
             for key in row.keys {
@@ -267,7 +280,7 @@ mod tests {
         let (map, problems) = Keymap::new(&options);
         assert_eq!(map.find(&[Scope::Guests, Scope::Global], chord("ctrl-k")), Some(Action::Kill));
         assert_eq!(map.find(&[Scope::Guests, Scope::Global], chord("X")), None);
-        assert_eq!(map.find(&[Scope::Logs, Scope::Global], chord("w")), None);
+        assert_eq!(map.find(&[Scope::Logs, Scope::Global], chord("W")), None);
         assert_eq!(problems, ["the key `?` is bound to both `help` and `zoom`; it runs `help`"]);
         assert_eq!(map.find(&[Scope::Logs, Scope::Global], chord("z")), None, "the rest of the map stands");
     }

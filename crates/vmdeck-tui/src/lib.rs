@@ -5,6 +5,7 @@
 //! effects out. It knows the model, and the services and the host that it is handed; never the engine.
 
 mod clock;
+pub mod code_watch;
 pub mod console;
 mod derive;
 pub mod effect_runner;

@@ -3,6 +3,7 @@
 //! Plain state. `update` is the only one that changes it, `view` only reads it.
 
 use super::{
+    code_watch::CodeWatch,
     console::AttachedConsole,
     host::Host,
     keymap::Keymap,
@@ -93,6 +94,8 @@ pub struct RunRequest {
     pub hold: bool,
     /// Whether guests with a failed case are kept.
     pub keep_failed: bool,
+    /// Whether every guest is kept.
+    pub keep_all: bool,
     /// How long a failed guest is held before it is taken down.
     pub pause: Option<std::time::Duration>,
 }
@@ -324,6 +327,8 @@ pub struct Model {
     pub keep_failed: bool,
     /// How long a failed guest is held in the next run.
     pub pause: Option<std::time::Duration>,
+    /// What is run after each change of the code, while somebody wants that.
+    pub code_watch: Option<CodeWatch>,
     /// The runs of this cockpit that have ended: a line for the normal screen, and the exit code.
     pub results: Vec<(String, RunExit)>,
 }
@@ -368,6 +373,7 @@ impl Model {
             toast: None,
             keep_failed: false,
             pause: None,
+            code_watch: None,
             results: Vec::new(),
         }
     }

@@ -59,6 +59,10 @@ pub enum Msg {
     Usage(BTreeMap<String, Usage>),
     /// The lock was checked.
     Locks(Vec<LockRow>),
+    /// The code cannot be watched.
+    NotWatched(Fault),
+    /// The code has changed: these files.
+    CodeChanged(Vec<String>),
     /// The run of another process that is shown is not carried out by anybody any more.
     Abandoned,
     /// The host was checked.
@@ -150,6 +154,8 @@ pub enum Effect {
         /// Whether to use the editor instead of the pager.
         editor: bool,
     },
+    /// Begin to watch the code, or end it.
+    WatchCode(bool),
     /// Edit the config, then read it.
     EditConfig,
     /// Read the config.

@@ -43,6 +43,12 @@ pub struct Cleaned {
     pub left: Vec<String>,
 }
 
+/// The changes of the code, as they come.
+pub trait CodeChanges: Send {
+    /// Waits until some have come; returns the names of the files.
+    fn next(&mut self) -> BoxFuture<'_, Vec<String>>;
+}
+
 /// The rest of vmdeck, as the cockpit needs it; see the module.
 pub trait Services: Send + Sync + 'static {
     /// Reads the config.
@@ -57,6 +63,8 @@ pub trait Services: Send + Sync + 'static {
     fn start(&self, request: &RunRequest) -> Result<Engine>;
     /// Joins the run of this record, which another process began; an error where it cannot be steered from here.
     fn join(&self, dir: &Path) -> Result<Engine>;
+    /// Begins to watch the code that the guests of this config get.
+    fn watch_code(&self, setup: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>>;
     /// Returns whether somebody carries out the run of this record; blocking.
     fn is_alive(&self, dir: &Path) -> bool;
     /// Returns every machine that the backends see.

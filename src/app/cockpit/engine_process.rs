@@ -98,6 +98,7 @@ fn arguments(
     }
     let keep = match args.keep {
         Some(KeepArg::Always) => "always",
+        _ if request.keep_all => "always",
         _ if request.keep_failed => "failed",
         _ => "never",
     };

@@ -8,7 +8,7 @@ use crate::{
         Io,
         control::{self, Control},
         deps::deps_with,
-        init, micro, settings, trust,
+        init, micro, settings, trust, watch,
     },
     cli::{ConfigArgs, InitArgs, RunArgs},
 };
@@ -29,10 +29,12 @@ use vmdeck_core::{
     },
     history,
     host::{capacity, files, pids, process::Spawner},
+    transport::source_watch::SourceWatch,
 };
 use vmdeck_model::{
     error::{Fault, Result},
     event::Finding,
+    guest::Source,
     ids::GuestId,
     machine::OwnedMachine,
     plan::Setup,
@@ -40,7 +42,7 @@ use vmdeck_model::{
 use vmdeck_tui::{
     host::BoxFuture,
     model::{Capacity, LockRow, LockState, RunRequest, Usage},
-    services::{Cleaned, Engine, SerialConsole, Services},
+    services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
 };
 
 /// How many bytes of a console's log are shown when the console is attached.
@@ -140,6 +142,19 @@ impl Services for Real {
             let _ = done.send((exit.ok().flatten(), String::new()));
         });
         Ok(Engine { dir: dir.to_owned(), commands: lines, ended: told })
+    }
+
+    fn watch_code(&self, setup: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>> {
+        Box::pin(async move {
+            let file = setup.file.as_deref().and_then(|file| std::path::absolute(file).ok());
+            let apart = vec![setup.host.lock.clone(), self.deps.state.clone()];
+            let sources: Vec<Source> = setup.guests.iter().filter_map(|guest| guest.source.clone()).collect();
+            if sources.is_empty() {
+                return Err(watch::nothing_to_watch());
+            }
+            let watch = SourceWatch::begin(sources, file.into_iter().collect(), apart).await?;
+            Ok(Box::new(Changes(watch)) as Box<dyn CodeChanges>)
+        })
     }
 
     fn is_alive(&self, dir: &Path) -> bool {
@@ -250,6 +265,15 @@ impl Services for Real {
         }
         out.extend(self.config_args());
         out
+    }
+}
+
+/// The changes of the code of all guests.
+struct Changes(SourceWatch);
+
+impl CodeChanges for Changes {
+    fn next(&mut self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(self.0.changed())
     }
 }
 

@@ -29,7 +29,7 @@ pub struct SourceWatch {
     sources: Vec<Source>,
     files: Vec<PathBuf>,
     apart: Vec<PathBuf>,
-    before: Seen,
+    before: SourceState,
     told: Arc<Notify>,
     polls: bool,
     _watcher: Option<notify::RecommendedWatcher>,
@@ -37,7 +37,7 @@ pub struct SourceWatch {
 
 /// What was there at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct SourceState {
     trees: BTreeMap<PathBuf, TreeState>,
     files: BTreeMap<PathBuf, Option<(u64, SystemTime)>>,
 }
@@ -72,7 +72,7 @@ impl SourceWatch {
         });
         let watcher = watcher.ok();
         let polls = watcher.is_none() || sources.iter().any(|source| files::is_remote(&source.path));
-        let mut watch = Self { sources, files, apart, before: Seen::default(), told, polls, _watcher: watcher };
+        let mut watch = Self { sources, files, apart, before: SourceState::default(), told, polls, _watcher: watcher };
         watch.before = watch.look().await?;
         Ok(watch)
     }
@@ -102,8 +102,8 @@ impl SourceWatch {
         }
     }
 
-    async fn look(&self) -> Result<Seen> {
-        let mut seen = Seen::default();
+    async fn look(&self) -> Result<SourceState> {
+        let mut seen = SourceState::default();
         for source in &self.sources {
             seen.trees.insert(source.path.clone(), source::look(source).await?.unwrap_or_default());
         }
@@ -115,7 +115,7 @@ impl SourceWatch {
     }
 }
 
-impl Seen {
+impl SourceState {
     fn differences(&self, now: &Self, apart: &[PathBuf]) -> Vec<String> {
         let begins = |path: &Path, apart: &PathBuf| {
             path.as_os_str().as_encoded_bytes().starts_with(apart.as_os_str().as_encoded_bytes())

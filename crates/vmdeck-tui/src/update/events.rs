@@ -1,5 +1,6 @@
 //! What the record says next: folded into the view, shown, logged, and reported to a person who looks elsewhere.
 
+use super::watch;
 use crate::{
     keymap::Action,
     logs::{LogSource, merged::MergedLine},
@@ -58,6 +59,7 @@ fn is_clean(line: &str) -> bool {
 }
 
 fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
+    watch::begun(model, &event.kind);
     match &event.kind {
         EventKind::LockHeld { .. }
         | EventKind::LockLost { .. }

@@ -10,6 +10,7 @@ mod overlays;
 mod presence;
 mod rewind;
 mod start;
+mod watch;
 
 use super::{
     console::AttachedConsole,
@@ -81,6 +82,11 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Usage(usage) => model.host.usage = usage,
         Msg::Locks(rows) => {
             model.host.locks = rows;
+        }
+        Msg::CodeChanged(names) => watch::changed(model, &names, &mut out),
+        Msg::NotWatched(fault) => {
+            model.code_watch = None;
+            read(model, "the code is not watched", &fault);
         }
         Msg::Abandoned => {
             if matches!(model.shown.record, RecordSource::Other { .. }) && model.shown.view.exit.is_none() {
@@ -214,6 +220,7 @@ fn engine_ended(model: &mut Model, exit: Option<RunExit>, words: &str, out: &mut
         model.overlay =
             Some(Overlay::Message { title: "the engine died".into(), text: format!("{text}\n\n{}", words.trim()) });
     }
+    watch::ended(model, exit, out);
     let line = events::result(model, exit);
     model.results.push((line, exit.unwrap_or(RunExit::Bug)));
     out.push(Effect::Progress(None));

@@ -13,7 +13,9 @@ use vmdeck_model::{
 
 /// Starts a run, or queues it behind the current one. Guests that are only held, and that the new run needs, are kept for it.
 pub(super) fn begin(model: &mut Model, request: RunRequest, out: &mut Vec<Effect>) {
-    let request = RunRequest { keep_failed: model.keep_failed, pause: model.pause, ..request };
+    // What is kept need not be held.
+    let pause = model.pause.filter(|_| !request.keep_all);
+    let request = RunRequest { keep_failed: model.keep_failed, pause, ..request };
     if !model.is_running() {
         model.say(Severity::Ok, format!("starting: {}", words(&request)));
         model.shown.is_starting = true;

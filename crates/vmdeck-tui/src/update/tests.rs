@@ -1,6 +1,7 @@
 use super::*;
 use crate::fixture::{BEGAN, TestCockpit, guest};
 use crate::{
+    code_watch::CodeWatch,
     keymap::{ACTIONS, Privilege},
     model::{LockRow, LockState, RunRequest},
 };
@@ -186,6 +187,43 @@ fn a_guest_that_is_held_is_kept_for_the_run_that_wants_it() {
 }
 
 #[test]
+fn each_change_of_the_code_runs_the_same_again_and_ends_what_is_stale() {
+    let select = vec!["smoke/install@deb".to_owned()];
+    let wanted = Effect::Start(RunRequest { select: select.clone(), keep_all: true, ..RunRequest::default() });
+    let changed = || Msg::CodeChanged(vec!["src/a.c".into()]);
+    let over = |exit| Msg::EngineEnded { exit: Some(exit), words: String::new() };
+    let mut case = TestCockpit::with_run();
+    case.model.code_watch = Some(CodeWatch::new(select.clone()));
+    case.up(3).msg(changed());
+    assert_eq!(case.commands(), [], "another run is not ended for it");
+    case.ended(5, RunExit::Passed).msg(over(RunExit::Passed));
+    assert!(case.sent().contains(&wanted), "it was queued");
+    // A guest that boots is let boot.
+    case.begin(&select);
+    case.phase(6, "deb", Phase::Kernel, None).msg(changed());
+    assert_eq!(case.commands(), []);
+    case.phase_end(7, "deb", Phase::Kernel, true).up(8).msg(changed());
+    assert_eq!(case.commands(), [Command::Cancel { reason: CancelReason::Stale }]);
+    case.event(14, EventKind::CancelBegan { reason: CancelReason::Stale }).ended(15, RunExit::Interrupted);
+    case.msg(over(RunExit::Interrupted));
+    assert!(case.sent().contains(&wanted));
+    assert_eq!(case.model.code_watch.as_ref().map(CodeWatch::badge).as_deref(), Some("WATCH #0"), "no verdict");
+    for (exit, news) in [(RunExit::TestFailed, ""), (RunExit::Passed, "green again"), (RunExit::TestFailed, "RED now")]
+    {
+        case.begin(&select);
+        case.up(20).ended(30, exit).msg(over(exit));
+        assert!(case.toast().contains(news), "{}", case.toast());
+        case.sent();
+        case.msg(changed());
+        assert!(case.sent().contains(&wanted));
+    }
+    case.keys("w");
+    assert!(case.sent().contains(&Effect::WatchCode(false)));
+    case.msg(changed());
+    assert_eq!(case.sent(), [], "nobody wants it any more");
+}
+
+#[test]
 fn leaving_asks_while_a_run_goes_on() {
     let mut case = TestCockpit::with_run();
     case.keys("q esc");
@@ -346,7 +384,7 @@ fn filters_fold_and_marks() {
 fn nothing_moves_when_nothing_happens() {
     let mut case = TestCockpit::new();
     assert_eq!(case.model.next_change_ms(), None, "an idle cockpit sleeps");
-    case.begin();
+    case.begin(&[]);
     assert_eq!(case.model.next_change_ms(), Some(1000), "a run shows its seconds");
     case.model.toast = None;
     case.ended(10, RunExit::Passed);

@@ -44,6 +44,14 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             spans.push(span(model, role, format!("  {badge}")));
         }
     }
+    if let Some(watch) = &model.code_watch {
+        let role = match watch.last {
+            Some(exit) if exit.code() != 0 => StyleRole::StateBad,
+            Some(_) => StyleRole::StateOk,
+            None => StyleRole::UiBadge,
+        };
+        spans.push(span(model, role, format!("  {}", watch.badge())));
+    }
     if model.shown.view.run.is_some() {
         progress(model, &mut spans);
     }

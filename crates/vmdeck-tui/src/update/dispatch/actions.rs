@@ -8,7 +8,7 @@ use crate::{
     prompt::{InputLine, Prompt, Purpose},
     run_node::RunNode,
     theme, tree,
-    update::{logs, moves, rewind, start},
+    update::{logs, moves, rewind, start, watch},
 };
 use std::time::Duration;
 use tui_logger::TuiWidgetEvent;
@@ -77,6 +77,12 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         }
         Action::KeepFailed => toggle_keep_failed(model, out),
         Action::PauseFailed => toggle_pause(model),
+        Action::Watch if model.code_watch.is_some() => watch::toggle(model, Vec::new(), out),
+        Action::Watch => {
+            if let Some(select) = selection(model) {
+                watch::toggle(model, select, out);
+            }
+        }
         Action::Cancel => ask_cancel(model),
         Action::CleanUp => out.push(Effect::ListOrphans),
         Action::BreakLock => ask_break(model),
@@ -85,7 +91,11 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::Start => start_guests(model, out),
         Action::Stop => for_each_running(model, out, |guest| Command::Stop { guest }, "stop after the current case"),
         Action::Kill => ask_kill(model),
-        Action::Run => run_selected(model, out),
+        Action::Run => {
+            if let Some(select) = selection(model) {
+                start::begin(model, RunRequest { select, ..RunRequest::default() }, out);
+            }
+        }
         Action::RerunFailed => rerun_failed(model, out),
         Action::KeepGuest => keep_guest(model, out),
         Action::SysRq => {
@@ -308,10 +318,12 @@ fn start_guests(model: &mut Model, out: &mut Vec<Effect>) {
     start::begin(model, RunRequest { select, hold: true, ..RunRequest::default() }, out);
 }
 
-fn run_selected(model: &mut Model, out: &mut Vec<Effect>) {
+/// Returns what is selected in the run pane on the marked guests, else all of it; where there is nothing, that is said.
+fn selection(model: &mut Model) -> Option<Vec<String>> {
     let Some(setup) = model.setup.clone() else {
         let key = model.appearance.keymap.key(Action::EditConfig);
-        return model.say(Severity::Warn, format!("there is no config; {key} edits one"));
+        model.say(Severity::Warn, format!("there is no config; {key} edits one"));
+        return None;
     };
     let node = (model.panes.focus == Pane::Run).then(|| model.tree.get(model.panes.run.at).cloned()).flatten();
     let select = match node {
@@ -331,9 +343,10 @@ fn run_selected(model: &mut Model, out: &mut Vec<Effect>) {
         },
     };
     if !select.iter().any(|w| exists(&setup, w)) {
-        return model.say(Severity::Warn, "the config has no case for this guest");
+        model.say(Severity::Warn, "the config has no case for this guest");
+        return None;
     }
-    start::begin(model, RunRequest { select, ..RunRequest::default() }, out);
+    Some(select)
 }
 
 /// Returns whether every case of the config is shown.
