@@ -22,6 +22,7 @@ use vmdeck_model::{
     quantity::{show_count, show_duration},
     text::Clean,
 };
+use vmdeck_tui::past_runs::PastRunRow;
 
 /// The folder in which records are kept by default.
 pub(super) const RECORDS: &str = ".vmdeck/runs";
@@ -112,6 +113,17 @@ pub(super) fn run(args: &RunsArgs, io: &mut Io<'_>) -> Result<RunExit> {
         io.say(&format!("and {} more; --all lists them", show_count(count - rows.len(), "run")));
     }
     Ok(RunExit::Passed)
+}
+
+/// Returns the runs of a folder for a list, the newest first.
+pub(super) fn past_runs(folder: &Path) -> Vec<PastRunRow> {
+    let row = |row: ListedRun| PastRunRow {
+        dir: std::path::absolute(folder.join(&row.run.name)).unwrap_or_default(),
+        line: line(&row),
+        exit: row.run.exit,
+        is_running: row.state == RunState::Running,
+    };
+    rows(folder).into_iter().map(row).collect()
 }
 
 /// Returns the runs of a folder, the newest first.

@@ -19,6 +19,7 @@ use vmdeck_tui::{
     host::BoxFuture,
     keymap::Keymap,
     model::{Appearance, Capacity, LockRow, RunRequest, Usage},
+    past_runs::{CaseHistory, PastRunRow},
     services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
     theme::{Depth, Theme},
 };
@@ -85,6 +86,14 @@ impl Services for FakeServices {
 
     fn join(&self, _: &Path) -> Result<Engine> {
         Err(Fault::user("cannot steer a run").because("it is only to be watched"))
+    }
+
+    fn past_runs(&self) -> Vec<PastRunRow> {
+        Vec::new()
+    }
+
+    fn case_history(&self) -> CaseHistory {
+        CaseHistory::default()
     }
 
     fn watch_code(&self, _: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>> {

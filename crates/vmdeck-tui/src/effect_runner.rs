@@ -139,7 +139,7 @@ impl EffectRunner {
             Effect::Watch { dir, who } => match self.services.join(&dir) {
                 Ok(engine) => self.follow(engine),
                 // It can be seen all the same.
-                Err(_) => drop(self.show(dir, Some(who))),
+                Err(_) => drop(self.show(dir, RecordSource::Other { who })),
             },
             Effect::BreakLock { path, pid } => self.spawn_blocking(move |services| {
                 Some(match services.break_lock(&path, pid) {
@@ -197,6 +197,9 @@ impl EffectRunner {
             Effect::Open { path, line, editor } => {
                 return Some(TerminalAction::Program { words: program(editor, &path, line), then: None });
             }
+            Effect::ListRuns => self.spawn_blocking(|services| Some(Msg::PastRuns(services.past_runs()))),
+            Effect::LoadHistory => self.spawn_blocking(|services| Some(Msg::CaseHistory(services.case_history()))),
+            Effect::OpenRun(dir) => drop(self.show(dir, RecordSource::Own { ended: true })),
             Effect::WatchCode(on) => {
                 self.code_watch.cancel();
                 if let Some(setup) = model.setup.clone().filter(|_| on) {
@@ -253,7 +256,7 @@ impl EffectRunner {
     fn follow(&mut self, engine: Engine) {
         let Engine { dir, commands, ended } = engine;
         self.engine = Some(commands);
-        let over = self.show(dir, None);
+        let over = self.show(dir, RecordSource::Own { ended: false });
         self.spawn(async move {
             // Nothing is told of an engine that was let go on alone.
             let (exit, words) = ended.await.ok()?;
@@ -265,7 +268,7 @@ impl EffectRunner {
     }
 
     /// Shows a record from its beginning; the token is cancelled when its last event was read.
-    fn show(&mut self, dir: PathBuf, who: Option<String>) -> CancellationToken {
+    fn show(&mut self, dir: PathBuf, record: RecordSource) -> CancellationToken {
         self.watch.cancel();
         self.watch = CancellationToken::new();
         let (messages, watch, over) = (self.messages.clone(), self.watch.clone(), CancellationToken::new());
@@ -273,7 +276,7 @@ impl EffectRunner {
         let usage = self.services_usage(watch.clone());
         let host = Arc::clone(&self.host);
         tokio::spawn(async move {
-            let opened = Opened { dir: dir.clone(), who };
+            let opened = Opened { dir: dir.clone(), record };
             if messages.send(Msg::Opened(opened)).await.is_err() {
                 return;
             }

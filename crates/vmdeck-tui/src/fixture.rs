@@ -3,7 +3,7 @@
 use crate::{
     keymap::Keymap,
     logs::file::Waker,
-    model::{Appearance, Model},
+    model::{Appearance, Model, RecordSource},
     msg::{Effect, Msg, Opened},
     theme::{Depth, Theme},
     update::{Now, update},
@@ -55,7 +55,7 @@ impl TestCockpit {
 
     /// A run of its own begins, with these words that selected its cases.
     pub(crate) fn begin(&mut self, selection: &[String]) {
-        self.msg(Msg::Opened(Opened { dir: "/rec".into(), who: None }));
+        self.msg(Msg::Opened(Opened { dir: "/rec".into(), record: RecordSource::Own { ended: false } }));
         let planned = |name: &str, names: &[&str]| PlannedGuest {
             guest: guest(name),
             backend: "qemu".into(),

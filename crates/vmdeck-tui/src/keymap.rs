@@ -115,6 +115,7 @@ actions! {
     Recheck "recheck" Global Look ["ctrl-r"] "check the host again";
     KeepFailed "keep-failed" Global Change ["K"] "keep guests with a failed case in this run";
     PauseFailed "pause-failed" Global Change ["P"] "in the next run, hold a failed guest for inspection";
+    History "history" Global Look ["H"] "the runs of this folder; Enter opens one as if it had just ended";
     Watch "watch" Global Change ["w"] "run the selected cases again after each change of the code, or end that";
     Cancel "cancel" Global Danger ["ctrl-x"] "cancel the run: end its cases, clean up";
     CleanUp "clean-up" Global Danger ["C"] "remove what dead runs left; lists it first";
@@ -128,6 +129,7 @@ actions! {
     Kill "kill" Guests Danger ["X"] "end the marked guests now";
     Run "run" Guests Change ["r"] "run what is selected in the run pane on the marked guests, else all";
     RerunFailed "rerun-failed" Guests Change ["R"] "run what failed again";
+    NextFailed "next-failed" Guests Look ["F"] "to the next case that failed, with its output";
     KeepGuest "keep-guest" Guests Change ["h"] "keep the marked guests after the run, or not; ends a hold";
     SysRq "sysrq" Guests Change ["Q"] "SysRq and a letter for the guest's kernel";
     Nmi "nmi" Guests Danger ["I"] "a non-maskable interrupt for the guest's kernel";

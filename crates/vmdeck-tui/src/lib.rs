@@ -21,6 +21,7 @@ pub mod model;
 pub mod msg;
 mod notify;
 pub mod overlay;
+pub mod past_runs;
 pub mod prompt;
 mod record;
 pub mod replay;

@@ -9,6 +9,7 @@ use super::{
     keymap::Keymap,
     logs::{LogPane, file::Waker},
     overlay::Overlay,
+    past_runs::CaseHistory,
     prompt::Prompt,
     replay::Player,
     run_node::RunNode,
@@ -327,6 +328,8 @@ pub struct Model {
     pub keep_failed: bool,
     /// How long a failed guest is held in the next run.
     pub pause: Option<std::time::Duration>,
+    /// What the last runs said of each case.
+    pub history: CaseHistory,
     /// What is run after each change of the code, while somebody wants that.
     pub code_watch: Option<CodeWatch>,
     /// The runs of this cockpit that have ended: a line for the normal screen, and the exit code.
@@ -373,6 +376,7 @@ impl Model {
             toast: None,
             keep_failed: false,
             pause: None,
+            history: CaseHistory::default(),
             code_watch: None,
             results: Vec::new(),
         }

@@ -2,7 +2,8 @@
 
 use super::{
     logs::save::Part,
-    model::{Capacity, LockRow, RunRequest, Usage},
+    model::{Capacity, LockRow, RecordSource, RunRequest, Usage},
+    past_runs::{CaseHistory, PastRunRow},
     theme::Theme,
 };
 use crossterm::event::{KeyEvent, MouseEvent};
@@ -59,6 +60,10 @@ pub enum Msg {
     Usage(BTreeMap<String, Usage>),
     /// The lock was checked.
     Locks(Vec<LockRow>),
+    /// The runs of this folder, the newest first.
+    PastRuns(Vec<PastRunRow>),
+    /// What the last runs said of each case.
+    CaseHistory(CaseHistory),
     /// The code cannot be watched.
     NotWatched(Fault),
     /// The code has changed: these files.
@@ -97,8 +102,8 @@ pub enum Msg {
 pub struct Opened {
     /// The folder.
     pub dir: PathBuf,
-    /// The owner of the run; `None` = this cockpit.
-    pub who: Option<String>,
+    /// Whose run it is.
+    pub record: RecordSource,
 }
 
 /// Something to be done.
@@ -154,6 +159,12 @@ pub enum Effect {
         /// Whether to use the editor instead of the pager.
         editor: bool,
     },
+    /// List the runs of this folder.
+    ListRuns,
+    /// Look up what the last runs said of each case.
+    LoadHistory,
+    /// Show a run that is over.
+    OpenRun(PathBuf),
     /// Begin to watch the code, or end it.
     WatchCode(bool),
     /// Edit the config, then read it.

@@ -2,6 +2,7 @@
 
 use super::{
     keymap::{ACTIONS, Action, ActionDef},
+    past_runs::PastRunRow,
     prompt::InputLine,
     theme::Theme,
 };
@@ -63,6 +64,13 @@ pub enum Overlay {
         at: usize,
         /// The theme that was on before.
         before: Box<Theme>,
+    },
+    /// The runs of this folder.
+    History {
+        /// The runs, the newest first.
+        rows: Vec<PastRunRow>,
+        /// The current row.
+        at: usize,
     },
     /// Everything about a guest.
     Details(GuestId),

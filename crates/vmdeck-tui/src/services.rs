@@ -4,6 +4,7 @@
 
 use super::host::BoxFuture;
 use super::model::{Capacity, LockRow, RunRequest, Usage};
+use super::past_runs::{CaseHistory, PastRunRow};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -63,6 +64,10 @@ pub trait Services: Send + Sync + 'static {
     fn start(&self, request: &RunRequest) -> Result<Engine>;
     /// Joins the run of this record, which another process began; an error where it cannot be steered from here.
     fn join(&self, dir: &Path) -> Result<Engine>;
+    /// Returns the runs of this folder, the newest first; blocking.
+    fn past_runs(&self) -> Vec<PastRunRow>;
+    /// Returns what the last runs of this folder said of each case; blocking.
+    fn case_history(&self) -> CaseHistory;
     /// Begins to watch the code that the guests of this config get.
     fn watch_code(&self, setup: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>>;
     /// Returns whether somebody carries out the run of this record; blocking.

@@ -81,7 +81,7 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs,
         let (mut out, mut err) = (std::io::sink(), std::io::sink());
         plan::make_plan(setup.clone(), args, &mut Io { out: &mut out, err: &mut err })?;
     }
-    let first = vec![Effect::ListMachines, Effect::LookAtLock { attach: true }];
+    let first = vec![Effect::ListMachines, Effect::LookAtLock { attach: true }, Effect::LoadHistory];
     show(args, config, look, setup, None, first, io).await
 }
 

@@ -8,7 +8,7 @@ use crate::{
         Io,
         control::{self, Control},
         deps::deps_with,
-        init, micro, settings, trust, watch,
+        init, micro, runs, settings, trust, watch,
     },
     cli::{ConfigArgs, InitArgs, RunArgs},
 };
@@ -42,9 +42,12 @@ use vmdeck_model::{
 use vmdeck_tui::{
     host::BoxFuture,
     model::{Capacity, LockRow, LockState, RunRequest, Usage},
+    past_runs::{CaseHistory, PastRunRow},
     services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
 };
 
+/// How many of the last runs are looked at for what they said of each case.
+const CASES: usize = 30;
 /// How many bytes of a console's log are shown when the console is attached.
 const BEFORE: u64 = 8 * 1024;
 
@@ -142,6 +145,14 @@ impl Services for Real {
             let _ = done.send((exit.ok().flatten(), String::new()));
         });
         Ok(Engine { dir: dir.to_owned(), commands: lines, ended: told })
+    }
+
+    fn past_runs(&self) -> Vec<PastRunRow> {
+        runs::past_runs(self.records())
+    }
+
+    fn case_history(&self) -> CaseHistory {
+        CaseHistory(history::of_cases(self.records(), CASES))
     }
 
     fn watch_code(&self, setup: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>> {
@@ -278,6 +289,11 @@ impl CodeChanges for Changes {
 }
 
 impl Real {
+    /// Returns the folder of the records.
+    fn records(&self) -> &Path {
+        self.args.report.run_dir.as_deref().unwrap_or(Path::new(runs::RECORDS))
+    }
+
     fn capacity(&self, setup: &Setup) -> Capacity {
         let guests = preflight::largest(setup.guests.iter(), setup.host.slots as usize);
         Capacity {

@@ -10,6 +10,7 @@ pub use past_run::PastRun;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, BufRead},
     path::{Path, PathBuf},
@@ -18,7 +19,8 @@ use vmdeck_model::{
     error::{Fault, Result},
     event::{CaseCause, Event},
     exit::RunExit,
-    outcome::Tally,
+    ids::{CaseId, GuestId, SuiteId},
+    outcome::{Tally, Verdict},
     quantity::show_count,
     run_view::{RevisionView, RunView},
 };
@@ -113,6 +115,23 @@ pub fn failed(record: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(failed)
+}
+
+/// Returns what the last runs of a folder said of each case, the newest last, by the word that selects it.
+pub fn of_cases(folder: &Path, most: usize) -> BTreeMap<String, Vec<Verdict>> {
+    let mut names: Vec<String> = names(folder);
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let mut out: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
+    for name in names.into_iter().take(most).rev() {
+        let summary = vmdeck_files::read(&folder.join(name).join("summary.json"), vmdeck_files::LARGE);
+        let cases: Option<SummaryCases> = summary.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        for case in cases.into_iter().flat_map(|summary| summary.cases) {
+            let told = !matches!(case.verdict, Verdict::Skipped | Verdict::Cancelled);
+            let word = format!("{}/{}@{}", case.suite, case.case, case.guest);
+            out.entry(word).or_default().extend(told.then_some(case.verdict));
+        }
+    }
+    out
 }
 
 /// Returns the state of a run at the end of its record.
@@ -215,6 +234,19 @@ struct SummaryFile {
     revision: Option<RevisionView>,
     #[serde(default)]
     guests: Vec<SummaryGuest>,
+}
+
+#[derive(Deserialize)]
+struct SummaryCases {
+    cases: Vec<SummaryCase>,
+}
+
+#[derive(Deserialize)]
+struct SummaryCase {
+    guest: GuestId,
+    suite: SuiteId,
+    case: CaseId,
+    verdict: Verdict,
 }
 
 #[derive(Deserialize)]

@@ -42,6 +42,21 @@ fn a_word_names_one_run_or_says_why_not() {
 }
 
 #[test]
+fn what_the_last_runs_said_of_a_case_is_in_their_order() {
+    let home = tempfile::tempdir().expect("tempdir");
+    for (n, verdict) in ["failed", "skipped", "passed", "flaky"].iter().enumerate() {
+        let folder = home.path().join(format!("20261121T08000{n}-0000000{n}"));
+        fs::create_dir_all(&folder).expect("mkdir");
+        let case = format!(r#"{{"guest":"deb","suite":"s","case":"a","verdict":"{verdict}"}}"#);
+        fs::write(folder.join("summary.json"), format!(r#"{{"cases":[{case}]}}"#)).expect("write");
+    }
+    fs::create_dir_all(home.path().join("20261121T080009-00000009")).expect("a run that died");
+    let all = of_cases(home.path(), 30);
+    assert_eq!(all["s/a@deb"], [Verdict::Failed, Verdict::Passed, Verdict::Flaky]);
+    assert_eq!(of_cases(home.path(), 2)["s/a@deb"], [Verdict::Flaky], "of the last two, one that died");
+}
+
+#[test]
 fn what_failed_last_is_what_failed() {
     let home = tempfile::tempdir().expect("tempdir");
     let ended = |case: &str, verdict: &str| {

@@ -83,6 +83,8 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Locks(rows) => {
             model.host.locks = rows;
         }
+        Msg::PastRuns(rows) => model.overlay = Some(Overlay::History { rows, at: 0 }),
+        Msg::CaseHistory(history) => model.history = history,
         Msg::CodeChanged(names) => watch::changed(model, &names, &mut out),
         Msg::NotWatched(fault) => {
             model.code_watch = None;
@@ -186,10 +188,7 @@ fn take_events(model: &mut Model, events: &[Event], out: &mut Vec<Effect>) {
 
 /// Shows another record from its beginning.
 fn open(model: &mut Model, opened: Opened) {
-    model.shown.record = match opened.who {
-        Some(who) => RecordSource::Other { who },
-        None => RecordSource::Own { ended: false },
-    };
+    model.shown.record = opened.record;
     model.shown.is_starting = false;
     model.logs.is_chosen = false;
     model.shown.dir = opened.dir;
@@ -221,6 +220,7 @@ fn engine_ended(model: &mut Model, exit: Option<RunExit>, words: &str, out: &mut
             Some(Overlay::Message { title: "the engine died".into(), text: format!("{text}\n\n{}", words.trim()) });
     }
     watch::ended(model, exit, out);
+    out.push(Effect::LoadHistory);
     let line = events::result(model, exit);
     model.results.push((line, exit.unwrap_or(RunExit::Bug)));
     out.push(Effect::Progress(None));

@@ -7,6 +7,7 @@ use crate::{
     model::{Model, Pane},
     msg::Effect,
     overlay::{self, Confirm, Overlay},
+    past_runs::PastRunRow,
     prompt::InputLine,
     theme,
 };
@@ -33,6 +34,7 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
         Overlay::Help(chooser) => choose(chooser, key).map(Overlay::Help),
         Overlay::Palette(chooser) => choose(chooser, key).map(Overlay::Palette),
         Overlay::Themes { names, at, before } => themes(model, names, at, before, key, out),
+        Overlay::History { rows, at } => history(model, rows, at, key, out),
         Overlay::Details(guest) => details(model, guest, key, out),
         Overlay::Confirm(confirm) => answer(model, confirm, key, out),
         Overlay::Quit => quit(model, key, out),
@@ -103,6 +105,41 @@ fn themes(
         out.push(Effect::LoadTheme(names[next].clone()));
     }
     Some(Overlay::Themes { names, at: next, before })
+}
+
+/// Takes a key in the list of runs: Enter shows one, joined if it is in progress.
+fn history(
+    model: &mut Model,
+    rows: Vec<PastRunRow>,
+    at: usize,
+    key: KeyEvent,
+    out: &mut Vec<Effect>,
+) -> Option<Overlay> {
+    let last = rows.len().saturating_sub(1);
+    let at = match key.code {
+        KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
+        KeyCode::Down | KeyCode::Char('j') => (at + 1).min(last),
+        KeyCode::PageUp => at.saturating_sub(10),
+        KeyCode::PageDown => (at + 10).min(last),
+        KeyCode::Home | KeyCode::Char('g') => 0,
+        KeyCode::End | KeyCode::Char('G') => last,
+        KeyCode::Esc | KeyCode::Char('q' | 'H') => return None,
+        KeyCode::Enter => {
+            let row = rows.get(at)?;
+            if model.is_running() {
+                model.say(Severity::Warn, "a run is in progress: it is shown until it has ended");
+                return Some(Overlay::History { rows, at });
+            }
+            out.push(if row.is_running {
+                Effect::Watch { dir: row.dir.clone(), who: "another vmdeck".into() }
+            } else {
+                Effect::OpenRun(row.dir.clone())
+            });
+            return None;
+        }
+        _ => at,
+    };
+    Some(Overlay::History { rows, at })
 }
 
 /// Takes a key in the details: the keys of the guest's actions work here too; anything else closes it.

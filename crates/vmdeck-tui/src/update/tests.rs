@@ -4,6 +4,7 @@ use crate::{
     code_watch::CodeWatch,
     keymap::{ACTIONS, Privilege},
     model::{LockRow, LockState, RunRequest},
+    past_runs::PastRunRow,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
@@ -224,6 +225,39 @@ fn each_change_of_the_code_runs_the_same_again_and_ends_what_is_stale() {
 }
 
 #[test]
+fn failures_are_gone_through_round_and_round() {
+    let mut case = TestCockpit::with_run();
+    case.keys("F");
+    assert!(case.toast().contains("no case has failed"));
+    case.case(10, "deb", "remove", Verdict::Failed).case(20, "win", "install", Verdict::Infra);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        case.keys("F");
+        let node = &case.model.tree[case.model.panes.run.at];
+        seen.push(node.selector());
+    }
+    assert_eq!(seen, ["smoke/remove@deb", "smoke/install@win", "smoke/remove@deb"]);
+}
+
+#[test]
+fn an_earlier_run_is_opened_unless_one_is_in_progress() {
+    let row = |name: &str, is_running| PastRunRow { dir: name.into(), line: name.into(), exit: None, is_running };
+    let rows = || Msg::PastRuns(vec![row("/now", true), row("/then", false)]);
+    let mut case = TestCockpit::with_run();
+    case.keys("H");
+    assert_eq!(case.sent(), [Effect::ListRuns]);
+    case.msg(rows()).keys("down enter");
+    assert!(case.sent().is_empty() && case.toast().contains("is in progress") && case.model.overlay.is_some());
+    let mut idle = TestCockpit::new();
+    idle.msg(rows()).keys("down enter");
+    assert_eq!(idle.sent(), [Effect::OpenRun("/then".into())]);
+    idle.msg(rows()).keys("enter");
+    assert!(matches!(&idle.sent()[..], [Effect::Watch { dir, .. }] if dir.ends_with("now")));
+    idle.msg(rows()).keys("esc");
+    assert!(idle.model.overlay.is_none());
+}
+
+#[test]
 fn leaving_asks_while_a_run_goes_on() {
     let mut case = TestCockpit::with_run();
     case.keys("q esc");
@@ -309,7 +343,7 @@ fn a_shell_opens_at_once_or_as_soon_as_the_guest_is_up() {
 #[test]
 fn an_engine_that_says_nothing_is_told_with_its_own_words() {
     let mut case = TestCockpit::new();
-    case.msg(Msg::Opened(Opened { dir: "/rec".into(), who: None }));
+    case.msg(Msg::Opened(Opened { dir: "/rec".into(), record: RecordSource::Own { ended: false } }));
     case.msg(Msg::EngineEnded { exit: Some(RunExit::Usage), words: "error: no such guest\n".into() });
     let Some(Overlay::Message { text, .. }) = &case.model.overlay else { panic!("a message") };
     assert_eq!(text, "error: no such guest");

@@ -12,6 +12,7 @@ use crate::{
     layout::first_row,
     model::Model,
     overlay::{self, Chooser, Confirm, Overlay},
+    past_runs::PastRunRow,
     role::StyleRole,
 };
 use ratatui::{
@@ -21,6 +22,7 @@ use ratatui::{
     widgets::Paragraph,
 };
 use unicode_width::UnicodeWidthStr;
+use vmdeck_model::exit::RunExit;
 
 /// Draws what is open.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
@@ -29,6 +31,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
         Some(Overlay::Help(chooser)) => help(model, chooser, frame),
         Some(Overlay::Palette(chooser)) => palette(model, chooser, frame),
         Some(Overlay::Themes { names, at, .. }) => themes(model, names, *at, frame),
+        Some(Overlay::History { rows, at }) => history(model, rows, *at, frame),
         Some(Overlay::Details(guest)) => details::draw(model, guest, frame),
         Some(Overlay::Confirm(confirm)) => question(model, confirm, frame),
         Some(Overlay::Quit) => quit(model, frame),
@@ -136,6 +139,29 @@ fn themes(model: &Model, names: &[String], at: usize, frame: &mut Frame<'_>) {
         .collect();
     lines.extend([Line::default(), keys(model, &[("Enter", "apply"), ("Esc", "cancel")])]);
     show(model, frame, "themes", lines, 40);
+}
+
+fn history(model: &Model, all: &[PastRunRow], at: usize, frame: &mut Frame<'_>) {
+    let ascii = model.appearance.ascii;
+    let title = "runs: Enter opens one, Esc closes";
+    let area = window(model, frame, title, 120, frame.area().height.saturating_sub(2));
+    let rows = usize::from(area.height);
+    let mut lines = Vec::new();
+    for (index, row) in all.iter().enumerate().skip(first_row(at, rows, all.len())).take(rows) {
+        let (sign, role) = match row.exit {
+            _ if row.is_running => (symbols::pick(model, "▶ ", "> "), StyleRole::StateBusy),
+            Some(RunExit::Passed) => (symbols::pick(model, "✓ ", "+ "), StyleRole::StateOk),
+            Some(_) => (symbols::pick(model, "✗ ", "x "), StyleRole::StateBad),
+            None => ("! ", StyleRole::StateWarn),
+        };
+        let text = cut(&row.line, usize::from(area.width).saturating_sub(2), ascii);
+        let line = Line::from(vec![span(model, role, sign), span(model, StyleRole::UiText, text)]);
+        lines.push(if index == at { line.style(style(model, StyleRole::UiSelection)) } else { line });
+    }
+    if all.is_empty() {
+        lines.push(Line::from(span(model, StyleRole::UiDim, "no run yet: r begins one")));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
 }
 
 fn question(model: &Model, confirm: &Confirm, frame: &mut Frame<'_>) {

@@ -15,6 +15,11 @@ use crate::{
 use ratatui::{Frame, layout::Rect, text::Line};
 use vmdeck_model::outcome::Verdict;
 
+/// How many of the last verdicts of a case are shown.
+const PAST: usize = 8;
+/// From how many columns on there is room for them.
+const WIDE: usize = 60;
+
 /// Draws the run pane.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width.saturating_sub(2));
@@ -67,7 +72,16 @@ fn row(model: &Model, node: &RunNode, now: u64, width: usize) -> Line<'static> {
     };
     spans.push(span(model, role, format!(" {word:<9}")));
     spans.push(span(model, StyleRole::UiDim, format!("{time:>6} ")));
-    let used = name_width + 2 + 9 + 7;
+    let past = model.history.of(&node.selector(), PAST);
+    let mut used = name_width + 2 + 9 + 7;
+    if width >= WIDE && !past.is_empty() {
+        spans.extend(past.iter().map(|verdict| {
+            let (sign, role) = symbols::verdict(model, *verdict);
+            span(model, role, sign)
+        }));
+        spans.push(span(model, StyleRole::UiDim, " ".repeat(PAST - past.len() + 1)));
+        used += PAST + 1;
+    }
     let message = node.message.lines().next().unwrap_or_default();
     spans.push(span(model, StyleRole::UiDim, cut(message, width.saturating_sub(used), ascii)));
     Line::from(spans)

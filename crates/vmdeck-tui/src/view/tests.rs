@@ -1,9 +1,11 @@
 //! Every pane and state at two sizes, with styles: a picture is its text, then a letter for each cell's look.
 
 use crate::{
+    code_watch::CodeWatch,
     fixture::{TestCockpit, guest},
     model::{Capacity, LockRow, LockState, Model, RecordSource, Usage},
     msg::Msg,
+    past_runs::{CaseHistory, PastRunRow},
     theme::{BUILT_IN, Depth, Theme},
 };
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Style};
@@ -206,6 +208,34 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
     });
     add("cleanup", &|c| {
         c.msg(Msg::Orphans(vec!["vmdeck-1 (qemu) of guest deb: 12MiB".into()])).type_in("del");
+    });
+    add("reused", &|c| {
+        c.event(
+            90,
+            EventKind::Reused { guest: guest("deb"), machine: "vmdeck-1".into(), run: "5bba".into(), times: 3 },
+        );
+        c.up(100).case(200, "deb", "install", Verdict::Failed).case(300, "deb", "remove", Verdict::Passed).keys("5");
+        let of = |case: &str, verdicts: &[Verdict]| (format!("smoke/{case}@deb"), verdicts.to_vec());
+        let (ok, bad, flaky) = (Verdict::Passed, Verdict::Failed, Verdict::Flaky);
+        let past = [of("install", &[ok, ok, bad, bad]), of("remove", &[bad, ok, ok, flaky, ok, ok, ok, ok, ok])];
+        c.msg(Msg::CaseHistory(CaseHistory(past.into())));
+        c.model.code_watch =
+            Some(CodeWatch { last: Some(RunExit::TestFailed), count: 7, ..CodeWatch::new(Vec::new()) });
+    });
+    add("history", &|c| {
+        let row = |n: u32, exit, is_running, what: &str| PastRunRow {
+            dir: "/r".into(),
+            line: format!("5bba890{n}  2026-11-21 08:00:0{n}     3.3s  155cfe7000+ {what}"),
+            exit,
+            is_running,
+        };
+        let rows = vec![
+            row(4, None, true, "running: 1 passed                unit/*"),
+            row(3, Some(RunExit::TestFailed), false, "exit 1: 5 passed, 1 failed       everything"),
+            row(2, Some(RunExit::Passed), false, "exit 0: 6 passed                 everything (pinned)"),
+            row(1, None, false, "died: no tests run               everything"),
+        ];
+        c.msg(Msg::PastRuns(rows)).keys("down");
     });
     add("quit", &|c| {
         c.keys("q");

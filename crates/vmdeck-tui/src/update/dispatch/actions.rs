@@ -6,7 +6,7 @@ use crate::{
     msg::Effect,
     overlay::{Chooser, Confirm, Overlay, Question},
     prompt::{InputLine, Prompt, Purpose},
-    run_node::RunNode,
+    run_node::{NodeState, RunNode},
     theme, tree,
     update::{logs, moves, rewind, start, watch},
 };
@@ -77,6 +77,8 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         }
         Action::KeepFailed => toggle_keep_failed(model, out),
         Action::PauseFailed => toggle_pause(model),
+        Action::History => out.push(Effect::ListRuns),
+        Action::NextFailed => next_failed(model),
         Action::Watch if model.code_watch.is_some() => watch::toggle(model, Vec::new(), out),
         Action::Watch => {
             if let Some(select) = selection(model) {
@@ -385,6 +387,18 @@ fn rerun_failed(model: &mut Model, out: &mut Vec<Effect>) {
         return model.say(Severity::Ok, "nothing has failed");
     }
     start::begin(model, RunRequest { select: failed, ..RunRequest::default() }, out);
+}
+
+/// Goes to the next case that failed, round and round, and shows what it wrote.
+fn next_failed(model: &mut Model) {
+    let is_bad = |node: &RunNode| node.case.is_some() && matches!(node.state, NodeState::Ended(v) if v.is_failure());
+    let after = if model.panes.focus == Pane::Run { model.panes.run.at + 1 } else { 0 };
+    let count = model.tree.len();
+    let next = (0..count).map(|n| (after + n) % count).find(|at| is_bad(&model.tree[*at]));
+    let Some(at) = next else { return model.say(Severity::Ok, "no case has failed, as far as it is shown") };
+    (model.panes.focus, model.panes.run.at) = (Pane::Run, at);
+    let node = model.tree[at].clone();
+    logs::open_case(model, &node);
 }
 
 /// Returns the guest that is selected, where it runs; else says so.
