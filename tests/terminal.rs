@@ -242,6 +242,13 @@ fn a_real_guest_that_is_held_is_used_for_what_is_run_again() {
         tmux.see("qemu linux");
         tmux.keys(&["r"]);
         tmux.see("PAUSED");
+        // A shell is where the code is.
+        tmux.keys(&["S"]);
+        tmux.see("BusyBox");
+        tmux.keys(&["echo at-$PWD", "Enter"]);
+        tmux.see("at-/tmp/src");
+        tmux.keys(&["exit", "Enter"]);
+        tmux.see("PAUSED");
         fs::write(world.path("src/code"), "right\n").expect("write");
         tmux.keys(&["R"]);
         tmux.see("reused ×1");

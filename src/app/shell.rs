@@ -44,7 +44,9 @@ pub(super) async fn run(
             .because("commands reach it only by `exec`, which has no terminal")
             .hint(format!("give a command: `vmdeck shell {name} -- COMMAND`; or set `guests.{key}.ssh.key`")));
     }
-    let wanted = Wanted { command, dir: None, env: BTreeMap::new(), limit: None, terminal: wants_terminal };
+    // Where the tests run; a command says itself where it wants to be.
+    let dir = guest.source.as_ref().filter(|_| wants_terminal).map(|source| source.to.clone());
+    let wanted = Wanted { command, dir, env: BTreeMap::new(), limit: None, terminal: wants_terminal };
     let (request, attendance) = attend::request(wanted);
     let mut run = None;
     if let Some(running) = shell::running(&deps, &setup.folder, &guest, machine).await {

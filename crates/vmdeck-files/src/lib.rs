@@ -8,7 +8,7 @@
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::{
         fd::AsFd,
         unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -88,6 +88,19 @@ pub fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
         return Err(too_large());
     }
     Ok(out)
+}
+
+/// Returns the last `limit` bytes of a file; empty if it cannot be read.
+pub fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = open(path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(limit)))?;
+        let mut out = Vec::new();
+        file.take(limit).read_to_end(&mut out)?;
+        Ok(out)
+    };
+    read().unwrap_or_default()
 }
 
 /// Makes a folder that only this user can enter, and the folders above it likewise; those that are there stay as they are.
@@ -209,5 +222,15 @@ mod tests {
         assert_eq!(read_open(&open_below(&folder, "file").expect("file"), SMALL).expect("read"), b"text");
         assert!(open_below(&folder, "link").expect_err("link").to_string().contains("a link"));
         assert_eq!(read_text(&home.path().join("link"), SMALL).expect("a person's own link"), "text");
+    }
+
+    #[test]
+    fn the_tail_is_bounded() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let file = home.path().join("f");
+        fs::write(&file, b"0123456789").expect("write");
+        assert_eq!(read_tail(&file, 4), b"6789");
+        assert_eq!(read_tail(&file, 400), b"0123456789");
+        assert!(read_tail(&home.path().join("none"), 4).is_empty());
     }
 }

@@ -105,7 +105,7 @@ actions! {
     Search "search" Global Look ["/"] "search the log; filter a list (!x without x, ~x fuzzy)";
     NextMatch "next-match" Global Look ["n"] "next match";
     PrevMatch "prev-match" Global Look ["N"] "previous match";
-    Copy "copy" Global Look ["y"] "copy the line, or the selection";
+    Copy "copy" Global Look ["y"] "copy the line, or the selection; of a failed case, a report for an issue tracker";
     Theme "theme" Global Look ["T"] "choose the colours, with a preview";
     Mouse "mouse" Global Look ["f2"] "mouse on or off";
     Redraw "redraw" Global Look ["ctrl-l"] "redraw the screen";

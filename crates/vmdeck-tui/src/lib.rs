@@ -4,6 +4,7 @@
 //! reading the record that is shown. `event_loop` is the loop around them, `effect_runner` carries
 //! effects out. It knows the model, and the services and the host that it is handed; never the engine.
 
+mod case_report;
 mod clock;
 pub mod code_watch;
 pub mod console;

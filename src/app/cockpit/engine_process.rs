@@ -148,7 +148,7 @@ async fn serve(
         tokio::select! {
             status = child.wait() => {
                 let code = status.ok().and_then(|s| s.code()).and_then(|c| u8::try_from(c).ok());
-                let text = String::from_utf8_lossy(&files::read_tail(&words, 8192)).into_owned();
+                let text = String::from_utf8_lossy(&vmdeck_files::read_tail(&words, 8192)).into_owned();
                 let exit = code.and_then(|c| RunExit::try_from(c).ok());
                 // The cockpit may be gone.
                 let _ = done.send((exit, text));

@@ -260,7 +260,7 @@ impl Services for Real {
         };
         let log = dir.join("guests").join(guest.as_str()).join("console.log");
         match made.console {
-            Some(socket) => Ok(SerialConsole { socket, before: files::read_tail(&log, BEFORE) }),
+            Some(socket) => Ok(SerialConsole { socket, before: vmdeck_files::read_tail(&log, BEFORE) }),
             None if backend::capabilities_of(&made.backend).console.shows_boot() => {
                 Err(cannot().because("it has not been powered on yet, or takes no input"))
             }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     backend::{self, BackendDeps, contract::Machine, record::MachineRecord},
-    command::{CommandExit, Input, RemoteCommand, Shell},
+    command::{CommandExit, Input, RemoteCommand, Shell, sh_quote},
     context::CallContext,
     host::clock,
     transport::{
@@ -78,7 +78,7 @@ impl ShellCommand {
 pub struct ShellRequest {
     /// The command; with a terminal and no command, the login shell.
     pub command: Option<ShellCommand>,
-    /// The working directory; `None` = the login directory.
+    /// The working directory; `None` = the login directory. A person's shell opens there if it exists.
     pub dir: Option<String>,
     /// The variables to set.
     pub env: BTreeMap<String, String>,
@@ -107,7 +107,10 @@ impl ShellRequest {
         let command = command.map(|command| command.text(session.shell()));
         let work = async {
             match (wanted, command) {
-                (Some(open), command) => terminal(session, open, command, cancel).await.map(ShellEnd::Exit),
+                (Some(open), command) => {
+                    let command = command.or_else(|| login_in(session.shell(), dir.as_deref()));
+                    terminal(session, open, command, cancel).await.map(ShellEnd::Exit)
+                }
                 (None, Some(script)) => {
                     let mut sink = move |stream: Stream, bytes: &[u8]| drop(output.send((stream, bytes.to_vec())));
                     let command = RemoteCommand { env, dir, stdin, ..RemoteCommand::new(script) };
@@ -179,6 +182,12 @@ async fn crashed(machine: &LeasedMachine) -> Result<Fault> {
     // The console may be behind the machine's end.
     let _ = machine.console.catch_up().await;
     machine.crash().ok_or(fault)
+}
+
+/// Returns the command that opens a login shell in a folder, if it is there; `None` = the login shell opens where it does.
+fn login_in(shell: Shell, dir: Option<&str>) -> Option<String> {
+    let dir = dir.filter(|_| shell == Shell::Posix)?;
+    Some(format!("cd -- {} 2>/dev/null; exec \"${{SHELL:-/bin/sh}}\" -l", sh_quote(dir)))
 }
 
 const GIVE_A_COMMAND: &str = "give a command: `vmdeck shell GUEST -- COMMAND`";

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::Path,
 };
@@ -68,19 +68,6 @@ pub fn open_private(path: &Path) -> io::Result<fs::File> {
     }
 }
 
-/// Returns the last `limit` bytes of a file; empty if it cannot be read.
-pub fn read_tail(path: &Path, limit: u64) -> Vec<u8> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = vmdeck_files::open(path)?;
-        let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(size.saturating_sub(limit)))?;
-        let mut out = Vec::new();
-        file.take(limit).read_to_end(&mut out)?;
-        Ok(out)
-    };
-    read().unwrap_or_default()
-}
-
 /// Returns the bytes that a folder and everything in it take on disk; links are not followed.
 pub fn disk_usage(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
@@ -142,15 +129,5 @@ mod tests {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("chmod");
         private_dir(&dir).expect("private");
         assert_eq!(fs::metadata(&dir).expect("meta").permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn the_tail_is_bounded() {
-        let home = tempfile::tempdir().expect("tempdir");
-        let file = home.path().join("f");
-        fs::write(&file, b"0123456789").expect("write");
-        assert_eq!(read_tail(&file, 4), b"6789");
-        assert_eq!(read_tail(&file, 400), b"0123456789");
-        assert!(read_tail(&home.path().join("none"), 4).is_empty());
     }
 }

@@ -65,15 +65,21 @@ pub(super) fn open_console(model: &mut Model, guest: &GuestId) {
 /// Shows the log of exactly this case; standard error first where it says why the case failed.
 pub(super) fn open_case(model: &mut Model, node: &RunNode) {
     let (Some(suite), Some(case)) = (&node.suite, &node.case) else { return };
+    match of_case(model, node).into_iter().next() {
+        Some(source) => show(model, Some(source)),
+        None => model.say(Severity::Warn, format!("there is no log of {suite}/{case} on {} yet", node.guest)),
+    }
+}
+
+/// Returns the logs of exactly this case, those that are empty last.
+pub(super) fn of_case(model: &Model, node: &RunNode) -> Vec<LogSource> {
+    let (Some(suite), Some(case)) = (&node.suite, &node.case) else { return Vec::new() };
     let folder = model.shown.dir.join("guests").join(node.guest.as_str()).join(suite).join(case);
     let mut own = sources(&model.shown.dir, &node.guest);
     own.retain(|source| source.path.starts_with(&folder));
     let is_empty = |source: &LogSource| std::fs::metadata(&source.path).is_ok_and(|m| m.len() == 0);
     own.sort_by_key(is_empty);
-    match own.into_iter().next() {
-        Some(source) => show(model, Some(source)),
-        None => model.say(Severity::Warn, format!("there is no log of {suite}/{case} on {} yet", node.guest)),
-    }
+    own
 }
 
 fn show(model: &mut Model, source: Option<LogSource>) {

@@ -357,7 +357,7 @@ impl Builder<'_> {
         if ended.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&files::read_tail(&log, 4096)).into_owned();
+        let said = String::from_utf8_lossy(&vmdeck_files::read_tail(&log, 4096)).into_owned();
         let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines[lines.len().saturating_sub(4)..].join("\n    ");
         Err(cannot().because(format!("{ended}:\n    {last}")).permanent())

@@ -235,9 +235,9 @@ fn launch_args(request: &CreateRequest<'_>, options: &Options, timeout: u64) -> 
 
 /// Returns the end of a launch as a fault, from what it wrote.
 fn failure(verb: &str, stdout: &Path, stderr: &Path, status: ExitStatus) -> Fault {
-    let mut words = one_line(&String::from_utf8_lossy(&files::read_tail(stderr, 4096)));
+    let mut words = one_line(&String::from_utf8_lossy(&vmdeck_files::read_tail(stderr, 4096)));
     if words.is_empty() {
-        let shown = files::read_tail(stdout, 4096);
+        let shown = vmdeck_files::read_tail(stdout, 4096);
         Spinner::default().feed(&[&shown[..], b"\n"].concat(), |line| line.clone_into(&mut words));
     }
     explain(verb, if words.is_empty() { "it gave no reason" } else { &words }, status.code())

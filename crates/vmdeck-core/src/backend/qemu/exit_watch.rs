@@ -4,7 +4,7 @@
 use super::{argv, dump, qmp::QmpEvent};
 use crate::{
     backend::contract::{MachineExit, note_exit},
-    host::{clock, files},
+    host::clock,
 };
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -45,7 +45,7 @@ pub(super) async fn watch_events(
         }
     }
     let _ = collected.wait_for(|gone| *gone).await;
-    let text = String::from_utf8_lossy(&files::read_tail(&errors, 1024)).into_owned();
+    let text = String::from_utf8_lossy(&vmdeck_files::read_tail(&errors, 1024)).into_owned();
     let why = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("it did not say why").trim().to_owned();
     note_exit(&told.exit, MachineExit::Crashed(why));
 }

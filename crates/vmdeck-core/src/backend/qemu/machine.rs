@@ -231,7 +231,7 @@ impl QemuMachine {
             };
             if ended {
                 let _ = child.kill_group().await;
-                let said = String::from_utf8_lossy(&files::read_tail(&log, 1024)).into_owned();
+                let said = String::from_utf8_lossy(&vmdeck_files::read_tail(&log, 1024)).into_owned();
                 let said =
                     said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it did not say why").to_owned();
                 return Err(cannot().because(format!("its process did not start: {said}")).permanent());
@@ -268,7 +268,7 @@ impl QemuMachine {
 
     /// QEMU's own last words as a fault.
     fn explain(&self) -> Fault {
-        let text = String::from_utf8_lossy(&files::read_tail(&self.errors, 4096)).into_owned();
+        let text = String::from_utf8_lossy(&vmdeck_files::read_tail(&self.errors, 4096)).into_owned();
         let last =
             text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("QEMU exited without reporting").trim().to_owned();
         let hint = if last.contains("write\" lock") || text.contains("Is another process using the image") {

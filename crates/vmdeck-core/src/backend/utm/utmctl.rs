@@ -5,7 +5,7 @@
 
 use crate::{
     backend::{deps::BackendDeps, record::PowerState, tool::Tool},
-    host::{clock, files, process::Output},
+    host::{clock, process::Output},
 };
 use regex::Regex;
 use std::{os::unix::process::ExitStatusExt, path::Path, sync::LazyLock, time::Duration};
@@ -228,7 +228,7 @@ impl Utmctl {
         let status = clock::within(COPY, child.wait()).await;
         let status =
             status.ok_or_else(|| late(Fault::infra("cannot copy a machine").because("UTM took longer than 20 min")))?;
-        let read_file = |path: &Path| String::from_utf8_lossy(&files::read_tail(path, 4096)).into_owned();
+        let read_file = |path: &Path| String::from_utf8_lossy(&vmdeck_files::read_tail(path, 4096)).into_owned();
         let output = Output { status: status.map_err(failed)?, stdout: read_file(&out), stderr: read_file(&err) };
         read(&["clone"], Ok(output)).map(drop)
     }

@@ -1,6 +1,7 @@
 //! What each action does. Only the dispatch may call it: it has asked whether the action may be done.
 
 use crate::{
+    case_report,
     keymap::Action,
     model::{LockRow, LockState, Model, Pane, RecordSource, RunRequest},
     msg::Effect,
@@ -198,7 +199,12 @@ fn copy(model: &mut Model, out: &mut Vec<Effect>) {
             let address = view.and_then(|v| v.reached.as_ref()).and_then(|(_, address)| address.clone());
             address.map_or_else(|| g.to_string(), |a| format!("{g} {a}"))
         }),
-        Pane::Run => model.tree.get(model.panes.run.at).map(RunNode::selector),
+        Pane::Run => model.tree.get(model.panes.run.at).map(|node| {
+            // What somebody wants of a failure is a report, of anything else its name.
+            let is_bad = matches!(node.state, NodeState::Ended(verdict) if verdict.is_failure());
+            let report = || case_report::markdown(model, node, &logs::of_case(model, node));
+            Some(node).filter(|_| is_bad).and_then(|_| report()).unwrap_or_else(|| node.selector())
+        }),
         _ => Some(model.logs.text(model.logs.selection())),
     };
     model.logs.selected_from = None;
