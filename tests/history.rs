@@ -10,7 +10,7 @@ const SUITES: &str = "[guests.a]\nbackend = \"local\"\n[guests.b]\nbackend = \"l
     [[suites.s.cases]]\nname = \"bad\"\nrun = \"test $VMDECK_GUEST = b -o -e HOME/mended\"\n\
     [suites.t]\nguests = [\"a\"]\n[[suites.t.cases]]\nname = \"bad\"\nrun = \"test -e HOME/mended\"\n\
     [suites.r]\nroles = { one = \"a\", two = \"b\" }\nnetwork = \"none\"\n\
-    [[suites.r.cases]]\nname = \"both\"\nrun = \"test $VMDECK_ROLE = one -o -e HOME/mended\"\n";
+    [[suites.r.cases]]\nname = \"both\"\non = [\"one\", \"two\"]\nrun = \"test $VMDECK_ROLE = one -o -e HOME/mended\"\n";
 
 fn world() -> World {
     let world = World::new("");
@@ -41,16 +41,23 @@ fn exactly_what_failed_is_run_again() {
     let world = world();
     world.run(&["--ci"]).exits(1);
     assert_eq!(last(&world).len(), 7);
+    // A run that tests nothing does not count.
+    world.run(&["keep", "b"]).exits(0);
     let ran = world.run(&["--ci", "--rerun-failed"]).exits(1).complains("3 failed cases of");
     assert!(ran.out.contains("3 cases on"), "{}", ran.out);
     assert_eq!(last(&world), ["r/both@r.two failed", "s/bad@a failed", "t/bad@a failed"]);
     world.run(&["--ci", "s", "--rerun-failed"]).exits(1);
     assert_eq!(last(&world), ["s/bad@a failed"], "of what failed, what is selected");
+    world
+        .run(&["--ci", "s/good", "--rerun-failed"])
+        .exits(2)
+        .complains("of `s/good` nothing failed then: only s/bad@a");
+    world.run(&["down"]).exits(0);
     fs::write(world.path("mended"), "").expect("write");
     // Of the first run, by its id.
     let all = world.run(&["runs", "--json", "--all"]).exits(0);
     let rows: serde_json::Value = serde_json::from_str(&all.out).expect("json");
-    let first = rows[2]["run"].as_str().expect("id").to_owned();
+    let first = rows.as_array().expect("runs").last().expect("first")["run"].as_str().expect("id").to_owned();
     world.run(&["--ci", "--rerun-failed", &first[..6]]).exits(0);
     assert_eq!(last(&world), ["r/both@r.two passed", "s/bad@a passed", "t/bad@a passed"]);
     // Now nothing has failed, and that is no pass.
@@ -74,11 +81,10 @@ fn runs_are_listed_with_what_was_tested_and_how_they_ended() {
     let world = world();
     world.run(&["runs"]).exits(0).says("no runs in `.vmdeck/runs`");
     world.run(&["replay"]).exits(2).complains("there is no record in `.vmdeck/runs`");
-    for words in [
-        &["init", "-q"][..],
-        &["add", "vmdeck.toml"],
-        &["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"],
-    ] {
+    fs::write(world.path(".gitignore"), "state\nconfig\nlock.d*\n").expect("write");
+    for words in
+        [&["init", "-q"][..], &["add", "."], &["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]]
+    {
         assert!(Command::new("git").args(words).current_dir(world.home.path()).status().expect("git").success());
     }
     world.run(&["--ci", "s/good@a"]).exits(0);
@@ -95,8 +101,7 @@ fn runs_are_listed_with_what_was_tested_and_how_they_ended() {
     let json = world.run(&["runs", "--json"]).exits(0);
     let rows: serde_json::Value = serde_json::from_str(&json.out).expect("json");
     assert_eq!(rows[1]["revision"]["commit"].as_str().map(str::len), Some(40));
-    // The records and the state of the world are no part of it.
-    assert_eq!(rows[1]["revision"]["dirty"], true);
+    assert_eq!(rows[1]["revision"]["dirty"], false, "the records are no code");
     assert_eq!(rows[1]["config"], world.path("vmdeck.toml").display().to_string());
     world.assert_nothing_left();
 }

@@ -71,14 +71,24 @@ fn a_machine_that_was_kept_is_used_again_and_every_report_says_so() {
     again(&world, "r3", &["s/count"]).exits(0);
     assert_eq!(counted(&world, "r3", "micro"), ["two", "2", "3"], "what the setup depends on has changed");
 
+    // A restart takes away what the setup has done, here with everything else.
+    world
+        .run(&["shell", "micro", "--", "sudo setsid sh -c 'sleep 1; reboot -f' >/dev/null 2>&1 </dev/null &"])
+        .exits(0);
+    let back = || text(&world, "r3/guests/micro/console.log").matches("login:").count() == 2;
+    eventually("it is up again", Duration::from_mins(1), back);
+    again(&world, "r4", &["s/count"]).exits(0).says("reused ×4");
+    assert_eq!(counted(&world, "r4", "micro"), ["two", "1", "1"]);
+
     assert!(text(&world, "r3/junit.xml").contains("<property name=\"reused\" value=\"3\"/>"));
     let summary: serde_json::Value = serde_json::from_str(&text(&world, "r3/summary.json")).expect("json");
     assert_eq!(summary["guests"][0]["reused"], 3);
     let console = text(&world, "r3/guests/micro/console.log");
     assert!(console.contains("login:"), "the boot of the machine is in each record that used it: {console}");
 
+    world.run(&["list"]).exits(0).says(" micro          run ").says("(kept)");
     let boots = world.run(&["shell", "micro", "--", "wc -l < /tmp/runs"]).exits(0);
-    assert_eq!(boots.out.trim(), "3", "a shell is in the same machine");
+    assert_eq!(boots.out.trim(), "1", "a shell is in the same machine");
     world.run(&["down", "micro"]).exits(0).says("removed vmdeck-");
     world.run(&["down"]).exits(0).says("no machine of these guests is kept");
     world.assert_nothing_left();
@@ -129,7 +139,8 @@ fn a_run_that_is_killed_leaves_what_was_kept() {
     let started = || fs::read_to_string(world.path("r1/events.jsonl")).unwrap_or_default().contains("case_started");
     eventually("the case has begun", Duration::from_secs(20), started);
     // Nobody else gets it meanwhile.
-    let other = again(&world, "r2", &["--no-lock", "s/count"]).exits(0);
+    world.run(&["down"]).exits(6).complains("its machine is in use by run");
+    let other = again(&world, "r2", &["--no-lock", "s/count"]).exits(0).says("uses the one that is kept");
     assert!(other.out.contains("here is ready after"), "{}", other.out);
     signal(&child, "KILL");
     finish(child);
@@ -161,13 +172,16 @@ fn machines_belong_to_the_config_and_fresh_wins() {
     fs::copy(world.path("vmdeck.toml"), elsewhere.join("vmdeck.toml")).expect("copy");
     fs::create_dir(elsewhere.join("src")).expect("mkdir");
     fs::write(elsewhere.join("src/code"), "other\n").expect("write");
+    // However its config is named, it is the same one.
+    let mut from_below = world.vmdeck(&["-f", "../vmdeck.toml", "--ci", "--reuse", "--run-dir", "r0", "s/count"]);
+    Ran::of(&from_below.current_dir(&elsewhere).output().expect("runs")).exits(0).says("reused ×1");
     let config = elsewhere.join("vmdeck.toml").display().to_string();
     again(&world, "r1", &["-f", &config, "s/count"]).exits(0).says("here is ready after");
     world.run(&["-f", &config, "down"]).exits(0).says("no machine of these guests is kept");
     let fresh = again(&world, "r2", &["--set", "guests.here.fresh=case", "s/count"]).exits(0);
     let fresh = fresh.complains("guest `here` gets new machines, as its `fresh` wants");
     assert!(fresh.out.contains("here is ready after"), "{}", fresh.out);
-    again(&world, "r3", &["s/count"]).exits(0).says("reused ×1");
+    again(&world, "r3", &["s/count"]).exits(0).says("reused ×2");
     world.run(&["down", "nobody"]).exits(2).complains("unknown guest `nobody` (known: here)");
     world.run(&["keep", "nobody"]).exits(2).complains("unknown guest `nobody` (known: here)");
     world.run(&["cleanup", "--force"]).exits(0);

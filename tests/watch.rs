@@ -137,6 +137,10 @@ fn what_is_stale_is_ended_and_what_is_no_code_is_no_change() {
     watching.see("--- RED now");
     fs::write(world.path("vmdeck.toml"), config).expect("write");
     watching.see("--- green again");
+    // Another one that ends takes nothing away from this one.
+    let mut second = Watching::start(&world, &["s/code"]);
+    second.see("--- green; waiting");
+    second.end(0);
     watching.end(0);
     // It was kept before, and so it stays.
     world.run(&["--ci", "--reuse", "s/code"]).exits(0).says("reused ×");

@@ -18,7 +18,7 @@ use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
     machine::MachineInfo,
-    quantity::show_size,
+    quantity::{show_count, show_size},
     text::Clean,
 };
 
@@ -29,7 +29,8 @@ pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Re
         Some(setup) => setup.host,
         None => settings::load_host(config)?.0,
     };
-    let seen = inventory::list(&deps(&host)?).await;
+    let deps = deps(&host)?;
+    let seen = inventory::list(&deps).await;
     let exit = if seen.unseen.is_empty() { RunExit::Passed } else { RunExit::HostNotReady };
     for fault in &seen.unseen {
         io.warn(&fault.render());
@@ -39,11 +40,18 @@ pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Re
         io.say(&serde_json::to_string_pretty(&rows).unwrap_or_default());
         return Ok(exit);
     }
+    let left = tidy::preview(&deps).iter().filter(|item| !item.kept).count();
+    if left > 0 {
+        io.warn(&format!(
+            "note: dead runs left {}; `vmdeck cleanup` shows and removes it",
+            show_count(left, "machine")
+        ));
+    }
     if rows.is_empty() {
         io.say("no machines");
         return Ok(exit);
     }
-    io.say(&format!("{:<28} {:<10} {:<9} {:<26} {}", "NAME", "BACKEND", "STATE", "OWNER", "ADDRESS"));
+    io.say(&format!("{:<28} {:<10} {:<9} {:<14} {:<26} {}", "NAME", "BACKEND", "STATE", "GUEST", "OWNER", "ADDRESS"));
     for row in rows {
         let owner = match row.short_run() {
             Some(run) => format!("run {run} ({})", row.owner),
@@ -53,7 +61,8 @@ pub(super) async fn list(config: &ConfigArgs, json: bool, io: &mut Io<'_>) -> Re
         let name = Clean::from_text(&row.machine.name);
         let state = Clean::from_text(&row.machine.state);
         let address = row.machine.address.as_deref().unwrap_or("-");
-        io.say(&format!("{name:<28} {:<10} {state:<9} {owner:<26} {address}", row.machine.backend));
+        let guest = row.guest.as_deref().unwrap_or("-");
+        io.say(&format!("{name:<28} {:<10} {state:<9} {guest:<14} {owner:<26} {address}", row.machine.backend));
     }
     Ok(exit)
 }

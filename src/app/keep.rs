@@ -4,7 +4,10 @@
 
 use super::{Io, deps::deps, housekeeping::tell_reaped, run, settings};
 use crate::cli::{ConfigArgs, OutputArgs, RunArgs};
-use vmdeck_core::engine::reap::{self, ReapScope};
+use vmdeck_core::engine::{
+    cleanup,
+    reap::{self, ReapScope},
+};
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
@@ -27,11 +30,23 @@ pub(super) async fn down(guests: &[String], config: &ConfigArgs, io: &mut Io<'_>
     let named = named(guests, &setup, "remove a machine")?;
     let mut told = Vec::new();
     let scope = ReapScope::KeptFor(&setup.folder, &named);
-    reap::dead_runs(&deps(&setup.host)?, scope, &mut |reaped| told.push(reaped)).await;
-    if told.is_empty() {
+    let deps = deps(&setup.host)?;
+    reap::dead_runs(&deps, scope, &mut |reaped| told.push(reaped)).await;
+    let in_use = cleanup::kept_in_use(&deps.state, &setup.folder);
+    let in_use: Vec<_> = in_use.into_iter().filter(|(machine, _)| named.contains(&machine.guest)).collect();
+    for (machine, run) in &in_use {
+        let run = run.get(..8).unwrap_or(run);
+        let text =
+            format!("guest `{}`: its machine is in use by run {run}; `vmdeck attach {run}` joins it", machine.guest);
+        io.warn(&text);
+    }
+    if told.is_empty() && in_use.is_empty() {
         io.say("no machine of these guests is kept");
     }
-    Ok(tell_reaped(told, io))
+    match tell_reaped(told, io) {
+        RunExit::Passed if !in_use.is_empty() => Ok(RunExit::Leftover),
+        exit => Ok(exit),
+    }
 }
 
 /// Returns the guests of these names; without a name, all.

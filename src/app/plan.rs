@@ -30,6 +30,9 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     let mut jobs =
         if has_cases { plan::select(&setup, &selectors, args.shard) } else { plan::select_guests(&setup, &selectors) };
     let mut selection = args.select.clone();
+    if args.keep_only {
+        selection.insert(0, "keep".to_owned());
+    }
     if let Some(word) = &args.rerun_failed {
         selection = failed_of(word, io)?;
         let known: BTreeSet<String> = jobs.iter().flat_map(Job::cases).map(word_of).collect();
@@ -37,6 +40,10 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
             io.warn(&format!("warning: `{gone}` failed, and is not in the config any more"));
         }
         plan::retain(&mut jobs, &selection.iter().filter_map(|word| Selector::parse(word).ok()).collect::<Vec<_>>());
+        if jobs.is_empty() && !args.select.is_empty() {
+            let why = format!("of `{}` nothing failed then: only {}", args.select.join(" "), selection.join(", "));
+            return Err(Fault::user("cannot run anything again").because(why));
+        }
         if jobs.is_empty() {
             return Err(nothing_matched(&setup, &selection));
         }
@@ -96,7 +103,9 @@ fn word_of((guest, suite, case): (&Guest, &Suite, &Case)) -> String {
 
 /// Returns what failed in the run that a word means, as words that select it; an error where nothing did.
 pub(super) fn failed_of(word: &str, io: &mut Io<'_>) -> Result<Vec<String>> {
-    let record = runs::find(Some(word).filter(|word| !word.is_empty())).map_err(|fault| {
+    let last = || history::last_tested(Path::new(runs::RECORDS)).map_or_else(|| runs::find(None), Ok);
+    let record = if word.is_empty() { last() } else { runs::find(Some(word)) };
+    let record = record.map_err(|fault| {
         let is_selection = word.contains(['/', '@', '*']);
         if is_selection {
             fault.hint(format!("to select what is run again: `vmdeck --ci {word} --rerun-failed`"))

@@ -13,7 +13,7 @@ use std::{
 use vmdeck_core::{
     engine::reap,
     history::{self, PastRun},
-    host::info,
+    host::{clock, info},
 };
 use vmdeck_model::{
     error::{Fault, Result},
@@ -141,7 +141,7 @@ fn rows(folder: &Path) -> Vec<ListedRun> {
         run,
     };
     let mut rows: Vec<ListedRun> = open.chain(ended).map(row).collect();
-    rows.sort_by(|a, b| b.run.name.cmp(&a.run.name));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.run.began));
     rows
 }
 
@@ -160,7 +160,9 @@ fn line(row: &ListedRun) -> String {
         }
     }
     let began = run.began.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S");
-    let took = show_duration(Duration::from_millis(run.took_ms));
+    let since = || u64::try_from((clock::utc() - run.began).num_milliseconds()).unwrap_or_default();
+    let took_ms = if *state == RunState::Running { since() } else { run.took_ms };
+    let took = show_duration(Duration::from_millis(took_ms));
     // A record may be anybody's.
     Clean::from_text(&format!("{:<9} {began} {took:>8}  {code:<11} {result:<32} {what}", run.short())).into_string()
 }

@@ -154,7 +154,7 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, wish: Wish<'_>) -> Resu
     let transports: Vec<&str> = TRANSPORTS.iter().map(|row| row.kind).collect();
     let absolute = file.and_then(|(path, _)| std::path::absolute(path).ok());
     let base = absolute.as_deref().and_then(Path::parent).map(Path::to_owned);
-    config::load(&Sources {
+    let (mut setup, values) = config::load(&Sources {
         file,
         base: &base.or_else(|| std::env::current_dir().ok()).unwrap_or_default(),
         env: &env,
@@ -167,7 +167,10 @@ fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, wish: Wish<'_>) -> Resu
         secret_command: wish.secrets.then_some(&secret_command),
         secrets_of: wish.secrets_of,
         trusts_file: !wish.leaves_out,
-    })
+    })?;
+    // However it was named: machines that are kept belong to it.
+    setup.folder = std::fs::canonicalize(&setup.folder).unwrap_or(setup.folder);
+    Ok((setup, values))
 }
 
 /// Runs the command of a secret: its standard output is the secret, its complaints go to the user's terminal.

@@ -91,7 +91,9 @@ pub(super) async fn run(
             },
         };
     }
-    let booted: Vec<String> = wanted.guests.difference(&wanted.kept).map(ToString::to_string).collect();
+    let left = cleanup::kept_guests(&wanted.state, &wanted.folder);
+    let booted: Vec<String> =
+        wanted.guests.difference(&wanted.kept).filter(|guest| left.contains(guest)).map(ToString::to_string).collect();
     if !booted.is_empty() {
         keep::down(&booted, config, io).await?;
     }
@@ -114,6 +116,8 @@ struct WatchPlan {
     files: Vec<PathBuf>,
     /// Where the runs write.
     apart: Vec<PathBuf>,
+    state: PathBuf,
+    folder: PathBuf,
     guests: BTreeSet<GuestId>,
     /// Those of them whose machines were kept before.
     kept: BTreeSet<GuestId>,
@@ -129,8 +133,9 @@ fn wanted(args: &RunArgs, config: &ConfigArgs, io: &mut Io<'_>) -> Result<WatchP
     }
     let guests = plan.guests().map(|guest| guest.id.clone()).collect();
     let kept = cleanup::kept_guests(&deps.state, &plan.folder);
-    let apart = vec![plan.host.lock, deps.state];
-    Ok(WatchPlan { sources, files: plan.config.into_iter().collect(), apart, guests, kept })
+    let apart = vec![plan.host.lock, deps.state.clone()];
+    let (state, folder) = (deps.state, plan.folder);
+    Ok(WatchPlan { sources, files: plan.config.into_iter().collect(), apart, state, folder, guests, kept })
 }
 
 /// Returns the error of guests that get no code.
@@ -154,7 +159,7 @@ impl Rounds<'_> {
     /// Runs the cases once; a config with a mistake is told, and the next change tried.
     async fn run(&mut self, changed: &[String], stale: &CancellationToken, io: &mut Io<'_>) -> Result<()> {
         self.count += 1;
-        let what = if changed.is_empty() { "everything is run first".to_owned() } else { changes(changed) };
+        let what = if changed.is_empty() { "the first one".to_owned() } else { changes(changed) };
         io.say(&format!(
             "\n--- run {} at {}: {what}",
             self.count,

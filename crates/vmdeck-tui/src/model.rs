@@ -425,7 +425,7 @@ impl Model {
             _ if self.read_only => Some("this cockpit is read-only".into()),
             RecordSource::Replay => Some("this is a replay: nothing can be changed".into()),
             RecordSource::Other { who } if self.shown.view.exit.is_none() => {
-                Some(format!("view only: this run belongs to {who}"))
+                Some(format!("view only: this run belongs to {who}; `vmdeck attach --allow-control` steers it"))
             }
             _ => None,
         }

@@ -200,7 +200,7 @@ fn farewell(model: &Model) -> Vec<String> {
         RecordSource::Own { ended: false } => {
             let run = model.run_name().unwrap_or_default();
             lines.push(if model.pending.is_detached {
-                format!("run {run} has not ended: it continues; `vmdeck` shows it, `vmdeck lock status` names its process (kill -INT ends it)")
+                format!("run {run} has not ended: it continues; `vmdeck attach {run}` joins it again")
             } else {
                 format!("run {run} has not ended")
             });

@@ -7,7 +7,7 @@ use super::{
     reap::{self, Leftover, ReapScope, Reaped},
 };
 use crate::{
-    backend::{self, BackendDeps, proof::Proof},
+    backend::{self, BackendDeps, proof::Proof, record::MachineRecord},
     context::CallContext,
 };
 use std::{collections::BTreeSet, path::Path, time::Duration};
@@ -28,10 +28,17 @@ pub fn preview(deps: &BackendDeps) -> Vec<Leftover> {
     reap::leftovers(&deps.state)
 }
 
-/// Returns the guests of the config in this folder whose machines an ended run has kept.
+/// Returns the guests of the config in this folder whose machines are kept, those that a run uses now included.
 pub fn kept_guests(state: &Path, folder: &Path) -> BTreeSet<GuestId> {
-    let of_folder = reap::ended(state).filter(|(_, journal)| journal.folder == folder);
-    of_folder.flat_map(|(_, journal)| journal.kept.into_values().map(|machine| machine.guest)).collect()
+    let of_folder = reap::journal_states(state).filter(|journal| journal.folder == folder);
+    of_folder.flat_map(|journal| journal.kept.into_values().map(|machine| machine.guest)).collect()
+}
+
+/// Returns the kept machines of the config in this folder that runs use now: each with its guest and the run.
+pub fn kept_in_use(state: &Path, folder: &Path) -> Vec<(MachineRecord, String)> {
+    let live = reap::journal_states_alive(state).filter(|(journal, alive)| *alive && journal.folder == folder);
+    live.flat_map(|(journal, _)| journal.kept.into_values().map(move |machine| (machine, journal.run.clone())))
+        .collect()
 }
 
 /// Returns machines made by others whose names have a configured test prefix; never one that a run of ours names.

@@ -77,7 +77,7 @@ fn ours(deps: &BackendDeps) -> Vec<Ours> {
         let run = &state.run;
         let add = |made, owner| Ours { made, run: run.clone(), owner };
         out.extend(state.open.into_values().map(|made| add(made, if alive { Owner::Running } else { Owner::Dead })));
-        out.extend(state.kept.into_values().map(|made| add(made, Owner::Kept)));
+        out.extend(state.kept.into_values().map(|made| add(made, if alive { Owner::Running } else { Owner::Kept })));
     }
     out
 }

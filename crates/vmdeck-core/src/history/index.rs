@@ -10,8 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file in the folder.
-pub(super) const FILE: &str = "index.jsonl";
+/// How the index ends that lies beside a folder of records: in it are records and nothing else.
+const SUFFIX: &str = "jsonl";
 /// How many lines of what is gone the file may have before it is written anew.
 const STALE: usize = 1000;
 
@@ -28,7 +28,7 @@ pub(super) struct RunIndex {
 impl RunIndex {
     /// Reads the index of a folder, if there is one.
     pub(super) fn load(folder: &Path) -> Self {
-        let text = vmdeck_files::read(&folder.join(FILE), vmdeck_files::LARGE).unwrap_or_default();
+        let text = vmdeck_files::read(&path(folder), vmdeck_files::LARGE).unwrap_or_default();
         let lines = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<PastRun>(line).ok());
         let known = lines.map(|run| (run.name.clone(), run)).collect();
         Self { folder: folder.to_owned(), known, fresh: Vec::new(), used: Vec::new() }
@@ -51,16 +51,21 @@ impl RunIndex {
     pub(super) fn save(self) {
         if self.known.len() > STALE {
             let all: Vec<PastRun> = self.used.into_iter().chain(self.fresh).collect();
-            let _ = vmdeck_files::write(&self.folder.join(FILE), lines(&all).as_bytes());
+            let _ = vmdeck_files::write(&path(&self.folder), lines(&all).as_bytes());
         } else if !self.fresh.is_empty() {
             append(&self.folder, &self.fresh);
         }
     }
 }
 
+/// Returns the index of a folder.
+pub(super) fn path(folder: &Path) -> PathBuf {
+    folder.with_extension(SUFFIX)
+}
+
 /// Adds runs to the index of a folder. Where that cannot be, they are read from their records the next time.
 pub(super) fn append(folder: &Path, runs: &[PastRun]) {
-    let path = folder.join(FILE);
+    let path = path(folder);
     let opened = vmdeck_files::open_for_append(&path).or_else(|_| vmdeck_files::create_new(&path));
     // In one piece: others may add theirs at the same time.
     let _ = opened.and_then(|mut file| file.write_all(lines(runs).as_bytes()));

@@ -36,14 +36,23 @@ const DIGITS: usize = 4;
 /// read once.
 pub fn list(folder: &Path) -> Vec<PastRun> {
     let mut index = index::RunIndex::load(folder);
-    let mut names: Vec<String> = names(folder);
-    names.sort_unstable_by(|a, b| b.cmp(a));
-    let runs = names
+    let mut runs: Vec<PastRun> = names(folder)
         .into_iter()
         .filter_map(|name| index.get(&name).or_else(|| Some(index.add(read(folder, &name)?))))
         .collect();
     index.save();
+    // The names say it to the second.
+    runs.sort_by(|a, b| b.began.cmp(&a.began).then_with(|| b.name.cmp(&a.name)));
     runs
+}
+
+/// Returns the record of the last run that has tested something.
+pub fn last_tested(folder: &Path) -> Option<PathBuf> {
+    let tested = |run: &PastRun| {
+        let Tally { passed, failed, infra, flaky, .. } = run.tally;
+        passed + failed + infra + flaky > 0
+    };
+    list(folder).into_iter().find(tested).map(|run| folder.join(run.name))
 }
 
 /// Adds a run that has just ended to the index of the folder that its record is in.
@@ -62,7 +71,8 @@ pub fn find(folder: &Path, word: Option<&str>) -> Result<PathBuf> {
     let all = names(folder);
     let nothing = || Fault::user("cannot find the run");
     let Some(word) = word else {
-        let last = all.iter().max().ok_or_else(|| {
+        let last = list(folder).into_iter().chain(unended(folder)).max_by_key(|run| run.began).map(|run| run.name);
+        let last = last.or_else(|| all.iter().max().cloned()).ok_or_else(|| {
             nothing().because(format!("there is no record in `{}`", folder.display())).hint("`vmdeck --ci` makes one")
         })?;
         return Ok(folder.join(last));
@@ -119,10 +129,10 @@ pub fn failed(record: &Path) -> io::Result<Vec<String>> {
 
 /// Returns what the last runs of a folder said of each case, the newest last, by the word that selects it.
 pub fn of_cases(folder: &Path, most: usize) -> BTreeMap<String, Vec<Verdict>> {
-    let mut names: Vec<String> = names(folder);
-    names.sort_unstable_by(|a, b| b.cmp(a));
+    let mut names: Vec<String> = list(folder).into_iter().map(|run| run.name).collect();
     let mut out: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
-    for name in names.into_iter().take(most).rev() {
+    names.truncate(most);
+    for name in names.into_iter().rev() {
         let summary = vmdeck_files::read(&folder.join(name).join("summary.json"), vmdeck_files::LARGE);
         let cases: Option<SummaryCases> = summary.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         for case in cases.into_iter().flat_map(|summary| summary.cases) {

@@ -103,6 +103,11 @@ impl TreeState {
         Self(paths.iter().filter_map(known).collect())
     }
 
+    /// Returns whether a file is in it.
+    pub(super) fn has(&self, name: &Path) -> bool {
+        name.to_str().is_some_and(|name| self.0.contains_key(name))
+    }
+
     /// Returns the names of the files that are not the same in another one, or only in one of the two.
     pub(super) fn differences(&self, other: &Self) -> Vec<String> {
         let changed = other.0.iter().filter(|(name, state)| self.0.get(*name) != Some(state));

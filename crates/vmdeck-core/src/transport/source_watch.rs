@@ -125,7 +125,10 @@ impl SourceState {
             let names = self.trees.get(root).unwrap_or(&none).differences(tree);
             names.into_iter().filter(move |name| !apart.iter().any(|apart| begins(&root.join(name), apart)))
         });
-        let of_files = now.files.iter().filter(|(path, about)| self.files.get(*path) != Some(about));
+        // One that is part of the code is told as such.
+        let in_tree =
+            |path: &Path| now.trees.iter().any(|(root, tree)| path.strip_prefix(root).is_ok_and(|name| tree.has(name)));
+        let of_files = now.files.iter().filter(|(path, about)| self.files.get(*path) != Some(about) && !in_tree(path));
         of_trees.chain(of_files.map(|(path, _)| path.display().to_string())).collect()
     }
 }

@@ -202,6 +202,12 @@ fn engine_ended(model: &mut Model, exit: Option<RunExit>, words: &str, out: &mut
         *ended = true;
     }
     model.console = None;
+    if let Some(Overlay::Confirm(confirm)) = &model.overlay
+        && matches!(confirm.question, Question::Cancel | Question::Kill(_))
+    {
+        // There is nothing left to end.
+        model.overlay = None;
+    }
     if matches!(model.overlay, Some(Overlay::Quit)) {
         // There is nothing left to ask, and an answer that comes now must not be taken for another key.
         model.overlay = None;

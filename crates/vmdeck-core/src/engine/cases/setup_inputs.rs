@@ -1,5 +1,6 @@
 //! Whether the setup of a suite has to be run again in a machine that an earlier run kept: by what it depends on.
 
+use super::boot_id;
 use crate::{
     engine::{context::RunContext, machine::LeasedMachine, reap},
     transport::source,
@@ -36,6 +37,8 @@ impl SetupInputs {
             let reading = tokio::task::spawn_blocking(move || source::hash_of_contents(&source, &globs)).await;
             hash.update(reading.map_err(|e| Fault::bug("reading the inputs of the setup panicked").because(e))??);
         }
+        // What a setup has done may be gone with a restart.
+        hash.update(boot_id::ask(machine).await?);
         let now = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Some(Self { file, now }))
     }

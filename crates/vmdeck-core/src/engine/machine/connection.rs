@@ -50,6 +50,8 @@ use vmdeck_model::{
     secret::Redactor,
 };
 
+/// How long a guest that an earlier run kept may take to answer.
+const ANSWERS: Duration = Duration::from_secs(20);
 /// How long a guest that stalls may take to write its stacks.
 const STACKS: Duration = Duration::from_secs(10);
 /// How long until a phase is looked for again where none is open whose silence is known.
@@ -252,7 +254,8 @@ impl GuestConnection {
             self.controls.reach_kernel(&self.guest.id, Some(reach));
         }
         let waiting = WaitingReason::default();
-        let limit = self.guest.boot_timeout;
+        // One that is up answers at once, or it is of no use.
+        let limit = if self.is_kept { ANSWERS.min(self.guest.boot_timeout) } else { self.guest.boot_timeout };
         let (mut exit, mut error) = (machine.exit(), self.watch.error());
         let mut restarts = machine.restarts();
         let told = follow_userspace(machine.userspace(), Arc::clone(&self.phases));

@@ -17,6 +17,7 @@ use crate::{
     },
     context::CallContext,
     engine::{
+        cleanup,
         context::RunContext,
         journal::{self, Record},
         reap,
@@ -76,7 +77,12 @@ impl KeptGuest {
 /// Returns the machine that was kept for a guest; `None` = there is none that can be used, and why is said.
 pub(super) async fn take_over(context: &RunContext, guest: &Arc<Guest>) -> Option<LeasedMachine> {
     let wanted = fingerprint(guest);
-    for kept in kept(&context.backend.state, &context.plan.folder, guest) {
+    let all = kept(&context.backend.state, &context.plan.folder, guest);
+    if all.is_empty() {
+        let text = why_none(context, guest);
+        context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
+    }
+    for kept in all {
         let fault = if kept.is_same(&wanted) {
             match take(context, guest, &kept).await {
                 Ok(machine) => return Some(machine),
@@ -92,6 +98,15 @@ pub(super) async fn take_over(context: &RunContext, guest: &Arc<Guest>) -> Optio
         context.events.warn(Some(&guest.id), text, Some(format!("`vmdeck down {}` removes it", guest.id)));
     }
     None
+}
+
+/// Returns why a guest gets a new machine.
+fn why_none(context: &RunContext, guest: &Guest) -> String {
+    let in_use = cleanup::kept_in_use(&context.backend.state, &context.plan.folder);
+    match in_use.iter().find(|(machine, _)| machine.guest == guest.id) {
+        Some((_, run)) => format!("a new machine: run {} uses the one that is kept", run.get(..8).unwrap_or(run)),
+        None => format!("a new machine: none is kept (`vmdeck keep {}` keeps one up)", guest.id),
+    }
 }
 
 async fn take(context: &RunContext, guest: &Arc<Guest>, kept: &KeptGuest) -> Result<LeasedMachine> {
