@@ -124,7 +124,7 @@ pub(super) async fn execute_until(
     };
     if args.commands {
         let input = tokio::io::BufReader::new(tokio::io::stdin());
-        tokio::spawn(headless::obey(input, handle.commands.clone(), control.clone()));
+        tokio::spawn(headless::obey(input, handle.commands.clone(), control.clone().zip(args.orphaned)));
     }
     let (commands, outdated, over) = (handle.commands.clone(), stale.clone(), CancellationToken::new());
     let _over = over.clone().drop_guard();

@@ -57,15 +57,12 @@ pub(super) async fn follow(
     if lost && exit == RunExit::Passed { RunExit::Infra } else { exit }
 }
 
-/// How long a run whose cockpit has died waits for another one to join it.
-const ORPHANED: Duration = Duration::from_mins(2);
-
-/// Passes the commands of another process on, one line of JSON each. If it ends without [`DETACH`] or a word that ends the run, it has
-/// died: then the run waits a while for somebody to join it by its control socket, and ends and cleans up if nobody does.
+/// Passes the commands of another process on, one line of JSON each. Its end without [`DETACH`] is that of a terminal: the run ends and
+/// cleans up. `orphaned` = but only if nobody joins it by its control socket for so long: the other process has died.
 pub(super) async fn obey(
     input: impl AsyncBufRead + Unpin,
     commands: mpsc::Sender<Command>,
-    control: Option<Arc<ControlSocket>>,
+    orphaned: Option<(Arc<ControlSocket>, Duration)>,
 ) {
     let mut lines = input.lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -77,8 +74,8 @@ pub(super) async fn obey(
             let _ = commands.send(command).await;
         }
     }
-    if let Some(control) = control {
-        while clock::within(ORPHANED, control.until_attached()).await.is_some() {
+    if let Some((control, limit)) = orphaned {
+        while clock::within(limit, control.until_attached()).await.is_some() {
             control.until_alone().await;
             if control.was_let_go() {
                 return;
@@ -118,5 +115,30 @@ mod tests {
             }
             assert_eq!(got, expected, "{text}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_run_whose_cockpit_has_died_ends_unless_somebody_joins_it() {
+        use crate::app::control;
+        let home = tempfile::tempdir().expect("tempdir");
+        let (limit, run) = (Duration::from_millis(50), vmdeck_model::ids::RunId::from_bits(7));
+        let (send, mut receive) = mpsc::channel(8);
+        let socket = Arc::new(ControlSocket::open(home.path(), &run, true, send.clone()).expect("open"));
+        obey(&b""[..], send.clone(), Some((Arc::clone(&socket), limit))).await;
+        let hangup = Command::Cancel { reason: CancelReason::Hangup };
+        assert_eq!(receive.try_recv(), Ok(hangup.clone()), "nobody came");
+        // One that comes and goes without a word has died as well.
+        let joined = control::join(home.path(), false).expect("joined");
+        socket.until_attached().await;
+        let obeying = tokio::spawn(obey(&b""[..], send.clone(), Some((Arc::clone(&socket), limit))));
+        drop(joined);
+        obeying.await.expect("no panic");
+        assert_eq!(receive.try_recv(), Ok(hangup));
+        let joined = control::join(home.path(), false).expect("joined");
+        socket.until_attached().await;
+        let obeying = tokio::spawn(obey(&b""[..], send, Some((Arc::clone(&socket), limit))));
+        joined.lines.send(DETACH.to_owned()).expect("sent");
+        obeying.await.expect("no panic");
+        assert!(receive.try_recv().is_err(), "it goes on alone, as somebody wants");
     }
 }

@@ -57,9 +57,12 @@ pub struct RunArgs {
     /// Let other cockpits steer this run (`vmdeck attach`), and not only watch it
     #[arg(long)]
     pub allow_control: bool,
-    /// Read commands as JSON lines from standard input; `detach` lets the run go on alone
+    /// Read commands as JSON lines from standard input; its end without the word `detach` ends the run
     #[arg(long, hide = true)]
     pub commands: bool,
+    /// How long the run waits for somebody to join it where its commands end without a word: its cockpit has died
+    #[arg(long, hide = true, value_name = "DURATION", value_parser = parse_duration, requires = "commands")]
+    pub orphaned: Option<Duration>,
     /// The run's id, 16 hexadecimal digits; default: random
     #[arg(long, hide = true, value_name = "HEX", value_parser = |s: &str| u64::from_str_radix(s, 16))]
     pub run_id: Option<u64>,

@@ -27,6 +27,9 @@ use vmdeck_model::{
 };
 use vmdeck_tui::{model::RunRequest, services::Engine};
 
+/// How long a run waits for another cockpit where this one has died.
+const ORPHANED: &str = "2m";
+
 /// The engines that this cockpit started and still owns.
 #[derive(Default)]
 pub(super) struct Engines(Mutex<Vec<tokio::task::JoinHandle<Option<RunExit>>>>);
@@ -87,6 +90,7 @@ fn arguments(
 ) -> Vec<OsString> {
     let mut out: Vec<OsString> = ["--ci", "--commands", "--run-id", run.as_str(), "--run-dir"].map(Into::into).into();
     out.push(dir.into());
+    out.extend(["--orphaned", ORPHANED].map(Into::into));
     out.extend(config_args);
     // What was kept is used again; the screen says so.
     out.push("--reuse".into());
