@@ -339,6 +339,8 @@ fn a_transfer_that_is_killed_leaves_no_spool() {
     };
     assert_eq!(entries("tmp"), Vec::<String>::new());
     let known = ["events.jsonl", "guests", "junit.xml", "summary.json", "receipt.json", "artifacts"];
+    let is_closed = || !entries("record").contains(&"control.sock".to_owned());
+    eventually("the guardian closes what is left open", Duration::from_secs(20), is_closed);
     assert!(entries("record").iter().all(|name| known.contains(&name.as_str())), "{:?}", entries("record"));
     world.run(&["cleanup", "--force"]);
     world.assert_nothing_left();

@@ -11,9 +11,8 @@ pub(super) use server::ControlSocket;
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use vmdeck_core::engine::reap::CONTROL;
 
-/// The socket in a run's record.
-const FILE: &str = "control.sock";
 /// The longest path of a Unix socket on the systems that vmdeck runs on (macOS: 104 with the final NUL).
 const PATH_MAX: usize = 103;
 
@@ -28,6 +27,6 @@ pub(super) struct Greeting {
 
 /// Returns the path by which the socket of a record is reached: its own where that is short enough, else what the link there names.
 fn address(record: &Path) -> PathBuf {
-    let path = record.join(FILE);
+    let path = record.join(CONTROL);
     std::fs::read_link(&path).unwrap_or(path)
 }

@@ -1,6 +1,6 @@
 //! The run's end of its control socket.
 
-use super::{FILE, Greeting, PATH_MAX};
+use super::{CONTROL, Greeting, PATH_MAX};
 use std::{
     io,
     os::unix::{fs::PermissionsExt, net::UnixStream as BlockingStream},
@@ -53,7 +53,7 @@ impl ControlSocket {
         steered: bool,
         commands: mpsc::Sender<Command>,
     ) -> io::Result<Self> {
-        let path = record.join(FILE);
+        let path = record.join(CONTROL);
         let mut files = vec![path.clone()];
         let mut place = path.clone();
         if path.as_os_str().len() > PATH_MAX {
@@ -204,7 +204,7 @@ mod tests {
         let home = tempfile::tempdir().expect("tempdir");
         let (send, mut receive) = mpsc::channel(8);
         let socket = ControlSocket::open(home.path(), &run(), true, send).expect("open");
-        let mode = std::fs::metadata(home.path().join(FILE)).expect("there").permissions().mode();
+        let mode = std::fs::metadata(home.path().join(CONTROL)).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let stop = |name: &str| Command::Stop { guest: GuestId::new(name).expect("name") };
         let (one, two) = (join(home.path(), false).expect("joined"), join(home.path(), false).expect("joined"));
@@ -219,7 +219,7 @@ mod tests {
         socket.until_alone().await;
         assert!(socket.was_let_go() && receive.try_recv().is_err());
         drop(socket);
-        assert!(!home.path().join(FILE).exists() && !answers(home.path()));
+        assert!(!home.path().join(CONTROL).exists() && !answers(home.path()));
         assert!(join(home.path(), false).is_err());
     }
 
@@ -249,6 +249,6 @@ mod tests {
         assert_eq!(receive.recv().await, Some(Command::KeepFailed { on: true }));
         drop(socket);
         control.ended.recv().await;
-        assert!(std::fs::symlink_metadata(record.join(FILE)).is_err(), "nothing stays");
+        assert!(std::fs::symlink_metadata(record.join(CONTROL)).is_err(), "nothing stays");
     }
 }

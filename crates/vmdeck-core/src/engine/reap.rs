@@ -28,6 +28,8 @@ use vmdeck_model::{
     ids::{GuestId, is_machine_name},
 };
 
+/// The control socket in a run's record.
+pub const CONTROL: &str = "control.sock";
 /// How long a reaper waits for the guardian of a run whose main process is dead.
 const GUARDIAN: Duration = Duration::from_secs(20);
 /// How long one machine may take.
@@ -297,10 +299,21 @@ async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mu
     }
 }
 
+/// Removes the control socket of a run that has died, on which nobody listens any more.
+fn close_control(record: &Path) {
+    use std::os::unix::fs::FileTypeExt;
+    let file = record.join(CONTROL);
+    let about = fs::symlink_metadata(&file);
+    if about.is_ok_and(|about| about.file_type().is_socket() || about.file_type().is_symlink()) {
+        let _ = fs::remove_file(file);
+    }
+}
+
 /// Reaps one journal whose flock the caller holds already: the guardian's work. Returns whether another attempt is
 /// useless: all is gone, or the journal cannot be read.
 pub(super) async fn one(deps: &BackendDeps, path: &Path) -> bool {
     let Ok(state) = journal::read(path) else { return true };
+    close_control(&state.dir);
     let Ok(mut file) = vmdeck_files::open_for_append(path) else { return true };
     let _ = journal::mend(&mut file);
     let mut open_gone = true;
