@@ -184,6 +184,9 @@ fn machines_belong_to_the_config_and_fresh_wins() {
     again(&world, "r3", &["s/count"]).exits(0).says("reused ×2");
     world.run(&["down", "nobody"]).exits(2).complains("unknown guest `nobody` (known: here)");
     world.run(&["keep", "nobody"]).exits(2).complains("unknown guest `nobody` (known: here)");
+    let renamed = text(&world, "vmdeck.toml").replace("guests.here", "guests.there");
+    fs::write(world.path("vmdeck.toml"), renamed).expect("config");
+    world.run(&["down"]).exits(0).complains("a machine is kept for `here`, which the config does not have");
     world.run(&["cleanup", "--force"]).exits(0);
     world.assert_nothing_left();
 }

@@ -137,12 +137,21 @@ fn what_is_stale_is_ended_and_what_is_no_code_is_no_change() {
     watching.see("--- RED now");
     fs::write(world.path("vmdeck.toml"), config).expect("write");
     watching.see("--- green again");
+    // What a person took away meanwhile is booted again, and is the watch's own then.
+    world.run(&["down"]).exits(0).says("removed");
+    put(&world, "right again");
+    watching.see("--- green; waiting");
     // Another one that ends takes nothing away from this one.
     let mut second = Watching::start(&world, &["s/code"]);
     second.see("--- green; waiting");
     second.end(0);
     watching.end(0);
-    // It was kept before, and so it stays.
+    world.run(&["down"]).exits(0).says("no machine of these guests is kept");
+    // One that was kept before stays.
+    world.run(&["keep"]).exits(0);
+    let mut last = Watching::start(&world, &["s/code"]);
+    last.see("--- green; waiting");
+    last.end(0);
     world.run(&["--ci", "--reuse", "s/code"]).exits(0).says("reused ×");
     world.run(&["down"]).exits(0);
     world.assert_nothing_left();

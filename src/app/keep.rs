@@ -40,6 +40,13 @@ pub(super) async fn down(guests: &[String], config: &ConfigArgs, io: &mut Io<'_>
             format!("guest `{}`: its machine is in use by run {run}; `vmdeck attach {run}` joins it", machine.guest);
         io.warn(&text);
     }
+    let known = setup.machine_names();
+    for guest in cleanup::kept_machines(&deps.state, &setup.folder).into_values().filter(|guest| !known.contains(guest))
+    {
+        io.warn(&format!(
+            "note: a machine is kept for `{guest}`, which the config does not have; `vmdeck cleanup` removes it"
+        ));
+    }
     if told.is_empty() && in_use.is_empty() {
         io.say("no machine of these guests is kept");
     }

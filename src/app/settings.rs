@@ -94,9 +94,17 @@ pub(super) fn load_for_cockpit(args: &ConfigArgs, trusted: bool) -> Result<Setup
 
 fn load_required(args: &ConfigArgs, wish: Wish<'_>) -> Result<Setup> {
     let Some(path) = find(args) else {
-        return Err(Fault::user("cannot find a config")
-            .because("there is no ./vmdeck.toml and no config in the user's config folder")
-            .hint("`vmdeck init` writes one, `vmdeck demo` works without one"));
+        let missing = Fault::user("cannot find a config")
+            .because("there is no ./vmdeck.toml and no config in the user's config folder");
+        let here = std::env::current_dir().unwrap_or_default();
+        let above = here.ancestors().skip(1).find(|folder| folder.join("vmdeck.toml").is_file());
+        return Err(match above {
+            // Not taken by itself: the records, and the paths that are typed, belong to that folder.
+            Some(folder) => {
+                missing.hint(format!("there is one in `{0}`: `cd {0}`, or name it with -f", folder.display()))
+            }
+            None => missing.hint("`vmdeck init` writes one, `vmdeck demo` works without one"),
+        });
     };
     load_file(Some(&path), args, wish).map(|(setup, _)| setup)
 }

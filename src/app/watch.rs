@@ -9,7 +9,11 @@ use super::{
     keep, plan, settings,
 };
 use crate::cli::{ConfigArgs, KeepArg, LockArgs, OutputArgs, ReportArgs, RunArgs};
-use std::{collections::BTreeSet, io::IsTerminal, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal,
+    path::PathBuf,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
@@ -91,9 +95,10 @@ pub(super) async fn run(
             },
         };
     }
-    let left = cleanup::kept_guests(&wanted.state, &wanted.folder);
-    let booted: Vec<String> =
-        wanted.guests.difference(&wanted.kept).filter(|guest| left.contains(guest)).map(ToString::to_string).collect();
+    let left = cleanup::kept_machines(&wanted.state, &wanted.folder);
+    let is_ours =
+        |(name, guest): &(&String, &GuestId)| !wanted.kept.contains_key(*name) && wanted.guests.contains(guest);
+    let booted: Vec<String> = left.iter().filter(is_ours).map(|(_, guest)| guest.to_string()).collect();
     if !booted.is_empty() {
         keep::down(&booted, config, io).await?;
     }
@@ -119,8 +124,8 @@ struct WatchPlan {
     state: PathBuf,
     folder: PathBuf,
     guests: BTreeSet<GuestId>,
-    /// Those of them whose machines were kept before.
-    kept: BTreeSet<GuestId>,
+    /// The machines that were kept before, by their names.
+    kept: BTreeMap<String, GuestId>,
 }
 
 fn wanted(args: &RunArgs, config: &ConfigArgs, io: &mut Io<'_>) -> Result<WatchPlan> {
@@ -132,7 +137,7 @@ fn wanted(args: &RunArgs, config: &ConfigArgs, io: &mut Io<'_>) -> Result<WatchP
         return Err(nothing_to_watch());
     }
     let guests = plan.guests().map(|guest| guest.id.clone()).collect();
-    let kept = cleanup::kept_guests(&deps.state, &plan.folder);
+    let kept = cleanup::kept_machines(&deps.state, &plan.folder);
     let apart = vec![plan.host.lock, deps.state.clone()];
     let (state, folder) = (deps.state, plan.folder);
     Ok(WatchPlan { sources, files: plan.config.into_iter().collect(), apart, state, folder, guests, kept })

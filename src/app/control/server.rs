@@ -213,7 +213,7 @@ mod tests {
             control.lines.send(serde_json::to_string(&stop(guest)).expect("json")).expect("sent");
             assert_eq!(receive.recv().await, Some(stop(guest)));
         }
-        control_ends(one);
+        drop(one);
         two.lines.send("nonsense".into()).expect("sent");
         two.lines.send(DETACH.into()).expect("sent");
         socket.until_alone().await;
@@ -221,10 +221,6 @@ mod tests {
         drop(socket);
         assert!(!home.path().join(CONTROL).exists() && !answers(home.path()));
         assert!(join(home.path(), false).is_err());
-    }
-
-    fn control_ends(control: crate::app::control::Control) {
-        drop(control);
     }
 
     #[tokio::test(flavor = "multi_thread")]

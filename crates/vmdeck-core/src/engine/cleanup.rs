@@ -10,7 +10,7 @@ use crate::{
     backend::{self, BackendDeps, proof::Proof, record::MachineRecord},
     context::CallContext,
 };
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Blame, Fault},
@@ -28,10 +28,11 @@ pub fn preview(deps: &BackendDeps) -> Vec<Leftover> {
     reap::leftovers(&deps.state)
 }
 
-/// Returns the guests of the config in this folder whose machines are kept, those that a run uses now included.
-pub fn kept_guests(state: &Path, folder: &Path) -> BTreeSet<GuestId> {
+/// Returns the machines that are kept for guests of the config in this folder, those that a run uses now included: each by its name,
+/// with its guest.
+pub fn kept_machines(state: &Path, folder: &Path) -> BTreeMap<String, GuestId> {
     let of_folder = reap::journal_states(state).filter(|journal| journal.folder == folder);
-    of_folder.flat_map(|journal| journal.kept.into_values().map(|machine| machine.guest)).collect()
+    of_folder.flat_map(|journal| journal.kept.into_iter().map(|(name, machine)| (name, machine.guest))).collect()
 }
 
 /// Returns the kept machines of the config in this folder that runs use now: each with its guest and the run.
