@@ -46,7 +46,8 @@ impl RealAgent {
             .stderr(Stdio::null())
             .spawn()
             .expect("qemu-ga, of the package qemu-guest-agent");
-        while !socket.exists() {
+        // The file of the socket is there a moment before anybody listens on it.
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             std::thread::yield_now();
         }
         Self { child, home }
