@@ -16,7 +16,7 @@ use vmdeck_model::{
     job::Job,
     plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
-    select::Selector,
+    select::{Selector, word_of_case},
     suite::{Case, CaseAction, Suite},
 };
 
@@ -35,6 +35,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
     }
     if let Some(word) = &args.rerun_failed {
         selection = failed_of(word, io)?;
+        let word_of = |(guest, suite, case): (&Guest, &Suite, &Case)| word_of_case(&suite.id, &case.id, &guest.id);
         let known: BTreeSet<String> = jobs.iter().flat_map(Job::cases).map(word_of).collect();
         for gone in selection.iter().filter(|word| args.select.is_empty() && !known.contains(*word)) {
             io.warn(&format!("warning: `{gone}` failed, and is not in the config any more"));
@@ -94,11 +95,6 @@ pub(super) fn read_secrets(plan: &mut Plan, config: &ConfigArgs) -> Result<()> {
     let setup = settings::load_for(config, &names)?;
     plan.replace_guests(&setup.guests);
     Ok(())
-}
-
-/// Returns the word that selects a case in a guest.
-fn word_of((guest, suite, case): (&Guest, &Suite, &Case)) -> String {
-    format!("{}/{}@{}", suite.id, case.id, guest.id)
 }
 
 /// Returns what failed in the run that a word means, as words that select it; an error where nothing did.

@@ -8,6 +8,7 @@ use super::{
     ids::{CaseId, GuestId, SuiteId},
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
+    select::word_of_case,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -439,6 +440,20 @@ impl RunView {
             out[at].setup_failed |= case.cause == Some(CaseCause::Setup);
         }
         out
+    }
+
+    /// Returns the cases whose last verdict says that they failed, or that nothing is known of them: the SELECT word of each, in the
+    /// order in which they ended. Artifacts that did not come are no case that could be selected.
+    pub fn failed(&self) -> Vec<String> {
+        let mut failed: Vec<String> = Vec::new();
+        for case in self.cases.iter().filter(|case| case.cause != Some(CaseCause::Artifacts)) {
+            let word = word_of_case(&case.suite, &case.case, &case.guest);
+            failed.retain(|other| *other != word);
+            if case.verdict.is_failure() {
+                failed.push(word);
+            }
+        }
+        failed
     }
 
     /// Returns everything that could not be proven gone.

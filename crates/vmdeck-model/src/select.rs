@@ -13,6 +13,11 @@ pub struct Selector {
     guest: GlobMatcher,
 }
 
+/// Returns the SELECT word of exactly this case in this guest.
+pub fn word_of_case(suite: &SuiteId, case: &CaseId, guest: &GuestId) -> String {
+    format!("{suite}/{case}@{guest}")
+}
+
 impl Selector {
     /// Reads `trust-store`, `*/install@windows`, `@debian`; an absent part is `*`.
     pub fn parse(word: &str) -> Result<Self, String> {

@@ -17,12 +17,13 @@ use std::{
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    event::{CaseCause, Event},
+    event::Event,
     exit::RunExit,
     ids::{CaseId, GuestId, SuiteId},
     outcome::{Tally, Verdict},
     quantity::show_count,
     run_view::{RevisionView, RunView},
+    select::word_of_case,
 };
 
 /// The longest line of a record that can be an event, in bytes.
@@ -113,18 +114,9 @@ pub fn pin(record: &Path, on: bool) -> io::Result<()> {
     }
 }
 
-/// Returns the cases of a run whose last verdict says that they failed, or that nothing is known of them: as words that select them, in
-/// their order.
+/// Returns the SELECT words of the cases that failed in a run, as [`RunView::failed`] has it.
 pub fn failed(record: &Path) -> io::Result<Vec<String>> {
-    let mut failed: Vec<String> = Vec::new();
-    for case in view(record)?.cases.iter().filter(|case| case.cause != Some(CaseCause::Artifacts)) {
-        let word = format!("{}/{}@{}", case.suite, case.case, case.guest);
-        failed.retain(|other| *other != word);
-        if case.verdict.is_failure() {
-            failed.push(word);
-        }
-    }
-    Ok(failed)
+    Ok(view(record)?.failed())
 }
 
 /// Returns what the last runs of a folder said of each case, the newest last, by the word that selects it.
@@ -137,7 +129,7 @@ pub fn of_cases(folder: &Path, most: usize) -> BTreeMap<String, Vec<Verdict>> {
         let cases: Option<SummaryCases> = summary.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         for case in cases.into_iter().flat_map(|summary| summary.cases) {
             let told = !matches!(case.verdict, Verdict::Skipped | Verdict::Cancelled);
-            let word = format!("{}/{}@{}", case.suite, case.case, case.guest);
+            let word = word_of_case(&case.suite, &case.case, &case.guest);
             out.entry(word).or_default().extend(told.then_some(case.verdict));
         }
     }
@@ -179,26 +171,20 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// Reads what a record came to; `None` = it is not over, as far as it tells, or there is none.
 fn read(folder: &Path, name: &str) -> Option<PastRun> {
-    let record = folder.join(name);
-    match vmdeck_files::read(&record.join("summary.json"), vmdeck_files::LARGE) {
-        Ok(bytes) => {
-            let summary: SummaryFile = serde_json::from_slice(&bytes).ok()?;
-            let reused = summary.guests.iter().any(|guest| guest.reused.is_some());
-            Some(PastRun {
-                name: name.to_owned(),
-                began: summary.began.or_else(|| time_in(name))?,
-                run: summary.run,
-                exit: summary.exit,
-                took_ms: summary.took_ms,
-                tally: summary.tally,
-                selection: summary.selection,
-                config: summary.config,
-                revision: summary.revision,
-                reused,
-            })
-        }
-        Err(_) => None,
-    }
+    let bytes = vmdeck_files::read(&folder.join(name).join("summary.json"), vmdeck_files::LARGE).ok()?;
+    let summary: SummaryFile = serde_json::from_slice(&bytes).ok()?;
+    Some(PastRun {
+        name: name.to_owned(),
+        began: summary.began.or_else(|| time_in(name))?,
+        run: summary.run,
+        exit: summary.exit,
+        took_ms: summary.took_ms,
+        tally: summary.tally,
+        selection: summary.selection,
+        config: summary.config,
+        revision: summary.revision,
+        reused: summary.guests.iter().any(|guest| guest.reused.is_some()),
+    })
 }
 
 /// Returns the runs of a folder that have no summary: they are in progress, or have died.

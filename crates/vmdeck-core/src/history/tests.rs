@@ -73,6 +73,7 @@ fn what_failed_last_is_what_failed() {
         ended("a", "passed"),
         ended("d", "failed"),
         ended("e", "cancelled"),
+        ended("artifacts", "failed").replace(r#","exit""#, r#","cause":"artifacts","exit""#),
     ];
     fs::write(home.path().join("events.jsonl"), lines.join("\n") + "\n{\"torn").expect("write");
     assert_eq!(failed(home.path()).expect("read"), ["s/b@deb", "s/d@deb"]);

@@ -381,14 +381,7 @@ fn exists(setup: &Setup, word: &str) -> bool {
 }
 
 fn rerun_failed(model: &mut Model, out: &mut Vec<Effect>) {
-    let mut failed: Vec<String> = Vec::new();
-    for case in &model.shown.view.cases {
-        let word = format!("{}/{}@{}", case.suite, case.case, case.guest);
-        failed.retain(|w| *w != word);
-        if case.verdict.is_failure() {
-            failed.push(word);
-        }
-    }
+    let failed = model.shown.view.failed();
     if failed.is_empty() {
         return model.say(Severity::Ok, "nothing has failed");
     }
