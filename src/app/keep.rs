@@ -11,7 +11,7 @@ use vmdeck_core::engine::{
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
-    ids::GuestId,
+    ids::{GuestId, short_run},
     plan::Setup,
 };
 
@@ -35,7 +35,7 @@ pub(super) async fn down(guests: &[String], config: &ConfigArgs, io: &mut Io<'_>
     let in_use = cleanup::kept_in_use(&deps.state, &setup.folder);
     let in_use: Vec<_> = in_use.into_iter().filter(|(machine, _)| named.contains(&machine.guest)).collect();
     for (machine, run) in &in_use {
-        let run = run.get(..8).unwrap_or(run);
+        let run = short_run(run);
         let text =
             format!("guest `{}`: its machine is in use by run {run}; `vmdeck attach {run}` joins it", machine.guest);
         io.warn(&text);

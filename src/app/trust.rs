@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use vmdeck_core::host::{files, info};
-use vmdeck_model::{error::Result, plan::Setup, text::Clean};
+use vmdeck_model::{digest::hex, error::Result, plan::Setup, text::Clean};
 
 /// The configs that were answered with a yes: the sum of each folder's.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -103,8 +103,7 @@ fn recall() -> Remembered {
 /// Returns the folder and the sum of a config.
 fn identity(path: &Path) -> Option<(PathBuf, String)> {
     let bytes = vmdeck_files::read(path, vmdeck_files::LARGE).ok()?;
-    let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Some((std::fs::canonicalize(path).ok()?, sum))
+    Some((std::fs::canonicalize(path).ok()?, hex(&Sha256::digest(&bytes))))
 }
 
 fn is_remembered(path: &Path) -> bool {

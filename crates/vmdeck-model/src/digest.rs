@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// Returns bytes as hexadecimal digits in lower case, two for each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A digest, as hexadecimal digits in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(String);
@@ -19,7 +24,7 @@ impl Digest {
 
     /// Returns the digest whose bytes these are: 32 or 64.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(bytes))
     }
 
     /// Returns the name of the file that is known by this digest.

@@ -112,8 +112,13 @@ impl RunId {
 
     /// Returns the first eight digits, which the names of machines and run folders hold.
     pub fn short(&self) -> &str {
-        &self.0[..8.min(self.0.len())]
+        short_run(&self.0)
     }
+}
+
+/// Returns the first eight digits of a run's id, by which people are told of it; all of a shorter word.
+pub fn short_run(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
 }
 
 impl fmt::Display for RunId {

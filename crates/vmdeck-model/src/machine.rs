@@ -2,6 +2,7 @@
 //!
 //! Plain data for `vmdeck list` and the cockpit; making and destroying machines is a backend's work.
 
+use super::ids::short_run;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -72,7 +73,7 @@ pub struct OwnedMachine {
 impl OwnedMachine {
     /// Returns the first eight characters of the run's id, which is how a run is named to people.
     pub fn short_run(&self) -> Option<&str> {
-        self.run.as_deref().map(|run| run.get(..8).unwrap_or(run))
+        self.run.as_deref().map(short_run)
     }
 }
 

@@ -5,7 +5,7 @@
 use super::{
     event::{CaseCause, Event, EventKind, Finding, Holder, Phase, PlannedGuest, Severity, Stream},
     exit::RunExit,
-    ids::{CaseId, GuestId, SuiteId},
+    ids::{CaseId, GuestId, SuiteId, short_run},
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
     select::word_of_case,
@@ -95,7 +95,7 @@ pub struct ReusedView {
 impl ReusedView {
     /// Returns the first eight digits of that run's id.
     pub fn short_run(&self) -> &str {
-        self.run.get(..8).unwrap_or(&self.run)
+        short_run(&self.run)
     }
 }
 

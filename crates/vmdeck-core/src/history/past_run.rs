@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use vmdeck_model::{exit::RunExit, outcome::Tally, run_view::RevisionView};
+use vmdeck_model::{exit::RunExit, ids::short_run, outcome::Tally, run_view::RevisionView};
 
 /// A run that has ended, or died, as its record tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,6 @@ pub struct PastRun {
 impl PastRun {
     /// Returns the first eight digits of the run's id.
     pub fn short(&self) -> &str {
-        self.run.get(..8).unwrap_or(&self.run)
+        short_run(&self.run)
     }
 }

@@ -13,6 +13,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+use vmdeck_model::digest::hex;
 
 /// Most bytes of the names of files that are to go, in the text of a command.
 const NAMES: usize = 48 * 1024;
@@ -142,7 +143,7 @@ impl TreeState {
             hasher.update(line.as_bytes());
             hasher.update([0]);
         }
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hasher.finalize())
     }
 
     /// Returns what leads from this tree to another; `None` = it is simpler to send all of it.

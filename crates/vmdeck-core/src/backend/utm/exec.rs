@@ -19,6 +19,7 @@ use std::{ffi::OsString, fs::File, io::Seek, time::Duration};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
+    digest::hex,
     error::{Fault, Result},
     suite::RunAs,
     text::one_line,
@@ -110,7 +111,7 @@ fn checksum(file: &mut File) -> std::io::Result<String> {
     file.rewind()?;
     let mut hash = Sha256::new();
     files::read_pieces(file, |bytes| hash.update(bytes))?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }
 
 impl GuestExec for UtmExec {

@@ -10,6 +10,7 @@ use crate::{
 };
 use sha2::{Digest, Sha256};
 use vmdeck_model::{
+    digest::hex,
     error::{Fault, Result},
     event::{EventKind, Phase},
     guest::{Guest, Source},
@@ -40,10 +41,7 @@ pub(super) async fn bring(context: &RunContext, guest: &Guest, machine: &LeasedM
 fn kept_source(context: &RunContext, guest: &Guest, leased: &LeasedMachine, source: &Source) -> Option<KeptSource> {
     let machine = leased.controller.machine()?;
     let from = source.path.display().to_string();
-    let name = |what: &[&str]| -> String {
-        let hash = Sha256::digest(what.join("\0"));
-        format!("{}.json", hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>())
-    };
+    let name = |what: &[&str]| format!("{}.json", hex(&Sha256::digest(what.join("\0"))[..16]));
     let state = &context.backend.state;
     if machine.is_adopted() {
         let file = name(&[&guest.backend, machine.provider_name(), &source.to, &from]);

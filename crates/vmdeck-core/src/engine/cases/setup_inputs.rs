@@ -8,6 +8,7 @@ use crate::{
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use vmdeck_model::{
+    digest::hex,
     error::{Fault, Result},
     guest::Guest,
     suite::Suite,
@@ -39,8 +40,7 @@ impl SetupInputs {
         }
         // What a setup has done may be gone with a restart.
         hash.update(boot_id::ask(machine).await?);
-        let now = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Some(Self { file, now }))
+        Ok(Some(Self { file, now: hex(&hash.finalize()) }))
     }
 
     /// Returns whether the last good setup in this machine depended on the same.

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 use vmdeck_model::{
+    digest::hex,
     guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Shutdown, SurvivorPolicy},
     image::Image,
     suite::ScriptShell,
@@ -36,7 +37,7 @@ pub(super) fn fingerprint(guest: &Guest) -> String {
     for path in guest.options.paths().chain(image).chain(guest.user_data.as_deref()) {
         hash.update(about(path));
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..16])
 }
 
 fn about(path: &Path) -> String {

@@ -35,6 +35,7 @@ use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::EventKind,
     guest::{Fresh, Guest},
+    ids::short_run,
 };
 
 /// How long taking a machine over may take.
@@ -104,7 +105,7 @@ pub(super) async fn take_over(context: &RunContext, guest: &Arc<Guest>) -> Optio
 fn why_none(context: &RunContext, guest: &Guest) -> String {
     let in_use = cleanup::kept_in_use(&context.backend.state, &context.plan.folder);
     match in_use.iter().find(|(machine, _)| machine.guest == guest.id) {
-        Some((_, run)) => format!("a new machine: run {} uses the one that is kept", run.get(..8).unwrap_or(run)),
+        Some((_, run)) => format!("a new machine: run {} uses the one that is kept", short_run(run)),
         None => format!("a new machine: none is kept (`vmdeck keep {}` keeps one up)", guest.id),
     }
 }
