@@ -198,16 +198,9 @@ impl Rounds<'_> {
         if matches!(exit, RunExit::Interrupted | RunExit::Terminated) {
             return;
         }
-        let (is_green, was_green) = (exit == RunExit::Passed, self.last.map(|last| last == RunExit::Passed));
-        self.last = Some(exit);
-        let word = match (is_green, was_green) {
-            (true, Some(false)) => "green again",
-            (false, Some(true)) => "RED now",
-            (true, _) => "green",
-            (false, _) => "RED",
-        };
-        let bell =
-            if was_green.is_some_and(|was| was != is_green) && std::io::stdout().is_terminal() { "\x07" } else { "" };
+        let turn = exit.turn_from(self.last.replace(exit));
+        let word = turn.unwrap_or(if exit == RunExit::Passed { "green" } else { "RED" });
+        let bell = if turn.is_some() && std::io::stdout().is_terminal() { "\x07" } else { "" };
         io.say(&format!("--- {word}; waiting for the next change (Ctrl-C ends){bell}"));
     }
 }

@@ -69,6 +69,16 @@ impl RunExit {
         }
     }
 
+    /// Returns what is news where the run before ended as `before`: that it turned green, or red.
+    pub fn turn_from(self, before: Option<Self>) -> Option<&'static str> {
+        match (before?, self) {
+            (RunExit::Passed, RunExit::Passed) => None,
+            (_, RunExit::Passed) => Some("green again"),
+            (RunExit::Passed, _) => Some("RED now"),
+            _ => None,
+        }
+    }
+
     /// Returns the code of what was ended by a signal.
     pub fn of_signal(signal: Signal) -> Self {
         match signal {

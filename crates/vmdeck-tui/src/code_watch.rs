@@ -25,13 +25,7 @@ impl CodeWatch {
     pub fn ended(&mut self, exit: RunExit) -> Option<&'static str> {
         self.is_running = false;
         self.count += 1;
-        let (is_green, was_green) = (exit == RunExit::Passed, self.last.map(|last| last == RunExit::Passed));
-        self.last = Some(exit);
-        match was_green {
-            Some(false) if is_green => Some("green again"),
-            Some(true) if !is_green => Some("RED now"),
-            _ => None,
-        }
+        exit.turn_from(self.last.replace(exit))
     }
 
     /// Returns the watch in a few words, for the header.
