@@ -9,7 +9,7 @@ use vmdeck_core::engine::{
     reap::{self, ReapScope},
 };
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::Result,
     exit::RunExit,
     ids::{GuestId, short_run},
     plan::Setup,
@@ -63,10 +63,8 @@ fn named(words: &[String], setup: &Setup, what: &str) -> Result<Vec<GuestId>> {
         return Ok(known);
     }
     let find = |word: &String| {
-        known.iter().find(|guest| guest.as_str() == word).cloned().ok_or_else(|| {
-            let names: Vec<String> = known.iter().map(ToString::to_string).collect();
-            Fault::user(format!("cannot {what}: unknown guest `{word}` (known: {})", names.join(", ")))
-        })
+        let guest = known.iter().find(|guest| guest.as_str() == word).cloned();
+        guest.ok_or_else(|| settings::unknown_guest(what, word, setup))
     };
     words.iter().map(find).collect()
 }

@@ -34,20 +34,7 @@ pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result
         selection.insert(0, "keep".to_owned());
     }
     if let Some(word) = &args.rerun_failed {
-        selection = failed_of(word, io)?;
-        let word_of = |(guest, suite, case): (&Guest, &Suite, &Case)| word_of_case(&suite.id, &case.id, &guest.id);
-        let known: BTreeSet<String> = jobs.iter().flat_map(Job::cases).map(word_of).collect();
-        for gone in selection.iter().filter(|word| args.select.is_empty() && !known.contains(*word)) {
-            io.warn(&format!("warning: `{gone}` failed, and is not in the config any more"));
-        }
-        plan::retain(&mut jobs, &selection.iter().filter_map(|word| Selector::parse(word).ok()).collect::<Vec<_>>());
-        if jobs.is_empty() && !args.select.is_empty() {
-            let why = format!("of `{}` nothing failed then: only {}", args.select.join(" "), selection.join(", "));
-            return Err(Fault::user("cannot run anything again").because(why));
-        }
-        if jobs.is_empty() {
-            return Err(nothing_matched(&setup, &selection));
-        }
+        selection = retain_failed(&mut jobs, word, &setup, args, io)?;
     }
     if jobs.is_empty() {
         return Err(nothing_matched(&setup, &args.select));
@@ -95,6 +82,34 @@ pub(super) fn read_secrets(plan: &mut Plan, config: &ConfigArgs) -> Result<()> {
     let setup = settings::load_for(config, &names)?;
     plan.replace_guests(&setup.guests);
     Ok(())
+}
+
+/// Leaves of these jobs what failed in the run that a word means; returns the words that select it. An error where nothing is left.
+fn retain_failed(
+    jobs: &mut Vec<Job>,
+    word: &str,
+    setup: &Setup,
+    args: &RunArgs,
+    io: &mut Io<'_>,
+) -> Result<Vec<String>> {
+    let failed = failed_of(word, io)?;
+    if args.select.is_empty() {
+        let word_of = |(guest, suite, case): (&Guest, &Suite, &Case)| word_of_case(&suite.id, &case.id, &guest.id);
+        let known: BTreeSet<String> = jobs.iter().flat_map(Job::cases).map(word_of).collect();
+        for gone in failed.iter().filter(|word| !known.contains(*word)) {
+            io.warn(&format!("warning: `{gone}` failed, and is not in the config any more"));
+        }
+    }
+    let selectors: Vec<Selector> = failed.iter().filter_map(|word| Selector::parse(word).ok()).collect();
+    plan::retain(jobs, &selectors);
+    match (jobs.is_empty(), args.select.is_empty()) {
+        (false, _) => Ok(failed),
+        (true, true) => Err(nothing_matched(setup, &failed)),
+        (true, false) => {
+            let why = format!("of `{}` nothing failed then: only {}", args.select.join(" "), failed.join(", "));
+            Err(Fault::user("cannot run anything again").because(why))
+        }
+    }
 }
 
 /// Returns what failed in the run that a word means, as words that select it; an error where nothing did.

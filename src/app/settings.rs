@@ -92,6 +92,12 @@ pub(super) fn load_for_cockpit(args: &ConfigArgs, trusted: bool) -> Result<Setup
     load_required(args, Wish { leaves_out: !trusted, ..Wish::default() })
 }
 
+/// Returns the error of a guest that the config does not have; `what` = what cannot be done, "open a shell".
+pub(super) fn unknown_guest(what: &str, name: &str, setup: &Setup) -> Fault {
+    let known: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
+    Fault::user(format!("cannot {what}: unknown guest `{name}` (known: {})", known.join(", ")))
+}
+
 fn load_required(args: &ConfigArgs, wish: Wish<'_>) -> Result<Setup> {
     let Some(path) = find(args) else {
         let missing = Fault::user("cannot find a config")

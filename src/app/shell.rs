@@ -17,7 +17,7 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     exit::RunExit,
-    plan::{RunOptions, Setup},
+    plan::RunOptions,
 };
 
 pub(super) async fn run(
@@ -28,9 +28,10 @@ pub(super) async fn run(
     io: &mut Io<'_>,
 ) -> Result<u8> {
     let known = settings::load_without_secrets(config)?;
-    let key = known.guest_named(name).map(|guest| guest.key).ok_or_else(|| unknown(name, &known))?;
+    let unknown = || settings::unknown_guest("open a shell", name, &known);
+    let key = known.guest_named(name).map(|guest| guest.key).ok_or_else(unknown)?;
     let setup = settings::load_for(config, &std::iter::once(key.to_string()).collect())?;
-    let guest = setup.guest_named(name).ok_or_else(|| unknown(name, &known))?;
+    let guest = setup.guest_named(name).ok_or_else(unknown)?;
     let deps = deps(&setup.host)?;
     let command = attend::command_line(command);
     let wants_terminal = terminal::is_terminal() && command.is_none();
@@ -81,9 +82,4 @@ pub(super) async fn run(
         (_, Some(exit)) => Ok(exit.code()),
         _ => Err(Fault::infra("cannot open the shell")),
     }
-}
-
-fn unknown(name: &str, setup: &Setup) -> Fault {
-    let known: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
-    Fault::user(format!("cannot open a shell: unknown guest `{name}` (known: {})", known.join(", ")))
 }
