@@ -126,12 +126,12 @@ pub(super) async fn execute_until(
         let input = tokio::io::BufReader::new(tokio::io::stdin());
         tokio::spawn(headless::obey(input, handle.commands.clone(), control.clone().zip(args.orphaned)));
     }
-    let (commands, outdated, over) = (handle.commands.clone(), stale.clone(), CancellationToken::new());
-    let _over = over.clone().drop_guard();
+    let (commands, outdated) = (handle.commands.clone(), stale.clone());
     tokio::spawn(async move {
         tokio::select! {
             () = outdated.cancelled() => drop(commands.send(Command::Cancel { reason: CancelReason::Stale }).await),
-            () = over.cancelled() => {}
+            // The run is over.
+            () = commands.closed() => {}
         }
     });
     // Whoever sends commands also watches the record.

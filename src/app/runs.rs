@@ -64,7 +64,7 @@ pub(super) fn in_progress(word: Option<&str>) -> Result<PathBuf> {
         return Err(none().because(format!("the run of `{}` is not in progress", record.display())).hint(hint));
     }
     let folder = Path::new(RECORDS);
-    let here = history::unended(folder).into_iter().map(|run| absolute(folder.join(run.name)));
+    let here = history::unended_names(folder).into_iter().map(|name| absolute(folder.join(name)));
     let mut found: Vec<PathBuf> = here.filter(|record| control::answers(record)).collect();
     if found.is_empty() {
         found = reap::live_records(&info::state_dir()).filter(|record| control::answers(record)).collect();

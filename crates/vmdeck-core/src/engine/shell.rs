@@ -242,8 +242,8 @@ pub struct RunningGuest {
     machine: Box<dyn Machine>,
 }
 
-/// Returns a machine of this guest of the config in `folder` that is up: one that was kept, or one of a run that is in progress. `name` = only
-/// this machine; else the newest of the guest.
+/// Returns a machine of this guest of the config in `folder` that is up: one that was kept, or one of a run that is in progress.
+/// `name` = only this machine; else the newest of the guest.
 pub async fn running(deps: &BackendDeps, folder: &Path, guest: &Guest, name: Option<&str>) -> Option<RunningGuest> {
     let all = |state: JournalState| state.open.into_values().chain(state.kept.into_values());
     let mut records: Vec<MachineRecord> = reap::journal_states(&deps.state)

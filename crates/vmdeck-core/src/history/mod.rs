@@ -187,11 +187,16 @@ fn read(folder: &Path, name: &str) -> Option<PastRun> {
     })
 }
 
-/// Returns the runs of a folder that have no summary: they are in progress, or have died.
-pub fn unended(folder: &Path) -> Vec<PastRun> {
+/// Returns the names of the records of a folder that have no summary, the newest first: their runs are in progress, or have died.
+pub fn unended_names(folder: &Path) -> Vec<String> {
     let is_open = |name: &String| !folder.join(name).join("summary.json").exists();
     let mut names: Vec<String> = names(folder).into_iter().filter(is_open).collect();
     names.sort_unstable_by(|a, b| b.cmp(a));
+    names
+}
+
+/// Returns the runs of a folder that have no summary, as their events tell.
+pub fn unended(folder: &Path) -> Vec<PastRun> {
     let of = |name: String| {
         let view = view(&folder.join(&name)).ok()?;
         Some(PastRun {
@@ -207,7 +212,7 @@ pub fn unended(folder: &Path) -> Vec<PastRun> {
             reused: view.guests.values().any(|guest| guest.reused.is_some()),
         })
     };
-    names.into_iter().filter_map(of).collect()
+    unended_names(folder).into_iter().filter_map(of).collect()
 }
 
 /// Returns the time in the name of a record.

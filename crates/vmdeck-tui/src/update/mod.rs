@@ -80,9 +80,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Machines(Ok(rows)) => model.host.inventory = rows,
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
         Msg::Usage(usage) => model.host.usage = usage,
-        Msg::Locks(rows) => {
-            model.host.locks = rows;
-        }
+        Msg::Locks(rows) => model.host.locks = rows,
         Msg::PastRuns(rows) => model.overlay = Some(Overlay::History { rows, at: 0 }),
         Msg::CaseHistory(history) => model.history = history,
         Msg::CodeChanged(names) => watch::changed(model, &names, &mut out),

@@ -8,6 +8,7 @@ use vmdeck_model::{
     command::Command,
     event::{Phase, Severity},
     ids::GuestId,
+    run_view::GuestView,
     select::Selector,
 };
 
@@ -24,9 +25,9 @@ pub(super) fn begin(model: &mut Model, request: RunRequest, out: &mut Vec<Effect
     let selectors: Vec<Selector> = request.select.iter().filter_map(|word| Selector::parse(word).ok()).collect();
     let is_wanted = |guest: &GuestId| selectors.is_empty() || selectors.iter().any(|s| s.takes(guest));
     let all = &model.shown.view.guests;
-    let is_held = |phase: Phase| all.iter().filter(move |(_, view)| view.open.iter().any(|open| open.phase == phase));
-    let kept: Vec<GuestId> = is_held(Phase::Pause).chain(is_held(Phase::Hold)).map(|(id, _)| id.clone()).collect();
-    for guest in kept.into_iter().filter(is_wanted) {
+    let is_held = |view: &GuestView| view.open.iter().any(|open| matches!(open.phase, Phase::Pause | Phase::Hold));
+    let held: Vec<GuestId> = all.iter().filter(|(_, view)| is_held(view)).map(|(id, _)| id.clone()).collect();
+    for guest in held.into_iter().filter(is_wanted) {
         model.pending.kept.insert(guest.clone());
         out.push(Effect::Send(Command::Keep { guest, on: true }));
     }

@@ -51,7 +51,8 @@ struct KeptGuest {
 
 /// Returns whether there is a machine for this guest of a config, made from what the guest is now.
 pub(in crate::engine) fn is_there(state: &Path, folder: &Path, guest: &Guest) -> bool {
-    guest.fresh == Fresh::Run && kept(state, folder, guest).iter().any(|kept| kept.is_same(&fingerprint(guest)))
+    let wanted = fingerprint(guest);
+    guest.fresh == Fresh::Run && kept(state, folder, guest).iter().any(|kept| kept.is_same(&wanted))
 }
 
 /// Returns the machines of this guest that no live run has, the newest first.
