@@ -48,15 +48,39 @@ fn status(host: &HostConfig, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
             Standing::Dead { .. } => ("dead", None),
         };
         if json {
-            slots.push(json!({ "path": path, "state": word, "holder": holder }));
+            slots.push(json!({ "path": path, "state": word, "holder": holder, "waiting": [] }));
         } else {
             io.say(&line(&path, word, holder.as_ref()));
+        }
+    }
+    for (index, waiter) in lock::waiting(&host.lock).iter().enumerate() {
+        if json {
+            // The queue is that of all slots: with each of them, so that nobody has to know which is the first.
+            for slot in &mut slots {
+                if let Some(list) = slot["waiting"].as_array_mut() {
+                    list.push(json!(waiter));
+                }
+            }
+        } else {
+            io.say(&format!("  waiting, {} in the queue: {waiter}", ordinal(index + 1)));
         }
     }
     if json {
         io.say(&serde_json::to_string_pretty(&slots).unwrap_or_default());
     }
     Ok(RunExit::Passed)
+}
+
+/// Returns a place in a queue in words, `1st`.
+fn ordinal(number: usize) -> String {
+    let end = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{end}")
 }
 
 fn line(full: &Path, word: &str, holder: Option<&Holder>) -> String {

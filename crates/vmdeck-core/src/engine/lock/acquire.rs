@@ -191,7 +191,11 @@ impl Waiter {
         }
         self.free = None;
         // Without a queue (its folder cannot be made) who looks first is served first.
-        self.ticket = self.ticket.take().filter(Ticket::is_there).or_else(|| Ticket::take(&look.request.path).ok());
+        self.ticket = self
+            .ticket
+            .take()
+            .filter(Ticket::is_there)
+            .or_else(|| Ticket::take(&look.request.path, &look.request.owner).ok());
         Ok(Seen::Busy(busy))
     }
 }
@@ -219,7 +223,7 @@ fn may_go(ticket: &mut Option<Ticket>, free: &mut Option<FreeFor>, request: &Loc
         if Ticket::nobody_waits(&request.path) {
             return true;
         }
-        *ticket = Ticket::take(&request.path).ok();
+        *ticket = Ticket::take(&request.path, &request.owner).ok();
     }
     let Some(ticket) = ticket else { return true };
     while let Some(first) = ticket.ahead() {

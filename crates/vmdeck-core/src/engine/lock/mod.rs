@@ -15,6 +15,7 @@ use crate::host::{clock, files, info, lockdir, pids, random};
 pub use acquire::{acquire, acquire_slots};
 pub use breaking::{break_dead, dead_foreign, sweep_private, take_away};
 pub use judge::{Standing, look, removable_only_by};
+pub use queue::waiting;
 use std::{
     fs, io,
     os::fd::OwnedFd,

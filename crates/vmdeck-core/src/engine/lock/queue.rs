@@ -22,9 +22,12 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Notify;
+use vmdeck_model::event::Holder;
 
 /// How long the old scripts get to take a lock that they share with us: their poll of 2 s, and a margin.
 pub(super) const YIELD: Duration = Duration::from_millis(2500);
+/// The most that a waiter may tell of itself, in bytes.
+const TOLD: u64 = 4096;
 /// The most tickets that are looked at: with more there is no order.
 const TICKETS: usize = 1000;
 
@@ -46,8 +49,8 @@ pub(super) fn folder_of(lock: &Path) -> PathBuf {
 }
 
 impl Ticket {
-    /// Takes the last place.
-    pub(super) fn take(lock: &Path) -> io::Result<Self> {
+    /// Takes the last place. `owner` = what others are told of who waits.
+    pub(super) fn take(lock: &Path, owner: &Holder) -> io::Result<Self> {
         let path = folder_of(lock);
         match fs::create_dir(&path) {
             // Every user of the host may wait; each removes only its own.
@@ -75,6 +78,9 @@ impl Ticket {
         let file = rustix::fs::openat(&folder, &fresh, flags, Mode::from_raw_mode(0o644))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // Only for people who ask who waits: the place counts without it, on a full disk too.
+        let told = serde_json::to_vec(owner).unwrap_or_default();
+        let _ = rustix::io::write(&file, &told);
         rustix::fs::renameat(&folder, &fresh, &folder, &name)?;
         Ok(Self { path, folder, name, passed: BTreeSet::new(), _file: file, changed, _watcher: watcher })
     }
@@ -121,6 +127,32 @@ impl Drop for Ticket {
         // The last one takes the folder along; others in it keep it.
         let _ = fs::remove_dir(&self.path);
     }
+}
+
+/// Returns who waits for a lock, the first first, as far as they tell; nothing is changed.
+pub fn waiting(lock: &Path) -> Vec<Holder> {
+    let Ok(folder) = lockdir::open(&folder_of(lock)) else { return Vec::new() };
+    let mut names = names(&folder);
+    names.sort_unstable();
+    let holder = |name: &String| {
+        let file = vmdeck_files::open_below(&folder, name).ok()?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+            // It is nobody's any more.
+            return None;
+        }
+        let told = vmdeck_files::read_open(&file, TOLD).ok();
+        let told = told.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+        let pid = name.split('-').nth(1).and_then(|pid| pid.parse().ok());
+        Some(Holder { phase: None, ..told.unwrap_or(Holder { pid, ..Holder::default() }) })
+    };
+    names.iter().filter_map(holder).collect()
+}
+
+/// Returns the names in a queue that may be tickets, at most so many as are looked at.
+fn names(folder: &OwnedFd) -> Vec<String> {
+    let entries = rustix::fs::Dir::read_from(folder).into_iter().flatten().flatten();
+    let names = entries.take(TICKETS).filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    names.filter(|name| !name.starts_with('.')).collect()
 }
 
 /// Returns the first ticket of somebody who lives, before this one where one is given; removes those of the dead.

@@ -317,10 +317,34 @@ async fn who_came_first_is_served_first() {
 }
 
 #[tokio::test]
+async fn who_waits_is_told_in_their_order_and_nothing_is_changed() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let path = home.path().join("lock.d");
+    assert_eq!(waiting(&path), []);
+    let owner = |run: &str| Holder { run: Some(run.into()), command: Some("vmdeck --ci".into()), ..owner(None) };
+    let first = queue::Ticket::take(&path, &owner("1111")).expect("ticket");
+    let second = queue::Ticket::take(&path, &owner("2222")).expect("ticket");
+    let folder = queue::folder_of(&path);
+    fs::write(folder.join("00000000000000000001-1-dead"), "{}").expect("a ticket of nobody");
+    fs::write(folder.join(".0-1-x"), "").expect("one that is not ready");
+    // One that lives and tells nonsense.
+    let odd = fs::File::create(folder.join("99999999999999999999-77-odd")).expect("ticket");
+    rustix::fs::flock(&odd, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("flock");
+    io::Write::write_all(&mut &odd, &[b'{'; 9000]).expect("write");
+    let seen = waiting(&path);
+    let runs: Vec<Option<&str>> = seen.iter().map(|waiter| waiter.run.as_deref()).collect();
+    assert_eq!(runs, [Some("1111"), Some("2222"), None]);
+    assert_eq!((seen[0].pid, seen[2].pid), (Some(std::process::id()), Some(77)));
+    drop(first);
+    assert_eq!(waiting(&path)[0].run.as_deref(), Some("2222"));
+    assert!(folder.join("00000000000000000001-1-dead").exists() && second.is_there());
+}
+
+#[tokio::test]
 async fn who_is_first_and_does_not_go_is_passed_over() {
     let home = tempfile::tempdir().expect("tempdir");
     let path = home.path().join("lock.d");
-    let stopped = queue::Ticket::take(&path).expect("ticket");
+    let stopped = queue::Ticket::take(&path, &Holder::default()).expect("ticket");
     let start = clock::now();
     for _ in 0..3 {
         take(&request(home.path(), 10_000)).await.expect("passed over").release();
