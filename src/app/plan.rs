@@ -4,7 +4,7 @@
 
 use super::{Io, runs, settings};
 use crate::cli::{ConfigArgs, RunArgs};
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 use vmdeck_core::{
     history,
     host::{clock, info, random},
@@ -16,8 +16,8 @@ use vmdeck_model::{
     job::Job,
     plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
-    select::{Selector, word_of_case},
-    suite::{Case, CaseAction, Suite},
+    select::Selector,
+    suite::CaseAction,
 };
 
 /// Returns the plan of this config and command line.
@@ -94,9 +94,10 @@ fn retain_failed(
 ) -> Result<Vec<String>> {
     let failed = failed_of(word, io)?;
     if args.select.is_empty() {
-        let word_of = |(guest, suite, case): (&Guest, &Suite, &Case)| word_of_case(&suite.id, &case.id, &guest.id);
-        let known: BTreeSet<String> = jobs.iter().flat_map(Job::cases).map(word_of).collect();
-        for gone in failed.iter().filter(|word| !known.contains(*word)) {
+        let is_gone = |word: &&String| {
+            Selector::parse(word).is_ok_and(|selector| plan::select(setup, &[selector], None).is_empty())
+        };
+        for gone in failed.iter().filter(is_gone) {
             io.warn(&format!("warning: `{gone}` failed, and is not in the config any more"));
         }
     }

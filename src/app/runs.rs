@@ -145,6 +145,13 @@ fn rows(folder: &Path) -> Vec<ListedRun> {
     rows
 }
 
+/// Returns which run it is, in words: its id, when it was, and the revision of the code.
+pub(super) fn which(run: &PastRun) -> String {
+    let began = run.began.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M");
+    let code = run.revision.as_ref().map(|code| format!(", at {code}")).unwrap_or_default();
+    Clean::from_text(&format!("run {} of {began}{code}", run.short())).into_string()
+}
+
 fn line(row: &ListedRun) -> String {
     let ListedRun { state, pinned, run } = row;
     let result = match (state, run.exit) {

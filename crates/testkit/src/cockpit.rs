@@ -9,7 +9,7 @@ use std::{
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    event::Finding,
+    event::{Finding, Holder},
     ids::GuestId,
     key::Options,
     machine::OwnedMachine,
@@ -19,7 +19,7 @@ use vmdeck_tui::{
     host::BoxFuture,
     keymap::Keymap,
     model::{Appearance, Capacity, LockRow, RunRequest, Usage},
-    past_runs::{CaseHistory, PastRunRow},
+    past_runs::{CaseHistory, GreenRun, PastRunRow},
     services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
     theme::{Depth, Theme},
 };
@@ -96,6 +96,10 @@ impl Services for FakeServices {
         CaseHistory::default()
     }
 
+    fn last_passed(&self, _: &str, _: &Path) -> Option<GreenRun> {
+        None
+    }
+
     fn watch_code(&self, _: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>> {
         Box::pin(async { Err(Fault::user("cannot watch anything").because("the guests have no `source`")) })
     }
@@ -118,6 +122,10 @@ impl Services for FakeServices {
 
     fn locks(&self) -> Vec<LockRow> {
         locked(&self.locks).clone()
+    }
+
+    fn queue(&self) -> Vec<Holder> {
+        Vec::new()
     }
 
     fn record_of(&self, _: &str) -> Option<PathBuf> {

@@ -9,6 +9,7 @@ pub mod command;
 pub mod digest;
 pub mod error;
 pub mod event;
+pub mod evidence;
 pub mod exit;
 pub mod guest;
 pub mod ids;

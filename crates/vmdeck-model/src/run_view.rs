@@ -4,11 +4,12 @@
 
 use super::{
     event::{CaseCause, Event, EventKind, Finding, Holder, Phase, PlannedGuest, Severity, Stream},
+    evidence::telling_line,
     exit::RunExit,
     ids::{CaseId, GuestId, SuiteId, short_run},
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
-    select::word_of_case,
+    select::{word_of_case, word_of_suite},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,19 @@ pub struct EndedCase {
     pub span_ms: u64,
     /// What the verdict comes from, if not from the case itself.
     pub cause: Option<CaseCause>,
+    /// The line of its output that tells best why it failed; `None` = it did not fail, or no line says so.
+    pub evidence: Option<String>,
+}
+
+impl EndedCase {
+    /// Returns why the case did not pass, in one line: the reason of the verdict, then the line of its output that tells most.
+    pub fn why(&self) -> String {
+        let reason = self.message.lines().next().unwrap_or_default();
+        match &self.evidence {
+            Some(line) if !self.message.contains(line.as_str()) => format!("{reason}: {line}"),
+            _ => reason.to_owned(),
+        }
+    }
 }
 
 /// A phase that has not ended.
@@ -317,12 +331,27 @@ impl RunView {
                 self.exit = Some(*exit);
                 self.skipped_output = *skipped_output;
             }
-            EventKind::CaseEnded { guest, suite, case, round, verdict, exit, took_ms, message, cause, .. } => {
+            EventKind::CaseEnded {
+                guest,
+                suite,
+                case,
+                round,
+                verdict,
+                exit,
+                took_ms,
+                message,
+                stdout_tail,
+                stderr_tail,
+                cause,
+                ..
+            } => {
                 self.tally.add(*verdict);
+                let evidence = verdict.is_failure().then(|| telling_line(stdout_tail, stderr_tail)).flatten();
                 let now = event.elapsed_ms;
                 let busy = self.guests.get_mut(guest).and_then(|g| g.busy_since_ms.replace(now));
                 self.cases.push(EndedCase {
                     cause: *cause,
+                    evidence: evidence.map(str::to_owned),
                     guest: guest.clone(),
                     suite: suite.clone(),
                     case: case.clone(),
@@ -442,12 +471,23 @@ impl RunView {
         out
     }
 
+    /// Returns how a case of a suite ended in a guest, the last time; `None` = it has not.
+    pub fn last_end(&self, guest: &GuestId, suite: Option<&str>, case: Option<&str>) -> Option<&EndedCase> {
+        let is_it = |ended: &&EndedCase| {
+            ended.guest == *guest && suite == Some(ended.suite.as_str()) && case == Some(ended.case.as_str())
+        };
+        self.cases.iter().rev().find(is_it)
+    }
+
     /// Returns the cases whose last verdict says that they failed, or that nothing is known of them: the SELECT word of each, in the
-    /// order in which they ended. Artifacts that did not come are no case that could be selected.
+    /// order in which they ended. Artifacts that did not come are no case that could be selected: then it is the whole suite.
     pub fn failed(&self) -> Vec<String> {
         let mut failed: Vec<String> = Vec::new();
-        for case in self.cases.iter().filter(|case| case.cause != Some(CaseCause::Artifacts)) {
-            let word = word_of_case(&case.suite, &case.case, &case.guest);
+        for case in &self.cases {
+            let word = match case.cause {
+                Some(CaseCause::Artifacts) => word_of_suite(&case.suite, &case.guest),
+                _ => word_of_case(&case.suite, &case.case, &case.guest),
+            };
             failed.retain(|other| *other != word);
             if case.verdict.is_failure() {
                 failed.push(word);

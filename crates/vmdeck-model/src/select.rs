@@ -18,6 +18,11 @@ pub fn word_of_case(suite: &SuiteId, case: &CaseId, guest: &GuestId) -> String {
     format!("{suite}/{case}@{guest}")
 }
 
+/// Returns the SELECT word of a whole suite in this guest.
+pub fn word_of_suite(suite: &SuiteId, guest: &GuestId) -> String {
+    format!("{suite}@{guest}")
+}
+
 impl Selector {
     /// Reads `trust-store`, `*/install@windows`, `@debian`; an absent part is `*`.
     pub fn parse(word: &str) -> Result<Self, String> {

@@ -1,7 +1,7 @@
 //! A case that did not pass as text for an issue tracker: what, where, on which code, its last lines, and how to run it again.
 
 use super::{logs::LogSource, model::Model, run_node::RunNode};
-use vmdeck_model::{quantity::show_duration, run_view::EndedCase, text::Clean};
+use vmdeck_model::{quantity::show_duration, text::Clean};
 
 /// How many bytes of each log are looked at.
 const BYTES: u64 = 8 * 1024;
@@ -10,13 +10,8 @@ const LINES: usize = 20;
 
 /// Returns the report on the last end of this case, as Markdown; `None` = it has not ended. `logs` = those of the case.
 pub(crate) fn markdown(model: &Model, node: &RunNode, logs: &[LogSource]) -> Option<String> {
-    let is_it = |case: &&EndedCase| {
-        case.guest == node.guest
-            && node.suite.as_deref() == Some(case.suite.as_str())
-            && node.case.as_deref() == Some(case.case.as_str())
-    };
     let view = &model.shown.view;
-    let case = view.cases.iter().rev().find(is_it)?;
+    let case = view.last_end(&node.guest, node.suite.as_deref(), node.case.as_deref())?;
     let mut out = format!("### `{}/{}` on `{}`: {}\n", case.suite, case.case, case.guest, case.verdict);
     if !case.message.is_empty() {
         out.push_str(&fenced(&clean(&case.message)));

@@ -1,12 +1,12 @@
 //! Carries effects out: each is begun here, and what comes of it is a message later. Only this file talks to the services.
 
 use super::{
-    clock,
+    clock, errors, green_diff,
     host::Host,
     logs::{self, file::Waker},
     model::{LockState, Model, RecordSource, RunRequest},
     msg::{Effect, Msg, Opened},
-    record,
+    record, record_logs,
     services::{Engine, SerialConsole, Services},
     theme::{Depth, Theme},
 };
@@ -24,6 +24,7 @@ use vmdeck_model::{
     lifecycle::MachineState,
     plan::Setup,
     quantity::show_count,
+    select::word_of_case,
     text::Clean,
 };
 
@@ -199,6 +200,11 @@ impl EffectRunner {
             }
             Effect::ListRuns => self.spawn_blocking(|services| Some(Msg::PastRuns(services.past_runs()))),
             Effect::LoadHistory => self.spawn_blocking(|services| Some(Msg::CaseHistory(services.case_history()))),
+            Effect::ListErrors => {
+                let (dir, view) = (model.shown.dir.clone(), model.shown.view.clone());
+                self.spawn_blocking(move |_| Some(Msg::Errors(errors::collect(&dir, &view))));
+            }
+            Effect::Compare(word) => self.compare(model, word),
             Effect::OpenRun(dir) => drop(self.show(dir, RecordSource::Own { ended: true })),
             Effect::WatchCode(on) => {
                 self.code_watch.cancel();
@@ -332,6 +338,7 @@ impl EffectRunner {
             let record = run.and_then(|run| services.record_of(&run));
             let is_abandoned = watched.is_some_and(|dir| other.is_none() && !services.is_alive(&dir));
             let _ = messages.blocking_send(Msg::Locks(rows));
+            let _ = messages.blocking_send(Msg::Queue(services.queue()));
             if is_abandoned {
                 return Some(Msg::Abandoned);
             }
@@ -400,6 +407,21 @@ impl EffectRunner {
                     return;
                 }
             }
+        });
+    }
+
+    /// Compares a case of the run that is shown with the last time that it passed.
+    fn compare(&self, model: &Model, word: String) {
+        let (dir, view) = (model.shown.dir.clone(), model.shown.view.clone());
+        self.spawn_blocking(move |services| {
+            let case = view.cases.iter().rev().find(|c| word_of_case(&c.suite, &c.case, &c.guest) == word)?;
+            let Some(green) = services.last_passed(&word, &dir) else {
+                let text = format!("{word} has not passed before, as far as the records of this folder tell");
+                return Some(Msg::Said(Severity::Warn, text));
+            };
+            let logs = record_logs::of_case(&dir, &case.guest, case.suite.as_str(), case.case.as_str());
+            let lines = green_diff::compare(case, view.guests.get(&case.guest), &logs, &green);
+            Some(Msg::Compared { title: word, lines })
         });
     }
 

@@ -116,7 +116,10 @@ actions! {
     KeepFailed "keep-failed" Global Change ["K"] "keep guests with a failed case in this run";
     PauseFailed "pause-failed" Global Change ["P"] "in the next run, hold a failed guest for inspection";
     History "history" Global Look ["H"] "the runs of this folder; Enter opens one as if it had just ended";
+    Errors "errors" Global Look ["E"] "all errors of the run in one list; Enter shows one in its log";
+    Compare "compare" Global Look ["d"] "what is different from the last time that the case passed";
     Watch "watch" Global Change ["w"] "run the selected cases again after each change of the code, or end that";
+    LeaveQueue "leave-queue" Global Change ["Q"] "leave the queue for the lock, or drop the run that is queued";
     Cancel "cancel" Global Danger ["ctrl-x"] "cancel the run: end its cases, clean up";
     CleanUp "clean-up" Global Danger ["C"] "remove what dead runs left; lists it first";
     BreakLock "break-lock" Global Danger ["U"] "release a stale lock";
@@ -131,7 +134,7 @@ actions! {
     RerunFailed "rerun-failed" Guests Change ["R"] "run what failed again";
     NextFailed "next-failed" Guests Look ["F"] "to the next case that failed, with its output";
     KeepGuest "keep-guest" Guests Change ["h"] "keep the marked guests after the run, or not; ends a hold";
-    SysRq "sysrq" Guests Change ["Q"] "SysRq and a letter for the guest's kernel";
+    SysRq "sysrq" Guests Change ["ctrl-k"] "SysRq and a letter for the guest's kernel";
     Nmi "nmi" Guests Danger ["I"] "a non-maskable interrupt for the guest's kernel";
     Proceed "proceed" Guests Change ["p"] "release the held guests and remove them";
     Shell "shell" Guests Change ["S"] "a shell in the guest, on the whole terminal";
@@ -146,7 +149,7 @@ actions! {
     Raw "raw" Logs Look ["c"] "colours, plain, or raw bytes";
     Only "only" Logs Look ["&"] "only the lines that match";
     NextError "next-error" Logs Look ["e"] "next error";
-    PrevError "prev-error" Logs Look ["E"] "previous error";
+    PrevError "prev-error" Logs Look ["ctrl-e"] "previous error";
     NextWarning "next-warning" Logs Look ["."] "next warning";
     PrevWarning "prev-warning" Logs Look [","] "previous warning";
     Bookmark "bookmark" Logs Look ["m"] "bookmark the line";
@@ -155,7 +158,7 @@ actions! {
     Select "select" Logs Look ["v"] "begin or end a selection of lines";
     Save "save" Logs Look ["ctrl-s"] "save the log, or the selection, or the matches";
     Open "open" Logs Look ["o"] "open the log in $PAGER at this line";
-    OpenEditor "open-editor" Logs Look ["O"] "open the log in $EDITOR at this line";
+    OpenEditor "open-editor" Logs Look ["O"] "open the file and line that this line names in $EDITOR, else the log";
 
     Levels "levels" Host Look ["L"] "events: which levels are shown";
 
@@ -276,11 +279,11 @@ mod tests {
     fn keys_can_be_bound_anew_taken_away_and_a_clash_names_both() {
         let chord = |text: &str| Chord::parse(text).expect("chord");
         let mut options = Options::default();
-        options.set("kill", Value::Chords(vec![chord("ctrl-k")]));
+        options.set("kill", Value::Chords(vec![chord("ctrl-b")]));
         options.set("wrap", Value::Chords(Vec::new()));
         options.set("zoom", Value::Chords(vec![chord("?")]));
         let (map, problems) = Keymap::new(&options);
-        assert_eq!(map.find(&[Scope::Guests, Scope::Global], chord("ctrl-k")), Some(Action::Kill));
+        assert_eq!(map.find(&[Scope::Guests, Scope::Global], chord("ctrl-b")), Some(Action::Kill));
         assert_eq!(map.find(&[Scope::Guests, Scope::Global], chord("X")), None);
         assert_eq!(map.find(&[Scope::Logs, Scope::Global], chord("W")), None);
         assert_eq!(problems, ["the key `?` is bound to both `help` and `zoom`; it runs `help`"]);

@@ -222,6 +222,8 @@ pub struct HostState {
     pub usage: BTreeMap<String, Usage>,
     /// The lock's slots.
     pub locks: Vec<LockRow>,
+    /// Who waits for the lock, the first first.
+    pub queue: Vec<Holder>,
     /// What the host's checks found.
     pub findings: Vec<Finding>,
     /// What the host has.

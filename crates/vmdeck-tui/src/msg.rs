@@ -1,6 +1,8 @@
 //! What can happen to the cockpit, and what it can want done: plain data on both sides of `update`.
 
 use super::{
+    errors::ErrorRow,
+    green_diff::DiffLine,
     logs::save::Part,
     model::{Capacity, LockRow, RecordSource, RunRequest, Usage},
     past_runs::{CaseHistory, PastRunRow},
@@ -12,7 +14,7 @@ use vmdeck_model::machine::OwnedMachine;
 use vmdeck_model::{
     command::Command,
     error::Fault,
-    event::{Event, Finding, Severity},
+    event::{Event, Finding, Holder, Severity},
     exit::RunExit,
     ids::GuestId,
     plan::Setup,
@@ -60,10 +62,21 @@ pub enum Msg {
     Usage(BTreeMap<String, Usage>),
     /// The lock was checked.
     Locks(Vec<LockRow>),
+    /// Who waits for the lock, the first first.
+    Queue(Vec<Holder>),
     /// The runs of this folder, the newest first.
     PastRuns(Vec<PastRunRow>),
     /// What the last runs said of each case.
     CaseHistory(CaseHistory),
+    /// The errors of the run that is shown.
+    Errors(Vec<ErrorRow>),
+    /// What is different from the last time that a case passed.
+    Compared {
+        /// The case.
+        title: String,
+        /// The comparison.
+        lines: Vec<DiffLine>,
+    },
     /// The code cannot be watched.
     NotWatched(Fault),
     /// The code has changed: these files.
@@ -163,6 +176,10 @@ pub enum Effect {
     ListRuns,
     /// Look up what the last runs said of each case.
     LoadHistory,
+    /// List the errors of the run that is shown.
+    ListErrors,
+    /// Compare a case of the run that is shown, by its SELECT word, with the last time that it passed.
+    Compare(String),
     /// Show a run that is over.
     OpenRun(PathBuf),
     /// Begin to watch the code, or end it.

@@ -1,6 +1,8 @@
 //! What lies over the panes: help, palette, questions, details. Its state and its rows; what its keys do is in `update`.
 
 use super::{
+    errors::ErrorRow,
+    green_diff::DiffLine,
     keymap::{ACTIONS, Action, ActionDef},
     past_runs::PastRunRow,
     prompt::InputLine,
@@ -71,6 +73,22 @@ pub enum Overlay {
         rows: Vec<PastRunRow>,
         /// The current row.
         at: usize,
+    },
+    /// The errors of the run.
+    Errors {
+        /// The errors, those of one case together.
+        rows: Vec<ErrorRow>,
+        /// The current row.
+        at: usize,
+    },
+    /// What is different from the last time that a case passed.
+    Comparison {
+        /// The case.
+        title: String,
+        /// The comparison.
+        lines: Vec<DiffLine>,
+        /// The first line that is seen.
+        top: usize,
     },
     /// Everything about a guest.
     Details(GuestId),

@@ -16,6 +16,19 @@ pub struct PastRunRow {
     pub is_running: bool,
 }
 
+/// An earlier run in which a case passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GreenRun {
+    /// The folder of its record.
+    pub dir: PathBuf,
+    /// Which run it is, in words.
+    pub line: String,
+    /// How long the case took, in milliseconds.
+    pub took_ms: u64,
+    /// How long the boot of its guest took, in milliseconds; `None` = the guest had booted before.
+    pub boot_ms: Option<u64>,
+}
+
 /// What the last runs said of each case, by the word that selects it; the newest last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CaseHistory(pub BTreeMap<String, Vec<Verdict>>);

@@ -40,6 +40,21 @@ pub struct RunNode {
 }
 
 impl RunNode {
+    /// Returns the row of a case that failed, where nothing else is asked of it than its log.
+    pub fn of_failure(guest: GuestId, suite: &str, case: &str) -> Self {
+        Self {
+            guest,
+            suite: Some(suite.to_owned()),
+            case: Some(case.to_owned()),
+            state: NodeState::Ended(Verdict::Failed),
+            took_ms: 0,
+            tally: Tally::default(),
+            planned: 1,
+            message: String::new(),
+            folded: false,
+        }
+    }
+
     /// Returns the SELECT word for the row.
     pub fn selector(&self) -> String {
         match (&self.suite, &self.case) {
@@ -47,6 +62,11 @@ impl RunNode {
             (Some(suite), None) => format!("{suite}@{}", self.guest),
             _ => format!("@{}", self.guest),
         }
+    }
+
+    /// Returns whether the row has ended and failed.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, NodeState::Ended(verdict) if verdict.is_failure())
     }
 
     /// Returns the name of the row in the pane.

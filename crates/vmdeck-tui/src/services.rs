@@ -4,7 +4,7 @@
 
 use super::host::BoxFuture;
 use super::model::{Capacity, LockRow, RunRequest, Usage};
-use super::past_runs::{CaseHistory, PastRunRow};
+use super::past_runs::{CaseHistory, GreenRun, PastRunRow};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -13,7 +13,13 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use vmdeck_model::machine::OwnedMachine;
-use vmdeck_model::{error::Result, event::Finding, exit::RunExit, ids::GuestId, plan::Setup};
+use vmdeck_model::{
+    error::Result,
+    event::{Finding, Holder},
+    exit::RunExit,
+    ids::GuestId,
+    plan::Setup,
+};
 
 /// An engine that carries a run out, in a process of its own.
 pub struct Engine {
@@ -68,6 +74,8 @@ pub trait Services: Send + Sync + 'static {
     fn past_runs(&self) -> Vec<PastRunRow>;
     /// Returns what the last runs of this folder said of each case; blocking.
     fn case_history(&self) -> CaseHistory;
+    /// Returns the last run of this folder before that of `record` in which the case that this SELECT word names passed; blocking.
+    fn last_passed(&self, word: &str, record: &Path) -> Option<GreenRun>;
     /// Begins to watch the code that the guests of this config get.
     fn watch_code(&self, setup: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>>;
     /// Returns whether somebody carries out the run of this record; blocking.
@@ -80,6 +88,8 @@ pub trait Services: Send + Sync + 'static {
     fn findings(&self, setup: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)>;
     /// Returns the state of the lock; blocking.
     fn locks(&self) -> Vec<LockRow>;
+    /// Returns who waits for the lock, the first first; blocking.
+    fn queue(&self) -> Vec<Holder>;
     /// Returns the folder of the record of a run in progress; blocking.
     fn record_of(&self, run: &str) -> Option<PathBuf>;
     /// Releases the lock at this path; `pid` is that of a live holder. Returns what was done; blocking.

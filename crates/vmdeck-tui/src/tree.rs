@@ -94,7 +94,7 @@ fn fill(row: &mut RunNode, view: Option<&GuestView>, ended: Option<&EndedCase>) 
     if let Some(ended) = ended {
         row.state = NodeState::Ended(ended.verdict);
         row.took_ms = ended.took_ms;
-        row.message.clone_from(&ended.message);
+        row.message = ended.why();
         row.tally.add(ended.verdict);
     }
     let is_on = |(suite, case): &(vmdeck_model::ids::SuiteId, vmdeck_model::ids::CaseId)| {

@@ -207,8 +207,7 @@ fn farewell(model: &Model) -> Vec<String> {
         }
         RecordSource::Own { ended: true } if !model.results.is_empty() => {
             for case in model.shown.view.cases.iter().filter(|c| c.verdict.is_failure()) {
-                let why = case.message.lines().next().unwrap_or_default();
-                lines.push(format!("  {} {}/{}@{}: {why}", case.verdict, case.suite, case.case, case.guest));
+                lines.push(format!("  {} {}/{}@{}: {}", case.verdict, case.suite, case.case, case.guest, case.why()));
             }
             for (id, guest) in model.shown.view.guests.iter().filter(|(_, guest)| guest.kept) {
                 let machine = guest.machine.as_deref().unwrap_or("its machine");

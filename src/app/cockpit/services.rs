@@ -27,13 +27,13 @@ use vmdeck_core::{
         lock::{self, Standing},
         preflight, reap, shell,
     },
-    history,
+    history::{self, PassedCase},
     host::{capacity, files, pids, process::Spawner},
     transport::source_watch::SourceWatch,
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    event::Finding,
+    event::{Finding, Holder},
     guest::Source,
     ids::GuestId,
     machine::OwnedMachine,
@@ -42,7 +42,7 @@ use vmdeck_model::{
 use vmdeck_tui::{
     host::BoxFuture,
     model::{Capacity, LockRow, LockState, RunRequest, Usage},
-    past_runs::{CaseHistory, PastRunRow},
+    past_runs::{CaseHistory, GreenRun, PastRunRow},
     services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
 };
 
@@ -155,6 +155,11 @@ impl Services for Real {
         CaseHistory(history::of_cases(self.records(), CASES))
     }
 
+    fn last_passed(&self, word: &str, record: &Path) -> Option<GreenRun> {
+        let PassedCase { record, run, took_ms, boot_ms } = history::last_passed(self.records(), word, record)?;
+        Some(GreenRun { dir: record, line: runs::which(&run), took_ms, boot_ms })
+    }
+
     fn watch_code(&self, setup: Arc<Setup>) -> BoxFuture<'_, Result<Box<dyn CodeChanges>>> {
         Box::pin(async move {
             let file = setup.file.as_deref().and_then(|file| std::path::absolute(file).ok());
@@ -220,6 +225,10 @@ impl Services for Real {
             Some(LockRow { path: path.display().to_string(), state, holder })
         };
         lock::slot_paths(&host.lock, host.slots).filter_map(row).collect()
+    }
+
+    fn queue(&self) -> Vec<Holder> {
+        settings::load_host(&self.config()).map(|(host, _)| lock::waiting(&host.lock)).unwrap_or_default()
     }
 
     fn record_of(&self, run: &str) -> Option<PathBuf> {

@@ -3,8 +3,10 @@
 //! Thousands are listed by an index (`index.rs`); a single one is read from its `summary.json`, or from its events where the run died.
 
 mod index;
+mod passed;
 mod past_run;
 
+pub use passed::{PassedCase, last_passed};
 pub use past_run::PastRun;
 
 use chrono::{DateTime, NaiveDateTime, Utc};

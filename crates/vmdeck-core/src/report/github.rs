@@ -260,6 +260,7 @@ mod tests {
     #[test]
     fn the_summary_is_short_enough_and_has_the_worst_first() {
         let case = |n: u32| EndedCase {
+            evidence: None,
             guest: GuestId::new("g").expect("name"),
             suite: vmdeck_model::ids::SuiteId::new("s").expect("name"),
             case: vmdeck_model::ids::CaseId::new(&format!("case-{n:05}")).expect("name"),

@@ -5,6 +5,7 @@
 pub mod ansi;
 pub mod file;
 pub mod index;
+mod jump;
 pub mod merged;
 pub mod save;
 pub mod search;
@@ -13,10 +14,11 @@ pub mod times;
 use crate::host::Host;
 use ansi::{LineStyle, Parts};
 use file::{LogFile, Waker};
+use jump::Jump;
 use merged::{Merged, MergedLine};
 use ratatui::style::Style;
 use save::Part;
-use search::{LogSearch, Query};
+use search::LogSearch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -116,8 +118,10 @@ pub struct LogPane {
     pub search: Option<LogSearch>,
     /// The searches for errors and warnings.
     jumps: BTreeMap<&'static str, LogSearch>,
-    /// A jump that waits for its search: what for, and whether forward.
-    pub waiting: Option<(&'static str, bool)>,
+    /// A jump that waits for its search.
+    waiting: Option<Jump>,
+    /// What says why the case failed whose log is shown.
+    evidence: Option<LogSearch>,
     bookmarks: BTreeMap<PathBuf, BTreeSet<u64>>,
     /// The line at which a selection began.
     pub selected_from: Option<u64>,
@@ -131,8 +135,6 @@ pub struct LogPane {
 
 /// The longest text for the clipboard, in bytes; a longer one goes to a file.
 const TEXT_MAX: usize = 4 << 20;
-/// The name under which the person's own search is waited for.
-const OWN: &str = "";
 
 impl LogPane {
     /// Returns a pane that shows the merged log, which is empty.
@@ -155,6 +157,7 @@ impl LogPane {
             search: None,
             jumps: BTreeMap::new(),
             waiting: None,
+            evidence: None,
             bookmarks: BTreeMap::new(),
             selected_from: None,
             is_chosen: false,
@@ -173,6 +176,7 @@ impl LogPane {
         self.source = source;
         self.jumps.clear();
         self.waiting = None;
+        self.evidence = None;
         self.selected_from = None;
         self.left = 0;
         if let Some(query) = self.search.take().map(|s| s.query.clone()) {
@@ -207,13 +211,13 @@ impl LogPane {
         self.at = self.at.clamp(first, end.saturating_sub(1).max(first));
         self.scroll();
         if let Some(file) = &self.file {
-            for search in self.search.iter().chain(self.jumps.values()) {
+            for search in self.search.iter().chain(self.jumps.values()).chain(&self.evidence) {
                 let index = file.index();
                 search.go_on(file.path(), &index, self.waker.clone());
             }
         }
-        if let Some((what, forward)) = self.waiting {
-            self.jump(what, forward);
+        if let Some(jump) = self.waiting {
+            self.jump(jump);
         }
     }
 
@@ -239,6 +243,7 @@ impl LogPane {
 
     /// Follows the end, or stays at the current line.
     pub fn set_follow(&mut self, on: bool) {
+        self.waiting = None;
         self.follow = on;
         self.refresh();
     }
@@ -251,6 +256,7 @@ impl LogPane {
 
     /// Moves the current line; towards the beginning this ends following.
     pub fn step(&mut self, lines: i64) {
+        self.waiting = None;
         if self.only {
             return self.step_hits(lines);
         }
@@ -306,72 +312,6 @@ impl LogPane {
             LineStyle::Plain => LineStyle::Raw,
             LineStyle::Raw => LineStyle::Colours,
         };
-    }
-
-    /// Searches for this from the current line on; an empty text ends searching.
-    pub fn search_for(&mut self, text: &str) {
-        self.search = (!text.is_empty()).then(|| LogSearch::new(Query::new(text)));
-        self.only &= self.search.is_some();
-        self.waiting = self.search.is_some().then_some((OWN, true));
-        self.refresh();
-    }
-
-    /// Goes to the next or previous match.
-    pub fn next_match(&mut self, forward: bool) {
-        self.jump(OWN, forward);
-    }
-
-    /// Goes to the next or previous line that matches this expression.
-    pub fn next_like(&mut self, pattern: &'static str, forward: bool) {
-        self.jumps.entry(pattern).or_insert_with(|| LogSearch::new(Query::new(pattern)));
-        self.waiting = Some((pattern, forward));
-        self.refresh();
-    }
-
-    fn jump(&mut self, what: &'static str, forward: bool) {
-        self.waiting = None;
-        let search = if what == OWN { self.search.as_ref() } else { self.jumps.get(what) };
-        let Some(search) = search else { return };
-        let from = if forward { self.at + 1 } else { self.at };
-        let (hit, busy) = match &self.file {
-            Some(_) => {
-                let found = search.found();
-                let busy = search.is_busy();
-                let next = if forward { found.at_or_after(from) } else { found.before(from) };
-                // At the end it begins again at the other end, once that is known.
-                let around = || if forward { found.at_or_after(0) } else { found.before(u64::MAX) };
-                (if busy { next } else { next.or_else(around) }, busy)
-            }
-            None => (self.merged_hit(&search.query, from, forward), false),
-        };
-        match hit {
-            Some(line) => self.go(line),
-            None if busy => self.waiting = Some((what, forward)),
-            None => {}
-        }
-    }
-
-    fn merged_hit(&self, query: &Query, from: u64, forward: bool) -> Option<u64> {
-        let is_hit = |(number, line): &(u64, &MergedLine)| {
-            let wanted = if forward { *number >= from } else { *number < from };
-            wanted && query.is_in(line.text.as_bytes())
-        };
-        let hit = if forward { self.merged.iter().find(is_hit) } else { self.merged.iter().rev().find(is_hit) };
-        hit.map(|(number, _)| number)
-    }
-
-    /// Returns the count of matches, such as `3 of 17`, or how many so far; empty without a search.
-    pub fn count(&self) -> String {
-        let Some(search) = &self.search else { return String::new() };
-        if self.file.is_none() {
-            return search.query.text.clone();
-        }
-        let found = search.found();
-        let (total, more) = (found.lines.len(), if found.more || search.is_busy() { "+" } else { "" });
-        match found.rank(self.at) {
-            Some(rank) => format!("{} [{rank} of {total}{more}]", search.query.text),
-            None => format!("{} [{total}{more}]", search.query.text),
-        }
     }
 
     /// Marks the current line, or takes the mark off.

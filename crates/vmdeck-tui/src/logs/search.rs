@@ -22,11 +22,6 @@ use std::{
 pub const HITS_MAX: usize = 2_000_000;
 /// How many bytes are read at a time.
 const BLOCK: usize = 1 << 20;
-/// The expression for a line that reports an error.
-pub const ERRORS: &str = r"(?i)\b(error|errors|fail|failed|failure|fatal|panic|panicked|oops|segfault|traceback|exception)\b|Kernel panic|Call Trace";
-/// The expression for a line that reports a warning.
-pub const WARNINGS: &str = r"(?i)\bwarn(ing)?s?\b|\bdeprecated\b";
-
 /// What is searched for.
 #[derive(Clone, Debug)]
 pub struct Query {
@@ -51,6 +46,12 @@ impl Query {
         // A literal always builds; an empty expression finds everything, which is what an empty text means.
         let regex = build(text).or_else(|_| build(&literal)).unwrap_or_else(|_| empty());
         Self { text: text.to_owned(), regex }
+    }
+
+    /// Searches for exactly this text.
+    pub fn literal(text: &str) -> Self {
+        let literal = format!("(?-i:{})", regex::escape(text));
+        Self { text: text.to_owned(), ..Self::new(&literal) }
     }
 
     /// Returns where the matches are in a text that is shown, in bytes.
@@ -129,6 +130,11 @@ impl LogSearch {
     /// Returns whether the search is at work.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
+    }
+
+    /// Returns whether the log was searched up to this length; the last line may be open.
+    pub fn has_seen(&self, length: u64) -> bool {
+        self.tried.load(Ordering::Acquire) >= length
     }
 
     /// Searches what has been added to the log, in a thread; `waker` is called at the end.

@@ -1,5 +1,6 @@
 use super::*;
 use std::{io::Write, time::Duration};
+use vmdeck_model::evidence::ERRORS;
 
 struct LogWorld {
     home: tempfile::TempDir,
@@ -92,11 +93,11 @@ async fn a_search_keeps_the_context_counts_and_goes_round() {
 async fn errors_bookmarks_and_selection() {
     let mut world = LogWorld::new(&numbered(300)).await;
     world.logs.go(0);
-    world.logs.next_like(search::ERRORS, true);
+    world.logs.next_like(ERRORS, true);
     world.settle().await;
     assert_eq!(world.logs.at, 7);
     world.logs.bookmark();
-    world.logs.next_like(search::ERRORS, true);
+    world.logs.next_like(ERRORS, true);
     world.settle().await;
     assert_eq!(world.logs.at, 107);
     world.logs.next_bookmark(true);

@@ -1,6 +1,6 @@
 //! What the record says next: folded into the view, shown, logged, and reported to a person who looks elsewhere.
 
-use super::watch;
+use super::{logs, watch};
 use crate::{
     keymap::Action,
     logs::{LogSource, merged::MergedLine},
@@ -61,7 +61,8 @@ fn is_clean(line: &str) -> bool {
 fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
     watch::begun(model, &event.kind);
     match &event.kind {
-        EventKind::LockHeld { .. }
+        EventKind::LockWaiting { .. }
+        | EventKind::LockHeld { .. }
         | EventKind::LockLost { .. }
         | EventKind::PhaseStarted { phase: Phase::Create | Phase::Tests | Phase::Hold, .. } => {
             out.push(Effect::LookAtLock { attach: false });
@@ -120,6 +121,7 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
         }
         EventKind::RunEnded { exit, error, hint, .. } => {
             out.push(Effect::LookAtLock { attach: false });
+            show_failure(model);
             let text = result(model, Some(*exit));
             if let Some(error) = error {
                 let hint = hint.as_ref().map(|h| format!("\n\nhint: {h}")).unwrap_or_default();
@@ -130,6 +132,14 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
             tell(model, text, out);
         }
         _ => {}
+    }
+}
+
+/// Shows why the first case failed, at the end of a run that is not played again.
+fn show_failure(model: &mut Model) {
+    if model.shown.player.is_none() {
+        crate::derive::derive(model);
+        logs::show_first_failure(model);
     }
 }
 

@@ -2,16 +2,18 @@
 
 use crate::{
     keymap::Action,
-    logs::{LogSource, search},
+    logs::LogSource,
     model::Model,
     msg::Effect,
-    run_node::RunNode,
+    record_logs,
+    run_node::{NodeState, RunNode},
 };
 use std::path::Path;
-use vmdeck_model::{event::Severity, ids::GuestId};
-
-/// The name of the log of a guest's newest machine.
-const CONSOLE: &str = "console";
+use vmdeck_model::{
+    event::Severity,
+    evidence::{ERRORS, WARNINGS},
+    ids::GuestId,
+};
 
 /// Does an action of the logs pane.
 pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
@@ -28,10 +30,10 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::Times => logs.next_times(),
         Action::Raw => logs.next_line_style(),
         Action::Only => logs.only = !logs.only && logs.search.is_some(),
-        Action::NextError => logs.next_like(search::ERRORS, true),
-        Action::PrevError => logs.next_like(search::ERRORS, false),
-        Action::NextWarning => logs.next_like(search::WARNINGS, true),
-        Action::PrevWarning => logs.next_like(search::WARNINGS, false),
+        Action::NextError => logs.next_like(ERRORS, true),
+        Action::PrevError => logs.next_like(ERRORS, false),
+        Action::NextWarning => logs.next_like(WARNINGS, true),
+        Action::PrevWarning => logs.next_like(WARNINGS, false),
         Action::Bookmark => logs.bookmark(),
         Action::NextBookmark => logs.next_bookmark(true),
         Action::PrevBookmark => logs.next_bookmark(false),
@@ -55,31 +57,68 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
 
 /// Shows the console of a guest.
 pub(super) fn open_console(model: &mut Model, guest: &GuestId) {
-    let console = sources(&model.shown.dir, guest).into_iter().find(|source| source.label == CONSOLE);
+    let console =
+        record_logs::of_guest(&model.shown.dir, guest).into_iter().find(|source| source.label == record_logs::CONSOLE);
     match console {
         Some(source) => show(model, Some(source)),
         None => model.say(Severity::Warn, format!("there is no console log of {guest} yet")),
     }
 }
 
-/// Shows the log of exactly this case; standard error first where it says why the case failed.
+/// Shows the log of exactly this case: of one that failed the one that says why, at that line.
 pub(super) fn open_case(model: &mut Model, node: &RunNode) {
     let (Some(suite), Some(case)) = (&node.suite, &node.case) else { return };
-    match of_case(model, node).into_iter().next() {
-        Some(source) => show(model, Some(source)),
-        None => model.say(Severity::Warn, format!("there is no log of {suite}/{case} on {} yet", node.guest)),
+    if !show_case(model, node) {
+        model.say(Severity::Warn, format!("there is no log of {suite}/{case} on {} yet", node.guest));
     }
 }
 
-/// Returns the logs of exactly this case, those that are empty last.
+/// Shows the output of the selected case beside it, where there is some.
+pub(super) fn show_selected(model: &mut Model) {
+    if let Some(node) = model.tree.get(model.panes.run.at).filter(|node| node.state != NodeState::Waiting).cloned() {
+        show_case(model, &node);
+    }
+}
+
+/// Shows the output of the first case that failed, unless the person is looking at something of their own.
+pub(super) fn show_first_failure(model: &mut Model) {
+    let failed = model.tree.iter().find(|node| node.case.is_some() && node.has_failed()).cloned();
+    if let Some(node) = failed.filter(|_| !model.logs.is_chosen) {
+        show_case(model, &node);
+        model.logs.is_chosen = false;
+    }
+}
+
+/// Shows the log of a case; returns whether there is one.
+fn show_case(model: &mut Model, node: &RunNode) -> bool {
+    let logs = of_case(model, node);
+    let evidence = model.shown.view.last_end(&node.guest, node.suite.as_deref(), node.case.as_deref());
+    let evidence = evidence.and_then(|case| case.evidence.clone());
+    let Some(source) = record_logs::with_line(&logs, evidence.as_deref()).or(logs.first()).cloned() else {
+        return false;
+    };
+    let is_shown = model.logs.source.as_ref() == Some(&source);
+    if !is_shown || node.has_failed() {
+        show(model, Some(source));
+    }
+    if node.has_failed() {
+        model.logs.show_evidence(evidence.as_deref());
+    }
+    true
+}
+
+/// Returns the logs of exactly this case, those of its last attempt first.
 pub(super) fn of_case(model: &Model, node: &RunNode) -> Vec<LogSource> {
-    let (Some(suite), Some(case)) = (&node.suite, &node.case) else { return Vec::new() };
-    let folder = model.shown.dir.join("guests").join(node.guest.as_str()).join(suite).join(case);
-    let mut own = sources(&model.shown.dir, &node.guest);
-    own.retain(|source| source.path.starts_with(&folder));
-    let is_empty = |source: &LogSource| std::fs::metadata(&source.path).is_ok_and(|m| m.len() == 0);
-    own.sort_by_key(is_empty);
-    own
+    match (&node.suite, &node.case) {
+        (Some(suite), Some(case)) => record_logs::of_case(&model.shown.dir, &node.guest, suite, case),
+        _ => Vec::new(),
+    }
+}
+
+/// Shows a log at one of its lines.
+pub(super) fn show_line(model: &mut Model, source: LogSource, line: u64) {
+    show(model, Some(source));
+    model.logs.show_line(line);
 }
 
 fn show(model: &mut Model, source: Option<LogSource>) {
@@ -90,43 +129,10 @@ fn show(model: &mut Model, source: Option<LogSource>) {
     }
 }
 
-/// Returns every log of a guest in a record, the console first.
-pub(crate) fn sources(dir: &Path, guest: &GuestId) -> Vec<LogSource> {
-    let home = dir.join("guests").join(guest.as_str());
-    let mut files = Vec::new();
-    collect(&home, 0, &mut files);
-    let mut out: Vec<LogSource> = files
-        .into_iter()
-        .filter_map(|path| {
-            let name = path.strip_prefix(&home).ok()?.with_extension("");
-            let label = match (name.parent(), name.file_name()) {
-                (Some(parent), Some(file)) if !parent.as_os_str().is_empty() => {
-                    format!("{} {}", parent.display(), file.to_string_lossy())
-                }
-                _ => name.display().to_string(),
-            };
-            Some(LogSource { guest: guest.clone(), label, path })
-        })
-        .collect();
-    out.sort_by_key(|s| (s.label != "console", !s.label.starts_with("console"), s.label.clone()));
-    out
-}
-
-fn collect(folder: &Path, depth: usize, out: &mut Vec<std::path::PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type());
-        if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) && depth < 4 {
-            collect(&path, depth + 1, out);
-        } else if kind.is_ok_and(|k| k.is_file()) && path.extension().is_some_and(|e| e == "log" || e == "txt") {
-            out.push(path);
-        }
-    }
-}
-
 fn next_source(model: &mut Model, by: isize) {
     let guest = model.logs.source.as_ref().map(|s| s.guest.clone()).or_else(|| model.current_guest());
     let Some(guest) = guest else { return };
-    let all = sources(&model.shown.dir, &guest);
+    let all = record_logs::of_guest(&model.shown.dir, &guest);
     let now = all.iter().position(|s| Some(&s.path) == model.logs.source.as_ref().map(|n| &n.path));
     let count = all.len().cast_signed();
     if count == 0 {

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod events;
+mod evidence;
 mod keys;
 mod logs;
 mod mouse;
@@ -24,6 +25,7 @@ use vmdeck_model::{
     error::{Blame, Fault},
     event::{Event, Severity},
     exit::RunExit,
+    run_view::LockView,
 };
 
 /// Events that are older than this when they come are history, milliseconds.
@@ -81,8 +83,12 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
         Msg::Usage(usage) => model.host.usage = usage,
         Msg::Locks(rows) => model.host.locks = rows,
+        Msg::Queue(queue) => model.host.queue = queue,
         Msg::PastRuns(rows) => model.overlay = Some(Overlay::History { rows, at: 0 }),
         Msg::CaseHistory(history) => model.history = history,
+        Msg::Errors(rows) if rows.is_empty() => model.say(Severity::Ok, "this run has no errors"),
+        Msg::Errors(rows) => model.overlay = Some(Overlay::Errors { rows, at: 0 }),
+        Msg::Compared { title, lines } => model.overlay = Some(Overlay::Comparison { title, lines, top: 0 }),
         Msg::CodeChanged(names) => watch::changed(model, &names, &mut out),
         Msg::NotWatched(fault) => {
             model.code_watch = None;
@@ -145,11 +151,11 @@ fn tick(model: &mut Model, out: &mut Vec<Effect>) {
     if model.toast.as_ref().is_some_and(|t| t.until_ms <= model.now_ms) {
         model.toast = None;
     }
-    if matches!(model.shown.record, RecordSource::Other { .. })
-        && model.is_live()
-        && (model.now_ms / 1000).is_multiple_of(10)
-    {
-        // A process that was killed writes no last event; its lock and its socket tell.
+    let is_other = matches!(model.shown.record, RecordSource::Other { .. });
+    let is_waiting = matches!(model.shown.view.lock, LockView::Waiting(_));
+    // A process that was killed writes no last event; its lock and its socket tell. Those who wait move up and go.
+    let every = if is_waiting { 2 } else { 10 };
+    if (is_other || is_waiting) && model.is_live() && (model.now_ms / 1000).is_multiple_of(every) {
         out.push(Effect::LookAtLock { attach: false });
     }
     if model.shown.view.run.is_none()

@@ -1,5 +1,6 @@
 //! Moving: between the panes, within the one that has the keys, and folding the rows of the run pane.
 
+use super::logs;
 use crate::{
     layout::Layout,
     model::{Model, Pane},
@@ -17,7 +18,10 @@ pub(in crate::update) fn step(model: &mut Model, by: i64) {
             let rows = model.shown_guests().len() + model.other_machines().len();
             model.panes.machines.step(by, rows);
         }
-        Pane::Run => model.panes.run.step(by, model.tree.len()),
+        Pane::Run => {
+            model.panes.run.step(by, model.tree.len());
+            logs::show_selected(model);
+        }
         Pane::Logs => model.logs.step(by),
         Pane::Events => model.events.transition(if by < 0 { TuiWidgetEvent::UpKey } else { TuiWidgetEvent::DownKey }),
         Pane::Lock | Pane::Preflight => {

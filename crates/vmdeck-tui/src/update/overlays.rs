@@ -1,6 +1,9 @@
 //! What the keys do in help, palette, questions and the other things that lie over the panes.
 
-use super::dispatch::{carry_out, dispatch, may_change, scopes, stop_and_leave};
+use super::{
+    dispatch::{carry_out, dispatch, may_change, scopes, stop_and_leave},
+    evidence,
+};
 use crate::{
     input,
     keymap::{self, Action, Scope},
@@ -35,6 +38,8 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
         Overlay::Palette(chooser) => choose(chooser, key).map(Overlay::Palette),
         Overlay::Themes { names, at, before } => themes(model, names, at, before, key, out),
         Overlay::History { rows, at } => history(model, rows, at, key, out),
+        Overlay::Errors { rows, at } => evidence::errors_key(model, rows, at, key),
+        Overlay::Comparison { title, lines, top } => evidence::comparison_key(model, title, lines, top, key, out),
         Overlay::Details(guest) => details(model, guest, key, out),
         Overlay::Confirm(confirm) => answer(model, confirm, key, out),
         Overlay::Quit => quit(model, key, out),

@@ -135,10 +135,10 @@ fn stop_proceed_and_keep_go_to_the_marked_guests_of_the_run() {
 #[test]
 fn a_letter_for_sysrq_goes_to_the_selected_guest() {
     let mut case = TestCockpit::with_run();
-    case.up(100).keys("Q w enter");
+    case.up(100).keys("ctrl-k w enter");
     let press = |key| Command::Press { guest: guest("deb"), key };
     assert_eq!(case.commands(), [press(KernelKey::SysRq { key: 'w' })]);
-    case.keys("Q enter Q w w enter Q w esc");
+    case.keys("ctrl-k enter ctrl-k w w enter ctrl-k w esc");
     assert_eq!(case.commands(), [], "one letter, or none is sent");
     case.keys("I");
     assert_eq!(case.commands(), [press(KernelKey::Nmi)]);

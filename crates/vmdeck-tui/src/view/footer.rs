@@ -12,6 +12,7 @@ use crate::{
     prompt::Purpose,
     replay::Player,
     role::StyleRole,
+    run_node::RunNode,
 };
 use ratatui::{
     Frame,
@@ -20,6 +21,7 @@ use ratatui::{
     widgets::Paragraph,
 };
 use unicode_width::UnicodeWidthStr;
+use vmdeck_model::run_view::LockView;
 
 /// Draws the footer.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -62,6 +64,17 @@ fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
     }
     if model.shown.player.is_some() {
         out.extend([(A::Play, "play"), (A::SeekForward, "+10s"), (A::NextFailure, "failure"), (A::Faster, "faster")]);
+    }
+    if matches!(model.shown.view.lock, LockView::Waiting(_)) && model.is_running() {
+        out.push((A::LeaveQueue, "leave the queue"));
+    }
+    if model.panes.focus == Pane::Run && model.tree.get(model.panes.run.at).is_some_and(RunNode::has_failed) {
+        out.extend([
+            (A::NextFailed, "next failure"),
+            (A::Errors, "errors"),
+            (A::Compare, "compare"),
+            (A::Copy, "report"),
+        ]);
     }
     match model.panes.focus {
         Pane::Machines | Pane::Run if model.forbidden().is_some() => {

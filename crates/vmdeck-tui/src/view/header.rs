@@ -5,6 +5,7 @@ use super::{
     symbols,
 };
 use crate::{
+    keymap::Action,
     model::{Model, RecordSource},
     role::StyleRole,
 };
@@ -58,15 +59,24 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(Line::from(spans)).style(style(model, StyleRole::UiHeader)), area);
 }
 
+/// Returns that the run waits for the lock, at which place, and how to leave it.
+fn waiting(model: &Model) -> String {
+    let run = model.shown.view.run.as_ref();
+    let queue = &model.host.queue;
+    let place = queue.iter().position(|waiter| run.is_some() && waiter.run.as_ref() == run);
+    let place = place.map(|place| format!(", {} of {}", place + 1, queue.len())).unwrap_or_default();
+    format!("  waiting for the lock{place} ({} leaves)", model.appearance.keymap.key(Action::LeaveQueue))
+}
+
 fn progress(model: &Model, spans: &mut Vec<Span<'static>>) {
     let view = &model.shown.view;
     let now = model.run_ms();
     spans.push(span(model, StyleRole::UiDim, format!("  {}", super::guest::time(now))));
     let (lock, role) = match &view.lock {
-        LockView::Unknown => ("", StyleRole::UiDim),
-        LockView::Waiting(_) => ("  waiting for the lock", StyleRole::StateWarn),
-        LockView::Held => ("", StyleRole::UiDim),
-        LockView::Lost => ("  LOCK LOST", StyleRole::StateBad),
+        LockView::Unknown => (String::new(), StyleRole::UiDim),
+        LockView::Waiting(_) => (waiting(model), StyleRole::StateWarn),
+        LockView::Held => (String::new(), StyleRole::UiDim),
+        LockView::Lost => ("  LOCK LOST".to_owned(), StyleRole::StateBad),
     };
     spans.push(span(model, role, lock));
     if view.planned > 0 {

@@ -12,6 +12,7 @@ use crate::{
 use ratatui::{Frame, layout::Rect, text::Line};
 use vmdeck_model::{
     event::{Finding, Holder},
+    ids::short_run,
     quantity::show_size,
     run_view::LockView,
     text::Clean,
@@ -40,12 +41,18 @@ pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if let LockView::Waiting(holder) = &model.shown.view.lock
         && model.shown.view.exit.is_none()
     {
-        lines.push(Line::from(span(model, StyleRole::StateWarn, "this run waits for it")));
+        let key = model.appearance.keymap.key(Action::LeaveQueue);
+        lines.push(Line::from(span(
+            model,
+            StyleRole::StateWarn,
+            format!("this run waits for it; {key} leaves the queue"),
+        )));
         if !holders.iter().any(|h| h.pid == holder.pid) {
             holders.push(holder);
         }
     }
     lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
+    lines.extend(model.host.queue.iter().enumerate().map(|(index, waiter)| place(model, index + 1, waiter)));
     if lines.is_empty() {
         lines.push(not_checked(model));
     }
@@ -58,12 +65,37 @@ fn not_checked(model: &Model) -> Line<'static> {
     Line::from(span(model, StyleRole::UiDim, format!("not checked yet ({key})")))
 }
 
+/// Returns a place in the queue: who, since when, what.
+fn place(model: &Model, number: usize, waiter: &Holder) -> Line<'static> {
+    let is_this = waiter.run.is_some() && waiter.run == model.shown.view.run;
+    let who = match waiter.pid {
+        _ if is_this => "this run".to_owned(),
+        Some(pid) => format!("process {pid}"),
+        None => "somebody".to_owned(),
+    };
+    let since = held_for(model, waiter).map(|time| format!(" for {time}")).unwrap_or_default();
+    let run = waiter.run.as_deref().filter(|_| !is_this).map(|run| format!(", run {}", short_run(run)));
+    let what = waiter.command.as_deref().filter(|_| !is_this).map(|command| format!(": {command}"));
+    // Another program wrote it.
+    let more = Clean::from_text(&[run, what].into_iter().flatten().collect::<String>()).into_string();
+    let role = if is_this { StyleRole::StateWarn } else { StyleRole::UiText };
+    Line::from(vec![
+        span(model, StyleRole::UiDim, format!("  waiting {number}  ")),
+        span(model, role, format!("{who}{since}")),
+        span(model, StyleRole::UiDim, more),
+    ])
+}
+
+/// Returns since when somebody has the lock, or waits for it, as a span of time.
+fn held_for(model: &Model, holder: &Holder) -> Option<String> {
+    let since = holder.since.as_ref().and_then(|s| chrono::DateTime::parse_from_rfc3339(s).ok())?;
+    let ms = model.wall_ms.saturating_sub(since.timestamp_millis());
+    Some(super::guest::time(u64::try_from(ms).unwrap_or(0)))
+}
+
 fn describe(model: &Model, holder: &Holder) -> Vec<Line<'static>> {
     let pid = holder.pid.map(|p| p.to_string());
-    let age = holder.since.as_ref().and_then(|s| chrono::DateTime::parse_from_rfc3339(s).ok()).map(|since| {
-        let ms = model.wall_ms.saturating_sub(since.timestamp_millis());
-        super::guest::time(u64::try_from(ms).unwrap_or(0))
-    });
+    let age = held_for(model, holder);
     let rows = [
         ("process", &pid),
         ("host", &holder.host),

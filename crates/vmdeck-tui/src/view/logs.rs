@@ -70,6 +70,9 @@ fn title(model: &Model) -> Vec<Span<'static>> {
     if !count.is_empty() {
         out.push(span(model, StyleRole::LogMatch, format!(" /{count} ")));
     }
+    if let Some(error) = logs.error_count() {
+        out.push(span(model, StyleRole::StateBad, format!(" {error} ")));
+    }
     let (_, end) = logs.range();
     let place = if logs.follow {
         {

@@ -2,6 +2,7 @@
 
 mod details;
 mod events;
+mod evidence;
 mod footer;
 mod guest;
 mod header;

@@ -1,7 +1,7 @@
 //! Help, palette, questions, themes and messages, over the panes.
 
 use super::{
-    details, footer,
+    details, evidence, footer,
     paint::{span, style},
     symbols,
     text::{cut, fit},
@@ -32,6 +32,8 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
         Some(Overlay::Palette(chooser)) => palette(model, chooser, frame),
         Some(Overlay::Themes { names, at, .. }) => themes(model, names, *at, frame),
         Some(Overlay::History { rows, at }) => history(model, rows, *at, frame),
+        Some(Overlay::Errors { rows, at }) => evidence::errors(model, rows, *at, frame),
+        Some(Overlay::Comparison { title, lines, top }) => evidence::comparison(model, title, lines, *top, frame),
         Some(Overlay::Details(guest)) => details::draw(model, guest, frame),
         Some(Overlay::Confirm(confirm)) => question(model, confirm, frame),
         Some(Overlay::Quit) => quit(model, frame),

@@ -2,10 +2,14 @@
 
 use crate::{
     code_watch::CodeWatch,
+    errors::{ErrorPlace, ErrorRow},
     fixture::{TestCockpit, guest},
+    green_diff::DiffLine,
+    logs::LogSource,
     model::{Capacity, LockRow, LockState, Model, RecordSource, Usage},
     msg::Msg,
     past_runs::{CaseHistory, PastRunRow},
+    role::StyleRole,
     theme::{BUILT_IN, Depth, Theme},
 };
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Style};
@@ -146,7 +150,10 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
         let path = "/tmp/vmdeck.lock.d".to_owned();
         c.event(500, EventKind::LockWaiting { path: path.clone(), holder: holder.clone(), waited_ms: 400 });
         let stale = LockRow { path: format!("{path}.1"), state: LockState::Stale, holder: None };
-        c.msg(Msg::Locks(vec![LockRow { path, state: LockState::Held, holder: Some(holder) }, stale])).keys("2");
+        c.msg(Msg::Locks(vec![LockRow { path, state: LockState::Held, holder: Some(holder.clone()) }, stale]));
+        let own = Holder { run: c.model.shown.view.run.clone(), ..holder.clone() };
+        let since = Some("2026-11-18T11:05:00Z".into());
+        c.msg(Msg::Queue(vec![Holder { pid: Some(77), since, run: None, ..holder }, own])).keys("2");
     });
     add("preflight", &|c| {
         let finding = |check: &str, severity, text: &str, hint: Option<&str>| {
@@ -236,6 +243,31 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
             row(1, None, false, "died: no tests run               everything"),
         ];
         c.msg(Msg::PastRuns(rows)).keys("down");
+    });
+    add("errors", &|c| {
+        let log = LogSource { guest: guest("deb"), label: "smoke/install stdout".into(), path: "/l".into() };
+        let row = |text: &str, place| ErrorRow { text: text.into(), place };
+        c.msg(Msg::Errors(vec![
+            row("win: did not boot: it failed in kernel", ErrorPlace::Console(guest("win"))),
+            row("deb: smoke/install failed: exit 3: expected 4, got 5", ErrorPlace::Case("smoke/install@deb".into())),
+            row("not ok 61 - adds numbers", ErrorPlace::Line(log.clone(), 60)),
+            row("expected 4, got 5", ErrorPlace::Line(log, 61)),
+            row("not cleaned up: vmdeck-1", ErrorPlace::Run),
+        ]))
+        .keys("down");
+    });
+    add("comparison", &|c| {
+        let line = |role, text: &str| DiffLine { role, text: text.into() };
+        let lines = vec![
+            line(StyleRole::StateOk, "- passed in run 5bba890d of 2026-11-29 10:00, at 155cfe7"),
+            line(StyleRole::StateBad, "+ failed: exit 3: expected 4, got 5"),
+            line(StyleRole::UiText, "took 1.2s, then 0.9s"),
+            line(StyleRole::UiTitle, "stdout: - then, + now"),
+            line(StyleRole::UiDim, "  ok 60"),
+            line(StyleRole::StateOk, "- ok 61"),
+            line(StyleRole::StateBad, "+ not ok 61 - adds numbers"),
+        ];
+        c.msg(Msg::Compared { title: "smoke/install@deb".into(), lines });
     });
     add("quit", &|c| {
         c.keys("q");

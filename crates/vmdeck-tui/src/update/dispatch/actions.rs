@@ -1,15 +1,14 @@
 //! What each action does. Only the dispatch may call it: it has asked whether the action may be done.
 
 use crate::{
-    case_report,
     keymap::Action,
     model::{LockRow, LockState, Model, Pane, RecordSource, RunRequest},
     msg::Effect,
     overlay::{Chooser, Confirm, Overlay, Question},
     prompt::{InputLine, Prompt, Purpose},
-    run_node::{NodeState, RunNode},
+    run_node::RunNode,
     theme, tree,
-    update::{logs, moves, rewind, start, watch},
+    update::{evidence, logs, moves, rewind, start, watch},
 };
 use std::time::Duration;
 use tui_logger::TuiWidgetEvent;
@@ -18,8 +17,10 @@ use vmdeck_model::{
     event::Severity,
     ids::GuestId,
     machine::Owner,
+    outcome::CancelReason,
     plan::Setup,
     quantity::show_count,
+    run_view::LockView,
 };
 
 /// How far `seek-forward` and `seek-back` go, milliseconds.
@@ -55,7 +56,7 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::Search => begin_search(model),
         Action::NextMatch => model.logs.next_match(true),
         Action::PrevMatch => model.logs.next_match(false),
-        Action::Copy => copy(model, out),
+        Action::Copy => evidence::copy(model, out),
         Action::Theme => open_themes(model),
         Action::Mouse => {
             model.appearance.mouse = !model.appearance.mouse;
@@ -79,7 +80,11 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::KeepFailed => toggle_keep_failed(model, out),
         Action::PauseFailed => toggle_pause(model),
         Action::History => out.push(Effect::ListRuns),
-        Action::NextFailed => next_failed(model),
+        Action::NextFailed => evidence::next_failed(model),
+        Action::Errors => out.push(Effect::ListErrors),
+        Action::Compare => evidence::compare(model, out),
+        Action::OpenEditor => evidence::open_editor(model, out),
+        Action::LeaveQueue => leave_queue(model, out),
         Action::Watch if model.code_watch.is_some() => watch::toggle(model, Vec::new(), out),
         Action::Watch => {
             if let Some(select) = selection(model) {
@@ -192,27 +197,6 @@ fn begin_search(model: &mut Model) {
     model.prompt = Some(Prompt { purpose, line: InputLine::new(&text) });
 }
 
-fn copy(model: &mut Model, out: &mut Vec<Effect>) {
-    let text = match model.panes.focus {
-        Pane::Machines => model.current_guest().map(|g| {
-            let view = model.shown.view.guests.get(&g);
-            let address = view.and_then(|v| v.reached.as_ref()).and_then(|(_, address)| address.clone());
-            address.map_or_else(|| g.to_string(), |a| format!("{g} {a}"))
-        }),
-        Pane::Run => model.tree.get(model.panes.run.at).map(|node| {
-            // What somebody wants of a failure is a report, of anything else its name.
-            let is_bad = matches!(node.state, NodeState::Ended(verdict) if verdict.is_failure());
-            let report = || case_report::markdown(model, node, &logs::of_case(model, node));
-            Some(node).filter(|_| is_bad).and_then(|_| report()).unwrap_or_else(|| node.selector())
-        }),
-        _ => Some(model.logs.text(model.logs.selection())),
-    };
-    model.logs.selected_from = None;
-    if let Some(text) = text.filter(|t| !t.is_empty()) {
-        out.push(Effect::Copy(text));
-    }
-}
-
 fn toggle_keep_failed(model: &mut Model, out: &mut Vec<Effect>) {
     model.keep_failed = !model.keep_failed;
     if model.is_running() {
@@ -238,6 +222,17 @@ fn toggle_pause(model: &mut Model) {
             model.say(Severity::Ok, format!("in the next run a failed guest is held for {} s", time.as_secs()));
         }
         None => model.say(Severity::Ok, "from the next run on, failed guests are removed at once"),
+    }
+}
+
+fn leave_queue(model: &mut Model, out: &mut Vec<Effect>) {
+    if model.pending.next.take().is_some() {
+        model.say(Severity::Ok, "the queued run was dropped");
+    } else if model.is_running() && matches!(model.shown.view.lock, LockView::Waiting(_)) {
+        model.say(Severity::Ok, "leaving the queue for the lock");
+        out.push(Effect::Send(Command::Cancel { reason: CancelReason::User }));
+    } else {
+        model.say(Severity::Ok, "no run of this cockpit waits");
     }
 }
 
@@ -386,18 +381,6 @@ fn rerun_failed(model: &mut Model, out: &mut Vec<Effect>) {
         return model.say(Severity::Ok, "nothing has failed");
     }
     start::begin(model, RunRequest { select: failed, ..RunRequest::default() }, out);
-}
-
-/// Goes to the next case that failed, round and round, and shows what it wrote.
-fn next_failed(model: &mut Model) {
-    let is_bad = |node: &RunNode| node.case.is_some() && matches!(node.state, NodeState::Ended(v) if v.is_failure());
-    let after = if model.panes.focus == Pane::Run { model.panes.run.at + 1 } else { 0 };
-    let count = model.tree.len();
-    let next = (0..count).map(|n| (after + n) % count).find(|at| is_bad(&model.tree[*at]));
-    let Some(at) = next else { return model.say(Severity::Ok, "no case has failed, as far as it is shown") };
-    (model.panes.focus, model.panes.run.at) = (Pane::Run, at);
-    let node = model.tree[at].clone();
-    logs::open_case(model, &node);
 }
 
 /// Returns the guest that is selected, where it runs; else says so.
