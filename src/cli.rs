@@ -117,9 +117,15 @@ pub enum Sub {
         guests: Vec<String>,
     },
     /// Open a shell in a guest, starting it if needed, or run one command in it
+    ///
+    /// The shell opens where the code is, with the environment of the guest's suite. `RUN/CASE` opens it in the machine that was kept of
+    /// a run, as that case had it: `vmdeck shell 5bba890d/unit/parser@debian`.
     Shell {
-        /// Name of a guest in the config, or SUITE.ROLE
+        /// Name of a guest in the config, SUITE.ROLE, or RUN/CASE
         guest: String,
+        /// Suite whose environment the shell has, where several run on the guest
+        #[arg(long, value_name = "NAME")]
+        suite: Option<String>,
         /// Use only this machine of the guest
         #[arg(long, hide = true, value_name = "NAME")]
         machine: Option<String>,

@@ -214,3 +214,29 @@ fn a_setup_that_failed_is_run_again_and_inputs_are_checked() {
     }
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_shell_is_opened_at_a_case_of_a_run_as_that_case_had_it() {
+    let world = local();
+    let config = text(&world, "vmdeck.toml").replace("[suites.s]", "[suites.s]\nenv = { WHO = \"it's me\" }");
+    fs::write(world.path("vmdeck.toml"), config).expect("config");
+    world.run(&["--ci", "--keep", "always"]).exits(0);
+    let command = ["--", "echo $WHO in ${PWD##*/} $VMDECK_SUITE/$VMDECK_CASE of $VMDECK_RUN"];
+    let records = fs::read_dir(world.path(".vmdeck/runs")).expect("records").flatten();
+    let mut names =
+        records.filter_map(|record| record.file_name().into_string().ok()).filter(|name| name.contains('T'));
+    let run = names.next().expect("a record").rsplit('-').next().expect("id").to_owned();
+    let place = |case: &str| world.run(&[&["shell", &format!("{run}/{case}")], &command[..]].concat());
+    let there = place("s/count@here").exits(0);
+    assert!(there.out.starts_with(&format!("it's me in src s/count of {run}")), "{}", there.out);
+    place("count").exits(0).says("it's me in src s/count");
+    place("nothing").exits(2).complains("no such case");
+    let suite = |name: &str| world.run(&[&["shell", "here", "--suite", name], &command[..]].concat());
+    suite("s").exits(0).says("it's me in src s/ of");
+    suite("other").exits(2).complains("it does not run on `here`").complains("these do: s");
+    let plain = world.run(&["shell", "here", "--", "echo who=$WHO"]).exits(0);
+    assert_eq!(plain.out.trim(), "who=", "a command says itself what it wants");
+    world.run(&["down"]).exits(0);
+    place("s/count@here").complains("is gone");
+    world.assert_nothing_left();
+}

@@ -233,7 +233,7 @@ fn a_real_guest_that_is_held_is_used_for_what_is_run_again() {
     for (columns, rows) in [(80, 24), (160, 50)] {
         let world = micro(
             "[guests.micro.source]\npath = \"src\"\nto = \"/tmp/src\"\n\
-             [suites.smoke]\n[[suites.smoke.cases]]\nname = \"code\"\nrun = \"cat code; grep right code\"\n\
+             [suites.smoke]\nenv = { WHO = \"it's \\\"me\\\"\" }\n[[suites.smoke.cases]]\nname = \"code\"\nrun = \"cat code; grep right code\"\n\
              [[suites.smoke.cases]]\nname = \"other\"\nrun = \"true\"\n[cockpit]\npause = \"5m\"\n",
         );
         fs::create_dir(world.path("src")).expect("mkdir");
@@ -245,8 +245,9 @@ fn a_real_guest_that_is_held_is_used_for_what_is_run_again() {
         // A shell is where the code is.
         tmux.keys(&["S"]);
         tmux.see("BusyBox");
-        tmux.keys(&["echo at-$PWD", "Enter"]);
-        tmux.see("at-/tmp/src");
+        tmux.keys(&["ls /tmp/tmp.*; echo at-$PWD $WHO $VMDECK_SUITE", "Enter"]);
+        let shell = tmux.see("at-/tmp/src it's \"me\" smoke");
+        assert!(shell.contains("No such file"), "its variables are in no file any more:\n{shell}");
         tmux.keys(&["exit", "Enter"]);
         tmux.see("PAUSED");
         fs::write(world.path("src/code"), "right\n").expect("write");

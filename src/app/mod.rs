@@ -30,6 +30,7 @@ mod run;
 mod runs;
 mod settings;
 mod shell;
+mod shell_place;
 mod stand_in;
 mod terminal;
 mod trouble;
@@ -145,8 +146,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Keep { guests }) => keep::up(&guests, &config, &look, io).await?,
         Some(Sub::Watch { select, lock }) => watch::run(&select, &lock, &config, &look, io).await?,
         Some(Sub::Down { guests }) => keep::down(&guests, &config, io).await?,
-        Some(Sub::Shell { guest, machine, command }) => {
-            return shell::run(&guest, machine.as_deref(), &command, &config, io).await;
+        Some(Sub::Shell { guest, machine, suite, command }) => {
+            return shell::run(&guest, machine.as_deref(), suite.as_deref(), &command, &config, io).await;
         }
         Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
         Some(Sub::Attach { run, allow_control }) => {

@@ -1,4 +1,4 @@
-//! `vmdeck shell GUEST [-- CMD...]`: a kept machine if there is one, else one that is started for it.
+//! `vmdeck shell GUEST|RUN/CASE [-- CMD...]`: a kept machine if there is one, else one that is started for it.
 //!
 //! The terminal and the streams are `attend`'s, the machine the engine's.
 
@@ -6,10 +6,9 @@ use super::{
     Io,
     attend::{self, Attended, Wanted},
     deps::deps,
-    settings, terminal,
+    settings, shell_place, terminal,
 };
 use crate::cli::ConfigArgs;
-use std::collections::BTreeMap;
 use vmdeck_core::{
     command::CommandExit,
     engine::shell::{self, ShellEnd},
@@ -21,12 +20,16 @@ use vmdeck_model::{
 };
 
 pub(super) async fn run(
-    name: &str,
+    word: &str,
     machine: Option<&str>,
+    suite: Option<&str>,
     command: &[String],
     config: &ConfigArgs,
     io: &mut Io<'_>,
 ) -> Result<u8> {
+    let place = shell_place::of_word(word)?;
+    let name = place.guest.as_str();
+    let machine = machine.or(place.machine.as_deref());
     let known = settings::load_without_secrets(config)?;
     let unknown = || settings::unknown_guest("open a shell", name, &known);
     let key = known.guest_named(name).map(|guest| guest.key).ok_or_else(unknown)?;
@@ -45,16 +48,23 @@ pub(super) async fn run(
             .because("commands reach it only by `exec`, which has no terminal")
             .hint(format!("give a command: `vmdeck shell {name} -- COMMAND`; or set `guests.{key}.ssh.key`")));
     }
-    // Where the tests run; a command says itself where it wants to be.
-    let dir = guest.source.as_ref().filter(|_| wants_terminal).map(|source| source.to.clone());
-    let wanted = Wanted { command, dir, env: BTreeMap::new(), limit: None, terminal: wants_terminal };
+    let named = suite.or(place.suite.as_deref());
+    // As the tests have it; a command says itself what it wants, unless a suite or a case is named.
+    let as_tests = wants_terminal || named.is_some();
+    let suite = shell_place::suite_of(&setup, &guest, named)?.filter(|_| as_tests);
+    let dir =
+        suite.and_then(|suite| suite.dir.clone()).or_else(|| guest.source.as_ref().map(|source| source.to.clone()));
+    let env = suite.map(|suite| shell_place::environment(suite, &guest, &place)).unwrap_or_default();
+    let wanted = Wanted { command, dir: dir.filter(|_| as_tests), env, limit: None, terminal: wants_terminal };
     let (request, attendance) = attend::request(wanted);
     let mut run = None;
     if let Some(running) = shell::running(&deps, &setup.folder, &guest, machine).await {
         tokio::spawn(async move { shell::in_running(running, &guest, request).await });
     } else if let Some(machine) = machine {
-        return Err(Fault::infra(format!("cannot open a shell in `{name}`"))
-            .because(format!("its machine `{machine}` is gone")));
+        let gone = Fault::infra(format!("cannot open a shell in `{name}`"));
+        return Err(gone
+            .because(format!("its machine `{machine}` is gone"))
+            .hint("`--keep failed` keeps those in which something failed, until `vmdeck down`"));
     } else if guest.id != guest.key {
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
             .because("the machines of its suite are not up")

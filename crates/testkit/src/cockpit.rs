@@ -149,7 +149,7 @@ impl Services for FakeServices {
         Ok(SerialConsole { socket: self.home.join("console.sock"), before: std::fs::read(log).unwrap_or_default() })
     }
 
-    fn shell(&self, guest: &GuestId, _: Option<&str>) -> Vec<OsString> {
+    fn shell(&self, guest: &GuestId, _: Option<&str>, _: Option<&str>) -> Vec<OsString> {
         locked(&self.shells).push(guest.to_string());
         vec!["true".into()]
     }

@@ -162,9 +162,9 @@ impl EffectRunner {
                     })
                 });
             }
-            Effect::Shell(guest) => {
+            Effect::Shell(guest, suite) => {
                 let machine = machine_of(model, &guest);
-                let words = self.services.shell(&guest, machine.as_deref());
+                let words = self.services.shell(&guest, machine.as_deref(), suite.as_deref());
                 // Its pause must not run out under the person.
                 let in_use = |on| Effect::Send(Command::InUse { guest: guest.clone(), on });
                 let is_ours = machine.is_some() && model.is_running();

@@ -2,10 +2,7 @@
 
 use super::{logs::LogSource, past_runs::GreenRun, record_logs, role::StyleRole};
 use similar::{Algorithm, ChangeTag, TextDiff};
-use std::{
-    fmt::Write,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write, time::Duration};
 use vmdeck_model::{
     quantity::show_duration,
     run_view::{EndedCase, GuestView},
@@ -75,7 +72,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn changes(then: &str, now: &str) -> Vec<DiffLine> {
-    let diff = TextDiff::configure().algorithm(Algorithm::Myers).deadline(Instant::now() + LIMIT).diff_lines(then, now);
+    let diff = TextDiff::configure().algorithm(Algorithm::Myers).timeout(LIMIT).diff_lines(then, now);
     let mut out = Vec::new();
     for (index, group) in diff.grouped_ops(CONTEXT).iter().enumerate() {
         if index > 0 {

@@ -155,8 +155,8 @@ pub enum Effect {
     ListOrphans,
     /// Remove what dead runs left.
     CleanUp,
-    /// Open a shell in a guest, on the whole terminal.
-    Shell(GuestId),
+    /// Open a shell in a guest, on the whole terminal, with the environment of a suite.
+    Shell(GuestId, Option<String>),
     /// Attach a guest's console.
     Attach(GuestId),
     /// Type into the attached console.

@@ -57,8 +57,8 @@ pub(crate) fn with_line<'a>(logs: &'a [LogSource], line: Option<&str>) -> Option
 fn attempt(log: &Path, folder: &Path) -> (u32, u32) {
     let below = log.strip_prefix(folder).unwrap_or(log);
     let number = |word: &str| {
-        let named = below.iter().filter_map(|part| part.to_str()?.strip_prefix(word)?.parse().ok());
-        named.last().unwrap_or(1)
+        let mut named = below.iter().filter_map(|part| part.to_str()?.strip_prefix(word)?.parse().ok());
+        named.next_back().unwrap_or(1)
     };
     (number("round-"), number("attempt-"))
 }

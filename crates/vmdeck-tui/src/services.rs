@@ -100,6 +100,7 @@ pub trait Services: Send + Sync + 'static {
     fn clean_up(&self) -> BoxFuture<'_, Cleaned>;
     /// Finds the serial console of a machine that runs; blocking.
     fn console(&self, guest: &GuestId, machine: &str) -> Result<SerialConsole>;
-    /// Returns the command for a shell in a guest, in this machine of it if one is given, on a person's terminal.
-    fn shell(&self, guest: &GuestId, machine: Option<&str>) -> Vec<OsString>;
+    /// Returns the command for a shell in a guest, in this machine of it if one is given, on a person's terminal; with the environment of
+    /// this suite.
+    fn shell(&self, guest: &GuestId, machine: Option<&str>, suite: Option<&str>) -> Vec<OsString>;
 }

@@ -277,11 +277,14 @@ impl Services for Real {
         }
     }
 
-    fn shell(&self, guest: &GuestId, machine: Option<&str>) -> Vec<OsString> {
+    fn shell(&self, guest: &GuestId, machine: Option<&str>, suite: Option<&str>) -> Vec<OsString> {
         let binary = std::env::current_exe().unwrap_or_else(|_| "vmdeck".into());
         let mut out: Vec<OsString> = vec![binary.into(), "shell".into(), guest.as_str().into()];
         if let Some(machine) = machine {
             out.extend(["--machine".into(), machine.into()]);
+        }
+        if let Some(suite) = suite {
+            out.extend(["--suite".into(), suite.into()]);
         }
         out.extend(self.config_args());
         out

@@ -32,6 +32,7 @@ use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::Stream,
     guest::Guest,
+    text::Clean,
 };
 
 /// How long finding a machine that is up may take.
@@ -108,7 +109,10 @@ impl ShellRequest {
         let work = async {
             match (wanted, command) {
                 (Some(open), command) => {
-                    let command = command.or_else(|| login_in(session.shell(), dir.as_deref()));
+                    let command = match command {
+                        Some(command) => Some(command),
+                        None => login(session, dir.as_deref(), &env, cancel).await?,
+                    };
                     terminal(session, open, command, cancel).await.map(ShellEnd::Exit)
                 }
                 (None, Some(script)) => {
@@ -184,10 +188,57 @@ async fn crashed(machine: &LeasedMachine) -> Result<Fault> {
     machine.crash().ok_or(fault)
 }
 
-/// Returns the command that opens a login shell in a folder, if it is there; `None` = the login shell opens where it does.
-fn login_in(shell: Shell, dir: Option<&str>) -> Option<String> {
-    let dir = dir.filter(|_| shell == Shell::Posix)?;
-    Some(format!("cd -- {} 2>/dev/null; exec \"${{SHELL:-/bin/sh}}\" -l", sh_quote(dir)))
+/// Returns the command that opens a login shell in a folder, if it is there, with these variables; `None` = the login shell opens
+/// where it does. The variables go by a file that only this user can read: a command line is for everybody to read.
+async fn login(
+    session: &dyn Session,
+    dir: Option<&str>,
+    env: &BTreeMap<String, String>,
+    cancel: &CancellationToken,
+) -> Result<Option<String>> {
+    if session.shell() != Shell::Posix || (dir.is_none() && env.is_empty()) {
+        return Ok(None);
+    }
+    let mut command = String::new();
+    if !env.is_empty() {
+        let file = sh_quote(&write_variables(session, env, cancel).await?);
+        command.push_str(&format!(". {file}; rm -f -- {file}; "));
+    }
+    if let Some(dir) = dir {
+        command.push_str(&format!("cd -- {} 2>/dev/null; ", sh_quote(dir)));
+    }
+    command.push_str("exec \"${SHELL:-/bin/sh}\" -l");
+    Ok(Some(command))
+}
+
+/// Writes variables to a file in the guest that a shell can read; returns its path.
+async fn write_variables(
+    session: &dyn Session,
+    env: &BTreeMap<String, String>,
+    cancel: &CancellationToken,
+) -> Result<String> {
+    let quoted = r#"quoted() { printf %s "$1" | sed "s/'/'\\\\''/g"; }"#;
+    let each: String =
+        env.keys().map(|name| format!("printf \"export {name}='%s'\\n\" \"$(quoted \"${name}\")\"\n")).collect();
+    let script =
+        format!("umask 077\nfile=$(mktemp) || exit\n{quoted}\n{{\n{each}}} > \"$file\" && printf %s \"$file\"");
+    let command = RemoteCommand { env: env.clone(), ..RemoteCommand::new(script) };
+    let (mut path, mut words) = (Vec::new(), Vec::new());
+    let mut sink = |stream: Stream, bytes: &[u8]| match stream {
+        Stream::Stdout => path.extend_from_slice(bytes),
+        _ => words.extend_from_slice(bytes),
+    };
+    let exit = session.run(&command, &mut sink, cancel).await?;
+    let path = String::from_utf8_lossy(&path).into_owned();
+    if exit == CommandExit::Code(0) && path.starts_with('/') {
+        return Ok(path);
+    }
+    let why = Clean::from_text(String::from_utf8_lossy(&words).trim()).into_string();
+    Err(Fault::infra("cannot give the shell its environment").because(if why.is_empty() {
+        exit.to_string()
+    } else {
+        why
+    }))
 }
 
 const GIVE_A_COMMAND: &str = "give a command: `vmdeck shell GUEST -- COMMAND`";

@@ -242,6 +242,8 @@ struct SummaryFile {
 #[derive(Deserialize)]
 struct SummaryCases {
     cases: Vec<SummaryCase>,
+    #[serde(default)]
+    guests: Vec<SummaryGuest>,
 }
 
 #[derive(Deserialize)]
@@ -250,10 +252,14 @@ struct SummaryCase {
     suite: SuiteId,
     case: CaseId,
     verdict: Verdict,
+    #[serde(default)]
+    took_ms: u64,
 }
 
 #[derive(Deserialize)]
 struct SummaryGuest {
+    guest: Option<GuestId>,
+    boot_ms: Option<u64>,
     reused: Option<u32>,
 }
 

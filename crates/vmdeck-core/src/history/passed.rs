@@ -1,13 +1,8 @@
 //! The last run in which a case passed, before another one.
 
-use super::{PastRun, list};
-use serde::Deserialize;
+use super::{PastRun, SummaryCase, SummaryCases, list};
 use std::path::{Path, PathBuf};
-use vmdeck_model::{
-    ids::{CaseId, GuestId, SuiteId},
-    outcome::Verdict,
-    select::word_of_case,
-};
+use vmdeck_model::{outcome::Verdict, select::word_of_case};
 
 /// How many runs are looked through.
 const RUNS: usize = 300;
@@ -31,40 +26,18 @@ pub fn last_passed(folder: &Path, word: &str, record: &Path) -> Option<PassedCas
     let runs = list(folder);
     let began = runs.iter().find(|run| run.name == name).map(|run| run.began);
     let is_earlier = |run: &PastRun| run.name != name && began.is_none_or(|began| run.began <= began);
-    let earlier = runs.into_iter().filter(|run| is_earlier(run) && run.tally.passed > 0).take(RUNS);
-    earlier.filter_map(|run| passed(folder, run, word)).next()
+    let mut earlier = runs.into_iter().filter(|run| is_earlier(run) && run.tally.passed > 0).take(RUNS);
+    earlier.find_map(|run| passed(folder, run, word))
 }
 
 fn passed(folder: &Path, run: PastRun, word: &str) -> Option<PassedCase> {
     let record = folder.join(&run.name);
     let bytes = vmdeck_files::read(&record.join("summary.json"), vmdeck_files::LARGE).ok()?;
-    let summary: Summary = serde_json::from_slice(&bytes).ok()?;
-    let is_it = |case: &&Case| word_of_case(&case.suite, &case.case, &case.guest) == word;
+    let summary: SummaryCases = serde_json::from_slice(&bytes).ok()?;
+    let is_it = |case: &&SummaryCase| word_of_case(&case.suite, &case.case, &case.guest) == word;
     // Of several rounds the last one counts.
     let case = summary.cases.iter().rev().find(is_it).filter(|case| case.verdict == Verdict::Passed)?;
-    let boot_ms = summary.guests.iter().find(|guest| guest.guest == case.guest).and_then(|guest| guest.boot_ms);
+    let boot_ms =
+        summary.guests.iter().find(|guest| guest.guest.as_ref() == Some(&case.guest)).and_then(|guest| guest.boot_ms);
     Some(PassedCase { took_ms: case.took_ms, boot_ms, record, run })
-}
-
-#[derive(Deserialize)]
-struct Summary {
-    cases: Vec<Case>,
-    #[serde(default)]
-    guests: Vec<Guest>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    guest: GuestId,
-    suite: SuiteId,
-    case: CaseId,
-    verdict: Verdict,
-    #[serde(default)]
-    took_ms: u64,
-}
-
-#[derive(Deserialize)]
-struct Guest {
-    guest: GuestId,
-    boot_ms: Option<u64>,
 }

@@ -59,6 +59,34 @@ fn what_the_last_runs_said_of_a_case_is_in_their_order() {
 }
 
 #[test]
+fn the_last_time_that_a_case_passed_is_found_before_a_run() {
+    let home = tempfile::tempdir().expect("tempdir");
+    for (n, verdict) in ["passed", "passed", "failed", "passed"].iter().enumerate() {
+        let name = format!("20261121T08000{n}-0000000{n}");
+        summary(home.path(), &name, 1);
+        let file = home.path().join(name).join("summary.json");
+        let more = format!(
+            r#","cases":[{{"guest":"deb","suite":"s","case":"a","verdict":"{verdict}","took_ms":{n}}}],"guests":[{{"guest":"deb","boot_ms":7{n}}}]}}"#
+        );
+        let text = fs::read_to_string(&file).expect("read").replace(r#","guests":[]"#, "");
+        fs::write(file, text.trim_end_matches('}').to_owned() + "}" + &more).expect("write");
+    }
+    let found =
+        |word: &str, record: &str| last_passed(home.path(), word, &home.path().join(record)).map(|case| case.took_ms);
+    assert_eq!(
+        found("s/a@deb", "20261121T080003-00000003"),
+        Some(1),
+        "neither the run itself nor one in which it failed"
+    );
+    assert_eq!(found("s/a@deb", "20261121T080001-00000001"), Some(0), "nothing that came later");
+    assert_eq!(found("s/a@deb", "20261121T080000-00000000"), None);
+    assert_eq!(found("s/b@deb", "20261121T080003-00000003"), None);
+    assert_eq!(found("s/a@deb", "elsewhere"), Some(3), "a record of another folder is compared with the last");
+    let case = last_passed(home.path(), "s/a@deb", Path::new("x")).expect("passed");
+    assert_eq!((case.boot_ms, case.run.short()), (Some(73), "00000003"));
+}
+
+#[test]
 fn what_failed_last_is_what_failed() {
     let home = tempfile::tempdir().expect("tempdir");
     let ended = |case: &str, verdict: &str| {

@@ -81,7 +81,7 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
             out.push(Effect::ListMachines);
             if model.pending.shell_when_up.as_ref() == Some(guest) {
                 model.pending.shell_when_up = None;
-                out.push(Effect::Shell(guest.clone()));
+                out.push(Effect::Shell(guest.clone(), None));
             }
             tell(model, format!("{guest} is up"), out);
         }

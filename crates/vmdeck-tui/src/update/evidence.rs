@@ -285,7 +285,7 @@ mod tests {
         assert!(case.sent().is_empty() && case.toast().contains("no case is selected"), "{}", case.toast());
         let wanted = Effect::Compare("smoke/install@deb".into());
         case.keys("5 j j d");
-        assert_eq!(case.sent(), [wanted.clone()]);
+        assert_eq!(case.sent(), std::slice::from_ref(&wanted));
         case.keys("4 d");
         assert_eq!(case.sent(), [wanted]);
         let line = |n| crate::green_diff::DiffLine { role: crate::role::StyleRole::UiText, text: format!("{n}") };

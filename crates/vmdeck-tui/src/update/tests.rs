@@ -332,12 +332,18 @@ fn somebody_who_reads_a_log_is_not_taken_away_from_it() {
 fn a_shell_opens_at_once_or_as_soon_as_the_guest_is_up() {
     let mut case = TestCockpit::with_run();
     case.phase(10, "deb", Phase::Kernel, None).keys("S");
-    assert_eq!(case.sent().iter().filter(|e| matches!(e, Effect::Shell(_))).count(), 0);
+    assert_eq!(case.sent().iter().filter(|e| matches!(e, Effect::Shell(..))).count(), 0);
     assert!(case.toast().contains("opens when it is up"), "{}", case.toast());
     case.up(100);
-    assert!(case.sent().contains(&Effect::Shell(guest("deb"))));
+    assert!(case.sent().contains(&Effect::Shell(guest("deb"), None)));
     case.keys("S");
-    assert_eq!(case.sent(), [Effect::Shell(guest("deb"))]);
+    assert_eq!(case.sent(), [Effect::Shell(guest("deb"), None)]);
+    case.keys("5 j S");
+    assert_eq!(
+        case.sent(),
+        [Effect::Shell(guest("deb"), Some("smoke".into()))],
+        "what is selected has its environment"
+    );
 }
 
 #[test]

@@ -419,7 +419,8 @@ fn shell(model: &mut Model, out: &mut Vec<Effect>) {
     let was_kept =
         model.host.inventory.iter().any(|r| r.owner == Owner::Kept && r.guest.as_deref() == Some(guest.as_str()));
     if is_up || was_kept {
-        return out.push(Effect::Shell(guest));
+        let node = model.tree.get(model.panes.run.at).filter(|_| model.panes.focus == Pane::Run);
+        return out.push(Effect::Shell(guest, node.and_then(|node| node.suite.clone())));
     }
     if model.shown.view.guests.get(&guest).is_some_and(|v| v.boot_failed) && model.is_running() {
         let key = model.appearance.keymap.key(Action::Attach);
