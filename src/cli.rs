@@ -57,6 +57,9 @@ pub struct OutputArgs {
     /// When to use colours
     #[arg(long, value_enum, default_value_t, global = true)]
     pub color: Color,
+    /// No screen and no line that is drawn anew: a line of text for each change, for screen readers
+    #[arg(long, global = true)]
+    pub plain: bool,
     /// Print only failures and the summary
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,

@@ -22,7 +22,8 @@ use vmdeck_testkit::cockpit::{FakeServices, empty_setup, plain_look};
 use vmdeck_tui::{
     effect_runner::EffectRunner,
     event_loop::App,
-    model::{LockRow, LockState, Model, RecordSource, RunRequest},
+    host_state::{LockRow, LockState},
+    model::{Model, RecordSource, RunRequest},
     msg::Effect,
     replay::Player,
     screen::Screen,

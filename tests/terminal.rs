@@ -39,6 +39,7 @@ impl Tmux {
             ("XDG_STATE_HOME", world.path("state").display().to_string()),
             ("XDG_CONFIG_HOME", world.path("config").display().to_string()),
             ("PS1", "$ ".to_owned()),
+            ("LC_ALL", "C.UTF-8".to_owned()),
         ] {
             command.args(["-e", &format!("{name}={value}")]);
         }
@@ -295,6 +296,118 @@ fn a_real_guest_is_watched_by_changes_of_the_code() {
     }
 }
 
+/// What the case of [`a_real_guest_s_failure_is_explained`] does: it fails at a line of its own that it names.
+const CHECK: &str = "i=0; while [ $i -lt 60 ]; do echo \"ok $i\"; i=$((i+1)); done
+grep -q right code || { echo \"error: expected right, got $(cat code) (tests/check.sh:2)\"; exit 3; }
+i=60; while [ $i -lt 63 ]; do echo \"ok $i\"; i=$((i+1)); done
+";
+
+/// At both sizes: a case that passed fails; its row says why, its output is beside it at that line, and the list of errors, the comparison
+/// with the last time, the editor and the list of runs are one key away.
+#[test]
+fn a_real_guest_s_failure_is_explained() {
+    for (columns, rows) in [(80, 24), (160, 50)] {
+        let world = micro(
+            "[guests.micro.source]\npath = \"src\"\nto = \"/tmp/src\"\n\
+             [suites.smoke]\n[[suites.smoke.cases]]\nname = \"first\"\nrun = \"true\"\n\
+             [[suites.smoke.cases]]\nname = \"code\"\nrun = \"sh tests/check.sh\"\n[cockpit]\npause = \"5m\"\n",
+        );
+        fs::create_dir_all(world.path("src/tests")).expect("mkdir");
+        fs::write(world.path("src/tests/check.sh"), CHECK).expect("write");
+        fs::write(world.path("src/code"), "right\n").expect("write");
+        fs::write(world.path("editor"), "#!/bin/sh\necho \"$@\" > edited\n").expect("write");
+        Command::new("chmod").args(["+x", "editor"]).current_dir(world.home.path()).status().expect("chmod");
+        let editor = world.path("editor").display().to_string();
+        let tmux = Tmux::start(&world, columns, rows, LINE, &[("VISUAL", editor.as_str())]);
+        tmux.see("qemu linux");
+        tmux.keys(&["K", "r"]);
+        tmux.see("✓ 2 passed  ended");
+        fs::write(world.path("src/code"), "wrong\n").expect("write");
+        tmux.keys(&["r"]);
+        tmux.see("PAUSED");
+        tmux.keys(&["F"]);
+        tmux.see("exit 3: error: expected right");
+        if columns > 100 {
+            let beside = tmux.see("error 1 of 1");
+            assert!(beside.contains("expected right, got wrong"), "{beside}");
+        }
+        tmux.keys(&["4"]);
+        let log = tmux.see("error 1 of 1");
+        assert!(log.contains("ok 58") && log.contains("error: expected right, got wrong"), "{log}");
+        tmux.keys(&["O"]);
+        eventually("the editor has run", PATIENCE, || world.path("edited").exists());
+        let edited = fs::read_to_string(world.path("edited")).expect("edited");
+        assert!(edited.contains("+2 ") || edited.trim().ends_with("/src/tests/check.sh"), "{edited}");
+        tmux.see("error 1 of 1");
+        tmux.keys(&["E"]);
+        let errors = tmux.see("errors (1)");
+        assert!(errors.contains("micro: smoke/code failed: exit 3: error:"), "{errors}");
+        tmux.keys(&["Down", "Enter"]);
+        tmux.see("error 1 of 1");
+        tmux.keys(&["d"]);
+        let comparison = tmux.see("beside the last time that it passed");
+        for line in ["- passed in run ", "+ failed: exit 3", "+ error: expected right, got wrong", "- ok 60", "boot "] {
+            assert!(comparison.contains(line), "{line}\n{comparison}");
+        }
+        tmux.keys(&["q"]);
+        tmux.see("error 1 of 1");
+        tmux.keys(&["H"]);
+        let runs = tmux.see("runs: Enter opens one");
+        assert!(runs.contains("running: 1 passed, 1 failed") && runs.contains("exit 0: 2 passed"), "{runs}");
+        tmux.keys(&["q", "1", "p"]);
+        tmux.see("ended, exit 1");
+        // An earlier run, as if it had just ended.
+        tmux.keys(&["H"]);
+        tmux.see("runs: Enter opens one");
+        tmux.keys(&["Down", "Enter"]);
+        tmux.see("✓ 2 passed  ended, exit 0");
+        tmux.keys(&["q"]);
+        let end = tmux.see("exit=");
+        assert!(end.contains("exit 3: error: expected right") || end.contains("exit=1"), "{end}");
+        let kept = world.run(&["down"]);
+        assert_eq!(kept.code, 0, "{}", kept.err);
+        assert_all_gone(&world, tmux);
+    }
+}
+
+/// At both sizes: the lock is held, the run waits in a queue that is shown, leaves it on request, and begins by itself at its turn.
+#[test]
+fn a_run_that_waits_for_the_lock_shows_the_queue_and_leaves_it_on_request() {
+    for (columns, rows) in [(80, 24), (160, 50)] {
+        let world = World::new(CASES);
+        let holder = world.start(&["lock", "exec", "--", "sleep", "300"]);
+        eventually("the lock is held", PATIENCE, || world.run(&["lock", "status"]).out.contains("held by"));
+        let waiter = world.start(&["--ci", "smoke/install"]);
+        let queued = |count: usize| world.run(&["lock", "status"]).out.matches("in the queue").count() == count;
+        eventually("the other waits", PATIENCE, || queued(1));
+        let tmux = Tmux::start(&world, columns, rows, LINE, &[]);
+        tmux.see("local linux");
+        tmux.keys(&["r"]);
+        tmux.see("waiting for the lock, 2 of 2 (Q leaves)");
+        tmux.keys(&["2"]);
+        let pane = tmux.see("waiting 2  this run");
+        assert!(pane.contains("waiting 1  process ") && (columns > 80 || pane.contains("vmdeck --ci")), "{pane}");
+        tmux.keys(&["Q"]);
+        tmux.see("ended, exit 130");
+        eventually("it has left the queue", PATIENCE, || queued(1));
+        let json = world.run(&["lock", "status", "--json"]).exits(0);
+        let slots: serde_json::Value = serde_json::from_str(&json.out).expect("json");
+        assert_eq!(slots[0]["waiting"].as_array().map(Vec::len), Some(1), "{slots}");
+        // At its turn it begins by itself.
+        tmux.keys(&["1", "r"]);
+        tmux.see("waiting for the lock, 2 of 2");
+        kill("-KILL", holder.id());
+        vmdeck_testkit::world::finish(holder);
+        vmdeck_testkit::world::finish(waiter).exits(0);
+        tmux.see("PAUSED");
+        tmux.keys(&["p"]);
+        tmux.see("ended, exit 1");
+        tmux.keys(&["q"]);
+        tmux.see("exit=1");
+        assert_all_gone(&world, tmux);
+    }
+}
+
 #[test]
 fn the_run_is_cleaned_up_when_the_cockpit_is_ended_or_its_terminal_closed() {
     type End = fn(&Tmux, &World);
@@ -494,6 +607,60 @@ fn no_color_means_no_colour_and_still_bold_and_reverse() {
     let coloured = Tmux::start(&world, 80, 24, LINE, &[("TERM", "screen-256color")]);
     coloured.see("local linux");
     assert!(colour(&coloured.styled()) > 5);
+}
+
+#[test]
+fn without_a_screen_there_is_a_line_for_each_change() {
+    let world = World::new(CASES);
+    let line = |words: &str| format!("sh -c '{} {words}; echo exit=$?; exec cat'", env!("CARGO_BIN_EXE_vmdeck"));
+    // A terminal that has no screen says so, and whoever wants none says so.
+    for (line, is_dumb) in [(line("").replace("sh -c '", "sh -c 'TERM=dumb "), true), (line("--plain"), false)] {
+        let tmux = Tmux::start(&world, 100, 40, &line, &[]);
+        let screen = tmux.see("exit=1");
+        assert!(screen.contains("smoke/install") && screen.contains("smoke/check"), "{screen}");
+        assert!(!tmux.styled().contains("\u{1b}[?"), "nothing is drawn");
+        assert_eq!(screen.contains("TERM=dumb has no screen"), is_dumb, "{screen}");
+    }
+    // A run of another process, followed the same way, and left alone by Ctrl-C.
+    let world = World::new(LONG);
+    let child = world.start(&["--ci"]);
+    eventually("the run is there to be joined", PATIENCE, || world.run(&["attach"]).err.contains("is not a terminal"));
+    let tmux = Tmux::start(&world, 100, 30, &line("attach --plain"), &[]);
+    tmux.see("smoke/long");
+    tmux.keys(&["C-c"]);
+    tmux.see("exit=130");
+    let follower = world.start(&["attach", "--plain"]);
+    kill("-INT", child.id());
+    vmdeck_testkit::world::finish(child).exits(130);
+    let told = vmdeck_testkit::world::finish(follower).exits(130);
+    assert!(told.out.contains("smoke/long") && !told.out.contains('\u{1b}'), "{}", told.out);
+    assert_all_gone(&world, tmux);
+}
+
+#[test]
+fn a_light_terminal_gets_the_light_theme_and_what_is_chosen_stays() {
+    let world = World::new(CASES);
+    let light = Tmux::start(&world, 100, 30, LINE, &[("COLORFGBG", "0;15")]);
+    light.see("local linux");
+    light.keys(&["T"]);
+    let themes = light.see("themes");
+    assert!(themes.contains("▶ light"), "{themes}");
+    light.keys(&["Down", "Enter"]);
+    light.see("high-contrast is the theme from now on");
+    light.keys(&["q"]);
+    light.see("exit=0");
+    drop(light);
+    let again = Tmux::start(&world, 100, 30, LINE, &[]);
+    again.see("local linux");
+    again.keys(&["T"]);
+    let themes = again.see("themes");
+    assert!(themes.contains("▶ high-contrast"), "{themes}");
+    drop(again);
+    // Only ASCII is certain where the locale is not UTF-8.
+    let ascii = Tmux::start(&world, 100, 30, LINE, &[("LC_ALL", "C")]);
+    let screen = ascii.see("local linux");
+    assert!(screen.is_ascii(), "{screen}");
+    assert_all_gone(&world, ascii);
 }
 
 #[test]

@@ -184,14 +184,20 @@ fn open_record(dir: &Path) -> Result<std::fs::File> {
     vmdeck_files::create_new(&events).map_err(cannot)
 }
 
-fn style(look: &OutputArgs, to_stderr: bool) -> Style {
+/// Returns how the lines of a run look on this stream.
+pub(super) fn style(look: &OutputArgs, to_stderr: bool) -> Style {
     let level = match (look.quiet, look.verbose) {
         (true, _) => Level::Quiet,
         (_, true) => Level::Verbose,
         _ => Level::Normal,
     };
     let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
-    let live = terminal && std::env::var("TERM").is_ok_and(|t| t != "dumb") && std::env::var_os("CI").is_none();
+    let live = terminal && !is_plain(look) && std::env::var_os("TERM").is_some() && std::env::var_os("CI").is_none();
     let width = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map_or(80, |s| usize::from(s.ws_col.max(20)));
     Style { color: use_color(look.color), live, level, width }
+}
+
+/// Returns whether lines of text are wanted in place of a screen: with `--plain`, and where the terminal has none.
+pub(super) fn is_plain(look: &OutputArgs) -> bool {
+    look.plain || std::env::var("TERM").is_ok_and(|term| term == "dumb")
 }

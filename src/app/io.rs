@@ -32,11 +32,15 @@ impl Io<'_> {
     }
 }
 
-/// Returns whether colours are wanted on standard output.
+/// Returns whether colours are wanted on standard output: on a terminal that has them, unless `NO_COLOR` is set; with `CLICOLOR_FORCE`
+/// anywhere.
 pub(super) fn use_color(color: Color) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     match color {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        Color::Auto if is_set("NO_COLOR") => false,
+        Color::Auto if is_set("CLICOLOR_FORCE") && std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| v != "0") => true,
+        Color::Auto => std::io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|term| term != "dumb"),
     }
 }

@@ -13,6 +13,7 @@ mod demo;
 mod deps;
 mod doctor;
 mod execute;
+mod follow;
 mod framework;
 mod guest_test;
 mod headless;
@@ -41,7 +42,7 @@ pub use cockpit::LocalHost;
 pub use init::Template;
 pub use io::Io;
 
-use crate::cli::{Cli, ConfigSub, GuestTestArgs, Sub};
+use crate::cli::{Cli, ConfigSub, GuestTestArgs, OutputArgs, Sub};
 use clap::Parser;
 use clap_complete::CompleteEnv;
 use std::{ffi::OsString, io::Write, path::Path};
@@ -132,11 +133,22 @@ impl Asked {
     }
 }
 
+/// Returns whether a person at this terminal, or who asks for it, gets lines of text in place of the cockpit.
+fn has_no_screen(look: &OutputArgs) -> bool {
+    look.plain || (terminal::is_terminal() && execute::is_plain(look))
+}
+
 async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
     let Cli { command, run, config, look, version } = cli;
     let exit = match command {
         None if version => about::version(look.verbose, &config, io),
         None if run.ci || run.dry_run => run::run(&run, &config, &look, io).await?,
+        None if has_no_screen(&look) => {
+            if !look.plain {
+                io.warn("note: TERM=dumb has no screen: a line for each change instead");
+            }
+            run::run(&run, &config, &look, io).await?
+        }
         None => cockpit::open(&run, &config, &look, io).await?,
         Some(Sub::Doctor(args)) => doctor::run(&args, &config, io).await?,
         Some(Sub::List { json }) => housekeeping::list(&config, json, io).await?,
@@ -152,7 +164,11 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::Boot(args)) => return boot::run(&args, &config.set, io).await,
         Some(Sub::Attach { run, allow_control }) => {
             let record = runs::in_progress(run.as_deref())?;
-            cockpit::attach(record, allow_control, &config, &look, io).await?
+            if has_no_screen(&look) {
+                follow::run(&record, &look).await?
+            } else {
+                cockpit::attach(record, allow_control, &config, &look, io).await?
+            }
         }
         Some(Sub::Runs(args)) => runs::run(&args, io)?,
         Some(Sub::Replay { path }) => {

@@ -119,7 +119,7 @@ pub(super) fn run(args: &RunsArgs, io: &mut Io<'_>) -> Result<RunExit> {
 pub(super) fn past_runs(folder: &Path) -> Vec<PastRunRow> {
     let row = |row: ListedRun| PastRunRow {
         dir: std::path::absolute(folder.join(&row.run.name)).unwrap_or_default(),
-        line: line(&row),
+        line: short_line(&row),
         exit: row.run.exit,
         is_running: row.state == RunState::Running,
     };
@@ -153,25 +153,44 @@ pub(super) fn which(run: &PastRun) -> String {
 }
 
 fn line(row: &ListedRun) -> String {
-    let ListedRun { state, pinned, run } = row;
-    let result = match (state, run.exit) {
+    let run = &row.run;
+    let code = run.revision.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let began = run.began.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S");
+    let (took, result, what) = (took(row), result(row), what(row));
+    // A record may be anybody's.
+    Clean::from_text(&format!("{:<9} {began} {took:>8}  {code:<11} {result:<32} {what}", run.short())).into_string()
+}
+
+/// Returns a run in one line for a screen that may have 80 columns: how it ended comes before on which code.
+fn short_line(row: &ListedRun) -> String {
+    let run = &row.run;
+    let code = run.revision.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let began = run.began.with_timezone(&chrono::Local).format("%m-%d %H:%M");
+    let (took, result, what) = (took(row), result(row), what(row));
+    Clean::from_text(&format!("{} {began} {took:>6}  {result:<28} {code:<11} {what}", run.short())).into_string()
+}
+
+fn result(ListedRun { state, run, .. }: &ListedRun) -> String {
+    match (state, run.exit) {
         (RunState::Running, _) => format!("running: {}", counts(run)),
         (_, Some(exit)) => format!("exit {}: {}", exit.code(), counts(run)),
         _ => format!("died: {}", counts(run)),
-    };
-    let code = run.revision.as_ref().map_or("-".to_owned(), ToString::to_string);
+    }
+}
+
+fn what(ListedRun { pinned, run, .. }: &ListedRun) -> String {
     let mut what = if run.selection.is_empty() { "everything".to_owned() } else { run.selection.join(" ") };
     for (is, word) in [(run.reused, "in a reused guest"), (*pinned, "pinned")] {
         if is {
             what.push_str(&format!(" ({word})"));
         }
     }
-    let began = run.began.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S");
+    what
+}
+
+fn took(ListedRun { state, run, .. }: &ListedRun) -> String {
     let since = || u64::try_from((clock::utc() - run.began).num_milliseconds()).unwrap_or_default();
-    let took_ms = if *state == RunState::Running { since() } else { run.took_ms };
-    let took = show_duration(Duration::from_millis(took_ms));
-    // A record may be anybody's.
-    Clean::from_text(&format!("{:<9} {began} {took:>8}  {code:<11} {result:<32} {what}", run.short())).into_string()
+    show_duration(Duration::from_millis(if *state == RunState::Running { since() } else { run.took_ms }))
 }
 
 fn counts(run: &PastRun) -> String {

@@ -224,7 +224,7 @@ pub(super) fn check(args: &ConfigArgs, io: &mut Io<'_>) -> Result<RunExit> {
     for clash in tui::keymap::Keymap::new(&setup.keys).1 {
         io.warn(&format!("warning: {clash}"));
     }
-    let theme = setup.cockpit.text("theme").unwrap_or_default();
+    let theme = setup.cockpit.text("theme").filter(|theme| *theme != tui::look::AUTO).unwrap_or(tui::theme::DEFAULT);
     if let Err(fault) = tui::theme::Theme::load(theme, theme_folder().as_deref(), tui::theme::Depth::True) {
         io.warn(&format!("warning: {fault}"));
     }

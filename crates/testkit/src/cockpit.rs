@@ -17,8 +17,10 @@ use vmdeck_model::{
 };
 use vmdeck_tui::{
     host::BoxFuture,
+    host_state::{Capacity, LockRow, Usage},
     keymap::Keymap,
-    model::{Appearance, Capacity, LockRow, RunRequest, Usage},
+    look::KeptLook,
+    model::{Appearance, RunRequest},
     past_runs::{CaseHistory, GreenRun, PastRunRow},
     services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
     theme::{Depth, Theme},
@@ -68,6 +70,10 @@ impl Services for FakeServices {
 
     fn config_file(&self) -> PathBuf {
         self.home.join("vmdeck.toml")
+    }
+
+    fn save_look(&self, _: &KeptLook) -> std::io::Result<()> {
+        Ok(())
     }
 
     fn init(&self) -> Result<PathBuf> {
@@ -191,5 +197,14 @@ pub fn empty_setup() -> Setup {
 /// Returns how a cockpit looks without a config: the dark theme in true colours.
 pub fn plain_look() -> Appearance {
     let theme = Theme::load("dark", None, Depth::True).expect("the built-in theme");
-    Appearance { keymap: Keymap::new(&Options::default()).0, theme, theme_folder: None, ascii: false, mouse: false }
+    Appearance {
+        keymap: Keymap::new(&Options::default()).0,
+        theme,
+        theme_folder: None,
+        ascii: false,
+        ascii_only: false,
+        fitting_theme: "dark",
+        look: KeptLook::default(),
+        mouse: false,
+    }
 }

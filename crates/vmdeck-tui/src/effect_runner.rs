@@ -3,12 +3,14 @@
 use super::{
     clock, errors, green_diff,
     host::Host,
+    host_state::LockState,
     logs::{self, file::Waker},
-    model::{LockState, Model, RecordSource, RunRequest},
+    model::{Model, RecordSource, RunRequest},
     msg::{Effect, Msg, Opened},
     record, record_logs,
     services::{Engine, SerialConsole, Services},
     theme::{Depth, Theme},
+    user_program::{env, program},
 };
 use parking_lot::Mutex;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -212,6 +214,10 @@ impl EffectRunner {
                     self.watch_code(setup);
                 }
             }
+            Effect::Mend(words) => {
+                let words = words.into_iter().map(Into::into).collect();
+                return Some(TerminalAction::Program { words, then: Some(Effect::Recheck) });
+            }
             Effect::EditConfig => {
                 let words = program(true, &self.services.config_file(), 1);
                 return Some(TerminalAction::Program { words, then: Some(Effect::LoadSetup) });
@@ -228,6 +234,10 @@ impl EffectRunner {
                 let (folder, depth) = (model.appearance.theme_folder.clone(), model.appearance.theme.depth);
                 self.load_theme(name, folder, depth);
             }
+            Effect::SaveLook(look) => self.spawn_blocking(move |services| {
+                let e = services.save_look(&look).err()?;
+                Some(Msg::Said(Severity::Warn, format!("this choice is not kept: {e}")))
+            }),
             Effect::Copy(text) => return self.copy(text),
             Effect::Mouse(on) => return Some(TerminalAction::Mouse(on)),
             Effect::Redraw => return Some(TerminalAction::Redraw),
@@ -474,24 +484,6 @@ fn machine_of(model: &Model, guest: &GuestId) -> Option<String> {
     let view = model.shown.view.guests.get(guest)?;
     let is_there = model.shown.view.exit.is_none() && view.powered_ms.is_some();
     view.machine.clone().filter(|_| is_there && view.state != MachineState::Terminated)
-}
-
-fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|v| !v.is_empty())
-}
-
-/// Returns the user's own program for a file, at a line.
-fn program(editor: bool, path: &std::path::Path, line: u64) -> Vec<std::ffi::OsString> {
-    let names: &[&str] = if editor { &["VISUAL", "EDITOR"] } else { &["PAGER"] };
-    let wanted = names.iter().find_map(|n| env(n)).unwrap_or_else(|| if editor { "vi".into() } else { "less".into() });
-    // The variable may hold options too, as with other programs.
-    let mut words: Vec<std::ffi::OsString> = wanted.split_whitespace().map(Into::into).collect();
-    let name = wanted.split_whitespace().next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-    if ["less", "more", "most", "vi", "vim", "nvim", "nano", "emacs", "kak", "joe", "micro"].contains(&name) {
-        words.push(format!("+{line}").into());
-    }
-    words.push(path.into());
-    words
 }
 
 /// Adds a line to the events pane. Its text may have come from a guest.

@@ -3,6 +3,7 @@
 use crate::{
     keymap::Keymap,
     logs::file::Waker,
+    look::KeptLook,
     model::{Appearance, Model, RecordSource},
     msg::{Effect, Msg, Opened},
     theme::{Depth, Theme},
@@ -30,7 +31,16 @@ pub(crate) fn guest(name: &str) -> GuestId {
 pub(crate) fn empty() -> Model {
     let theme = Theme::load("dark", None, Depth::True).expect("theme");
     let keymap = Keymap::new(&Options::default()).0;
-    let look = Appearance { keymap, theme, theme_folder: None, ascii: false, mouse: false };
+    let look = Appearance {
+        keymap,
+        theme,
+        theme_folder: None,
+        ascii: false,
+        mouse: false,
+        ascii_only: false,
+        fitting_theme: "dark",
+        look: KeptLook::default(),
+    };
     Model::new(look, Waker::new(|| true), crate::host::tests::host(), (80, 24))
 }
 

@@ -2,15 +2,12 @@
 //!
 //! Pure: the same state gives the same places, so keys and mouse mean what is seen.
 
-use super::model::{Model, Pane};
+use super::{
+    model::{Model, Pane},
+    notices,
+    room::{SMALL, WIDE, has_lower_panes},
+};
 use ratatui::layout::{Constraint, Layout as Split, Rect};
-
-/// Below this many columns or rows only the pane with the keys is shown.
-const SMALL: (u16, u16) = (50, 12);
-/// From this many columns on, the run and the logs are side by side.
-const WIDE: u16 = 100;
-/// From this many rows on, the lower row of panes is shown too.
-const TALL: u16 = 30;
 
 /// The places of everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +29,9 @@ impl Layout {
         let has_bar = model.shown.player.is_some() && whole.height >= 6;
         let has_lines = whole.height >= 5;
         let lines = u16::from(has_lines);
+        let notices = u16::try_from(notices::of(model).len()).unwrap_or(0);
         let rows = [
-            Constraint::Length(lines),
+            Constraint::Length(lines + notices),
             Constraint::Min(0),
             Constraint::Length(u16::from(has_bar)),
             Constraint::Length(lines),
@@ -82,7 +80,7 @@ fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
 
 /// Returns the machines above, for they have the most to tell of each; the run to the left, logs to the right, the host below.
 fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
-    let lower = if body.height >= TALL { 9 } else { 0 };
+    let lower = if has_lower_panes(model) { 9 } else { 0 };
     let [upper, lower] = Split::vertical([Constraint::Min(0), Constraint::Length(lower)]).areas(body);
     let height = machine_rows(model).clamp(5, (upper.height / 2).max(5));
     let [machines, rest] = Split::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(upper);

@@ -16,12 +16,15 @@ pub mod event_loop;
 mod fixture;
 pub mod green_diff;
 pub mod host;
+pub mod host_state;
 mod input;
 pub mod keymap;
 pub mod layout;
 pub mod logs;
+pub mod look;
 pub mod model;
 pub mod msg;
+mod notices;
 mod notify;
 pub mod overlay;
 pub mod past_runs;
@@ -30,6 +33,7 @@ mod record;
 mod record_logs;
 pub mod replay;
 pub mod role;
+mod room;
 pub mod run_node;
 pub mod screen;
 pub mod services;
@@ -37,6 +41,7 @@ mod source_place;
 pub mod theme;
 pub mod tree;
 pub mod update;
+mod user_program;
 pub mod view;
 
 use vmdeck_model::key::{Key, Kind};
@@ -46,14 +51,14 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "cockpit.theme",
         kind: Kind::Text,
-        default: Some("\"dark\""),
-        doc: "dark, light, high-contrast, colour-blind, ansi16, mono, the name of your own theme, or a file",
+        default: Some("\"auto\""),
+        doc: "auto (dark or light, as the terminal is), dark, light, high-contrast, colour-blind, ansi16, mono, the name of your own theme, or a file",
     },
     Key {
         path: "cockpit.symbols",
-        kind: Kind::Choice(&["unicode", "ascii"]),
-        default: Some("\"unicode\""),
-        doc: "whether to draw frames and signs in Unicode or in ASCII",
+        kind: Kind::Choice(&["auto", "unicode", "ascii"]),
+        default: Some("\"auto\""),
+        doc: "whether to draw frames and signs in Unicode or in ASCII; auto: Unicode where the locale is UTF-8",
     },
     Key {
         path: "cockpit.mouse",

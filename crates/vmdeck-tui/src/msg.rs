@@ -3,8 +3,10 @@
 use super::{
     errors::ErrorRow,
     green_diff::DiffLine,
+    host_state::{Capacity, LockRow, Usage},
     logs::save::Part,
-    model::{Capacity, LockRow, RecordSource, RunRequest, Usage},
+    look::KeptLook,
+    model::{RecordSource, RunRequest},
     past_runs::{CaseHistory, PastRunRow},
     theme::Theme,
 };
@@ -184,6 +186,8 @@ pub enum Effect {
     OpenRun(PathBuf),
     /// Begin to watch the code, or end it.
     WatchCode(bool),
+    /// Run a command that mends what preflight found on the whole terminal, then check the host again.
+    Mend(Vec<String>),
     /// Edit the config, then read it.
     EditConfig,
     /// Read the config.
@@ -203,6 +207,8 @@ pub enum Effect {
         /// The part of the log.
         what: Part,
     },
+    /// Keep what was chosen of the looks for the next cockpits.
+    SaveLook(KeptLook),
     /// Put a text on the clipboard.
     Copy(String),
     /// Turn the mouse on or off.

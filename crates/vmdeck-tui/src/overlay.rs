@@ -23,6 +23,8 @@ pub enum Question {
     Cancel,
     /// Remove what dead runs left.
     CleanUp,
+    /// Run this command, which mends what preflight found.
+    Mend(Vec<String>),
     /// Release this slot of the lock; with the pid of a holder that lives.
     BreakLock(std::path::PathBuf, Option<u32>),
 }
@@ -90,6 +92,8 @@ pub enum Overlay {
         /// The first line that is seen.
         top: usize,
     },
+    /// What preflight found, with what to do about each; the current row.
+    Remedies(usize),
     /// Everything about a guest.
     Details(GuestId),
     /// The question before something is destroyed.

@@ -45,12 +45,18 @@ pub enum Depth {
 }
 
 impl Depth {
-    /// Returns the depth from the environment: `NO_COLOR`, `COLORTERM`, `TERM`.
+    /// Returns the depth from the environment: `NO_COLOR`, `CLICOLOR_FORCE`, `COLORTERM`, `TERM`.
     pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Self {
         let has = |name: &str, words: &[&str]| var(name).is_some_and(|v| words.iter().any(|w| v.contains(w)));
-        if var("NO_COLOR").is_some_and(|v| !v.is_empty()) || has("TERM", &["dumb"]) {
+        let is_set = |name: &str| var(name).is_some_and(|value| !value.is_empty());
+        // Whoever wants none has none, whatever forces it.
+        if is_set("NO_COLOR") {
             Depth::Mono
-        } else if has("COLORTERM", &["truecolor", "24bit"]) {
+        } else if has("TERM", &["dumb"])
+            && !var("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0")
+        {
+            Depth::Mono
+        } else if has("COLORTERM", &["truecolor", "24bit"]) || has("TERM", &["-direct"]) {
             Depth::True
         } else if has("TERM", &["256color"]) {
             Depth::Indexed
@@ -372,10 +378,11 @@ mod tests {
     }
 
     #[test]
-    fn the_config_and_the_themes_have_the_same_default() {
+    fn the_config_s_default_is_no_theme_s_name() {
         let row = crate::KEYS.iter().find(|key| key.path == "cockpit.theme").expect("a row");
-        assert_eq!(row.default, Some(format!("\"{DEFAULT}\"").as_str()));
+        assert_eq!(row.default, Some(format!("\"{}\"", crate::look::AUTO).as_str()));
         assert_eq!(BUILT_IN[0].0, DEFAULT);
+        assert!(BUILT_IN.iter().all(|(name, _)| *name != crate::look::AUTO));
     }
 
     #[test]
@@ -420,6 +427,11 @@ mod tests {
         assert_eq!(depth(&[("COLORTERM", "truecolor"), ("TERM", "xterm")]), Depth::True);
         assert_eq!(depth(&[("TERM", "screen-256color")]), Depth::Indexed);
         assert_eq!(depth(&[("TERM", "linux")]), Depth::Ansi16);
+        assert_eq!(depth(&[("TERM", "dumb")]), Depth::Mono);
+        assert_eq!(depth(&[("TERM", "dumb"), ("CLICOLOR_FORCE", "1")]), Depth::Ansi16);
+        assert_eq!(depth(&[("TERM", "dumb"), ("CLICOLOR_FORCE", "0")]), Depth::Mono);
+        assert_eq!(depth(&[("TERM", "xterm-direct")]), Depth::True);
+        assert_eq!(depth(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), Depth::Mono);
         assert_eq!(depth(&[("COLORTERM", "truecolor"), ("NO_COLOR", "1")]), Depth::Mono);
         assert_eq!(depth(&[("TERM", "xterm"), ("NO_COLOR", "")]), Depth::Ansi16);
         assert_eq!(Depth::Indexed.fit(Color::Rgb(255, 0, 0)), Color::Indexed(196));

@@ -3,12 +3,13 @@
 //! A run of the cockpit is a process of its own: this binary with `--ci --commands`. So a cockpit that dies does not take
 //! the run with it, and one that is left can be opened again.
 
+mod appearance;
 mod engine_process;
 mod host;
 mod services;
 
 use super::{Io, plan, settings, trust};
-use crate::cli::{Color, ConfigArgs, KeepArg, OutputArgs, RunArgs};
+use crate::cli::{ConfigArgs, KeepArg, OutputArgs, RunArgs};
 use futures_util::FutureExt;
 use std::{
     io::IsTerminal,
@@ -30,13 +31,13 @@ use vmdeck_tui::{
     effect_runner::EffectRunner,
     event_loop::App,
     keymap::Keymap,
+    look::AUTO,
     model::{Appearance, Model, RecordSource},
     msg::{Effect, Msg},
     replay::Player,
     screen::{self, Tty},
     services::Services,
-    theme,
-    theme::{Depth, Theme},
+    theme::{self, Theme},
 };
 
 pub use host::LocalHost;
@@ -128,20 +129,32 @@ async fn show(
     let services = Arc::new(services::Real::new(args, config)?);
     let host: Arc<dyn vmdeck_tui::host::Host> = Arc::new(LocalHost::new(services.spawner()));
     let theme_folder = settings::theme_folder();
-    let depth = match look.color {
-        Color::Never => Depth::Mono,
-        Color::Always => Depth::True,
-        Color::Auto => Depth::from_env(|name| std::env::var(name).ok()),
-    };
+    let var = |name: &str| std::env::var(name).ok();
+    let depth = appearance::depth(look.color, var);
+    let chosen = appearance::load();
     let wanted = setup.as_ref().ok().and_then(|s| s.cockpit.text("theme").map(str::to_owned));
-    let wanted = wanted.unwrap_or_else(|| theme::DEFAULT.to_owned());
+    let wanted = wanted.unwrap_or_else(|| AUTO.to_owned());
+    // Only asked where it matters: a terminal may take its time.
+    let is_asked = chosen.theme_for(&wanted, AUTO) == AUTO;
+    let fitting_theme = if is_asked { appearance::fitting_theme(depth, var) } else { theme::DEFAULT };
+    let wanted = chosen.theme_for(&wanted, fitting_theme);
     let (theme, complaint) = match Theme::load(&wanted, theme_folder.as_deref(), depth) {
         Ok(theme) => (theme, None),
         Err(fault) => (Theme::load(theme::DEFAULT, None, depth)?, Some(fault)),
     };
     let (send, receive) = mpsc::channel(QUEUE);
     let mouse = setup.as_ref().is_ok_and(|s| s.cockpit.flag("mouse"));
-    let look = Appearance { keymap: Keymap::new(&Options::default()).0, theme, theme_folder, ascii: false, mouse };
+    let ascii_only = appearance::is_ascii_only(var);
+    let look = Appearance {
+        keymap: Keymap::new(&Options::default()).0,
+        theme,
+        theme_folder,
+        ascii: ascii_only,
+        ascii_only,
+        fitting_theme,
+        look: chosen,
+        mouse,
+    };
     let mut model = Model::new(look, EffectRunner::waker(send.clone()), Arc::clone(&host), (80, 24));
     model.read_only = args.read_only;
     model.pause = args.pause;

@@ -2,7 +2,7 @@
 //!
 //! The trait is the cockpit's; the engine and the other subcommands do the work.
 
-use super::engine_process::Engines;
+use super::{appearance, engine_process::Engines};
 use crate::{
     app::{
         Io,
@@ -41,7 +41,9 @@ use vmdeck_model::{
 };
 use vmdeck_tui::{
     host::BoxFuture,
-    model::{Capacity, LockRow, LockState, RunRequest, Usage},
+    host_state::{Capacity, LockRow, LockState, Usage},
+    look::KeptLook,
+    model::RunRequest,
     past_runs::{CaseHistory, GreenRun, PastRunRow},
     services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
 };
@@ -105,6 +107,10 @@ impl Services for Real {
 
     fn config_file(&self) -> PathBuf {
         settings::find(&self.config()).unwrap_or_else(|| "vmdeck.toml".into())
+    }
+
+    fn save_look(&self, look: &KeptLook) -> std::io::Result<()> {
+        appearance::save(look)
     }
 
     fn init(&self) -> Result<PathBuf> {

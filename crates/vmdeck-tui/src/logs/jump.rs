@@ -4,30 +4,11 @@
 
 use super::{
     LogPane,
+    goal::{Goal, Jump},
     merged::MergedLine,
     search::{LogSearch, Query},
 };
 use vmdeck_model::evidence::ERRORS;
-
-/// What a jump goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Goal {
-    /// A match of the person's search.
-    Own,
-    /// A line that matches this expression.
-    Like(&'static str),
-    /// The line that says why the case failed, else the first that reports an error.
-    Evidence,
-    /// The line of this number.
-    Line(u64),
-}
-
-/// A jump to a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Jump {
-    goal: Goal,
-    forward: bool,
-}
 
 impl LogPane {
     /// Searches for this from the current line on; an empty text ends searching.

@@ -4,6 +4,7 @@
 
 pub mod ansi;
 pub mod file;
+mod goal;
 pub mod index;
 mod jump;
 pub mod merged;
@@ -14,7 +15,7 @@ pub mod times;
 use crate::host::Host;
 use ansi::{LineStyle, Parts};
 use file::{LogFile, Waker};
-use jump::Jump;
+use goal::Jump;
 use merged::{Merged, MergedLine};
 use ratatui::style::Style;
 use save::Part;

@@ -9,6 +9,7 @@ mod mouse;
 mod moves;
 mod overlays;
 mod presence;
+mod remedies;
 mod rewind;
 mod start;
 mod watch;
@@ -63,12 +64,10 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Setup(Ok(setup)) => {
             set_up(model, &setup);
             out.push(Effect::Recheck);
-            if let Some(theme) = setup
-                .cockpit
-                .text("theme")
-                .filter(|t| *t != model.appearance.theme.name && model.appearance.theme.depth != Depth::Mono)
-            {
-                out.push(Effect::LoadTheme(theme.to_owned()));
+            let look = &model.appearance;
+            let theme = setup.cockpit.text("theme").map(|config| look.look.theme_for(config, look.fitting_theme));
+            if let Some(theme) = theme.filter(|name| *name != look.theme.name && look.theme.depth != Depth::Mono) {
+                out.push(Effect::LoadTheme(theme));
             }
         }
         Msg::Setup(Err(fault)) => {
@@ -250,7 +249,11 @@ fn engine_ended(model: &mut Model, exit: Option<RunExit>, words: &str, out: &mut
 fn set_up(model: &mut Model, setup: &std::sync::Arc<vmdeck_model::plan::Setup>) {
     let (keymap, problems) = super::keymap::Keymap::new(&setup.keys);
     model.appearance.keymap = keymap;
-    model.appearance.ascii = setup.cockpit.text("symbols") == Some("ascii");
+    model.appearance.ascii = match setup.cockpit.text("symbols") {
+        Some("ascii") => true,
+        Some("unicode") => false,
+        _ => model.appearance.ascii_only,
+    };
     let left_out = (!setup.left_out.is_empty()).then(|| {
         let list = setup.left_out.join(", ");
         if model.read_only {

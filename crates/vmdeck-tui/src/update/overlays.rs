@@ -2,11 +2,12 @@
 
 use super::{
     dispatch::{carry_out, dispatch, may_change, scopes, stop_and_leave},
-    evidence,
+    evidence, remedies,
 };
 use crate::{
     input,
     keymap::{self, Action, Scope},
+    look::{AUTO, ChosenTheme},
     model::{Model, Pane},
     msg::Effect,
     overlay::{self, Confirm, Overlay},
@@ -40,6 +41,7 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
         Overlay::History { rows, at } => history(model, rows, at, key, out),
         Overlay::Errors { rows, at } => evidence::errors_key(model, rows, at, key),
         Overlay::Comparison { title, lines, top } => evidence::comparison_key(model, title, lines, top, key, out),
+        Overlay::Remedies(at) => remedies::key(model, at, key, out),
         Overlay::Details(guest) => details(model, guest, key, out),
         Overlay::Confirm(confirm) => answer(model, confirm, key, out),
         Overlay::Quit => quit(model, key, out),
@@ -96,8 +98,11 @@ fn themes(
         KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
         KeyCode::Down | KeyCode::Char('j') => (at + 1).min(names.len().saturating_sub(1)),
         KeyCode::Enter => {
-            let name = &names[at];
-            model.say(Severity::Ok, format!("to keep it: [cockpit] theme = \"{name}\""));
+            let name = names[at].clone();
+            let config = model.setup.as_ref().and_then(|setup| setup.cockpit.text("theme")).unwrap_or(AUTO).to_owned();
+            model.say(Severity::Ok, format!("{name} is the theme from now on, until the config names another one"));
+            model.appearance.look.theme = Some(ChosenTheme { name, config });
+            out.push(Effect::SaveLook(model.appearance.look.clone()));
             return None;
         }
         KeyCode::Esc | KeyCode::Char('q') => {

@@ -2,8 +2,9 @@ use super::*;
 use crate::fixture::{BEGAN, TestCockpit, guest};
 use crate::{
     code_watch::CodeWatch,
+    host_state::{LockRow, LockState},
     keymap::{ACTIONS, Privilege},
-    model::{LockRow, LockState, RunRequest},
+    model::RunRequest,
     past_runs::PastRunRow,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};

@@ -113,7 +113,9 @@ fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
             (A::Save, "save"),
         ]),
         Pane::Lock => out.extend([(A::BreakLock, "release"), (A::Recheck, "check again")]),
-        Pane::Preflight => out.extend([(A::Recheck, "check again"), (A::CleanUp, "clean up")]),
+        Pane::Preflight => {
+            out.extend([(A::Enter, "what to do"), (A::Recheck, "check again"), (A::CleanUp, "clean up")])
+        }
         Pane::Events => out.extend([(A::Levels, "levels"), (A::PageUp, "back")]),
     }
     out.extend([(A::NextPane, "pane"), (A::Zoom, "zoom"), (A::Help, "help"), (A::Palette, "all"), (A::Quit, "quit")]);

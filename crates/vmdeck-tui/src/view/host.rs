@@ -3,13 +3,17 @@
 use super::{
     paint::{frame_of, paint, span},
     symbols,
+    text::wrap,
 };
 use crate::{
+    host_state::LockState,
     keymap::Action,
-    model::{LockState, Model, Pane},
+    model::{Model, Pane},
+    notices,
     role::StyleRole,
 };
 use ratatui::{Frame, layout::Rect, text::Line};
+use unicode_width::UnicodeWidthStr;
 use vmdeck_model::{
     event::{Finding, Holder},
     ids::short_run,
@@ -36,7 +40,7 @@ pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         spans.push(span(model, StyleRole::UiDim, path));
         lines.push(Line::from(spans));
     }
-    // First how each slot stands, then who has them: the pane may be low.
+    // First how each slot stands and who waits, then who has them: the pane may be low.
     let mut holders: Vec<&Holder> = model.host.locks.iter().filter_map(|row| row.holder.as_ref()).collect();
     if let LockView::Waiting(holder) = &model.shown.view.lock
         && model.shown.view.exit.is_none()
@@ -51,8 +55,8 @@ pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             holders.push(holder);
         }
     }
-    lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
     lines.extend(model.host.queue.iter().enumerate().map(|(index, waiter)| place(model, index + 1, waiter)));
+    lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
     if lines.is_empty() {
         lines.push(not_checked(model));
     }
@@ -75,7 +79,7 @@ fn place(model: &Model, number: usize, waiter: &Holder) -> Line<'static> {
     };
     let since = held_for(model, waiter).map(|time| format!(" for {time}")).unwrap_or_default();
     let run = waiter.run.as_deref().filter(|_| !is_this).map(|run| format!(", run {}", short_run(run)));
-    let what = waiter.command.as_deref().filter(|_| !is_this).map(|command| format!(": {command}"));
+    let what = waiter.command.as_deref().filter(|_| !is_this).map(|command| format!(": {}", short(command)));
     // Another program wrote it.
     let more = Clean::from_text(&[run, what].into_iter().flatten().collect::<String>()).into_string();
     let role = if is_this { StyleRole::StateWarn } else { StyleRole::UiText };
@@ -84,6 +88,12 @@ fn place(model: &Model, number: usize, waiter: &Holder) -> Line<'static> {
         span(model, role, format!("{who}{since}")),
         span(model, StyleRole::UiDim, more),
     ])
+}
+
+/// Returns a command line without the folder of its program.
+fn short(command: &str) -> String {
+    let (program, rest) = command.split_once(' ').unwrap_or((command, ""));
+    format!("{} {rest}", program.rsplit('/').next().unwrap_or(program))
 }
 
 /// Returns since when somebody has the lock, or waits for it, as a span of time.
@@ -128,9 +138,8 @@ pub(super) fn preflight(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if c.memory_free > 0 {
         lines.push(gauge(model, "memory", c.memory_free, c.memory_need, c.memory_min, c.memory_min, width));
     }
-    // A run's own findings are newer than those of the last look.
-    let findings = if model.shown.view.findings.is_empty() { &model.host.findings } else { &model.shown.view.findings };
-    lines.extend(findings.iter().flat_map(|finding| rows(model, finding)));
+    let findings = notices::findings(model);
+    lines.extend(findings.iter().flat_map(|finding| rows(model, finding, width)));
     if lines.is_empty() {
         lines.push(not_checked(model));
     }
@@ -167,18 +176,31 @@ fn gauge(model: &Model, word: &str, free: u64, need: u64, min: u64, warn: u64, w
     ])
 }
 
-fn rows(model: &Model, finding: &Finding) -> Vec<Line<'static>> {
-    let mut out = vec![Line::from(vec![
-        span(model, symbols::severity(finding.severity), finding.severity.word()),
-        span(model, StyleRole::UiText, format!(" {}: ", finding.check)),
-        span(model, StyleRole::UiDim, finding.text.clone()),
-    ])];
+/// Returns the rows of a finding: its text wrapped, the remedy below.
+pub(super) fn rows(model: &Model, finding: &Finding, width: usize) -> Vec<Line<'static>> {
+    let head = format!("{} {}: ", finding.severity.word(), finding.check);
+    let indent = "      ";
+    let mut out = Vec::new();
+    let clean = |text: &str| Clean::from_text(text).into_string();
+    for (index, text) in wrap(&clean(&finding.text), width.saturating_sub(head.width())).into_iter().enumerate() {
+        out.push(if index == 0 {
+            Line::from(vec![
+                span(model, symbols::severity(finding.severity), finding.severity.word()),
+                span(model, StyleRole::UiText, format!(" {}: ", finding.check)),
+                span(model, StyleRole::UiDim, text),
+            ])
+        } else {
+            Line::from(span(model, StyleRole::UiDim, format!("{}{text}", " ".repeat(head.width()))))
+        });
+    }
     if let Some(hint) = &finding.hint {
-        out.push(Line::from(span(
-            model,
-            StyleRole::UiKey,
-            format!("      {} {hint}", symbols::pick(model, "→", "->")),
-        )));
+        let lead = symbols::pick(model, "→ ", "-> ");
+        for (index, text) in
+            wrap(&clean(hint), width.saturating_sub(indent.len() + lead.width())).into_iter().enumerate()
+        {
+            let lead = if index == 0 { lead.to_owned() } else { " ".repeat(lead.width()) };
+            out.push(Line::from(span(model, StyleRole::UiKey, format!("{indent}{lead}{text}"))));
+        }
     }
     out
 }

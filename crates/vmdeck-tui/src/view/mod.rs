@@ -11,6 +11,7 @@ mod logs;
 mod machines;
 mod overlays;
 mod paint;
+mod remedies;
 mod run;
 mod symbols;
 mod text;

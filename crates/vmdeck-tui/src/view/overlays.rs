@@ -3,7 +3,7 @@
 use super::{
     details, evidence, footer,
     paint::{span, style},
-    symbols,
+    remedies, symbols,
     text::{cut, fit},
     window::{show, window},
 };
@@ -34,6 +34,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
         Some(Overlay::History { rows, at }) => history(model, rows, *at, frame),
         Some(Overlay::Errors { rows, at }) => evidence::errors(model, rows, *at, frame),
         Some(Overlay::Comparison { title, lines, top }) => evidence::comparison(model, title, lines, *top, frame),
+        Some(Overlay::Remedies(at)) => remedies::draw(model, *at, frame),
         Some(Overlay::Details(guest)) => details::draw(model, guest, frame),
         Some(Overlay::Confirm(confirm)) => question(model, confirm, frame),
         Some(Overlay::Quit) => quit(model, frame),

@@ -13,10 +13,13 @@ use crate::{
     run_node::{NodeState, RunNode},
 };
 use ratatui::{Frame, layout::Rect, text::Line};
+use unicode_width::UnicodeWidthStr;
 use vmdeck_model::outcome::Verdict;
 
 /// How many of the last verdicts of a case are shown.
 const PAST: usize = 8;
+/// How much of a message must have room beside them, in columns.
+const MESSAGE: usize = 60;
 /// From how many columns on there is room for them.
 const WIDE: usize = 60;
 
@@ -26,9 +29,10 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let rows = usize::from(area.height.saturating_sub(2));
     let first = first_row(model.panes.run.at, rows, model.tree.len());
     let now = model.run_ms();
+    let names = name_width(model, width);
     let mut lines: Vec<Line<'_>> = Vec::new();
     for (index, node) in model.tree.iter().enumerate().skip(first).take(rows) {
-        let line = row(model, node, now, width);
+        let line = row(model, node, now, names, width);
         let is_current = index == model.panes.run.at && model.panes.focus == Pane::Run;
         lines.push(if is_current { line.style(style(model, StyleRole::UiSelection)) } else { line });
     }
@@ -42,7 +46,13 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     paint(frame, area, frame_of(model, Pane::Run, extra), lines);
 }
 
-fn row(model: &Model, node: &RunNode, now: u64, width: usize) -> Line<'static> {
+/// Returns the columns of the names: as many as the longest needs, and at most half, so that why something failed has room.
+fn name_width(model: &Model, width: usize) -> usize {
+    let longest = model.tree.iter().map(|node| 2 * node.depth() + 2 + node.name().width()).max().unwrap_or(0);
+    (longest + 3).clamp(10, (width / 2).clamp(10, 40))
+}
+
+fn row(model: &Model, node: &RunNode, now: u64, name_width: usize, width: usize) -> Line<'static> {
     let ascii = model.appearance.ascii;
     let (sign, role) = symbols::state(model, node.state);
     let indent = "  ".repeat(node.depth());
@@ -51,7 +61,6 @@ fn row(model: &Model, node: &RunNode, now: u64, width: usize) -> Line<'static> {
         (_, true) => symbols::pick(model, "▸ ", "+ "),
         _ => symbols::pick(model, "▾ ", "- "),
     };
-    let name_width = (width / 2).clamp(10, 40);
     let name = fit(&format!("{indent}{fold}{}", node.name()), name_width.saturating_sub(2), ascii);
     let mut spans = vec![span(model, role, format!("{sign} ")), span(model, StyleRole::UiText, name)];
     if node.case.is_none() {
@@ -73,8 +82,11 @@ fn row(model: &Model, node: &RunNode, now: u64, width: usize) -> Line<'static> {
     spans.push(span(model, role, format!(" {word:<9}")));
     spans.push(span(model, StyleRole::UiDim, format!("{time:>6} ")));
     let past = model.history.of(&node.selector(), PAST);
+    let message = node.message.lines().next().unwrap_or_default();
     let mut used = name_width + 2 + 9 + 7;
-    if width >= WIDE && !past.is_empty() {
+    // Why it failed comes first.
+    let has_room = width >= WIDE && (message.is_empty() || used + PAST + 1 + message.width().min(MESSAGE) <= width);
+    if has_room && !past.is_empty() {
         spans.extend(past.iter().map(|verdict| {
             let (sign, role) = symbols::verdict(model, *verdict);
             span(model, role, sign)
@@ -82,7 +94,6 @@ fn row(model: &Model, node: &RunNode, now: u64, width: usize) -> Line<'static> {
         spans.push(span(model, StyleRole::UiDim, " ".repeat(PAST - past.len() + 1)));
         used += PAST + 1;
     }
-    let message = node.message.lines().next().unwrap_or_default();
     spans.push(span(model, StyleRole::UiDim, cut(message, width.saturating_sub(used), ascii)));
     Line::from(spans)
 }

@@ -5,8 +5,9 @@ use crate::{
     errors::{ErrorPlace, ErrorRow},
     fixture::{TestCockpit, guest},
     green_diff::DiffLine,
+    host_state::{Capacity, LockRow, LockState, Usage},
     logs::LogSource,
-    model::{Capacity, LockRow, LockState, Model, RecordSource, Usage},
+    model::{Model, RecordSource},
     msg::Msg,
     past_runs::{CaseHistory, PastRunRow},
     role::StyleRole,
@@ -171,6 +172,25 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
             finding("memory", Severity::Fatal, "6GiB available, 5GiB needed", Some("lower a guest's `memory`")),
         );
         c.keys("3");
+    });
+    add("remedies", &|c| {
+        let finding = |check: &str, severity, text: &str, hint: &str, fix: Option<&str>| Finding {
+            check: check.into(),
+            severity,
+            text: text.into(),
+            hint: Some(hint.into()),
+            fix: fix.map(|words| words.split(' ').map(str::to_owned).collect()),
+        };
+        let findings = vec![
+            finding("disk", Severity::Ok, "70GiB free", "nothing", None),
+            finding("key", Severity::Fatal, "others can read it", "take their rights away", Some("chmod 600 key")),
+            finding("lock", Severity::Warn, "a lock of a dead process", "the next run removes it", None),
+        ];
+        let capacity = c.model.host.capacity;
+        c.msg(Msg::Findings(findings, capacity));
+        let path = "/tmp/vmdeck.lock.d".to_owned();
+        c.msg(Msg::Locks(vec![LockRow { path, state: LockState::Stale, holder: None }]));
+        c.ended(100, RunExit::Infra).keys("3 enter down");
     });
     add("logs", &|c| {
         for n in 0..40 {

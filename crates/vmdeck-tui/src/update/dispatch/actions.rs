@@ -1,9 +1,11 @@
 //! What each action does. Only the dispatch may call it: it has asked whether the action may be done.
 
 use crate::{
+    host_state::{LockRow, LockState},
     keymap::Action,
-    model::{LockRow, LockState, Model, Pane, RecordSource, RunRequest},
+    model::{Model, Pane, RecordSource, RunRequest},
     msg::Effect,
+    notices,
     overlay::{Chooser, Confirm, Overlay, Question},
     prompt::{InputLine, Prompt, Purpose},
     run_node::RunNode,
@@ -181,6 +183,10 @@ fn enter(model: &mut Model) {
             Some(node) => moves::fold(model, !node.folded),
             None => {}
         },
+        Pane::Preflight if notices::findings(model).is_empty() => {
+            model.say(Severity::Ok, "the host was not checked yet");
+        }
+        Pane::Preflight => model.overlay = Some(Overlay::Remedies(0)),
         _ => {}
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn carry_out(model: &mut Model, question: Question, out: &mut Vec<Eff
             model.say(Severity::Ok, "removing ...");
             out.push(Effect::CleanUp);
         }
+        Question::Mend(words) => out.push(Effect::Mend(words)),
         Question::BreakLock(path, pid) => out.push(Effect::BreakLock { path, pid }),
     }
 }
