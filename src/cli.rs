@@ -171,6 +171,8 @@ pub enum Sub {
     /// Write a vmdeck.toml that runs on this host as it is
     Init(InitArgs),
     /// Run the built-in demo: on a real micro guest if QEMU is installed, else on the `local` backend
+    ///
+    /// In a terminal it opens the cockpit; with --plain it tells its lines.
     Demo {
         /// Folder of a built micro guest [default: guests/micro/out, else built into the state folder]
         #[arg(long, value_name = "DIR")]

@@ -610,6 +610,37 @@ fn no_color_means_no_colour_and_still_bold_and_reverse() {
 }
 
 #[test]
+fn the_first_minute_leads_somewhere() {
+    // A host that cannot run anything: what to do is the first thing to be seen.
+    let world = World::new(CASES);
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let unfit: Vec<&str> = config.lines().filter(|line| !line.starts_with("min_free_disk")).collect();
+    let unfit = unfit.join("\n").replacen("[host]", "[host]\nmin_free_disk = \"900TiB\"", 1);
+    fs::write(world.path("vmdeck.toml"), unfit).expect("write");
+    let unfit = Tmux::start(&world, 80, 24, LINE, &[]);
+    let screen = unfit.see("this host is not ready");
+    assert!(screen.contains("FATAL") && screen.contains("min_free_disk"), "{screen}");
+    unfit.keys(&["Escape"]);
+    unfit.see("local linux");
+    // Its worst finding stays in sight, and a page says what is done here all day.
+    unfit.see("3 preflight: FATAL disk");
+    unfit.keys(&["?", "?"]);
+    let tour = unfit.see("something failed waits");
+    assert!(tour.contains("r what is selected") && tour.contains("F next failure"), "{tour}");
+    drop(unfit);
+    // The demo in a terminal is the cockpit on it.
+    let world = World::new("");
+    fs::remove_file(world.path("vmdeck.toml")).expect("no config");
+    let line = format!("sh -c '{} demo --local; echo exit=$?; exec cat'", env!("CARGO_BIN_EXE_vmdeck"));
+    let demo = Tmux::start(&world, 100, 30, &line, &[]);
+    demo.see("ended, exit ");
+    demo.keys(&["q"]);
+    let end = demo.see("exit=0");
+    assert!(end.contains("try next:"), "{end}");
+    assert_all_gone(&world, demo);
+}
+
+#[test]
 fn without_a_screen_there_is_a_line_for_each_change() {
     let world = World::new(CASES);
     let line = |words: &str| format!("sh -c '{} {words}; echo exit=$?; exec cat'", env!("CARGO_BIN_EXE_vmdeck"));
@@ -625,7 +656,9 @@ fn without_a_screen_there_is_a_line_for_each_change() {
     let world = World::new(LONG);
     let child = world.start(&["--ci"]);
     eventually("the run is there to be joined", PATIENCE, || world.run(&["attach"]).err.contains("is not a terminal"));
-    let tmux = Tmux::start(&world, 100, 30, &line("attach --plain"), &[]);
+    // Ctrl-C is for the shell too.
+    let follow = line("attach --plain").replace("sh -c '", "sh -c 'trap : INT; ");
+    let tmux = Tmux::start(&world, 100, 30, &follow, &[]);
     tmux.see("smoke/long");
     tmux.keys(&["C-c"]);
     tmux.see("exit=130");

@@ -16,15 +16,20 @@ const SUITES: &str = include_str!("demo.toml");
 pub(super) const PARTS: [&str; 4] = ["vmlinux", "initrd.cpio", "id_ed25519", "host_key"];
 
 /// Makes the guest and the config of the demo in the state folder, for the cockpit; `told` is called with each step.
-pub(super) async fn write_config(told: &(dyn Fn(String) + Send + Sync)) -> Result<PathBuf> {
+pub(super) async fn make(told: &(dyn Fn(String) + Send + Sync)) -> Result<PathBuf> {
     let table = match build(None, &mut |text| told(text)).await {
         Ok(dir) => micro_guest(&dir),
         Err(why) => local_guest(&why, &mut |text| told(text)),
     };
+    write_config(&config(&table))
+}
+
+/// Writes the config of the demo in the state folder; returns its path.
+pub(super) fn write_config(text: &str) -> Result<PathBuf> {
     let file = info::state_dir().join("demo").join("vmdeck.toml");
     let cannot = |e| Fault::host(format!("cannot write `{}`", file.display())).because(e);
     std::fs::create_dir_all(file.parent().unwrap_or(Path::new("/"))).map_err(cannot)?;
-    std::fs::write(&file, config(&table)).map_err(cannot)?;
+    std::fs::write(&file, text).map_err(cannot)?;
     Ok(file)
 }
 

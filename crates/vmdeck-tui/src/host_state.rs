@@ -73,6 +73,8 @@ pub struct HostState {
     pub queue: Vec<Holder>,
     /// What the host's checks found.
     pub findings: Vec<Finding>,
+    /// Whether the host was checked.
+    pub is_known: bool,
     /// What the host has.
     pub capacity: Capacity,
 }

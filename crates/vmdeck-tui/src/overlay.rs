@@ -58,6 +58,8 @@ pub struct Chooser {
 pub enum Overlay {
     /// The help: every key.
     Help(Chooser),
+    /// The tour: what a person does here all day, on one page.
+    Tour,
     /// The palette: every action by name.
     Palette(Chooser),
     /// The themes; the one that was on before comes back on Esc.

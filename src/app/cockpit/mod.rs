@@ -32,7 +32,7 @@ use vmdeck_tui::{
     event_loop::App,
     keymap::Keymap,
     look::AUTO,
-    model::{Appearance, Model, RecordSource},
+    model::{Appearance, Model, RecordSource, RunRequest},
     msg::{Effect, Msg},
     replay::Player,
     screen::{self, Tty},
@@ -84,6 +84,13 @@ pub(super) async fn open(args: &RunArgs, config: &ConfigArgs, look: &OutputArgs,
     }
     let first = vec![Effect::ListMachines, Effect::LookAtLock { attach: true }, Effect::LoadHistory];
     show(args, config, look, setup, None, first, io).await
+}
+
+/// Opens the cockpit on the demo's config, and runs it: `vmdeck demo` in a terminal.
+pub(super) async fn demo(config: &ConfigArgs, look: &OutputArgs, io: &mut Io<'_>) -> Result<RunExit> {
+    let args = RunArgs { repeat: 1, ..RunArgs::default() };
+    let first = vec![Effect::ListMachines, Effect::LookAtLock { attach: false }, Effect::Start(RunRequest::default())];
+    show(&args, config, look, services::load(&args, config), None, first, io).await
 }
 
 /// Opens a recorded run in the cockpit: `vmdeck replay`.

@@ -126,7 +126,7 @@ impl Services for Real {
 
     fn demo<'a>(&'a self, told: &'a (dyn Fn(String) + Send + Sync)) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let file = micro::write_config(told).await?;
+            let file = micro::make(told).await?;
             self.config.lock().file = Some(file);
             Ok(())
         })

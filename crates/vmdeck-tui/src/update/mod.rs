@@ -102,7 +102,10 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
                 );
             }
         }
-        Msg::Findings(findings, capacity) => (model.host.findings, model.host.capacity) = (findings, capacity),
+        Msg::Findings(findings, capacity) => {
+            (model.host.findings, model.host.capacity) = (findings, capacity);
+            greet(model);
+        }
         Msg::Orphans(lines) => ask_clean_up(model, lines),
         Msg::ConsoleOpened(guest, before) => {
             let path = model.shown.dir.join("guests").join(guest.as_str()).join("console.log");
@@ -144,6 +147,16 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         }
     }
     out
+}
+
+/// Shows first of all what to do where this host cannot run anything yet.
+fn greet(model: &mut Model) {
+    let is_first = !std::mem::replace(&mut model.host.is_known, true);
+    let is_unfit = model.host.findings.iter().any(|finding| finding.severity == Severity::Fatal);
+    let is_idle = model.shown.record == RecordSource::Nothing && !model.shown.is_starting && model.overlay.is_none();
+    if is_first && is_unfit && is_idle && model.setup.is_some() {
+        model.overlay = Some(Overlay::Remedies(0));
+    }
 }
 
 fn tick(model: &mut Model, out: &mut Vec<Effect>) {

@@ -35,7 +35,16 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
             // The action may have opened something itself.
             model.overlay.take()
         }
+        // No key is looked for by a question mark.
+        Overlay::Help(chooser) if key.code == KeyCode::Char('?') && chooser.line.text().is_empty() => {
+            Some(Overlay::Tour)
+        }
         Overlay::Help(chooser) => choose(chooser, key).map(Overlay::Help),
+        Overlay::Tour => match key.code {
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q') => None,
+            KeyCode::Char('?') => Some(Overlay::Help(overlay::Chooser::default())),
+            _ => Some(Overlay::Tour),
+        },
         Overlay::Palette(chooser) => choose(chooser, key).map(Overlay::Palette),
         Overlay::Themes { names, at, before } => themes(model, names, at, before, key, out),
         Overlay::History { rows, at } => history(model, rows, at, key, out),

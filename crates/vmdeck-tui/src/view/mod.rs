@@ -15,6 +15,7 @@ mod remedies;
 mod run;
 mod symbols;
 mod text;
+mod tour;
 mod window;
 
 use super::{

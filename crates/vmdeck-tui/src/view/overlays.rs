@@ -5,6 +5,7 @@ use super::{
     paint::{span, style},
     remedies, symbols,
     text::{cut, fit},
+    tour,
     window::{show, window},
 };
 use crate::{
@@ -29,6 +30,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
     match &model.overlay {
         None => {}
         Some(Overlay::Help(chooser)) => help(model, chooser, frame),
+        Some(Overlay::Tour) => tour::draw(model, frame),
         Some(Overlay::Palette(chooser)) => palette(model, chooser, frame),
         Some(Overlay::Themes { names, at, .. }) => themes(model, names, *at, frame),
         Some(Overlay::History { rows, at }) => history(model, rows, *at, frame),
@@ -106,7 +108,7 @@ fn power_sign(model: &Model, def: &ActionDef) -> Span<'static> {
 }
 
 fn help(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>) {
-    let title = "help: all keys; Enter runs one, Esc closes; ! asks first";
+    let title = "help: all keys; ? the tour, Enter runs one, Esc closes; ! asks first";
     chooser_rows(model, chooser, frame, title, 100, |def, width| {
         let ascii = model.appearance.ascii;
         Line::from(vec![
@@ -203,6 +205,10 @@ fn quit(model: &Model, frame: &mut Frame<'_>) {
     show(model, frame, "leave?", lines, 60);
 }
 
+fn explained(model: &Model, text: &'static str) -> Line<'static> {
+    Line::from(span(model, StyleRole::UiDim, format!("    {text}")))
+}
+
 fn welcome(model: &Model, text: &str, frame: &mut Frame<'_>) {
     let mut lines = vec![
         Line::from(span(
@@ -215,8 +221,12 @@ fn welcome(model: &Model, text: &str, frame: &mut Frame<'_>) {
     lines.extend(text.lines().map(|l| Line::from(span(model, StyleRole::StateWarn, l))));
     lines.extend([
         Line::default(),
-        keys(model, &[("d", "the demo: a real guest, made and tested here")]),
-        keys(model, &[("i", "write a vmdeck.toml from what this host has")]),
+        keys(model, &[("d", "the demo")]),
+        explained(model, "makes a small Linux guest from Debian packages (once, some seconds),"),
+        explained(model, "boots it, runs a few tests in it, removes it; nothing is installed here"),
+        keys(model, &[("i", "init")]),
+        explained(model, "writes ./vmdeck.toml from what this folder and this host have: a guest,"),
+        explained(model, "a first test, a comment at each line; nothing is started"),
         keys(model, &[("e", "edit the config"), ("r", "read it again")]),
         keys(model, &[("q", "leave")]),
     ]);

@@ -7,10 +7,13 @@ use super::{
 };
 use crate::{model::Model, notices, role::StyleRole};
 use ratatui::{Frame, text::Line, widgets::Paragraph};
+use vmdeck_model::event::Severity;
 
 /// Draws the list; the current finding is the first that is seen if they do not all fit.
 pub(super) fn draw(model: &Model, at: usize, frame: &mut Frame<'_>) {
-    let title = "preflight: Enter runs the command, y copies it, Esc closes";
+    let is_fit = !notices::findings(model).iter().any(|finding| finding.severity == Severity::Fatal);
+    let what = if is_fit { "preflight" } else { "this host is not ready" };
+    let title = &format!("{what}: Enter runs the command, y copies it, Esc closes");
     let area = window(model, frame, title, 110, frame.area().height.saturating_sub(2));
     let width = usize::from(area.width);
     let (mut lines, mut begins) = (Vec::new(), 0);

@@ -227,6 +227,9 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
     add("help", &|c| {
         c.keys("?").type_in("lock");
     });
+    add("tour", &|c| {
+        c.keys("? ?");
+    });
     add("palette", &|c| {
         c.keys(":").type_in("rer");
     });
