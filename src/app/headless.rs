@@ -131,12 +131,15 @@ mod tests {
         let joined = control::join(home.path(), false).expect("joined");
         socket.until_attached().await;
         let obeying = tokio::spawn(obey(&b""[..], send.clone(), Some((Arc::clone(&socket), limit))));
+        tokio::task::yield_now().await;
         drop(joined);
         obeying.await.expect("no panic");
         assert_eq!(receive.try_recv(), Ok(hangup));
         let joined = control::join(home.path(), false).expect("joined");
         socket.until_attached().await;
         let obeying = tokio::spawn(obey(&b""[..], send, Some((Arc::clone(&socket), limit))));
+        // It sees that somebody is there before that one goes.
+        tokio::task::yield_now().await;
         joined.lines.send(DETACH.to_owned()).expect("sent");
         obeying.await.expect("no panic");
         assert!(receive.try_recv().is_err(), "it goes on alone, as somebody wants");
