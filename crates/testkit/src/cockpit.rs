@@ -72,10 +72,6 @@ impl Services for FakeServices {
         self.home.join("vmdeck.toml")
     }
 
-    fn save_look(&self, _: &KeptLook) -> std::io::Result<()> {
-        Ok(())
-    }
-
     fn init(&self) -> Result<PathBuf> {
         *locked(&self.setup) = Some(empty_setup());
         Ok(self.config_file())

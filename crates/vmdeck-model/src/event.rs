@@ -84,12 +84,13 @@ impl Phase {
         }
     }
 
+    /// The phases of a boot, in their order.
+    pub const BOOT: [Phase; 6] =
+        [Phase::Launch, Phase::Firmware, Phase::Kernel, Phase::Userspace, Phase::Service, Phase::FirstCommand];
+
     /// Returns whether the phase is part of the boot.
     pub fn is_boot(self) -> bool {
-        matches!(
-            self,
-            Phase::Launch | Phase::Firmware | Phase::Kernel | Phase::Userspace | Phase::Service | Phase::FirstCommand
-        )
+        Self::BOOT.contains(&self)
     }
 }
 

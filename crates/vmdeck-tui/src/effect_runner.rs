@@ -234,10 +234,6 @@ impl EffectRunner {
                 let (folder, depth) = (model.appearance.theme_folder.clone(), model.appearance.theme.depth);
                 self.load_theme(name, folder, depth);
             }
-            Effect::SaveLook(look) => self.spawn_blocking(move |services| {
-                let e = services.save_look(&look).err()?;
-                Some(Msg::Said(Severity::Warn, format!("this choice is not kept: {e}")))
-            }),
             Effect::Copy(text) => return self.copy(text),
             Effect::Mouse(on) => return Some(TerminalAction::Mouse(on)),
             Effect::Redraw => return Some(TerminalAction::Redraw),

@@ -1,6 +1,6 @@
 //! What this host has and does, as it was last looked up: its lock, its machines, what is free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use vmdeck_model::{
     event::{Finding, Holder},
     machine::OwnedMachine,
@@ -67,6 +67,8 @@ pub struct HostState {
     pub inventory: Vec<OwnedMachine>,
     /// What our machines use, by name.
     pub usage: BTreeMap<String, Usage>,
+    /// What they used in the last minute, the newest last.
+    pub lately: BTreeMap<String, VecDeque<Usage>>,
     /// The lock's slots.
     pub locks: Vec<LockRow>,
     /// Who waits for the lock, the first first.
@@ -77,4 +79,27 @@ pub struct HostState {
     pub is_known: bool,
     /// What the host has.
     pub capacity: Capacity,
+}
+
+/// How many measurements of a machine are kept: a minute, at one in two seconds.
+const LATELY: usize = 30;
+
+impl HostState {
+    /// Takes in what our machines use now.
+    pub fn measured(&mut self, usage: BTreeMap<String, Usage>) {
+        self.lately.retain(|name, _| usage.contains_key(name));
+        for (name, now) in &usage {
+            let lately = self.lately.entry(name.clone()).or_default();
+            if lately.len() == LATELY {
+                lately.pop_front();
+            }
+            lately.push_back(*now);
+        }
+        self.usage = usage;
+    }
+
+    /// Returns one figure of a machine over the last minute, the newest last.
+    pub fn lately(&self, machine: &str, figure: impl Fn(&Usage) -> u64) -> Vec<u64> {
+        self.lately.get(machine).map(|all| all.iter().map(figure).collect()).unwrap_or_default()
+    }
 }

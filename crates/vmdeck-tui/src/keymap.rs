@@ -93,6 +93,8 @@ actions! {
     PaneRun "pane-run" Global Look ["5"] "run";
     PaneEvents "pane-events" Global Look ["6"] "events";
     Zoom "zoom" Global Look ["z"] "this pane alone, or all of them";
+    Grow "grow" Global Look ["+"] "more room for this pane: the machines, the run or the logs";
+    Shrink "shrink" Global Look ["-"] "less room for this pane";
     Up "up" Global Look ["up", "k"] "up";
     Down "down" Global Look ["down", "j"] "down";
     PageUp "page-up" Global Look ["pgup", "ctrl-u"] "a page up";
@@ -102,7 +104,7 @@ actions! {
     Left "left" Global Look ["left"] "left; in logs, scroll";
     Right "right" Global Look ["right"] "right; in logs, scroll";
     Enter "enter" Global Look ["enter"] "open the selected line";
-    Search "search" Global Look ["/"] "search the log; filter a list (!x without x, ~x fuzzy)";
+    Search "search" Global Look ["/"] "search the log; filter a list (!x without x, ~x fuzzy, is:failed)";
     NextMatch "next-match" Global Look ["n"] "next match";
     PrevMatch "prev-match" Global Look ["N"] "previous match";
     Copy "copy" Global Look ["y"] "copy the line, or the selection; of a failed case, a report for an issue tracker";
@@ -132,6 +134,7 @@ actions! {
     Kill "kill" Guests Danger ["X"] "end the marked guests now";
     Run "run" Guests Change ["r"] "run what is selected in the run pane on the marked guests, else all";
     RerunFailed "rerun-failed" Guests Change ["R"] "run what failed again";
+    Order "order" Guests Look ["D"] "order of the cases: as planned, failed first, slowest first";
     NextFailed "next-failed" Guests Look ["F"] "to the next case that failed, with its output";
     KeepGuest "keep-guest" Guests Change ["h"] "keep the marked guests after the run, or not; ends a hold";
     SysRq "sysrq" Guests Change ["ctrl-k"] "SysRq and a letter for the guest's kernel";

@@ -16,6 +16,15 @@ pub struct ChosenTheme {
     pub config: String,
 }
 
+/// A line between two panes that can be dragged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// The line between the run and the logs.
+    RunAndLogs,
+    /// The line below the machines.
+    Machines,
+}
+
 /// The order of the cases in the run pane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

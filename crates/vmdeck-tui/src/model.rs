@@ -9,7 +9,7 @@ use super::{
     host_state::HostState,
     keymap::Keymap,
     logs::{LogPane, file::Waker},
-    look::KeptLook,
+    look::{Edge, KeptLook},
     overlay::Overlay,
     past_runs::CaseHistory,
     prompt::Prompt,
@@ -208,6 +208,8 @@ pub struct Panes {
     pub run: ListState,
     /// The first rows of the panes that only scroll.
     pub scroll: BTreeMap<Pane, usize>,
+    /// The line between two panes that is being dragged.
+    pub dragged: Option<Edge>,
     /// The guests that are marked.
     pub selected: BTreeSet<GuestId>,
     /// The rows of the run pane that are folded, by their path.
@@ -277,6 +279,7 @@ impl Default for Panes {
             machines: ListState::default(),
             run: ListState::default(),
             scroll: BTreeMap::new(),
+            dragged: None,
             selected: BTreeSet::new(),
             folded: BTreeSet::new(),
         }

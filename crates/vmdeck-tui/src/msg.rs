@@ -5,7 +5,6 @@ use super::{
     green_diff::DiffLine,
     host_state::{Capacity, LockRow, Usage},
     logs::save::Part,
-    look::KeptLook,
     model::{RecordSource, RunRequest},
     past_runs::{CaseHistory, PastRunRow},
     theme::Theme,
@@ -207,8 +206,6 @@ pub enum Effect {
         /// The part of the log.
         what: Part,
     },
-    /// Keep what was chosen of the looks for the next cockpits.
-    SaveLook(KeptLook),
     /// Put a text on the clipboard.
     Copy(String),
     /// Turn the mouse on or off.

@@ -4,7 +4,6 @@
 
 use super::host::BoxFuture;
 use super::host_state::{Capacity, LockRow, Usage};
-use super::look::KeptLook;
 use super::model::RunRequest;
 use super::past_runs::{CaseHistory, GreenRun, PastRunRow};
 use std::{
@@ -64,8 +63,6 @@ pub trait Services: Send + Sync + 'static {
     fn setup(&self) -> Result<Setup>;
     /// Returns the path of the config file, to be edited; it may not exist.
     fn config_file(&self) -> PathBuf;
-    /// Keeps what was chosen of the looks; blocking.
-    fn save_look(&self, look: &KeptLook) -> std::io::Result<()>;
     /// Writes a config that suits this host.
     fn init(&self) -> Result<PathBuf>;
     /// Makes the demo's guest and config, and uses that config; `told` is called with each step.

@@ -49,12 +49,9 @@ impl Depth {
     pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Self {
         let has = |name: &str, words: &[&str]| var(name).is_some_and(|v| words.iter().any(|w| v.contains(w)));
         let is_set = |name: &str| var(name).is_some_and(|value| !value.is_empty());
+        let is_forced = is_set("CLICOLOR_FORCE") && var("CLICOLOR_FORCE").is_none_or(|value| value != "0");
         // Whoever wants none has none, whatever forces it.
-        if is_set("NO_COLOR") {
-            Depth::Mono
-        } else if has("TERM", &["dumb"])
-            && !var("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0")
-        {
+        if is_set("NO_COLOR") || (has("TERM", &["dumb"]) && !is_forced) {
             Depth::Mono
         } else if has("COLORTERM", &["truecolor", "24bit"]) || has("TERM", &["-direct"]) {
             Depth::True

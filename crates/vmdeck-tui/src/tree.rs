@@ -3,10 +3,14 @@
 //! From the run if there is one, else from the config: then it is what could be run.
 
 use super::{
-    model::{Model, RecordSource},
+    look::CaseOrder,
+    model::{ListState, Model, RecordSource},
     run_node::{NodeState, RunNode},
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 use vmdeck_model::{
     ids::GuestId,
     outcome::{Tally, Verdict},
@@ -35,9 +39,49 @@ pub fn rows(model: &Model) -> Vec<RunNode> {
             fill(&mut row, view, last.get(&(guest.as_str(), suite, case)).copied());
             suites.push(row);
         }
+        let suites = in_order(suites, model.appearance.look.order);
         push(model, &guest, suites, &mut out);
     }
     out
+}
+
+/// Returns the rows of a guest's suites in the wanted order: the cases of a suite, and the suites by the first of them.
+fn in_order(rows: Vec<RunNode>, order: CaseOrder) -> Vec<RunNode> {
+    let worth = |row: &RunNode| match order {
+        CaseOrder::Planned => 0,
+        CaseOrder::FailedFirst => u64::from(row.has_failed()),
+        CaseOrder::SlowestFirst => row.took_ms,
+    };
+    let mut suites: Vec<Vec<RunNode>> = Vec::new();
+    for row in rows {
+        match suites.last_mut() {
+            Some(suite) if row.case.is_some() => suite.push(row),
+            _ => suites.push(vec![row]),
+        }
+    }
+    for suite in &mut suites {
+        suite[1..].sort_by_key(|row| Reverse(worth(row)));
+    }
+    suites.sort_by_key(|suite| Reverse(suite.get(1).map_or(0, worth)));
+    suites.into_iter().flatten().collect()
+}
+
+/// Returns whether a case is shown: each word of the filter must fit, its name or, after `is:`, how it is.
+fn is_shown(model: &Model, row: &RunNode) -> bool {
+    let name = row.selector();
+    model.panes.run.filter.split_whitespace().all(|word| match word.strip_prefix("is:") {
+        Some(state) => is_in_state(row, &state.to_lowercase()),
+        None => ListState { filter: word.to_owned(), ..ListState::default() }.shows(&name),
+    })
+}
+
+/// Returns whether a case is in a state, of which the beginning of the word is enough: a verdict, `red`, `running` or `waiting`.
+fn is_in_state(row: &RunNode, word: &str) -> bool {
+    match row.state {
+        NodeState::Waiting => "waiting".starts_with(word),
+        NodeState::On(_) => "running".starts_with(word),
+        NodeState::Ended(verdict) => verdict.to_string().starts_with(word) || (word == "red" && verdict.is_failure()),
+    }
 }
 
 /// Returns the cases of each guest, in the order in which they run.
@@ -123,7 +167,7 @@ fn push(model: &Model, guest: &GuestId, suites: Vec<RunNode>, out: &mut Vec<RunN
     if hidden {
         return;
     }
-    let hits = suites.iter().filter(|r| r.case.is_some() && model.panes.run.shows(&r.selector()));
+    let hits = suites.iter().filter(|r| r.case.is_some() && is_shown(model, r));
     let shown: HashSet<Option<String>> = hits.map(|r| r.suite.clone()).collect();
     let mut inside_folded = false;
     for row in suites {
@@ -135,7 +179,7 @@ fn push(model: &Model, guest: &GuestId, suites: Vec<RunNode>, out: &mut Vec<RunN
             if model.panes.run.filter.is_empty() || shown.contains(&sum.suite) {
                 out.push(sum);
             }
-        } else if !inside_folded && model.panes.run.shows(&row.selector()) {
+        } else if !inside_folded && is_shown(model, &row) {
             out.push(row);
         }
     }
@@ -160,5 +204,47 @@ fn add(sum: &mut RunNode, row: &RunNode) {
     // The first case begins it; from then on the worst of them tells.
     if sum.planned == 1 || rank(row.state) > rank(sum.state) {
         sum.state = row.state;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::TestCockpit;
+    use vmdeck_model::outcome::Verdict;
+
+    fn cases(case: &TestCockpit) -> Vec<String> {
+        case.model.tree.iter().filter(|row| row.case.is_some()).map(crate::run_node::RunNode::selector).collect()
+    }
+
+    #[test]
+    fn the_order_is_as_planned_failed_first_or_slowest_first_and_is_kept() {
+        let mut case = TestCockpit::with_run();
+        case.case(10, "deb", "install", Verdict::Passed).case(20, "deb", "remove", Verdict::Failed);
+        let planned = cases(&case);
+        assert_eq!(planned[..2], ["smoke/install@deb", "smoke/remove@deb"]);
+        case.keys("D");
+        assert_eq!(cases(&case)[..2], ["smoke/remove@deb", "smoke/install@deb"]);
+        case.keys("D D");
+        assert_eq!(cases(&case), planned);
+        assert_eq!(case.model.appearance.look.order, crate::look::CaseOrder::Planned);
+    }
+
+    #[test]
+    fn cases_are_filtered_by_how_they_are_and_by_their_names() {
+        let mut case = TestCockpit::with_run();
+        case.case(10, "deb", "install", Verdict::Passed).case(20, "deb", "remove", Verdict::Infra);
+        for (filter, shown) in [
+            ("is:passed", &["smoke/install@deb"][..]),
+            ("is:red", &["smoke/remove@deb"]),
+            ("is:inf", &["smoke/remove@deb"]),
+            ("is:waiting", &["smoke/install@win"]),
+            ("install !deb", &["smoke/install@win"]),
+            ("is:passed win", &[]),
+            ("is:", &["smoke/install@deb", "smoke/remove@deb", "smoke/install@win"]),
+        ] {
+            case.keys("5 /").type_in(filter).keys("enter");
+            assert_eq!(cases(&case), shown, "{filter}");
+            case.keys("esc");
+        }
     }
 }

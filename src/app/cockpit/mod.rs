@@ -152,6 +152,7 @@ async fn show(
     let (send, receive) = mpsc::channel(QUEUE);
     let mouse = setup.as_ref().is_ok_and(|s| s.cockpit.flag("mouse"));
     let ascii_only = appearance::is_ascii_only(var);
+    let before = chosen.clone();
     let look = Appearance {
         keymap: Keymap::new(&Options::default()).0,
         theme,
@@ -191,11 +192,17 @@ async fn show(
     let mut app = App::new(model, tty, handed, host, (send, receive), Some(signals));
     let ran = AssertUnwindSafe(app.run(first)).catch_unwind().await;
     let _ = std::panic::take_hook();
+    let look = app.model().appearance.look.clone();
     let (farewell, last) = (farewell(app.model()), app.model().results.last().map(|(_, exit)| *exit));
     let signal = app.last_signal;
     // The library panics where it cannot say on standard error that the terminal is gone; the run must hear of our end all the same.
     let _ = std::panic::catch_unwind(AssertUnwindSafe(|| drop(app)));
     screen::restore();
+    if look != before
+        && let Err(e) = appearance::save(&look)
+    {
+        io.warn(&format!("warning: sizes, order and colours are not kept: {e}"));
+    }
     for line in &farewell {
         // Messages hold what guests wrote, and this is the normal screen.
         io.say(Clean::from_text(line).as_str());

@@ -2,7 +2,7 @@
 //!
 //! The trait is the cockpit's; the engine and the other subcommands do the work.
 
-use super::{appearance, engine_process::Engines};
+use super::engine_process::Engines;
 use crate::{
     app::{
         Io,
@@ -27,13 +27,13 @@ use vmdeck_core::{
         lock::{self, Standing},
         preflight, reap, shell,
     },
-    history::{self, PassedCase},
+    history::{self, PassedCase, PastBoot, PastCase, Trends},
     host::{capacity, files, pids, process::Spawner},
     transport::source_watch::SourceWatch,
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    event::{Finding, Holder},
+    event::{Finding, Holder, Phase},
     guest::Source,
     ids::GuestId,
     machine::OwnedMachine,
@@ -42,9 +42,8 @@ use vmdeck_model::{
 use vmdeck_tui::{
     host::BoxFuture,
     host_state::{Capacity, LockRow, LockState, Usage},
-    look::KeptLook,
     model::RunRequest,
-    past_runs::{CaseHistory, GreenRun, PastRunRow},
+    past_runs::{BootRow, CaseHistory, GreenRun, PastRunRow},
     services::{Cleaned, CodeChanges, Engine, SerialConsole, Services},
 };
 
@@ -109,10 +108,6 @@ impl Services for Real {
         settings::find(&self.config()).unwrap_or_else(|| "vmdeck.toml".into())
     }
 
-    fn save_look(&self, look: &KeptLook) -> std::io::Result<()> {
-        appearance::save(look)
-    }
-
     fn init(&self) -> Result<PathBuf> {
         let (mut out, mut err) = (std::io::sink(), std::io::sink());
         // Nobody can be asked below the screen.
@@ -158,7 +153,10 @@ impl Services for Real {
     }
 
     fn case_history(&self) -> CaseHistory {
-        CaseHistory(history::of_cases(self.records(), CASES))
+        let Trends { cases, boots } = history::trends(self.records(), CASES);
+        let case = |(word, all): (String, Vec<PastCase>)| (word, all.iter().map(|c| (c.verdict, c.took_ms)).collect());
+        let boot = |(id, all): (GuestId, Vec<PastBoot>)| (id, all.into_iter().map(boot_row).collect());
+        CaseHistory { cases: cases.into_iter().map(case).collect(), boots: boots.into_iter().map(boot).collect() }
     }
 
     fn last_passed(&self, word: &str, record: &Path) -> Option<GreenRun> {
@@ -295,6 +293,14 @@ impl Services for Real {
         out.extend(self.config_args());
         out
     }
+}
+
+/// Returns a boot with its phases in their order; those that are none of a boot are left out.
+fn boot_row(boot: PastBoot) -> BootRow {
+    let phases = Phase::BOOT
+        .into_iter()
+        .filter_map(|phase| Some((phase, *boot.phases_ms.get(&phase.as_str().replace(' ', "_"))?)));
+    BootRow { phases: phases.collect(), run: boot.run, boot_ms: boot.boot_ms }
 }
 
 /// The changes of the code of all guests.

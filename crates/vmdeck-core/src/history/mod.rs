@@ -5,9 +5,11 @@
 mod index;
 mod passed;
 mod past_run;
+mod trends;
 
 pub use passed::{PassedCase, last_passed};
 pub use past_run::PastRun;
+pub use trends::{PastBoot, PastCase, Trends, trends};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
@@ -25,7 +27,6 @@ use vmdeck_model::{
     outcome::{Tally, Verdict},
     quantity::show_count,
     run_view::{RevisionView, RunView},
-    select::word_of_case,
 };
 
 /// The longest line of a record that can be an event, in bytes.
@@ -119,23 +120,6 @@ pub fn pin(record: &Path, on: bool) -> io::Result<()> {
 /// Returns the SELECT words of the cases that failed in a run, as [`RunView::failed`] has it.
 pub fn failed(record: &Path) -> io::Result<Vec<String>> {
     Ok(view(record)?.failed())
-}
-
-/// Returns what the last runs of a folder said of each case, the newest last, by the word that selects it.
-pub fn of_cases(folder: &Path, most: usize) -> BTreeMap<String, Vec<Verdict>> {
-    let mut names: Vec<String> = list(folder).into_iter().map(|run| run.name).collect();
-    let mut out: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
-    names.truncate(most);
-    for name in names.into_iter().rev() {
-        let summary = vmdeck_files::read(&folder.join(name).join("summary.json"), vmdeck_files::LARGE);
-        let cases: Option<SummaryCases> = summary.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        for case in cases.into_iter().flat_map(|summary| summary.cases) {
-            let told = !matches!(case.verdict, Verdict::Skipped | Verdict::Cancelled);
-            let word = word_of_case(&case.suite, &case.case, &case.guest);
-            out.entry(word).or_default().extend(told.then_some(case.verdict));
-        }
-    }
-    out
 }
 
 /// Returns the state of a run at the end of its record.
@@ -260,6 +244,8 @@ struct SummaryCase {
 struct SummaryGuest {
     guest: Option<GuestId>,
     boot_ms: Option<u64>,
+    #[serde(default)]
+    phases_ms: BTreeMap<String, u64>,
     reused: Option<u32>,
 }
 

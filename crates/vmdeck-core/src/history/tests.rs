@@ -53,9 +53,33 @@ fn what_the_last_runs_said_of_a_case_is_in_their_order() {
         fs::write(file, text.trim_end_matches('}').to_owned() + "}" + &case).expect("write");
     }
     fs::create_dir_all(home.path().join("20261121T080009-00000009")).expect("a run that died");
-    let all = of_cases(home.path(), 30);
-    assert_eq!(all["s/a@deb"], [Verdict::Failed, Verdict::Passed, Verdict::Flaky]);
-    assert_eq!(of_cases(home.path(), 1)["s/a@deb"], [Verdict::Flaky]);
+    let verdicts = |most| {
+        let all = trends(home.path(), most).cases;
+        all["s/a@deb"].iter().map(|case| case.verdict).collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(30), [Verdict::Failed, Verdict::Passed, Verdict::Flaky]);
+    assert_eq!(verdicts(1), [Verdict::Flaky]);
+}
+
+#[test]
+fn boots_are_listed_but_not_of_machines_that_were_used_again() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let guests = [
+        r#"{"guest":"deb","boot_ms":90,"phases_ms":{"firmware":20,"kernel":70},"reused":null}"#,
+        r#"{"guest":"deb","boot_ms":null,"phases_ms":{},"reused":2}"#,
+        r#"{"guest":"deb","boot_ms":null,"phases_ms":{"firmware":25},"reused":null}"#,
+    ];
+    for (n, guest) in guests.iter().enumerate() {
+        let name = format!("20261121T08000{n}-0000000{n}");
+        summary(home.path(), &name, 0);
+        let file = home.path().join(name).join("summary.json");
+        let text = fs::read_to_string(&file).expect("read");
+        let text = text.trim_end_matches('}').to_owned() + &format!(r#"}},"cases":[],"guests":[{guest}]}}"#);
+        fs::write(file, text).expect("write");
+    }
+    let boots = trends(home.path(), 30).boots;
+    let told: Vec<_> = boots[&GuestId::new("deb").expect("name")].iter().map(|b| (b.run.as_str(), b.boot_ms)).collect();
+    assert_eq!(told, [("00000000", Some(90)), ("00000002", None)]);
 }
 
 #[test]

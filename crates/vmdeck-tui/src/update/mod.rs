@@ -11,6 +11,7 @@ mod overlays;
 mod presence;
 mod remedies;
 mod rewind;
+mod sizes;
 mod start;
 mod watch;
 
@@ -80,7 +81,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Theme(Err(fault)) => model.say(Severity::Warn, format!("{fault}; the colours were not changed")),
         Msg::Machines(Ok(rows)) => model.host.inventory = rows,
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
-        Msg::Usage(usage) => model.host.usage = usage,
+        Msg::Usage(usage) => model.host.measured(usage),
         Msg::Locks(rows) => model.host.locks = rows,
         Msg::Queue(queue) => model.host.queue = queue,
         Msg::PastRuns(rows) => model.overlay = Some(Overlay::History { rows, at: 0 }),

@@ -1,6 +1,7 @@
-//! The mouse: a click chooses, the wheel scrolls, a click on the line of a replay goes to that time.
+//! The mouse: a click chooses, the wheel scrolls, a line between two panes is dragged, a click on the line of a replay goes to that
+//! time.
 
-use super::{moves, rewind};
+use super::{moves, rewind, sizes};
 use crate::{
     layout::{Layout, first_row},
     model::{Model, Pane},
@@ -18,6 +19,12 @@ pub(super) fn mouse(model: &mut Model, mouse: MouseEvent) {
     }
     let layout = Layout::of(model);
     match mouse.kind {
+        MouseEventKind::Drag(MouseButton::Left) => {
+            if let Some(edge) = model.panes.dragged {
+                sizes::drag(model, edge, mouse.column, mouse.row);
+            }
+        }
+        MouseEventKind::Up(MouseButton::Left) => model.panes.dragged = None,
         MouseEventKind::Down(MouseButton::Left) => {
             if let (Some(bar), Some(player)) = (layout.bar, &model.shown.player)
                 && bar.contains((mouse.column, mouse.row).into())
@@ -28,7 +35,11 @@ pub(super) fn mouse(model: &mut Model, mouse: MouseEvent) {
                 let to_ms = cell * player.total_ms / cells;
                 return rewind::seek(model, to_ms);
             }
-            let Some((pane, area)) = layout.at(mouse.column, mouse.row) else { return };
+            model.panes.dragged = sizes::edge_at(&layout, mouse.column, mouse.row);
+            let Some((pane, area)) = layout.at(mouse.column, mouse.row).filter(|_| model.panes.dragged.is_none())
+            else {
+                return;
+            };
             model.panes.focus = pane;
             let row = usize::from(mouse.row.saturating_sub(area.y + 1));
             click(model, pane, row, area.height);

@@ -111,7 +111,6 @@ fn themes(
             let config = model.setup.as_ref().and_then(|setup| setup.cockpit.text("theme")).unwrap_or(AUTO).to_owned();
             model.say(Severity::Ok, format!("{name} is the theme from now on, until the config names another one"));
             model.appearance.look.theme = Some(ChosenTheme { name, config });
-            out.push(Effect::SaveLook(model.appearance.look.clone()));
             return None;
         }
         KeyCode::Esc | KeyCode::Char('q') => {

@@ -1,7 +1,7 @@
 //! Everything about a guest: its boot as a timeline against earlier ones, its machine, what was tried, what went wrong.
 
-use super::{guest, paint::span, symbols, window};
-use crate::{keymap::Action, model::Model, role::StyleRole};
+use super::{guest, paint::span, sparkline, symbols, window};
+use crate::{host_state::Usage, keymap::Action, model::Model, past_runs::BootRow, role::StyleRole};
 use ratatui::{Frame, text::Line};
 use vmdeck_model::{
     event::Phase,
@@ -10,6 +10,8 @@ use vmdeck_model::{
     run_view::GuestView,
 };
 
+/// How many earlier boots are shown.
+const BOOTS: usize = 5;
 /// Cells of the longest bar.
 const CELLS: usize = 30;
 
@@ -75,8 +77,10 @@ fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'s
         let why = if sought.why.is_empty() { String::new() } else { format!(": {}", sought.why) };
         lines.push(fact(model, "searched", format!("{} {found}{why}", sought.way)));
     }
+    usage(model, view, lines);
     lines.push(Line::default());
     timeline(model, view, now, lines);
+    waterfall(model, id, lines);
     let own = model.shown.view.warnings.iter().filter(|warning| warning.guest.as_ref() == Some(id));
     let warnings: Vec<&String> = own.map(|warning| &warning.text).collect();
     if !warnings.is_empty() {
@@ -104,6 +108,67 @@ fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'s
     if !model.shown.dir.as_os_str().is_empty() {
         let home = model.shown.dir.join("guests").join(id.as_str());
         lines.push(fact(model, "record", home.display().to_string()));
+    }
+}
+
+/// What the machine used in the last minute.
+fn usage(model: &Model, view: &GuestView, lines: &mut Vec<Line<'static>>) {
+    let Some(name) = view.machine.as_deref().filter(|name| model.host.usage.contains_key(*name)) else { return };
+    let now = model.host.usage[name];
+    let mut row = |word: &str, figure: fn(&Usage) -> u64, top: u64, text: String| {
+        let values = model.host.lately(name, figure);
+        let top = top.max(values.iter().max().copied().unwrap_or(0));
+        lines.push(fact(model, word, format!("{} {text}", sparkline::bars(model, &values, top, CELLS))));
+    };
+    row("processor", |u| u.cpu_percent, 100, format!("{}%", now.cpu_percent));
+    row("memory", |u| u.memory, 1, show_size(now.memory));
+    row("disk", |u| u.disk, 1, show_size(now.disk));
+}
+
+/// The boots of earlier runs below each other on one scale, each phase by its letter; the newest first.
+fn waterfall(model: &Model, id: &GuestId, lines: &mut Vec<Line<'static>>) {
+    let all = model.history.boots.get(id).map_or(&[][..], Vec::as_slice);
+    let shown: Vec<&BootRow> = all.iter().rev().take(BOOTS).collect();
+    let total = |boot: &BootRow| boot.phases.iter().map(|(_, ms)| ms).sum::<u64>();
+    let Some(scale) = shown.iter().map(|boot| total(boot)).max().filter(|most| *most > 0) else { return };
+    lines.push(Line::default());
+    lines.push(Line::from(span(
+        model,
+        StyleRole::UiDim,
+        "earlier boots: l launch, f firmware, k kernel, u userspace, s sshd, c first command",
+    )));
+    for boot in shown {
+        let cells = |ms: u64| usize::try_from(ms * CELLS as u64 / scale).unwrap_or(CELLS);
+        let mut bar = String::new();
+        let mut at = 0;
+        for (phase, ms) in &boot.phases {
+            at += ms;
+            let letter = match phase {
+                Phase::FirstCommand => "c",
+                phase => &phase.as_str()[..1],
+            };
+            bar.push_str(&letter.repeat(cells(at).saturating_sub(bar.len())));
+        }
+        let (end, role) = match boot.boot_ms {
+            Some(ms) => (format!("{:>7}", guest::time(ms)), StyleRole::UiText),
+            None => (format!("{} failed", symbols::pick(model, "✗", "x")), StyleRole::StateBad),
+        };
+        lines.push(Line::from(vec![
+            span(model, StyleRole::UiDim, format!("{:<11}", boot.run)),
+            span(model, StyleRole::GaugeFull, format!("{bar:<CELLS$} ")),
+            span(model, role, end),
+        ]));
+    }
+    let mut times: Vec<u64> = all.iter().filter_map(|boot| boot.boot_ms).collect();
+    times.sort_unstable();
+    if let (Some(median), Some(late)) = (times.get(times.len() / 2), times.get(times.len() * 9 / 10)) {
+        let text = format!(
+            "{}: median {}, nine of ten within {}",
+            show_count(times.len(), "boot"),
+            guest::time(*median),
+            guest::time(*late)
+        );
+        lines.push(Line::from(span(model, StyleRole::UiDim, text)));
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if let Some(prompt) = &model.prompt {
         let lead = match prompt.purpose {
             Purpose::Search => "search (regex; lower case matches both): ",
-            Purpose::Filter => "filter (!without, ~fuzzy): ",
+            Purpose::Filter => "filter (!without, ~fuzzy, is:failed): ",
             Purpose::Seek => "go to (1m30s): ",
             Purpose::SysRq => "SysRq (w what waits, l processors, t tasks, m memory, c crash): ",
         };
@@ -114,7 +114,7 @@ fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
         ]),
         Pane::Lock => out.extend([(A::BreakLock, "release"), (A::Recheck, "check again")]),
         Pane::Preflight => {
-            out.extend([(A::Enter, "what to do"), (A::Recheck, "check again"), (A::CleanUp, "clean up")])
+            out.extend([(A::Enter, "what to do"), (A::Recheck, "check again"), (A::CleanUp, "clean up")]);
         }
         Pane::Events => out.extend([(A::Levels, "levels"), (A::PageUp, "back")]),
     }

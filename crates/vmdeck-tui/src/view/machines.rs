@@ -3,10 +3,11 @@
 use super::{
     guest,
     paint::{frame_of, paint, span, style},
-    symbols,
+    sparkline, symbols,
     text::{cut, fit},
 };
 use crate::{
+    host_state::Usage,
     layout::first_row,
     model::{Model, Pane},
     role::StyleRole,
@@ -19,6 +20,9 @@ use vmdeck_model::{
     quantity::{show_count, show_size},
     text::Clean,
 };
+
+/// The columns of a figure's last minute, with a space.
+const SPARKS: usize = 9;
 
 /// Draws the machines pane.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -80,7 +84,12 @@ impl Columns {
         let boot = if width >= 54 { 19 } else { 0 };
         let doing = width.saturating_sub(name + results + boot + 6).clamp(6, 26);
         let mut rest = width.saturating_sub(name + doing + results + boot + 6);
-        let usage = if rest >= 23 { 23 } else { 0 };
+        // With room, the last minute of the processor and of the memory stand beside the figures.
+        let usage = match rest {
+            62.. => 23 + 2 * SPARKS,
+            23.. => 23,
+            _ => 0,
+        };
         rest -= usage;
         Self { name, doing, boot, results, usage, address: rest.saturating_sub(1), cells: 8 }
     }
@@ -91,7 +100,10 @@ impl Columns {
         for (width, title) in [
             (self.boot, "boot"),
             (self.results, "cases"),
-            (self.usage, " cpu   memory     disk"),
+            (
+                self.usage,
+                if self.usage > 23 { " cpu            memory              disk" } else { " cpu   memory     disk" },
+            ),
             (self.address, "address"),
         ] {
             if width > 0 {
@@ -154,7 +166,17 @@ fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
         let is_up = model.is_live() && view.state != MachineState::Terminated;
         let usage = view.machine.as_ref().filter(|_| is_up).and_then(|m| model.host.usage.get(m));
         let text = usage.map_or_else(String::new, |u| {
-            format!("{:>3}% {:>8} {:>8}", u.cpu_percent, show_size(u.memory), show_size(u.disk))
+            let sparks = |figure: fn(&Usage) -> u64, top: u64| {
+                let values = view.machine.as_ref().map(|name| model.host.lately(name, figure)).unwrap_or_default();
+                let top = top.max(values.iter().max().copied().unwrap_or(0));
+                sparkline::bars(model, &values, top, SPARKS - 1)
+            };
+            let (cpu, memory, disk) = (u.cpu_percent, show_size(u.memory), show_size(u.disk));
+            if columns.usage == 23 {
+                return format!("{cpu:>3}% {memory:>8} {disk:>8}");
+            }
+            let (busy, full) = (sparks(|u| u.cpu_percent, 100), sparks(|u| u.memory, 1));
+            format!("{cpu:>3}% {busy} {memory:>8} {full} {disk:>8}")
         });
         spans.push(span(model, StyleRole::UiDim, format!(" {}", fit(&text, columns.usage - 1, ascii))));
     }

@@ -13,6 +13,7 @@ mod overlays;
 mod paint;
 mod remedies;
 mod run;
+mod sparkline;
 mod symbols;
 mod text;
 mod tour;

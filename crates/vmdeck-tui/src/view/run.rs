@@ -3,12 +3,14 @@
 use super::{
     guest,
     paint::{frame_of, paint, span, style},
-    symbols,
+    sparkline, symbols,
     text::{cut, fit},
 };
 use crate::{
     layout::first_row,
+    look::CaseOrder,
     model::{Model, Pane},
+    past_runs::CaseResult,
     role::StyleRole,
     run_node::{NodeState, RunNode},
 };
@@ -18,6 +20,8 @@ use vmdeck_model::outcome::Verdict;
 
 /// How many of the last verdicts of a case are shown.
 const PAST: usize = 8;
+/// The columns of the durations, and of how often it was not green.
+const TREND: usize = PAST + 15;
 /// How much of a message must have room beside them, in columns.
 const MESSAGE: usize = 60;
 /// From how many columns on there is room for them.
@@ -43,7 +47,18 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if !model.panes.run.filter.is_empty() {
         extra.push(span(model, StyleRole::UiBadge, format!(" /{} ", model.panes.run.filter)));
     }
+    if model.appearance.look.order != CaseOrder::Planned {
+        extra.push(span(model, StyleRole::UiDim, format!(" {} ", model.appearance.look.order.word())));
+    }
     paint(frame, area, frame_of(model, Pane::Run, extra), lines);
+}
+
+/// Returns how long a case took lately as bars, then how often it was not green.
+fn trend(model: &Model, node: &RunNode, past: &[CaseResult]) -> String {
+    let times: Vec<u64> = past.iter().map(|(_, ms)| *ms).collect();
+    let top = times.iter().max().copied().unwrap_or(1);
+    let rate = model.history.trouble(&node.selector()).map(|rate| format!(" {rate}% not green")).unwrap_or_default();
+    format!("{}{rate}", sparkline::bars(model, &times, top, PAST))
 }
 
 /// Returns the columns of the names: as many as the longest needs, and at most half, so that why something failed has room.
@@ -87,12 +102,15 @@ fn row(model: &Model, node: &RunNode, now: u64, name_width: usize, width: usize)
     // Why it failed comes first.
     let has_room = width >= WIDE && (message.is_empty() || used + PAST + 1 + message.width().min(MESSAGE) <= width);
     if has_room && !past.is_empty() {
-        spans.extend(past.iter().map(|verdict| {
+        spans.extend(past.iter().map(|(verdict, _)| {
             let (sign, role) = symbols::verdict(model, *verdict);
             span(model, role, sign)
         }));
         spans.push(span(model, StyleRole::UiDim, " ".repeat(PAST - past.len() + 1)));
         used += PAST + 1;
+        if message.is_empty() && used + TREND <= width {
+            spans.push(span(model, StyleRole::UiDim, trend(model, node, past)));
+        }
     }
     spans.push(span(model, StyleRole::UiDim, cut(message, width.saturating_sub(used), ascii)));
     Line::from(spans)

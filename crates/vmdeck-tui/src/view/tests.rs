@@ -9,11 +9,16 @@ use crate::{
     logs::LogSource,
     model::{Model, RecordSource},
     msg::Msg,
-    past_runs::{CaseHistory, PastRunRow},
+    past_runs::{BootRow, CaseHistory, PastRunRow},
     role::StyleRole,
     theme::{BUILT_IN, Depth, Theme},
 };
-use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Style};
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    buffer::Buffer,
+    style::{Color, Style},
+};
 use std::collections::BTreeMap;
 use vmdeck_model::machine::{MachineInfo, OwnedMachine, Owner};
 use vmdeck_model::{
@@ -245,12 +250,35 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
             EventKind::Reused { guest: guest("deb"), machine: "vmdeck-1".into(), run: "5bba".into(), times: 3 },
         );
         c.up(100).case(200, "deb", "install", Verdict::Failed).case(300, "deb", "remove", Verdict::Passed).keys("5");
-        let of = |case: &str, verdicts: &[Verdict]| (format!("smoke/{case}@deb"), verdicts.to_vec());
+        let of = |case: &str, verdicts: &[Verdict]| {
+            let results = verdicts.iter().enumerate().map(|(n, verdict)| (*verdict, 100 * (n as u64 % 3) + 100));
+            (format!("smoke/{case}@deb"), results.collect())
+        };
         let (ok, bad, flaky) = (Verdict::Passed, Verdict::Failed, Verdict::Flaky);
         let past = [of("install", &[ok, ok, bad, bad]), of("remove", &[bad, ok, ok, flaky, ok, ok, ok, ok, ok])];
-        c.msg(Msg::CaseHistory(CaseHistory(past.into())));
+        c.msg(Msg::CaseHistory(CaseHistory { cases: past.into(), boots: [].into() }));
         c.model.code_watch =
             Some(CodeWatch { last: Some(RunExit::TestFailed), count: 7, ..CodeWatch::new(Vec::new()) });
+    });
+    add("boots", &|c| {
+        let boot = |run: &str, kernel: u64, boot_ms| BootRow {
+            run: run.into(),
+            phases: vec![(Phase::Firmware, 800), (Phase::Kernel, kernel), (Phase::Userspace, 900)],
+            boot_ms,
+        };
+        let boots = vec![
+            boot("5bba0001", 1000, Some(2700)),
+            boot("5bba0002", 2400, None),
+            boot("5bba0003", 1100, Some(2800)),
+            boot("5bba0004", 1000, Some(2600)),
+        ];
+        c.msg(Msg::CaseHistory(CaseHistory { cases: [].into(), boots: [(guest("deb"), boots)].into() }));
+        c.up(1000);
+        for n in 0..20 {
+            let usage = Usage { memory: (200 + 3 * n) << 20, cpu_ms: 900, cpu_percent: 5 * n, disk: 12 << 20 };
+            c.msg(Msg::Usage([("vmdeck-abcdef01-deb".to_owned(), usage)].into()));
+        }
+        c.at(2000).msg(Msg::Tick).keys("i");
     });
     add("history", &|c| {
         let row = |n: u32, exit, is_running, what: &str| PastRunRow {
@@ -336,6 +364,24 @@ fn every_state_at_80x24() {
 #[test]
 fn every_state_at_160x50() {
     check(160, 50);
+}
+
+#[test]
+fn every_state_is_whole_in_ascii_and_without_colours() {
+    for size in [(80, 24), (160, 50)] {
+        for (name, mut case) in states() {
+            case.model.size = size;
+            case.model.appearance.ascii = true;
+            case.model.appearance.theme = Theme::load("mono", None, Depth::Mono).expect("theme");
+            crate::derive::derive(&mut case.model);
+            let buffer = buffer(&case.model);
+            let odd: String =
+                buffer.content.iter().map(ratatui::buffer::Cell::symbol).filter(|s| !s.is_ascii()).collect();
+            assert_eq!(odd, "", "{name} at {size:?}");
+            let coloured = |cell: &&ratatui::buffer::Cell| cell.fg != Color::Reset || cell.bg != Color::Reset;
+            assert_eq!(buffer.content.iter().find(coloured), None, "{name} at {size:?}");
+        }
+    }
 }
 
 #[test]

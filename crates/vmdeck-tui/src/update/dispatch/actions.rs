@@ -10,7 +10,7 @@ use crate::{
     prompt::{InputLine, Prompt, Purpose},
     run_node::RunNode,
     theme, tree,
-    update::{evidence, logs, moves, rewind, start, watch},
+    update::{evidence, logs, moves, rewind, sizes, start, watch},
 };
 use std::time::Duration;
 use tui_logger::TuiWidgetEvent;
@@ -46,6 +46,8 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::PaneRun => model.panes.focus = Pane::Run,
         Action::PaneEvents => model.panes.focus = Pane::Events,
         Action::Zoom => model.panes.zoom = !model.panes.zoom,
+        Action::Grow => sizes::step(model, 1),
+        Action::Shrink => sizes::step(model, -1),
         Action::Up => moves::step(model, -1),
         Action::Down => moves::step(model, 1),
         Action::PageUp => moves::page(model, -1),
@@ -82,6 +84,11 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         Action::KeepFailed => toggle_keep_failed(model, out),
         Action::PauseFailed => toggle_pause(model),
         Action::History => out.push(Effect::ListRuns),
+        Action::Order => {
+            let look = &mut model.appearance.look;
+            look.order = look.order.next();
+            model.is_tree_stale = true;
+        }
         Action::NextFailed => evidence::next_failed(model),
         Action::Errors => out.push(Effect::ListErrors),
         Action::Compare => evidence::compare(model, out),
