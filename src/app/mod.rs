@@ -143,6 +143,11 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
     let exit = match command {
         None if version => about::version(look.verbose, &config, io),
         None if run.ci || run.dry_run => run::run(&run, &config, &look, io).await?,
+        None if has_no_screen(&look) && run.read_only => {
+            return Err(Fault::user("cannot open the cockpit")
+                .because("there is no screen here, and without one `--read-only` has nothing to look at")
+                .hint("`vmdeck attach --plain` follows a run"));
+        }
         None if has_no_screen(&look) => {
             if !look.plain {
                 io.warn("note: TERM=dumb has no screen: a line for each change instead");

@@ -126,6 +126,10 @@ impl Services for FakeServices {
         locked(&self.locks).clone()
     }
 
+    fn watch_lock(&self, _: Box<dyn Fn() + Send>) -> Box<dyn Send> {
+        Box::new(())
+    }
+
     fn queue(&self) -> Vec<Holder> {
         Vec::new()
     }

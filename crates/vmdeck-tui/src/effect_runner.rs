@@ -5,7 +5,7 @@ use super::{
     host::Host,
     host_state::LockState,
     logs::{self, file::Waker},
-    model::{Model, RecordSource, RunRequest},
+    model::{Model, RecordSource, RunRequest, Whose},
     msg::{Effect, Msg, Opened},
     record, record_logs,
     services::{Engine, SerialConsole, Services},
@@ -24,6 +24,7 @@ use vmdeck_model::{
     event::Severity,
     ids::GuestId,
     lifecycle::MachineState,
+    outcome::Verdict,
     plan::Setup,
     quantity::show_count,
     select::word_of_case,
@@ -46,6 +47,8 @@ pub struct EffectRunner {
     watch: CancellationToken,
     /// Ends watching the code.
     code_watch: CancellationToken,
+    /// Tells when the lock has changed.
+    lock_watch: Option<Box<dyn Send>>,
     /// Takes what is typed into the console.
     console: Option<mpsc::Sender<Vec<u8>>>,
     usage_before: Arc<Mutex<std::collections::BTreeMap<String, (u64, clock::Instant)>>>,
@@ -83,6 +86,7 @@ impl EffectRunner {
             engine: None,
             watch: CancellationToken::new(),
             code_watch: CancellationToken::new(),
+            lock_watch: None,
             console: None,
             usage_before: Arc::default(),
         }
@@ -136,13 +140,19 @@ impl EffectRunner {
                 });
             }
             Effect::LookAtLock { attach } => {
+                if self.lock_watch.is_none() {
+                    // From now on it is looked at when something changes.
+                    let messages = self.messages.clone();
+                    let look = move || drop(messages.try_send(Msg::Do(Effect::LookAtLock { attach: false })));
+                    self.lock_watch = Some(self.services.watch_lock(Box::new(look)));
+                }
                 let watched = matches!(model.shown.record, RecordSource::Other { .. }).then(|| model.shown.dir.clone());
                 self.look_at_lock(attach && model.shown.record == RecordSource::Nothing, watched);
             }
             Effect::Watch { dir, who } => match self.services.join(&dir) {
-                Ok(engine) => self.follow(engine),
+                Ok(engine) => self.follow(engine, Whose::Joined(who)),
                 // It can be seen all the same.
-                Err(_) => drop(self.show(dir, RecordSource::Other { who })),
+                Err(_) => drop(self.show(dir, RecordSource::Other { who }, Whose::Ours)),
             },
             Effect::BreakLock { path, pid } => self.spawn_blocking(move |services| {
                 Some(match services.break_lock(&path, pid) {
@@ -207,7 +217,7 @@ impl EffectRunner {
                 self.spawn_blocking(move |_| Some(Msg::Errors(errors::collect(&dir, &view))));
             }
             Effect::Compare(word) => self.compare(model, word),
-            Effect::OpenRun(dir) => drop(self.show(dir, RecordSource::Own { ended: true })),
+            Effect::OpenRun(dir) => drop(self.show(dir, RecordSource::Own { ended: true }, Whose::Earlier)),
             Effect::WatchCode(on) => {
                 self.code_watch.cancel();
                 if let Some(setup) = model.setup.clone().filter(|_| on) {
@@ -261,14 +271,14 @@ impl EffectRunner {
             Ok(engine) => engine,
             Err(fault) => return self.spawn(async move { Some(Msg::NotStarted(fault)) }),
         };
-        self.follow(engine);
+        self.follow(engine, Whose::Ours);
     }
 
     /// Shows the run of an engine, which takes our commands from now on.
-    fn follow(&mut self, engine: Engine) {
+    fn follow(&mut self, engine: Engine, whose: Whose) {
         let Engine { dir, commands, ended } = engine;
         self.engine = Some(commands);
-        let over = self.show(dir, RecordSource::Own { ended: false });
+        let over = self.show(dir, RecordSource::Own { ended: false }, whose);
         self.spawn(async move {
             // Nothing is told of an engine that was let go on alone.
             let (exit, words) = ended.await.ok()?;
@@ -280,7 +290,7 @@ impl EffectRunner {
     }
 
     /// Shows a record from its beginning; the token is cancelled when its last event was read.
-    fn show(&mut self, dir: PathBuf, record: RecordSource) -> CancellationToken {
+    fn show(&mut self, dir: PathBuf, record: RecordSource, whose: Whose) -> CancellationToken {
         self.watch.cancel();
         self.watch = CancellationToken::new();
         let (messages, watch, over) = (self.messages.clone(), self.watch.clone(), CancellationToken::new());
@@ -288,7 +298,7 @@ impl EffectRunner {
         let usage = self.services_usage(watch.clone());
         let host = Arc::clone(&self.host);
         tokio::spawn(async move {
-            let opened = Opened { dir: dir.clone(), record };
+            let opened = Opened { dir: dir.clone(), record, whose };
             if messages.send(Msg::Opened(opened)).await.is_err() {
                 return;
             }
@@ -422,7 +432,9 @@ impl EffectRunner {
         self.spawn_blocking(move |services| {
             let case = view.cases.iter().rev().find(|c| word_of_case(&c.suite, &c.case, &c.guest) == word)?;
             let Some(green) = services.last_passed(&word, &dir) else {
-                let text = format!("{word} has not passed before, as far as the records of this folder tell");
+                let so_far =
+                    if case.verdict == Verdict::Passed { "passed in this run, and not" } else { "has not passed" };
+                let text = format!("{word} {so_far} before, as far as the records of this folder tell");
                 return Some(Msg::Said(Severity::Warn, text));
             };
             let logs = record_logs::of_case(&dir, &case.guest, case.suite.as_str(), case.case.as_str());

@@ -4,7 +4,7 @@ use crate::{
     keymap::Keymap,
     logs::file::Waker,
     look::KeptLook,
-    model::{Appearance, Model, RecordSource},
+    model::{Appearance, Model, RecordSource, Whose},
     msg::{Effect, Msg, Opened},
     theme::{Depth, Theme},
     update::{Now, update},
@@ -65,7 +65,11 @@ impl TestCockpit {
 
     /// A run of its own begins, with these words that selected its cases.
     pub(crate) fn begin(&mut self, selection: &[String]) {
-        self.msg(Msg::Opened(Opened { dir: "/rec".into(), record: RecordSource::Own { ended: false } }));
+        self.msg(Msg::Opened(Opened {
+            dir: "/rec".into(),
+            record: RecordSource::Own { ended: false },
+            whose: Whose::Ours,
+        }));
         let planned = |name: &str, names: &[&str]| PlannedGuest {
             guest: guest(name),
             backend: "qemu".into(),

@@ -32,14 +32,14 @@ pub fn compare(case: &EndedCase, guest: Option<&GuestView>, logs: &[LogSource], 
     let mut out = vec![
         line(StyleRole::StateOk, format!("- passed in {}", green.line)),
         line(StyleRole::StateBad, format!("+ {}: {}", case.verdict, case.why())),
-        line(StyleRole::UiText, format!("took {}, then {}", took(case.took_ms), took(green.took_ms))),
+        line(StyleRole::UiText, format!("took {} now, {} then", took(case.took_ms), took(green.took_ms))),
     ];
     let boots = (guest.and_then(GuestView::boot_ms), green.boot_ms);
     out.push(match boots {
-        (Some(now), Some(then)) => line(StyleRole::UiText, format!("boot {}, then {}", took(now), took(then))),
+        (Some(now), Some(then)) => line(StyleRole::UiText, format!("boot {} now, {} then", took(now), took(then))),
         (None, Some(then)) => {
             let how = if guest.is_some_and(|guest| guest.reused.is_some()) { "none: reused" } else { "not finished" };
-            line(StyleRole::UiText, format!("boot {how}; then {}", took(then)))
+            line(StyleRole::UiText, format!("boot {how} now, {} then", took(then)))
         }
         _ => line(StyleRole::UiText, "boot: not measured both times".to_owned()),
     });

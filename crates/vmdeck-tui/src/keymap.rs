@@ -118,6 +118,9 @@ actions! {
     KeepFailed "keep-failed" Global Change ["K"] "keep guests with a failed case in this run";
     PauseFailed "pause-failed" Global Change ["P"] "in the next run, hold a failed guest for inspection";
     History "history" Global Look ["H"] "the runs of this folder; Enter opens one as if it had just ended";
+    Run "run" Global Change ["r"] "run what is selected in the run pane, or whose log is shown, on the marked guests, else all";
+    RerunFailed "rerun-failed" Global Change ["R"] "run what failed again";
+    NextFailed "next-failed" Global Look ["F"] "to the next case that failed, with its output";
     Errors "errors" Global Look ["E"] "all errors of the run in one list; Enter shows one in its log";
     Compare "compare" Global Look ["d"] "what is different from the last time that the case passed";
     Watch "watch" Global Change ["w"] "run the selected cases again after each change of the code, or end that";
@@ -132,10 +135,7 @@ actions! {
     Start "start" Guests Change ["s"] "boot the marked guests and keep them up";
     Stop "stop" Guests Change ["x"] "stop the marked guests after their current case";
     Kill "kill" Guests Danger ["X"] "end the marked guests now";
-    Run "run" Guests Change ["r"] "run what is selected in the run pane on the marked guests, else all";
-    RerunFailed "rerun-failed" Guests Change ["R"] "run what failed again";
     Order "order" Guests Look ["D"] "order of the cases: as planned, failed first, slowest first";
-    NextFailed "next-failed" Guests Look ["F"] "to the next case that failed, with its output";
     KeepGuest "keep-guest" Guests Change ["h"] "keep the marked guests after the run, or not; ends a hold";
     SysRq "sysrq" Guests Change ["ctrl-k"] "SysRq and a letter for the guest's kernel";
     Nmi "nmi" Guests Danger ["I"] "a non-maskable interrupt for the guest's kernel";

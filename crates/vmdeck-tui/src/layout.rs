@@ -3,16 +3,12 @@
 //! Pure: the same state gives the same places, so keys and mouse mean what is seen.
 
 use super::{
-    host_state::LockRow,
     look::SHARES,
     model::{Model, Pane},
     notices,
     room::{SMALL, WIDE, has_lower_panes},
 };
 use ratatui::layout::{Constraint, Layout as Split, Rect};
-
-/// How many rows describe who holds a lock.
-const DESCRIBED: usize = 5;
 
 /// The places of everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,15 +66,6 @@ fn machine_rows(model: &Model) -> u16 {
     u16::try_from(rows.max(0)).unwrap_or(u16::MAX)
 }
 
-/// Returns how many rows the lock, preflight and the events get: as many as the first two have to say, and a few at least.
-fn lower_rows(model: &Model) -> u16 {
-    let of_lock = |row: &LockRow| 1 + if row.holder.is_some() { DESCRIBED } else { 0 };
-    let lock: usize = model.host.locks.iter().map(of_lock).sum::<usize>() + model.host.queue.len();
-    let findings = notices::findings(model);
-    let preflight = 2 + findings.iter().map(|finding| 1 + usize::from(finding.hint.is_some())).sum::<usize>();
-    u16::try_from(lock.max(preflight) + 2).unwrap_or(u16::MAX).clamp(6, 9)
-}
-
 /// Returns the places with the machines above and one other pane below.
 fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
     let other = if model.panes.focus == Pane::Machines { Pane::Logs } else { model.panes.focus };
@@ -95,7 +82,7 @@ fn narrow(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
 
 /// Returns the machines above, for they have the most to tell of each; the run to the left, logs to the right, the host below.
 fn wide(model: &Model, body: Rect) -> Vec<(Pane, Rect)> {
-    let lower = if has_lower_panes(model) { lower_rows(model) } else { 0 };
+    let lower = if has_lower_panes(model) { 9 } else { 0 };
     let [upper, lower] = Split::vertical([Constraint::Min(0), Constraint::Length(lower)]).areas(body);
     let height = machine_rows(model).clamp(5, (upper.height * 2 / 3).max(5));
     let [machines, rest] = Split::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(upper);

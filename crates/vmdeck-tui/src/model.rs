@@ -82,6 +82,18 @@ pub enum RecordSource {
     Replay,
 }
 
+/// Whose run it is that is shown, where this cockpit may steer it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Whose {
+    /// This cockpit has begun it.
+    #[default]
+    Ours,
+    /// Somebody else has begun it, and this cockpit has joined it; in words.
+    Joined(String),
+    /// It was over before it was opened here.
+    Earlier,
+}
+
 /// What a run is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunRequest {
@@ -183,6 +195,8 @@ pub struct Pending {
 pub struct ShownRecord {
     /// Which record is shown.
     pub record: RecordSource,
+    /// Whose run it is.
+    pub whose: Whose,
     /// The folder of the record.
     pub dir: PathBuf,
     /// The fold of its events.
@@ -361,7 +375,7 @@ impl Model {
             _ if self.read_only => Some("this cockpit is read-only".into()),
             RecordSource::Replay => Some("this is a replay: nothing can be changed".into()),
             RecordSource::Other { who } if self.shown.view.exit.is_none() => {
-                Some(format!("view only: this run belongs to {who}; `vmdeck attach --allow-control` steers it"))
+                Some(format!("view only; `vmdeck attach --allow-control` steers it (a run of {who})"))
             }
             _ => None,
         }

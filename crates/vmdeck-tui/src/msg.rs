@@ -5,7 +5,7 @@ use super::{
     green_diff::DiffLine,
     host_state::{Capacity, LockRow, Usage},
     logs::save::Part,
-    model::{RecordSource, RunRequest},
+    model::{RecordSource, RunRequest, Whose},
     past_runs::{CaseHistory, PastRunRow},
     theme::Theme,
 };
@@ -116,8 +116,10 @@ pub enum Msg {
 pub struct Opened {
     /// The folder.
     pub dir: PathBuf,
-    /// Whose run it is.
+    /// Which record it is.
     pub record: RecordSource,
+    /// Whose run it is.
+    pub whose: Whose,
 }
 
 /// Something to be done.

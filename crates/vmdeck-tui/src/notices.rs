@@ -60,9 +60,8 @@ fn lock(model: &Model) -> Option<Notice> {
 }
 
 fn held(holder: &Holder) -> String {
-    let who = holder.pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
-    let doing = holder.phase.as_ref().map(|phase| format!(", {phase}")).unwrap_or_default();
-    format!("held by {who}{doing}")
+    // What it does was true when it was looked at, and is told in the pane.
+    holder.pid.map_or("held by another process".to_owned(), |pid| format!("held by process {pid}"))
 }
 
 /// Returns the place of the shown run in the queue for the lock, from 1, and how many wait.

@@ -89,6 +89,8 @@ pub trait Services: Send + Sync + 'static {
     fn findings(&self, setup: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)>;
     /// Returns the state of the lock; blocking.
     fn locks(&self) -> Vec<LockRow>;
+    /// Calls `on_change` from another thread when the lock, or the queue for it, has changed, until the returned value is dropped.
+    fn watch_lock(&self, on_change: Box<dyn Fn() + Send>) -> Box<dyn Send>;
     /// Returns who waits for the lock, the first first; blocking.
     fn queue(&self) -> Vec<Holder>;
     /// Returns the folder of the record of a run in progress; blocking.

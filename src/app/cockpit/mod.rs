@@ -32,7 +32,7 @@ use vmdeck_tui::{
     event_loop::App,
     keymap::Keymap,
     look::AUTO,
-    model::{Appearance, Model, RecordSource, RunRequest},
+    model::{Appearance, Model, RecordSource, RunRequest, Whose},
     msg::{Effect, Msg},
     replay::Player,
     screen::{self, Tty},
@@ -232,7 +232,7 @@ fn farewell(model: &Model) -> Vec<String> {
                 format!("run {run} has not ended")
             });
         }
-        RecordSource::Own { ended: true } if !model.results.is_empty() => {
+        RecordSource::Own { ended: true } if !model.results.is_empty() && model.shown.whose != Whose::Earlier => {
             for case in model.shown.view.cases.iter().filter(|c| c.verdict.is_failure()) {
                 lines.push(format!("  {} {}/{}@{}: {}", case.verdict, case.suite, case.case, case.guest, case.why()));
             }

@@ -231,6 +231,13 @@ impl Services for Real {
         lock::slot_paths(&host.lock, host.slots).filter_map(row).collect()
     }
 
+    fn watch_lock(&self, on_change: Box<dyn Fn() + Send>) -> Box<dyn Send> {
+        match settings::load_host(&self.config()) {
+            Ok((host, _)) => Box::new(lock::LockWatch::new(&host.lock, on_change)),
+            Err(_) => Box::new(()),
+        }
+    }
+
     fn queue(&self) -> Vec<Holder> {
         settings::load_host(&self.config()).map(|(host, _)| lock::waiting(&host.lock)).unwrap_or_default()
     }

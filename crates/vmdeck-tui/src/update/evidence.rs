@@ -1,7 +1,7 @@
 //! Why something failed: the next failure, all errors in one list, the comparison with the last time that it passed, the place in
 //! the code.
 
-use super::logs;
+use super::{list_keys::moved, logs};
 use crate::{
     case_report,
     errors::{ErrorPlace, ErrorRow},
@@ -21,24 +21,30 @@ use vmdeck_model::{event::Severity, guest::Source, ids::GuestId, select::Selecto
 /// Goes to the next case that failed, round and round, and shows what it wrote.
 pub(super) fn next_failed(model: &mut Model) {
     let is_bad = |node: &RunNode| node.case.is_some() && node.has_failed();
-    let after = if model.panes.focus == Pane::Run { model.panes.run.at + 1 } else { 0 };
+    // From the row that is current, wherever the keys go: from the log of one failure to that of the next.
+    let after = model.panes.run.at + usize::from(model.tree.get(model.panes.run.at).is_some_and(is_bad));
     let count = model.tree.len();
     let next = (0..count).map(|n| (after + n) % count).find(|at| is_bad(&model.tree[*at]));
     let Some(at) = next else { return model.say(Severity::Ok, "no case has failed, as far as it is shown") };
-    (model.panes.focus, model.panes.run.at) = (Pane::Run, at);
+    model.panes.run.at = at;
+    if model.panes.focus != Pane::Logs {
+        model.panes.focus = Pane::Run;
+    }
     let node = model.tree[at].clone();
     logs::open_case(model, &node);
 }
 
+/// Returns the case whose log is shown.
+pub(super) fn case_of_log(model: &Model) -> Option<RunNode> {
+    let shown = model.logs.source.as_ref()?;
+    model.tree.iter().find(|node| node.case.is_some() && logs::of_case(model, node).contains(shown)).cloned()
+}
+
 /// Compares the case that is current, in the run pane or by its log, with the last time that it passed.
 pub(super) fn compare(model: &mut Model, out: &mut Vec<Effect>) {
-    let of_log = || {
-        let shown = model.logs.source.as_ref()?;
-        model.tree.iter().find(|node| node.case.is_some() && logs::of_case(model, node).contains(shown)).cloned()
-    };
     let node = match model.panes.focus {
         Pane::Run => model.tree.get(model.panes.run.at).cloned(),
-        _ => of_log(),
+        _ => case_of_log(model),
     };
     match node.filter(|node| node.case.is_some()) {
         Some(node) if model.shown.view.last_end(&node.guest, node.suite.as_deref(), node.case.as_deref()).is_some() => {
@@ -51,21 +57,15 @@ pub(super) fn compare(model: &mut Model, out: &mut Vec<Effect>) {
 
 /// Takes a key in the list of errors: Enter shows one in its log.
 pub(super) fn errors_key(model: &mut Model, rows: Vec<ErrorRow>, at: usize, key: KeyEvent) -> Option<Overlay> {
-    let last = rows.len().saturating_sub(1);
-    let at = match key.code {
-        KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
-        KeyCode::Down | KeyCode::Char('j') => (at + 1).min(last),
-        KeyCode::PageUp => at.saturating_sub(10),
-        KeyCode::PageDown => (at + 10).min(last),
-        KeyCode::Home | KeyCode::Char('g') => 0,
-        KeyCode::End | KeyCode::Char('G') => last,
+    match key.code {
         KeyCode::Esc | KeyCode::Char('q' | 'E') => return None,
         KeyCode::Enter => {
             open_error(model, &rows.get(at)?.place);
             return None;
         }
-        _ => at,
-    };
+        _ => {}
+    }
+    let at = moved(at, rows.len(), key);
     Some(Overlay::Errors { rows, at })
 }
 
@@ -253,6 +253,18 @@ mod tests {
         assert!(above.abs_diff(below) <= 1, "in the middle: {above} above, {below} below");
         case.keys("j");
         assert_eq!((shown_log(&case).as_str(), case.model.logs.follow), ("smoke/remove stdout", true));
+        case.case(30, "win", "install", Verdict::Failed).keys("1 F");
+        assert_eq!(
+            (case.model.panes.focus, case.model.tree[case.model.panes.run.at].selector().as_str()),
+            (Pane::Run, "smoke/install@win")
+        );
+        case.keys("4 F");
+        assert_eq!(
+            (case.model.panes.focus, shown_log(&case).as_str()),
+            (Pane::Logs, "smoke/install stdout"),
+            "round and round"
+        );
+        case.keys("5 j");
         case.keys("j");
         assert_eq!(shown_log(&case), "smoke/remove stdout", "a guest has no output of its own");
     }

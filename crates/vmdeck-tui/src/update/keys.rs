@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     input,
+    keymap::Action,
     model::{Model, Pane},
     msg::Effect,
     overlay::Overlay,
@@ -38,10 +39,16 @@ pub(super) fn key(model: &mut Model, key: KeyEvent, out: &mut Vec<Effect>) {
     if model.overlay.is_some() {
         return overlays::key(model, key, out);
     }
-    let Some(chord) = input::chord(key) else { return };
-    if let Some(action) = model.appearance.keymap.find(&scopes(model), chord) {
-        dispatch(model, action, out);
+    if key.code == KeyCode::Esc {
+        // What covers the keys of the footer goes, too.
+        model.toast = None;
     }
+    let Some(chord) = input::chord(key) else { return };
+    let Some(action) = model.appearance.keymap.find(&scopes(model), chord) else {
+        let help = model.appearance.keymap.key(Action::Help);
+        return model.say(Severity::Ok, format!("{chord} does nothing in this pane; {help} shows all keys"));
+    };
+    dispatch(model, action, out);
 }
 
 fn is_ctrl_c(key: KeyEvent) -> bool {

@@ -4,6 +4,7 @@ mod dispatch;
 mod events;
 mod evidence;
 mod keys;
+mod list_keys;
 mod logs;
 mod mouse;
 mod moves;
@@ -205,7 +206,7 @@ fn take_events(model: &mut Model, events: &[Event], out: &mut Vec<Effect>) {
 
 /// Shows another record from its beginning.
 fn open(model: &mut Model, opened: Opened) {
-    model.shown.record = opened.record;
+    (model.shown.record, model.shown.whose) = (opened.record, opened.whose);
     model.shown.is_starting = false;
     model.logs.is_chosen = false;
     model.shown.dir = opened.dir;

@@ -2,12 +2,14 @@
 
 use super::{
     dispatch::{carry_out, dispatch, may_change, scopes, stop_and_leave},
-    evidence, remedies,
+    evidence,
+    list_keys::moved,
+    remedies,
 };
 use crate::{
     input,
     keymap::{self, Action, Scope},
-    look::{AUTO, ChosenTheme},
+    look::{AUTO, ChosenTheme, KeptLook},
     model::{Model, Pane},
     msg::Effect,
     overlay::{self, Confirm, Overlay},
@@ -110,7 +112,9 @@ fn themes(
             let name = names[at].clone();
             let config = model.setup.as_ref().and_then(|setup| setup.cockpit.text("theme")).unwrap_or(AUTO).to_owned();
             model.say(Severity::Ok, format!("{name} is the theme from now on, until the config names another one"));
-            model.appearance.look.theme = Some(ChosenTheme { name, config });
+            // What would be there without a choice is none.
+            let own = KeptLook::default().theme_for(&config, model.appearance.fitting_theme);
+            model.appearance.look.theme = (name != own).then_some(ChosenTheme { name, config });
             return None;
         }
         KeyCode::Esc | KeyCode::Char('q') => {
@@ -133,14 +137,7 @@ fn history(
     key: KeyEvent,
     out: &mut Vec<Effect>,
 ) -> Option<Overlay> {
-    let last = rows.len().saturating_sub(1);
-    let at = match key.code {
-        KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
-        KeyCode::Down | KeyCode::Char('j') => (at + 1).min(last),
-        KeyCode::PageUp => at.saturating_sub(10),
-        KeyCode::PageDown => (at + 10).min(last),
-        KeyCode::Home | KeyCode::Char('g') => 0,
-        KeyCode::End | KeyCode::Char('G') => last,
+    match key.code {
         KeyCode::Esc | KeyCode::Char('q' | 'H') => return None,
         KeyCode::Enter => {
             let row = rows.get(at)?;
@@ -155,8 +152,9 @@ fn history(
             });
             return None;
         }
-        _ => at,
-    };
+        _ => {}
+    }
+    let at = moved(at, rows.len(), key);
     Some(Overlay::History { rows, at })
 }
 

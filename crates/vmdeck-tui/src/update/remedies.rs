@@ -1,6 +1,6 @@
 //! What to do about what preflight found: shown, copied, or run after a yes.
 
-use super::dispatch::may_change;
+use super::{dispatch::may_change, list_keys::moved};
 use crate::{
     model::Model,
     msg::Effect,
@@ -13,41 +13,26 @@ use vmdeck_model::event::{Finding, Severity};
 /// Takes a key in the list: Enter asks whether to run the command, `y` copies it.
 pub(super) fn key(model: &mut Model, at: usize, key: KeyEvent, out: &mut Vec<Effect>) -> Option<Overlay> {
     let all = notices::findings(model);
-    let last = all.len().saturating_sub(1);
-    let finding = all.get(at).map(|finding| (*finding).clone());
-    let at = match key.code {
-        KeyCode::Up | KeyCode::Char('k') => at.saturating_sub(1),
-        KeyCode::Down | KeyCode::Char('j') => (at + 1).min(last),
-        KeyCode::Home | KeyCode::Char('g') => 0,
-        KeyCode::End | KeyCode::Char('G') => last,
+    let (rows, finding) = (all.len(), all.get(at).map(|finding| (*finding).clone()));
+    match key.code {
         KeyCode::Esc | KeyCode::Char('q') => return None,
-        KeyCode::Char('y') => {
-            out.extend(finding.map(|finding| Effect::Copy(copied(model, &finding))));
-            at
-        }
-        KeyCode::Enter => match finding.as_ref().and_then(|finding| fix(model, finding)) {
+        KeyCode::Char('y') => out.extend(finding.map(|finding| Effect::Copy(copied(model, &finding)))),
+        KeyCode::Enter => match finding.as_ref().and_then(|finding| notices::fix(model, finding)).cloned() {
             Some(words) if may_change(model) => {
                 let line = notices::command(&words);
                 return Some(Overlay::Confirm(Confirm::new(Question::Mend(words), "run this command?", vec![line])));
             }
-            Some(_) => at,
-            None => {
-                model.say(Severity::Ok, "no single command mends this: do what the line says");
-                at
-            }
+            Some(_) => {}
+            None => model.say(Severity::Ok, "no single command mends this: do what the line says"),
         },
-        _ => at,
-    };
+        _ => {}
+    }
+    let at = moved(at, rows, key);
     Some(Overlay::Remedies(at))
 }
 
-/// Returns the command that mends a finding: a record does not hold it, the last look at this host does.
-fn fix(model: &Model, finding: &Finding) -> Option<Vec<String>> {
-    notices::fix(model, finding).cloned()
-}
-
 fn copied(model: &Model, finding: &Finding) -> String {
-    let command = fix(model, finding).map(|words| notices::command(&words));
+    let command = notices::fix(model, finding).map(|words| notices::command(words));
     command.or_else(|| finding.hint.clone()).unwrap_or_else(|| finding.text.clone())
 }
 

@@ -4,7 +4,7 @@ use crate::{
     code_watch::CodeWatch,
     host_state::{LockRow, LockState},
     keymap::{ACTIONS, Privilege},
-    model::RunRequest,
+    model::{RunRequest, Whose},
     past_runs::PastRunRow,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -350,7 +350,11 @@ fn a_shell_opens_at_once_or_as_soon_as_the_guest_is_up() {
 #[test]
 fn an_engine_that_says_nothing_is_told_with_its_own_words() {
     let mut case = TestCockpit::new();
-    case.msg(Msg::Opened(Opened { dir: "/rec".into(), record: RecordSource::Own { ended: false } }));
+    case.msg(Msg::Opened(Opened {
+        dir: "/rec".into(),
+        record: RecordSource::Own { ended: false },
+        whose: Whose::Ours,
+    }));
     case.msg(Msg::EngineEnded { exit: Some(RunExit::Usage), words: "error: no such guest\n".into() });
     let Some(Overlay::Message { text, .. }) = &case.model.overlay else { panic!("a message") };
     assert_eq!(text, "error: no such guest");

@@ -104,6 +104,7 @@ fn wanted(model: &Model) -> Vec<(Action, &'static str)> {
             (A::Search, "search"),
             (A::NextMatch, "next"),
             (A::NextError, "error"),
+            (A::NextFailed, "next failure"),
             (A::Follow, "follow"),
             (A::NextSource, "next log"),
             (A::Merged, "all/one"),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     keymap::Action,
-    model::{Model, RecordSource},
+    model::{Model, RecordSource, Whose},
     notices,
     role::StyleRole,
 };
@@ -42,10 +42,15 @@ struct HeaderPart {
 /// Draws the header.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut parts = vec![part(Worth::Always, vec![span(model, StyleRole::UiBadge, " vmdeck ")])];
+    let is_ours = model.shown.whose == Whose::Ours;
     let run = model.run_name();
     let what = match (&model.shown.record, run) {
         (RecordSource::Nothing, _) | (_, None) => "no run".to_owned(),
-        (RecordSource::Own { .. }, Some(run)) => format!("run {run}"),
+        (RecordSource::Own { .. }, Some(run)) => match &model.shown.whose {
+            Whose::Ours => format!("run {run}"),
+            Whose::Joined(who) => format!("run {run} of {who}"),
+            Whose::Earlier => format!("earlier run {run}"),
+        },
         (RecordSource::Other { who }, Some(run)) => format!("run {run} of {who}"),
         (RecordSource::Replay, Some(run)) => format!("replay of run {run}"),
     };
@@ -60,7 +65,12 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         ),
         (model.is_orphaned(), Worth::Always, StyleRole::UiDanger, "ENGINE DIED"),
         (model.keep_failed, Worth::Elsewhere, StyleRole::UiBadge, "keep failed"),
-        (model.pause.is_some() && model.forbidden().is_none(), Worth::Spare, StyleRole::UiDim, "pause on failure"),
+        (
+            is_ours && model.pause.is_some() && model.forbidden().is_none(),
+            Worth::Spare,
+            StyleRole::UiDim,
+            "pause on failure",
+        ),
         (model.pending.next.is_some(), Worth::State, StyleRole::UiBadge, "1 RUN QUEUED"),
         (model.pending.is_leaving, Worth::Always, StyleRole::UiDanger, "STOPPING"),
     ] {

@@ -10,6 +10,7 @@ mod acquire;
 mod breaking;
 mod judge;
 mod queue;
+mod watch;
 
 use crate::host::{clock, files, info, lockdir, pids, random};
 pub use acquire::{acquire, acquire_slots};
@@ -24,6 +25,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::event::Holder;
+pub use watch::LockWatch;
 
 /// How long a fresh lock must exist before it counts, where the old scripts share it.
 const SETTLE: Duration = Duration::from_millis(2500);

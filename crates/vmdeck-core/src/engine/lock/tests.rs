@@ -317,6 +317,31 @@ async fn who_came_first_is_served_first() {
 }
 
 #[tokio::test]
+async fn a_change_of_the_lock_and_of_its_queue_is_told_and_nothing_else() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let (send, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let _watch = LockWatch::new(&home.path().join("lock.d"), move || {
+        let _ = send.send(());
+    });
+    let mut comes = async || clock::within(Duration::from_secs(20), told.recv()).await.flatten().is_some();
+    let held = take(&request(home.path(), 10_000)).await.expect("held");
+    assert!(comes().await, "taken");
+    let ticket = queue::Ticket::take(&home.path().join("lock.d"), &Holder::default()).expect("ticket");
+    assert!(comes().await, "somebody waits");
+    drop(ticket);
+    held.release();
+    assert!(comes().await, "released");
+    let (send, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let _other = LockWatch::new(&home.path().join("lock.d"), move || {
+        let _ = send.send(());
+    });
+    fs::write(home.path().join("another file"), "").expect("write");
+    fs::create_dir(home.path().join("lock.d.1")).expect("a slot");
+    told.recv().await.expect("the slot");
+    assert!(told.try_recv().is_err(), "the other file is none of it");
+}
+
+#[tokio::test]
 async fn who_waits_is_told_in_their_order_and_nothing_is_changed() {
     let home = tempfile::tempdir().expect("tempdir");
     let path = home.path().join("lock.d");

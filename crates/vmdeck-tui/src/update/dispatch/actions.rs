@@ -341,7 +341,11 @@ fn selection(model: &mut Model) -> Option<Vec<String>> {
         model.say(Severity::Warn, format!("there is no config; {key} edits one"));
         return None;
     };
-    let node = (model.panes.focus == Pane::Run).then(|| model.tree.get(model.panes.run.at).cloned()).flatten();
+    let node = match model.panes.focus {
+        Pane::Run => model.tree.get(model.panes.run.at).cloned(),
+        Pane::Logs => evidence::case_of_log(model),
+        _ => None,
+    };
     let select = match node {
         // What is selected in the run pane, on each marked guest.
         Some(node) if !model.panes.selected.is_empty() => {
@@ -391,7 +395,7 @@ fn exists(setup: &Setup, word: &str) -> bool {
 fn rerun_failed(model: &mut Model, out: &mut Vec<Effect>) {
     let failed = model.shown.view.failed();
     if failed.is_empty() {
-        return model.say(Severity::Ok, "nothing has failed");
+        return model.say(Severity::Ok, "nothing has failed in the run that is shown; H opens an earlier one");
     }
     start::begin(model, RunRequest { select: failed, ..RunRequest::default() }, out);
 }
