@@ -4,7 +4,7 @@ use super::logs::LogSource;
 use std::{
     cmp::Reverse,
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 use vmdeck_model::ids::GuestId;
 
@@ -17,13 +17,24 @@ const BYTES: u64 = 256 * 1024;
 
 /// Returns every log of a guest in a record, the console first.
 pub(crate) fn of_guest(record: &Path, guest: &GuestId) -> Vec<LogSource> {
-    let home = record.join("guests").join(guest.as_str());
+    let home = home(record, guest);
+    let mut out = below(&home, guest, &home);
+    out.sort_by_key(|s| (s.label != CONSOLE, !s.label.starts_with(CONSOLE), s.label.clone()));
+    out
+}
+
+fn home(record: &Path, guest: &GuestId) -> PathBuf {
+    record.join("guests").join(guest.as_str())
+}
+
+/// Returns the logs of a guest in a folder below its home.
+fn below(folder: &Path, guest: &GuestId, home: &Path) -> Vec<LogSource> {
     let mut files = Vec::new();
-    collect(&home, 0, &mut files);
-    let mut out: Vec<LogSource> = files
+    collect(folder, 0, &mut files);
+    files
         .into_iter()
         .filter_map(|path| {
-            let name = path.strip_prefix(&home).ok()?.with_extension("");
+            let name = path.strip_prefix(home).ok()?.with_extension("");
             let label = match (name.parent(), name.file_name()) {
                 (Some(parent), Some(file)) if !parent.as_os_str().is_empty() => {
                     format!("{} {}", parent.display(), file.to_string_lossy())
@@ -32,19 +43,35 @@ pub(crate) fn of_guest(record: &Path, guest: &GuestId) -> Vec<LogSource> {
             };
             Some(LogSource { guest: guest.clone(), label, path })
         })
-        .collect();
-    out.sort_by_key(|s| (s.label != CONSOLE, !s.label.starts_with(CONSOLE), s.label.clone()));
-    out
+        .collect()
 }
 
 /// Returns the logs of exactly this case: those of its last round and attempt first, of these standard error, the empty ones last.
 pub(crate) fn of_case(record: &Path, guest: &GuestId, suite: &str, case: &str) -> Vec<LogSource> {
-    let folder = record.join("guests").join(guest.as_str()).join(suite).join(case);
-    let mut own = of_guest(record, guest);
-    own.retain(|source| source.path.starts_with(&folder));
+    // A record may be anybody's, and its names lead wherever they like.
+    if ![suite, case].into_iter().all(is_one_name) {
+        return Vec::new();
+    }
+    // Only its own folder is read: a guest may have thousands of cases.
+    let home = home(record, guest);
+    let folder = home.join(suite).join(case);
+    let mut own = below(&folder, guest, &home);
+    own.sort_by(|a, b| a.label.cmp(&b.label));
     let is_empty = |source: &LogSource| fs::metadata(&source.path).is_ok_and(|file| file.len() == 0);
     own.sort_by_key(|source| (is_empty(source), Reverse(attempt(&source.path, &folder))));
     own
+}
+
+fn is_one_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+}
+
+/// Returns the suite and the case that a log is of, by where it lies; `None` = it is of none.
+pub(crate) fn case_of(record: &Path, log: &LogSource) -> Option<(String, String)> {
+    let mut parts = log.path.strip_prefix(home(record, &log.guest)).ok()?.iter().map(|part| part.to_string_lossy());
+    let (suite, case, _file) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((suite.into_owned(), case.into_owned()))
 }
 
 /// Returns the first of these logs whose end has this line.
@@ -103,6 +130,14 @@ mod tests {
             with_line(&logs, Some("boom")).map(|log| &log.label),
             Some(&"smoke/install/attempt-10 stdout".to_owned())
         );
+        for (suite, case) in
+            [("..", "deb"), ("smoke", "/etc"), ("smoke", ".."), ("", "install"), ("smoke", "install/attempt-2")]
+        {
+            assert_eq!(of_case(home.path(), &guest, suite, case), [], "{suite} {case}");
+        }
+        assert_eq!(case_of(home.path(), &logs[0]), Some(("smoke".into(), "install".into())));
+        let console = LogSource { guest, label: CONSOLE.into(), path: home.path().join("guests/deb/console.log") };
+        assert_eq!(case_of(home.path(), &console), None);
         assert!(with_line(&logs, Some("another")).is_none() && with_line(&logs, None).is_none());
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     model::{Model, Pane},
     msg::Effect,
     overlay::Overlay,
+    record_logs,
     run_node::RunNode,
     source_place,
 };
@@ -37,7 +38,11 @@ pub(super) fn next_failed(model: &mut Model) {
 /// Returns the case whose log is shown.
 pub(super) fn case_of_log(model: &Model) -> Option<RunNode> {
     let shown = model.logs.source.as_ref()?;
-    model.tree.iter().find(|node| node.case.is_some() && logs::of_case(model, node).contains(shown)).cloned()
+    let (suite, case) = record_logs::case_of(&model.shown.dir, shown)?;
+    let is_it = |node: &&RunNode| {
+        node.guest == shown.guest && node.suite.as_deref() == Some(&suite) && node.case.as_deref() == Some(&case)
+    };
+    model.tree.iter().find(is_it).cloned()
 }
 
 /// Compares the case that is current, in the run pane or by its log, with the last time that it passed.
