@@ -54,6 +54,8 @@ impl ErrorRow {
 /// Returns the errors of the run whose record is in `dir`; blocking.
 pub fn collect(dir: &Path, view: &RunView) -> Vec<ErrorRow> {
     let mut out = Vec::new();
+    let errors = Regex::new(ERRORS).ok();
+    let lines = |log: &LogSource| errors.as_ref().map(|errors| lines(log, errors)).unwrap_or_default();
     for (id, guest) in &view.guests {
         if guest.boot_failed {
             let phase = guest.done.iter().rev().find(|(phase, _)| phase.is_boot()).map(|(phase, _)| phase.as_str());
@@ -91,10 +93,12 @@ fn last_failures(view: &RunView) -> Vec<&EndedCase> {
 }
 
 /// Returns the first lines of a log that report an error.
-fn lines(log: &LogSource) -> Vec<ErrorRow> {
+fn lines(log: &LogSource, errors: &Regex) -> Vec<ErrorRow> {
     let mut bytes = Vec::new();
     let read = vmdeck_files::open(&log.path).and_then(|file| file.take(BYTES).read_to_end(&mut bytes));
-    let (Ok(errors), Ok(_)) = (Regex::new(ERRORS), read) else { return Vec::new() };
+    if read.is_err() {
+        return Vec::new();
+    }
     let (mut out, mut number) = (Vec::new(), 0);
     split_lines(&bytes, |piece| {
         if errors.is_match(piece.bytes) {
