@@ -26,6 +26,7 @@ pub mod requirement;
 pub mod run_view;
 pub mod secret;
 pub mod select;
+pub mod subtest;
 pub mod suite;
 pub mod text;
 pub mod trouble;
