@@ -9,6 +9,7 @@ use super::{
     ids::{CaseId, GuestId, RunId, SuiteId},
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
+    subtest::{Subtest, SubtestProgress, SubtestTally},
     text::Clean,
 };
 use chrono::{DateTime, Utc};
@@ -352,6 +353,27 @@ pub enum EventKind {
         cause: Option<CaseCause>,
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         earlier: Vec<Attempt>,
+        /// The counts of the tests that the last attempt ran itself, where the case says where their results are.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        subtests: Option<SubtestTally>,
+    },
+    /// A test that the case's command ran itself has ended, as the command's results say.
+    SubtestEnded {
+        guest: GuestId,
+        suite: SuiteId,
+        case: CaseId,
+        round: u32,
+        attempt: u32,
+        #[serde(flatten)]
+        subtest: Subtest,
+    },
+    /// How far such tests are, while the command runs; sent when it has changed, a few times in a second at most.
+    SubtestProgress {
+        guest: GuestId,
+        suite: SuiteId,
+        case: CaseId,
+        #[serde(flatten)]
+        progress: SubtestProgress,
     },
     /// A line that a guest wrote, made safe.
     Output {

@@ -10,10 +10,14 @@ use super::{
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
     select::{word_of_case, word_of_suite},
+    subtest::{Subtest, SubtestProgress, SubtestTally},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// A warning of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct EndedCase {
     pub cause: Option<CaseCause>,
     /// The line of its output that tells best why it failed; `None` = it did not fail, or no line says so.
     pub evidence: Option<String>,
+    /// The tests that it ran itself; `None` = it says of none where their results are.
+    pub subtests: Option<SubtestsView>,
 }
 
 impl EndedCase {
@@ -52,6 +58,55 @@ impl EndedCase {
             Some(line) if !self.message.contains(line.as_str()) => format!("{reason}: {line}"),
             _ => reason.to_owned(),
         }
+    }
+}
+
+/// Most sub-tests of a case that are kept one by one, besides those that failed.
+const SUBTESTS: usize = 10_000;
+/// Most that failed.
+const FAILURES: usize = 10_000;
+
+/// The tests that one attempt at a case ran itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SubtestsView {
+    /// The counts; those of the tool itself once it has ended, before that those that it has told.
+    pub tally: SubtestTally,
+    /// The tests, in their order; not every one of very many.
+    pub list: Vec<Subtest>,
+    /// How many of the list failed.
+    failures: usize,
+    /// The names of those that failed in an earlier attempt.
+    failed_before: BTreeSet<String>,
+}
+
+impl SubtestsView {
+    /// Returns those that failed, in their order.
+    pub fn failed(&self) -> impl Iterator<Item = &Subtest> {
+        self.list.iter().filter(|subtest| subtest.status.is_failure())
+    }
+
+    fn take(&mut self, subtest: &Subtest) {
+        let is_failure = subtest.status.is_failure();
+        let room = if is_failure { self.failures < FAILURES } else { self.list.len() - self.failures < SUBTESTS };
+        if room {
+            self.failures += usize::from(is_failure);
+            let flaky = subtest.flaky || (!is_failure && self.failed_before.contains(&subtest.name));
+            self.list.push(Subtest { flaky, ..subtest.clone() });
+        }
+    }
+
+    /// Begins the next attempt.
+    fn begin_again(&mut self) {
+        let mut failed_before = std::mem::take(&mut self.failed_before);
+        failed_before.extend(self.failed().map(|subtest| subtest.name.clone()));
+        *self = Self { failed_before, ..Self::default() };
+    }
+
+    fn end(mut self, tally: SubtestTally) -> Self {
+        let flaky = self.list.iter().filter(|subtest| subtest.flaky).count();
+        let flaky = tally.flaky.max(u32::try_from(flaky).unwrap_or(u32::MAX));
+        self.tally = SubtestTally { flaky, ..tally };
+        self
     }
 }
 
@@ -154,6 +209,10 @@ pub struct GuestView {
     pub case: Option<(SuiteId, CaseId)>,
     /// When the running case began, in milliseconds of the run.
     pub case_since_ms: u64,
+    /// How far the tests are that the running case runs itself, as far as it tells.
+    pub progress: Option<SubtestProgress>,
+    /// Those of them that have ended.
+    pub subtests: SubtestsView,
     /// The time from which the next case to end is measured, in milliseconds of the run.
     pub busy_since_ms: Option<u64>,
     /// The verdicts so far.
@@ -189,6 +248,8 @@ impl GuestView {
             boot_failed: false,
             case: None,
             case_since_ms: 0,
+            progress: None,
+            subtests: SubtestsView::default(),
             busy_since_ms: None,
             tally: Tally::default(),
             planned: planned.cases,
@@ -281,6 +342,8 @@ pub struct RunView {
     pub planned: usize,
     /// The verdicts so far.
     pub tally: Tally,
+    /// The counts of the tests that cases ran themselves.
+    pub subtests: SubtestTally,
     /// The warnings so far.
     pub warnings: Vec<RunWarning>,
     /// Why the run is being cancelled.
@@ -343,9 +406,18 @@ impl RunView {
                 stdout_tail,
                 stderr_tail,
                 cause,
+                subtests,
                 ..
             } => {
                 self.tally.add(*verdict);
+                let seen = self.guests.get_mut(guest).map(|g| {
+                    g.progress = None;
+                    std::mem::take(&mut g.subtests)
+                });
+                let subtests = subtests.map(|tally| seen.unwrap_or_default().end(tally));
+                if let Some(subtests) = &subtests {
+                    self.subtests.merge(&subtests.tally);
+                }
                 let evidence = verdict.is_failure().then(|| telling_line(stdout_tail, stderr_tail)).flatten();
                 let now = event.elapsed_ms;
                 let busy = self.guests.get_mut(guest).and_then(|g| g.busy_since_ms.replace(now));
@@ -360,6 +432,7 @@ impl RunView {
                     exit: *exit,
                     took_ms: *took_ms,
                     message: message.clone(),
+                    subtests,
                     span_ms: busy.map_or(0, |since| now.saturating_sub(since)),
                 });
                 // Missing artifacts are a case that nobody has planned.
@@ -434,8 +507,18 @@ impl RunView {
                 g.done.push((*phase, *took_ms));
                 g.boot_failed |= phase.is_boot() && !ok;
             }),
-            EventKind::CaseStarted { guest, suite, case, .. } => {
+            EventKind::SubtestEnded { guest, subtest, .. } => of(guest, &mut |g| g.subtests.take(subtest)),
+            EventKind::SubtestProgress { guest, progress, .. } => {
+                of(guest, &mut |g| g.progress = Some(progress.clone()));
+            }
+            EventKind::CaseStarted { guest, suite, case, attempt, .. } => {
                 of(guest, &mut |g| {
+                    if *attempt > 1 {
+                        g.subtests.begin_again();
+                    } else {
+                        g.subtests = SubtestsView::default();
+                    }
+                    g.progress = None;
                     g.case = Some((suite.clone(), case.clone()));
                     g.case_since_ms = now;
                 });

@@ -114,12 +114,35 @@ pub struct Case {
     pub trouble_ignore: Vec<String>,
     /// What a restart of the guest during it says.
     pub reboot: RebootPolicy,
+    /// Where the results of the tests that it runs itself are.
+    pub results: ResultSources,
 }
 
 impl Case {
     /// Returns whether the case is run in the guest of this role; `None` = the only guest of a suite without roles.
     pub fn runs_on(&self, role: Option<&RoleId>) -> bool {
         role.is_none_or(|role| self.on.contains(role))
+    }
+}
+
+/// Where the results of the tests that a case runs itself are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResultSources {
+    /// The formats that its standard output may have, by the words of the config; `auto` = any, or none.
+    pub streams: Vec<String>,
+    /// The globs of files in the guest, relative to the working directory.
+    pub files: Vec<String>,
+    /// Whether it is well that no test was run.
+    pub allow_empty: bool,
+}
+
+impl ResultSources {
+    /// The word for any format, or none.
+    pub const AUTO: &'static str = "auto";
+
+    /// Returns whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.files.is_empty()
     }
 }
 

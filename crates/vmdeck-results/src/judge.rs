@@ -69,7 +69,12 @@ mod tests {
             (of(1, 2, 0, 0, &[]), "exit 0", true, failed("exit 0, but 2 of 3 tests failed")),
             (of(1, 2, 0, 0, &[]), "exit 1", false, failed("exit 1: 2 of 3 tests failed")),
             (of(2, 0, 0, 0, &[]), "exit 1", false, failed("exit 1, although no test failed")),
-            (of(2, 0, 0, 1, &[]), "exit 1", false, failed("exit 1, although no test failed; passed unexpectedly: lucky")),
+            (
+                of(2, 0, 0, 1, &[]),
+                "exit 1",
+                false,
+                failed("exit 1, although no test failed; passed unexpectedly: lucky"),
+            ),
             (of(2, 0, 0, 0, &["no plan"]), "exit 0", true, failed("results: no plan")),
             (of(2, 0, 0, 0, &["no plan"]), "exit 9", false, failed("exit 9; results: no plan")),
             (of(0, 0, 3, 0, &[]), "exit 0", true, Judgement::Skipped),

@@ -36,7 +36,8 @@ impl Place {
 pub(crate) fn reason(text: &str) -> String {
     let mut lines = text.lines();
     // What Rust's panics say is on the line after the place.
-    let panicked = lines.by_ref().take(LINES).find(|line| line.contains("panicked at ") && line.trim_end().ends_with(':'));
+    let panicked =
+        lines.by_ref().take(LINES).find(|line| line.contains("panicked at ") && line.trim_end().ends_with(':'));
     let told = panicked.and_then(|_| lines.next()).map(words::message).filter(|line| !line.is_empty());
     told.or_else(|| {
         let mut lines = text.lines().take(LINES).map(words::message);
@@ -85,7 +86,8 @@ fn in_line(line: &str) -> Vec<Place> {
     for (at, _) in line.match_indices(':') {
         let Some(number) = leading_number(&line[at + 1..]) else { continue };
         let begins = |c: char| c.is_whitespace() || "\"'`()[]<>❯,".contains(c);
-        let start = line[..at].rfind(begins).map_or(0, |from| from + line[from..].chars().next().map_or(1, char::len_utf8));
+        let start =
+            line[..at].rfind(begins).map_or(0, |from| from + line[from..].chars().next().map_or(1, char::len_utf8));
         let file = &line[start..at];
         if is_file(file) {
             out.extend(Place::new(file, Some(number)));

@@ -125,7 +125,10 @@ fn differences(fixture: &Fixture, how: &str, (tests, summary): &(Vec<Subtest>, S
             differ(format!("{}: took {:?}, wanted {:?}", test.name, test.took_ms, want.took_ms));
         }
         if want.file.is_some() && test.file != want.file || want.line.is_some() && test.line != want.line {
-            differ(format!("{}: at {:?}:{:?}, wanted {:?}:{:?}", test.name, test.file, test.line, want.file, want.line));
+            differ(format!(
+                "{}: at {:?}:{:?}, wanted {:?}:{:?}",
+                test.name, test.file, test.line, want.file, want.line
+            ));
         }
         if want.message.as_ref().is_some_and(|message| !test.message.contains(message.as_str())) {
             differ(format!("{}: says {:?}, wanted {:?}", test.name, test.message, want.message));
@@ -211,8 +214,27 @@ fn hostile_bytes_change_nothing_but_what_is_read() {
         }
     }
     let words: &[&[u8]] = &[
-        b"\n", b"\0", b"\x1b[31m", b"{", b"}", b"<", b"</testsuite>", b"1..", b"ok 1 - ", b"not ok", b"    ", b"# ", b"\xb3\x2b",
-        b"&#0;", b"\"", b"TAP version 14\n", b"# Subtest: x\n", b"99999999999999999999", b"\xff", b"running 3 tests\n", b"::error::",
+        b"\n",
+        b"\0",
+        b"\x1b[31m",
+        b"{",
+        b"}",
+        b"<",
+        b"</testsuite>",
+        b"1..",
+        b"ok 1 - ",
+        b"not ok",
+        b"    ",
+        b"# ",
+        b"\xb3\x2b",
+        b"&#0;",
+        b"\"",
+        b"TAP version 14\n",
+        b"# Subtest: x\n",
+        b"99999999999999999999",
+        b"\xff",
+        b"running 3 tests\n",
+        b"::error::",
     ];
     for _ in 0..6_000 {
         let fixture = &all[rng.usize(..all.len())];

@@ -146,6 +146,7 @@ impl TestCockpit {
                 stderr_tail: String::new(),
                 cause: None,
                 earlier: Vec::new(),
+                subtests: None,
             },
         )
     }

@@ -277,6 +277,7 @@ impl Build<'_> {
             expect,
             retries: own,
             skip: self.text(&full("skip"), &any("skip")),
+            results: self.results(suite, index, origin),
             trouble_ignore: Vec::new(),
             reboot: self
                 .text(&full("reboot"), &any("reboot"))

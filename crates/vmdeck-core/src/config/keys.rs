@@ -427,6 +427,21 @@ pub const CORE: &[Key] = &[
     ),
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),
+    key(
+        "suites.*.results",
+        Kind::Texts,
+        Some("[]"),
+        "where the results are of the tests that a case runs itself; each becomes a sub-test with a verdict of its own. A word is the \
+         format of standard output: auto, tap, ktap, junit, gotest, libtest, libtest-json, nextest, pytest, ctest, meson, automake, gtest, \
+         catch2, jest, prove, subunit, trx, nunit (also bats, kselftest, vitest); anything with `/`, `*` or `.` is a glob of files in the \
+         guest, whose content tells the format",
+    ),
+    key(
+        "suites.*.allow_empty",
+        Kind::Bool,
+        Some("false"),
+        "whether it is well that no test was run; otherwise a case whose results hold no test has failed",
+    ),
     key("suites.*.cases.[].name", Kind::Text, None, "name; required"),
     key(
         "suites.*.cases.[].on",
@@ -452,6 +467,8 @@ pub const CORE: &[Key] = &[
         Some("\"forbidden\""),
         "what a restart of the guest during it says: forbidden = it crashed; allowed = the case begins again in the guest that has come up, with VMDECK_REBOOT_COUNT; expected = the same, and without one it has failed",
     ),
+    key("suites.*.cases.[].results", Kind::Texts, None, "for this case, in place of the suite's"),
+    key("suites.*.cases.[].allow_empty", Kind::Bool, None, "for this case"),
     key("suites.*.cases.[].skip", Kind::Text, None, "why it is not run"),
     key(
         "suites.*.cases.[].expect",

@@ -220,6 +220,7 @@ impl Dispatcher {
                     stderr_tail: String::new(),
                     cause: Some(CaseCause::NotBegun),
                     earlier: Vec::new(),
+                    subtests: None,
                 });
             }
         }

@@ -2,7 +2,11 @@
 //!
 //! One `testsuite` for each guest; the totals are counted from the cases.
 
-use super::{ReportSink, plan_index::PlanIndex};
+use super::{
+    ReportSink,
+    junit_subtests::{JunitSubtests, SubtestCounts},
+    plan_index::PlanIndex,
+};
 use quick_xml::{
     Writer,
     events::{BytesDecl, BytesStart, BytesText, Event as Xml},
@@ -38,6 +42,7 @@ struct ReportedRun {
     began: String,
     accelerator: Option<String>,
     guests: BTreeMap<GuestId, ReportedGuest>,
+    subtests: JunitSubtests,
 }
 
 /// A guest with its cases.
@@ -80,6 +85,7 @@ impl Junit {
             stderr_tail,
             cause,
             earlier,
+            ..
         } = event
         else {
             return;
@@ -127,8 +133,12 @@ impl ReportSink for Junit {
                 self.run.guests.entry(guest.clone()).or_default().reused = Some(*times);
             }
             EventKind::CaseEnded { .. } => self.case(&event.kind),
+            EventKind::SubtestEnded { guest, suite, case, round, attempt, subtest } => {
+                let key = (guest.clone(), suite.clone(), case.clone(), *round);
+                self.run.subtests.add(key, *attempt, subtest);
+            }
             EventKind::RunEnded { took_ms, .. } => {
-                let bytes = render(&self.run, *took_ms)?;
+                let bytes = render(&self.run, &self.index, *took_ms)?;
                 vmdeck_files::write(&self.file, &bytes)?;
                 return self.copies.iter().try_for_each(|file| write(file, &bytes));
             }
@@ -199,6 +209,15 @@ impl Counts {
         out
     }
 
+    fn and(self, more: SubtestCounts) -> Self {
+        Self {
+            tests: self.tests + more.tests,
+            failures: self.failures + more.failures,
+            errors: self.errors + more.errors,
+            skipped: self.skipped + more.skipped,
+        }
+    }
+
     fn on<'a>(&self, mut tag: BytesStart<'a>, name: &str, took_ms: u64) -> BytesStart<'a> {
         tag.extend_attributes([
             ("name", name),
@@ -245,10 +264,10 @@ fn finish(mut out: Writer<Vec<u8>>, root: &BytesStart<'_>) -> io::Result<Vec<u8>
     Ok(bytes)
 }
 
-fn render(run: &ReportedRun, took_ms: u64) -> io::Result<Vec<u8>> {
+fn render(run: &ReportedRun, index: &PlanIndex, took_ms: u64) -> io::Result<Vec<u8>> {
     let mut out = begin()?;
     let all = run.guests.values().flat_map(|guest| &guest.cases);
-    let root = Counts::of(all).on(BytesStart::new("testsuites"), "vmdeck", took_ms);
+    let root = Counts::of(all).and(run.subtests.counts()).on(BytesStart::new("testsuites"), "vmdeck", took_ms);
     out.write_event(Xml::Start(root.borrow()))?;
     for (id, guest) in &run.guests {
         let took = guest.cases.iter().map(|case| case.last.took_ms).sum();
@@ -261,6 +280,7 @@ fn render(run: &ReportedRun, took_ms: u64) -> io::Result<Vec<u8>> {
         }
         out.write_event(Xml::End(tag.to_end()))?;
     }
+    run.subtests.write(&mut out, index, &run.began)?;
     finish(out, &root)
 }
 
@@ -355,7 +375,7 @@ fn element(out: &mut Writer<Vec<u8>>, tag: &str, text: &str) -> io::Result<()> {
 }
 
 /// Returns what XML 1.0 can hold; tails are clean already, this is the last door.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars()
         .filter(|c| matches!(c, '\n' | '\t') || (!c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')))
         .collect()
@@ -397,6 +417,7 @@ mod tests {
             began: "2026-01-02T03:04:05".into(),
             accelerator: Some("kvm".into()),
             guests: BTreeMap::from([(GuestId::new("deb").expect("name"), guest)]),
+            subtests: JunitSubtests::default(),
         }
     }
 
@@ -460,7 +481,8 @@ mod tests {
     fn a_failed_setup_is_an_error_of_each_case() {
         let case =
             ReportedCase { cause: Some(CaseCause::Setup), ..case(Verdict::Failed, "setup failed: exit 3", "", 0) };
-        let xml = String::from_utf8(render(&run_of(vec![case]), 0).expect("rendered")).expect("text");
+        let xml =
+            String::from_utf8(render(&run_of(vec![case]), &PlanIndex::default(), 0).expect("rendered")).expect("text");
         assert!(
             xml.contains("errors=\"1\"") && xml.contains("failures=\"0\"") && xml.contains("type=\"setup failed\"")
         );
@@ -472,7 +494,8 @@ mod tests {
             .iter()
             .map(|v| case(*v, "why & <how>", "out ]]> \u{1}", usize::from(*v == Verdict::Flaky)))
             .collect();
-        let xml = String::from_utf8(render(&run_of(cases), 61_005).expect("rendered")).expect("text");
+        let xml =
+            String::from_utf8(render(&run_of(cases), &PlanIndex::default(), 61_005).expect("rendered")).expect("text");
         check_schema(&xml);
         insta::assert_snapshot!(xml);
     }
@@ -480,7 +503,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_gives_good_xml(message in "\\PC{0,40}|[\\x00-\\x1f\u{fffe}]{0,9}", out in "[\\x00-\u{10ffff}]{0,60}") {
-            let xml = String::from_utf8(render(&run_of(vec![case(Verdict::Failed, &message, &out, 1)]), 0).expect("rendered")).expect("text");
+            let xml = String::from_utf8(render(&run_of(vec![case(Verdict::Failed, &message, &out, 1)]), &PlanIndex::default(), 0).expect("rendered")).expect("text");
             check_schema(&xml);
         }
     }

@@ -282,6 +282,7 @@ mod tests {
             stderr_tail: String::new(),
             cause: None,
             earlier: Vec::new(),
+            subtests: None,
         }
     }
 

@@ -5,6 +5,7 @@
 pub mod github;
 pub mod jsonl;
 pub mod junit;
+mod junit_subtests;
 pub mod launcher;
 pub mod plan_index;
 pub mod progress;

@@ -15,6 +15,8 @@ use vmdeck_model::{
 pub struct PlanIndex {
     places: HashMap<(SuiteId, CaseId), CasePlace>,
     images: HashMap<GuestId, String>,
+    /// Where each guest has the source, and where it comes from.
+    sources: HashMap<GuestId, (String, PathBuf)>,
 }
 
 /// Where a case was written, for a report.
@@ -41,6 +43,9 @@ impl PlanIndex {
                 out.places.insert((suite.id.clone(), case.id.clone()), case.place.clone());
             }
             for guest in job.guests() {
+                if let Some(source) = &guest.source {
+                    out.sources.insert(guest.id.clone(), (source.to.clone(), source.path.clone()));
+                }
                 let path = |key: &str| guest.options.path(key).map(|path| path.display().to_string());
                 let text = |key: &str| guest.options.text(key).map(str::to_owned);
                 let image = path("image").or_else(|| text("image")).or_else(|| path("kernel"));
@@ -56,6 +61,19 @@ impl PlanIndex {
     pub fn place(&self, suite: &SuiteId, case: &CaseId) -> Option<ShownPlace> {
         let place = self.places.get(&(suite.clone(), case.clone())).filter(|place| place.line > 0)?;
         Some(ShownPlace { file: relative(&place.file), line: place.line })
+    }
+
+    /// Returns a file of a guest as the readers of a report can follow it: the file of the source where it is one, else as it is.
+    pub fn file_of(&self, guest: &GuestId, file: &str) -> String {
+        let Some((to, from)) = self.sources.get(guest) else { return file.to_owned() };
+        let below = match Path::new(file).strip_prefix(to) {
+            Ok(below) => below,
+            Err(_) if Path::new(file).is_relative() => Path::new(file),
+            Err(_) => return file.to_owned(),
+        };
+        let is_inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let own = from.join(below);
+        if is_inside && own.is_file() { relative(&own.display().to_string()) } else { file.to_owned() }
     }
 
     /// Returns what a guest boots from, as the config says it.

@@ -52,7 +52,8 @@ fn of_guest(guest: &GuestView, now_ms: u64) -> Option<String> {
     let open = guest.open.last()?;
     let took = now_ms.saturating_sub(open.since_ms);
     if let Some((suite, case)) = &guest.case {
-        return Some(format!("{suite}/{case} {}", time(now_ms.saturating_sub(guest.case_since_ms))));
+        let tests = guest.progress.as_ref().map(|progress| format!(" ({progress})")).unwrap_or_default();
+        return Some(format!("{suite}/{case} {}{tests}", time(now_ms.saturating_sub(guest.case_since_ms))));
     }
     let mut text = format!("{} {}", open.phase.as_str(), time(took));
     if let Some(usual) = open.usual_ms {

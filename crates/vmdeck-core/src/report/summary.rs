@@ -58,12 +58,13 @@ fn summary(view: &RunView) -> Value {
         .iter()
         .map(|c| {
             json!({ "guest": c.guest, "suite": c.suite, "case": c.case, "round": c.round, "verdict": c.verdict,
-                "exit": c.exit, "took_ms": c.took_ms, "message": c.message })
+                "exit": c.exit, "took_ms": c.took_ms, "message": c.message,
+                "subtests": c.subtests.as_ref().map(|subtests| subtests.tally) })
         })
         .collect();
     json!({ "run": view.run, "began": view.began.map(millis), "selection": view.selection, "config": view.config, "revision": view.revision,
             "exit": view.exit, "took_ms": view.now_ms, "planned": view.planned, "tally": view.tally,
-            "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings.iter().map(|warning| &warning.text).collect::<Vec<_>>(),
+            "subtests": view.subtests, "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings.iter().map(|warning| &warning.text).collect::<Vec<_>>(),
             "skipped_output": view.skipped_output })
 }
 

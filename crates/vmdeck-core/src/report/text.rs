@@ -9,6 +9,7 @@ use super::{
     progress::{self, ProgressLine},
 };
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::{self, Write},
     time::Duration,
@@ -19,6 +20,7 @@ use vmdeck_model::{
     outcome::Verdict,
     quantity::{show_count, show_duration, show_size},
     run_view::{RunView, SuiteView},
+    subtest::SubtestStatus,
     text::Clean,
 };
 
@@ -53,6 +55,8 @@ const HEARTBEAT: u64 = 30_000;
 const LONG: u32 = 12;
 /// Most of them that are listed.
 const RED_MAX: usize = 20;
+/// How many sub-tests of a case that failed are told.
+const SUBTESTS_MAX: usize = 20;
 
 /// See the module.
 pub struct Text {
@@ -65,6 +69,8 @@ pub struct Text {
     setup_shown: Option<(GuestId, SuiteId)>,
     /// What is not green, for the end of a long run.
     red: Vec<String>,
+    /// The sub-tests of the running cases that failed and were told, by guest.
+    red_subtests: BTreeMap<GuestId, BTreeSet<String>>,
     /// When progress was last shown, and what it was without its figures.
     shown_progress: (u64, String),
 }
@@ -90,6 +96,7 @@ impl Text {
             index,
             setup_shown: None,
             red: Vec::new(),
+            red_subtests: BTreeMap::new(),
             shown_progress: (0, String::new()),
         }
     }
@@ -227,6 +234,22 @@ impl Text {
                 let who = case.as_ref().map_or_else(|| guest.to_string(), |c| format!("{guest} {c}"));
                 self.line(now, &format!("{} {}", self.paint(DIM, &format!("  {who} |")), safe(line)))
             }
+            EventKind::SubtestEnded { guest, suite, case, subtest, .. } if subtest.status.is_failure() => {
+                let why =
+                    if subtest.message.is_empty() { String::new() } else { format!(": {}", short(&subtest.message)) };
+                let place = subtest.place().map(|place| format!(" ({})", safe(&place))).unwrap_or_default();
+                let has_details = !why.is_empty() || !place.is_empty();
+                let of = (guest, format!("{suite}/{case}"));
+                self.subtest(event, view, of, (subtest.status, &subtest.name), &format!("{why}{place}"), has_details)
+            }
+            // Some tools say only at their end why a test failed; that it did is told at once.
+            EventKind::SubtestProgress { guest, suite, case, progress } => {
+                for name in &progress.failed {
+                    let of = (guest, format!("{suite}/{case}"));
+                    self.subtest(event, view, of, (SubtestStatus::Failed, name), "", false)?;
+                }
+                Ok(())
+            }
             EventKind::CaseEnded { .. } => self.case(event, view),
             EventKind::CancelBegan { reason } => {
                 self.line(now, &self.paint(YELLOW, &format!("cancelled: {reason}; cleaning up")))
@@ -281,6 +304,26 @@ impl Text {
         self.line(now, &format!("{ready}  {}", self.paint(DIM, &phases.join(" · "))))
     }
 
+    /// Writes a line for a sub-test that failed: of very many, the first, and again only where more is known of it.
+    fn subtest(
+        &mut self,
+        event: &Event,
+        view: &RunView,
+        (guest, case): (&GuestId, String),
+        (status, name): (SubtestStatus, &str),
+        details: &str,
+        again: bool,
+    ) -> io::Result<()> {
+        let told = self.red_subtests.entry(guest.clone()).or_default();
+        let is_new = told.insert(name.to_owned());
+        if told.len() > SUBTESTS_MAX || !(is_new || again) {
+            return Ok(());
+        }
+        let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
+        let word = self.paint(RED, status.as_str());
+        self.line(event.elapsed_ms, &format!("    {word} {case}{at}: {}{details}", safe(name)))
+    }
+
     fn case(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
         let EventKind::CaseEnded {
             guest,
@@ -293,12 +336,18 @@ impl Text {
             stdout_tail,
             stderr_tail,
             cause,
+            subtests,
             ..
         } = &event.kind
         else {
             return Ok(());
         };
         let now = event.elapsed_ms;
+        let told = self.red_subtests.remove(guest).unwrap_or_default();
+        let more = told.len().saturating_sub(SUBTESTS_MAX);
+        if more > 0 {
+            self.line(now, &format!("    and {more} more; results.jsonl and junit.xml of the record have them all"))?;
+        }
         let red = matches!(verdict, Verdict::Failed | Verdict::Infra | Verdict::Flaky);
         // The reason is the run's, and told at its end.
         if (self.style.level == Level::Quiet && !red) || *cause == Some(CaseCause::NotBegun) {
@@ -307,7 +356,12 @@ impl Text {
         let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
         let round = if *round > 1 { format!(" (round {round})") } else { String::new() };
         let name = format!("{suite}/{case}{at}{round}");
-        let why = if message.is_empty() { String::new() } else { format!("  {}", safe(message)) };
+        let tests = subtests.filter(|tally| message.is_empty() && tally.total() > 0);
+        let why = match tests {
+            Some(tally) => format!("  tests: {tally}"),
+            None if message.is_empty() => String::new(),
+            None => format!("  {}", safe(message)),
+        };
         self.line(now, &format!("  {} {name:<38} {:>7}{why}", self.verdict(*verdict), time(*took_ms)))?;
         let place = self.index.place(suite, case).filter(|_| red).map(|place| format!("{place}"));
         if let Some(place) = &place {
@@ -423,6 +477,10 @@ impl Text {
             0 => self.paint(BOLD, "no tests run"),
             planned => self.paint(BOLD, &format!("{}:", show_count(planned, "case"))) + " ",
         };
+        if view.subtests.total() > 0 {
+            let tests = show_count(view.subtests.total() as usize, "sub-test");
+            let _ = write!(counts, "; {tests}: {}", view.subtests);
+        }
         self.line(now, &format!("{head}{counts} in {} (exit {})", time(*took_ms), exit.code()))?;
         self.out.flush()
     }

@@ -92,6 +92,26 @@ fn braces(glob: &str) -> Option<(&str, Vec<&str>, &str)> {
 /// Returns a script that packs what the globs name with the guest's `tar`, to standard output or to a file. A link is packed as
 /// what it leads to; one that leads nowhere is named on standard error.
 pub(super) fn pack_script(globs: &[String], to_file: Option<&str>) -> String {
+    let end = match to_file {
+        Some(path) => format!(
+            "eval \"set -- $a\"; [ $# -eq 0 ] || {{ umask 077; tar -chf {path} -- \"$@\"; }} || bad=1; exit $bad"
+        ),
+        None => "eval \"set -- $a\"; [ $# -eq 0 ] || tar -chf - -- \"$@\" || bad=1; exit $bad".to_owned(),
+    };
+    find_script(globs) + &end
+}
+
+/// Returns a script that writes a line for each file that the globs name: what changes when somebody writes it, a tab, and its path.
+pub(super) fn stamp_script(globs: &[String]) -> String {
+    find_script(globs)
+        + r#"eval "set -- $a"; for f; do
+  s=$(stat -L -c '%s %y %z %i' -- "$f" 2>/dev/null || stat -L -f '%z %Fm %Fc %i' "$f" 2>/dev/null || ls -Ldlni -- "$f") || continue
+  printf '%s\t%s\n' "$s" "$f"
+done; exit 0"#
+}
+
+/// Returns a script that finds what the globs name and leaves it as quoted words in `$a`.
+fn find_script(globs: &[String]) -> String {
     let mut out = String::from(
         r#"n=0; a=; add() { case $1 in /*) f=$1 ;; ./*) f=$1 ;; *) f=./$1 ;; esac; n=$((n+1)); eval "v$n=\$f"; a="$a \"\$v$n\""; }
 lacks() { echo "$1: $2" >&2; bad=1; }
@@ -129,12 +149,6 @@ done; }}; w{at} {}
             }
         }
     }
-    out.push_str(&match to_file {
-        Some(path) => format!(
-            "eval \"set -- $a\"; [ $# -eq 0 ] || {{ umask 077; tar -chf {path} -- \"$@\"; }} || bad=1; exit $bad"
-        ),
-        None => "eval \"set -- $a\"; [ $# -eq 0 ] || tar -chf - -- \"$@\" || bad=1; exit $bad".to_owned(),
-    });
     out
 }
 

@@ -10,6 +10,7 @@ mod cancellable;
 pub mod contract;
 mod discovery;
 mod exec;
+pub mod file_stamps;
 mod file_transfer;
 pub mod pin;
 mod powershell_transfer;

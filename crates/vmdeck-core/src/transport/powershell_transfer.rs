@@ -30,8 +30,7 @@ try{
   if($LASTEXITCODE){exit $LASTEXITCODE}
 }finally{Remove-Item -LiteralPath $archive -Force -ErrorAction SilentlyContinue}";
 
-/// Writes an archive (ustar, with GNU's long names) of every file that a walk names to standard output. What stands for the walks,
-/// each a folder and a regular expression for the path below it, is put in.
+/// Writes an archive (ustar, with GNU's long names) to standard output.
 const PACK: &str = "$out=[Console]::OpenStandardOutput();$bad=0;$done=@{}
 function Add-Header($name,$size,$kind){
   $h=New-Object byte[] 512;$u=[Text.Encoding]::UTF8.GetBytes($name)
@@ -59,8 +58,18 @@ function Add-File($path,$name){
     }
     Add-Padding $size
   }finally{$in.Close()}
-}
-$here=(Get-Location -PSProvider FileSystem).ProviderPath.TrimEnd('\\')
+}";
+
+/// Writes what changes when somebody writes a file.
+const STAMP: &str = "[Console]::OutputEncoding=New-Object Text.UTF8Encoding $false
+function Add-File($path,$name){
+  $i=New-Object IO.FileInfo $path
+  [Console]::Out.WriteLine($i.Length.ToString()+' '+$i.LastWriteTimeUtc.Ticks+' '+$i.CreationTimeUtc.Ticks+\"`t\"+$name)
+}";
+
+/// Calls `Add-File` with every file that a walk names. What stands for the walks, each a folder
+/// and a regular expression for the path below it, is put in.
+const WALK: &str = "$here=(Get-Location -PSProvider FileSystem).ProviderPath.TrimEnd('\\')
 $walks=New-Object Collections.ArrayList
 WALKS
 foreach($walk in $walks){
@@ -72,8 +81,10 @@ foreach($walk in $walks){
     $below=$_.FullName.Substring($full.Length+1).Replace('\\','/')
     if($below -match $walk[1]){Add-File $_.FullName $(if($root -eq ''){$below}else{$root.Replace('\\','/').TrimEnd('/')+'/'+$below})}
   }
-}
-$out.Write((New-Object byte[] 1024),0,1024);$out.Flush()
+}";
+
+/// Ends the archive.
+const END: &str = "$out.Write((New-Object byte[] 1024),0,1024);$out.Flush()
 exit $bad";
 
 /// Moves files with PowerShell.
@@ -117,9 +128,20 @@ impl FileTransfer for PowerShellTransfer<'_> {
 
 /// Returns the script that packs what the globs name.
 fn pack_script(globs: &[String]) -> String {
+    format!("{PACK}\n{}\n{END}", walk_script(globs))
+}
+
+/// Returns a script that writes a line for each file that the globs name: what changes when somebody writes it, a tab, and its path.
+pub(super) fn stamp_script(globs: &[String]) -> String {
+    format!("{STAMP}\n{}\nexit 0", walk_script(globs))
+}
+
+/// Returns the part of a script that finds what the globs name.
+fn walk_script(globs: &[String]) -> String {
     let quote = powershell::quote;
     let add = |walk: FolderWalk| format!("[void]$walks.Add(@({},{}))", quote(&walk.root), quote(&walk.pattern));
-    PACK.replace("WALKS", &FolderWalk::of(globs).into_iter().map(add).collect::<Vec<_>>().join("\n"))
+    let walks = FolderWalk::of(globs).into_iter().map(add).collect::<Vec<_>>().join("\n");
+    WALK.replace("WALKS", &walks)
 }
 
 #[cfg(test)]

@@ -109,7 +109,8 @@ impl Case {
         entry.status = Some(status);
         let texts = [self.message.as_str(), self.text.as_str(), self.err.as_str(), self.out.as_str()];
         if told {
-            entry.message = texts.iter().map(|text| place::reason(text)).find(|text| !text.is_empty()).unwrap_or_default();
+            entry.message =
+                texts.iter().map(|text| place::reason(text)).find(|text| !text.is_empty()).unwrap_or_default();
         }
         let written = self.file.as_deref().and_then(|file| Place::new(file, self.line));
         // Where it failed is worth more than where it was written; what it printed comes last.
@@ -139,7 +140,8 @@ impl Handler for Junit {
             }
             "testcase" => {
                 let line = element.get("line").and_then(|line| line.trim().parse::<u32>().ok());
-                let is_disabled = element.get("status") == Some("disabled") || element.get("result") == Some("suppressed");
+                let is_disabled =
+                    element.get("status") == Some("disabled") || element.get("result") == Some("suppressed");
                 self.case = Some(Case {
                     name: element.get("name").unwrap_or_default().to_owned(),
                     class: element.get("classname").or(element.get("class")).map(str::to_owned),

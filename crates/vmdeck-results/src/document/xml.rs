@@ -191,7 +191,8 @@ fn unescape(raw: &str) -> String {
     let mut rest = raw;
     while let Some((before, after)) = rest.split_once('&') {
         out.push_str(before);
-        let is_name = |name: &str| name.len() <= 10 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'#');
+        let is_name =
+            |name: &str| name.len() <= 10 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'#');
         match after.split_once(';').filter(|(name, _)| is_name(name)) {
             Some((name, after)) => {
                 out.push_str(&resolve(name));
@@ -241,7 +242,10 @@ mod tests {
 
     #[test]
     fn references_are_read_and_nothing_is_expanded() {
-        assert_eq!(unescape("a &lt;b&gt; &amp;&quot;&apos; &#65;&#x42; &foo; & &#0;&#xD800;"), "a <b> &\"' AB &foo; & \0\u{fffd}");
+        assert_eq!(
+            unescape("a &lt;b&gt; &amp;&quot;&apos; &#65;&#x42; &foo; & &#0;&#xD800;"),
+            "a <b> &\"' AB &foo; & \0\u{fffd}"
+        );
     }
 
     #[test]

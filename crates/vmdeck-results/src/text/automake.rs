@@ -1,6 +1,10 @@
 //! The text of `make check` as Automake writes it, and the `.trs` file of a single test.
 
-use crate::{line::Line, reader::Reader, sheet::{Entry, Sheet}};
+use crate::{
+    line::Line,
+    reader::Reader,
+    sheet::{Entry, Sheet},
+};
 use vmdeck_model::subtest::SubtestStatus;
 
 /// The words before a name.
@@ -74,8 +78,11 @@ impl Reader for Automake {
     fn end(&mut self, sheet: &mut Sheet) {
         let is_alone = self.unnamed.len() == 1;
         for (at, status) in self.unnamed.drain(..).enumerate() {
-            let entry =
-                if is_alone { Entry::new("", "", &self.stem) } else { Entry::new(&self.stem, " > ", &(at + 1).to_string()) };
+            let entry = if is_alone {
+                Entry::new("", "", &self.stem)
+            } else {
+                Entry::new(&self.stem, " > ", &(at + 1).to_string())
+            };
             sheet.add(entry.ended(status));
         }
         if !self.is_closed {

@@ -50,7 +50,13 @@ fn ended(text: &str) -> Option<Ended<'_>> {
         None => (rest.strip_suffix("Passed")?, "Passed"),
     };
     let name = name.trim_end().trim_end_matches('.').trim_end();
-    Some(Ended { number: number.trim().parse().ok()?, total, name, word: word.trim(), took_ms: words::parse_seconds(time) })
+    Some(Ended {
+        number: number.trim().parse().ok()?,
+        total,
+        name,
+        word: word.trim(),
+        took_ms: words::parse_seconds(time),
+    })
 }
 
 fn status(word: &str) -> SubtestStatus {

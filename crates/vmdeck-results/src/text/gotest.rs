@@ -147,12 +147,14 @@ impl GoTest {
         let bare = line.trim_start();
         if of.panic.is_empty() && (line.starts_with("panic: ") || line.starts_with("fatal error: ")) {
             of.panic = words::message(line);
-        } else if !of.panic.is_empty() && of.panic_place.is_none() && line.starts_with('\t') && line.contains("_test.go:") {
+        } else if !of.panic.is_empty()
+            && of.panic_place.is_none()
+            && line.starts_with('\t')
+            && line.contains("_test.go:")
+        {
             let place = Place::find(bare, None);
-            of.panic_place = place.map(|place| Place {
-                file: place.file.rsplit('/').next().unwrap_or_default().to_owned(),
-                ..place
-            });
+            of.panic_place = place
+                .map(|place| Place { file: place.file.rsplit('/').next().unwrap_or_default().to_owned(), ..place });
         }
         let Some(run) = test.and_then(|test| of.tests.get_mut(test)) else { return };
         if bare.is_empty() || bare.starts_with("=== ") || bare.starts_with("--- ") {
@@ -229,7 +231,8 @@ impl GoTest {
         if package.build_failed {
             sheet.add(Entry::new("", "", name).ended(SubtestStatus::Error).because("build failed"));
         } else if status.is_failure() && !package.has_failed && unfinished == 0 {
-            let why = if package.panic.is_empty() { "the package failed, although no test did" } else { &package.panic };
+            let why =
+                if package.panic.is_empty() { "the package failed, although no test did" } else { &package.panic };
             sheet.add(Entry::new("", "", name).ended(SubtestStatus::Failed).because(why));
         }
         for run in package.tests.values() {
@@ -261,9 +264,11 @@ impl GoTest {
             return;
         }
         let bare = text.trim_start();
-        for (word, status) in
-            [("--- PASS: ", SubtestStatus::Passed), ("--- FAIL: ", SubtestStatus::Failed), ("--- SKIP: ", SubtestStatus::Skipped)]
-        {
+        for (word, status) in [
+            ("--- PASS: ", SubtestStatus::Passed),
+            ("--- FAIL: ", SubtestStatus::Failed),
+            ("--- SKIP: ", SubtestStatus::Skipped),
+        ] {
             let Some((name, took)) = bare.strip_prefix(word).and_then(|rest| rest.rsplit_once(" (")) else { continue };
             let took = took.strip_suffix("s)").and_then(|seconds| seconds.parse().ok());
             self.begin("", name, sheet);
@@ -317,9 +322,11 @@ impl Reader for GoTest {
         let mut names: Vec<String> = self.packages.keys().cloned().collect();
         names.sort();
         for name in names {
-            let shown = if name.is_empty() { "a package".to_owned() } else { format!("package {}", words::name(&name)) };
+            let shown =
+                if name.is_empty() { "a package".to_owned() } else { format!("package {}", words::name(&name)) };
             sheet.summary().lacks(format!("{shown} did not end"));
-            let is_open = self.packages.get(&name).is_some_and(|package| package.build_failed || package.tests.is_empty());
+            let is_open =
+                self.packages.get(&name).is_some_and(|package| package.build_failed || package.tests.is_empty());
             self.end_package(&name, if is_open { SubtestStatus::Failed } else { SubtestStatus::Passed }, sheet);
         }
     }

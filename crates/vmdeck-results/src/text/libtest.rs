@@ -36,7 +36,8 @@ pub(crate) struct Libtest {
 /// Returns the status that a word of the harness stands for, and the reason behind it.
 fn status(word: &str) -> Option<(SubtestStatus, &str)> {
     if let Some(why) = word.strip_prefix("ignored") {
-        return (why.is_empty() || why.starts_with(", ")).then(|| (SubtestStatus::Skipped, why.trim_start_matches(", ")));
+        return (why.is_empty() || why.starts_with(", "))
+            .then(|| (SubtestStatus::Skipped, why.trim_start_matches(", ")));
     }
     // With the time that a test took: `ok <0.001s>`.
     let bare = word.split_once(" <").filter(|(_, time)| time.ends_with("s>")).map_or(word, |(bare, _)| bare);
@@ -88,7 +89,8 @@ impl Libtest {
 
     fn test(&mut self, rest: &str, line: &Line, sheet: &mut Sheet) {
         let Some(run) = &mut self.run else { return };
-        let Some((name, word)) = rest.split_once(" ... ").or_else(|| rest.strip_suffix(" ...").map(|name| (name, ""))) else {
+        let Some((name, word)) = rest.split_once(" ... ").or_else(|| rest.strip_suffix(" ...").map(|name| (name, "")))
+        else {
             return;
         };
         run.give_up(sheet);

@@ -1,6 +1,11 @@
 //! The text of `meson test`, and its `testlog.json` with an object on each line. The latter has no mark of its end.
 
-use crate::{line::Line, reader::Reader, sheet::{Entry, Sheet}, words};
+use crate::{
+    line::Line,
+    reader::Reader,
+    sheet::{Entry, Sheet},
+    words,
+};
 use serde::Deserialize;
 use std::borrow::Cow;
 use vmdeck_model::subtest::SubtestStatus;
@@ -82,7 +87,8 @@ impl Reader for Meson {
                 return;
             };
             let status = status(&test.result);
-            let entry = Entry::new("", "", &test.name).ended(status).because(&reason(&test.result, status, test.returncode));
+            let entry =
+                Entry::new("", "", &test.name).ended(status).because(&reason(&test.result, status, test.returncode));
             let id = sheet.add(Entry { took_ms: test.duration.and_then(words::millis), ..entry });
             return sheet.settle(id);
         }

@@ -1,6 +1,10 @@
 //! The text of `prove`: a line for each test file, and one with the whole result.
 
-use crate::{line::Line, reader::Reader, sheet::{Entry, Sheet}};
+use crate::{
+    line::Line,
+    reader::Reader,
+    sheet::{Entry, Sheet},
+};
 use vmdeck_model::subtest::SubtestStatus;
 
 /// See the module.
@@ -32,7 +36,9 @@ fn status(word: &str) -> Option<(SubtestStatus, &str)> {
     match word {
         "ok" => Some((SubtestStatus::Passed, "")),
         _ if word.starts_with("ok ") && word.ends_with(" ms") => Some((SubtestStatus::Passed, "")),
-        _ if word.starts_with("skipped") => Some((SubtestStatus::Skipped, word.trim_start_matches("skipped").trim_start_matches([':', ' ']))),
+        _ if word.starts_with("skipped") => {
+            Some((SubtestStatus::Skipped, word.trim_start_matches("skipped").trim_start_matches([':', ' '])))
+        }
         _ if word.starts_with("Failed ") || word.starts_with("No subtests run") => Some((SubtestStatus::Failed, word)),
         _ if word.starts_with("Dubious") || word.starts_with("All ") => Some((SubtestStatus::Failed, word)),
         _ => None,

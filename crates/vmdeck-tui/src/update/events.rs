@@ -222,6 +222,14 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             let why = if message.is_empty() { String::new() } else { format!(": {message}") };
             (if good { Ok } else { Warn }, "engine::cases", format!("{guest}: {suite}/{case} {verdict}{why}"))
         }
+        EventKind::SubtestEnded { guest, suite, case, subtest, .. } => {
+            if !subtest.status.is_failure() {
+                return None;
+            }
+            let why = if subtest.message.is_empty() { String::new() } else { format!(": {}", subtest.message) };
+            let text = format!("{guest}: {suite}/{case}: {} {}{why}", subtest.name, subtest.status);
+            (Warn, "engine::cases", text)
+        }
         EventKind::Retrying { what, attempt, of, why, .. } => {
             (Warn, "engine::retry", format!("{what}: attempt {attempt} of {of}: {why}"))
         }
@@ -247,6 +255,7 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
         | EventKind::CaseStarted { .. }
         | EventKind::CleanupBegan { .. }
         | EventKind::Output { .. }
+        | EventKind::SubtestProgress { .. }
         | EventKind::Unknown => return None,
     })
 }

@@ -224,6 +224,7 @@ mod tests {
             stderr_tail: "a note\n".into(),
             cause: None,
             earlier: Vec::new(),
+            subtests: None,
         };
         case.event(10, ended).case(20, "deb", "remove", Verdict::Passed).sent();
         case

@@ -4,10 +4,12 @@
 
 use super::{
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
-    judge::judge,
+    judge::{judge, judge_with_results, with_running},
     peers::PeerWatch,
     reboot::Reboots,
+    result_files::ResultFiles,
     script_failure::ScriptFailure,
+    subtests::Subtests,
     suite::SuiteRun,
     supervise::{CaseWork, End, Watched},
 };
@@ -20,13 +22,18 @@ use crate::{
     host::{clock, files},
     transport::source,
 };
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::{Attempt, CaseCause, EventKind},
     guest::{Guest, SurvivorPolicy},
     outcome::Verdict,
     quantity::show_duration,
+    subtest::SubtestTally,
     suite::{Case, CaseAction, Suite},
 };
 
@@ -45,6 +52,15 @@ pub(super) struct CaseRun<'a> {
     pub(super) round: u32,
     /// What its commands are told of the guests that are up together.
     pub(super) told: &'a BTreeMap<String, String>,
+}
+
+/// How one attempt at a case ended.
+struct Attempted {
+    attempt: Attempt,
+    /// The machine cannot be used any more.
+    machine_lost: bool,
+    /// The counts of the tests that it ran itself, where it says where their results are.
+    subtests: Option<SubtestTally>,
 }
 
 /// How a case ended, all attempts taken together.
@@ -69,7 +85,7 @@ impl CaseRun<'_> {
                 round,
                 attempt: number,
             });
-            let (mut attempt, machine_lost) = self.attempt(machine, number, peers).await;
+            let Attempted { mut attempt, machine_lost, subtests } = self.attempt(machine, number, peers).await;
             let may_retry = !machine_lost && !context.cancel.is_cancelled();
             if attempt.verdict == Verdict::Failed && number <= retries && may_retry {
                 context.events.send(EventKind::Retrying {
@@ -88,23 +104,23 @@ impl CaseRun<'_> {
                 attempt.message = format!("passed at attempt {number}; before: {}", earlier[0].message);
             }
             let verdict = attempt.verdict;
-            self.report(attempt, earlier, None);
+            self.report(attempt, earlier, None, subtests);
             return Outcome { verdict, machine_lost };
         }
     }
 
     /// Reports a verdict on a case that was never run.
     pub(super) fn report_unrun(&self, verdict: Verdict, message: &str) {
-        self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), None);
+        self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), None, None);
     }
 
     /// Reports that the setup of its suite failed, with what the setup wrote.
     pub(super) fn report_setup_failed(&self, verdict: Verdict, failure: &ScriptFailure) {
         let attempt = unrun(verdict, &failure.reason, failure.output.clone());
-        self.report(attempt, Vec::new(), Some(CaseCause::Setup));
+        self.report(attempt, Vec::new(), Some(CaseCause::Setup), None);
     }
 
-    fn report(&self, last: Attempt, earlier: Vec<Attempt>, cause: Option<CaseCause>) {
+    fn report(&self, last: Attempt, earlier: Vec<Attempt>, cause: Option<CaseCause>, subtests: Option<SubtestTally>) {
         self.context.events.send(EventKind::CaseEnded {
             guest: self.guest.id.clone(),
             suite: self.suite.id.clone(),
@@ -118,11 +134,12 @@ impl CaseRun<'_> {
             stderr_tail: last.stderr_tail,
             cause,
             earlier,
+            subtests,
         });
     }
 
-    /// Makes one attempt; returns it, and whether the machine was lost.
-    async fn attempt(&self, machine: &mut LeasedMachine, number: u32, peers: &[PeerWatch]) -> (Attempt, bool) {
+    /// Makes one attempt.
+    async fn attempt(&self, machine: &mut LeasedMachine, number: u32, peers: &[PeerWatch]) -> Attempted {
         let Self { context, guest, suite, case, .. } = *self;
         let (start, dir) = (clock::now(), self.dir(number));
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
@@ -135,9 +152,40 @@ impl CaseRun<'_> {
             context.plan.host.log_size,
         );
         let limit = case.timeout.unwrap_or(guest.case_timeout);
-        let end = self.watch(machine, number, limit, peers, &mut log).await;
+        let subtests = self.subtests(&dir, number);
+        let base = SuiteRun { context, guest, suite, told: self.told }.base_command();
+        let files = ResultFiles::look(context, machine, &case.results.files, base, suite.artifacts_timeout).await;
+        log.report_to(subtests.clone());
+        let end = {
+            let work = self.watch(machine, number, limit, peers, &mut log);
+            let pulse = async {
+                match &subtests {
+                    Some(subtests) => subtests.pulse().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                end = work => end,
+                () = pulse => unreachable!("it has no end"),
+            }
+        };
         let took_ms = clock::ms_since(start);
         let mut output = log.finish();
+        let results = match &subtests {
+            Some(subtests) => {
+                let mut results = subtests.finish_stream(&case.results);
+                if let (Some(files), End::Exit(_) | End::Timeout(None)) = (&files, &end) {
+                    results.merge(files.read(context, machine, subtests).await);
+                }
+                output.lost = output.lost.or(subtests.finish());
+                Some(results)
+            }
+            None => None,
+        };
+        for text in results.iter().flat_map(|results| &results.warnings) {
+            let text = format!("case `{}/{}`: {text}", suite.id, case.id);
+            context.events.warn(Some(&guest.id), context.redactor.text(&text), None);
+        }
         if output.lost.is_none()
             && let Err(e) = files::check_room(&dir, ROOM)
         {
@@ -147,8 +195,9 @@ impl CaseRun<'_> {
         let clear = |text: String| context.redactor.text(&text);
         let (verdict, exit, message, machine_lost) = match end {
             End::Exit(exit) => {
-                let (verdict, message) = judge(&case.expect, &exit, &output);
-                (verdict, exit.code(), message, false)
+                let judged = judge(&case.expect, &exit, &output);
+                let (verdict, message) = judge_with_results(judged, case, &exit, results.as_ref());
+                (verdict, exit.code(), clear(message), false)
             }
             End::Timeout(still_runs) => {
                 let took = format!("took longer than {}", show_duration(limit));
@@ -179,11 +228,25 @@ impl CaseRun<'_> {
             }
             End::Lost(fault) => {
                 diagnose(context, guest, &machine.controller, &fault).await;
-                (Verdict::Infra, None, clear(fault.to_string()), true)
+                // A kernel that panicked where only the output shows it is the case's failure all the same.
+                let panic = results.as_ref().and_then(|results| results.kernel_panic.clone());
+                let verdict = panic.as_ref().map_or(Verdict::Infra, |_| guest.crash.verdict());
+                let panic = panic.map(|line| format!("{line}: ")).unwrap_or_default();
+                (verdict, None, clear(format!("{panic}{fault}")), true)
             }
         };
+        let message = if exit.is_none() { clear(with_running(message, results.as_ref())) } else { message };
         let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
-        (Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail }, machine_lost)
+        let attempt = Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail };
+        Attempted { attempt, machine_lost, subtests: results.map(|results| results.tally) }
+    }
+
+    /// Returns what reads the results of the tests that the case runs itself.
+    fn subtests(&self, dir: &Path, attempt: u32) -> Option<Subtests> {
+        let Self { context, guest, suite, case, round, .. } = *self;
+        let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
+        let (events, redactor) = (context.events.clone(), context.redactor.clone());
+        Subtests::new(&case.results, dir, (origin, case.id.clone()), (round, attempt), events, redactor)
     }
 
     /// Returns the command in the guest, which a program of this host does not have.

@@ -3,7 +3,7 @@
 //! Secrets are taken out before any of the three. What decides about a case sees the bytes as they were written. A file that
 //! cannot be written is told once and does not stop the test; but a case whose output is lost is never green.
 
-use super::{capped_log::CappedLog, line_match::LineMatch};
+use super::{capped_log::CappedLog, line_match::LineMatch, subtests::Subtests};
 use crate::{
     command::OutputSink,
     engine::{events::EventSender, timestamps::LogTimestamps},
@@ -41,6 +41,8 @@ pub(super) struct CommandLog {
     lost: Option<String>,
     /// What the command said last behind [`MARK`].
     mark: Option<String>,
+    /// Who reads the results of tests in its standard output.
+    subtests: Option<Subtests>,
 }
 
 /// What is known about a command's output at its end.
@@ -96,7 +98,12 @@ impl CommandLog {
         };
         let streams =
             [open(Stream::Stdout, "stdout.log", &expect.stdout), open(Stream::Stderr, "stderr.log", &expect.stderr)];
-        Self { source, events, streams, lost, mark: None }
+        Self { source, events, streams, lost, mark: None, subtests: None }
+    }
+
+    /// Gives standard output to whoever reads the results of tests in it, as the bytes were written.
+    pub(super) fn report_to(&mut self, subtests: Option<Subtests>) {
+        self.subtests = subtests;
     }
 
     /// Ends both streams and returns what is known about them.
@@ -182,6 +189,9 @@ impl OutputSink for CommandLog {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let index = usize::from(stream == Stream::Stderr);
         self.streams[index].wanted.feed(bytes);
+        if let Some(subtests) = self.subtests.as_ref().filter(|_| stream == Stream::Stdout) {
+            subtests.feed(bytes);
+        }
         let clear = self.streams[index].redactor.feed(bytes);
         self.take(index, &clear);
     }

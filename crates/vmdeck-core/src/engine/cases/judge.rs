@@ -1,8 +1,13 @@
-//! Judges a case by its exit status alone, and by the output that it must have.
+//! Judges a case by its exit status, by the output that it must have, and by the results of the tests that it ran itself.
 
 use super::command_log::RecordedOutput;
 use crate::command::CommandExit;
-use vmdeck_model::{outcome::Verdict, pattern::Pattern, suite::Expect};
+use vmdeck_model::{
+    outcome::Verdict,
+    pattern::Pattern,
+    suite::{Case, Expect, ResultSources},
+};
+use vmdeck_results::{Judgement, Summary};
 
 /// Returns the verdict on a command that ended, with the reason.
 pub(super) fn judge(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (Verdict, String) {
@@ -11,6 +16,41 @@ pub(super) fn judge(expect: &Expect, exit: &CommandExit, output: &RecordedOutput
         // What nobody can read later proves nothing.
         Some(why) if !verdict.is_failure() => (Verdict::Infra, why.clone()),
         _ => (verdict, reason),
+    }
+}
+
+/// Returns the verdict once the results of the case's own tests are known, with the reason. The command's own verdict comes first.
+pub(super) fn judge_with_results(
+    (verdict, reason): (Verdict, String),
+    case: &Case,
+    exit: &CommandExit,
+    results: Option<&Summary>,
+) -> (Verdict, String) {
+    let is_optional = case.results.files.is_empty() && case.results.streams.iter().any(|w| w == ResultSources::AUTO);
+    let Some(results) = results.filter(|results| results.is_recognized || !is_optional) else {
+        return (verdict, reason);
+    };
+    if verdict == Verdict::Infra {
+        return (verdict, reason);
+    }
+    let as_expected = exit.code() == Some(case.expect.exit) || verdict == Verdict::Skipped;
+    let judged = vmdeck_results::judge(results, &exit.to_string(), as_expected, case.results.allow_empty);
+    match (judged, verdict) {
+        // A status that means "skipped" is the command's own word, unless something failed.
+        (Judgement::Failed(_), Verdict::Skipped) if results.tally.total() == 0 => (verdict, reason),
+        (Judgement::Failed(why), Verdict::Failed) if as_expected => (Verdict::Failed, format!("{reason}; {why}")),
+        (Judgement::Failed(why), _) => (Verdict::Failed, why),
+        (Judgement::Skipped, Verdict::Passed) => (Verdict::Skipped, "every test was skipped".to_owned()),
+        (Judgement::Passed | Judgement::Skipped, _) => (verdict, reason),
+    }
+}
+
+/// Returns the reason why a command did not end by itself, with what its tests had come to.
+pub(super) fn with_running(reason: String, results: Option<&Summary>) -> String {
+    let Some(results) = results.filter(|results| results.tally.total() > 0) else { return reason };
+    match &results.unfinished[..] {
+        [] => format!("{reason} (tests: {})", results.tally),
+        names => format!("{reason}, in {} (tests: {})", names.join(", "), results.tally),
     }
 }
 

@@ -148,6 +148,7 @@ impl SuiteRun<'_> {
             stderr_tail: String::new(),
             cause: Some(CaseCause::Artifacts),
             earlier: Vec::new(),
+            subtests: None,
         });
     }
 

@@ -277,7 +277,13 @@ impl Block {
     }
 
     /// Writes down a result of this block; `child` = the parts of which it is made.
-    pub(super) fn record(&mut self, name: &str, outcome: Outcome, child: Option<Child>, sheet: &mut Sheet) -> Option<Id> {
+    pub(super) fn record(
+        &mut self,
+        name: &str,
+        outcome: Outcome,
+        child: Option<Child>,
+        sheet: &mut Sheet,
+    ) -> Option<Id> {
         let mut outcome = outcome;
         if let Some(child) = child {
             self.has_failed |= child.has_failed || outcome.status.is_failure();

@@ -222,7 +222,9 @@ impl Reader for Tap {
             }
             Word::Bail(why) => {
                 self.bailed = true;
-                sheet.summary().lacks(format!("bail out: {}", crate::words::message(why)).trim_end_matches(": ").to_owned());
+                sheet
+                    .summary()
+                    .lacks(format!("bail out: {}", crate::words::message(why)).trim_end_matches(": ").to_owned());
             }
             Word::Yaml if self.top().last.is_some() => self.yaml = Some(Yaml::default()),
             Word::Close if self.top().is_after_parent => {

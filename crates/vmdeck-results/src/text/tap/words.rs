@@ -6,9 +6,14 @@ use vmdeck_model::subtest::SubtestStatus;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Word<'a> {
     /// `TAP version 14`, `KTAP version 1`.
-    Version { is_kernel: bool },
+    Version {
+        is_kernel: bool,
+    },
     /// `1..7`, `1..0 # SKIP why`.
-    Plan { count: u64, skip: Option<String> },
+    Plan {
+        count: u64,
+        skip: Option<String>,
+    },
     Result(TapResult<'a>),
     /// `# Subtest: name`, and the words with which kselftest begins a test.
     Announce(String),

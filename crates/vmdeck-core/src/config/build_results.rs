@@ -1,0 +1,41 @@
+//! Checked values to the places where the results of a case's own tests are.
+
+use super::{build::Build, tree::Origin};
+use vmdeck_model::{key::Value, suite::ResultSources};
+use vmdeck_results::Format;
+
+impl Build<'_> {
+    /// Returns where the results of a case are: what the case says, else what its suite says.
+    pub(super) fn results(&mut self, suite: &str, index: usize, origin: &Origin) -> ResultSources {
+        let of_suite = |key: &str| (format!("suites.{suite}.{key}"), format!("suites.*.{key}"));
+        let of_case = |key: &str| (format!("suites.{suite}.cases.{index}.{key}"), format!("suites.*.cases.[].{key}"));
+        let choose = |key: &str| {
+            let (own, any) = of_case(key);
+            if self.is_written(&own) { (own, any) } else { of_suite(key) }
+        };
+        let (list, any_list) = choose("results");
+        let (empty, any_empty) = choose("allow_empty");
+        let allow_empty = self.value(&empty, &any_empty) == Some(Value::Bool(true));
+        let mut sources = ResultSources { allow_empty, ..ResultSources::default() };
+        for word in self.texts(&list, &any_list) {
+            if word == ResultSources::AUTO || Format::of_word(&word).is_some() {
+                sources.streams.push(word);
+            } else if word.contains(['/', '*', '.', '\\']) {
+                sources.files.push(word);
+            } else {
+                let known: Vec<&str> = std::iter::once(ResultSources::AUTO).chain(Format::words()).collect();
+                let why = format!("`{word}` is no format of results (known: {})", known.join(", "));
+                self.problem(
+                    origin,
+                    &list,
+                    why,
+                    Some("a file is known by a `/`, `*` or `.` in its path: \"./results\""),
+                );
+            }
+        }
+        if allow_empty && sources.is_empty() && self.is_written(&empty) {
+            self.problem(origin, &empty, "there are no `results` that it could speak of", None);
+        }
+        sources
+    }
+}

@@ -1,0 +1,48 @@
+//! What tells whether a file of a guest was written since it was looked at last: only the guest's own words are compared with each other,
+//! since its clock may be any.
+
+use super::{artifact_globs, powershell_transfer, session::CommandRunner};
+use crate::{
+    command::{Collected, CommandExit, Input, RemoteCommand, Shell},
+    host::clock,
+};
+use std::{collections::BTreeMap, time::Duration};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{
+    error::{Fault, Result},
+    suite::ScriptShell,
+    text::one_line,
+};
+
+/// How long the guest may take to look.
+const LOOK: Duration = Duration::from_mins(1);
+
+/// Returns what tells of each file that the globs name, by its path as an archive of it has it: without `./` or `/` before it.
+pub async fn look(
+    runner: &dyn CommandRunner,
+    globs: &[String],
+    base: &RemoteCommand,
+    cancel: &CancellationToken,
+) -> Result<BTreeMap<String, String>> {
+    let failed = || Fault::infra("cannot look at the files of results in the guest");
+    let script = match runner.shell() {
+        Shell::Posix => artifact_globs::stamp_script(globs),
+        Shell::PowerShell => powershell_transfer::stamp_script(globs),
+    };
+    let command = RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
+    let mut said = Collected::default();
+    let looked = clock::within(LOOK, runner.run(&command, &mut said, cancel)).await;
+    let exit = looked.ok_or_else(|| failed().because("it does not answer"))??;
+    if exit != CommandExit::Code(0) {
+        return Err(failed().because(format!("{exit}: {}", one_line(&String::from_utf8_lossy(&said.stderr)))));
+    }
+    let text = String::from_utf8_lossy(&said.stdout);
+    let pairs = text.lines().filter_map(|line| line.trim_end_matches('\r').split_once('\t'));
+    Ok(pairs.map(|(stamp, path)| (bare(path).to_owned(), stamp.to_owned())).collect())
+}
+
+/// Returns a path as an archive has it.
+fn bare(path: &str) -> &str {
+    let path = path.trim_start_matches('/');
+    path.strip_prefix("./").unwrap_or(path)
+}
