@@ -1,12 +1,14 @@
 //! A case that did not pass as text for an issue tracker: what, where, on which code, its last lines, and how to run it again.
 
 use super::{logs::LogSource, model::Model, run_node::RunNode};
-use vmdeck_model::{quantity::show_duration, text::Clean};
+use vmdeck_model::{quantity::show_duration, run_view::SubtestsView, subtest::Subtest, text::Clean};
 
 /// How many bytes of each log are looked at.
 const BYTES: u64 = 8 * 1024;
 /// How many of its last lines are taken.
 const LINES: usize = 20;
+/// How many of its own tests that failed are named.
+const SUBTESTS: usize = 20;
 
 /// Returns the report on the last end of this case, as Markdown; `None` = it has not ended. `logs` = those of the case.
 pub(crate) fn markdown(model: &Model, node: &RunNode, logs: &[LogSource]) -> Option<String> {
@@ -31,6 +33,15 @@ pub(crate) fn markdown(model: &Model, node: &RunNode, logs: &[LogSource]) -> Opt
     }
     facts.push(format!("vmdeck {}", env!("CARGO_PKG_VERSION")));
     out.extend(facts.iter().map(|fact| format!("- {fact}\n")));
+    let failed: Vec<&Subtest> = case.subtests.iter().flat_map(SubtestsView::failed).collect();
+    if !failed.is_empty() {
+        out.push_str(&format!("\nTests that failed ({}):\n", failed.len()));
+        for subtest in failed.iter().take(SUBTESTS) {
+            let place = subtest.place().map(|place| format!(" ({place})")).unwrap_or_default();
+            let text = clean(&format!("{}: {}{place}", subtest.name, subtest.message));
+            out.push_str(&fenced(text.trim_end_matches(": ")));
+        }
+    }
     for log in logs {
         let text = String::from_utf8_lossy(&vmdeck_files::read_tail(&log.path, BYTES)).into_owned();
         let lines: Vec<String> = text.lines().map(clean).collect();

@@ -12,7 +12,7 @@ use std::{collections::HashSet, io::Read, path::Path};
 use vmdeck_model::{
     evidence::ERRORS,
     ids::GuestId,
-    run_view::{EndedCase, RunView},
+    run_view::{EndedCase, RunView, SubtestsView},
     select::word_of_case,
     text::Clean,
 };
@@ -69,6 +69,13 @@ pub fn collect(dir: &Path, view: &RunView) -> Vec<ErrorRow> {
         let word = word_of_case(&case.suite, &case.case, &case.guest);
         let text = format!("{}: {}/{} {}: {}", case.guest, case.suite, case.case, case.verdict, case.why());
         out.push(ErrorRow { text: Clean::from_text(&text).into_string(), place: ErrorPlace::Case(word) });
+        for subtest in case.subtests.iter().flat_map(SubtestsView::failed).take(LINES) {
+            let why = if subtest.message.is_empty() { String::new() } else { format!(": {}", subtest.message) };
+            let place = subtest.place().map(|place| format!(" ({place})")).unwrap_or_default();
+            let text = format!("{}: {}/{}: {}{why}{place}", case.guest, case.suite, case.case, subtest.name);
+            let place = ErrorPlace::Case(word_of_case(&case.suite, &case.case, &case.guest));
+            out.push(ErrorRow { text: Clean::from_text(&text).into_string(), place });
+        }
         let newest = record_logs::of_case(dir, &case.guest, case.suite.as_str(), case.case.as_str());
         let folder = newest.first().and_then(|log| log.path.parent().map(Path::to_owned));
         out.extend(newest.iter().filter(|log| log.path.parent() == folder.as_deref()).flat_map(lines));

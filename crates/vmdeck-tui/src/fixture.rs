@@ -18,6 +18,7 @@ use vmdeck_model::{
     key::Options,
     lifecycle::MachineState,
     outcome::{Tally, Verdict},
+    subtest::{Subtest, SubtestStatus, SubtestTally},
 };
 
 /// When the runs of these tests began.
@@ -131,6 +132,13 @@ impl TestCockpit {
 
     pub(crate) fn case(&mut self, ms: u64, name: &str, case: &str, verdict: Verdict) -> &mut Self {
         let (suite, id) = (SuiteId::new("smoke").expect("name"), CaseId::new(case).expect("name"));
+        // As the engine counts what it has told.
+        let told = self.model.shown.view.guests.get(&guest(name)).map(|g| g.subtests.list.clone()).unwrap_or_default();
+        let subtests = (!told.is_empty()).then(|| {
+            let mut tally = SubtestTally::default();
+            told.iter().for_each(|subtest| tally.add(subtest.status, 1));
+            tally
+        });
         self.event(
             ms,
             EventKind::CaseEnded {
@@ -146,9 +154,31 @@ impl TestCockpit {
                 stderr_tail: String::new(),
                 cause: None,
                 earlier: Vec::new(),
-                subtests: None,
+                subtests,
             },
         )
+    }
+
+    pub(crate) fn subtest(
+        &mut self,
+        ms: u64,
+        name: &str,
+        case: &str,
+        subtest: &str,
+        status: SubtestStatus,
+    ) -> &mut Self {
+        let (suite, case) = (SuiteId::new("smoke").expect("name"), CaseId::new(case).expect("name"));
+        let subtest = Subtest {
+            name: subtest.to_owned(),
+            class: None,
+            status,
+            took_ms: Some(12),
+            file: None,
+            line: None,
+            message: if status.is_failure() { "expected 4, got 5".into() } else { String::new() },
+            flaky: false,
+        };
+        self.event(ms, EventKind::SubtestEnded { guest: guest(name), suite, case, round: 1, attempt: 1, subtest })
     }
 
     pub(crate) fn case_begins(&mut self, ms: u64, name: &str, case: &str) -> &mut Self {

@@ -228,6 +228,8 @@ pub struct Panes {
     pub selected: BTreeSet<GuestId>,
     /// The rows of the run pane that are folded, by their path.
     pub folded: BTreeSet<String>,
+    /// The cases of which every sub-test is shown, and not only those that failed.
+    pub unfolded: BTreeSet<String>,
 }
 
 /// The state of the cockpit; see the module.
@@ -296,6 +298,7 @@ impl Default for Panes {
             dragged: None,
             selected: BTreeSet::new(),
             folded: BTreeSet::new(),
+            unfolded: BTreeSet::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use vmdeck_model::{
     ids::GuestId,
     outcome::{Tally, Verdict},
+    subtest::{Subtest, SubtestStatus},
 };
 
 /// The state of a row.
@@ -17,14 +18,18 @@ pub enum NodeState {
 }
 
 /// A row of the run pane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RunNode {
     /// The guest.
     pub guest: GuestId,
     /// The suite, if the row is one or a part of one.
     pub suite: Option<String>,
-    /// The case, if the row is one.
+    /// The case, if the row is one, or a part of one.
     pub case: Option<String>,
+    /// The test that the case ran itself, if the row is one.
+    pub subtest: Option<Subtest>,
+    /// Whether the case has such tests: then `folded` hides those that did not fail.
+    pub has_subtests: bool,
     /// The state of the row.
     pub state: NodeState,
     /// How long the row took, in milliseconds; for a suite or guest, all cases together.
@@ -46,6 +51,8 @@ impl RunNode {
             guest,
             suite: Some(suite.to_owned()),
             case: Some(case.to_owned()),
+            subtest: None,
+            has_subtests: false,
             state: NodeState::Ended(Verdict::Failed),
             took_ms: 0,
             tally: Tally::default(),
@@ -55,7 +62,30 @@ impl RunNode {
         }
     }
 
-    /// Returns the SELECT word for the row.
+    /// Returns the row of a test that the case of this row ran itself.
+    pub fn with_subtest(&self, subtest: &Subtest) -> Self {
+        let state = match subtest.status {
+            SubtestStatus::Failed | SubtestStatus::Error => Verdict::Failed,
+            SubtestStatus::Skipped | SubtestStatus::Xfail => Verdict::Skipped,
+            SubtestStatus::Passed | SubtestStatus::Xpass if subtest.flaky => Verdict::Flaky,
+            SubtestStatus::Passed | SubtestStatus::Xpass => Verdict::Passed,
+        };
+        Self {
+            subtest: Some(subtest.clone()),
+            has_subtests: false,
+            state: NodeState::Ended(state),
+            took_ms: subtest.took_ms.unwrap_or(0),
+            message: subtest.message.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Returns whether the row is a case, and no part of one.
+    pub fn is_case(&self) -> bool {
+        self.case.is_some() && self.subtest.is_none()
+    }
+
+    /// Returns the SELECT word for the row; of a part of a case, the case's.
     pub fn selector(&self) -> String {
         match (&self.suite, &self.case) {
             (Some(suite), Some(case)) => format!("{suite}/{case}@{}", self.guest),
@@ -71,11 +101,12 @@ impl RunNode {
 
     /// Returns the name of the row in the pane.
     pub fn name(&self) -> &str {
-        self.case.as_deref().or(self.suite.as_deref()).unwrap_or(self.guest.as_str())
+        let subtest = self.subtest.as_ref().map(|subtest| subtest.name.as_str());
+        subtest.or(self.case.as_deref()).or(self.suite.as_deref()).unwrap_or(self.guest.as_str())
     }
 
     /// Returns how deep the row is in the tree.
     pub fn depth(&self) -> usize {
-        usize::from(self.suite.is_some()) + usize::from(self.case.is_some())
+        usize::from(self.suite.is_some()) + usize::from(self.case.is_some()) + usize::from(self.subtest.is_some())
     }
 }

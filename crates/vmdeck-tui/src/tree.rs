@@ -18,6 +18,9 @@ use vmdeck_model::{
     run_view::{EndedCase, GuestView},
 };
 
+/// Most sub-tests of a case that have a row each.
+const SUBTESTS: usize = 5_000;
+
 /// Returns all rows that are not folded away or filtered out.
 pub fn rows(model: &Model) -> Vec<RunNode> {
     let mut last: HashMap<(&str, &str, &str), &EndedCase> = HashMap::new();
@@ -125,6 +128,8 @@ fn node(guest: &GuestId, suite: Option<&str>, case: Option<&str>) -> RunNode {
         guest: guest.clone(),
         suite: suite.map(str::to_owned),
         case: case.map(str::to_owned),
+        subtest: None,
+        has_subtests: false,
         state: NodeState::Waiting,
         took_ms: 0,
         tally: Tally::default(),
@@ -140,12 +145,20 @@ fn fill(row: &mut RunNode, view: Option<&GuestView>, ended: Option<&EndedCase>) 
         row.took_ms = ended.took_ms;
         row.message = ended.why();
         row.tally.add(ended.verdict);
+        if let Some(subtests) = &ended.subtests {
+            row.has_subtests = subtests.tally.total() > 0;
+            if row.message.is_empty() && row.has_subtests {
+                row.message = subtests.tally.to_string();
+            }
+        }
     }
     let is_on = |(suite, case): &(vmdeck_model::ids::SuiteId, vmdeck_model::ids::CaseId)| {
         Some(suite.as_str()) == row.suite.as_deref() && Some(case.as_str()) == row.case.as_deref()
     };
     if let Some(view) = view.filter(|v| v.case.as_ref().is_some_and(is_on)) {
         row.state = NodeState::On(view.case_since_ms);
+        row.message = view.progress.as_ref().map(ToString::to_string).unwrap_or_default();
+        row.has_subtests = !view.subtests.list.is_empty();
     }
 }
 
@@ -180,9 +193,29 @@ fn push(model: &Model, guest: &GuestId, suites: Vec<RunNode>, out: &mut Vec<RunN
                 out.push(sum);
             }
         } else if !inside_folded && is_shown(model, &row) {
-            out.push(row);
+            push_case(model, row, out);
         }
     }
+}
+
+/// Adds a case with the tests that it ran itself: those that failed, or all.
+fn push_case(model: &Model, mut row: RunNode, out: &mut Vec<RunNode>) {
+    if !row.has_subtests {
+        return out.push(row);
+    }
+    row.folded = !model.panes.unfolded.contains(&row.selector());
+    let at = out.len();
+    out.push(row);
+    let row = out[at].clone();
+    let ended = model.shown.view.last_end(&row.guest, row.suite.as_deref(), row.case.as_deref());
+    let running = model.shown.view.guests.get(&row.guest).map(|guest| &guest.subtests);
+    let subtests = match row.state {
+        NodeState::On(_) => running,
+        _ => ended.and_then(|ended| ended.subtests.as_ref()),
+    };
+    let list = subtests.iter().flat_map(|subtests| &subtests.list);
+    let shown = list.filter(|subtest| !row.folded || subtest.status.is_failure() || subtest.flaky);
+    out.extend(shown.take(SUBTESTS).map(|subtest| row.with_subtest(subtest)));
 }
 
 fn add(sum: &mut RunNode, row: &RunNode) {
@@ -210,7 +243,7 @@ fn add(sum: &mut RunNode, row: &RunNode) {
 #[cfg(test)]
 mod tests {
     use crate::fixture::TestCockpit;
-    use vmdeck_model::outcome::Verdict;
+    use vmdeck_model::{outcome::Verdict, subtest::SubtestStatus};
 
     fn cases(case: &TestCockpit) -> Vec<String> {
         case.model.tree.iter().filter(|row| row.case.is_some()).map(crate::run_node::RunNode::selector).collect()
@@ -227,6 +260,29 @@ mod tests {
         case.keys("D D");
         assert_eq!(cases(&case), planned);
         assert_eq!(case.model.appearance.look.order, crate::look::CaseOrder::Planned);
+    }
+
+    #[test]
+    fn a_case_shows_the_tests_of_its_own_that_failed_and_all_of_them_where_it_is_unfolded() {
+        let mut case = TestCockpit::with_run();
+        case.case_begins(10, "deb", "install");
+        for (name, status) in
+            [("a > one", SubtestStatus::Passed), ("a > two", SubtestStatus::Failed), ("b", SubtestStatus::Skipped)]
+        {
+            case.subtest(20, "deb", "install", name, status);
+        }
+        let rows = |case: &TestCockpit| -> Vec<String> {
+            let rows = case.model.tree.iter().filter(|row| row.subtest.is_some());
+            rows.map(|row| format!("{} {:?}", row.name(), row.state)).collect()
+        };
+        assert_eq!(rows(&case), ["a > two Ended(Failed)"], "while it runs");
+        case.case(30, "deb", "install", Verdict::Failed);
+        assert_eq!(rows(&case), ["a > two Ended(Failed)"]);
+        case.keys("5 g down down right");
+        assert_eq!(rows(&case).len(), 3, "{:?}", rows(&case));
+        case.keys("down left");
+        assert_eq!(rows(&case).len(), 1);
+        assert!(case.model.tree[case.model.panes.run.at].is_case(), "the case is current again");
     }
 
     #[test]

@@ -131,10 +131,21 @@ pub(super) fn comparison_key(
 
 /// Opens the code that the current line of the log names in the editor, else the log itself.
 pub(super) fn open_editor(model: &mut Model, out: &mut Vec<Effect>) {
-    match place_in_code(model) {
+    match place_of_subtest(model).or_else(|| place_in_code(model)) {
         Some((path, line)) => out.push(Effect::Open { path, line, editor: true }),
         None => logs::act(model, Action::OpenEditor, out),
     }
+}
+
+/// Returns the file of this host, and its line, where the sub-test of the current row failed.
+fn place_of_subtest(model: &Model) -> Option<(PathBuf, u64)> {
+    let node = Some(model.tree.get(model.panes.run.at)?).filter(|_| model.panes.focus == Pane::Run)?;
+    let subtest = node.subtest.as_ref()?;
+    let setup = model.setup.as_ref()?;
+    let source = setup.guest_named(node.guest.as_str())?.source?;
+    let dirs: Vec<&str> = setup.suites.iter().filter_map(|suite| suite.dir.as_deref()).collect();
+    let place = source_place::NamedPlace { path: subtest.file.clone()?, line: u64::from(subtest.line.unwrap_or(1)) };
+    Some((source_place::on_host(&place, &source, &dirs)?, place.line))
 }
 
 /// Returns the file of this host, and its line, that the current line of the log names, or one just below or above it.

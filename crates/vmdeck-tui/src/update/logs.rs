@@ -82,7 +82,7 @@ pub(super) fn show_selected(model: &mut Model) {
 
 /// Shows the output of the first case that failed, unless the person is looking at something of their own.
 pub(super) fn show_first_failure(model: &mut Model) {
-    let failed = model.tree.iter().find(|node| node.case.is_some() && node.has_failed()).cloned();
+    let failed = model.tree.iter().find(|node| node.is_case() && node.has_failed()).cloned();
     if let Some(node) = failed.filter(|_| !model.logs.is_chosen) {
         show_case(model, &node);
         model.logs.is_chosen = false;
@@ -93,7 +93,11 @@ pub(super) fn show_first_failure(model: &mut Model) {
 fn show_case(model: &mut Model, node: &RunNode) -> bool {
     let logs = of_case(model, node);
     let evidence = model.shown.view.last_end(&node.guest, node.suite.as_deref(), node.case.as_deref());
-    let evidence = evidence.and_then(|case| case.evidence.clone());
+    let of_case = evidence.and_then(|case| case.evidence.clone());
+    // A sub-test is told by its reason, else by its name.
+    let told = node.subtest.iter().flat_map(|subtest| [subtest.message.as_str(), subtest.title()]);
+    let told = told.filter(|text| !text.is_empty()).find(|text| record_logs::with_line(&logs, Some(text)).is_some());
+    let evidence = told.map(str::to_owned).or(of_case);
     let Some(source) = record_logs::with_line(&logs, evidence.as_deref()).or(logs.first()).cloned() else {
         return false;
     };
@@ -101,7 +105,7 @@ fn show_case(model: &mut Model, node: &RunNode) -> bool {
     if !is_shown || node.has_failed() {
         show(model, Some(source));
     }
-    if node.has_failed() {
+    if node.has_failed() || node.subtest.is_some() {
         model.logs.show_evidence(evidence.as_deref());
     }
     true

@@ -59,11 +59,22 @@ pub(in crate::update) fn sideways(model: &mut Model, by: i64) {
     }
 }
 
-/// Folds the row of the run pane in or out; a case folds its suite.
+/// Folds the row of the run pane in or out: a case shows all of its sub-tests or only those that failed, and folds its suite.
 pub(in crate::update) fn fold(model: &mut Model, closed: bool) {
     let Some(node) = model.tree.get(model.panes.run.at) else { return };
     let mut head = node.clone();
-    head.case = None;
+    let word = node.selector();
+    if node.case.is_some() && (node.has_subtests || node.subtest.is_some()) {
+        let is_changed =
+            if closed { model.panes.unfolded.remove(&word) } else { model.panes.unfolded.insert(word.clone()) };
+        if is_changed || node.subtest.is_some() {
+            let of_case = |n: &RunNode| n.is_case() && n.selector() == word;
+            model.panes.run.at = model.tree.iter().position(of_case).unwrap_or(model.panes.run.at);
+            model.is_tree_stale = true;
+            return;
+        }
+    }
+    (head.case, head.subtest) = (None, None);
     let word = head.selector();
     if closed {
         model.panes.folded.insert(word.clone());

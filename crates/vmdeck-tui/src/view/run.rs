@@ -72,7 +72,7 @@ fn row(model: &Model, node: &RunNode, now: u64, name_width: usize, width: usize)
     let (sign, role) = symbols::state(model, node.state);
     let indent = "  ".repeat(node.depth());
     let fold = match (node.case.is_some(), node.folded) {
-        (true, _) => "",
+        (true, _) if !node.has_subtests => "",
         (_, true) => symbols::pick(model, "▸ ", "+ "),
         _ => symbols::pick(model, "▾ ", "- "),
     };
@@ -96,7 +96,8 @@ fn row(model: &Model, node: &RunNode, now: u64, name_width: usize, width: usize)
     };
     spans.push(span(model, role, format!(" {word:<9}")));
     spans.push(span(model, StyleRole::UiDim, format!("{time:>6} ")));
-    let past = model.history.of(&node.selector(), PAST);
+    // What is remembered is remembered of cases.
+    let past = if node.is_case() { model.history.of(&node.selector(), PAST) } else { &[] };
     let message = node.message.lines().next().unwrap_or_default();
     let mut used = name_width + 2 + 9 + 7;
     // Why it failed comes first.

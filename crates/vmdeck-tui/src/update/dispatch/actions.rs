@@ -377,14 +377,13 @@ fn is_whole(model: &Model) -> bool {
 /// Returns the shown cases of a guest.
 fn of_guest(model: &Model, guest: &GuestId) -> Vec<String> {
     let rows = tree::rows(model);
-    rows.iter().filter(|row| row.case.is_some() && row.guest == *guest).map(RunNode::selector).collect()
+    rows.iter().filter(|row| row.is_case() && row.guest == *guest).map(RunNode::selector).collect()
 }
 
 /// Returns the cases below a row, where a filter or the command line shows a part of them.
 fn cases_of(model: &Model, head: &RunNode) -> Vec<String> {
-    let below = |row: &&RunNode| {
-        row.case.is_some() && row.guest == head.guest && (head.suite.is_none() || row.suite == head.suite)
-    };
+    let below =
+        |row: &&RunNode| row.is_case() && row.guest == head.guest && (head.suite.is_none() || row.suite == head.suite);
     tree::rows(model).iter().filter(below).map(RunNode::selector).collect()
 }
 
