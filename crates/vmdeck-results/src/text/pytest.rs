@@ -45,6 +45,8 @@ pub(crate) struct Pytest {
     again: HashMap<String, ()>,
     /// The test of whose failure is being told.
     told: String,
+    /// Whether the tests have lines of their own.
+    has_lines: bool,
 }
 
 fn entry(id: &str) -> Entry {
@@ -119,6 +121,7 @@ fn counts(text: &str) -> Option<SubtestTally> {
 
 impl Pytest {
     fn result(&mut self, id: &str, word: &str, why: &str, sheet: &mut Sheet) {
+        self.has_lines = true;
         if word == "RERUN" {
             self.again.insert(id.to_owned(), ());
             return;
@@ -200,8 +203,8 @@ impl Pytest {
     fn close(&mut self, tally: &SubtestTally, sheet: &mut Sheet) {
         self.settle_last(sheet);
         let seen = sheet.summary().tally;
-        if seen.total() < tally.total() {
-            // Without `-v` only what failed has a name.
+        if !self.has_lines {
+            // Without `-v` only what failed has a name. With it, one whose teardown failed is counted twice there.
             for status in SubtestStatus::ALL {
                 sheet.add_unnamed(status, tally.of(status).saturating_sub(seen.of(status)));
             }
