@@ -86,27 +86,73 @@ fn neither_the_status_nor_the_results_are_believed_alone() {
     let tap = |lines: &str| format!("printf '{}'", lines.replace('\n', "\\n"));
     let rows: &[(&str, String, &str, &str, &str)] = &[
         ("green", tap("1..2\nok 1 - a\nok 2 - b\n"), "results = [\"tap\"]", "passed", ""),
-        ("red-exit0", tap("1..2\nok 1\nnot ok 2\n"), "results = [\"tap\"]", "failed", "exit 0, but 1 of 2 tests failed"),
-        ("green-exit1", tap("1..1\nok 1\n") + "; exit 1", "results = [\"tap\"]", "failed", "exit 1, although no test failed"),
+        (
+            "red-exit0",
+            tap("1..2\nok 1\nnot ok 2\n"),
+            "results = [\"tap\"]",
+            "failed",
+            "exit 0, but 1 of 2 tests failed",
+        ),
+        (
+            "green-exit1",
+            tap("1..1\nok 1\n") + "; exit 1",
+            "results = [\"tap\"]",
+            "failed",
+            "exit 1, although no test failed",
+        ),
         ("short", tap("1..3\nok 1\n"), "results = [\"tap\"]", "failed", "results: plan 3, 1 results"),
         ("none", "true".into(), "results = [\"tap\"]", "failed", "exit 0, but no test ran"),
         ("allowed", tap("1..0\n"), "results = [\"tap\"]\nallow_empty = true", "passed", ""),
         ("skipped", tap("1..0 # SKIP no root\n"), "results = [\"tap\"]", "skipped", "every test was skipped"),
         ("auto-none", "echo hello".into(), "results = [\"auto\"]", "passed", ""),
-        ("auto-red", tap("TAP version 13\n1..1\nnot ok 1\n"), "results = [\"auto\"]", "failed", "exit 0, but 1 of 1 test failed"),
+        (
+            "auto-red",
+            tap("TAP version 13\n1..1\nnot ok 1\n"),
+            "results = [\"auto\"]",
+            "failed",
+            "exit 0, but 1 of 1 test failed",
+        ),
         ("no-junit", "echo hello".into(), "results = [\"junit\"]", "failed", "standard output holds no junit"),
         ("no-file", "true".into(), "results = [\"out/*.xml\"]", "failed", "there is no file `out/*.xml`"),
         ("old-file", "true".into(), "results = [\"old.tap\"]", "failed", "`old.tap` is stale"),
         ("new-file", "cat old.tap >x && mv x old.tap".into(), "results = [\"old.tap\"]", "passed", ""),
         ("expected", tap("1..1\nok 1\n") + "; exit 5", "results = [\"tap\"]\nexpect = { exit = 5 }", "passed", ""),
-        ("status-77", "exit 77".into(), "results = [\"tap\"]\nexpect = { skip = 77 }", "skipped", "exit 77 means skipped"),
-        ("killed", tap("1..2\nok 1\n") + "; kill -9 $$", "results = [\"tap\"]", "failed", "killed by SIGKILL; results: plan 2"),
-        ("hangs", tap("1..2\nok 1\n# Subtest: slow\n") + "; sleep 60", "results = [\"tap\"]\ntimeout = \"2s\"", "failed", ", in slow (tests: 1 passed, 1 error)"),
+        (
+            "status-77",
+            "exit 77".into(),
+            "results = [\"tap\"]\nexpect = { skip = 77 }",
+            "skipped",
+            "exit 77 means skipped",
+        ),
+        (
+            "killed",
+            tap("1..2\nok 1\n") + "; kill -9 $$",
+            "results = [\"tap\"]",
+            "failed",
+            "killed by SIGKILL; results: plan 2",
+        ),
+        (
+            "hangs",
+            tap("1..2\nok 1\n# Subtest: slow\n") + "; sleep 60",
+            "results = [\"tap\"]\ntimeout = \"2s\"",
+            "failed",
+            ", in slow (tests: 1 passed, 1 error)",
+        ),
         ("either", tap("1..1\nok 1\n"), "results = [\"tap\", \"pytest\"]", "passed", ""),
-        ("neither", "echo hello".into(), "results = [\"tap\", \"pytest\"]", "failed", "standard output holds none of tap, pytest"),
+        (
+            "neither",
+            "echo hello".into(),
+            "results = [\"tap\", \"pytest\"]",
+            "failed",
+            "standard output holds none of tap, pytest",
+        ),
     ];
-    let cases: Vec<(&str, &str, &str)> = rows.iter().map(|(name, run, more, ..)| (*name, run.as_str(), *more)).collect();
-    let world = World::new(&format!("{LOCAL}{}", suite(&cases).replace("[suites.s]", "[suites.s]\nsetup = \"echo '1..1' >old.tap; echo 'ok 1' >>old.tap\"")));
+    let cases: Vec<(&str, &str, &str)> =
+        rows.iter().map(|(name, run, more, ..)| (*name, run.as_str(), *more)).collect();
+    let world = World::new(&format!(
+        "{LOCAL}{}",
+        suite(&cases).replace("[suites.s]", "[suites.s]\nsetup = \"echo '1..1' >old.tap; echo 'ok 1' >>old.tap\"")
+    ));
     world.ci(&[]).exits(1);
     let ended = world.of_kind("case_ended");
     for (name, _, _, verdict, message) in rows {
@@ -170,7 +216,68 @@ fn a_real_guest_that_panics_within_a_test_has_that_test_named_in_every_report() 
         (world.record("summary.json"), "in t37"),
         (fs::read_to_string(summary).expect("summary"), "in t37"),
     ] {
-        assert!(report.contains(says) && report.contains("Kernel panic") || report.contains("classname"), "{says}: {report}");
+        assert!(
+            report.contains(says) && report.contains("Kernel panic") || report.contains("classname"),
+            "{says}: {report}"
+        );
     }
     world.assert_nothing_left();
+}
+
+/// What runs all of its tests, or those that it is asked for, and knows which are broken by files.
+const TOOL: &str = "#!/bin/sh\n[ $# -gt 0 ] || set -- 'a one' 'it'\"'\"'s $(two)' three\necho 1..$#; s=0\nfor t; do\n  echo \"$t\" >> ../ran\n  if [ -e \"broken/$t\" ]; then echo \"not ok - $t\"; s=1; else echo \"ok - $t\"; fi\ndone\nexit $s\n";
+
+#[test]
+fn only_the_tests_that_failed_are_run_again_by_their_names() {
+    let to = |world: &World| world.path("box/src").display().to_string();
+    let world = World::new("");
+    let guest = format!("{LOCAL}[guests.here.source]\npath = \"src\"\nto = \"{}\"\n", to(&world));
+    let cases = suite(&[
+        ("unit", "sh tool.sh", "results = [\"tap\"]\nrerun = \"sh tool.sh {names}\""),
+        ("whole", "sh tool.sh", "results = [\"tap\"]"),
+        ("fine", "true", ""),
+    ]);
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config") + &guest + &cases;
+    fs::write(world.path("vmdeck.toml"), config).expect("config");
+    fs::create_dir_all(world.path("src/broken")).expect("mkdir");
+    fs::write(world.path("src/tool.sh"), TOOL).expect("tool");
+    fs::write(world.path("src/broken/it's $(two)"), "").expect("broken");
+    let ran = || fs::read_to_string(world.path("box/ran")).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let forget = || drop(fs::remove_file(world.path("box/ran")));
+    world.ci(&[]).exits(1);
+    assert_eq!(ran().len(), 6);
+    forget();
+    // Still broken: once more, and only that.
+    world.run(&["--ci", "--rerun-failed=record", "--run-dir", "again", "s/unit"]).exits(1).says("1 of 1 test failed");
+    assert_eq!(ran(), ["it's $(two)"]);
+    forget();
+    fs::remove_file(world.path("src/broken/it's $(two)")).expect("mended");
+    world
+        .run(&["--ci", "--rerun-failed=record", "--run-dir", "third"])
+        .exits(0)
+        .says("only what had failed was run again: 1 test of its own");
+    assert_eq!(ran().len(), 4, "one by its name, and the whole of what has no `rerun`: {:?}", ran());
+    assert!(fs::read_to_string(world.path("third/events.jsonl")).expect("events").contains("\"only\":1"));
+    // What is not there any more is no success.
+    forget();
+    fs::write(world.path("src/tool.sh"), "echo 1..1; echo ok 1 - other\n").expect("tool");
+    world
+        .run(&["--ci", "--rerun-failed=record", "--run-dir", "fourth", "s/unit"])
+        .exits(1)
+        .says("none of the 1 tests that were to be run again ran");
+}
+
+#[test]
+fn a_retry_runs_only_what_failed_and_what_passed_before_stays() {
+    let tool = "if [ $# = 0 ]; then printf '1..3\\nok - a\\nnot ok - b\\nok - c\\n'; exit 1; fi; echo 1..$#; for t; do echo \"ok - $t\"; done";
+    let case = ("unit", "sh ../tool.sh", "results = [\"tap\"]\nrerun = \"sh ../tool.sh {names}\"\nretries = 1");
+    let world = World::new(&format!("{LOCAL}{}", suite(&[case])));
+    fs::write(world.path("tool.sh"), tool).expect("tool");
+    let place = world.path("tool.sh").display().to_string();
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config").replace("../tool.sh", &place);
+    fs::write(world.path("vmdeck.toml"), config).expect("config");
+    world.ci(&[]).exits(0).says("FLAKY s/unit").says("3 sub-tests: 3 passed (1 flaky)");
+    let xml = world.record("junit.xml");
+    assert!(xml.contains("tests=\"3\"") && xml.matches("<flakyFailure").count() == 2, "{xml}");
+    assert_eq!(world.json("summary.json")["cases"][0]["subtests"]["passed"], 3);
 }

@@ -4,7 +4,7 @@
 
 use super::{Io, runs, settings};
 use crate::cli::{ConfigArgs, RunArgs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use vmdeck_core::{
     history,
     host::{clock, info, random},
@@ -92,7 +92,9 @@ fn retain_failed(
     args: &RunArgs,
     io: &mut Io<'_>,
 ) -> Result<Vec<String>> {
+    let record = record_of(word)?;
     let failed = failed_of(word, io)?;
+    let subtests = history::failed_subtests(&record).unwrap_or_default();
     if args.select.is_empty() {
         let is_gone = |word: &&String| {
             Selector::parse(word).is_ok_and(|selector| plan::select(setup, &[selector], None).is_empty())
@@ -103,6 +105,9 @@ fn retain_failed(
     }
     let selectors: Vec<Selector> = failed.iter().filter_map(|word| Selector::parse(word).ok()).collect();
     plan::retain(jobs, &selectors);
+    for job in jobs.iter_mut() {
+        job.run_only(&subtests);
+    }
     match (jobs.is_empty(), args.select.is_empty()) {
         (false, _) => Ok(failed),
         (true, true) => Err(nothing_matched(setup, &failed)),
@@ -115,16 +120,7 @@ fn retain_failed(
 
 /// Returns what failed in the run that a word means, as words that select it; an error where nothing did.
 pub(super) fn failed_of(word: &str, io: &mut Io<'_>) -> Result<Vec<String>> {
-    let last = || history::last_tested(Path::new(runs::RECORDS)).map_or_else(|| runs::find(None), Ok);
-    let record = if word.is_empty() { last() } else { runs::find(Some(word)) };
-    let record = record.map_err(|fault| {
-        let is_selection = word.contains(['/', '@', '*']);
-        if is_selection {
-            fault.hint(format!("to select what is run again: `vmdeck --ci {word} --rerun-failed`"))
-        } else {
-            fault
-        }
-    })?;
+    let record = record_of(word)?;
     let cannot = |e| Fault::user(format!("cannot read the record `{}`", record.display())).because(e);
     let failed = history::failed(&record).map_err(cannot)?;
     if failed.is_empty() {
@@ -134,6 +130,20 @@ pub(super) fn failed_of(word: &str, io: &mut Io<'_>) -> Result<Vec<String>> {
     }
     io.warn(&format!("note: {} of `{}` again", show_count(failed.len(), "failed case"), record.display()));
     Ok(failed)
+}
+
+/// Returns the record of the run that a word means: without one, of the last that tested something.
+fn record_of(word: &str) -> Result<PathBuf> {
+    let last = || history::last_tested(Path::new(runs::RECORDS)).map_or_else(|| runs::find(None), Ok);
+    let record = if word.is_empty() { last() } else { runs::find(Some(word)) };
+    record.map_err(|fault| {
+        let is_selection = word.contains(['/', '@', '*']);
+        if is_selection {
+            fault.hint(format!("to select what is run again: `vmdeck --ci {word} --rerun-failed`"))
+        } else {
+            fault
+        }
+    })
 }
 
 /// Refuses a path that the journal and the reports could not hold: what they cannot name, nobody can clean up.

@@ -335,7 +335,16 @@ pub enum EventKind {
         address: Option<String>,
     },
     /// A case began.
-    CaseStarted { guest: GuestId, suite: SuiteId, case: CaseId, round: u32, attempt: u32 },
+    CaseStarted {
+        guest: GuestId,
+        suite: SuiteId,
+        case: CaseId,
+        round: u32,
+        attempt: u32,
+        /// How many of its own tests are run again, where it is not the whole case.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        only: Option<u32>,
+    },
     /// A case ended, after all its attempts.
     CaseEnded {
         guest: GuestId,
@@ -356,6 +365,9 @@ pub enum EventKind {
         /// The counts of the tests that the last attempt ran itself, where the case says where their results are.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         subtests: Option<SubtestTally>,
+        /// Whether nothing but those of them that failed speaks against the case.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        by_subtests: bool,
     },
     /// A test that the case's command ran itself has ended, as the command's results say.
     SubtestEnded {

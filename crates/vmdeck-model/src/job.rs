@@ -5,8 +5,12 @@
 use super::{
     guest::Guest,
     ids::{GuestId, RoleId},
+    select::word_of_case,
+    subtest::Subtest,
     suite::{Case, Suite},
 };
+
+use std::collections::BTreeMap;
 
 /// A guest of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +92,16 @@ impl Job {
             suite.cases = wanted;
         }
         self.suites.retain(|suite| !suite.cases.is_empty());
+    }
+
+    /// Has cases run only these tests of their own, by the SELECT word of the case.
+    pub fn run_only(&mut self, subtests: &BTreeMap<String, Vec<Subtest>>) {
+        for suite in &mut self.suites {
+            for case in &mut suite.cases {
+                let words = self.guests.iter().map(|member| word_of_case(&suite.id, &case.id, &member.guest.id));
+                case.results.only = words.filter_map(|word| subtests.get(&word)).flatten().cloned().collect();
+            }
+        }
     }
 
     /// Puts the config's guests in the place of the job's own, under the names that those have in the run.

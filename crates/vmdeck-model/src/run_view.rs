@@ -48,6 +48,8 @@ pub struct EndedCase {
     pub evidence: Option<String>,
     /// The tests that it ran itself; `None` = it says of none where their results are.
     pub subtests: Option<SubtestsView>,
+    /// Whether nothing but those of them that failed speaks against it.
+    pub by_subtests: bool,
 }
 
 impl EndedCase {
@@ -95,11 +97,13 @@ impl SubtestsView {
         }
     }
 
-    /// Begins the next attempt.
-    fn begin_again(&mut self) {
+    /// Begins the next attempt: the whole case, or only those that failed.
+    fn begin_again(&mut self, only_failed: bool) {
         let mut failed_before = std::mem::take(&mut self.failed_before);
         failed_before.extend(self.failed().map(|subtest| subtest.name.clone()));
-        *self = Self { failed_before, ..Self::default() };
+        let mut list = std::mem::take(&mut self.list);
+        list.retain(|subtest| only_failed && !subtest.status.is_failure());
+        *self = Self { failed_before, list, ..Self::default() };
     }
 
     fn end(mut self, tally: SubtestTally) -> Self {
@@ -407,6 +411,7 @@ impl RunView {
                 stderr_tail,
                 cause,
                 subtests,
+                by_subtests,
                 ..
             } => {
                 self.tally.add(*verdict);
@@ -433,6 +438,7 @@ impl RunView {
                     took_ms: *took_ms,
                     message: message.clone(),
                     subtests,
+                    by_subtests: *by_subtests,
                     span_ms: busy.map_or(0, |since| now.saturating_sub(since)),
                 });
                 // Missing artifacts are a case that nobody has planned.
@@ -511,10 +517,10 @@ impl RunView {
             EventKind::SubtestProgress { guest, progress, .. } => {
                 of(guest, &mut |g| g.progress = Some(progress.clone()));
             }
-            EventKind::CaseStarted { guest, suite, case, attempt, .. } => {
+            EventKind::CaseStarted { guest, suite, case, attempt, only, .. } => {
                 of(guest, &mut |g| {
                     if *attempt > 1 {
-                        g.subtests.begin_again();
+                        g.subtests.begin_again(only.is_some());
                     } else {
                         g.subtests = SubtestsView::default();
                     }
@@ -577,6 +583,21 @@ impl RunView {
             }
         }
         failed
+    }
+
+    /// Returns the tests that cases ran themselves and that alone made their last verdict, by the SELECT word of the case.
+    pub fn failed_subtests(&self) -> BTreeMap<String, Vec<Subtest>> {
+        let mut out = BTreeMap::new();
+        for case in &self.cases {
+            let word = word_of_case(&case.suite, &case.case, &case.guest);
+            match &case.subtests {
+                Some(subtests) if case.verdict == Verdict::Failed && case.by_subtests => {
+                    out.insert(word, subtests.failed().cloned().collect());
+                }
+                _ => drop(out.remove(&word)),
+            }
+        }
+        out
     }
 
     /// Returns everything that could not be proven gone.

@@ -6,6 +6,7 @@ use super::{
     ids::{CaseId, GuestId, RoleId, SuiteId},
     pattern::Pattern,
     requirement::Requirement,
+    subtest::Subtest,
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -126,7 +127,7 @@ impl Case {
 }
 
 /// Where the results of the tests that a case runs itself are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResultSources {
     /// The formats that its standard output may have, by the words of the config; `auto` = any, or none.
     pub streams: Vec<String>,
@@ -134,6 +135,10 @@ pub struct ResultSources {
     pub files: Vec<String>,
     /// Whether it is well that no test was run.
     pub allow_empty: bool,
+    /// The command that runs only some of the tests again, as a template of `vmdeck-results`.
+    pub rerun: Option<String>,
+    /// The tests that are run at the first attempt, where it is not the whole case: those that failed in an earlier run.
+    pub only: Vec<Subtest>,
 }
 
 impl ResultSources {

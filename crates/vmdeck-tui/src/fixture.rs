@@ -155,6 +155,7 @@ impl TestCockpit {
                 cause: None,
                 earlier: Vec::new(),
                 subtests,
+                by_subtests: false,
             },
         )
     }
@@ -183,7 +184,7 @@ impl TestCockpit {
 
     pub(crate) fn case_begins(&mut self, ms: u64, name: &str, case: &str) -> &mut Self {
         let (suite, case) = (SuiteId::new("smoke").expect("name"), CaseId::new(case).expect("name"));
-        self.event(ms, EventKind::CaseStarted { guest: guest(name), suite, case, round: 1, attempt: 1 })
+        self.event(ms, EventKind::CaseStarted { guest: guest(name), suite, case, round: 1, attempt: 1, only: None })
     }
 
     pub(crate) fn output(&mut self, ms: u64, name: &str, line: &str) -> &mut Self {

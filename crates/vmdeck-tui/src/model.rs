@@ -99,6 +99,8 @@ pub enum Whose {
 pub struct RunRequest {
     /// The SELECT words; none = everything.
     pub select: Vec<String>,
+    /// The record of the run of which only what failed is run, down to the tests that cases ran themselves.
+    pub rerun_of: Option<std::path::PathBuf>,
     /// Whether the guests are only booted and held up.
     pub hold: bool,
     /// Whether guests with a failed case are kept.

@@ -97,6 +97,11 @@ fn arguments(
     if request.hold {
         out.push("--hold".into());
     }
+    if let Some(record) = &request.rerun_of {
+        let mut flag = OsString::from("--rerun-failed=");
+        flag.push(record);
+        out.push(flag);
+    }
     if let Some(pause) = request.pause {
         out.extend(["--pause".into(), format!("{}ms", pause.as_millis()).into()]);
     }

@@ -2,19 +2,18 @@
 
 use super::{build::Build, tree::Origin};
 use vmdeck_model::{key::Value, suite::ResultSources};
-use vmdeck_results::Format;
+use vmdeck_results::{Format, check_rerun};
 
 impl Build<'_> {
     /// Returns where the results of a case are: what the case says, else what its suite says.
     pub(super) fn results(&mut self, suite: &str, index: usize, origin: &Origin) -> ResultSources {
         let of_suite = |key: &str| (format!("suites.{suite}.{key}"), format!("suites.*.{key}"));
         let of_case = |key: &str| (format!("suites.{suite}.cases.{index}.{key}"), format!("suites.*.cases.[].{key}"));
-        let choose = |key: &str| {
-            let (own, any) = of_case(key);
-            if self.is_written(&own) { (own, any) } else { of_suite(key) }
-        };
-        let (list, any_list) = choose("results");
-        let (empty, any_empty) = choose("allow_empty");
+        let [list, empty, rerun] = ["results", "allow_empty", "rerun"].map(|key| {
+            let own = of_case(key);
+            if self.is_written(&own.0) { own } else { of_suite(key) }
+        });
+        let ((list, any_list), (empty, any_empty), (rerun, any_rerun)) = (list, empty, rerun);
         let allow_empty = self.value(&empty, &any_empty) == Some(Value::Bool(true));
         let mut sources = ResultSources { allow_empty, ..ResultSources::default() };
         for word in self.texts(&list, &any_list) {
@@ -31,6 +30,14 @@ impl Build<'_> {
                     why,
                     Some("a file is known by a `/`, `*` or `.` in its path: \"./results\""),
                 );
+            }
+        }
+        sources.rerun = self.text(&rerun, &any_rerun);
+        if let Some(template) = &sources.rerun {
+            if let Err(why) = check_rerun(template) {
+                self.problem(origin, &rerun, format!("`{template}`: {why}"), None);
+            } else if sources.is_empty() && self.is_written(&rerun) {
+                self.problem(origin, &rerun, "there are no `results` that could tell what failed", None);
             }
         }
         if allow_empty && sources.is_empty() && self.is_written(&empty) {

@@ -428,6 +428,14 @@ pub const CORE: &[Key] = &[
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),
     key(
+        "suites.*.rerun",
+        Kind::Text,
+        None,
+        "command that runs only those of a case's own tests that failed, for `retries`, --rerun-failed and R in the cockpit; unset: the whole \
+         case. One of pytest, cargo, nextest, go, ctest, bats, meson, prove, or a command with {names} (each quoted), {titles} (without what \
+         they are part of), {ids} (pytest's), {regex}, {filter} (GoogleTest's), {files}, {nextest} or {go}",
+    ),
+    key(
         "suites.*.results",
         Kind::Texts,
         Some("[]"),
@@ -467,6 +475,7 @@ pub const CORE: &[Key] = &[
         Some("\"forbidden\""),
         "what a restart of the guest during it says: forbidden = it crashed; allowed = the case begins again in the guest that has come up, with VMDECK_REBOOT_COUNT; expected = the same, and without one it has failed",
     ),
+    key("suites.*.cases.[].rerun", Kind::Text, None, "for this case"),
     key("suites.*.cases.[].results", Kind::Texts, None, "for this case, in place of the suite's"),
     key("suites.*.cases.[].allow_empty", Kind::Bool, None, "for this case"),
     key("suites.*.cases.[].skip", Kind::Text, None, "why it is not run"),

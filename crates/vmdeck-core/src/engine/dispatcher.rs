@@ -221,6 +221,7 @@ impl Dispatcher {
                     cause: Some(CaseCause::NotBegun),
                     earlier: Vec::new(),
                     subtests: None,
+                    by_subtests: false,
                 });
             }
         }

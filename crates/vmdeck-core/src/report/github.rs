@@ -261,6 +261,7 @@ mod tests {
     fn the_summary_is_short_enough_and_has_the_worst_first() {
         let case = |n: u32| EndedCase {
             subtests: None,
+            by_subtests: false,
             evidence: None,
             guest: GuestId::new("g").expect("name"),
             suite: vmdeck_model::ids::SuiteId::new("s").expect("name"),

@@ -133,6 +133,10 @@ impl ReportSink for Junit {
                 self.run.guests.entry(guest.clone()).or_default().reused = Some(*times);
             }
             EventKind::CaseEnded { .. } => self.case(&event.kind),
+            EventKind::CaseStarted { guest, suite, case, round, only, .. } => {
+                let key = (guest.clone(), suite.clone(), case.clone(), *round);
+                self.run.subtests.begin(&key, only.is_some());
+            }
             EventKind::SubtestEnded { guest, suite, case, round, attempt, subtest } => {
                 let key = (guest.clone(), suite.clone(), case.clone(), *round);
                 self.run.subtests.add(key, *attempt, subtest);

@@ -29,6 +29,8 @@ pub(super) struct JunitSubtests {
 #[derive(Default)]
 struct Attempts {
     number: u32,
+    /// Whether the next attempt runs only what failed.
+    is_partial: bool,
     last: Vec<Subtest>,
     failed_before: BTreeMap<String, String>,
 }
@@ -60,10 +62,19 @@ impl JunitSubtests {
         let of = self.cases.entry(key).or_default();
         if attempt > of.number {
             of.number = attempt;
-            let failed = of.last.drain(..).filter(|subtest| subtest.status.is_failure());
-            of.failed_before.extend(failed.map(|subtest| (subtest.name, subtest.message)));
+            let (failed, rest): (Vec<Subtest>, Vec<Subtest>) =
+                of.last.drain(..).partition(|subtest| subtest.status.is_failure());
+            of.failed_before.extend(failed.into_iter().map(|subtest| (subtest.name, subtest.message)));
+            of.last = if of.is_partial { rest } else { Vec::new() };
         }
         of.last.push(subtest.clone());
+    }
+
+    /// Takes the beginning of an attempt, which is perhaps only of what failed.
+    pub(super) fn begin(&mut self, key: &CaseKey, is_partial: bool) {
+        if let Some(of) = self.cases.get_mut(key) {
+            of.is_partial = is_partial;
+        }
     }
 
     /// Returns the counts of all of them.

@@ -264,7 +264,7 @@ mod tests {
 
     fn began() -> EventKind {
         let (suite, case) = (SuiteId::new("s").expect("name"), CaseId::new("c").expect("name"));
-        EventKind::CaseStarted { guest: guest(), suite, case, round: 1, attempt: 1 }
+        EventKind::CaseStarted { guest: guest(), suite, case, round: 1, attempt: 1, only: None }
     }
 
     fn ended(verdict: Verdict, message: &str) -> EventKind {
@@ -283,6 +283,7 @@ mod tests {
             cause: None,
             earlier: Vec::new(),
             subtests: None,
+            by_subtests: false,
         }
     }
 

@@ -236,6 +236,7 @@ mod tests {
             cause: None,
             earlier: Vec::new(),
             subtests: None,
+            by_subtests: false,
         };
         case.event(10, ended).case(20, "deb", "remove", Verdict::Passed).sent();
         case

@@ -14,7 +14,7 @@ use super::{
     supervise::{CaseWork, End, Watched},
 };
 use crate::{
-    command::RemoteCommand,
+    command::{RemoteCommand, Shell, powershell, sh_quote},
     engine::{
         context::RunContext,
         machine::{LeasedMachine, diagnose, save_memory},
@@ -32,10 +32,12 @@ use vmdeck_model::{
     event::{Attempt, CaseCause, EventKind},
     guest::{Guest, SurvivorPolicy},
     outcome::Verdict,
-    quantity::show_duration,
-    subtest::SubtestTally,
+    quantity::{show_count, show_duration},
+    subtest::{Subtest, SubtestTally},
     suite::{Case, CaseAction, Suite},
 };
+
+use vmdeck_results::rerun_command;
 
 /// Bytes that a record must still take for its console to be believed.
 const ROOM: usize = 4096;
@@ -61,6 +63,10 @@ struct Attempted {
     machine_lost: bool,
     /// The counts of the tests that it ran itself, where it says where their results are.
     subtests: Option<SubtestTally>,
+    /// The first of them that failed.
+    failed: Vec<Subtest>,
+    /// Nothing but those speaks against it.
+    by_subtests: bool,
 }
 
 /// How a case ended, all attempts taken together.
@@ -76,16 +82,29 @@ impl CaseRun<'_> {
         let Self { context, guest, suite, case, round, .. } = *self;
         let retries = context.plan.options.retries.unwrap_or(case.retries);
         let mut earlier: Vec<Attempt> = Vec::new();
+        // The tests of its own that are run, where it is not the whole case, and the counts of those that are not run again.
+        let (mut only, mut settled) = (case.results.only.clone(), SubtestTally::default());
         loop {
             let number = u32::try_from(earlier.len()).unwrap_or(u32::MAX) + 1;
+            let script = self.rerun_script(machine, &only);
+            if script.is_none() {
+                (only, settled) = (Vec::new(), SubtestTally::default());
+            }
             context.events.send(EventKind::CaseStarted {
                 guest: guest.id.clone(),
                 suite: suite.id.clone(),
                 case: case.id.clone(),
                 round,
                 attempt: number,
+                only: script.as_ref().map(|_| u32::try_from(only.len()).unwrap_or(u32::MAX)),
             });
-            let Attempted { mut attempt, machine_lost, subtests } = self.attempt(machine, number, peers).await;
+            let partial = script.as_deref().map(|script| (script, &only[..]));
+            let Attempted { mut attempt, machine_lost, subtests, failed, by_subtests } =
+                self.attempt(machine, number, peers, partial).await;
+            let subtests = subtests.map(|mut tally| {
+                tally.merge(&settled);
+                tally
+            });
             let may_retry = !machine_lost && !context.cancel.is_cancelled();
             if attempt.verdict == Verdict::Failed && number <= retries && may_retry {
                 context.events.send(EventKind::Retrying {
@@ -97,30 +116,44 @@ impl CaseRun<'_> {
                     why: attempt.message.clone(),
                 });
                 earlier.push(attempt);
+                let tally = subtests.unwrap_or_default();
+                let is_nameable = by_subtests && failed.len() == tally.failures() as usize;
+                only = if is_nameable { failed } else { Vec::new() };
+                settled = SubtestTally { failed: 0, error: 0, ..tally };
                 continue;
             }
             if attempt.verdict == Verdict::Passed && !earlier.is_empty() {
                 attempt.verdict = Verdict::Flaky;
                 attempt.message = format!("passed at attempt {number}; before: {}", earlier[0].message);
             }
+            if attempt.verdict == Verdict::Passed && !only.is_empty() {
+                let count = show_count(only.len(), "test");
+                attempt.message = format!("only what had failed was run again: {count} of its own");
+            }
             let verdict = attempt.verdict;
-            self.report(attempt, earlier, None, subtests);
+            self.report(attempt, earlier, None, (subtests, by_subtests));
             return Outcome { verdict, machine_lost };
         }
     }
 
     /// Reports a verdict on a case that was never run.
     pub(super) fn report_unrun(&self, verdict: Verdict, message: &str) {
-        self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), None, None);
+        self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), None, (None, false));
     }
 
     /// Reports that the setup of its suite failed, with what the setup wrote.
     pub(super) fn report_setup_failed(&self, verdict: Verdict, failure: &ScriptFailure) {
         let attempt = unrun(verdict, &failure.reason, failure.output.clone());
-        self.report(attempt, Vec::new(), Some(CaseCause::Setup), None);
+        self.report(attempt, Vec::new(), Some(CaseCause::Setup), (None, false));
     }
 
-    fn report(&self, last: Attempt, earlier: Vec<Attempt>, cause: Option<CaseCause>, subtests: Option<SubtestTally>) {
+    fn report(
+        &self,
+        last: Attempt,
+        earlier: Vec<Attempt>,
+        cause: Option<CaseCause>,
+        (subtests, by_subtests): (Option<SubtestTally>, bool),
+    ) {
         self.context.events.send(EventKind::CaseEnded {
             guest: self.guest.id.clone(),
             suite: self.suite.id.clone(),
@@ -135,11 +168,18 @@ impl CaseRun<'_> {
             cause,
             earlier,
             subtests,
+            by_subtests,
         });
     }
 
-    /// Makes one attempt.
-    async fn attempt(&self, machine: &mut LeasedMachine, number: u32, peers: &[PeerWatch]) -> Attempted {
+    /// Makes one attempt; `partial` = by this script, which runs only these of the tests.
+    async fn attempt(
+        &self,
+        machine: &mut LeasedMachine,
+        number: u32,
+        peers: &[PeerWatch],
+        partial: Option<(&str, &[Subtest])>,
+    ) -> Attempted {
         let Self { context, guest, suite, case, .. } = *self;
         let (start, dir) = (clock::now(), self.dir(number));
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
@@ -152,12 +192,13 @@ impl CaseRun<'_> {
             context.plan.host.log_size,
         );
         let limit = case.timeout.unwrap_or(guest.case_timeout);
-        let subtests = self.subtests(&dir, number);
+        let (script, only) = partial.map_or((None, &[][..]), |(script, only)| (Some(script), only));
+        let subtests = self.subtests(&dir, number, only);
         let base = SuiteRun { context, guest, suite, told: self.told }.base_command();
         let files = ResultFiles::look(context, machine, &case.results.files, base, suite.artifacts_timeout).await;
         log.report_to(subtests.clone());
         let end = {
-            let work = self.watch(machine, number, limit, peers, &mut log);
+            let work = self.watch(machine, (number, script), limit, peers, &mut log);
             let pulse = async {
                 match &subtests {
                     Some(subtests) => subtests.pulse().await,
@@ -177,6 +218,7 @@ impl CaseRun<'_> {
                 if let (Some(files), End::Exit(_) | End::Timeout(None)) = (&files, &end) {
                     results.merge(files.read(context, machine, subtests).await);
                 }
+                subtests.check_awaited(only.len(), &mut results);
                 output.lost = output.lost.or(subtests.finish());
                 Some(results)
             }
@@ -193,11 +235,13 @@ impl CaseRun<'_> {
             output.lost = Some(format!("the console may not be recorded: the record's disk takes nothing more: {e}"));
         }
         let clear = |text: String| context.redactor.text(&text);
+        let mut by_subtests = false;
         let (verdict, exit, message, machine_lost) = match end {
             End::Exit(exit) => {
                 let judged = judge(&case.expect, &exit, &output);
-                let (verdict, message) = judge_with_results(judged, case, &exit, results.as_ref());
-                (verdict, exit.code(), clear(message), false)
+                let judged = judge_with_results(judged, case, &exit, results.as_ref());
+                by_subtests = judged.by_subtests;
+                (judged.verdict, exit.code(), clear(judged.reason), false)
             }
             End::Timeout(still_runs) => {
                 let took = format!("took longer than {}", show_duration(limit));
@@ -238,23 +282,38 @@ impl CaseRun<'_> {
         let message = if exit.is_none() { clear(with_running(message, results.as_ref())) } else { message };
         let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
         let attempt = Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail };
-        Attempted { attempt, machine_lost, subtests: results.map(|results| results.tally) }
+        let failed = subtests.as_ref().map(Subtests::failed).unwrap_or_default();
+        Attempted { attempt, machine_lost, subtests: results.map(|results| results.tally), failed, by_subtests }
     }
 
     /// Returns what reads the results of the tests that the case runs itself.
-    fn subtests(&self, dir: &Path, attempt: u32) -> Option<Subtests> {
+    fn subtests(&self, dir: &Path, attempt: u32, only: &[Subtest]) -> Option<Subtests> {
         let Self { context, guest, suite, case, round, .. } = *self;
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
         let (events, redactor) = (context.events.clone(), context.redactor.clone());
-        Subtests::new(&case.results, dir, (origin, case.id.clone()), (round, attempt), events, redactor)
+        Subtests::new(&case.results, dir, (origin, case.id.clone()), (round, attempt), events, redactor, only)
+    }
+
+    /// Returns the script that runs only these of the case's own tests; `None` = there is none.
+    fn rerun_script(&self, machine: &LeasedMachine, only: &[Subtest]) -> Option<String> {
+        let template = self.case.results.rerun.as_ref()?;
+        let tests: Vec<&Subtest> = only.iter().collect();
+        match machine.shell() {
+            Shell::Posix => rerun_command(template, &tests, &sh_quote),
+            Shell::PowerShell => rerun_command(template, &tests, &powershell::quote),
+        }
     }
 
     /// Returns the command in the guest, which a program of this host does not have.
-    fn command(&self, machine: &LeasedMachine, attempt: u32) -> Result<RemoteCommand> {
+    fn command(&self, machine: &LeasedMachine, (attempt, script): (u32, Option<&str>)) -> Result<RemoteCommand> {
         let Self { context, guest, suite, told, .. } = *self;
         let mut base = SuiteRun { context, guest, suite, told }.base_command();
         base.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
         base.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
+        if let Some(script) = script {
+            let shell = self.case.shell.clone().unwrap_or_else(|| base.shell.clone());
+            return Ok(RemoteCommand { script: script.to_owned(), shell, ..base });
+        }
         match &self.case.action {
             CaseAction::Run(script) => {
                 let shell = self.case.shell.clone().unwrap_or_else(|| base.shell.clone());
@@ -269,7 +328,7 @@ impl CaseRun<'_> {
     async fn watch(
         &self,
         machine: &mut LeasedMachine,
-        attempt: u32,
+        (attempt, script): (u32, Option<&str>),
         limit: Duration,
         peers: &[PeerWatch],
         log: &mut CommandLog,
@@ -278,7 +337,7 @@ impl CaseRun<'_> {
         let dir = self.dir(attempt);
         let mut reboots = Reboots::new(context, guest, suite, case);
         loop {
-            let mut command = match self.command(machine, attempt) {
+            let mut command = match self.command(machine, (attempt, script)) {
                 Ok(command) => command,
                 Err(fault) => return End::Refused(fault),
             };

@@ -19,30 +19,43 @@ pub(super) fn judge(expect: &Expect, exit: &CommandExit, output: &RecordedOutput
     }
 }
 
-/// Returns the verdict once the results of the case's own tests are known, with the reason. The command's own verdict comes first.
+/// What a command that ended was worth, with the results of its own tests.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    pub(super) reason: String,
+    /// Whether nothing but tests that failed speaks against it.
+    pub(super) by_subtests: bool,
+}
+
+/// Returns the verdict once the results of the case's own tests are known. The command's own verdict comes first.
 pub(super) fn judge_with_results(
     (verdict, reason): (Verdict, String),
     case: &Case,
     exit: &CommandExit,
     results: Option<&Summary>,
-) -> (Verdict, String) {
+) -> Judged {
+    let judged = |(verdict, reason)| Judged { verdict, reason, by_subtests: false };
     let is_optional = case.results.files.is_empty() && case.results.streams.iter().any(|w| w == ResultSources::AUTO);
     let Some(results) = results.filter(|results| results.is_recognized || !is_optional) else {
-        return (verdict, reason);
+        return judged((verdict, reason));
     };
     if verdict == Verdict::Infra {
-        return (verdict, reason);
+        return judged((verdict, reason));
     }
     let as_expected = exit.code() == Some(case.expect.exit) || verdict == Verdict::Skipped;
-    let judged = vmdeck_results::judge(results, &exit.to_string(), as_expected, case.results.allow_empty);
-    match (judged, verdict) {
+    let by_results = vmdeck_results::judge(results, &exit.to_string(), as_expected, case.results.allow_empty);
+    let outputs_are_well = verdict != Verdict::Failed || !as_expected;
+    let by_subtests = outputs_are_well && results.tally.failures() > 0 && results.incomplete.is_empty();
+    let (verdict, reason) = match (by_results, verdict) {
         // A status that means "skipped" is the command's own word, unless something failed.
         (Judgement::Failed(_), Verdict::Skipped) if results.tally.total() == 0 => (verdict, reason),
         (Judgement::Failed(why), Verdict::Failed) if as_expected => (Verdict::Failed, format!("{reason}; {why}")),
         (Judgement::Failed(why), _) => (Verdict::Failed, why),
         (Judgement::Skipped, Verdict::Passed) => (Verdict::Skipped, "every test was skipped".to_owned()),
         (Judgement::Passed | Judgement::Skipped, _) => (verdict, reason),
-    }
+    };
+    Judged { verdict, reason, by_subtests: by_subtests && verdict == Verdict::Failed }
 }
 
 /// Returns the reason why a command did not end by itself, with what its tests had come to.

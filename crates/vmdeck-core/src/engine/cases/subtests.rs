@@ -7,6 +7,7 @@ use super::command_log::OutputOrigin;
 use crate::{engine::events::EventSender, host::clock};
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{BufWriter, Write},
     path::Path,
@@ -24,6 +25,8 @@ use vmdeck_results::{Format, ResultFile, ResultStream, Summary, read_files};
 
 /// How often it is told how far the tests are.
 const PULSE: Duration = Duration::from_millis(200);
+/// Most tests that are run again by name.
+const FAILED: usize = 1000;
 /// The file of the record that has them all, one on each line.
 const FILE: &str = "results.jsonl";
 
@@ -46,6 +49,10 @@ struct Teller {
     events: EventSender,
     redactor: Redactor,
     file: Option<BufWriter<File>>,
+    /// The first that failed.
+    failed: Vec<Subtest>,
+    /// The names of those that were to be run and have not been heard of.
+    awaited: BTreeSet<String>,
 }
 
 impl Subtests {
@@ -57,6 +64,7 @@ impl Subtests {
         (round, attempt): (u32, u32),
         events: EventSender,
         redactor: Redactor,
+        only: &[Subtest],
     ) -> Option<Self> {
         if sources.is_empty() {
             return None;
@@ -76,7 +84,8 @@ impl Subtests {
                 None
             }
         };
-        let teller = Teller { origin, case, round, attempt, events, redactor, file };
+        let (failed, awaited) = (Vec::new(), only.iter().map(|subtest| subtest.name.clone()).collect());
+        let teller = Teller { origin, case, round, attempt, events, redactor, file, failed, awaited };
         Some(Self(Arc::new(Mutex::new(Feed { stream, teller }))))
     }
 
@@ -121,6 +130,24 @@ impl Subtests {
         read_files(files, &mut |subtest| teller.tell(subtest))
     }
 
+    /// Returns the first tests that failed.
+    pub(super) fn failed(&self) -> Vec<Subtest> {
+        self.0.lock().teller.failed.clone()
+    }
+
+    /// Says in the summary which of the tests that were to be run again were not.
+    pub(super) fn check_awaited(&self, asked: usize, summary: &mut Summary) {
+        let Feed { teller, .. } = &*self.0.lock();
+        if teller.awaited.len() == asked && asked > 0 {
+            summary.lacks(format!("none of the {asked} tests that were to be run again ran"));
+        } else if let Some(name) = teller.awaited.first() {
+            summary.lacks(format!(
+                "{} of the {asked} tests that were to be run again did not run: {name}",
+                teller.awaited.len()
+            ));
+        }
+    }
+
     /// Ends the file in the record; returns why it does not hold all of them.
     pub(super) fn finish(&self) -> Option<String> {
         let Feed { teller, .. } = &mut *self.0.lock();
@@ -133,6 +160,10 @@ impl Subtests {
 impl Teller {
     fn tell(&mut self, subtest: Subtest) {
         let subtest = self.redacted(subtest);
+        self.awaited.remove(&subtest.name);
+        if subtest.status.is_failure() && self.failed.len() < FAILED {
+            self.failed.push(subtest.clone());
+        }
         if let Some(file) = &mut self.file {
             let line = serde_json::to_string(&subtest).unwrap_or_default();
             // A disk that is full stays so until the end of the file is written.
@@ -190,7 +221,8 @@ mod tests {
         let redactor = Redactor::new([&secret]);
         let sources = ResultSources { streams: vec!["tap".into()], ..ResultSources::default() };
         let case = CaseId::new("c").expect("name");
-        let subtests = Subtests::new(&sources, home.path(), (origin, case), (1, 2), events, redactor).expect("sources");
+        let subtests =
+            Subtests::new(&sources, home.path(), (origin, case), (1, 2), events, redactor, &[]).expect("sources");
         subtests.feed(b"1..2\nok 1 - with hunter22\nnot o");
         subtests.feed(b"k 2 - b\n# at hunter22\n");
         let summary = subtests.finish_stream(&sources);

@@ -149,6 +149,7 @@ impl SuiteRun<'_> {
             cause: Some(CaseCause::Artifacts),
             earlier: Vec::new(),
             subtests: None,
+            by_subtests: false,
         });
     }
 

@@ -396,7 +396,9 @@ fn rerun_failed(model: &mut Model, out: &mut Vec<Effect>) {
     if failed.is_empty() {
         return model.say(Severity::Ok, "nothing has failed in the run that is shown; H opens an earlier one");
     }
-    start::begin(model, RunRequest { select: failed, ..RunRequest::default() }, out);
+    let has_subtests = !model.shown.view.failed_subtests().is_empty();
+    let rerun_of = has_subtests.then(|| model.shown.dir.clone()).filter(|dir| !dir.as_os_str().is_empty());
+    start::begin(model, RunRequest { select: failed, rerun_of, ..RunRequest::default() }, out);
 }
 
 /// Returns the guest that is selected, where it runs; else says so.
