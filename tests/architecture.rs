@@ -29,7 +29,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("vmdeck-files", &[]),
     ("vmdeck-guest", &[]),
     ("vmdeck-model", &[]),
-    ("vmdeck-core", &["vmdeck-files", "vmdeck-guest", "vmdeck-model"]),
+    ("vmdeck-results", &["vmdeck-files", "vmdeck-model"]),
+    ("vmdeck-core", &["vmdeck-files", "vmdeck-guest", "vmdeck-model", "vmdeck-results"]),
     ("vmdeck-tui", &["vmdeck-files", "vmdeck-model"]),
     ("testkit", &["vmdeck-model", "vmdeck-tui"]),
 ];

@@ -262,14 +262,17 @@ fn variants(file: &str, name: &str) -> BTreeMap<String, String> {
 
 /// Returns the fields that a schema must have, each with whether it is always written.
 fn fields(body: &str) -> BTreeMap<String, bool> {
-    items(body)
-        .into_iter()
-        .filter(|(attributes, _)| !attributes.contains("serde(skip)"))
-        .map(|(attributes, text)| {
-            let name = text.trim_start_matches("pub ").split(':').next().expect("name").to_owned();
-            (name, !attributes.contains("skip_serializing_if"))
-        })
-        .collect()
+    let mut out = BTreeMap::new();
+    for (attributes, text) in items(body).into_iter().filter(|(attributes, _)| !attributes.contains("serde(skip)")) {
+        let (name, kind) = text.trim_start_matches("pub ").split_once(':').expect("name and type");
+        if attributes.contains("serde(flatten)") {
+            // The only ones are sub-tests.
+            out.extend(fields(&self::body("subtest", &format!("struct {}", kind.trim()))));
+        } else {
+            out.insert(name.to_owned(), !attributes.contains("skip_serializing_if"));
+        }
+    }
+    out
 }
 
 /// Returns the fields that a schema has, each with whether it is required.
@@ -315,6 +318,7 @@ fn the_parts_of_events_are_the_model_s() {
         ("holder", "event", "Holder"),
         ("attempt", "event", "Attempt"),
         ("tally", "outcome", "Tally"),
+        ("subtest_tally", "subtest", "SubtestTally"),
     ] {
         assert_eq!(listed(&schema["$defs"][part]), fields(&body(file, &format!("struct {name}"))), "{part}");
     }
@@ -325,6 +329,7 @@ fn the_parts_of_events_are_the_model_s() {
         ("stream", "event", "Stream"),
         ("case_cause", "event", "CaseCause"),
         ("verdict", "outcome", "Verdict"),
+        ("subtest_status", "subtest", "SubtestStatus"),
         ("cancel_reason", "outcome", "CancelReason"),
     ] {
         let listed = schema["$defs"][part]["enum"].as_array().expect("enum");

@@ -242,7 +242,8 @@ fn only_the_tests_that_failed_are_run_again_by_their_names() {
     fs::create_dir_all(world.path("src/broken")).expect("mkdir");
     fs::write(world.path("src/tool.sh"), TOOL).expect("tool");
     fs::write(world.path("src/broken/it's $(two)"), "").expect("broken");
-    let ran = || fs::read_to_string(world.path("box/ran")).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let ran =
+        || fs::read_to_string(world.path("box/ran")).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
     let forget = || drop(fs::remove_file(world.path("box/ran")));
     world.ci(&[]).exits(1);
     assert_eq!(ran().len(), 6);

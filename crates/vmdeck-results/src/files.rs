@@ -1,6 +1,6 @@
 //! Files of results that have come from a guest.
 
-use crate::{document, format::Format, sheet::Sheet, stream::ResultStream, summary::Summary};
+use crate::{document, format::Format, sheet::Sheet, stream::ResultStream, summary::ResultSummary};
 use std::{
     collections::HashSet,
     fs::File,
@@ -24,8 +24,8 @@ pub struct ResultFile {
 }
 
 /// Reads files of results; the content of each tells its format. Tests of the same name in two files get the name of their file.
-pub fn read_files(files: &[ResultFile], each: &mut dyn FnMut(Subtest)) -> Summary {
-    let mut whole = Summary::default();
+pub fn read_files(files: &[ResultFile], each: &mut dyn FnMut(Subtest)) -> ResultSummary {
+    let mut whole = ResultSummary::default();
     let mut seen: Vec<(usize, Subtest)> = Vec::new();
     for (at, file) in files.iter().enumerate() {
         let mut summary = read_file(file, &mut |subtest| seen.push((at, subtest)));
@@ -61,7 +61,7 @@ fn within(file: &str, subtest: Subtest) -> Subtest {
 }
 
 /// Returns what was read of a document.
-fn whole(read: Result<(), String>, mut sheet: Sheet, each: &mut dyn FnMut(Subtest)) -> Summary {
+fn whole(read: Result<(), String>, mut sheet: Sheet, each: &mut dyn FnMut(Subtest)) -> ResultSummary {
     if let Err(why) = read {
         sheet.summary().lacks(why);
     }
@@ -76,13 +76,13 @@ fn is_jest(file: &mut File) -> bool {
     is_read && (has(b"\"numTotalTest") || has(b"\"numFailedTest"))
 }
 
-fn read_file(file: &ResultFile, each: &mut dyn FnMut(Subtest)) -> Summary {
+fn read_file(file: &ResultFile, each: &mut dyn FnMut(Subtest)) -> ResultSummary {
     let broken = |why: String| {
-        let mut summary = Summary::default();
+        let mut summary = ResultSummary::default();
         summary.lacks(why);
         summary
     };
-    let mut open = match File::open(&file.path) {
+    let mut open = match vmdeck_files::open(&file.path) {
         Ok(open) => open,
         Err(e) => return broken(format!("it cannot be opened: {e}")),
     };

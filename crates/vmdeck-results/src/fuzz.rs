@@ -2,7 +2,7 @@
 //!
 //! The targets in the `fuzz` folder call them with what a fuzzer makes up, the tests beside the fixtures with mutated ones.
 
-use crate::{format::Format, stream::ResultStream, summary::Summary};
+use crate::{format::Format, stream::ResultStream, summary::ResultSummary};
 use vmdeck_model::subtest::Subtest;
 
 /// Sizes of the pieces in which a stream comes as well.
@@ -26,7 +26,7 @@ pub fn read(format: Option<Format>, data: &[u8]) {
     }
 }
 
-fn in_pieces(format: Option<Format>, data: &[u8], size: usize) -> (Vec<Subtest>, Summary) {
+fn in_pieces(format: Option<Format>, data: &[u8], size: usize) -> (Vec<Subtest>, ResultSummary) {
     let mut stream = ResultStream::new(format);
     let mut out = Vec::new();
     for piece in data.chunks(size.min(data.len().max(1))) {

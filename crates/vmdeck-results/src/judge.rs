@@ -1,7 +1,7 @@
 //! What the command's end and the results of its tests say together. Neither is believed alone: reports of well-known tools are green
 //! where tests were killed, and well-known tools exit with 0 where no test was run.
 
-use crate::summary::Summary;
+use crate::summary::ResultSummary;
 
 /// What a case is by its results, where its command ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Judgement {
 }
 
 /// Judges the results of a command that ended; `exit` is how it did, in words, and `as_expected` whether it should end so.
-pub fn judge(summary: &Summary, exit: &str, as_expected: bool, allow_empty: bool) -> Judgement {
+pub fn judge(summary: &ResultSummary, exit: &str, as_expected: bool, allow_empty: bool) -> Judgement {
     let (failures, total) = (summary.tally.failures(), summary.tally.total());
     let mut reasons = Vec::new();
     if failures > 0 {
@@ -56,11 +56,11 @@ mod tests {
 
     #[test]
     fn neither_the_exit_nor_the_results_are_believed_alone() {
-        let of = |passed, failed, skipped, xpass, incomplete: &[&str]| Summary {
+        let of = |passed, failed, skipped, xpass, incomplete: &[&str]| ResultSummary {
             tally: SubtestTally { passed, failed, skipped, xpass, ..SubtestTally::default() },
             incomplete: incomplete.iter().map(|text| (*text).to_owned()).collect(),
             unexpected: if xpass > 0 { vec!["lucky".to_owned()] } else { Vec::new() },
-            ..Summary::default()
+            ..ResultSummary::default()
         };
         let failed = |text: &str| Judgement::Failed(text.to_owned());
         let rows = [

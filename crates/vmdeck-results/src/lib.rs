@@ -23,4 +23,4 @@ pub use format::Format;
 pub use judge::{Judgement, judge};
 pub use rerun::{check_rerun, rerun_command, rerun_words};
 pub use stream::ResultStream;
-pub use summary::Summary;
+pub use summary::ResultSummary;

@@ -26,11 +26,11 @@ impl Line {
 
 /// Cuts a stream into lines.
 #[derive(Default)]
-pub(crate) struct Lines {
+pub(crate) struct LineBuffer {
     rest: Vec<u8>,
 }
 
-impl Lines {
+impl LineBuffer {
     /// Takes a piece; `each` is called with every line that ended in it, and the bytes of the line with its line end.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Line, &[u8])) {
         let mut from = 0;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn lines(pieces: &[&[u8]]) -> Vec<(String, bool)> {
-        let (mut lines, mut out) = (Lines::default(), Vec::new());
+        let (mut lines, mut out) = (LineBuffer::default(), Vec::new());
         for piece in pieces {
             lines.feed(piece, |line, _| out.push((line.text, line.is_cut)));
         }

@@ -9,13 +9,13 @@ const LINE: usize = 2048;
 
 /// A file, as the tool wrote it, and a line of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct CodePlace {
     pub(crate) file: String,
     /// The line, from 1.
     pub(crate) line: Option<u32>,
 }
 
-impl Place {
+impl CodePlace {
     /// Returns a file with a line that is perhaps known; `None` = there is no file.
     pub(crate) fn new(file: &str, line: Option<u32>) -> Option<Self> {
         let file = words::name(file);
@@ -24,7 +24,7 @@ impl Place {
 
     /// Returns the first place in a text: in the file that is preferred, else in any that is not a library's.
     pub(crate) fn find(text: &str, preferred: Option<&str>) -> Option<Self> {
-        let is_wanted = |place: &Place| match preferred {
+        let is_wanted = |place: &CodePlace| match preferred {
             Some(file) => base(&place.file) == base(file),
             None => !is_library(&place.file),
         };
@@ -68,7 +68,7 @@ fn is_library(file: &str) -> bool {
 }
 
 /// Returns the places of a line, in their order.
-fn in_line(line: &str) -> Vec<Place> {
+fn in_line(line: &str) -> Vec<CodePlace> {
     let end = line.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= LINE).last().unwrap_or(0);
     let line = &line[..end];
     let mut out = Vec::new();
@@ -80,7 +80,7 @@ fn in_line(line: &str) -> Vec<Place> {
             && let Some(number) = leading_number(rest)
             && (before != " at " || is_file(file))
         {
-            out.extend(Place::new(file, Some(number)));
+            out.extend(CodePlace::new(file, Some(number)));
         }
     }
     for (at, _) in line.match_indices(':') {
@@ -90,7 +90,7 @@ fn in_line(line: &str) -> Vec<Place> {
             line[..at].rfind(begins).map_or(0, |from| from + line[from..].chars().next().map_or(1, char::len_utf8));
         let file = &line[start..at];
         if is_file(file) {
-            out.extend(Place::new(file, Some(number)));
+            out.extend(CodePlace::new(file, Some(number)));
         }
     }
     out
@@ -132,12 +132,12 @@ mod tests {
             ("12:30:05 done", None),
             ("ratio 1.5:2", None),
         ] {
-            let found = Place::find(text, None).map(|place| (place.file, place.line.unwrap_or(0)));
+            let found = CodePlace::find(text, None).map(|place| (place.file, place.line.unwrap_or(0)));
             assert_eq!(found, want.map(|(file, line)| (file.to_owned(), line)), "{text}");
         }
         let text = "/usr/lib/python3/x.py:3: in a\nother.py:4: b\ntests/t.py:9: c";
-        assert_eq!(Place::find(text, Some("t.py")).and_then(|place| place.line), Some(9));
-        assert_eq!(Place::find(text, None).map(|place| place.file), Some("other.py".to_owned()));
+        assert_eq!(CodePlace::find(text, Some("t.py")).and_then(|place| place.line), Some(9));
+        assert_eq!(CodePlace::find(text, None).map(|place| place.file), Some("other.py".to_owned()));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! It counts exactly and keeps little: what is settled leaves at once, and beyond a limit only counts are kept.
 
 use crate::{
-    place::Place,
-    summary::{NAMES, Summary},
+    place::CodePlace,
+    summary::{NAMES, ResultSummary},
     words,
 };
 use std::{
@@ -35,13 +35,13 @@ pub(crate) struct Entry {
     /// How it ended; `None` = it is running.
     pub(crate) status: Option<SubtestStatus>,
     pub(crate) took_ms: Option<u64>,
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<CodePlace>,
     pub(crate) message: String,
     pub(crate) flaky: bool,
 }
 
 /// An entry, and whether it may leave.
-struct Row {
+struct SheetRow {
     entry: Entry,
     is_settled: bool,
     is_withdrawn: bool,
@@ -76,7 +76,7 @@ impl Entry {
     }
 }
 
-impl Row {
+impl SheetRow {
     fn is_running(&self) -> bool {
         self.entry.status.is_none() && !self.is_withdrawn
     }
@@ -85,11 +85,11 @@ impl Row {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Sheet {
-    rows: VecDeque<Row>,
+    rows: VecDeque<SheetRow>,
     /// The id of the first entry that has not left.
     first: Id,
     held: usize,
-    summary: Summary,
+    summary: ResultSummary,
     /// How often each name was seen, by its hash.
     names: HashMap<u64, u32, BuildHasherDefault<DefaultHasher>>,
     shown: usize,
@@ -111,7 +111,7 @@ impl Sheet {
             return None;
         }
         self.held += entry.bytes();
-        self.rows.push_back(Row { entry, is_settled: false, is_withdrawn: false });
+        self.rows.push_back(SheetRow { entry, is_settled: false, is_withdrawn: false });
         if self.held > HELD {
             self.settle_ended();
         }
@@ -132,7 +132,7 @@ impl Sheet {
         self.row(id).map(|row| &mut row.entry)
     }
 
-    fn row(&mut self, id: Option<Id>) -> Option<&mut Row> {
+    fn row(&mut self, id: Option<Id>) -> Option<&mut SheetRow> {
         self.rows.get_mut(id?.checked_sub(self.first)?)
     }
 
@@ -205,7 +205,7 @@ impl Sheet {
     /// Hands over what is settled, in its order.
     pub(crate) fn release(&mut self, each: &mut dyn FnMut(Subtest)) {
         while self.rows.front().is_some_and(|row| row.is_settled) {
-            let Some(Row { entry, is_withdrawn, .. }) = self.rows.pop_front() else { return };
+            let Some(SheetRow { entry, is_withdrawn, .. }) = self.rows.pop_front() else { return };
             self.first += 1;
             self.held = self.held.saturating_sub(entry.bytes());
             let Some(status) = entry.status.filter(|_| !is_withdrawn) else { continue };
@@ -243,12 +243,12 @@ impl Sheet {
     }
 
     /// Returns what is said of the whole.
-    pub(crate) fn summary(&mut self) -> &mut Summary {
+    pub(crate) fn summary(&mut self) -> &mut ResultSummary {
         &mut self.summary
     }
 
     /// Ends the sheet.
-    pub(crate) fn finish(mut self, each: &mut dyn FnMut(Subtest)) -> Summary {
+    pub(crate) fn finish(mut self, each: &mut dyn FnMut(Subtest)) -> ResultSummary {
         self.end_running("");
         self.release(each);
         self.summary

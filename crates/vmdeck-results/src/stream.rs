@@ -4,10 +4,11 @@
 use crate::{
     document::{self, subunit::MAGIC},
     format::Format,
-    line::{Line, Lines},
-    reader::{self, Reader},
+    line::{Line, LineBuffer},
+    reader::LineReader,
     sheet::Sheet,
-    summary::Summary,
+    summary::ResultSummary,
+    text,
 };
 use std::io::{Seek, Write};
 use tempfile::SpooledTempFile;
@@ -22,7 +23,7 @@ const SPOOL: usize = 1 << 20;
 enum Taker {
     /// Nobody yet: each line may be the first.
     Nobody,
-    Lines(Format, Box<dyn Reader>),
+    Lines(Format, Box<dyn LineReader>),
     /// Everything to the end is one document, with so many bytes so far.
     Document(Format, SpooledTempFile, u64),
 }
@@ -32,7 +33,7 @@ pub struct ResultStream {
     /// The format that is declared; `None` = the content tells.
     wanted: Option<Format>,
     stem: Option<String>,
-    lines: Lines,
+    lines: LineBuffer,
     taker: Taker,
     sheet: Sheet,
     /// Whether any byte came.
@@ -47,7 +48,7 @@ impl ResultStream {
         let mut stream = Self {
             wanted,
             stem: None,
-            lines: Lines::default(),
+            lines: LineBuffer::default(),
             taker: Taker::Nobody,
             sheet: Sheet::default(),
             has_bytes: false,
@@ -57,7 +58,7 @@ impl ResultStream {
             // Text may stand between the packets.
             stream.begin_document(Format::Subunit);
         } else if let Some(format) = wanted.filter(|format| !format.is_document()) {
-            stream.taker = Taker::Lines(format, reader::of(format, None));
+            stream.taker = Taker::Lines(format, text::reader_of(format, None));
         }
         stream
     }
@@ -120,7 +121,7 @@ impl ResultStream {
     }
 
     /// Ends the stream.
-    pub fn finish(mut self, each: &mut dyn FnMut(Subtest)) -> Summary {
+    pub fn finish(mut self, each: &mut dyn FnMut(Subtest)) -> ResultSummary {
         if let Some((line, raw)) = self.lines.finish() {
             if matches!(self.taker, Taker::Document(..)) {
                 self.spool(&raw);
@@ -208,7 +209,7 @@ impl ResultStream {
         if format.is_document() {
             self.begin_document(format);
         } else {
-            self.taker = Taker::Lines(format, reader::of(format, self.stem.as_deref()));
+            self.taker = Taker::Lines(format, text::reader_of(format, self.stem.as_deref()));
         }
     }
 

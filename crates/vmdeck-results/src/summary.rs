@@ -9,7 +9,7 @@ const REASONS: usize = 8;
 
 /// What a stream, a file, or all of them together say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct ResultSummary {
     /// The counts; exact, also of those that are not shown one by one.
     pub tally: SubtestTally,
     /// Whether anything was there that is a report of tests.
@@ -28,9 +28,9 @@ pub struct Summary {
     pub not_shown: u64,
 }
 
-impl Summary {
+impl ResultSummary {
     /// Adds what another stream or file says.
-    pub fn merge(&mut self, other: Summary) {
+    pub fn merge(&mut self, other: ResultSummary) {
         self.tally.merge(&other.tally);
         self.is_recognized |= other.is_recognized;
         self.not_shown += other.not_shown;

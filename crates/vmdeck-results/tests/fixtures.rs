@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use vmdeck_model::subtest::{Subtest, SubtestStatus};
-use vmdeck_results::{Format, Judgement, ResultFile, ResultStream, Summary, fuzz, judge, read_files};
+use vmdeck_results::{Format, Judgement, ResultFile, ResultStream, ResultSummary, fuzz, judge, read_files};
 
 #[derive(Deserialize)]
 struct Want {
@@ -78,7 +78,7 @@ fn fixtures() -> Vec<Fixture> {
     out
 }
 
-fn read(format: Option<Format>, bytes: &[u8]) -> (Vec<Subtest>, Summary) {
+fn read(format: Option<Format>, bytes: &[u8]) -> (Vec<Subtest>, ResultSummary) {
     let (mut stream, mut out) = (ResultStream::new(format), Vec::new());
     for piece in bytes.chunks(1000) {
         stream.feed(piece, &mut |subtest| out.push(subtest));
@@ -88,7 +88,7 @@ fn read(format: Option<Format>, bytes: &[u8]) -> (Vec<Subtest>, Summary) {
 }
 
 /// Returns the verdict as the engine makes it.
-fn verdict(exit: Option<i32>, summary: &Summary) -> String {
+fn verdict(exit: Option<i32>, summary: &ResultSummary) -> String {
     let Some(code) = exit else {
         return if summary.kernel_panic.is_some() { "failed" } else { "infra" }.to_owned();
     };
@@ -100,7 +100,7 @@ fn verdict(exit: Option<i32>, summary: &Summary) -> String {
 }
 
 /// Returns what is not as it is wanted.
-fn differences(fixture: &Fixture, how: &str, (tests, summary): &(Vec<Subtest>, Summary)) -> Vec<String> {
+fn differences(fixture: &Fixture, how: &str, (tests, summary): &(Vec<Subtest>, ResultSummary)) -> Vec<String> {
     let want = &fixture.want;
     let mut out = Vec::new();
     let mut differ = |what: String| out.push(format!("{} as {how}: {what}", fixture.name));

@@ -1,18 +1,18 @@
 //! The XML of Catch2's own reporter: the sections of a test are its parts.
 
-use super::xml::{Element, Handler, Text};
+use super::elements::{Element, Handler, TextBuffer};
 use crate::{
-    place::{Place, reason},
+    place::{CodePlace, reason},
     sheet::{Entry, Sheet},
     words,
 };
 use vmdeck_model::subtest::SubtestStatus;
 
 #[derive(Default)]
-struct Case {
+struct Catch2Case {
     name: String,
-    place: Option<Place>,
-    failed_at: Option<Place>,
+    place: Option<CodePlace>,
+    failed_at: Option<CodePlace>,
     message: String,
     threw: bool,
 }
@@ -20,20 +20,20 @@ struct Case {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Catch2 {
-    case: Option<Case>,
+    case: Option<Catch2Case>,
     part: String,
-    text: Text,
+    text: TextBuffer,
 }
 
 impl Handler for Catch2 {
     fn open(&mut self, element: &Element, sheet: &mut Sheet) {
         let line = || element.get("line").and_then(|line| line.parse().ok());
-        let here = || element.get("filename").and_then(|file| Place::new(file, line()));
+        let here = || element.get("filename").and_then(|file| CodePlace::new(file, line()));
         self.text.take();
         match element.name.as_str() {
             "TestCase" => {
                 let name = element.get("name").unwrap_or_default().to_owned();
-                self.case = Some(Case { name, place: here(), ..Case::default() });
+                self.case = Some(Catch2Case { name, place: here(), ..Catch2Case::default() });
             }
             "Expression" if element.get("success") == Some("false") => {
                 if let Some(case) = &mut self.case {

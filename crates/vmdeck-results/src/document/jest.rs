@@ -1,7 +1,7 @@
 //! The JSON of Jest and Vitest: one object, read file by file, so that no more than one file's tests are in memory.
 
 use crate::{
-    place::{self, Place},
+    place::{self, CodePlace},
     sheet::{Entry, Sheet},
     words,
 };
@@ -59,12 +59,12 @@ impl TestFile {
             };
             let said = test.failure_messages.iter().flatten().next().map(String::as_str).unwrap_or_default();
             let line = test.location.as_ref().and_then(|location| location.line);
-            let line = line.or_else(|| Place::find(said, Some(&self.name)).and_then(|place| place.line));
+            let line = line.or_else(|| CodePlace::find(said, Some(&self.name)).and_then(|place| place.line));
             let class = test.ancestor_titles.iter().map(|title| words::name(title)).collect::<Vec<_>>().join(" > ");
             let mut entry = Entry::new(&class, " > ", &test.title).ended(status);
             entry.message = if test.status == "todo" { "todo".to_owned() } else { place::reason(said) };
             entry.took_ms = test.duration.and_then(|ms| words::millis(ms / 1000.0));
-            entry.place = Place::new(&self.name, line);
+            entry.place = CodePlace::new(&self.name, line);
             sheet.add(entry);
         }
         if self.status == "failed" && !self.assertion_results.iter().any(|test| test.status == "failed") {
@@ -73,7 +73,7 @@ impl TestFile {
             let text: Vec<&str> = said.lines().filter(|line| !line.trim_start().starts_with('●')).collect();
             let entry = Entry::new("", "", &self.name).ended(SubtestStatus::Error);
             let message = place::reason(&text.join("\n"));
-            sheet.add(Entry { message, place: Place::new(&self.name, None), ..entry });
+            sheet.add(Entry { message, place: CodePlace::new(&self.name, None), ..entry });
         }
         sheet.settle_ended();
     }
@@ -87,9 +87,9 @@ struct Whole {
     was_interrupted: bool,
 }
 
-struct Files<'a>(&'a mut Sheet);
+struct TestFiles<'a>(&'a mut Sheet);
 
-impl<'de> DeserializeSeed<'de> for Files<'_> {
+impl<'de> DeserializeSeed<'de> for TestFiles<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -97,7 +97,7 @@ impl<'de> DeserializeSeed<'de> for Files<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Files<'_> {
+impl<'de> Visitor<'de> for TestFiles<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,7 +127,7 @@ impl<'de> Visitor<'de> for Document<'_> {
             match key.as_str() {
                 "testResults" => {
                     whole.has_results = true;
-                    map.next_value_seed(Files(self.0))?;
+                    map.next_value_seed(TestFiles(self.0))?;
                 }
                 "numTotalTests" => whole.total = map.next_value()?,
                 "wasInterrupted" => whole.was_interrupted = map.next_value()?,

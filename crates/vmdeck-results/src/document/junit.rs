@@ -1,9 +1,9 @@
 //! `JUnit` XML, as it is in the wild: the counts in its head are not believed, and neither is that a test without a word has passed where
 //! the tool says otherwise elsewhere.
 
-use super::xml::{Element, Handler, Text, full_name};
+use super::elements::{Element, Handler, TextBuffer, full_name};
 use crate::{
-    place::{self, Place},
+    place::{self, CodePlace},
     sheet::{Entry, Sheet},
     words,
 };
@@ -14,7 +14,7 @@ const BROKEN: [&str; 3] = ["Unable to find executable", "Fixture dependency fail
 
 /// What an element below a test says.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum JunitPart {
     Failure,
     Error,
     Skipped,
@@ -24,16 +24,16 @@ enum Part {
     Err,
 }
 
-impl Part {
+impl JunitPart {
     fn of(name: &str) -> Option<Self> {
         match name {
-            "failure" => Some(Part::Failure),
-            "error" => Some(Part::Error),
-            "skipped" => Some(Part::Skipped),
-            "flakyFailure" | "flakyError" => Some(Part::Flaky),
-            "rerunFailure" | "rerunError" => Some(Part::Rerun),
-            "system-out" => Some(Part::Out),
-            "system-err" => Some(Part::Err),
+            "failure" => Some(JunitPart::Failure),
+            "error" => Some(JunitPart::Error),
+            "skipped" => Some(JunitPart::Skipped),
+            "flakyFailure" | "flakyError" => Some(JunitPart::Flaky),
+            "rerunFailure" | "rerunError" => Some(JunitPart::Rerun),
+            "system-out" => Some(JunitPart::Out),
+            "system-err" => Some(JunitPart::Err),
             _ => None,
         }
     }
@@ -41,7 +41,7 @@ impl Part {
 
 /// A test that is being read.
 #[derive(Default)]
-struct Case {
+struct JunitCase {
     name: String,
     class: Option<String>,
     file: Option<String>,
@@ -56,25 +56,25 @@ struct Case {
     is_flaky: bool,
     /// The message and the text of what decides.
     message: String,
-    text: Text,
-    out: Text,
-    err: Text,
+    text: TextBuffer,
+    out: TextBuffer,
+    err: TextBuffer,
 }
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Junit {
+pub(super) struct JunitXml {
     /// The files of the suites that are open.
     suites: Vec<Option<String>>,
-    case: Option<Case>,
+    case: Option<JunitCase>,
     /// The part whose text comes, and how many elements are open in it.
-    part: Option<(Part, usize)>,
+    part: Option<(JunitPart, usize)>,
     is_pytest: bool,
     said: Option<u64>,
     found: u64,
 }
 
-impl Junit {
+impl JunitXml {
     fn finish(&mut self, sheet: &mut Sheet) {
         let Some(case) = self.case.take() else { return };
         self.found += 1;
@@ -83,7 +83,7 @@ impl Junit {
     }
 }
 
-impl Case {
+impl JunitCase {
     fn status(&self) -> SubtestStatus {
         let is_broken = self.is_skipped && BROKEN.iter().any(|why| self.message.starts_with(why));
         if (self.is_failed || self.is_error) && self.is_skipped {
@@ -112,15 +112,15 @@ impl Case {
             entry.message =
                 texts.iter().map(|text| place::reason(text)).find(|text| !text.is_empty()).unwrap_or_default();
         }
-        let written = self.file.as_deref().and_then(|file| Place::new(file, self.line));
+        let written = self.file.as_deref().and_then(|file| CodePlace::new(file, self.line));
         // Where it failed is worth more than where it was written; what it printed comes last.
-        let found = texts.iter().find_map(|text| Place::find(text, self.file.as_deref()));
+        let found = texts.iter().find_map(|text| CodePlace::find(text, self.file.as_deref()));
         entry.place = if status.is_failure() || self.is_flaky { found.or(written) } else { written };
         entry
     }
 }
 
-impl Handler for Junit {
+impl Handler for JunitXml {
     fn open(&mut self, element: &Element, _: &mut Sheet) {
         if let Some((_, depth)) = &mut self.part {
             *depth += 1;
@@ -142,7 +142,7 @@ impl Handler for Junit {
                 let line = element.get("line").and_then(|line| line.trim().parse::<u32>().ok());
                 let is_disabled =
                     element.get("status") == Some("disabled") || element.get("result") == Some("suppressed");
-                self.case = Some(Case {
+                self.case = Some(JunitCase {
                     name: element.get("name").unwrap_or_default().to_owned(),
                     class: element.get("classname").or(element.get("class")).map(str::to_owned),
                     file: element.get("file").map(str::to_owned).or_else(|| self.suites.last().cloned().flatten()),
@@ -150,23 +150,24 @@ impl Handler for Junit {
                     line: line.map(|line| line.saturating_add(u32::from(self.is_pytest))),
                     took_ms: element.get("time").and_then(words::parse_seconds),
                     is_disabled,
-                    ..Case::default()
+                    ..JunitCase::default()
                 });
             }
             name => {
-                let (Some(case), Some(part)) = (&mut self.case, Part::of(name)) else { return };
+                let (Some(case), Some(part)) = (&mut self.case, JunitPart::of(name)) else { return };
                 let is_first = !case.is_failed && !case.is_error;
                 match part {
-                    Part::Failure => case.is_failed = true,
-                    Part::Error => case.is_error = true,
-                    Part::Skipped => {
+                    JunitPart::Failure => case.is_failed = true,
+                    JunitPart::Error => case.is_error = true,
+                    JunitPart::Skipped => {
                         case.is_skipped = true;
                         case.is_expected |= element.get("type") == Some("pytest.xfail");
                     }
-                    Part::Flaky => case.is_flaky = true,
-                    Part::Rerun | Part::Out | Part::Err => {}
+                    JunitPart::Flaky => case.is_flaky = true,
+                    JunitPart::Rerun | JunitPart::Out | JunitPart::Err => {}
                 }
-                let says = matches!(part, Part::Failure | Part::Error | Part::Skipped | Part::Flaky);
+                let says =
+                    matches!(part, JunitPart::Failure | JunitPart::Error | JunitPart::Skipped | JunitPart::Flaky);
                 // Why it was to fail is said first, and is what one wants to know.
                 if says && is_first && case.message.is_empty() {
                     element.get("message").unwrap_or_default().clone_into(&mut case.message);
@@ -179,9 +180,9 @@ impl Handler for Junit {
     fn text(&mut self, text: &str) {
         let (Some(case), Some((part, _))) = (&mut self.case, self.part) else { return };
         match part {
-            Part::Out => case.out.push(text),
-            Part::Err => case.err.push(text),
-            Part::Rerun => {}
+            JunitPart::Out => case.out.push(text),
+            JunitPart::Err => case.err.push(text),
+            JunitPart::Rerun => {}
             _ => case.text.push(text),
         }
     }

@@ -1,6 +1,7 @@
 //! The formats that are one document each: XML, Jest's JSON, and subunit's packets.
 
 mod catch2;
+mod elements;
 mod jest;
 mod junit;
 mod nunit;

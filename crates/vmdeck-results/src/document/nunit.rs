@@ -1,28 +1,28 @@
 //! The XML of `NUnit` 3.
 
-use super::xml::{Element, Handler, Text, full_name};
+use super::elements::{Element, Handler, TextBuffer, full_name};
 use crate::{
-    place::{self, Place},
+    place::{self, CodePlace},
     sheet::{Entry, Sheet},
     words,
 };
 use vmdeck_model::subtest::SubtestStatus;
 
 #[derive(Default)]
-struct Case {
+struct NunitCase {
     name: String,
     class: Option<String>,
     result: String,
     label: String,
     took_ms: Option<u64>,
-    message: Text,
-    trace: Text,
+    message: TextBuffer,
+    trace: TextBuffer,
 }
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Nunit {
-    case: Option<Case>,
+    case: Option<NunitCase>,
     /// The element whose text comes.
     part: String,
 }
@@ -31,13 +31,13 @@ impl Handler for Nunit {
     fn open(&mut self, element: &Element, _: &mut Sheet) {
         if element.name == "test-case" {
             let of = |key: &str| element.get(key).unwrap_or_default().to_owned();
-            self.case = Some(Case {
+            self.case = Some(NunitCase {
                 name: of("name"),
                 class: element.get("classname").map(str::to_owned),
                 result: of("result"),
                 label: of("label"),
                 took_ms: element.get("duration").and_then(words::parse_seconds),
-                ..Case::default()
+                ..NunitCase::default()
             });
         }
         element.name.clone_into(&mut self.part);
@@ -69,7 +69,7 @@ impl Handler for Nunit {
         let mut entry = Entry { took_ms: case.took_ms, ..Entry::new(&class, "::", &name).ended(status) };
         if status != SubtestStatus::Passed {
             entry.message = place::reason(case.message.as_str());
-            entry.place = Place::find(case.trace.as_str(), None);
+            entry.place = CodePlace::find(case.trace.as_str(), None);
         }
         sheet.add(entry);
     }

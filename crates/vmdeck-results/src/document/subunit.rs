@@ -3,7 +3,7 @@
 //! A packet is `B3`, two bytes of flags, its length, its fields in a fixed order, and the CRC-32 of all before that.
 
 use crate::{
-    place::{self, Place},
+    place::{self, CodePlace},
     sheet::{Entry, Id, Sheet},
     words,
 };
@@ -19,7 +19,7 @@ const OPEN: usize = 10_000;
 const ATTACHED: usize = 8192;
 
 #[derive(Default)]
-struct Running {
+struct SubunitTest {
     id: Option<Id>,
     since: Option<f64>,
     attached: String,
@@ -129,7 +129,7 @@ fn next(input: &mut impl BufRead) -> Option<Result<Packet, String>> {
 
 /// Reads a stream of packets to its end.
 pub(super) fn read(input: &mut impl BufRead, sheet: &mut Sheet) {
-    let mut running: HashMap<String, Running> = HashMap::new();
+    let mut running: HashMap<String, SubunitTest> = HashMap::new();
     while let Some(packet) = next(input) {
         let packet = match packet {
             Ok(packet) => packet,
@@ -166,7 +166,7 @@ pub(super) fn read(input: &mut impl BufRead, sheet: &mut Sheet) {
         if let Some(entry) = sheet.entry(id) {
             entry.took_ms = test_run.since.zip(packet.at).and_then(|(from, to)| words::millis(to - from));
             if status.is_failure() {
-                entry.place = Place::find(&test_run.attached, None);
+                entry.place = CodePlace::find(&test_run.attached, None);
                 entry.message = place::reason(&test_run.attached);
             }
         }
@@ -179,7 +179,7 @@ pub(super) fn read(input: &mut impl BufRead, sheet: &mut Sheet) {
     sheet.end_running("");
 }
 
-impl Running {
+impl SubunitTest {
     fn attach(&mut self, content: Option<&[u8]>) {
         let room = ATTACHED.saturating_sub(self.attached.len());
         let content = content.unwrap_or_default();

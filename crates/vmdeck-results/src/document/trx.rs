@@ -1,8 +1,8 @@
 //! The XML of `dotnet test`: the results come first, and the classes of the tests after them.
 
-use super::xml::{Element, Handler, Text, full_name};
+use super::elements::{Element, Handler, TextBuffer, full_name};
 use crate::{
-    place::{self, Place},
+    place::{self, CodePlace},
     sheet::{Entry, Sheet},
     words,
 };
@@ -18,8 +18,8 @@ struct Held {
     name: String,
     status: SubtestStatus,
     took_ms: Option<u64>,
-    message: Text,
-    trace: Text,
+    message: TextBuffer,
+    trace: TextBuffer,
     /// Whether it stands for the rows below it.
     has_rows: bool,
 }
@@ -35,7 +35,7 @@ pub(super) struct Trx {
     definition: Option<String>,
     part: String,
     outcome: String,
-    run_message: Text,
+    run_message: TextBuffer,
     in_run_info: bool,
 }
 
@@ -69,8 +69,8 @@ impl Handler for Trx {
                     name: of("testName"),
                     status: status(&of("outcome")),
                     took_ms: element.get("duration").and_then(duration),
-                    message: Text::default(),
-                    trace: Text::default(),
+                    message: TextBuffer::default(),
+                    trace: TextBuffer::default(),
                     has_rows: false,
                 });
             }
@@ -128,7 +128,7 @@ impl Handler for Trx {
             let mut entry = Entry { took_ms: held.took_ms, ..Entry::new(&class, "::", &name).ended(held.status) };
             if held.status != SubtestStatus::Passed {
                 entry.message = place::reason(held.message.as_str());
-                entry.place = Place::find(held.trace.as_str(), None);
+                entry.place = CodePlace::find(held.trace.as_str(), None);
             }
             sheet.add(entry);
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     line::Line,
-    reader::Reader,
+    reader::LineReader,
     sheet::{Entry, Sheet},
 };
 use vmdeck_model::subtest::SubtestStatus;
@@ -43,7 +43,7 @@ impl Automake {
     }
 }
 
-impl Reader for Automake {
+impl LineReader for Automake {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
         if line.is_cut {

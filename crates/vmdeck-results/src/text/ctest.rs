@@ -2,7 +2,7 @@
 
 use crate::{
     line::Line,
-    reader::Reader,
+    reader::LineReader,
     sheet::{Entry, Id, Sheet},
     words,
 };
@@ -68,7 +68,7 @@ fn status(word: &str) -> SubtestStatus {
     }
 }
 
-impl Reader for Ctest {
+impl LineReader for Ctest {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
         if text.starts_with("Test project ") {
@@ -129,7 +129,7 @@ impl Reader for Ctest {
             self.last = None;
             if let Some(entry) = sheet.entry(Some(last)) {
                 entry.message = format!("{}: {told}", entry.message);
-                entry.place = crate::place::Place::find(text, None);
+                entry.place = crate::place::CodePlace::find(text, None);
             }
         }
     }

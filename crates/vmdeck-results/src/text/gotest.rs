@@ -4,8 +4,8 @@
 
 use crate::{
     line::Line,
-    place::{Place, leading_number},
-    reader::Reader,
+    place::{CodePlace, leading_number},
+    reader::LineReader,
     sheet::{Entry, Id, Sheet},
     words,
 };
@@ -43,24 +43,24 @@ struct GoTestRun {
     has_parts: bool,
     part_failed: bool,
     said: String,
-    place: Option<Place>,
+    place: Option<CodePlace>,
     /// What it wrote at that place.
     reason: String,
 }
 
 #[derive(Default)]
-struct Package {
+struct GoPackage {
     tests: HashMap<String, GoTestRun>,
     has_failed: bool,
     build_failed: bool,
     panic: String,
-    panic_place: Option<Place>,
+    panic_place: Option<CodePlace>,
 }
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct GoTest {
-    packages: HashMap<String, Package>,
+    packages: HashMap<String, GoPackage>,
     /// Whether the lines are those of `go test -v`; their package is named after them.
     is_text: bool,
     /// The test whose output the lines of text are.
@@ -117,12 +117,12 @@ impl GoTest {
         }
     }
 
-    fn package(&mut self, name: &str) -> Option<&mut Package> {
+    fn package(&mut self, name: &str) -> Option<&mut GoPackage> {
         if !self.packages.contains_key(name) {
             if self.packages.len() >= OPEN {
                 return None;
             }
-            self.packages.insert(name.to_owned(), Package::default());
+            self.packages.insert(name.to_owned(), GoPackage::default());
         }
         self.packages.get_mut(name)
     }
@@ -152,9 +152,9 @@ impl GoTest {
             && line.starts_with('\t')
             && line.contains("_test.go:")
         {
-            let place = Place::find(bare, None);
+            let place = CodePlace::find(bare, None);
             of.panic_place = place
-                .map(|place| Place { file: place.file.rsplit('/').next().unwrap_or_default().to_owned(), ..place });
+                .map(|place| CodePlace { file: place.file.rsplit('/').next().unwrap_or_default().to_owned(), ..place });
         }
         let Some(run) = test.and_then(|test| of.tests.get_mut(test)) else { return };
         if bare.is_empty() || bare.starts_with("=== ") || bare.starts_with("--- ") {
@@ -295,15 +295,15 @@ impl GoTest {
 }
 
 /// Returns the place with which a line begins, and the rest of it.
-fn placed(line: &str) -> Option<(Place, &str)> {
+fn placed(line: &str) -> Option<(CodePlace, &str)> {
     let (file, rest) = line.split_once(".go:")?;
     let number = leading_number(rest)?;
     let message = rest.split_once(": ").map_or("", |(_, message)| message);
     let is_name = !file.contains(char::is_whitespace);
-    is_name.then(|| Place::new(&format!("{file}.go"), Some(number))).flatten().map(|place| (place, message))
+    is_name.then(|| CodePlace::new(&format!("{file}.go"), Some(number))).flatten().map(|place| (place, message))
 }
 
-impl Reader for GoTest {
+impl LineReader for GoTest {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.trim_start_matches('\u{16}');
         if text.starts_with('{') {

@@ -2,8 +2,8 @@
 
 use crate::{
     line::Line,
-    place::Place,
-    reader::Reader,
+    place::CodePlace,
+    reader::LineReader,
     sheet::{Entry, Id, Sheet},
     words,
 };
@@ -13,7 +13,7 @@ use vmdeck_model::subtest::SubtestStatus;
 #[derive(Default)]
 pub(crate) struct Gtest {
     running: Option<(String, Option<Id>)>,
-    place: Option<Place>,
+    place: Option<CodePlace>,
     message: String,
     /// Whether the next line says why.
     is_reason_next: bool,
@@ -27,7 +27,7 @@ fn ended(rest: &str) -> (&str, Option<u64>) {
     (name.split_once(", where ").map_or(name, |(name, _)| name), took)
 }
 
-impl Reader for Gtest {
+impl LineReader for Gtest {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
         if let Some(rest) = text.strip_prefix("[==========] ") {
@@ -77,7 +77,7 @@ impl Reader for Gtest {
         if std::mem::take(&mut self.is_reason_next) {
             self.message = words::message(text);
         } else if self.place.is_none() && [": Failure", ": Skipped"].iter().any(|end| text.ends_with(end)) {
-            self.place = Place::find(text, None);
+            self.place = CodePlace::find(text, None);
             self.is_reason_next = true;
         }
     }

@@ -4,8 +4,8 @@
 
 use crate::{
     line::Line,
-    place::{self, Place},
-    reader::Reader,
+    place::{self, CodePlace},
+    reader::LineReader,
     sheet::{Entry, Id, Sheet},
 };
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ const LINES: usize = 200;
 
 /// One run of a test program.
 #[derive(Default)]
-struct Run {
+struct LibtestRun {
     failed: HashMap<String, Id>,
     /// The test whose result is not there yet, and what it has printed last.
     open: Option<(Option<Id>, String, String)>,
@@ -30,7 +30,7 @@ struct Run {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Libtest {
-    run: Option<Run>,
+    run: Option<LibtestRun>,
 }
 
 /// Returns the status that a word of the harness stands for, and the reason behind it.
@@ -54,7 +54,7 @@ impl Libtest {
             sheet.summary().lacks("a run did not end");
             self.finish(sheet);
         }
-        self.run = Some(Run::default());
+        self.run = Some(LibtestRun::default());
     }
 
     fn finish(&mut self, sheet: &mut Sheet) {
@@ -109,7 +109,7 @@ impl Libtest {
     }
 }
 
-impl Run {
+impl LibtestRun {
     /// Ends the open test by a word of the harness.
     fn end_open(&mut self, word: &str, sheet: &mut Sheet) -> bool {
         let Some((status, why)) = status(word) else { return false };
@@ -147,12 +147,12 @@ impl Run {
     fn tell(&mut self, sheet: &mut Sheet) {
         let Some((name, text, _)) = self.block.take() else { return };
         let Some(entry) = sheet.entry(self.failed.get(&name).copied()) else { return };
-        entry.place = Place::find(&text, None);
+        entry.place = CodePlace::find(&text, None);
         entry.message = place::reason(&text);
     }
 }
 
-impl Reader for Libtest {
+impl LineReader for Libtest {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
         let count = text.strip_prefix("running ").and_then(|rest| rest.split_once(" test"));

@@ -2,8 +2,8 @@
 
 use crate::{
     line::Line,
-    place::{self, Place},
-    reader::Reader,
+    place::{self, CodePlace},
+    reader::LineReader,
     sheet::{Entry, Id, Sheet},
     words,
 };
@@ -77,7 +77,7 @@ impl LibtestJson {
         let text = if said.trim().is_empty() { message } else { said };
         let mut entry = Entry { took_ms: event.exec_time.and_then(words::millis), ..entry(name).ended(status) };
         if status.is_failure() {
-            entry.place = Place::find(text, None);
+            entry.place = CodePlace::find(text, None);
             entry.message = place::reason(text);
         } else if status == SubtestStatus::Skipped {
             entry = entry.because(message);
@@ -87,7 +87,7 @@ impl LibtestJson {
     }
 }
 
-impl Reader for LibtestJson {
+impl LineReader for LibtestJson {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.trim();
         if !text.starts_with('{') {

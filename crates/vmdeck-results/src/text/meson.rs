@@ -2,7 +2,7 @@
 
 use crate::{
     line::Line,
-    reader::Reader,
+    reader::LineReader,
     sheet::{Entry, Sheet},
     words,
 };
@@ -76,7 +76,7 @@ fn console(text: &str) -> Option<(u64, &str, &str, Option<u64>, &str)> {
     None
 }
 
-impl Reader for Meson {
+impl LineReader for Meson {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
         if text.starts_with('{') {

@@ -2,7 +2,7 @@
 
 use crate::{
     line::Line,
-    reader::Reader,
+    reader::LineReader,
     sheet::{Entry, Sheet},
 };
 use vmdeck_model::subtest::SubtestStatus;
@@ -52,7 +52,7 @@ impl Prove {
     }
 }
 
-impl Reader for Prove {
+impl LineReader for Prove {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.trim_end();
         if line.is_cut {

@@ -2,8 +2,8 @@
 
 use crate::{
     line::Line,
-    place::{Place, leading_number},
-    reader::Reader,
+    place::{CodePlace, leading_number},
+    reader::LineReader,
     sheet::{Entry, Id, Sheet},
     words,
 };
@@ -22,7 +22,7 @@ const STATUS: [(&str, SubtestStatus); 6] = [
 
 /// Which part of the output is being read.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Part {
+enum PytestPart {
     #[default]
     Tests,
     /// The failures in full.
@@ -36,7 +36,7 @@ enum Part {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Pytest {
-    part: Part,
+    part: PytestPart,
     /// The tests that have ended otherwise than well, by their ids.
     red: HashMap<String, Option<Id>>,
     /// The id of the test whose result came last, which may still turn into an error.
@@ -55,7 +55,7 @@ fn entry(id: &str) -> Entry {
     if name.is_empty() {
         entry.class = None;
     }
-    entry.place = Place::new(file, None);
+    entry.place = CodePlace::new(file, None);
     entry
 }
 
@@ -196,7 +196,7 @@ impl Pytest {
         }
         let suffix = format!("{file}::{}", self.told);
         if let Some(entry) = self.red.get(&suffix).and_then(|at| sheet.entry(*at)) {
-            entry.place = Place::new(file, Some(line));
+            entry.place = CodePlace::new(file, Some(line));
         }
     }
 
@@ -209,13 +209,13 @@ impl Pytest {
                 sheet.add_unnamed(status, tally.of(status).saturating_sub(seen.of(status)));
             }
         }
-        self.part = Part::Closed;
+        self.part = PytestPart::Closed;
         self.red.clear();
         sheet.settle_ended();
     }
 }
 
-impl Reader for Pytest {
+impl LineReader for Pytest {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
         if text.starts_with("===") {
@@ -231,20 +231,20 @@ impl Reader for Pytest {
                 return self.close(&tally, sheet);
             }
             self.part = match title {
-                "ERRORS" | "FAILURES" => Part::Failures,
-                "short test summary info" => Part::Summary,
+                "ERRORS" | "FAILURES" => PytestPart::Failures,
+                "short test summary info" => PytestPart::Summary,
                 _ => self.part,
             };
             return;
         }
         match self.part {
-            Part::Tests if line.is_cut => {
+            PytestPart::Tests if line.is_cut => {
                 let id = text.trim_end();
                 if is_id(id) && result(text).is_none() {
                     sheet.add(entry(id));
                 }
             }
-            Part::Tests => {
+            PytestPart::Tests => {
                 if let Some((id, word, why)) = result(text) {
                     self.result(id, word, why, sheet);
                 } else if let Some(count) = text.split_once("collected ").and_then(|(_, rest)| leading_number(rest)) {
@@ -255,23 +255,23 @@ impl Reader for Pytest {
                     self.close(&tally, sheet);
                 }
             }
-            Part::Failures => self.failure(text, sheet),
-            Part::Summary => {
+            PytestPart::Failures => self.failure(text, sheet),
+            PytestPart::Summary => {
                 if let Some(tally) = counts(text).filter(|_| !line.is_cut) {
                     return self.close(&tally, sheet);
                 }
                 self.short(text, sheet);
             }
-            Part::Closed => {}
+            PytestPart::Closed => {}
         }
     }
 
     fn is_closed(&self) -> bool {
-        self.part == Part::Closed
+        self.part == PytestPart::Closed
     }
 
     fn end(&mut self, sheet: &mut Sheet) {
-        if self.part != Part::Closed {
+        if self.part != PytestPart::Closed {
             sheet.summary().lacks("no closing line");
         }
         sheet.end_running("");

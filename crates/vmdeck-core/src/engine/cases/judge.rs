@@ -7,7 +7,7 @@ use vmdeck_model::{
     pattern::Pattern,
     suite::{Case, Expect, ResultSources},
 };
-use vmdeck_results::{Judgement, Summary};
+use vmdeck_results::{Judgement, ResultSummary};
 
 /// Returns the verdict on a command that ended, with the reason.
 pub(super) fn judge(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (Verdict, String) {
@@ -33,7 +33,7 @@ pub(super) fn judge_with_results(
     (verdict, reason): (Verdict, String),
     case: &Case,
     exit: &CommandExit,
-    results: Option<&Summary>,
+    results: Option<&ResultSummary>,
 ) -> Judged {
     let judged = |(verdict, reason)| Judged { verdict, reason, by_subtests: false };
     let is_optional = case.results.files.is_empty() && case.results.streams.iter().any(|w| w == ResultSources::AUTO);
@@ -59,7 +59,7 @@ pub(super) fn judge_with_results(
 }
 
 /// Returns the reason why a command did not end by itself, with what its tests had come to.
-pub(super) fn with_running(reason: String, results: Option<&Summary>) -> String {
+pub(super) fn with_running(reason: String, results: Option<&ResultSummary>) -> String {
     let Some(results) = results.filter(|results| results.tally.total() > 0) else { return reason };
     match &results.unfinished[..] {
         [] => format!("{reason} (tests: {})", results.tally),

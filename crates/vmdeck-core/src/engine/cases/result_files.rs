@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 use vmdeck_model::error::Fault;
-use vmdeck_results::{ResultFile, Summary};
+use vmdeck_results::{ResultFile, ResultSummary};
 
 /// Most bytes of all files of one attempt.
 const MOST: u64 = 64 << 20;
@@ -57,11 +57,16 @@ impl<'a> ResultFiles<'a> {
     }
 
     /// Fetches what the command has written, and reads it.
-    pub(super) async fn read(&self, context: &RunContext, machine: &LeasedMachine, subtests: &Subtests) -> Summary {
+    pub(super) async fn read(
+        &self,
+        context: &RunContext,
+        machine: &LeasedMachine,
+        subtests: &Subtests,
+    ) -> ResultSummary {
         match self.fetch(context, machine, subtests).await {
             Ok(summary) => summary,
             Err(fault) => {
-                let mut summary = Summary::default();
+                let mut summary = ResultSummary::default();
                 summary.lacks(fault.to_string());
                 summary
             }
@@ -73,12 +78,12 @@ impl<'a> ResultFiles<'a> {
         context: &RunContext,
         machine: &LeasedMachine,
         subtests: &Subtests,
-    ) -> Result<Summary, Fault> {
+    ) -> Result<ResultSummary, Fault> {
         let failed = || Fault::infra("cannot fetch the files of results");
         let before = self.before.as_ref().map_err(Clone::clone)?;
         let after = Self::stamps(context, machine, self.globs, &self.base).await?;
         let session = machine.controller.session().ok_or_else(failed)?;
-        let mut whole = Summary::default();
+        let mut whole = ResultSummary::default();
         let (mut files, mut homes) = (Vec::new(), Vec::new());
         for glob in self.globs {
             let home = tempfile::tempdir_in(&context.plan.dir).map_err(|e| failed().because(e))?;

@@ -21,7 +21,7 @@ use vmdeck_model::{
     subtest::{Subtest, SubtestProgress},
     suite::ResultSources,
 };
-use vmdeck_results::{Format, ResultFile, ResultStream, Summary, read_files};
+use vmdeck_results::{Format, ResultFile, ResultStream, ResultSummary, read_files};
 
 /// How often it is told how far the tests are.
 const PULSE: Duration = Duration::from_millis(200);
@@ -113,9 +113,9 @@ impl Subtests {
     }
 
     /// Ends the stream of standard output.
-    pub(super) fn finish_stream(&self, sources: &ResultSources) -> Summary {
+    pub(super) fn finish_stream(&self, sources: &ResultSources) -> ResultSummary {
         let Feed { stream, teller } = &mut *self.0.lock();
-        let Some(stream) = stream.take() else { return Summary::default() };
+        let Some(stream) = stream.take() else { return ResultSummary::default() };
         let mut summary = stream.finish(&mut |subtest| teller.tell(subtest));
         let is_optional = sources.streams.iter().any(|word| word == ResultSources::AUTO);
         if !summary.is_recognized && !is_optional && sources.streams.len() > 1 {
@@ -125,7 +125,7 @@ impl Subtests {
     }
 
     /// Reads files that have come from the guest; blocks.
-    pub(super) fn read_files(&self, files: &[ResultFile]) -> Summary {
+    pub(super) fn read_files(&self, files: &[ResultFile]) -> ResultSummary {
         let Feed { teller, .. } = &mut *self.0.lock();
         read_files(files, &mut |subtest| teller.tell(subtest))
     }
@@ -136,7 +136,7 @@ impl Subtests {
     }
 
     /// Says in the summary which of the tests that were to be run again were not.
-    pub(super) fn check_awaited(&self, asked: usize, summary: &mut Summary) {
+    pub(super) fn check_awaited(&self, asked: usize, summary: &mut ResultSummary) {
         let Feed { teller, .. } = &*self.0.lock();
         if teller.awaited.len() == asked && asked > 0 {
             summary.lacks(format!("none of the {asked} tests that were to be run again ran"));

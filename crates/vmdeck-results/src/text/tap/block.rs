@@ -5,7 +5,7 @@
 
 use super::words::{Directive, TapResult};
 use crate::{
-    place::Place,
+    place::CodePlace,
     sheet::{Entry, Id, Sheet},
     words,
 };
@@ -23,14 +23,14 @@ const TOLD: usize = 20;
 
 /// How a single result is to be read.
 #[derive(Clone, Debug)]
-pub(super) struct Outcome {
+pub(super) struct TapOutcome {
     status: SubtestStatus,
     message: String,
     took_ms: Option<u64>,
-    place: Option<Place>,
+    place: Option<CodePlace>,
 }
 
-impl Outcome {
+impl TapOutcome {
     pub(super) fn of(result: &TapResult<'_>, is_kernel: bool) -> Self {
         let plain = if result.is_ok { SubtestStatus::Passed } else { SubtestStatus::Failed };
         let status = result.directive.map_or(plain, |directive| directive.status(result.is_ok));
@@ -52,7 +52,7 @@ impl Outcome {
         }
         let own = told.iter().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
         let text = own.or(told.last().map(String::as_str)).unwrap_or_default();
-        self.place = own.and_then(|text| Place::find(text, None));
+        self.place = own.and_then(|text| CodePlace::find(text, None));
         if self.message.is_empty() {
             self.message = words::message(text);
         }
@@ -61,7 +61,7 @@ impl Outcome {
 }
 
 /// What became of a block, for its parent.
-pub(super) struct Child {
+pub(super) struct ClosedBlock {
     pub(super) name: Option<String>,
     /// How many results it had.
     pub(super) parts: u64,
@@ -70,11 +70,11 @@ pub(super) struct Child {
 }
 
 /// A result that waits for the name of its block.
-struct Draft {
+struct HeldResult {
     /// The names of the blocks below the one without a name.
     path: String,
     name: String,
-    outcome: Outcome,
+    outcome: TapOutcome,
 }
 
 /// Numbers that were seen.
@@ -106,7 +106,7 @@ impl Numbers {
 }
 
 /// See the module.
-pub(super) struct Block {
+pub(super) struct TapBlock {
     pub(super) level: usize,
     /// How many `#` stand before its lines.
     pub(super) hashes: usize,
@@ -133,12 +133,12 @@ pub(super) struct Block {
     numbers: Numbers,
     has_failed: bool,
     problems: Vec<String>,
-    drafts: Vec<Draft>,
+    drafts: Vec<HeldResult>,
     /// The result whose parts are being read.
-    parent: Option<(String, Outcome)>,
+    parent: Option<(String, TapOutcome)>,
 }
 
-impl Block {
+impl TapBlock {
     pub(super) fn root() -> Self {
         Self { name: Some(String::new()), may_be_live: true, ..Self::new(0, None, None) }
     }
@@ -280,8 +280,8 @@ impl Block {
     pub(super) fn record(
         &mut self,
         name: &str,
-        outcome: Outcome,
-        child: Option<Child>,
+        outcome: TapOutcome,
+        child: Option<ClosedBlock>,
         sheet: &mut Sheet,
     ) -> Option<Id> {
         let mut outcome = outcome;
@@ -298,7 +298,7 @@ impl Block {
         self.has_failed |= outcome.status.is_failure();
         if !self.is_live() {
             if self.drafts.len() < DRAFTS {
-                self.drafts.push(Draft { path: String::new(), name: name.to_owned(), outcome });
+                self.drafts.push(HeldResult { path: String::new(), name: name.to_owned(), outcome });
             } else {
                 sheet.add_unnamed(outcome.status, 1);
             }
@@ -322,28 +322,28 @@ impl Block {
 
     /// Keeps a result whose parts follow.
     pub(super) fn begin_parent(&mut self, result: &TapResult<'_>, name: &str) {
-        self.parent = Some((name.to_owned(), Outcome::of(result, false)));
+        self.parent = Some((name.to_owned(), TapOutcome::of(result, false)));
     }
 
     /// Writes down the result whose parts have come.
-    pub(super) fn end_parent(&mut self, child: Child, sheet: &mut Sheet) {
+    pub(super) fn end_parent(&mut self, child: ClosedBlock, sheet: &mut Sheet) {
         let Some((name, outcome)) = self.parent.take() else { return };
         self.last = self.record(&name, outcome, Some(child).filter(|child| child.parts > 0), sheet);
         sheet.settle(self.last);
     }
 
     /// Returns a result that had no words of its own, with what its empty block says of it.
-    pub(super) fn or_skipped(outcome: Outcome, child: Option<&Child>) -> Outcome {
+    pub(super) fn or_skipped(outcome: TapOutcome, child: Option<&ClosedBlock>) -> TapOutcome {
         match child.and_then(|child| child.skip.as_ref()) {
             Some(why) if outcome.status == SubtestStatus::Passed => {
-                Outcome { status: SubtestStatus::Skipped, message: words::message(why), ..outcome }
+                TapOutcome { status: SubtestStatus::Skipped, message: words::message(why), ..outcome }
             }
             _ => outcome,
         }
     }
 
     /// Ends a block within `around`; `name` = its parent's result says so. `None` = it was no block, but text.
-    pub(super) fn close(mut self, name: Option<&str>, around: &mut Block, sheet: &mut Sheet) -> Option<Child> {
+    pub(super) fn close(mut self, name: Option<&str>, around: &mut TapBlock, sheet: &mut Sheet) -> Option<ClosedBlock> {
         sheet.settle(self.last);
         let is_block = self.plan.is_some() || self.has_version || self.name.is_some();
         if !is_block {
@@ -364,13 +364,13 @@ impl Block {
                 let id = sheet.add(entry(&joined(&around.class(), &path), &draft.name, draft.outcome));
                 sheet.settle(id);
             } else if around.drafts.len() < DRAFTS {
-                around.drafts.push(Draft { path, ..draft });
+                around.drafts.push(HeldResult { path, ..draft });
             } else {
                 sheet.add_unnamed(draft.outcome.status, 1);
             }
         }
         let name = self.name.filter(|name| !name.is_empty());
-        Some(Child { name, parts: self.results, has_failed: self.has_failed, skip: self.skip })
+        Some(ClosedBlock { name, parts: self.results, has_failed: self.has_failed, skip: self.skip })
     }
 
     /// Ends a block within which the stream ended.
@@ -433,7 +433,7 @@ fn joined(path: &str, name: &str) -> String {
     if path.is_empty() || name.is_empty() { format!("{path}{name}") } else { format!("{path}{JOIN}{name}") }
 }
 
-fn entry(class: &str, name: &str, outcome: Outcome) -> Entry {
-    let Outcome { status, message, took_ms, place } = outcome;
+fn entry(class: &str, name: &str, outcome: TapOutcome) -> Entry {
+    let TapOutcome { status, message, took_ms, place } = outcome;
     Entry { message, took_ms, place, ..Entry::new(class, JOIN, name).ended(status) }
 }

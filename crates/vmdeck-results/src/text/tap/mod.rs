@@ -6,8 +6,8 @@ mod block;
 mod words;
 mod yaml;
 
-use crate::{line::Line, place::Place, reader::Reader, sheet::Sheet};
-use block::{Block, Child, Outcome};
+use crate::{line::Line, place::CodePlace, reader::LineReader, sheet::Sheet};
+use block::{ClosedBlock, TapBlock, TapOutcome};
 use vmdeck_model::subtest::SubtestStatus;
 use words::{TapResult, Word};
 use yaml::Yaml;
@@ -18,23 +18,23 @@ pub(crate) use words::{is_start, without_stamp};
 const DEPTH: usize = 32;
 
 /// See the module.
-pub(crate) struct Tap {
+pub(crate) struct TapReader {
     is_kernel: bool,
     /// From the outermost block to the innermost; never empty.
-    blocks: Vec<Block>,
+    blocks: Vec<TapBlock>,
     yaml: Option<Yaml>,
     /// The last line that was none of ours, or the one with which a kernel ended.
     noise: String,
     bailed: bool,
 }
 
-impl Tap {
+impl TapReader {
     /// Returns a reader; of the kernel's form if it is said so, else until a line says so.
     pub(crate) fn new(is_kernel: bool) -> Self {
-        Self { is_kernel, blocks: vec![Block::root()], yaml: None, noise: String::new(), bailed: false }
+        Self { is_kernel, blocks: vec![TapBlock::root()], yaml: None, noise: String::new(), bailed: false }
     }
 
-    fn top(&mut self) -> &mut Block {
+    fn top(&mut self) -> &mut TapBlock {
         let last = self.blocks.len() - 1;
         &mut self.blocks[last]
     }
@@ -65,12 +65,12 @@ impl Tap {
         }
         let announced = self.top().take_announced(sheet);
         let path = self.top().path_of_child();
-        self.blocks.push(Block::new(level, path, announced));
+        self.blocks.push(TapBlock::new(level, path, announced));
         true
     }
 
     /// Ends the innermost block; its parent's result names it where nothing did before.
-    fn close_block(&mut self, parent: Option<&str>, sheet: &mut Sheet) -> Option<Child> {
+    fn close_block(&mut self, parent: Option<&str>, sheet: &mut Sheet) -> Option<ClosedBlock> {
         if self.blocks.len() < 2 {
             return None;
         }
@@ -79,7 +79,7 @@ impl Tap {
     }
 
     fn result(&mut self, result: &TapResult<'_>, level: usize, sheet: &mut Sheet) {
-        let mut child: Option<Child> = None;
+        let mut child: Option<ClosedBlock> = None;
         while self.blocks.len() > 1 && self.top().level > level {
             let is_direct = self.blocks[self.blocks.len() - 2].level <= level;
             let closed = self.close_block(is_direct.then_some(result.name.as_str()), sheet);
@@ -103,13 +103,13 @@ impl Tap {
             // What is in it follows.
             let path = block.path_of_child();
             block.begin_parent(result, &name);
-            self.blocks.push(Block::after_parent(level, path, name));
+            self.blocks.push(TapBlock::after_parent(level, path, name));
             return;
         }
         let told = std::mem::take(&mut block.told);
-        let outcome = Outcome::of(result, is_kernel);
+        let outcome = TapOutcome::of(result, is_kernel);
         let outcome = if is_kernel { outcome.with_earlier(&told, &name) } else { outcome };
-        let outcome = Block::or_skipped(outcome, child.as_ref());
+        let outcome = TapBlock::or_skipped(outcome, child.as_ref());
         block.last = block.record(&name, outcome, child.filter(|child| child.parts > 0), sheet);
     }
 
@@ -125,7 +125,7 @@ impl Tap {
             return;
         }
         if entry.place.is_none() {
-            entry.place = Place::find(text, None);
+            entry.place = CodePlace::find(text, None);
         }
         let is_heading = text.trim_start().starts_with("Failed test") || text.trim_start().starts_with("Failed (TODO)");
         if entry.message.is_empty() && !is_heading {
@@ -152,11 +152,11 @@ impl Tap {
         let is_kernel = self.is_kernel;
         self.top().finish_root(is_kernel, sheet);
         sheet.settle_ended();
-        self.blocks = vec![Block::root()];
+        self.blocks = vec![TapBlock::root()];
     }
 }
 
-impl Reader for Tap {
+impl LineReader for TapReader {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         if self.bailed {
             return;

@@ -1,7 +1,7 @@
 //! The fields below a result: what of them says why and where. They are read by line, as no tool writes the YAML that it says.
 
 use crate::{
-    place::{Place, leading_number},
+    place::{CodePlace, leading_number},
     sheet::Entry,
     words,
 };
@@ -39,7 +39,7 @@ impl Yaml {
             "file" if self.file.is_empty() => value.clone_into(&mut self.file),
             "line" if self.line.is_none() => self.line = leading_number(value),
             "at" | "location" if self.file.is_empty() => {
-                if let Some(place) = Place::find(value, None) {
+                if let Some(place) = CodePlace::find(value, None) {
                     (self.file, self.line) = (place.file, place.line);
                 }
             }
@@ -59,7 +59,7 @@ impl Yaml {
             entry.message = self.message;
         }
         if entry.place.is_none() {
-            entry.place = Place::new(&self.file, self.line);
+            entry.place = CodePlace::new(&self.file, self.line);
         }
     }
 }
