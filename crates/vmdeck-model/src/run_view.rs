@@ -103,7 +103,7 @@ impl SubtestsView {
         failed_before.extend(self.failed().map(|subtest| subtest.name.clone()));
         let mut list = std::mem::take(&mut self.list);
         list.retain(|subtest| only_failed && !subtest.status.is_failure());
-        *self = Self { failed_before, list, ..Self::default() };
+        *self = Self { list, failed_before, ..Self::default() };
     }
 
     fn end(mut self, tally: SubtestTally) -> Self {

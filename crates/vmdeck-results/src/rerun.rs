@@ -60,15 +60,12 @@ pub fn rerun_command(template: &str, tests: &[&Subtest], quote: &dyn Fn(&str) ->
     while let Some((before, after)) = rest.split_once('{') {
         out.push_str(before);
         let place = after.split_once('}').and_then(|(name, after)| Some((fill(name, tests, quote)?, after)));
-        match place {
-            Some((text, after)) => {
-                out.push_str(&text?);
-                rest = after;
-            }
-            None => {
-                out.push('{');
-                rest = after;
-            }
+        if let Some((text, after)) = place {
+            out.push_str(&text?);
+            rest = after;
+        } else {
+            out.push('{');
+            rest = after;
         }
     }
     out.push_str(rest);
@@ -133,7 +130,7 @@ fn plain(name: &str) -> &str {
 /// Returns the node id of a test: its own text has it, its `JUnit` report has a module in place of the file.
 fn pytest_id(test: &Subtest) -> String {
     let name = plain(&test.name);
-    if name.split("::").next().is_some_and(|file| file.ends_with(".py")) {
+    if name.split("::").next().is_some_and(|file| file.strip_suffix(".py").is_some()) {
         return name.to_owned();
     }
     let (Some(class), Some(file)) = (&test.class, &test.file) else { return name.to_owned() };

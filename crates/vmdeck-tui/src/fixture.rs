@@ -136,7 +136,9 @@ impl TestCockpit {
         let told = self.model.shown.view.guests.get(&guest(name)).map(|g| g.subtests.list.clone()).unwrap_or_default();
         let subtests = (!told.is_empty()).then(|| {
             let mut tally = SubtestTally::default();
-            told.iter().for_each(|subtest| tally.add(subtest.status, 1));
+            for subtest in &told {
+                tally.add(subtest.status, 1);
+            }
             tally
         });
         self.event(

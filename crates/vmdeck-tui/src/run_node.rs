@@ -63,6 +63,7 @@ impl RunNode {
     }
 
     /// Returns the row of a test that the case of this row ran itself.
+    #[must_use]
     pub fn with_subtest(&self, subtest: &Subtest) -> Self {
         let state = match subtest.status {
             SubtestStatus::Failed | SubtestStatus::Error => Verdict::Failed,

@@ -77,15 +77,12 @@ fn unescape(raw: &str) -> String {
         out.push_str(before);
         let is_name =
             |name: &str| name.len() <= 10 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'#');
-        match after.split_once(';').filter(|(name, _)| is_name(name)) {
-            Some((name, after)) => {
-                out.push_str(&resolve(name));
-                rest = after;
-            }
-            None => {
-                out.push('&');
-                rest = after;
-            }
+        if let Some((name, after)) = after.split_once(';').filter(|(name, _)| is_name(name)) {
+            out.push_str(&resolve(name));
+            rest = after;
+        } else {
+            out.push('&');
+            rest = after;
         }
     }
     out.push_str(rest);

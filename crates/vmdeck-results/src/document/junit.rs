@@ -40,6 +40,7 @@ impl JunitPart {
 }
 
 /// A test that is being read.
+#[expect(clippy::struct_excessive_bools, reason = "what a test says of itself may be any of these at once")]
 #[derive(Default)]
 struct JunitCase {
     name: String,

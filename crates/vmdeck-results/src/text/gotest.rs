@@ -97,19 +97,16 @@ impl GoTest {
                     "skip" => SubtestStatus::Skipped,
                     _ => SubtestStatus::Passed,
                 };
-                match test {
-                    Some(test) => {
-                        self.begin(package, test, sheet);
-                        self.end_test(package, test, status, event.elapsed, sheet);
+                if let Some(test) = test {
+                    self.begin(package, test, sheet);
+                    self.end_test(package, test, status, event.elapsed, sheet);
+                } else {
+                    if event.failed_build.is_some()
+                        && let Some(package) = self.package(package)
+                    {
+                        package.build_failed = true;
                     }
-                    None => {
-                        if event.failed_build.is_some()
-                            && let Some(package) = self.package(package)
-                        {
-                            package.build_failed = true;
-                        }
-                        self.end_package(package, status, sheet);
-                    }
+                    self.end_package(package, status, sheet);
                 }
             }
             ("start", _) => drop(self.package(package)),
@@ -184,7 +181,8 @@ impl GoTest {
             }
         }
         run.status = Some(status);
-        let (id, is_only_parent) = (run.id, run.has_parts && !(status.is_failure() && !run.part_failed));
+        // A parent stands for itself where it failed and no part of it did.
+        let (id, is_only_parent) = (run.id, run.has_parts && (run.part_failed || !status.is_failure()));
         if is_only_parent {
             sheet.withdraw(id);
         } else {

@@ -1,4 +1,4 @@
-//! The text of GoogleTest.
+//! The text of `GoogleTest`.
 
 use crate::{
     line::Line,

@@ -96,15 +96,12 @@ impl Libtest {
         run.give_up(sheet);
         let name = KINDS.iter().find_map(|kind| name.strip_suffix(kind)).unwrap_or(name);
         run.seen += 1;
-        match status(word).filter(|_| !line.is_cut) {
-            Some((status, why)) => {
-                let id = sheet.add(Entry::new("", "", name).ended(status).because(why));
-                run.ended(name, id, status);
-            }
-            None => {
-                let id = sheet.add(Entry::new("", "", name));
-                run.open = Some((id, name.to_owned(), word.to_owned()));
-            }
+        if let Some((status, why)) = status(word).filter(|_| !line.is_cut) {
+            let id = sheet.add(Entry::new("", "", name).ended(status).because(why));
+            run.ended(name, id, status);
+        } else {
+            let id = sheet.add(Entry::new("", "", name));
+            run.open = Some((id, name.to_owned(), word.to_owned()));
         }
     }
 }
@@ -126,12 +123,11 @@ impl LibtestRun {
     fn give_up(&mut self, sheet: &mut Sheet) {
         let Some((_, _, said)) = &self.open else { return };
         let word = ["ok", "FAILED"].into_iter().find(|word| said.ends_with(word));
-        match word {
-            Some(word) => drop(self.end_open(word, sheet)),
-            None => {
-                sheet.summary().lacks("a test did not end");
-                self.open = None;
-            }
+        if let Some(word) = word {
+            self.end_open(word, sheet);
+        } else {
+            sheet.summary().lacks("a test did not end");
+            self.open = None;
         }
     }
 

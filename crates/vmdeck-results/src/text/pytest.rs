@@ -7,7 +7,7 @@ use crate::{
     sheet::{Entry, Id, Sheet},
     words,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use vmdeck_model::subtest::{SubtestStatus, SubtestTally};
 
 /// The words behind a test's id.
@@ -42,7 +42,7 @@ pub(crate) struct Pytest {
     /// The id of the test whose result came last, which may still turn into an error.
     last: Option<(String, Option<Id>)>,
     /// The ids of those that are tried again.
-    again: HashMap<String, ()>,
+    again: HashSet<String>,
     /// The test of whose failure is being told.
     told: String,
     /// Whether the tests have lines of their own.
@@ -123,7 +123,7 @@ impl Pytest {
     fn result(&mut self, id: &str, word: &str, why: &str, sheet: &mut Sheet) {
         self.has_lines = true;
         if word == "RERUN" {
-            self.again.insert(id.to_owned(), ());
+            self.again.insert(id.to_owned());
             return;
         }
         let Some(status) = STATUS.iter().find(|(known, _)| *known == word).map(|(_, status)| *status) else { return };
@@ -139,7 +139,7 @@ impl Pytest {
             return;
         }
         self.settle_last(sheet);
-        let flaky = self.again.remove(id).is_some() && status == SubtestStatus::Passed;
+        let flaky = self.again.remove(id) && status == SubtestStatus::Passed;
         let at = sheet.add(Entry { flaky, ..entry(id).ended(status).because(why) });
         if status.is_failure() {
             self.red.insert(id.to_owned(), at);
@@ -165,15 +165,10 @@ impl Pytest {
         };
         let (id, why) = rest.split_once(" - ").unwrap_or((rest, ""));
         let id = id.trim();
-        let at = match self.red.get(id) {
-            Some(at) => *at,
-            // A file that could not be collected; or the tests have no lines of their own.
-            None => {
-                let at = sheet.add(entry(id).ended(status));
-                self.red.insert(id.to_owned(), at);
-                at
-            }
-        };
+        let known = self.red.get(id).copied();
+        // Else it is a file that could not be collected, or the tests have no lines of their own.
+        let at = known.unwrap_or_else(|| sheet.add(entry(id).ended(status)));
+        self.red.insert(id.to_owned(), at);
         if let Some(entry) = sheet.entry(at)
             && entry.message.is_empty()
         {

@@ -93,7 +93,7 @@ impl Subtests {
     pub(super) fn feed(&self, bytes: &[u8]) {
         let Feed { stream, teller } = &mut *self.0.lock();
         if let Some(stream) = stream {
-            stream.feed(bytes, &mut |subtest| teller.tell(subtest));
+            stream.feed(bytes, &mut |subtest| teller.tell(&subtest));
         }
     }
 
@@ -116,7 +116,7 @@ impl Subtests {
     pub(super) fn finish_stream(&self, sources: &ResultSources) -> ResultSummary {
         let Feed { stream, teller } = &mut *self.0.lock();
         let Some(stream) = stream.take() else { return ResultSummary::default() };
-        let mut summary = stream.finish(&mut |subtest| teller.tell(subtest));
+        let mut summary = stream.finish(&mut |subtest| teller.tell(&subtest));
         let is_optional = sources.streams.iter().any(|word| word == ResultSources::AUTO);
         if !summary.is_recognized && !is_optional && sources.streams.len() > 1 {
             summary.lacks(format!("standard output holds none of {}", sources.streams.join(", ")));
@@ -127,7 +127,7 @@ impl Subtests {
     /// Reads files that have come from the guest; blocks.
     pub(super) fn read_files(&self, files: &[ResultFile]) -> ResultSummary {
         let Feed { teller, .. } = &mut *self.0.lock();
-        read_files(files, &mut |subtest| teller.tell(subtest))
+        read_files(files, &mut |subtest| teller.tell(&subtest))
     }
 
     /// Returns the first tests that failed.
@@ -158,7 +158,7 @@ impl Subtests {
 }
 
 impl Teller {
-    fn tell(&mut self, subtest: Subtest) {
+    fn tell(&mut self, subtest: &Subtest) {
         let subtest = self.redacted(subtest);
         self.awaited.remove(&subtest.name);
         if subtest.status.is_failure() && self.failed.len() < FAILED {
@@ -191,14 +191,14 @@ impl Teller {
         });
     }
 
-    fn redacted(&self, subtest: Subtest) -> Subtest {
+    fn redacted(&self, subtest: &Subtest) -> Subtest {
         let clear = |text: &String| self.redactor.text(text);
         Subtest {
             name: clear(&subtest.name),
             class: subtest.class.as_ref().map(clear),
             file: subtest.file.as_ref().map(clear),
             message: clear(&subtest.message),
-            ..subtest
+            ..*subtest
         }
     }
 }

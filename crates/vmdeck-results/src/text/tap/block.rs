@@ -106,6 +106,7 @@ impl Numbers {
 }
 
 /// See the module.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a block")]
 pub(super) struct TapBlock {
     pub(super) level: usize,
     /// How many `#` stand before its lines.
@@ -435,5 +436,5 @@ fn joined(path: &str, name: &str) -> String {
 
 fn entry(class: &str, name: &str, outcome: TapOutcome) -> Entry {
     let TapOutcome { status, message, took_ms, place } = outcome;
-    Entry { message, took_ms, place, ..Entry::new(class, JOIN, name).ended(status) }
+    Entry { took_ms, place, message, ..Entry::new(class, JOIN, name).ended(status) }
 }

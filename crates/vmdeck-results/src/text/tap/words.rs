@@ -202,7 +202,7 @@ fn last_hash(text: &str, is_kernel: bool) -> Option<usize> {
         (*at == 0 || bytes[*at - 1].is_ascii_whitespace()) && escapes % 2 == 0
     };
     let mut all = memchr::memchr_iter(b'#', bytes).filter(is_one);
-    if is_kernel { all.next() } else { all.last() }
+    if is_kernel { all.next() } else { all.next_back() }
 }
 
 fn directive(comment: &str, is_kernel: bool) -> Option<Directive<'_>> {
