@@ -3,6 +3,7 @@
 //! - boot to first command: vmdeck, against a bare script that starts the same QEMU and polls with `ssh`; interleaved
 //! - time per trivial case: vmdeck, against `ssh` over a control master, on one and the same guest
 //! - vmdeck's own time in a run of 20 trivial cases, beyond the boot and the commands
+//! - a case that runs 5 000 tests of its own: with its results read, against the same case without; interleaved
 //!
 //! `make bench`; needs the micro guest and an ssh client. It fails if a figure is over its limit.
 
@@ -19,6 +20,7 @@ use std::{
 
 const ROUNDS: usize = 7;
 const CASES: usize = 20;
+const SUBTESTS: usize = 5000;
 
 fn part(name: &str) -> String {
     vmdeck_testkit::micro::part(name).display().to_string()
@@ -40,7 +42,7 @@ fn main() {
     let boot = ratio(ours, bare);
     println!("boot to first command: vmdeck {ours:?}, bare script {bare:?}, ratio {boot:.2} (limit 1.10)");
 
-    let record = vmdeck(home.path(), "cases", &["--keep", "always"]);
+    let record = vmdeck(home.path(), "cases", &["--keep", "always", "s"]);
     let events = events(&record);
     let (per_case, overhead) = figures(&events);
     let kept = kept_port(home.path());
@@ -49,17 +51,28 @@ fn main() {
     println!("time per case: vmdeck {per_case:?}, ssh with a control master {master:?}, ratio {case:.2} (limit 1.00)");
     println!("vmdeck's own time in a run of {CASES} cases: {overhead:?} (limit 1 s)");
     run(home.path(), &["cleanup", "--force"]);
-    assert!(boot <= 1.10 && case <= 1.0 && overhead < Duration::from_secs(1), "over the limit");
+    let record = vmdeck(home.path(), "subtests", &["--repeat", &ROUNDS.to_string(), "tests"]);
+    let (plain, read) = subtest_figures(&self::events(&record));
+    let subtests = ratio(read, plain);
+    println!("{SUBTESTS} sub-tests: read {read:?}, not read {plain:?}, ratio {subtests:.3} (limit 1.03)");
+    let is_quick = boot <= 1.10 && case <= 1.0 && overhead < Duration::from_secs(1) && subtests <= 1.03;
+    assert!(is_quick, "over the limit");
 }
 
 fn config_text(home: &Path) -> String {
     let cases: String =
         (0..CASES).map(|i| format!("[[suites.s.cases]]\nname = \"case-{i}\"\nrun = \"true\"\n")).collect();
+    let tap =
+        format!("i=0; echo 1..{SUBTESTS}; while [ $i -lt {SUBTESTS} ]; do i=$((i+1)); echo \"ok $i - test $i\"; done");
+    let tests = format!(
+        "[suites.tests]\n[[suites.tests.cases]]\nname = \"plain\"\nrun = '{tap}'\n\
+         [[suites.tests.cases]]\nname = \"read\"\nrun = '{tap}'\nresults = [\"tap\"]\n"
+    );
     format!(
         "[host]\nlock = \"{}\"\nmin_free_disk = \"1MiB\"\nwarn_free_disk = \"1MiB\"\nmin_free_memory = \"1MiB\"\n\
          [guests.micro]\nbackend = \"qemu\"\ncpus = 1\nmemory = \"256MiB\"\n\
          [guests.micro.ssh]\nkey = \"{}\"\nhost_key = \"{}\"\n\
-         [guests.micro.qemu]\nkernel = \"{}\"\ninitrd = \"{}\"\nappend = \"console=ttyS0 panic=-1\"\n[suites.s]\n{cases}",
+         [guests.micro.qemu]\nkernel = \"{}\"\ninitrd = \"{}\"\nappend = \"console=ttyS0 panic=-1\"\n[suites.s]\n{cases}{tests}",
         home.join("lock.d").display(),
         part("id_ed25519"),
         part("host_key"),
@@ -174,6 +187,17 @@ fn figures(events: &[Value]) -> (Duration, Duration) {
     let commands: u64 = ended.iter().map(|e| e["took_ms"].as_u64().expect("time")).sum();
     let per_case = Duration::from_micros(cases * 1000 / CASES as u64);
     (per_case, Duration::from_millis(total.saturating_sub(boot).saturating_sub(commands)))
+}
+
+/// Returns how long the case of many tests took, without its results and with them.
+fn subtest_figures(events: &[Value]) -> (Duration, Duration) {
+    let of = |name: &str| {
+        let ended = events.iter().filter(|e| e["kind"] == "case_ended" && e["case"] == name);
+        median(ended.map(|e| Duration::from_millis(e["took_ms"].as_u64().expect("time"))).collect())
+    };
+    let told = events.iter().filter(|e| e["kind"] == "subtest_ended").count();
+    assert_eq!(told, SUBTESTS * ROUNDS);
+    (of("plain"), of("read"))
 }
 
 fn kept_port(home: &Path) -> u16 {
