@@ -167,6 +167,16 @@ fn of_text(text: &str) -> Option<Format> {
     if text.starts_with(":test-result: ") || text.starts_with(":global-test-result: ") {
         return Some(Format::Automake);
     }
+    if crate::text::pytest::is_closing(text) {
+        return Some(Format::Pytest);
+    }
+    if crate::text::meson::console(text).is_some() {
+        return Some(Format::Meson);
+    }
+    if text.starts_with("--- FAIL: ") || text.starts_with("FAIL\t") && text.ends_with('s') || text.starts_with("ok  \t")
+    {
+        return Some(Format::GoTest);
+    }
     if text.starts_with("=== RUN   ") || (text.starts_with("FAIL\t") && text.ends_with(" failed]")) {
         return Some(Format::GoTest);
     }

@@ -37,6 +37,9 @@ pub fn judge(summary: &ResultSummary, exit: &str, as_expected: bool, allow_empty
             [] => String::new(),
             names => format!("; passed unexpectedly: {}", names.join(", ")),
         };
+        if total == 0 {
+            return Judgement::Failed(format!("{exit}, and no test ran"));
+        }
         return Judgement::Failed(format!("{exit}, although no test failed{unexpected}"));
     }
     if total == 0 {

@@ -12,6 +12,11 @@ pub(crate) trait LineReader: Send {
         false
     }
 
+    /// Returns whether what was read so far is a report for certain, and not text that only looks like the beginning of one.
+    fn is_certain(&self) -> bool {
+        true
+    }
+
     /// Ends the stream: what is still running did not end.
     fn end(&mut self, sheet: &mut Sheet);
 }

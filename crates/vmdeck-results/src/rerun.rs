@@ -55,6 +55,11 @@ pub fn rerun_command(template: &str, tests: &[&Subtest], quote: &dyn Fn(&str) ->
     if tests.is_empty() || tests.iter().any(|test| test.name.contains('\u{fffd}') || test.name.ends_with('…')) {
         return None;
     }
+    let is_doc_test = |test: &&&Subtest| test.name.contains(" - ") && test.name.contains("(line ");
+    if template.contains("--exact") && tests.iter().any(|test| is_doc_test(&test)) {
+        // Cargo finds no doc test by its exact name.
+        return None;
+    }
     let mut out = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {

@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
 };
-use vmdeck_model::subtest::{Subtest, SubtestProgress, SubtestStatus};
+use vmdeck_model::subtest::{Subtest, SubtestProgress, SubtestStatus, SubtestTally};
 
 /// Most sub-tests that are shown one by one.
 const MOST: usize = 100_000;
@@ -95,6 +95,8 @@ pub(crate) struct Sheet {
     shown: usize,
     expected: Option<u32>,
     told: Vec<String>,
+    /// The counts when the session began that is being read.
+    before: SubtestTally,
     /// Whether something changed since the progress was told last.
     has_news: bool,
 }
@@ -229,6 +231,29 @@ impl Sheet {
         let running = running.take(RUNNING).map(|row| row.entry.name.clone()).collect();
         let failed = std::mem::take(&mut self.told);
         Some(SubtestProgress { tally: self.summary.tally, expected: self.expected, running, failed })
+    }
+
+    /// Begins another session of the same tool: what is claimed of it at its end is of it alone.
+    pub(crate) fn begin_session(&mut self) {
+        self.before = self.summary.tally;
+    }
+
+    /// Returns the counts of the session so far.
+    pub(crate) fn session(&self) -> SubtestTally {
+        let mut tally = SubtestTally::default();
+        for status in SubtestStatus::ALL {
+            tally.add(status, self.summary.tally.of(status).saturating_sub(self.before.of(status)));
+        }
+        tally
+    }
+
+    /// Takes what the tool itself says at its end of how many failed: those that were not seen failed all the same.
+    pub(crate) fn claim_failures(&mut self, count: u32) {
+        let unseen = count.saturating_sub(self.session().failures());
+        if unseen > 0 {
+            self.add_unnamed(SubtestStatus::Failed, unseen);
+            self.summary.warn(format!("its last line says {count} failed, of which {unseen} have no name here"));
+        }
     }
 
     /// Says how many tests there will be.

@@ -40,6 +40,8 @@ pub struct ResultStream {
     has_bytes: bool,
     /// Whether the line that is coming is known to begin nothing.
     is_known_line: bool,
+    /// Whether an earlier reader of the stream has read a report for certain.
+    was_certain: bool,
 }
 
 impl ResultStream {
@@ -53,6 +55,7 @@ impl ResultStream {
             sheet: Sheet::default(),
             has_bytes: false,
             is_known_line: false,
+            was_certain: false,
         };
         if wanted == Some(Format::Subunit) {
             // Text may stand between the packets.
@@ -95,7 +98,9 @@ impl ResultStream {
                 self.look_at_head();
             }
         }
-        self.sheet.release(each);
+        if self.is_certain() {
+            self.sheet.release(each);
+        }
     }
 
     /// Returns whether the next line may be the first of a report.
@@ -117,7 +122,15 @@ impl ResultStream {
 
     /// Returns how far the tests are, if that has changed since it was asked last.
     pub fn progress(&mut self) -> Option<SubtestProgress> {
-        self.sheet.progress()
+        if self.is_certain() { self.sheet.progress() } else { None }
+    }
+
+    /// Returns whether it is a report of tests: declared, or found out without a doubt.
+    fn is_certain(&self) -> bool {
+        match &self.taker {
+            Taker::Lines(_, reader) => self.wanted.is_some() || self.was_certain || reader.is_certain(),
+            _ => true,
+        }
     }
 
     /// Ends the stream.
@@ -132,6 +145,10 @@ impl ResultStream {
         let taker = std::mem::replace(&mut self.taker, Taker::Nobody);
         match taker {
             Taker::Nobody => {}
+            // It only looked like a report.
+            Taker::Lines(_, reader) if self.wanted.is_none() && !self.was_certain && !reader.is_certain() => {
+                return ResultSummary::default();
+            }
             Taker::Lines(_, mut reader) => reader.end(&mut self.sheet),
             Taker::Document(format, mut file, _) => {
                 let read = match file.rewind() {
@@ -188,6 +205,7 @@ impl ResultStream {
     /// Ends the reader that there is, and begins the one of another format.
     fn change_to(&mut self, format: Format) {
         if let Taker::Lines(_, reader) = &mut self.taker {
+            self.was_certain |= reader.is_certain();
             reader.end(&mut self.sheet);
         }
         self.begin(format);

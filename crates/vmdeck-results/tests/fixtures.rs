@@ -218,6 +218,10 @@ fn hostile_bytes_change_nothing_but_what_is_read() {
             fuzz::read(format, &fixture.bytes);
         }
     }
+    for (name, word, ..) in OUTPUTS {
+        fuzz::read(None, &output(name));
+        fuzz::read(Format::of_word(word), &output(name));
+    }
     let words: &[&[u8]] = &[
         b"\n",
         b"\0",
@@ -260,5 +264,77 @@ fn hostile_bytes_change_nothing_but_what_is_read() {
         }
         fuzz::read(formats[rng.usize(..formats.len())], &data);
         fuzz::read(Some(fixture.format()), &data);
+    }
+}
+
+/// Outputs of real tools that are easily misread, with what they come to where the status says nothing (as behind `| cat`): the format that is
+/// declared, the verdict, the counts, and a word of what is missing.
+const OUTPUTS: &[(&str, &str, &str, &str, &str)] = &[
+    // What any program may write.
+    ("auto-l1.txt", "auto", "nothing", "none", ""),
+    ("auto-l2.txt", "auto", "nothing", "none", ""),
+    ("auto-l20.txt", "auto", "nothing", "none", ""),
+    ("auto-l29.txt", "auto", "nothing", "none", ""),
+    ("auto-l6.txt", "auto", "nothing", "none", ""),
+    ("node-1-spec.txt", "auto", "nothing", "none", ""),
+    ("unittest-1.txt", "auto", "nothing", "none", ""),
+    // A log that is shown repeats what failed; a run that was killed is followed by a whole one.
+    ("automake-1-verbose.txt", "automake", "failed", "1 passed, 2 failed, 1 error, 1 skipped, 1 xfail, 1 xpass", ""),
+    ("automake-2-two-runs-cut.txt", "automake", "failed", "3 passed", "a run did not end"),
+    ("meson-1-errorlogs.txt", "meson", "failed", "2 passed, 4 failed, 1 error, 1 skipped, 1 xfail, 1 xpass", ""),
+    ("meson-4-auto-green.txt", "auto", "passed", "2 passed", ""),
+    ("meson-5-two-runs-cut.txt", "meson", "failed", "3 passed", "a run did not end"),
+    ("prove-7-two-runs-cut.txt", "prove", "failed", "2 passed", "a run did not end"),
+    ("pytest-14-crash-then-good.txt", "pytest", "failed", "5 passed, 1 failed, 1 error", "a session did not end"),
+    ("pytest-7b-two-runs-cut.txt", "pytest", "failed", "2 passed, 1 error", "a session did not end"),
+    // What only the last lines say.
+    ("prove-2-noplan.txt", "prove", "failed", "1 passed, 1 failed", ""),
+    ("prove-3-bail.txt", "prove", "failed", "1 passed, 1 failed", "bail out"),
+    ("prove-4-many.txt", "prove", "failed", "2 passed, 6 failed, 1 skipped", ""),
+    ("pytest-9-subtest.txt", "pytest", "failed", "2 passed, 1 failed", ""),
+    ("pytest-9b-s-nosummary.txt", "pytest", "failed", "1 passed, 1 failed", ""),
+    ("pytest-10b-logcli-nosummary.txt", "pytest", "failed", "1 passed, 1 failed", ""),
+    ("gtest-1-brief-green.txt", "gtest", "passed", "4 passed", ""),
+    ("gtest-2-brief.txt", "gtest", "failed", "9 passed, 6 failed", ""),
+    ("gtest-3-suite-setup.txt", "gtest", "failed", "1 passed, 1 error, 1 skipped", ""),
+    // Stopped in mid-test, by the tool's own exit.
+    ("pytest-2-exit0.txt", "pytest", "failed", "1 passed, 1 error", "stopped"),
+    ("pytest-3-kbd.txt", "pytest", "failed", "1 passed, 1 error", "stopped: KeyboardInterrupt"),
+    ("pytest-4-timeout-thread.txt", "pytest", "failed", "1 passed, 1 error", "a test did not end"),
+    // Options and plugins.
+    ("pytest-8-two-runs-cut-q.txt", "pytest", "passed", "4 passed", ""),
+    ("pytest-12-q-auto.txt", "auto", "failed", "5 passed, 1 failed", ""),
+    ("pytest-15-xdist-td.txt", "pytest", "failed", "11 passed, 14 failed, 3 errors, 4 skipped, 3 xfail, 1 xpass", ""),
+    ("pytest-16-dash-name.txt", "pytest", "failed", "1 passed, 9 failed", ""),
+    ("prove-1-v.txt", "prove", "passed", "1 passed", ""),
+    ("prove-5-timer.txt", "prove", "passed", "1 passed", ""),
+    ("prove-6-v-auto.txt", "auto", "passed", "1 passed", ""),
+    ("go-1-v.txt", "gotest", "failed", "11 passed, 5 failed, 1 skipped", ""),
+    ("go-2-build.txt", "gotest", "failed", "1 passed, 1 error", ""),
+    ("go-3-count.txt", "gotest", "passed", "2 passed", ""),
+    ("go-6-plain.txt", "auto", "failed", "5 failed", ""),
+    ("go-7-testmain-exit.txt", "gotest", "failed", "1 passed, 1 failed", ""),
+    ("go-8-nonl.json", "gotest", "passed", "2 passed", ""),
+    ("go-8-nonl.txt", "gotest", "passed", "2 passed", ""),
+    ("go-9-count.json", "gotest", "passed", "2 passed", ""),
+    ("go-10-single.txt", "gotest", "failed", "2 passed, 2 failed", ""),
+    ("libtest-json-1.txt", "libtest-json", "failed", "8 passed, 8 failed, 3 skipped", ""),
+    ("ctest-1.txt", "ctest", "failed", "3 passed, 9 failed, 2 errors, 3 skipped", ""),
+    ("ctest-3-disabled.txt", "ctest", "skipped", "1 skipped", ""),
+    ("tap-1-todo-subtest.txt", "tap", "passed", "1 passed, 1 xfail", ""),
+];
+
+fn output(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/outputs").join(name)).expect("an output")
+}
+
+#[test]
+fn what_is_easily_misread_is_read_right_where_the_status_says_nothing() {
+    for (name, word, verdict, counts, lack) in OUTPUTS {
+        let (_, summary) = read(Format::of_word(word), &output(name));
+        let got = if summary.is_recognized { self::verdict(Some(0), &summary) } else { "nothing".to_owned() };
+        assert_eq!((got.as_str(), summary.tally.to_string().as_str()), (*verdict, *counts), "{name}: {summary:?}");
+        let lacks = summary.incomplete.join("; ");
+        assert!(lacks.contains(lack) && lack.is_empty() == lacks.is_empty(), "{name}: {lacks}");
     }
 }

@@ -60,7 +60,8 @@ impl TestFile {
             let said = test.failure_messages.iter().flatten().next().map(String::as_str).unwrap_or_default();
             let line = test.location.as_ref().and_then(|location| location.line);
             let line = line.or_else(|| CodePlace::find(said, Some(&self.name)).and_then(|place| place.line));
-            let class = test.ancestor_titles.iter().map(|title| words::name(title)).collect::<Vec<_>>().join(" > ");
+            let class = test.ancestor_titles.iter().map(|title| words::name(title)).filter(|title| !title.is_empty());
+            let class = class.collect::<Vec<_>>().join(" > ");
             let mut entry = Entry::new(&class, " > ", &test.title).ended(status);
             entry.message = if test.status == "todo" { "todo".to_owned() } else { place::reason(said) };
             entry.took_ms = test.duration.and_then(|ms| words::millis(ms / 1000.0));

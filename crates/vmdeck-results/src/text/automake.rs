@@ -28,6 +28,8 @@ pub(crate) struct Automake {
     unnamed: Vec<SubtestStatus>,
     is_file: bool,
     is_closed: bool,
+    /// Whether a result of this session has come.
+    is_begun: bool,
 }
 
 /// Returns the status and the name of a line that tells a result.
@@ -38,8 +40,14 @@ pub(crate) fn result(text: &str) -> Option<(SubtestStatus, &str)> {
 }
 
 impl Automake {
+    /// Returns how many failed, where a line after the total says so.
+    fn claimed(&self, text: &str) -> Option<u32> {
+        let counted = |word: &str| text.strip_prefix(word).and_then(|rest| rest.trim().parse().ok());
+        counted("# FAIL:").or_else(|| counted("# ERROR:")).filter(|_| self.is_closed)
+    }
+
     pub(crate) fn new(stem: &str) -> Self {
-        Self { stem: stem.to_owned(), unnamed: Vec::new(), is_file: false, is_closed: false }
+        Self { stem: stem.to_owned(), unnamed: Vec::new(), is_file: false, is_closed: false, is_begun: false }
     }
 }
 
@@ -60,15 +68,28 @@ impl LineReader for Automake {
             }
         } else if text.starts_with(":global-test-result: ") {
             (self.is_file, self.is_closed) = (true, true);
+        } else if text.trim_end().ends_with(" check-TESTS") && !text.starts_with("make[") {
+            if self.is_begun && !self.is_closed {
+                sheet.summary().lacks("a run did not end");
+            }
+            (self.is_begun, self.is_closed) = (false, false);
+            sheet.begin_session();
         } else if text.starts_with("# TOTAL: ") {
             self.is_closed = true;
-        } else if let Some((status, name)) = result(text).filter(|_| !self.is_file) {
-            self.is_closed = false;
+        } else if let Some(count) = self.claimed(text) {
+            sheet.claim_failures(count);
+        } else if let Some((status, name)) = result(text).filter(|_| !self.is_file && !self.is_closed) {
+            // What comes after the counts is a log that is shown.
+            self.is_begun = true;
             let directive = [" # SKIP", " # TODO"].iter().find_map(|word| name.split_once(word));
             let (name, why) = directive.unwrap_or((name, ""));
             let id = sheet.add(Entry::new("", "", name).ended(status).because(why));
             sheet.settle(id);
         }
+    }
+
+    fn is_certain(&self) -> bool {
+        self.is_closed || self.is_file
     }
 
     fn is_closed(&self) -> bool {

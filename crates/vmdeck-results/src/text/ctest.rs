@@ -22,6 +22,9 @@ pub(crate) struct Ctest {
     last: Option<Id>,
     is_closed: bool,
     is_begun: bool,
+    has_tests: bool,
+    /// How many tests there are.
+    total: Option<u64>,
 }
 
 /// What a line says of a test that has ended.
@@ -42,21 +45,23 @@ fn ended(text: &str) -> Option<Ended<'_>> {
         None => return None,
     };
     let (number, rest) = rest.trim_start().strip_prefix('#')?.split_once(": ")?;
-    let rest = rest.trim_end().strip_suffix(" sec")?;
-    let (rest, time) = rest.rsplit_once(' ')?;
-    let rest = rest.trim_end();
+    let timed = rest.trim_end().strip_suffix(" sec").and_then(|rest| rest.rsplit_once(' '));
+    let (rest, took_ms) = match timed {
+        Some((rest, time)) => (rest.trim_end(), words::parse_seconds(time)),
+        // A reason of several lines: the time is on the last.
+        None if rest.contains("***Failed  ") => (rest.trim_end(), None),
+        None => return None,
+    };
     let (name, word) = match rest.rsplit_once("***") {
         Some((name, word)) => (name, word),
         None => (rest.strip_suffix("Passed")?, "Passed"),
     };
+    // What stands behind the dots belongs to the word: `Subprocess aborted***Exception:`.
+    let (name, before) =
+        name.split_once(" ...").map_or((name, ""), |(name, rest)| (name, rest.trim_matches(['.', ' '])));
+    let word = if before.is_empty() { word.trim() } else { before };
     let name = name.trim_end().trim_end_matches('.').trim_end();
-    Some(Ended {
-        number: number.trim().parse().ok()?,
-        total,
-        name,
-        word: word.trim(),
-        took_ms: words::parse_seconds(time),
-    })
+    Some(Ended { number: number.trim().parse().ok()?, total, name, word, took_ms })
 }
 
 fn status(word: &str) -> SubtestStatus {
@@ -72,9 +77,13 @@ impl LineReader for Ctest {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
         if text.starts_with("Test project ") {
-            self.is_begun = true;
-            self.is_closed = false;
-            return;
+            if self.is_begun && !self.is_closed {
+                sheet.summary().lacks("a run did not end");
+                sheet.end_running("");
+                self.running.clear();
+            }
+            (self.is_begun, self.is_closed) = (true, false);
+            return sheet.begin_session();
         }
         if line.is_cut {
             return;
@@ -82,6 +91,8 @@ impl LineReader for Ctest {
         if text == "No tests were found!!!" || text.contains("% tests passed, ") {
             (self.is_begun, self.is_closed, self.last) = (true, true, None);
             self.failed.clear();
+            let claimed = text.split_once("% tests passed, ").and_then(|(_, rest)| crate::place::leading_number(rest));
+            sheet.claim_failures(claimed.unwrap_or(0));
             return sheet.settle_ended();
         }
         if let Some((number, name)) = text.trim_start().strip_prefix("Start ").and_then(|rest| rest.split_once(": "))
@@ -89,12 +100,14 @@ impl LineReader for Ctest {
             && self.running.len() < OPEN
         {
             self.last = None;
+            self.has_tests = true;
             self.running.insert(number, sheet.add(Entry::new("", "", name)));
             return;
         }
         if let Some(ended) = ended(text) {
-            self.is_closed = false;
+            (self.is_closed, self.has_tests) = (false, true);
             if let Some(total) = ended.total {
+                self.total = Some(total);
                 sheet.expect(total);
             }
             let status = status(ended.word);
@@ -134,12 +147,19 @@ impl LineReader for Ctest {
         }
     }
 
+    fn is_certain(&self) -> bool {
+        self.is_closed || self.has_tests
+    }
+
     fn is_closed(&self) -> bool {
         self.is_closed
     }
 
     fn end(&mut self, sheet: &mut Sheet) {
-        if !self.is_closed {
+        // Where every test is disabled there is no closing line.
+        let seen = sheet.session();
+        let is_whole = self.total == Some(u64::from(seen.total())) && seen.skipped == seen.total();
+        if !self.is_closed && !is_whole {
             sheet.summary().lacks("no closing line");
         }
         sheet.end_running("");

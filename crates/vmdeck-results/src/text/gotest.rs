@@ -65,6 +65,10 @@ pub(crate) struct GoTest {
     is_text: bool,
     /// The test whose output the lines of text are.
     current: Option<String>,
+    /// Whether there was more than the beginning of a test.
+    is_sure: bool,
+    /// Whether tests are told when they begin.
+    has_runs: bool,
 }
 
 impl GoTest {
@@ -76,7 +80,7 @@ impl GoTest {
                     package.build_failed = true;
                 }
             }
-            ("run", Some(test)) => self.begin(package, test, sheet),
+            ("run", Some(test)) => self.begin_anew(package, test, sheet),
             ("output", Some(test)) => {
                 self.begin(package, test, sheet);
                 self.output(package, Some(test), event.output.as_deref().unwrap_or_default());
@@ -106,7 +110,7 @@ impl GoTest {
                     {
                         package.build_failed = true;
                     }
-                    self.end_package(package, status, sheet);
+                    self.end_package(package, Some(status), sheet);
                 }
             }
             ("start", _) => drop(self.package(package)),
@@ -138,8 +142,19 @@ impl GoTest {
         of.tests.insert(test.to_owned(), GoTestRun { id, ..GoTestRun::default() });
     }
 
+    /// Begins a test that may have been run before, as with `-count 2`.
+    fn begin_anew(&mut self, package: &str, test: &str, sheet: &mut Sheet) {
+        if let Some(of) = self.packages.get_mut(package)
+            && of.tests.get(test).is_some_and(|run| run.status.is_some())
+            && let Some(run) = of.tests.remove(test)
+        {
+            sheet.settle(run.id);
+        }
+        self.begin(package, test, sheet);
+    }
+
     fn output(&mut self, package: &str, test: Option<&str>, text: &str) {
-        let Some(of) = self.package(package) else { return };
+        let Some(of) = self.packages.get_mut(package) else { return };
         let line = text.trim_end();
         let bare = line.trim_start();
         if of.panic.is_empty() && (line.starts_with("panic: ") || line.starts_with("fatal error: ")) {
@@ -168,6 +183,7 @@ impl GoTest {
     }
 
     fn end_test(&mut self, package: &str, test: &str, status: SubtestStatus, took: Option<f64>, sheet: &mut Sheet) {
+        let is_text = self.is_text;
         let Some(of) = self.package(package) else { return };
         let Some(run) = of.tests.get_mut(test) else {
             of.has_failed |= status.is_failure();
@@ -182,7 +198,9 @@ impl GoTest {
         }
         run.status = Some(status);
         // A parent stands for itself where it failed and no part of it did.
-        let (id, is_only_parent) = (run.id, run.has_parts && (run.part_failed || !status.is_failure()));
+        // In text its line comes before those of its parts: then the package's end tells.
+        let is_parent = run.has_parts && (is_text || run.part_failed || !status.is_failure());
+        let (id, is_only_parent) = (run.id, is_parent);
         if is_only_parent {
             sheet.withdraw(id);
         } else {
@@ -205,7 +223,7 @@ impl GoTest {
         }
     }
 
-    fn end_package(&mut self, name: &str, status: SubtestStatus, sheet: &mut Sheet) {
+    fn end_package(&mut self, name: &str, status: Option<SubtestStatus>, sheet: &mut Sheet) {
         let Some(package) = self.packages.remove(name) else { return };
         let mut unfinished = 0;
         let mut open: Vec<&GoTestRun> = package.tests.values().filter(|run| run.status.is_none()).collect();
@@ -214,6 +232,11 @@ impl GoTest {
             // What stands open above the one that did not end is only its parent.
             if run.has_parts {
                 sheet.withdraw(run.id);
+                continue;
+            }
+            if status == Some(SubtestStatus::Passed) {
+                // Its end is hidden behind what it printed; the package says that all is well.
+                sheet.end(run.id, SubtestStatus::Passed);
                 continue;
             }
             unfinished += 1;
@@ -226,9 +249,19 @@ impl GoTest {
         if unfinished > 0 {
             sheet.summary().lacks("a test did not end");
         }
+        for (test, run) in &package.tests {
+            if self.is_text && run.has_parts {
+                // Where nobody told when it began, it came before its parts.
+                sheet.withdraw(run.id);
+            }
+            if self.is_text && run.has_parts && !run.part_failed && run.status.is_some_and(SubtestStatus::is_failure) {
+                let entry = Entry::new(name, "::", test).ended(SubtestStatus::Failed);
+                sheet.add(Entry { place: run.place.clone(), ..entry.because(&run.reason) });
+            }
+        }
         if package.build_failed {
             sheet.add(Entry::new("", "", name).ended(SubtestStatus::Error).because("build failed"));
-        } else if status.is_failure() && !package.has_failed && unfinished == 0 {
+        } else if status.is_some_and(SubtestStatus::is_failure) && !package.has_failed && unfinished == 0 {
             let why =
                 if package.panic.is_empty() { "the package failed, although no test did" } else { &package.panic };
             sheet.add(Entry::new("", "", name).ended(SubtestStatus::Failed).because(why));
@@ -241,6 +274,13 @@ impl GoTest {
         }
     }
 
+    /// Returns whether what follows a word in mid-line is the end of the test that is running.
+    fn ends_current(&self, rest: &str) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|current| rest.strip_prefix(current.as_str()).is_some_and(|rest| rest.starts_with(" (")))
+    }
+
     /// Takes a line of `go test -v`, or one that stands between the objects.
     fn text(&mut self, text: &str, sheet: &mut Sheet) {
         if text.starts_with("FAIL\t") && (text.ends_with("[build failed]") || text.ends_with("[setup failed]")) {
@@ -250,13 +290,16 @@ impl GoTest {
             return sheet.settle(id);
         }
         if let Some(name) = text.strip_prefix("=== RUN   ") {
-            self.is_text = true;
+            (self.is_text, self.has_runs) = (true, true);
             self.current = Some(name.to_owned());
-            return self.begin("", name, sheet);
+            return self.begin_anew("", name, sheet);
         }
+        self.is_text |=
+            text.trim_start().starts_with("--- ") || text.starts_with("ok  \t") || text.starts_with("FAIL\t");
         if !self.is_text {
             return;
         }
+        self.is_sure |= !text.starts_with("=== ") && (text.contains("--- ") || text.contains('\t'));
         if text.starts_with("=== ") {
             self.current = text.rsplit_once(' ').map(|(_, name)| name.to_owned());
             return;
@@ -267,7 +310,17 @@ impl GoTest {
             ("--- FAIL: ", SubtestStatus::Failed),
             ("--- SKIP: ", SubtestStatus::Skipped),
         ] {
-            let Some((name, took)) = bare.strip_prefix(word).and_then(|rest| rest.rsplit_once(" (")) else { continue };
+            // What the test printed without a line end may stand before it.
+            let at = bare.find(word).filter(|at| *at == 0 || self.ends_current(&bare[at + word.len()..]));
+            let Some((name, took)) =
+                at.and_then(|at| bare[at..].strip_prefix(word)).and_then(|rest| rest.rsplit_once(" ("))
+            else {
+                continue;
+            };
+            if self.has_runs && self.packages.get("").is_none_or(|of| !of.tests.contains_key(name)) {
+                // Nobody began it: a test has printed that.
+                return;
+            }
             let took = took.strip_suffix("s)").and_then(|seconds| seconds.parse().ok());
             self.begin("", name, sheet);
             return self.end_test("", name, status, took, sheet);
@@ -275,20 +328,20 @@ impl GoTest {
         for (word, status) in [("ok  \t", SubtestStatus::Passed), ("FAIL\t", SubtestStatus::Failed)] {
             let Some(rest) = text.strip_prefix(word) else { continue };
             let name = rest.split('\t').next().unwrap_or_default().trim().to_owned();
-            if let Some(package) = self.packages.remove("") {
-                for (test, run) in &package.tests {
-                    if let Some(entry) = sheet.entry(run.id) {
-                        let Entry { name, class, .. } = Entry::new(&name, "::", test);
-                        (entry.name, entry.class) = (name, class);
-                    }
+            let package = self.packages.remove("").unwrap_or_default();
+            for (test, run) in &package.tests {
+                if let Some(entry) = sheet.entry(run.id) {
+                    let Entry { name, class, .. } = Entry::new(&name, "::", test);
+                    (entry.name, entry.class) = (name, class);
                 }
-                self.packages.insert(name.clone(), package);
             }
+            self.packages.insert(name.clone(), package);
             self.current = None;
-            return self.end_package(&name, status, sheet);
+            return self.end_package(&name, Some(status), sheet);
         }
-        let current = self.current.clone();
-        self.output("", current.as_deref(), text);
+        if let Some(current) = self.current.clone() {
+            self.output("", Some(&current), text);
+        }
     }
 }
 
@@ -302,6 +355,10 @@ fn placed(line: &str) -> Option<(CodePlace, &str)> {
 }
 
 impl LineReader for GoTest {
+    fn is_certain(&self) -> bool {
+        self.is_sure || !self.is_text
+    }
+
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.trim_start_matches('\u{16}');
         if text.starts_with('{') {
@@ -325,7 +382,7 @@ impl LineReader for GoTest {
             sheet.summary().lacks(format!("{shown} did not end"));
             let is_open =
                 self.packages.get(&name).is_some_and(|package| package.build_failed || package.tests.is_empty());
-            self.end_package(&name, if is_open { SubtestStatus::Failed } else { SubtestStatus::Passed }, sheet);
+            self.end_package(&name, is_open.then_some(SubtestStatus::Failed), sheet);
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Gtest {
     /// Whether the next line says why.
     is_reason_next: bool,
     is_closed: bool,
+    /// Whether tests are told when they begin.
+    has_runs: bool,
 }
 
 /// Reads `Calc.Adds, where GetParam() = 3 (12 ms)`: the name and the time.
@@ -27,6 +29,25 @@ fn ended(rest: &str) -> (&str, Option<u64>) {
     (name.split_once(", where ").map_or(name, |(name, _)| name), took)
 }
 
+impl Gtest {
+    /// Takes a line after the end: the list of the failed, which have been told, and the counts.
+    fn after(text: &str, sheet: &mut Sheet) {
+        let failed = text.strip_prefix("[  FAILED  ] ");
+        if let Some(suite) = failed.and_then(|rest| rest.strip_suffix(": SetUpTestSuite or TearDownTestSuite")) {
+            let entry = Entry::new("", "", suite).ended(SubtestStatus::Error);
+            let id = sheet.add(entry.because("SetUpTestSuite or TearDownTestSuite failed"));
+            return sheet.settle(id);
+        }
+        let count = |rest: &str| crate::place::leading_number(rest).filter(|_| rest.contains(" test"));
+        if let Some(count) = text.strip_prefix("[  PASSED  ] ").and_then(count) {
+            let seen = sheet.session().passed;
+            sheet.add_unnamed(SubtestStatus::Passed, count.saturating_sub(seen));
+        } else if let Some(count) = failed.and_then(count) {
+            sheet.claim_failures(count);
+        }
+    }
+}
+
 impl LineReader for Gtest {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
         let text = line.text.as_str();
@@ -34,17 +55,21 @@ impl LineReader for Gtest {
             if let Some(count) = rest.strip_prefix("Running ").and_then(crate::place::leading_number) {
                 self.is_closed = false;
                 sheet.expect_more(u64::from(count));
+                sheet.begin_session();
             } else if rest.contains(" ran.") && !line.is_cut {
                 self.is_closed = true;
                 sheet.settle_ended();
             }
             return;
         }
-        // The list of the failed comes again at the end.
-        if self.is_closed || line.is_cut {
+        if line.is_cut {
             return;
         }
+        if self.is_closed {
+            return Self::after(text, sheet);
+        }
         if let Some(name) = text.strip_prefix("[ RUN      ] ") {
+            self.has_runs = true;
             self.running = Some((name.to_owned(), sheet.add(Entry::new("", "", name))));
             (self.place, self.is_reason_next) = (None, false);
             self.message.clear();
@@ -62,8 +87,18 @@ impl LineReader for Gtest {
             // What the test printed may stand before it on the line.
             let Some((_, rest)) = text.split_once(word) else { continue };
             let (name, took_ms) = ended(rest);
-            let Some((running, id)) = self.running.take_if(|(running, _)| running == name) else { continue };
-            drop(running);
+            let running = self.running.take_if(|(running, _)| running == name);
+            // With `--gtest_brief` only what failed is told, and only when it has.
+            let is_brief = !self.has_runs
+                && running.is_none()
+                && took_ms.is_some()
+                && text.starts_with(word)
+                && !name.contains(": ");
+            let id = match running {
+                Some((_, id)) => id,
+                None if is_brief => sheet.add(Entry::new("", "", name)),
+                None => continue,
+            };
             sheet.end(id, status);
             if let Some(entry) = sheet.entry(id) {
                 entry.took_ms = took_ms;

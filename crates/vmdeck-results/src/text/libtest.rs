@@ -31,6 +31,8 @@ struct LibtestRun {
 #[derive(Default)]
 pub(crate) struct Libtest {
     run: Option<LibtestRun>,
+    /// Whether a test or the end of a run has been seen.
+    is_sure: bool,
 }
 
 /// Returns the status that a word of the harness stands for, and the reason behind it.
@@ -54,6 +56,7 @@ impl Libtest {
             sheet.summary().lacks("a run did not end");
             self.finish(sheet);
         }
+        sheet.begin_session();
         self.run = Some(LibtestRun::default());
     }
 
@@ -65,6 +68,7 @@ impl Libtest {
     /// Takes the line with which a run ends.
     fn total(&mut self, text: &str, sheet: &mut Sheet) {
         let Some(mut run) = self.run.take() else { return };
+        self.is_sure = true;
         run.tell(sheet);
         let count = |word: &str| {
             let number = text.split_once(&format!(" {word}"))?.0.rsplit(' ').next()?;
@@ -85,6 +89,7 @@ impl Libtest {
             sheet.summary().lacks("a test did not end");
         }
         sheet.end_running("");
+        sheet.claim_failures(count("failed").unwrap_or(0));
     }
 
     fn test(&mut self, rest: &str, line: &Line, sheet: &mut Sheet) {
@@ -93,6 +98,7 @@ impl Libtest {
         else {
             return;
         };
+        self.is_sure = true;
         run.give_up(sheet);
         let name = KINDS.iter().find_map(|kind| name.strip_suffix(kind)).unwrap_or(name);
         run.seen += 1;
@@ -189,6 +195,10 @@ impl LineReader for Libtest {
         if let Some((_, _, said)) = &mut run.open {
             text.clone_into(said);
         }
+    }
+
+    fn is_certain(&self) -> bool {
+        self.is_sure
     }
 
     fn is_closed(&self) -> bool {

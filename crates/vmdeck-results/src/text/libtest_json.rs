@@ -89,10 +89,14 @@ impl LibtestJson {
 
 impl LineReader for LibtestJson {
     fn line(&mut self, line: &Line, sheet: &mut Sheet) {
-        let text = line.text.trim();
-        if !text.starts_with('{') {
+        // What a test prints without a line end stands before it.
+        let Some(from) = ["{ \"type\":", "{\"type\":"].iter().filter_map(|begin| line.text.find(begin)).min() else {
+            if line.is_cut && line.text.trim_start().starts_with('{') {
+                sheet.summary().lacks("the last line is cut");
+            }
             return;
-        }
+        };
+        let text = line.text[from..].trim();
         let Ok(event) = serde_json::from_str::<LibtestEvent<'_>>(text) else {
             if line.is_cut {
                 sheet.summary().lacks("the last line is cut");

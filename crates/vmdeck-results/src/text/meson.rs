@@ -23,10 +23,17 @@ struct MesonTest<'a> {
 }
 
 /// See the module.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a session")]
 #[derive(Default)]
 pub(crate) struct Meson {
     is_text: bool,
     is_closed: bool,
+    /// Whether what failed is told once more.
+    is_told_again: bool,
+    /// Whether a test of this session has ended.
+    is_begun: bool,
+    /// How many failed, by the last lines of this session.
+    failures: u32,
 }
 
 /// The words of meson, with what they mean.
@@ -58,18 +65,29 @@ fn reason(word: &str, status: SubtestStatus, code: Option<i64>) -> String {
     }
 }
 
+/// What a line of the text says of a test that has ended.
+pub(crate) struct MesonLine<'a> {
+    at: u64,
+    total: u64,
+    name: &'a str,
+    word: &'static str,
+    took_ms: Option<u64>,
+    more: &'a str,
+}
+
 /// Reads ` 3/10 suite / name    FAIL    0.05s   exit status 3`.
-fn console(text: &str) -> Option<(u64, &str, &str, Option<u64>, &str)> {
+pub(crate) fn console(text: &str) -> Option<MesonLine<'_>> {
     let (count, rest) = text.trim_start().split_once(' ')?;
     let (at, total) = count.split_once('/')?;
-    at.parse::<u64>().ok()?;
+    let (at, total) = (at.parse().ok()?, total.parse().ok()?);
     for (word, _) in WORDS {
         for (from, _) in rest.match_indices(word) {
             let (name, after) = (&rest[..from], rest[from + word.len()..].trim_start());
             let Some((time, more)) = after.split_once('s') else { continue };
             let is_apart = name.ends_with("  ") || (name.ends_with(' ') && rest[from + word.len()..].starts_with("  "));
             if let (true, Ok(seconds)) = (is_apart, time.parse::<f64>()) {
-                return Some((total.parse().ok()?, name.trim_end(), word, words::millis(seconds), more.trim()));
+                let took_ms = words::millis(seconds);
+                return Some(MesonLine { at, total, name: name.trim_end(), word, took_ms, more: more.trim() });
             }
         }
     }
@@ -95,8 +113,20 @@ impl LineReader for Meson {
         if line.is_cut {
             return;
         }
-        if let Some((total, name, word, took_ms, more)) = console(text) {
-            (self.is_text, self.is_closed) = (true, false);
+        if text.starts_with("Summary of Failures:") {
+            self.is_told_again = true;
+            return;
+        }
+        if let Some(MesonLine { at, total, name, word, took_ms, more }) = console(text).filter(|_| !self.is_told_again)
+        {
+            if at == 1 && self.is_begun {
+                sheet.summary().lacks("a run did not end");
+            }
+            if !self.is_begun {
+                sheet.begin_session();
+                self.failures = 0;
+            }
+            (self.is_text, self.is_closed, self.is_begun) = (true, false, true);
             sheet.expect(total);
             let status = status(word);
             let why = if more.is_empty() { reason(word, status, None) } else { more.to_owned() };
@@ -106,7 +136,12 @@ impl LineReader for Meson {
             return sheet.settle(id);
         }
         if text.starts_with("Ok: ") {
-            (self.is_text, self.is_closed) = (true, true);
+            (self.is_text, self.is_closed, self.is_told_again, self.is_begun) = (true, true, false, false);
+        }
+        let count = |word: &str| text.strip_prefix(word).and_then(|rest| rest.trim().parse::<u32>().ok());
+        if let Some(count) = count("Fail: ").or_else(|| count("Timeout: ")).filter(|_| self.is_closed) {
+            self.failures += count;
+            sheet.claim_failures(self.failures);
         }
     }
 

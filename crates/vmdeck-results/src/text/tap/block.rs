@@ -66,6 +66,8 @@ pub(super) struct ClosedBlock {
     /// How many results it had.
     pub(super) parts: u64,
     has_failed: bool,
+    /// Those that failed and are on the sheet.
+    failed: Vec<Id>,
     skip: Option<String>,
 }
 
@@ -133,6 +135,7 @@ pub(super) struct TapBlock {
     results: u64,
     numbers: Numbers,
     has_failed: bool,
+    failed: Vec<Id>,
     problems: Vec<String>,
     drafts: Vec<HeldResult>,
     /// The result whose parts are being read.
@@ -165,6 +168,7 @@ impl TapBlock {
             results: 0,
             numbers: Numbers::default(),
             has_failed: false,
+            failed: Vec::new(),
             problems: Vec::new(),
             drafts: Vec::new(),
             parent: None,
@@ -264,6 +268,10 @@ impl TapBlock {
         }
     }
 
+    pub(super) fn has_plan(&self) -> bool {
+        self.plan.is_some()
+    }
+
     pub(super) fn is_begun(&self) -> bool {
         self.results > 0 || self.plan.is_some()
     }
@@ -286,7 +294,16 @@ impl TapBlock {
         sheet: &mut Sheet,
     ) -> Option<Id> {
         let mut outcome = outcome;
-        if let Some(child) = child {
+        if let Some(mut child) = child {
+            if matches!(outcome.status, SubtestStatus::Xfail | SubtestStatus::Skipped) {
+                // What fails in a part that is expected to fail is expected as well.
+                for id in child.failed.drain(..) {
+                    sheet.end(Some(id), SubtestStatus::Xfail);
+                }
+                return None;
+            }
+            self.failed.append(&mut child.failed);
+            self.failed.truncate(DRAFTS);
             self.has_failed |= child.has_failed || outcome.status.is_failure();
             let says_ok = matches!(outcome.status, SubtestStatus::Passed | SubtestStatus::Xpass);
             if child.has_failed && says_ok {
@@ -305,7 +322,8 @@ impl TapBlock {
             }
             return None;
         }
-        match self.running.take() {
+        let status = outcome.status;
+        let id = match self.running.take() {
             Some(id) => {
                 let class = self.class();
                 self.announced = None;
@@ -318,7 +336,9 @@ impl TapBlock {
                 Some(id)
             }
             None => sheet.add(entry(&self.class(), name, outcome)),
-        }
+        };
+        self.failed.extend(id.filter(|_| status.is_failure() && self.level > 0 && self.failed.len() < DRAFTS));
+        id
     }
 
     /// Keeps a result whose parts follow.
@@ -371,7 +391,13 @@ impl TapBlock {
             }
         }
         let name = self.name.filter(|name| !name.is_empty());
-        Some(ClosedBlock { name, parts: self.results, has_failed: self.has_failed, skip: self.skip })
+        Some(ClosedBlock {
+            name,
+            parts: self.results,
+            has_failed: self.has_failed,
+            failed: self.failed,
+            skip: self.skip,
+        })
     }
 
     /// Ends a block within which the stream ended.

@@ -26,12 +26,21 @@ pub(crate) struct TapReader {
     /// The last line that was none of ours, or the one with which a kernel ended.
     noise: String,
     bailed: bool,
+    /// Whether there was more than a line that any program may write.
+    is_sure: bool,
 }
 
 impl TapReader {
     /// Returns a reader; of the kernel's form if it is said so, else until a line says so.
     pub(crate) fn new(is_kernel: bool) -> Self {
-        Self { is_kernel, blocks: vec![TapBlock::root()], yaml: None, noise: String::new(), bailed: false }
+        Self {
+            is_kernel,
+            blocks: vec![TapBlock::root()],
+            yaml: None,
+            noise: String::new(),
+            bailed: false,
+            is_sure: false,
+        }
     }
 
     fn top(&mut self) -> &mut TapBlock {
@@ -90,7 +99,9 @@ impl TapReader {
         }
         let is_kernel = self.is_kernel;
         let block = self.top();
-        sheet.settle(block.last);
+        if block.level == 0 {
+            sheet.settle(block.last);
+        }
         let number = block.count(result);
         let announced = block.announced.clone();
         let name = if result.name.is_empty() {
@@ -179,6 +190,7 @@ impl LineReader for TapReader {
         }
         match word {
             Word::Version { is_kernel } => {
+                self.is_sure = true;
                 self.is_kernel |= is_kernel;
                 if level == 0 && self.top().level == 0 && self.top().is_begun() {
                     self.finish_root(sheet);
@@ -192,6 +204,7 @@ impl LineReader for TapReader {
                 if level == 0 && self.blocks.len() == 1 && self.top().is_whole() && self.top().is_begun() {
                     self.finish_root(sheet);
                 }
+                self.is_sure |= count == 0 || self.blocks.iter().any(TapBlock::is_begun);
                 if self.move_to(level, sheet) {
                     let is_root = self.blocks.len() == 1;
                     self.top().plan(count, skip.as_deref(), is_root, sheet);
@@ -204,6 +217,8 @@ impl LineReader for TapReader {
                 if level == 0 && result.number == Some(1) && self.blocks.len() == 1 && self.top().is_ended() {
                     self.finish_root(sheet);
                 }
+                // A plan and a result, or the first two by their numbers.
+                self.is_sure |= self.top().has_plan() || (result.number == Some(2) && self.top().is_begun());
                 self.result(&result, level, sheet);
             }
             Word::Announce(ref name) => {
@@ -239,6 +254,10 @@ impl LineReader for TapReader {
                 self.note_noise(rest, sheet);
             }
         }
+    }
+
+    fn is_certain(&self) -> bool {
+        self.is_sure
     }
 
     fn is_closed(&self) -> bool {

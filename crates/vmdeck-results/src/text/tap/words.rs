@@ -170,7 +170,14 @@ fn result(is_ok: bool, rest: &str, is_kernel: bool) -> TapResult<'_> {
     }
     text = text.strip_prefix("- ").or_else(|| text.strip_prefix('-').filter(|rest| rest.is_empty())).unwrap_or(text);
     let (name, directive, took_ms) = split(text, is_kernel);
+    let (name, took_ms) = if took_ms.is_none() { without_time(name) } else { (name, took_ms) };
     TapResult { is_ok, number, name: unescape(name.trim()), directive, took_ms, opens, is_doubtful }
+}
+
+/// Takes the time from the end of a name, as `bats --timing` writes it: `name in 12ms`.
+fn without_time(name: &str) -> (&str, Option<u64>) {
+    let timed = name.rsplit_once(" in ").and_then(|(name, time)| Some((name, time.strip_suffix("ms")?.parse().ok()?)));
+    timed.map_or((name, None), |(name, ms)| (name, Some(ms)))
 }
 
 /// Returns a description, its directive, and how long it took.
