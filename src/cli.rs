@@ -9,7 +9,11 @@ pub use run::{KeepArg, LockArgs, ReportArgs, RunArgs};
 use crate::app::Template;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
-use vmdeck_model::quantity::{parse_duration, parse_size};
+use vmdeck_model::{
+    quantity::{parse_duration, parse_size},
+    select::Selector,
+    tag_expr::TagExpr,
+};
 
 /// Boots virtual machines, runs the tests inside, reports, and leaves nothing behind.
 ///
@@ -85,8 +89,17 @@ pub enum Color {
 pub enum Sub {
     /// Check this host: list problems and how to fix them (exit 0 or 3)
     Doctor(DoctorArgs),
-    /// List every machine that the backends see, and which run owns it
+    /// List every machine that the backends see, and which run owns it; with --cases, what a run would run
     List {
+        /// List the cases in place of machines: where each runs, its tags, its limit, where it was written
+        #[arg(long)]
+        cases: bool,
+        /// With --cases: only those whose tags fit
+        #[arg(long, value_name = "EXPR", requires = "cases", value_parser = |s: &str| TagExpr::parse(s).map(|_| s.to_owned()))]
+        tag: Option<String>,
+        /// With --cases: only these, `suite[/case][@guest]` with globs
+        #[arg(value_name = "SELECT", requires = "cases", value_parser = |s: &str| Selector::parse(s).map(|_| s.to_owned()))]
+        select: Vec<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,

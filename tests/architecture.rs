@@ -397,7 +397,7 @@ const GETTERS: &[(&str, &[&str])] = &[
 fn every_key_that_is_read_is_a_key_of_the_config_with_that_kind() {
     use vmdeck_core::{backend::BACKENDS, config::keys, transport::TRANSPORTS};
     let tables = BACKENDS.iter().map(|row| row.keys).chain(TRANSPORTS.iter().map(|row| row.keys));
-    let all = tables.flatten().chain(keys::CORE).chain(vmdeck_tui::KEYS).chain(vmdeck_tui::keymap::KEYS);
+    let all = tables.flatten().chain(keys::core()).chain(vmdeck_tui::KEYS).chain(vmdeck_tui::keymap::KEYS);
     let keyed: Vec<_> = all.collect();
     let known: Vec<(String, String)> = keyed
         .iter()

@@ -30,7 +30,7 @@ const CONFIG: &str = "[host]\nmin_free_disk = \"1MiB\"\nmin_free_memory = \"1MiB
 fn plan(home: &Path, number: u64) -> Plan {
     let transports = TRANSPORTS.iter().flat_map(|row| row.keys);
     let backends = BACKENDS.iter().flat_map(|row| row.keys);
-    let keys: Vec<Key> = config::keys::CORE.iter().chain(transports).chain(backends).copied().collect();
+    let keys: Vec<Key> = config::keys::core().chain(transports).chain(backends).copied().collect();
     let sources = Sources {
         file: Some((Path::new("vmdeck.toml"), CONFIG)),
         base: home,

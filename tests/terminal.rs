@@ -920,3 +920,29 @@ fn the_screens_in_the_documentation_are_what_the_cockpit_shows() {
         assert_eq!(kept, now, "{} is out of date; `make screens` writes it", path.display());
     }
 }
+
+/// At both sizes: a case that runs tests of its own shows how far they are and what has failed while they run, and each of them afterwards.
+#[test]
+fn a_real_guest_s_tests_are_counted_while_they_run() {
+    let tap = "echo 1..6; for i in 1 2 3 4 5 6; do sleep 1; if [ $i = 3 ]; then echo not ok $i - third; echo '# expected 4, got 5'; else echo ok $i - t$i; fi; done; exit 1";
+    for (columns, rows) in [(80, 24), (160, 50)] {
+        let world = micro(&format!(
+            "[suites.unit]\n[[suites.unit.cases]]\nname = \"all\"\nrun = '''{tap}'''\nresults = [\"tap\"]\n[cockpit]\npause = \"0s\"\n"
+        ));
+        let tmux = Tmux::start(&world, columns, rows, LINE, &[]);
+        tmux.see("qemu linux");
+        tmux.keys(&["5", "r"]);
+        tmux.see("2 ok of 6");
+        let running = tmux.see("3 ok, 1 failed of 6");
+        assert!(running.contains("third"), "what failed has a row at once: {running}");
+        tmux.see("exit 1: 1 of 6 tests failed");
+        tmux.keys(&["5", "g", "Down", "Down", "Right"]);
+        let all = tmux.see("t6");
+        assert!(all.contains("t1") && all.contains("third"), "{all}");
+        tmux.keys(&["Left", "F"]);
+        tmux.see("expected 4, got 5");
+        tmux.keys(&["q"]);
+        tmux.see("exit=1");
+        assert_all_gone(&world, tmux);
+    }
+}

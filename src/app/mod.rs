@@ -6,6 +6,7 @@ mod about;
 mod attend;
 mod boot;
 mod candidates;
+mod cases;
 mod cockpit;
 mod control;
 mod customise;
@@ -156,7 +157,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         }
         None => cockpit::open(&run, &config, &look, io).await?,
         Some(Sub::Doctor(args)) => doctor::run(&args, &config, io).await?,
-        Some(Sub::List { json }) => housekeeping::list(&config, json, io).await?,
+        Some(Sub::List { cases: true, tag, select, json }) => cases::list(&config, tag.as_deref(), &select, json, io)?,
+        Some(Sub::List { json, .. }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
         Some(Sub::Prune(args)) => prune::run(&args, io)?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,

@@ -18,10 +18,15 @@ use vmdeck_model::{
     quantity::{show_count, show_duration},
     select::Selector,
     suite::CaseAction,
+    tag_expr::TagExpr,
 };
 
 /// Returns the plan of this config and command line.
 pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
+    let mut setup = setup;
+    if let Some(Ok(wanted)) = args.tag.as_deref().map(TagExpr::parse) {
+        setup.retain_tags(&wanted).map_err(|why| Fault::user("cannot select by tags").because(why))?;
+    }
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
     }

@@ -30,7 +30,7 @@ pub(super) fn all_keys() -> Vec<Key> {
     let backends = BACKENDS.iter().flat_map(|row| row.keys);
     let transports = TRANSPORTS.iter().flat_map(|row| row.keys);
     let cockpit = tui::KEYS.iter().chain(tui::keymap::KEYS);
-    config::keys::CORE.iter().chain(transports).chain(backends).chain(cockpit).copied().collect()
+    config::keys::core().chain(transports).chain(backends).chain(cockpit).copied().collect()
 }
 
 /// Returns the config file to read: the one that was named, or the first of the usual places that exists.

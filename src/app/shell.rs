@@ -54,6 +54,10 @@ pub(super) async fn run(
     let suite = shell_place::suite_of(&setup, &guest, named)?.filter(|_| as_tests);
     let dir =
         suite.and_then(|suite| suite.dir.clone()).or_else(|| guest.source.as_ref().map(|source| source.to.clone()));
+    let dir = match suite.and_then(|suite| shell_place::case_of(suite, &place)) {
+        Some(case) => case.folder(dir.as_deref()),
+        None => dir,
+    };
     let env = suite.map(|suite| shell_place::environment(suite, &guest, &place)).unwrap_or_default();
     let wanted = Wanted { command, dir: dir.filter(|_| as_tests), env, limit: None, terminal: wants_terminal };
     let (request, attendance) = attend::request(wanted);

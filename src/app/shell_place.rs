@@ -10,7 +10,7 @@ use vmdeck_model::{
     plan::{self, Setup},
     run_view::RunView,
     select::Selector,
-    suite::Suite,
+    suite::{Case, Suite},
 };
 
 /// A place for a shell.
@@ -88,9 +88,15 @@ pub(super) fn suite_of<'a>(setup: &'a Setup, guest: &Guest, wanted: Option<&str>
     Ok(setup.suites.iter().find(|suite| suite.id.as_str() == name))
 }
 
+/// Returns the case whose place the shell has.
+pub(super) fn case_of<'a>(suite: &'a Suite, place: &ShellPlace) -> Option<&'a Case> {
+    suite.cases.iter().find(|case| Some(case.id.as_str()) == place.case.as_deref())
+}
+
 /// Returns the variables that the commands of a suite have there.
 pub(super) fn environment(suite: &Suite, guest: &Guest, place: &ShellPlace) -> BTreeMap<String, String> {
     let mut env = suite.env.clone();
+    env.extend(case_of(suite, place).map(|case| case.env.clone()).unwrap_or_default());
     let told = [
         ("VMDECK", Some("1")),
         ("VMDECK_RUN", place.run.as_deref()),

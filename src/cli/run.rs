@@ -6,6 +6,7 @@ use vmdeck_model::{
     plan::{Keep, RunPurpose},
     quantity::parse_duration,
     select::{Selector, Shard},
+    tag_expr::TagExpr,
 };
 
 /// The arguments of a run.
@@ -15,6 +16,9 @@ pub struct RunArgs {
     /// What to run: `suite[/case][@guest]` with globs; default: everything
     #[arg(value_name = "SELECT", value_parser = |s: &str| Selector::parse(s).map(|_| s.to_owned()))]
     pub select: Vec<String>,
+    /// Run only the cases whose tags fit: `slow and not (net or gpu)`
+    #[arg(long, value_name = "EXPR", value_parser = |s: &str| TagExpr::parse(s).map(|_| s.to_owned()))]
+    pub tag: Option<String>,
     /// Run without a screen, for CI
     #[arg(long)]
     pub ci: bool,

@@ -305,7 +305,7 @@ fn loaded(text: &str, set: &[String]) -> Result<(Setup, Values)> {
         Key { path: "guests.*.ssh.user", kind: Kind::Text, default: Some("\"ci\""), doc: "" },
         Key { path: "guests.*.ssh.password", kind: Kind::Secret, default: None, doc: "" },
     ];
-    let mut keys = [config::keys::CORE, SSH].concat();
+    let mut keys: Vec<Key> = config::keys::core().chain(SSH).copied().collect();
     keys.extend(BACKENDS.iter().flat_map(|row| row.keys.iter().copied()));
     let backends: Vec<&str> = BACKENDS.iter().map(|row| row.kind).collect();
     config::load(&Sources {

@@ -28,5 +28,6 @@ pub mod secret;
 pub mod select;
 pub mod subtest;
 pub mod suite;
+pub mod tag_expr;
 pub mod text;
 pub mod trouble;

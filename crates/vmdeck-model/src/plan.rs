@@ -11,10 +11,15 @@ use super::{
     secret::Secret,
     select::{Selector, Shard},
     suite::{Case, Suite},
+    tag_expr::TagExpr,
     trouble::TroubleKind,
 };
 use globset::Glob;
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// What the config says, before a selection.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,6 +165,23 @@ pub struct Plan {
 }
 
 impl Setup {
+    /// Leaves only the cases that an expression over tags wants; an error names a tag that no case has.
+    pub fn retain_tags(&mut self, wanted: &TagExpr) -> Result<(), String> {
+        let all: BTreeSet<&String> =
+            self.suites.iter().flat_map(|suite| &suite.cases).flat_map(|case| &case.tags).collect();
+        if let Some(unknown) = wanted.tags().into_iter().find(|tag| !all.iter().any(|known| known == tag)) {
+            let known: Vec<&str> = all.into_iter().map(String::as_str).collect();
+            let known =
+                if known.is_empty() { "there are none".to_owned() } else { format!("known: {}", known.join(", ")) };
+            return Err(format!("no case has the tag `{unknown}` ({known})"));
+        }
+        for suite in &mut self.suites {
+            suite.cases.retain(|case| wanted.matches(&case.tags));
+        }
+        self.suites.retain(|suite| !suite.cases.is_empty());
+        Ok(())
+    }
+
     /// Returns the names of all machines that runs of this config may have: one for each guest, and one for each role of a suite.
     pub fn machine_names(&self) -> Vec<GuestId> {
         let of_roles = self.suites.iter().flat_map(|suite| role_guests(suite, &self.guests));
@@ -263,9 +285,13 @@ pub fn select_guests(setup: &Setup, selectors: &[Selector]) -> Vec<Job> {
     guests.chain(with_roles).collect()
 }
 
-/// Returns whether a suite names this guest, directly or by a glob.
+/// Returns whether a suite names this guest, directly or by a glob; a word with `!` takes away what those before it have named.
 pub fn runs_on(suite: &Suite, guest: &GuestId) -> bool {
-    suite.guests.iter().any(|glob| Glob::new(glob).is_ok_and(|g| g.compile_matcher().is_match(guest.as_str())))
+    let fits = |glob: &str| Glob::new(glob).is_ok_and(|g| g.compile_matcher().is_match(guest.as_str()));
+    suite.guests.iter().fold(false, |is_on, word| match word.strip_prefix('!') {
+        Some(glob) => is_on && !fits(glob),
+        None => is_on || fits(word),
+    })
 }
 
 /// A key table of a backend or transport with its kind: how the config learns about them.

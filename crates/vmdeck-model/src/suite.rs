@@ -117,9 +117,28 @@ pub struct Case {
     pub reboot: RebootPolicy,
     /// Where the results of the tests that it runs itself are.
     pub results: ResultSources,
+    /// Its tags, those of its suite included.
+    pub tags: Vec<String>,
+    /// Its own environment, besides the suite's.
+    pub env: BTreeMap<String, String>,
+    /// The working directory; a relative one is below the suite's. Unset: the suite's.
+    pub dir: Option<String>,
+    /// Who runs it; unset: as the suite says.
+    pub run_as: Option<RunAs>,
+    /// What is run around each attempt at it.
+    pub around: CaseScripts,
 }
 
 impl Case {
+    /// Returns the folder in which the case runs, where everything else of its suite runs in `around`.
+    pub fn folder(&self, around: Option<&str>) -> Option<String> {
+        match (&self.dir, around) {
+            (Some(own), Some(around)) if !is_absolute(own) => Some(format!("{around}/{own}")),
+            (Some(own), _) => Some(own.clone()),
+            (None, around) => around.map(str::to_owned),
+        }
+    }
+
     /// Returns whether the case is run in the guest of this role; `None` = the only guest of a suite without roles.
     pub fn runs_on(&self, role: Option<&RoleId>) -> bool {
         role.is_none_or(|role| self.on.contains(role))
@@ -149,6 +168,17 @@ impl ResultSources {
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty() && self.files.is_empty()
     }
+}
+
+/// What is run around each attempt at a case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaseScripts {
+    /// Command before it; where it fails, the case has failed and is left out.
+    pub before: Option<String>,
+    /// Command after it, whatever it came to; where it fails, a case that passed has failed, and the machine is not used again.
+    pub after: Option<String>,
+    /// Command after it where it failed: what it writes is for the record, and changes nothing.
+    pub on_failure: Option<String>,
 }
 
 /// What a restart of the guest during a case says.
@@ -262,6 +292,11 @@ pub enum RunAs {
     User,
     /// Root, by `sudo`; in Windows an administrator.
     Root,
+}
+
+/// Returns whether a path of a guest is one from its root, of Unix or of Windows.
+fn is_absolute(path: &str) -> bool {
+    path.starts_with(['/', '\\', '~']) || path.as_bytes().get(1) == Some(&b':')
 }
 
 /// Returns whether a script has more than one line, comments included: a comment that comes or goes must change nothing.

@@ -10,8 +10,8 @@ use vmdeck_model::ids::GuestId;
 
 /// The name of the log of a guest's newest machine.
 pub(crate) const CONSOLE: &str = "console";
-/// How deep the logs of a guest lie: `SUITE/CASE/round-2/attempt-2`.
-const DEPTH: usize = 4;
+/// How deep the logs of a guest lie: `SUITE/CASE/round-2/attempt-2/+after_each`.
+const DEPTH: usize = 5;
 /// How much of a log's end is looked at for a line, in bytes.
 const BYTES: u64 = 256 * 1024;
 
@@ -58,7 +58,9 @@ pub(crate) fn of_case(record: &Path, guest: &GuestId, suite: &str, case: &str) -
     let mut own = below(&folder, guest, &home);
     own.sort_by(|a, b| a.label.cmp(&b.label));
     let is_empty = |source: &LogSource| fs::metadata(&source.path).is_ok_and(|file| file.len() == 0);
-    own.sort_by_key(|source| (is_empty(source), Reverse(attempt(&source.path, &folder))));
+    // What was run around it is not what somebody looks for first.
+    let is_around = |source: &LogSource| source.path.iter().any(|part| part.to_string_lossy().starts_with('+'));
+    own.sort_by_key(|source| (is_empty(source), is_around(source), Reverse(attempt(&source.path, &folder))));
     own
 }
 

@@ -69,13 +69,23 @@ fn in_order(rows: Vec<RunNode>, order: CaseOrder) -> Vec<RunNode> {
     suites.into_iter().flatten().collect()
 }
 
-/// Returns whether a case is shown: each word of the filter must fit, its name or, after `is:`, how it is.
+/// Returns whether a case is shown: each word of the filter must fit, its name, after `is:` how it is, or after `tag:` a tag.
 fn is_shown(model: &Model, row: &RunNode) -> bool {
     let name = row.selector();
-    model.panes.run.filter.split_whitespace().all(|word| match word.strip_prefix("is:") {
-        Some(state) => is_in_state(row, &state.to_lowercase()),
-        None => ListState { filter: word.to_owned(), ..ListState::default() }.shows(&name),
+    model.panes.run.filter.split_whitespace().all(|word| match word.split_once(':') {
+        Some(("is", state)) => is_in_state(row, &state.to_lowercase()),
+        Some(("tag", tag)) => has_tag(model, row, tag),
+        _ => ListState { filter: word.to_owned(), ..ListState::default() }.shows(&name),
     })
+}
+
+/// Returns whether a case has a tag, of which the beginning is enough.
+fn has_tag(model: &Model, row: &RunNode, tag: &str) -> bool {
+    let suites = model.setup.iter().flat_map(|setup| &setup.suites);
+    let of_suite =
+        suites.filter(|suite| Some(suite.id.as_str()) == row.suite.as_deref()).flat_map(|suite| &suite.cases);
+    let case = of_suite.into_iter().find(|case| Some(case.id.as_str()) == row.case.as_deref());
+    case.is_some_and(|case| case.tags.iter().any(|own| own.starts_with(tag)))
 }
 
 /// Returns whether a case is in a state, of which the beginning of the word is enough: a verdict, `red`, `running` or `waiting`.

@@ -128,6 +128,9 @@ fn arguments(
             out.extend([flag.into(), file.into()]);
         }
     }
+    if let Some(tag) = &args.tag {
+        out.extend(["--tag".into(), tag.into()]);
+    }
     if let Some(shard) = args.shard {
         out.extend(["--shard".into(), format!("{}/{}", shard.index, shard.count).into()]);
     }

@@ -38,6 +38,7 @@ use vmdeck_model::{
     ids::GuestId,
     machine::OwnedMachine,
     plan::Setup,
+    tag_expr::TagExpr,
 };
 use vmdeck_tui::{
     host::BoxFuture,
@@ -64,7 +65,11 @@ pub(super) struct Real {
 /// Loads the config as far as a cockpit may follow it: one that only looks, or whose config has no yes, starts nothing that the
 /// config names.
 pub(super) fn load(args: &RunArgs, config: &ConfigArgs) -> Result<Setup> {
-    settings::load_for_cockpit(config, !args.read_only && trust::is_trusted(config))
+    let mut setup = settings::load_for_cockpit(config, !args.read_only && trust::is_trusted(config))?;
+    if let Some(Ok(wanted)) = args.tag.as_deref().map(TagExpr::parse) {
+        setup.retain_tags(&wanted).map_err(|why| Fault::user("cannot select by tags").because(why))?;
+    }
+    Ok(setup)
 }
 
 impl Real {

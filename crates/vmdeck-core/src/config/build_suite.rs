@@ -15,7 +15,8 @@ use vmdeck_model::{
     quantity::show_size,
     requirement::{Requirement, Version},
     select::Selector,
-    suite::{Case, CaseAction, CasePlace, CoverageKind, Expect, RebootPolicy, RunAs, Suite, does_nothing},
+    suite::{Case, CaseAction, CasePlace, CaseScripts, CoverageKind, Expect, RebootPolicy, RunAs, Suite, does_nothing},
+    tag_expr::check_tag,
     trouble::TroubleKind,
 };
 
@@ -51,7 +52,12 @@ impl Build<'_> {
             }
             on.clear();
         }
+        if on.first().is_some_and(|word| word.starts_with('!')) {
+            let hint = "begin with \"*\": guests = [\"*\", \"!win*\"]";
+            self.problem(origin, &full("guests"), "there is nothing yet that a `!` could take away", Some(hint));
+        }
         for word in &on {
+            let word = word.strip_prefix('!').unwrap_or(word);
             let fits = Selector::parse(&format!("@{word}"));
             let hits =
                 |g: &&Guest| globset::Glob::new(word).is_ok_and(|glob| glob.compile_matcher().is_match(g.id.as_str()));
@@ -62,6 +68,7 @@ impl Build<'_> {
         let timeout = self.duration(&full("timeout"), &any("timeout"));
         let retries = self.number(&full("retries"), &any("retries"));
         let trouble_ignore = self.ignored_troubles(&full("trouble_ignore"), &any("trouble_ignore"), origin, troubles);
+        let tags = self.tags(&full("tags"), &any("tags"), origin);
         let mut seen = BTreeSet::new();
         let mut list = Vec::new();
         for (index, origin) in cases.iter().enumerate() {
@@ -70,6 +77,9 @@ impl Build<'_> {
                 let path = format!("suites.{name}.cases.{index}.trouble_ignore");
                 let own = self.ignored_troubles(&path, "suites.*.cases.[].trouble_ignore", origin, troubles);
                 case.trouble_ignore = [&trouble_ignore[..], &own].concat();
+                case.tags.extend(tags.iter().cloned());
+                case.tags.sort();
+                case.tags.dedup();
                 if !seen.insert(case.id.clone()) {
                     self.problem(
                         origin,
@@ -118,13 +128,9 @@ impl Build<'_> {
             requires: self.requires(name, origin),
             setup: self.text(&full("setup"), &any("setup")),
             teardown: self.text(&full("teardown"), &any("teardown")),
-            env: self.env(name, origin),
+            env: self.env(&full("env"), &any("env"), origin),
             dir: self.text(&full("dir"), &any("dir")),
-            run_as: if self.text(&full("run_as"), &any("run_as")).is_some_and(|word| word != "user") {
-                RunAs::Root
-            } else {
-                RunAs::User
-            },
+            run_as: self.run_as(&full("run_as"), &any("run_as")).unwrap_or_default(),
             artifacts,
             coverage: self
                 .text(&full("coverage"), &any("coverage"))
@@ -194,20 +200,51 @@ impl Build<'_> {
         out
     }
 
-    fn env(&mut self, suite: &str, origin: &Origin) -> BTreeMap<String, String> {
-        let path = format!("suites.{suite}.env");
-        let Some(Value::Map(map)) = self.value(&path, "suites.*.env") else { return BTreeMap::new() };
+    /// Returns what is run around a case: what it says itself, else what its suite says.
+    fn scripts(
+        &mut self,
+        suite: &str,
+        full: &dyn Fn(&str) -> String,
+        any: &dyn Fn(&str) -> String,
+        shown: &str,
+        origin: &Origin,
+    ) -> CaseScripts {
+        let [before, after, on_failure] = ["before_each", "after_each", "on_failure"].map(|key| {
+            let own = self.text(&full(key), &any(key));
+            let text = own.or_else(|| self.text(&format!("suites.{suite}.{key}"), &format!("suites.*.{key}")));
+            if text.as_ref().is_some_and(|text| does_nothing(text)) {
+                self.problem(origin, &format!("{shown}.{key}"), "it is empty, and would do nothing", None);
+            }
+            text
+        });
+        CaseScripts { before, after, on_failure }
+    }
+
+    fn run_as(&mut self, path: &str, key: &str) -> Option<RunAs> {
+        self.text(path, key).map(|word| if word == "user" { RunAs::User } else { RunAs::Root })
+    }
+
+    fn tags(&mut self, path: &str, key: &str, origin: &Origin) -> Vec<String> {
+        let tags = self.texts(path, key);
+        for why in tags.iter().filter_map(|tag| check_tag(tag).err()) {
+            self.problem(origin, path, why, None);
+        }
+        tags
+    }
+
+    fn env(&mut self, path: &str, key: &str, origin: &Origin) -> BTreeMap<String, String> {
+        let Some(Value::Map(map)) = self.value(path, key) else { return BTreeMap::new() };
         for name in map.keys() {
             if name == "VMDECK" || name.starts_with("VMDECK_") {
                 let why = format!("`{name}` is one of those that vmdeck sets itself");
-                self.problem(origin, &path, why, Some("give it another name"));
+                self.problem(origin, path, why, Some("give it another name"));
             }
             let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
                 && !name.starts_with(|c: char| c.is_ascii_digit());
             if !good {
                 self.problem(
                     origin,
-                    &path,
+                    path,
                     format!("`{name}` cannot be a variable's name"),
                     Some("use letters, digits and _"),
                 );
@@ -278,6 +315,11 @@ impl Build<'_> {
             retries: own,
             skip: self.text(&full("skip"), &any("skip")),
             results: self.results(suite, index, origin),
+            around: self.scripts(suite, &full, &any, &shown, origin),
+            tags: self.tags(&full("tags"), &any("tags"), origin),
+            env: self.env(&full("env"), &any("env"), origin),
+            dir: self.text(&full("dir"), &any("dir")),
+            run_as: self.run_as(&full("run_as"), &any("run_as")),
             trouble_ignore: Vec::new(),
             reboot: self
                 .text(&full("reboot"), &any("reboot"))

@@ -20,6 +20,7 @@ pub mod schema;
 mod script_notes;
 pub mod show;
 mod sources;
+mod suite_keys;
 pub mod tree;
 
 use vmdeck_model::{

@@ -20,7 +20,7 @@ const EXTRA: &[Key] = &[
 ];
 
 fn load_with(text: &str, env: &[(&str, &str)], set: &[&str]) -> Result<(Setup, Values)> {
-    let keys: Vec<Key> = [keys::CORE, EXTRA].concat();
+    let keys: Vec<Key> = keys::core().chain(EXTRA).copied().collect();
     let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
     load(&Sources {

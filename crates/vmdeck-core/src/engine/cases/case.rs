@@ -10,7 +10,7 @@ use super::{
     result_files::ResultFiles,
     script_failure::ScriptFailure,
     subtests::Subtests,
-    suite::SuiteRun,
+    suite::{ScriptRun, SuiteRun, SuiteScript},
     supervise::{CaseWork, End, Watched},
 };
 use crate::{
@@ -27,6 +27,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::{Attempt, CaseCause, EventKind},
@@ -34,13 +35,14 @@ use vmdeck_model::{
     outcome::Verdict,
     quantity::{show_count, show_duration},
     subtest::{Subtest, SubtestTally},
-    suite::{Case, CaseAction, Suite},
+    suite::{Case, CaseAction, CaseScripts, Suite},
 };
-
 use vmdeck_results::rerun_command;
 
 /// Bytes that a record must still take for its console to be believed.
 const ROOM: usize = 4096;
+/// How long what puts things back may take after the run was cancelled.
+const LAST: Duration = Duration::from_secs(30);
 /// How long a guest that hangs may take to write its stacks.
 const STACKS: Duration = Duration::from_secs(10);
 
@@ -172,8 +174,81 @@ impl CaseRun<'_> {
         });
     }
 
-    /// Makes one attempt; `partial` = by this script, which runs only these of the tests.
+    /// Makes one attempt, with what is run around it.
     async fn attempt(
+        &self,
+        machine: &mut LeasedMachine,
+        number: u32,
+        peers: &[PeerWatch],
+        partial: Option<(&str, &[Subtest])>,
+    ) -> Attempted {
+        let CaseScripts { before, after, on_failure } = &self.case.around;
+        let mut attempted = match self.script(machine, SuiteScript::BeforeEach, before.as_deref(), number, None).await {
+            Ok(()) => self.attempt_itself(machine, number, peers, partial).await,
+            Err(failure) => Attempted {
+                attempt: unrun(failure.verdict, &failure.reason, failure.output),
+                machine_lost: machine.is_lost(),
+                subtests: None,
+                failed: Vec::new(),
+                by_subtests: false,
+            },
+        };
+        let is_usable = |attempted: &Attempted| !attempted.machine_lost && !machine.is_lost();
+        if attempted.attempt.verdict == Verdict::Failed && is_usable(&attempted) {
+            let verdict = Some(attempted.attempt.verdict);
+            let told = self.script(machine, SuiteScript::OnFailure, on_failure.as_deref(), number, verdict).await;
+            if let Err(failure) = told {
+                let text = format!("case `{}/{}`: {}", self.suite.id, self.case.id, failure.reason);
+                self.context.events.warn(Some(&self.guest.id), text, None);
+            }
+        }
+        if is_usable(&attempted) {
+            let verdict = Some(attempted.attempt.verdict);
+            let ended = self.script(machine, SuiteScript::AfterEach, after.as_deref(), number, verdict).await;
+            if let Err(failure) = ended {
+                // What it has not put back is not for the next case.
+                machine.give_up();
+                attempted.machine_lost = true;
+                let attempt = &mut attempted.attempt;
+                let is_well = matches!(attempt.verdict, Verdict::Passed | Verdict::Skipped);
+                attempt.verdict = if is_well { failure.verdict } else { attempt.verdict };
+                let before = if attempt.message.is_empty() { String::new() } else { format!("{}; ", attempt.message) };
+                attempt.message = format!("{before}{}", failure.reason);
+                attempted.by_subtests = false;
+            }
+        }
+        attempted
+    }
+
+    /// Runs one of the scripts around the case, if it has it.
+    async fn script(
+        &self,
+        machine: &LeasedMachine,
+        which: SuiteScript,
+        text: Option<&str>,
+        attempt: u32,
+        verdict: Option<Verdict>,
+    ) -> Result<(), ScriptFailure> {
+        let Some(text) = text else { return Ok(()) };
+        let Self { context, guest, suite, told, .. } = *self;
+        let mut command = RemoteCommand { script: text.to_owned(), ..self.base_command() };
+        command.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
+        command.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
+        if let Some(verdict) = verdict {
+            command.env.insert("VMDECK_VERDICT".to_owned(), verdict.to_string());
+        }
+        // What puts things back is run also where the run is cancelled, and then has less time.
+        let never = CancellationToken::new();
+        let is_over = which == SuiteScript::AfterEach && context.cancel.is_cancelled();
+        let cancel = if which == SuiteScript::AfterEach { &never } else { &context.cancel };
+        let limit = if is_over { suite.setup_timeout.min(LAST) } else { suite.setup_timeout };
+        let dir = self.dir(attempt).join(format!("+{which}"));
+        let run = ScriptRun { which, command, dir, limit, case: Some(&self.case.id), cancel };
+        SuiteRun { context, guest, suite, told }.run_script(machine, run).await
+    }
+
+    /// Makes one attempt; `partial` = by this script, which runs only these of the tests.
+    async fn attempt_itself(
         &self,
         machine: &mut LeasedMachine,
         number: u32,
@@ -194,7 +269,7 @@ impl CaseRun<'_> {
         let limit = case.timeout.unwrap_or(guest.case_timeout);
         let (script, only) = partial.map_or((None, &[][..]), |(script, only)| (Some(script), only));
         let subtests = self.subtests(&dir, number, only);
-        let base = SuiteRun { context, guest, suite, told: self.told }.base_command();
+        let base = self.base_command();
         let files = ResultFiles::look(context, machine, &case.results.files, base, suite.artifacts_timeout).await;
         log.report_to(subtests.clone());
         let end = {
@@ -294,6 +369,16 @@ impl CaseRun<'_> {
         Subtests::new(&case.results, dir, (origin, case.id.clone()), (round, attempt), events, redactor, only)
     }
 
+    /// Returns what every command of the case has in common.
+    fn base_command(&self) -> RemoteCommand {
+        let Self { context, guest, suite, case, told, .. } = *self;
+        let base = SuiteRun { context, guest, suite, told }.base_command();
+        let dir = case.folder(base.dir.as_deref());
+        let mut env = base.env;
+        env.extend(case.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+        RemoteCommand { env, dir, run_as: case.run_as.unwrap_or(base.run_as), ..base }
+    }
+
     /// Returns the script that runs only these of the case's own tests; `None` = there is none.
     fn rerun_script(&self, machine: &LeasedMachine, only: &[Subtest]) -> Option<String> {
         let template = self.case.results.rerun.as_ref()?;
@@ -306,8 +391,7 @@ impl CaseRun<'_> {
 
     /// Returns the command in the guest, which a program of this host does not have.
     fn command(&self, machine: &LeasedMachine, (attempt, script): (u32, Option<&str>)) -> Result<RemoteCommand> {
-        let Self { context, guest, suite, told, .. } = *self;
-        let mut base = SuiteRun { context, guest, suite, told }.base_command();
+        let mut base = self.base_command();
         base.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
         base.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
         if let Some(script) = script {

@@ -15,7 +15,8 @@ use crate::{
     },
     transport::artifacts::{self, ArtifactRequest},
 };
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     event::{CaseCause, EventKind},
     guest::{Guest, SurvivorPolicy},
@@ -36,12 +37,26 @@ pub(super) struct SuiteRun<'a> {
 }
 
 /// The scripts around the cases.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SuiteScript {
     /// Brings in what the suite requires.
     Install,
     Setup,
     Teardown,
+    BeforeEach,
+    AfterEach,
+    OnFailure,
+}
+
+/// A script on its way: where it is run, and where its output goes.
+pub(super) struct ScriptRun<'a> {
+    pub(super) which: SuiteScript,
+    pub(super) command: RemoteCommand,
+    /// Its folder in the record.
+    pub(super) dir: PathBuf,
+    pub(super) limit: Duration,
+    pub(super) case: Option<&'a CaseId>,
+    pub(super) cancel: &'a CancellationToken,
 }
 
 impl fmt::Display for SuiteScript {
@@ -50,6 +65,9 @@ impl fmt::Display for SuiteScript {
             SuiteScript::Install => "install",
             SuiteScript::Setup => "setup",
             SuiteScript::Teardown => "teardown",
+            SuiteScript::BeforeEach => "before_each",
+            SuiteScript::AfterEach => "after_each",
+            SuiteScript::OnFailure => "on_failure",
         })
     }
 }
@@ -192,12 +210,19 @@ impl SuiteRun<'_> {
         which: SuiteScript,
         text: &str,
     ) -> Result<(), ScriptFailure> {
-        let Self { context, guest, suite, .. } = *self;
+        let limit = if which == SuiteScript::Teardown { self.suite.teardown_timeout } else { self.suite.setup_timeout };
         let command = RemoteCommand { script: text.to_owned(), ..self.base_command() };
-        let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: None };
         // No case can have this name.
-        let folder = format!("+{which}");
-        let dir = context.guest_dir(guest).join(suite.id.as_str()).join(&folder);
+        let dir = self.context.guest_dir(self.guest).join(self.suite.id.as_str()).join(format!("+{which}"));
+        let run = ScriptRun { which, command, dir, limit, case: None, cancel: &self.context.cancel };
+        self.run_script(machine, run).await
+    }
+
+    /// Runs a script of the suite, or around one of its cases, to its end.
+    pub(super) async fn run_script(&self, machine: &LeasedMachine, run: ScriptRun<'_>) -> Result<(), ScriptFailure> {
+        let Self { context, guest, suite, .. } = *self;
+        let ScriptRun { which, command, dir, limit, case, cancel } = run;
+        let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: case.cloned() };
         let mut log = CommandLog::open(
             &dir,
             origin,
@@ -206,14 +231,10 @@ impl SuiteRun<'_> {
             &Expect::default(),
             context.plan.host.log_size,
         );
-        let limit = match which {
-            SuiteScript::Install | SuiteScript::Setup => suite.setup_timeout,
-            SuiteScript::Teardown => suite.teardown_timeout,
-        };
         let work = CaseWork::Guest(&command);
         let watched =
             Watched { context, guest, machine, work, limit, trouble_ignore: &suite.trouble_ignore, peers: &[] };
-        let end = watched.run(&mut log, &context.cancel).await;
+        let end = watched.run(&mut log, cancel).await;
         let output = log.finish();
         let (verdict, reason) = match end {
             End::Exit(CommandExit::Code(0)) => match output.lost.clone() {
@@ -224,7 +245,8 @@ impl SuiteRun<'_> {
             End::Exit(exit) => {
                 let last = output.stderr_tail.lines().last().or(output.stdout_tail.lines().last()).unwrap_or_default();
                 let last = if last.is_empty() { String::new() } else { format!(": {last}") };
-                (Verdict::Failed, format!("{exit}{last} (see guests/{}/{}/{folder})", guest.id, suite.id))
+                let seen = dir.strip_prefix(&context.plan.dir).unwrap_or(&dir).display();
+                (Verdict::Failed, format!("{exit}{last} (see {seen})"))
             }
             End::Timeout(still_runs) => {
                 if still_runs.is_some() && guest.survivors == SurvivorPolicy::Replace {

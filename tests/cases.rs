@@ -1,0 +1,132 @@
+//! What a case may say of itself: its surroundings, its tags, what is run around it.
+
+use std::fs;
+use vmdeck_testkit::world::World;
+
+const LOCAL: &str = "[guests.here]\nbackend = \"local\"\n";
+
+/// Returns the lines that commands have left in a file of the world.
+fn trace(world: &World) -> Vec<String> {
+    let text = fs::read_to_string(world.path("trace")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn world(suites: &str) -> World {
+    let world = World::new("");
+    let place = world.path("trace").display().to_string();
+    let config =
+        fs::read_to_string(world.path("vmdeck.toml")).expect("config") + LOCAL + &suites.replace("TRACE", &place);
+    fs::write(world.path("vmdeck.toml"), config).expect("config");
+    world
+}
+
+#[test]
+fn a_case_has_its_own_environment_and_folder_besides_its_suite_s() {
+    let world = world(
+        "[suites.s]\nenv = { A = \"suite\", B = \"suite\" }\ndir = \"/usr\"\n\
+         [[suites.s.cases]]\nname = \"own\"\nrun = \"echo $A $B $(pwd)\"\nenv = { B = \"case\" }\ndir = \"share/doc\"\n\
+         [[suites.s.cases]]\nname = \"far\"\nrun = \"echo $B $(pwd)\"\ndir = \"/etc\"\n\
+         [[suites.s.cases]]\nname = \"suite\"\nrun = \"echo $A $B $(pwd)\"\n\
+         [[suites.s.cases]]\nname = \"none\"\nrun = \"true\"\ndir = \"nowhere\"\n",
+    );
+    world.ci(&[]).exits(5);
+    for (case, wrote) in [("own", "suite case /usr/share/doc"), ("far", "suite /etc"), ("suite", "suite suite /usr")] {
+        assert_eq!(world.record(&format!("guests/here/s/{case}/stdout.log")).trim(), wrote, "{case}");
+    }
+    assert!(world.of_kind("case_ended")[3]["message"].as_str().expect("text").contains("/usr/nowhere"));
+}
+
+#[test]
+fn cases_are_selected_by_their_tags() {
+    let suites = "[suites.a]\ntags = [\"net\"]\n[[suites.a.cases]]\nname = \"x\"\nrun = \"true\"\ntags = [\"slow\"]\n\
+         [[suites.a.cases]]\nname = \"y\"\nrun = \"true\"\n[suites.b]\n[[suites.b.cases]]\nname = \"z\"\nrun = \"true\"\n";
+    for (expression, cases) in [
+        ("net", &["a/x", "a/y"][..]),
+        ("net and not slow", &["a/y"]),
+        ("not (net or slow)", &["b/z"]),
+        ("slow or not net", &["a/x", "b/z"]),
+    ] {
+        let world = world(suites);
+        world.ci(&["--tag", expression]).exits(0);
+        let ran: Vec<String> = world.verdicts().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(ran, cases, "{expression}");
+    }
+    let world = world(suites);
+    world.run(&["list", "--cases", "--tag", "net"]).exits(0).says("a/x@here").says("net slow").says("2 cases");
+    let listed = world.run(&["list", "--cases", "--json", "a/y"]).exits(0);
+    let rows: serde_json::Value = serde_json::from_str(&listed.out).expect("json");
+    assert_eq!(
+        (rows[0]["case"].as_str(), rows[0]["tags"][0].as_str(), rows.as_array().map(Vec::len)),
+        (Some("y"), Some("net"), Some(1))
+    );
+    assert!(rows[0]["line"].as_u64().is_some_and(|line| line > 5) && rows[0]["file"] == "vmdeck.toml", "{rows}");
+    world.run(&["list", "--tag", "net"]).exits(2);
+    world.ci(&["--tag", "nett"]).exits(2).complains("no case has the tag `nett` (known: net, slow)");
+    world.ci(&["--tag", "net and"]).exits(2).complains("a tag is missing");
+    world.ci(&["--tag", "net and slow", "b"]).exits(2);
+}
+
+#[test]
+fn a_guest_is_taken_away_from_those_that_a_suite_names() {
+    let suites = "[guests.other]\nbackend = \"local\"\n[suites.s]\nguests = [\"*\", \"!oth*\"]\n\
+         [[suites.s.cases]]\nname = \"x\"\nrun = \"true\"\n";
+    let wanted = world(suites);
+    wanted.ci(&[]).exits(0);
+    let guests: Vec<_> = wanted.of_kind("case_ended").iter().map(|event| event["guest"].clone()).collect();
+    assert_eq!(guests, ["here"]);
+    for (bad, says) in [
+        ("[\"!other\"]", "nothing yet that a `!` could take away"),
+        ("[\"*\", \"!nobody\"]", "`nobody` is not a guest"),
+    ] {
+        world(&suites.replace("[\"*\", \"!oth*\"]", bad)).ci(&[]).exits(2).complains(says);
+    }
+}
+
+#[test]
+fn what_is_around_a_case_is_run_whatever_becomes_of_it() {
+    let world = world(
+        "[suites.s]\nbefore_each = \"echo before $VMDECK_CASE >> TRACE\"\nafter_each = \"echo after $VMDECK_CASE $VMDECK_VERDICT >> TRACE\"\n\
+         on_failure = \"echo look $VMDECK_CASE >> TRACE; echo a clue\"\n\
+         [[suites.s.cases]]\nname = \"good\"\nrun = \"echo good >> TRACE\"\n\
+         [[suites.s.cases]]\nname = \"bad\"\nrun = \"echo bad >> TRACE; exit 3\"\nretries = 1\n\
+         [[suites.s.cases]]\nname = \"late\"\nrun = \"sleep 60\"\ntimeout = \"1s\"\n\
+         [[suites.s.cases]]\nname = \"unready\"\nrun = \"echo never >> TRACE\"\nbefore_each = \"echo no; exit 4\"\n",
+    );
+    world.ci(&[]).exits(1);
+    assert_eq!(
+        trace(&world),
+        [
+            "before good",
+            "good",
+            "after good passed", //
+            "before bad",
+            "bad",
+            "look bad",
+            "after bad failed", //
+            "before bad",
+            "bad",
+            "look bad",
+            "after bad failed", //
+            "before late",
+            "look late",
+            "after late failed", //
+            "look unready",
+            "after unready failed",
+        ]
+    );
+    let unready = &world.of_kind("case_ended")[3];
+    assert!(unready["message"].as_str().expect("text").starts_with("before_each failed: exit 4: no"), "{unready}");
+    assert_eq!(world.record("guests/here/s/bad/attempt-2/+on_failure/stdout.log"), "a clue\n");
+}
+
+#[test]
+fn what_is_not_put_back_fails_a_case_that_passed_and_spoils_the_machine() {
+    let world = world(
+        "[suites.s]\n[[suites.s.cases]]\nname = \"dirty\"\nrun = \"true\"\nafter_each = \"exit 5\"\n\
+         [[suites.s.cases]]\nname = \"next\"\nrun = \"true\"\n",
+    );
+    world.ci(&[]).exits(1).says("after_each failed: exit 5");
+    world.assert_verdicts(&[("s/dirty", "failed"), ("s/next", "passed")]);
+    let made = world.of_kind("guest_state").into_iter().filter(|event| event["to"] == "Created").count();
+    assert_eq!(made, 2, "the next case has a new machine");
+}
