@@ -16,7 +16,7 @@ use vmdeck_model::subtest::{Subtest, SubtestProgress, SubtestStatus, SubtestTall
 /// Most sub-tests that are shown one by one.
 const MOST: usize = 100_000;
 /// Most bytes of tests that wait until more can be said of them.
-const HELD: usize = 16 << 20;
+const HELD: usize = 10 << 20;
 /// Most names of failures between two looks at the progress.
 const TOLD: usize = 20;
 /// Most names of running tests that the progress has.
@@ -89,6 +89,8 @@ pub(crate) struct Sheet {
     /// The id of the first entry that has not left.
     first: Id,
     held: usize,
+    /// How much more may be held before what has ended is let go once more.
+    slack: usize,
     summary: ResultSummary,
     /// How often each name was seen, by its hash.
     names: HashMap<u64, u32, BuildHasherDefault<DefaultHasher>>,
@@ -108,14 +110,16 @@ impl Sheet {
         if let Some(status) = entry.status {
             self.count(status, &entry.name);
         }
-        if self.shown + self.rows.len() >= MOST {
+        let is_full = self.held > 2 * HELD && entry.status.is_none();
+        if self.shown + self.rows.len() >= MOST || is_full {
             self.summary.not_shown += u64::from(entry.status.is_some());
             return None;
         }
         self.held += entry.bytes();
         self.rows.push_back(SheetRow { entry, is_settled: false, is_withdrawn: false });
-        if self.held > HELD {
+        if self.held > HELD + self.slack {
             self.settle_ended();
+            self.slack = self.held - HELD + HELD / 4;
         }
         Some(self.first + self.rows.len() - 1)
     }
@@ -174,7 +178,6 @@ impl Sheet {
 
     /// Says that nothing more will be said of any test that has ended.
     pub(crate) fn settle_ended(&mut self) {
-        self.held = 0;
         for row in &mut self.rows {
             row.is_settled |= row.entry.status.is_some();
         }
@@ -210,6 +213,7 @@ impl Sheet {
             let Some(SheetRow { entry, is_withdrawn, .. }) = self.rows.pop_front() else { return };
             self.first += 1;
             self.held = self.held.saturating_sub(entry.bytes());
+            self.slack = 0;
             let Some(status) = entry.status.filter(|_| !is_withdrawn) else { continue };
             self.shown += 1;
             let seen = self.names.entry(self.names.hasher().hash_one(&entry.name)).or_default();

@@ -139,6 +139,9 @@ impl GoTest {
             }
         }
         let id = sheet.add(Entry::new(package, "::", test));
+        if id.is_none() && of.tests.len() >= OPEN {
+            return;
+        }
         of.tests.insert(test.to_owned(), GoTestRun { id, ..GoTestRun::default() });
     }
 

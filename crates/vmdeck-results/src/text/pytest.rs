@@ -20,6 +20,8 @@ const STATUS: [(&str, SubtestStatus); 6] = [
     ("XPASS", SubtestStatus::Xpass),
 ];
 
+/// Most tests that are known by their ids.
+const KNOWN: usize = 20_000;
 /// Most tests whose lines have begun.
 const OPEN: usize = 10_000;
 
@@ -226,7 +228,7 @@ impl Pytest {
             entry.flaky = flaky;
             entry.message = words::message(why);
         }
-        if status.is_failure() || by_worker {
+        if (status.is_failure() || by_worker) && self.known.len() < KNOWN {
             self.known.insert(id.to_owned(), at);
         }
         self.last = Some((id.to_owned(), at));
@@ -269,7 +271,9 @@ impl Pytest {
         let before = self.known.get(id).copied();
         // Else it is a file that could not be collected, or the tests have no lines of their own.
         let at = before.unwrap_or_else(|| sheet.add(entry(id).ended(status)));
-        self.known.insert(id.to_owned(), at);
+        if self.known.len() < KNOWN {
+            self.known.insert(id.to_owned(), at);
+        }
         if let Some(entry) = sheet.entry(at)
             && entry.message.is_empty()
         {
