@@ -120,6 +120,23 @@ fn what_is_around_a_case_is_run_whatever_becomes_of_it() {
 }
 
 #[test]
+fn what_lands_in_the_folder_for_artifacts_comes_back_whatever_becomes_of_the_case() {
+    let world = world(
+        "[suites.s]\nafter_each = \"echo end > $VMDECK_ARTIFACTS/end\"\n[[suites.s.cases]]\nname = \"good\"\n\
+         run = \"mkdir $VMDECK_ARTIFACTS/d; echo 1 > $VMDECK_ARTIFACTS/d/a.txt; echo $VMDECK_ARTIFACTS > TRACE\"\n\
+         [[suites.s.cases]]\nname = \"bad\"\nrun = \"echo $VMDECK_ATTEMPT > $VMDECK_ARTIFACTS/b; exit 1\"\nretries = 1\n\
+         [[suites.s.cases]]\nname = \"late\"\nrun = \"echo x > $VMDECK_ARTIFACTS/c; sleep 60\"\ntimeout = \"1s\"\n",
+    );
+    world.ci(&[]).exits(1).says("2 artifacts fetched");
+    let read = |name: &str| world.record(&format!("guests/here/s/{name}"));
+    assert_eq!((read("good/artifacts/d/a.txt"), read("good/artifacts/end")), ("1\n".into(), "end\n".into()));
+    assert_eq!((read("bad/artifacts/b"), read("bad/attempt-2/artifacts/b")), ("1\n".into(), "2\n".into()));
+    assert_eq!(read("late/artifacts/c"), "x\n");
+    let folder = trace(&world).concat();
+    assert!(folder.contains("-artifacts/s/good") && !std::path::Path::new(&folder).exists(), "{folder} is gone");
+}
+
+#[test]
 fn what_is_not_put_back_fails_a_case_that_passed_and_spoils_the_machine() {
     let world = world(
         "[suites.s]\n[[suites.s.cases]]\nname = \"dirty\"\nrun = \"true\"\nafter_each = \"exit 5\"\n\

@@ -192,6 +192,7 @@ fn a_real_guest_that_panics_within_a_test_has_that_test_named_in_every_report() 
     let cases = suite(&[
         ("file", file, "results = [\"out/*.xml\"]"),
         ("stale", "true", "results = [\"out/*.xml\"]"),
+        ("keeps", "echo kept > $VMDECK_ARTIFACTS/a.txt; exit 1", ""),
         ("panics", &panics, "results = [\"tap\"]"),
     ]);
     let guest = Micro { append: "sysrq_always_enabled", ..Micro::default() }.guest("micro");
@@ -202,12 +203,18 @@ fn a_real_guest_that_panics_within_a_test_has_that_test_named_in_every_report() 
     let out = command.output().expect("vmdeck runs");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert_eq!(out.status.code(), Some(1), "{text}");
-    world.assert_verdicts(&[("s/file", "failed"), ("s/stale", "failed"), ("s/panics", "failed")]);
+    world.assert_verdicts(&[
+        ("s/file", "failed"),
+        ("s/stale", "failed"),
+        ("s/keeps", "failed"),
+        ("s/panics", "failed"),
+    ]);
     let seen = subtests(&world);
     let pair = |name: &str, status: &str| (name.to_owned(), status.to_owned());
     assert_eq!(seen["file"], [pair("a.b::x", "passed"), pair("y", "failed")]);
     assert_eq!(seen["panics"].len(), 37);
     assert_eq!(seen["panics"][36], pair("t37", "error"));
+    assert_eq!(world.record("guests/micro/s/keeps/artifacts/a.txt"), "kept\n");
     let stale = &world.of_kind("case_ended")[1]["message"];
     assert!(stale.as_str().expect("text").contains("is stale"), "{stale}");
     for (report, says) in [

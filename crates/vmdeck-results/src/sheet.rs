@@ -183,6 +183,14 @@ impl Sheet {
         }
     }
 
+    /// Says that nothing more will be said of what has ended before this test; `None` = of anything that has ended.
+    pub(crate) fn settle_ended_before(&mut self, id: Option<Id>) {
+        let count = id.map_or(self.rows.len(), |id| id.saturating_sub(self.first));
+        for row in self.rows.iter_mut().take(count) {
+            row.is_settled |= row.entry.status.is_some();
+        }
+    }
+
     /// Makes errors of all that are running, and settles everything. The reason comes after "did not end".
     pub(crate) fn end_running(&mut self, why: &str) -> usize {
         let running = self.rows.iter().enumerate().filter(|(_, row)| row.is_running());

@@ -3,6 +3,7 @@
 //! Three things are kept apart: the code failed, the guest failed, nobody can tell. No status means `infra`, never a pass.
 
 use super::{
+    case_artifacts::{self, CaseArtifacts},
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
     judge::{judge, judge_with_results, with_running},
     peers::PeerWatch,
@@ -56,6 +57,8 @@ pub(super) struct CaseRun<'a> {
     pub(super) round: u32,
     /// What its commands are told of the guests that are up together.
     pub(super) told: &'a BTreeMap<String, String>,
+    /// Where its artifacts go in the guest, while an attempt at it is made that has such a folder.
+    pub(super) artifacts: Option<&'a str>,
 }
 
 /// How one attempt at a case ended.
@@ -69,6 +72,14 @@ struct Attempted {
     failed: Vec<Subtest>,
     /// Nothing but those speaks against it.
     by_subtests: bool,
+}
+
+impl Attempted {
+    /// Returns an attempt whose command was never run.
+    fn unrun(attempt: Attempt, machine: &LeasedMachine) -> Self {
+        let machine_lost = machine.is_lost();
+        Self { attempt, machine_lost, subtests: None, failed: Vec::new(), by_subtests: false }
+    }
 }
 
 /// How a case ended, all attempts taken together.
@@ -174,8 +185,51 @@ impl CaseRun<'_> {
         });
     }
 
-    /// Makes one attempt, with what is run around it.
+    /// Makes one attempt, with a folder for its artifacts where it wants one.
     async fn attempt(
+        &self,
+        machine: &mut LeasedMachine,
+        number: u32,
+        peers: &[PeerWatch],
+        partial: Option<(&str, &[Subtest])>,
+    ) -> Attempted {
+        if !case_artifacts::is_wanted(self.case) {
+            return self.attempt_around(machine, number, peers, partial).await;
+        }
+        let Self { context, guest, suite, case, .. } = *self;
+        let below = format!("vmdeck-{}-artifacts/{}/{}", context.plan.run.short(), suite.id, case.id);
+        let folder = match CaseArtifacts::make(machine, &below, self.base_command()).await {
+            Ok(folder) => folder,
+            Err(fault) => {
+                let message = context.redactor.text(&fault.to_string());
+                return Attempted::unrun(unrun(Verdict::Infra, &message, RecordedOutput::default()), machine);
+            }
+        };
+        let run = CaseRun { artifacts: Some(&folder.folder), ..*self };
+        let mut attempted = run.attempt_around(machine, number, peers, partial).await;
+        if attempted.machine_lost && machine.is_lost() {
+            return attempted;
+        }
+        let to = self.dir(number).join("artifacts");
+        match folder.fetch((context, guest, suite), machine, &to).await {
+            Ok(0) => {}
+            Ok(count) => case_artifacts::tell(context, &guest.id, &format!("{}/{}", suite.id, case.id), count),
+            Err(fault) => {
+                let why = context.redactor.text(&fault.to_string());
+                let attempt = &mut attempted.attempt;
+                if matches!(attempt.verdict, Verdict::Passed | Verdict::Skipped) {
+                    // What it has written down is lost: nothing can be said.
+                    (attempt.verdict, attempt.message) = (Verdict::Infra, why);
+                } else {
+                    attempt.message = format!("{}; {why}", attempt.message);
+                }
+            }
+        }
+        attempted
+    }
+
+    /// Makes one attempt, with what is run around it.
+    async fn attempt_around(
         &self,
         machine: &mut LeasedMachine,
         number: u32,
@@ -185,13 +239,7 @@ impl CaseRun<'_> {
         let CaseScripts { before, after, on_failure } = &self.case.around;
         let mut attempted = match self.script(machine, SuiteScript::BeforeEach, before.as_deref(), number, None).await {
             Ok(()) => self.attempt_itself(machine, number, peers, partial).await,
-            Err(failure) => Attempted {
-                attempt: unrun(failure.verdict, &failure.reason, failure.output),
-                machine_lost: machine.is_lost(),
-                subtests: None,
-                failed: Vec::new(),
-                by_subtests: false,
-            },
+            Err(failure) => Attempted::unrun(unrun(failure.verdict, &failure.reason, failure.output), machine),
         };
         let is_usable = |attempted: &Attempted| !attempted.machine_lost && !machine.is_lost();
         if attempted.attempt.verdict == Verdict::Failed && is_usable(&attempted) {
@@ -376,6 +424,7 @@ impl CaseRun<'_> {
         let dir = case.folder(base.dir.as_deref());
         let mut env = base.env;
         env.extend(case.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+        env.extend(self.artifacts.map(|folder| (case_artifacts::VARIABLE.to_owned(), folder.to_owned())));
         RemoteCommand { env, dir, run_as: case.run_as.unwrap_or(base.run_as), ..base }
     }
 

@@ -102,7 +102,15 @@ impl<'a> JobRun<'a> {
 
     fn case_run<'m>(&'m self, queued: QueuedCase, member: &'m Member) -> CaseRun<'m> {
         let (case, suite) = self.case_of(queued);
-        CaseRun { context: self.context, guest: &member.guest, told: &member.told, suite, case, round: queued.of.round }
+        CaseRun {
+            context: self.context,
+            guest: &member.guest,
+            told: &member.told,
+            suite,
+            case,
+            round: queued.of.round,
+            artifacts: None,
+        }
     }
 
     /// Returns the case in each of its guests.

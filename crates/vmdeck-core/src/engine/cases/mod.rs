@@ -5,6 +5,7 @@
 mod boot_id;
 mod capped_log;
 mod case;
+mod case_artifacts;
 mod code;
 mod command_log;
 mod coverage;

@@ -350,7 +350,9 @@ impl TapBlock {
     pub(super) fn end_parent(&mut self, child: ClosedBlock, sheet: &mut Sheet) {
         let Some((name, outcome)) = self.parent.take() else { return };
         self.last = self.record(&name, outcome, Some(child).filter(|child| child.parts > 0), sheet);
-        sheet.settle(self.last);
+        if self.level == 0 {
+            sheet.settle_ended_before(None);
+        }
     }
 
     /// Returns a result that had no words of its own, with what its empty block says of it.
@@ -365,7 +367,6 @@ impl TapBlock {
 
     /// Ends a block within `around`; `name` = its parent's result says so. `None` = it was no block, but text.
     pub(super) fn close(mut self, name: Option<&str>, around: &mut TapBlock, sheet: &mut Sheet) -> Option<ClosedBlock> {
-        sheet.settle(self.last);
         let is_block = self.plan.is_some() || self.has_version || self.name.is_some();
         if !is_block {
             return None;
@@ -382,8 +383,9 @@ impl TapBlock {
         for draft in self.drafts.drain(..) {
             let path = joined(&own, &draft.path);
             if around.is_live() {
+                let is_failure = draft.outcome.status.is_failure();
                 let id = sheet.add(entry(&joined(&around.class(), &path), &draft.name, draft.outcome));
-                sheet.settle(id);
+                self.failed.extend(id.filter(|_| is_failure));
             } else if around.drafts.len() < DRAFTS {
                 around.drafts.push(HeldResult { path, ..draft });
             } else {

@@ -121,7 +121,13 @@ impl TapReader {
         let outcome = TapOutcome::of(result, is_kernel);
         let outcome = if is_kernel { outcome.with_earlier(&told, &name) } else { outcome };
         let outcome = TapBlock::or_skipped(outcome, child.as_ref());
-        block.last = block.record(&name, outcome, child.filter(|child| child.parts > 0), sheet);
+        let child = child.filter(|child| child.parts > 0);
+        let is_parent = child.is_some();
+        block.last = block.record(&name, outcome, child, sheet);
+        if is_parent && block.level == 0 {
+            // What is in it was its own until now.
+            sheet.settle_ended_before(block.last);
+        }
     }
 
     /// Takes a line of comment after a result: why it failed, and where.
