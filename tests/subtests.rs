@@ -178,6 +178,26 @@ fn a_test_that_fails_first_and_passes_then_is_flaky_in_every_report() {
 }
 
 #[test]
+fn github_shows_a_test_that_failed_at_its_place_in_the_repository() {
+    let world = World::new("");
+    let to = world.path("box/src").display().to_string();
+    let guest = format!("{LOCAL}[guests.here.source]\npath = \"app\"\nto = \"{to}\"\n");
+    let run = format!(
+        "printf '1..1\\nnot ok 1 - adds\\n  ---\\n  message: 4, not::5\\n  file: {to}/tests/a.js\\n  line: 7\\n  ...\\n'; exit 1"
+    );
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let config = config + &guest + &suite(&[("unit", &run, "results = [\"tap\"]")]);
+    fs::write(world.path("vmdeck.toml"), config).expect("config");
+    fs::create_dir_all(world.path("app/tests")).expect("mkdir");
+    fs::write(world.path("app/tests/a.js"), "x").expect("written");
+    let output = world.vmdeck(&["--ci", "--run-dir", "record"]).env("GITHUB_ACTIONS", "true").output().expect("ran");
+    vmdeck_testkit::world::Ran::of(&output)
+        .exits(1)
+        .says("::error file=app/tests/a.js,line=7,title=s/unit@here%3A adds failed::4, not::5");
+    assert!(world.record("junit.xml").contains("file=\"app/tests/a.js\" line=\"7\""), "{}", world.record("junit.xml"));
+}
+
+#[test]
 fn a_word_that_is_no_format_is_refused_with_those_that_there_are() {
     let world = World::new(&format!("{LOCAL}{}", suite(&[("x", "true", "results = [\"tapp\"]")])));
     world.ci(&[]).exits(2).complains("`tapp` is no format of results (known: auto, tap,").complains("vmdeck.toml:");

@@ -43,6 +43,8 @@ pub struct Github {
     errors: usize,
     warnings: usize,
     details: Vec<CaseDetail>,
+    /// The first tests of cases that failed at a place that is known: title, place and reason.
+    subtests: Vec<(String, ShownPlace, String)>,
     /// The guests that are up.
     active: BTreeSet<GuestId>,
     /// The guest whose lines are being gathered in a group.
@@ -52,7 +54,17 @@ pub struct Github {
 impl Github {
     /// Returns a report to this log; `summary` is the file of `GITHUB_STEP_SUMMARY`.
     pub fn new(out: Box<dyn Write + Send>, summary: Option<PathBuf>, index: PlanIndex) -> Self {
-        Self { out, summary, index, errors: 0, warnings: 0, details: Vec::new(), active: BTreeSet::new(), group: None }
+        Self {
+            out,
+            summary,
+            index,
+            errors: 0,
+            warnings: 0,
+            details: Vec::new(),
+            subtests: Vec::new(),
+            active: BTreeSet::new(),
+            group: None,
+        }
     }
 
     fn annotate(&mut self, level: &str, title: &str, place: Option<&ShownPlace>, message: &str) -> io::Result<()> {
@@ -111,6 +123,12 @@ impl Github {
         if let Some(error) = error {
             self.annotate("error", "vmdeck", None, error)?;
         }
+        // What the cases have left of them.
+        let left = (ANNOTATIONS - 1).saturating_sub(self.errors);
+        for (title, place, message) in std::mem::take(&mut self.subtests).into_iter().take(left) {
+            let message = if message.is_empty() { "failed" } else { &message };
+            self.annotate("error", &title, Some(&place), message)?;
+        }
         let hidden = self.errors.saturating_sub(ANNOTATIONS - 1);
         if hidden > 0 {
             writeln!(self.out, "{hidden} more cases are not green; the step's summary and junit.xml have them all")?;
@@ -140,6 +158,16 @@ impl ReportSink for Github {
             EventKind::CleanupEnded { guest, .. } => {
                 self.active.remove(guest);
                 self.group(None)
+            }
+            EventKind::SubtestEnded { guest, suite, case, subtest, .. }
+                if subtest.status.is_failure() && self.subtests.len() < ANNOTATIONS =>
+            {
+                if let (Some(file), Some(line)) = (&subtest.file, subtest.line) {
+                    let place = ShownPlace { file: self.index.file_of(guest, file), line: line as usize };
+                    let title = format!("{suite}/{case}@{guest}: {} {}", subtest.name, subtest.status);
+                    self.subtests.push((title, place, subtest.message.clone()));
+                }
+                Ok(())
             }
             EventKind::CaseEnded { .. } => self.case(&event.kind),
             EventKind::RunEnded { error, .. } => self.ended(view, error.as_deref()),

@@ -42,7 +42,7 @@ pub(super) fn is_wanted(case: &Case) -> bool {
         CaseAction::Script(path) => vmdeck_files::read_text(path, vmdeck_files::LARGE).is_ok_and(|text| names(&text)),
         CaseAction::Host(_) => false,
     };
-    own || around.into_iter().flatten().any(|text| names(text)) || case.env.values().any(|value| names(value))
+    own || around.into_iter().flatten().any(|text| names(text))
 }
 
 impl CaseArtifacts {
