@@ -137,6 +137,32 @@ fn what_lands_in_the_folder_for_artifacts_comes_back_whatever_becomes_of_the_cas
 }
 
 #[test]
+fn a_case_is_skipped_where_one_that_it_needs_did_not_pass_and_is_selected_with_it() {
+    let cases = |build: &str| {
+        format!(
+            "[suites.s]\n[[suites.s.cases]]\nname = \"build\"\nrun = \"echo build >> TRACE; {build}\"\n\
+             [[suites.s.cases]]\nname = \"other\"\nrun = \"true\"\n\
+             [[suites.s.cases]]\nname = \"unit\"\nrun = \"echo unit >> TRACE\"\nneeds = [\"build\"]\n\
+             [[suites.s.cases]]\nname = \"deploy\"\nrun = \"echo deploy >> TRACE\"\nneeds = [\"unit\"]\n"
+        )
+    };
+    let broken = world(&cases("exit 1"));
+    broken.ci(&[]).exits(1).says("it needs `build`, which was failed");
+    broken.assert_verdicts(&[
+        ("s/build", "failed"),
+        ("s/other", "passed"),
+        ("s/unit", "skipped"),
+        ("s/deploy", "skipped"),
+    ]);
+    assert_eq!(trace(&broken), ["build"]);
+    let good = world(&cases("true"));
+    good.ci(&["s/deploy"]).exits(0);
+    assert_eq!(trace(&good), ["build", "unit", "deploy"]);
+    let late = cases("true").replace("needs = [\"unit\"]", "needs = [\"later\"]");
+    world(&late).ci(&[]).exits(2).complains("case `deploy` needs `later`, which is no case before it");
+}
+
+#[test]
 fn what_is_not_put_back_fails_a_case_that_passed_and_spoils_the_machine() {
     let world = world(
         "[suites.s]\n[[suites.s.cases]]\nname = \"dirty\"\nrun = \"true\"\nafter_each = \"exit 5\"\n\

@@ -4,13 +4,13 @@
 
 use super::{
     guest::Guest,
-    ids::{GuestId, RoleId},
+    ids::{CaseId, GuestId, RoleId},
     select::word_of_case,
     subtest::Subtest,
     suite::{Case, Suite},
 };
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A guest of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,9 @@ impl Job {
                     wanted.push(case);
                 }
             }
-            suite.cases = wanted;
+            let needed = with_needs(&whole, wanted.iter().map(|case| &case.id).collect());
+            let own = |all: &Case| wanted.iter().find(|case| case.id == all.id).unwrap_or(all).clone();
+            suite.cases = whole.cases.iter().filter(|all| needed.contains(&all.id)).map(own).collect();
         }
         self.suites.retain(|suite| !suite.cases.is_empty());
     }
@@ -112,6 +114,18 @@ impl Job {
             }
         }
     }
+}
+
+/// Returns these cases of a suite with those that they need.
+pub(super) fn with_needs<'a>(suite: &'a Suite, chosen: BTreeSet<&'a CaseId>) -> BTreeSet<&'a CaseId> {
+    let mut wanted = chosen;
+    // What is needed stands before what needs it.
+    for case in suite.cases.iter().rev() {
+        if wanted.contains(&case.id) {
+            wanted.extend(&case.needs);
+        }
+    }
+    wanted
 }
 
 /// Returns the guests that fill the roles of a suite, under the names that they have in a run, in the order of the roles; one that is

@@ -4,9 +4,9 @@
 
 use super::{
     guest::Guest,
-    ids::{GuestId, RunId},
+    ids::{CaseId, GuestId, RunId},
     image::ImageConfig,
-    job::{Job, role_guests},
+    job::{Job, role_guests, with_needs},
     key::{Key, Options},
     secret::Secret,
     select::{Selector, Shard},
@@ -176,7 +176,9 @@ impl Setup {
             return Err(format!("no case has the tag `{unknown}` ({known})"));
         }
         for suite in &mut self.suites {
-            suite.cases.retain(|case| wanted.matches(&case.tags));
+            let chosen = suite.cases.iter().filter(|case| wanted.matches(&case.tags)).map(|case| &case.id).collect();
+            let chosen: BTreeSet<CaseId> = with_needs(suite, chosen).into_iter().cloned().collect();
+            suite.cases.retain(|case| chosen.contains(&case.id));
         }
         self.suites.retain(|suite| !suite.cases.is_empty());
         Ok(())
@@ -236,7 +238,9 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
                 position += usize::from(wanted);
                 mine
             };
-            let cases: Vec<Case> = suite.cases.iter().filter(chosen).cloned().collect();
+            let chosen: BTreeSet<&CaseId> = suite.cases.iter().filter(chosen).map(|case| &case.id).collect();
+            let wanted = with_needs(suite, chosen);
+            let cases: Vec<Case> = suite.cases.iter().filter(|case| wanted.contains(&case.id)).cloned().collect();
             if !cases.is_empty() {
                 suites.push(Suite { cases, ..suite.clone() });
             }

@@ -127,6 +127,8 @@ pub struct Case {
     pub run_as: Option<RunAs>,
     /// What is run around each attempt at it.
     pub around: CaseScripts,
+    /// The cases of its suite, all before it, without whose success it is skipped.
+    pub needs: Vec<CaseId>,
 }
 
 impl Case {

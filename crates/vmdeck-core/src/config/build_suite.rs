@@ -80,6 +80,11 @@ impl Build<'_> {
                 case.tags.extend(tags.iter().cloned());
                 case.tags.sort();
                 case.tags.dedup();
+                for need in case.needs.iter().filter(|need| !seen.contains(*need)) {
+                    let why = format!("case `{}` needs `{need}`, which is no case before it", case.id);
+                    let hint = "cases run in the order in which they are written";
+                    self.problem(origin, &format!("suites.{name}.cases[{index}].needs"), why, Some(hint));
+                }
                 if !seen.insert(case.id.clone()) {
                     self.problem(
                         origin,
@@ -315,6 +320,12 @@ impl Build<'_> {
             retries: own,
             skip: self.text(&full("skip"), &any("skip")),
             results: self.results(suite, index, origin),
+            needs: {
+                let names = self.texts(&full("needs"), &any("needs"));
+                let ids = names.iter().map(|name| CaseId::new(name)).collect::<Result<Vec<_>, _>>();
+                ids.map_err(|e| self.problem(origin, &format!("{shown}.needs"), e.to_string(), None))
+                    .unwrap_or_default()
+            },
             around: self.scripts(suite, &full, &any, &shown, origin),
             tags: self.tags(&full("tags"), &any("tags"), origin),
             env: self.env(&full("env"), &any("env"), origin),

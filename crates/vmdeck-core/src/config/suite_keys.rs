@@ -184,6 +184,12 @@ pub(super) const SUITES: &[Key] = &[
     key("suites.*.cases.[].rerun", Kind::Text, None, "for this case"),
     key("suites.*.cases.[].results", Kind::Texts, None, "for this case, in place of the suite's"),
     key("suites.*.cases.[].allow_empty", Kind::Bool, None, "for this case"),
+    key(
+        "suites.*.cases.[].needs",
+        Kind::Texts,
+        Some("[]"),
+        "names of cases of the suite, all before it: where one of them did not pass, it is skipped; they are selected with it",
+    ),
     key("suites.*.cases.[].before_each", Kind::Text, None, "for this case, in place of the suite's"),
     key("suites.*.cases.[].after_each", Kind::Text, None, "for this case, in place of the suite's"),
     key("suites.*.cases.[].on_failure", Kind::Text, None, "for this case, in place of the suite's"),

@@ -17,12 +17,15 @@ use crate::engine::{
     machine::{self, LeasedMachine, Permits, PhaseEvents},
 };
 use futures_util::future::join_all;
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 use vmdeck_model::{
     error::{Blame, Fault},
     event::Phase,
     guest::{Fresh, Guest},
-    ids::GuestId,
+    ids::{CaseId, GuestId},
     job::Job,
     outcome::{CancelReason, Verdict},
     plan::{Keep, RunPurpose},
@@ -38,6 +41,7 @@ pub(in crate::engine) async fn run(context: Arc<RunContext>, job: Job, permits: 
         suites: &job.suites,
         queue: VecDeque::new(),
         has_failed: false,
+        not_passed: BTreeMap::new(),
         permits,
     };
     run.fill_queue();
@@ -45,7 +49,7 @@ pub(in crate::engine) async fn run(context: Arc<RunContext>, job: Job, permits: 
 }
 
 /// A suite in one of the rounds.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct SuiteRound {
     suite: usize,
     round: u32,
@@ -75,6 +79,8 @@ struct JobRun<'a> {
     queue: VecDeque<QueuedCase>,
     /// Whether some case failed or was infra.
     has_failed: bool,
+    /// How the cases of the suites have ended that did not pass.
+    not_passed: BTreeMap<(SuiteRound, CaseId), Verdict>,
     permits: Permits,
 }
 
@@ -86,7 +92,10 @@ impl<'a> JobRun<'a> {
                 for (case, of_case) in of_suite.cases.iter().enumerate() {
                     let queued = QueuedCase { of: SuiteRound { suite, round }, case };
                     match &of_case.skip {
-                        Some(why) => self.report_unrun(queued, Verdict::Skipped, why),
+                        Some(why) => {
+                            self.note(queued, Verdict::Skipped);
+                            self.report_unrun(queued, Verdict::Skipped, why);
+                        }
                         None => self.queue.push_back(queued),
                     }
                 }
@@ -98,6 +107,20 @@ impl<'a> JobRun<'a> {
     fn case_of(&self, queued: QueuedCase) -> (&'a Case, &'a Suite) {
         let suite = &self.suites[queued.of.suite];
         (&suite.cases[queued.case], suite)
+    }
+
+    /// Notes that a case did not pass.
+    fn note(&mut self, queued: QueuedCase, verdict: Verdict) {
+        let id = self.case_of(queued).0.id.clone();
+        self.not_passed.insert((queued.of, id), verdict);
+    }
+
+    /// Returns why a case is not run: one that it needs did not pass.
+    fn lacks(&self, queued: QueuedCase) -> Option<String> {
+        let (case, _) = self.case_of(queued);
+        let ended = |need: &CaseId| Some((need.clone(), *self.not_passed.get(&(queued.of, need.clone()))?));
+        let (need, verdict) = case.needs.iter().find_map(ended)?;
+        Some(format!("it needs `{need}`, which was {verdict}"))
     }
 
     fn case_run<'m>(&'m self, queued: QueuedCase, member: &'m Member) -> CaseRun<'m> {
@@ -291,8 +314,17 @@ impl<'a> JobRun<'a> {
                 }
             }
             self.queue.pop_front();
+            if let Some(why) = self.lacks(queued) {
+                self.note(queued, Verdict::Skipped);
+                self.report_unrun(queued, Verdict::Skipped, &why);
+                continue;
+            }
             ran += 1;
             let outcomes = self.run_case(queued, machines).await;
+            let is_bad = |verdict: &Verdict| !matches!(verdict, Verdict::Passed | Verdict::Flaky);
+            if let Some(verdict) = outcomes.iter().map(|outcome| outcome.verdict).find(is_bad) {
+                self.note(queued, verdict);
+            }
             if outcomes.iter().any(|outcome| outcome.verdict.is_failure()) {
                 self.has_failed = true;
                 self.fail_fast();
