@@ -163,6 +163,24 @@ fn a_case_is_skipped_where_one_that_it_needs_did_not_pass_and_is_selected_with_i
 }
 
 #[test]
+fn output_that_must_not_be_and_passes_that_came_late_fail_a_case_that_says_so() {
+    let late = "test $VMDECK_ATTEMPT = 2";
+    let world = world(&format!(
+        "[suites.s]\n\
+         [[suites.s.cases]]\nname = \"warns\"\nrun = \"echo fine; echo WARN: x >&2\"\nexpect = {{ not_stderr = \"/^WARN/\" }}\n\
+         [[suites.s.cases]]\nname = \"quiet\"\nrun = \"echo fine\"\nexpect = {{ stdout = \"fine\", not_stdout = \"/WARN/\" }}\n\
+         [[suites.s.cases]]\nname = \"told\"\nrun = \"{late}\"\nretries = 1\n\
+         [[suites.s.cases]]\nname = \"late\"\nrun = \"{late}\"\nretries = 1\nflaky = \"fail\"\n"
+    ));
+    world
+        .ci(&[])
+        .exits(1)
+        .says("a line of stderr matches `/^WARN/`, and none may")
+        .says("passed at attempt 2; before: exit 1");
+    world.assert_verdicts(&[("s/warns", "failed"), ("s/quiet", "passed"), ("s/told", "flaky"), ("s/late", "failed")]);
+}
+
+#[test]
 fn what_is_not_put_back_fails_a_case_that_passed_and_spoils_the_machine() {
     let world = world(
         "[suites.s]\n[[suites.s.cases]]\nname = \"dirty\"\nrun = \"true\"\nafter_each = \"exit 5\"\n\

@@ -109,6 +109,8 @@ pub struct Case {
     pub expect: Expect,
     /// How many times a failed case is retried; a later pass makes it `flaky`.
     pub retries: u32,
+    /// Whether a pass after a failure is a failure all the same.
+    pub fails_when_flaky: bool,
     /// Why the case is not run at all.
     pub skip: Option<String>,
     /// The kinds and categories of trouble that a console may show during it, those of its suite included.
@@ -266,6 +268,10 @@ pub struct Expect {
     pub stdout: Option<Pattern>,
     /// A pattern that a line of stderr must match as well.
     pub stderr: Option<Pattern>,
+    /// A pattern that no line of standard output may match.
+    pub not_stdout: Option<Pattern>,
+    /// A pattern that no line of standard error may match.
+    pub not_stderr: Option<Pattern>,
 }
 
 /// The shell that runs a text in the guest, and what it does about a line that fails.

@@ -318,6 +318,11 @@ impl Build<'_> {
             timeout: self.duration(&full("timeout"), &any("timeout")).or(timeout),
             expect,
             retries: own,
+            fails_when_flaky: {
+                let own = self.text(&full("flaky"), &any("flaky"));
+                let word = own.or_else(|| self.text(&format!("suites.{suite}.flaky"), "suites.*.flaky"));
+                word.as_deref() == Some("fail")
+            },
             skip: self.text(&full("skip"), &any("skip")),
             results: self.results(suite, index, origin),
             needs: {

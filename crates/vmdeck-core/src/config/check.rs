@@ -415,7 +415,12 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
             "skip" => out.skip = Some(code()?),
             "stdout" => out.stdout = Some(Pattern::parse(&text(node)?)?),
             "stderr" => out.stderr = Some(Pattern::parse(&text(node)?)?),
-            other => return Err(format!("unknown key `{other}` (known: exit, skip, stdout, stderr)")),
+            "not_stdout" => out.not_stdout = Some(Pattern::parse(&text(node)?)?),
+            "not_stderr" => out.not_stderr = Some(Pattern::parse(&text(node)?)?),
+            other => {
+                let known = "exit, skip, stdout, stderr, not_stdout, not_stderr";
+                return Err(format!("unknown key `{other}` (known: {known})"));
+            }
         }
     }
     if out.skip == Some(out.exit) {

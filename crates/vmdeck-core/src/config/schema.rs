@@ -89,7 +89,7 @@ fn leaf(key: &Key) -> Value {
         ] }),
         Kind::Expect => json!({ "type": "object", "additionalProperties": false, "properties": {
             "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": { "type": "string" },
-            "stderr": { "type": "string" } } }),
+            "stderr": { "type": "string" }, "not_stdout": { "type": "string" }, "not_stderr": { "type": "string" } } }),
     };
     let map: &mut Map<String, Value> = match out.as_object_mut() {
         Some(map) => map,

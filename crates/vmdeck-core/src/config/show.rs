@@ -72,8 +72,10 @@ pub fn toml(value: &Value) -> String {
             };
             let stdout = output("stdout", expect.stdout.as_ref());
             let stderr = output("stderr", expect.stderr.as_ref());
+            let not_stdout = output("not_stdout", expect.not_stdout.as_ref());
+            let not_stderr = output("not_stderr", expect.not_stderr.as_ref());
             let skip = expect.skip.map(|code| format!(", skip = {code}")).unwrap_or_default();
-            format!("{{ exit = {}{skip}{stdout}{stderr} }}", expect.exit)
+            format!("{{ exit = {}{skip}{stdout}{stderr}{not_stdout}{not_stderr} }}", expect.exit)
         }
     }
 }

@@ -132,6 +132,12 @@ pub(super) const SUITES: &[Key] = &[
         "kinds or categories of trouble that the console may show during the suite, besides the guest's own",
     ),
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
+    key(
+        "suites.*.flaky",
+        Kind::Choice(&["report", "fail"]),
+        Some("\"report\""),
+        "what a case is that failed and passed when it was tried again: report = flaky, which is not red; fail = failed",
+    ),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),
     key(
         "suites.*.rerun",
@@ -173,6 +179,7 @@ pub(super) const SUITES: &[Key] = &[
         "gcov: which lines were run of programs that were built with --coverage; coverage.info in the record, for lcov",
     ),
     key("suites.*.cases.[].timeout", Kind::Duration, None, "for this case"),
+    key("suites.*.cases.[].flaky", Kind::Choice(&["report", "fail"]), None, "for this case"),
     key("suites.*.cases.[].retries", Kind::Int(0, 20), None, "for this case"),
     key("suites.*.cases.[].trouble_ignore", Kind::Texts, None, "the same for this case, besides the suite's"),
     key(
@@ -207,6 +214,7 @@ pub(super) const SUITES: &[Key] = &[
         "suites.*.cases.[].expect",
         Kind::Expect,
         Some("{ exit = 0 }"),
-        "what makes it pass: exit, stdout and stderr = \"/regex/\", skip = exit code that means skipped",
+        "what makes it pass: exit; stdout and stderr = \"/regex/\" that a line has to match; not_stdout and not_stderr that none may match; \
+         skip = exit code that means skipped",
     ),
 ];

@@ -136,8 +136,13 @@ impl CaseRun<'_> {
                 continue;
             }
             if attempt.verdict == Verdict::Passed && !earlier.is_empty() {
-                attempt.verdict = Verdict::Flaky;
+                attempt.verdict = if case.fails_when_flaky { Verdict::Failed } else { Verdict::Flaky };
                 attempt.message = format!("passed at attempt {number}; before: {}", earlier[0].message);
+            }
+            let flaky = subtests.map_or(0, |tally| tally.flaky);
+            if attempt.verdict == Verdict::Passed && case.fails_when_flaky && flaky > 0 {
+                attempt.verdict = Verdict::Failed;
+                attempt.message = format!("{} passed only when tried again", show_count(flaky as usize, "test"));
             }
             if attempt.verdict == Verdict::Passed && !only.is_empty() {
                 let count = show_count(only.len(), "test");

@@ -46,6 +46,7 @@ pub(super) struct CommandLog {
 }
 
 /// What is known about a command's output at its end.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of two streams")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordedOutput {
     /// The last lines of standard output, clean and without secrets.
@@ -56,6 +57,10 @@ pub(super) struct RecordedOutput {
     pub(super) stdout_matches: bool,
     /// Whether a line of standard error is as wanted; true where nothing is.
     pub(super) stderr_matches: bool,
+    /// Whether a line of standard output is as none may be.
+    pub(super) stdout_forbidden: bool,
+    /// Whether a line of standard error is as none may be.
+    pub(super) stderr_forbidden: bool,
     /// Why the record does not hold all of it.
     pub(super) lost: Option<String>,
 }
@@ -68,6 +73,8 @@ struct StreamLog {
     lines: LineSplitter,
     tail: LastLines,
     wanted: LineMatch,
+    /// What no line may match, if there is such a thing.
+    unwanted: Option<LineMatch>,
 }
 
 impl CommandLog {
@@ -81,7 +88,7 @@ impl CommandLog {
         limit: u64,
     ) -> Self {
         let mut lost = None;
-        let mut open = |stream, name: &str, wanted: &Option<Pattern>| {
+        let mut open = |stream, name: &str, (wanted, unwanted): (&Option<Pattern>, &Option<Pattern>)| {
             let file = vmdeck_files::make_folders(dir).and_then(|()| vmdeck_files::create(&dir.join(name)));
             let file = file.map_err(|e| lost = Some(warn_lost(&events, &source, name, &e))).ok();
             let file = file.map(|file| CappedLog::new(file, limit));
@@ -94,10 +101,13 @@ impl CommandLog {
                 lines: LineSplitter::default(),
                 tail: LastLines::default(),
                 wanted: LineMatch::new(wanted.clone()),
+                unwanted: unwanted.clone().map(|pattern| LineMatch::new(Some(pattern))),
             }
         };
-        let streams =
-            [open(Stream::Stdout, "stdout.log", &expect.stdout), open(Stream::Stderr, "stderr.log", &expect.stderr)];
+        let streams = [
+            open(Stream::Stdout, "stdout.log", (&expect.stdout, &expect.not_stdout)),
+            open(Stream::Stderr, "stderr.log", (&expect.stderr, &expect.not_stderr)),
+        ];
         Self { source, events, streams, lost, mark: None, subtests: None }
     }
 
@@ -126,6 +136,8 @@ impl CommandLog {
             stderr_tail: err.tail.text(),
             stdout_matches: out.wanted.finish(),
             stderr_matches: err.wanted.finish(),
+            stdout_forbidden: out.unwanted.is_some_and(LineMatch::finish),
+            stderr_forbidden: err.unwanted.is_some_and(LineMatch::finish),
             lost: self.lost,
         }
     }
@@ -189,6 +201,9 @@ impl OutputSink for CommandLog {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let index = usize::from(stream == Stream::Stderr);
         self.streams[index].wanted.feed(bytes);
+        if let Some(unwanted) = &mut self.streams[index].unwanted {
+            unwanted.feed(bytes);
+        }
         if let Some(subtests) = self.subtests.as_ref().filter(|_| stream == Stream::Stdout) {
             subtests.feed(bytes);
         }
@@ -242,7 +257,13 @@ mod tests {
         };
         let redactor = Redactor::new(&[Secret::new("canary-secret")]);
         let pattern = |text: &str| Pattern::parse(text).ok();
-        let expect = Expect { stdout: pattern("/^ok$/"), stderr: pattern("/^canary-secret$/"), ..Expect::default() };
+        let expect = Expect {
+            stdout: pattern("/^ok$/"),
+            stderr: pattern("/^canary-secret$/"),
+            not_stdout: pattern("/canary/"),
+            not_stderr: pattern("/^ok/"),
+            ..Expect::default()
+        };
         let mut logs = CommandLog::open(home.path(), source, events, &redactor, &expect, 1 << 20);
         logs.write(Stream::Stdout, b"a canary-");
         logs.write(Stream::Stdout, b"secret b\nok\n\x1b[31mred\n");
@@ -252,6 +273,8 @@ mod tests {
             stderr_tail: "***".into(),
             stdout_matches: true,
             stderr_matches: true,
+            stdout_forbidden: true,
+            stderr_forbidden: false,
             lost: None,
         };
         assert_eq!(logs.finish(), want, "what decides is what was written, what is shown is masked");

@@ -72,6 +72,10 @@ fn by_command(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (
         let wanted = pattern.as_ref().map_or("", Pattern::source);
         (Verdict::Failed, format!("no line of {stream} matches `{wanted}`"))
     };
+    let forbidden = |stream: &str, pattern: &Option<Pattern>| {
+        let unwanted = pattern.as_ref().map_or("", Pattern::source);
+        (Verdict::Failed, format!("a line of {stream} matches `{unwanted}`, and none may"))
+    };
     match exit {
         CommandExit::Code(code) if Some(*code) == expect.skip => {
             (Verdict::Skipped, format!("exit {code} means skipped"))
@@ -82,6 +86,8 @@ fn by_command(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (
         }
         CommandExit::Code(_) if !output.stdout_matches => missing("stdout", &expect.stdout),
         CommandExit::Code(_) if !output.stderr_matches => missing("stderr", &expect.stderr),
+        CommandExit::Code(_) if output.stdout_forbidden => forbidden("stdout", &expect.not_stdout),
+        CommandExit::Code(_) if output.stderr_forbidden => forbidden("stderr", &expect.not_stderr),
         CommandExit::Code(_) => (Verdict::Passed, String::new()),
         CommandExit::Signal(_) => (Verdict::Failed, exit.to_string()),
     }
@@ -94,7 +100,14 @@ mod tests {
     #[test]
     fn only_the_exit_status_and_the_output_decide() {
         let pattern = |text| Pattern::parse(text).ok();
-        let expect = Expect { exit: 3, skip: Some(77), stdout: pattern("/ok/"), stderr: pattern("/warn/") };
+        let expect = Expect {
+            exit: 3,
+            skip: Some(77),
+            stdout: pattern("/ok/"),
+            stderr: pattern("/warn/"),
+            not_stdout: None,
+            not_stderr: pattern("/panic/"),
+        };
         let output = |stdout_matches, stderr_matches, lost: Option<&str>| RecordedOutput {
             stdout_matches,
             stderr_matches,
