@@ -4,7 +4,8 @@
 
 use super::{
     ReportSink,
-    junit_subtests::{JunitSubtests, SubtestCounts},
+    junit_subtests::JunitSubtests,
+    junit_xml::{self, TestCounts, TestKind, clean, element, seconds},
     plan_index::PlanIndex,
 };
 use quick_xml::{
@@ -175,7 +176,7 @@ pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
         earlier: Vec::new(),
     };
     let mut out = begin()?;
-    let total = Counts::of(std::iter::once(&case));
+    let total = TestCounts::of(std::iter::once(kind(&case)));
     let root = total.on(BytesStart::new("testsuites"), "vmdeck", 0);
     out.write_event(Xml::Start(root.borrow()))?;
     let suite = total.on(BytesStart::new("testsuite"), "vmdeck", 0);
@@ -185,73 +186,14 @@ pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
     finish(out, &root).and_then(|bytes| write(file, &bytes))
 }
 
-fn seconds(ms: u64) -> String {
-    format!("{}.{:03}", ms / 1000, ms % 1000)
-}
-
-/// How many cases there are of each kind.
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    tests: usize,
-    failures: usize,
-    errors: usize,
-    skipped: usize,
-}
-
-impl Counts {
-    fn of<'a>(cases: impl Iterator<Item = &'a ReportedCase>) -> Self {
-        let mut out = Self::default();
-        for case in cases {
-            out.tests += 1;
-            match kind(case) {
-                CaseKind::Failure => out.failures += 1,
-                CaseKind::Error => out.errors += 1,
-                CaseKind::Skipped => out.skipped += 1,
-                CaseKind::Passed => {}
-            }
-        }
-        out
-    }
-
-    fn and(self, more: SubtestCounts) -> Self {
-        Self {
-            tests: self.tests + more.tests,
-            failures: self.failures + more.failures,
-            errors: self.errors + more.errors,
-            skipped: self.skipped + more.skipped,
-        }
-    }
-
-    fn on<'a>(&self, mut tag: BytesStart<'a>, name: &str, took_ms: u64) -> BytesStart<'a> {
-        tag.extend_attributes([
-            ("name", name),
-            ("tests", self.tests.to_string().as_str()),
-            ("failures", self.failures.to_string().as_str()),
-            ("errors", self.errors.to_string().as_str()),
-            ("skipped", self.skipped.to_string().as_str()),
-            ("time", seconds(took_ms).as_str()),
-        ]);
-        tag
-    }
-}
-
-/// What a case is in the words of the format.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CaseKind {
-    Passed,
-    Failure,
-    Error,
-    Skipped,
-}
-
-fn kind(case: &ReportedCase) -> CaseKind {
+fn kind(case: &ReportedCase) -> TestKind {
     match case.last.verdict {
         // The case itself was not run: its setup failed.
-        Verdict::Failed if case.cause == Some(CaseCause::Setup) => CaseKind::Error,
-        Verdict::Failed => CaseKind::Failure,
-        Verdict::Infra => CaseKind::Error,
-        Verdict::Skipped | Verdict::Cancelled => CaseKind::Skipped,
-        Verdict::Passed | Verdict::Flaky => CaseKind::Passed,
+        Verdict::Failed if case.cause == Some(CaseCause::Setup) => TestKind::Error,
+        Verdict::Failed => TestKind::Failure,
+        Verdict::Infra => TestKind::Error,
+        Verdict::Skipped | Verdict::Cancelled => TestKind::Skipped,
+        Verdict::Passed | Verdict::Flaky => TestKind::Passed,
     }
 }
 
@@ -271,11 +213,16 @@ fn finish(mut out: Writer<Vec<u8>>, root: &BytesStart<'_>) -> io::Result<Vec<u8>
 fn render(run: &ReportedRun, index: &PlanIndex, took_ms: u64) -> io::Result<Vec<u8>> {
     let mut out = begin()?;
     let all = run.guests.values().flat_map(|guest| &guest.cases);
-    let root = Counts::of(all).and(run.subtests.counts()).on(BytesStart::new("testsuites"), "vmdeck", took_ms);
+    let all = TestCounts::of(all.map(kind).chain(run.subtests.kinds()));
+    let root = all.on(BytesStart::new("testsuites"), "vmdeck", took_ms);
     out.write_event(Xml::Start(root.borrow()))?;
     for (id, guest) in &run.guests {
         let took = guest.cases.iter().map(|case| case.last.took_ms).sum();
-        let mut tag = Counts::of(guest.cases.iter()).on(BytesStart::new("testsuite"), &format!("vmdeck.{id}"), took);
+        let mut tag = TestCounts::of(guest.cases.iter().map(kind)).on(
+            BytesStart::new("testsuite"),
+            &format!("vmdeck.{id}"),
+            took,
+        );
         tag.extend_attributes([("timestamp", run.began.as_str()), ("hostname", clean(&run.host).as_str())]);
         out.write_event(Xml::Start(tag.borrow()))?;
         properties(&mut out, run, id, guest)?;
@@ -299,14 +246,7 @@ fn properties(out: &mut Writer<Vec<u8>>, run: &ReportedRun, id: &GuestId, guest:
         ("accelerator", accelerator),
         ("reused", reused.as_deref()),
     ];
-    let parent = BytesStart::new("properties");
-    out.write_event(Xml::Start(parent.borrow()))?;
-    for (name, value) in all.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        let mut tag = BytesStart::new("property");
-        tag.extend_attributes([("name", name), ("value", clean(value).as_str())]);
-        out.write_event(Xml::Empty(tag))?;
-    }
-    out.write_event(Xml::End(parent.to_end()))
+    junit_xml::properties(out, all.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }
 
 fn one(out: &mut Writer<Vec<u8>>, case: &ReportedCase) -> io::Result<()> {
@@ -319,18 +259,18 @@ fn one(out: &mut Writer<Vec<u8>>, case: &ReportedCase) -> io::Result<()> {
     out.write_event(Xml::Start(tag.borrow()))?;
     // Surefire fixes the order of these.
     match kind(case) {
-        CaseKind::Failure => {
+        TestKind::Failure => {
             reason(out, "failure", case, Some("failed"))?;
             reruns(out, "rerunFailure", &case.earlier)?;
         }
-        CaseKind::Skipped => reason(out, "skipped", case, None)?,
-        CaseKind::Error => {
+        TestKind::Skipped => reason(out, "skipped", case, None)?,
+        TestKind::Error => {
             let setup = case.cause == Some(CaseCause::Setup);
             reruns(out, "rerunFailure", &case.earlier)?;
             reason(out, "error", case, Some(if setup { "setup failed" } else { "infra" }))?;
         }
-        CaseKind::Passed if case.last.verdict == Verdict::Flaky => reruns(out, "flakyFailure", &case.earlier)?,
-        CaseKind::Passed => {}
+        TestKind::Passed if case.last.verdict == Verdict::Flaky => reruns(out, "flakyFailure", &case.earlier)?,
+        TestKind::Passed => {}
     }
     streams(out, &case.last)?;
     out.write_event(Xml::End(tag.to_end()))?;
@@ -371,18 +311,6 @@ fn streams(out: &mut Writer<Vec<u8>>, attempt: &Attempt) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn element(out: &mut Writer<Vec<u8>>, tag: &str, text: &str) -> io::Result<()> {
-    out.create_element(tag).write_text_content(BytesText::new(&clean(text)))?;
-    Ok(())
-}
-
-/// Returns what XML 1.0 can hold; tails are clean already, this is the last door.
-pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .filter(|c| matches!(c, '\n' | '\t') || (!c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')))
-        .collect()
 }
 
 #[cfg(test)]

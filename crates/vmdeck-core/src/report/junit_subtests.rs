@@ -2,7 +2,10 @@
 //!
 //! Readers tell tests apart by `classname` and `name` alone, and split the first at its dots.
 
-use super::{junit::clean, plan_index::PlanIndex};
+use super::{
+    junit_xml::{self, TestCounts, TestKind, clean, seconds},
+    plan_index::PlanIndex,
+};
 use quick_xml::{
     Writer,
     events::{BytesStart, BytesText, Event as Xml},
@@ -35,24 +38,18 @@ struct Attempts {
     failed_before: BTreeMap<String, String>,
 }
 
-/// How many there are of each kind.
-#[derive(Clone, Copy, Default)]
-pub(super) struct SubtestCounts {
-    pub(super) tests: usize,
-    pub(super) failures: usize,
-    pub(super) errors: usize,
-    pub(super) skipped: usize,
+impl Attempts {
+    fn kinds(&self) -> impl Iterator<Item = TestKind> {
+        self.last.iter().map(|subtest| kind(subtest.status))
+    }
 }
 
-impl SubtestCounts {
-    fn add(&mut self, status: SubtestStatus) {
-        self.tests += 1;
-        match status {
-            SubtestStatus::Failed => self.failures += 1,
-            SubtestStatus::Error => self.errors += 1,
-            SubtestStatus::Skipped | SubtestStatus::Xfail => self.skipped += 1,
-            SubtestStatus::Passed | SubtestStatus::Xpass => {}
-        }
+fn kind(status: SubtestStatus) -> TestKind {
+    match status {
+        SubtestStatus::Failed => TestKind::Failure,
+        SubtestStatus::Error => TestKind::Error,
+        SubtestStatus::Skipped | SubtestStatus::Xfail => TestKind::Skipped,
+        SubtestStatus::Passed | SubtestStatus::Xpass => TestKind::Passed,
     }
 }
 
@@ -77,33 +74,22 @@ impl JunitSubtests {
         }
     }
 
-    /// Returns the counts of all of them.
-    pub(super) fn counts(&self) -> SubtestCounts {
-        let mut counts = SubtestCounts::default();
-        self.cases.values().flat_map(|of| &of.last).for_each(|subtest| counts.add(subtest.status));
-        counts
+    /// Returns what each of them is in the words of the format.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = TestKind> {
+        self.cases.values().flat_map(Attempts::kinds)
     }
 
     /// Writes a suite for each case.
     pub(super) fn write(&self, out: &mut Writer<Vec<u8>>, index: &PlanIndex, began: &str) -> io::Result<()> {
         for ((guest, suite, case, round), attempts) in &self.cases {
-            let mut counts = SubtestCounts::default();
-            attempts.last.iter().for_each(|subtest| counts.add(subtest.status));
             let took = attempts.last.iter().filter_map(|subtest| subtest.took_ms).sum();
             let of_round = if *round == 1 { String::new() } else { format!(" (round {round})") };
             let name = format!("{suite}/{case}@{guest}{of_round}");
-            let mut tag = BytesStart::new("testsuite");
-            tag.extend_attributes([
-                ("name", name.as_str()),
-                ("tests", counts.tests.to_string().as_str()),
-                ("failures", counts.failures.to_string().as_str()),
-                ("errors", counts.errors.to_string().as_str()),
-                ("skipped", counts.skipped.to_string().as_str()),
-                ("time", seconds(took).as_str()),
-                ("timestamp", began),
-            ]);
+            let mut tag = TestCounts::of(attempts.kinds()).on(BytesStart::new("testsuite"), &name, took);
+            tag.push_attribute(("timestamp", began));
             out.write_event(Xml::Start(tag.borrow()))?;
-            properties(out, guest, attempts.number)?;
+            let number = attempts.number.to_string();
+            junit_xml::properties(out, [("guest", guest.as_str()), ("attempt", number.as_str())])?;
             let parts = [guest.as_str(), suite.as_str(), case.as_str()].map(part);
             let class = format!("{}{of_round}", parts.join("."));
             let mut seen = BTreeSet::new();
@@ -114,17 +100,6 @@ impl JunitSubtests {
         }
         Ok(())
     }
-}
-
-fn properties(out: &mut Writer<Vec<u8>>, guest: &GuestId, attempt: u32) -> io::Result<()> {
-    let parent = BytesStart::new("properties");
-    out.write_event(Xml::Start(parent.borrow()))?;
-    for (name, value) in [("guest", guest.to_string()), ("attempt", attempt.to_string())] {
-        let mut tag = BytesStart::new("property");
-        tag.extend_attributes([("name", name), ("value", value.as_str())]);
-        out.write_event(Xml::Empty(tag))?;
-    }
-    out.write_event(Xml::End(parent.to_end()))
 }
 
 fn one(
@@ -193,10 +168,6 @@ fn one(
 /// Returns a part of a `classname`, which readers split at its dots.
 fn part(text: &str) -> String {
     text.trim().replace('.', "_")
-}
-
-fn seconds(ms: u64) -> String {
-    format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod github;
 pub mod jsonl;
 pub mod junit;
 mod junit_subtests;
+mod junit_xml;
 pub mod launcher;
 pub mod plan_index;
 pub mod progress;
