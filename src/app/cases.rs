@@ -4,7 +4,7 @@ use super::{Io, settings};
 use crate::cli::ConfigArgs;
 use serde_json::json;
 use vmdeck_model::{
-    error::{Fault, Result},
+    error::Result,
     exit::RunExit,
     guest::Guest,
     job::Job,
@@ -12,7 +12,6 @@ use vmdeck_model::{
     quantity::{show_count, show_duration},
     select::Selector,
     suite::{Case, Suite},
-    tag_expr::TagExpr,
 };
 
 /// Lists the cases that fit; nothing of them is started.
@@ -24,9 +23,7 @@ pub(super) fn list(
     io: &mut Io<'_>,
 ) -> Result<RunExit> {
     let mut setup = settings::load_untrusted(config)?;
-    if let Some(Ok(wanted)) = tag.map(TagExpr::parse) {
-        setup.retain_tags(&wanted).map_err(|why| Fault::user("cannot select by tags").because(why))?;
-    }
+    settings::retain_tags(&mut setup, tag)?;
     let selectors: Vec<Selector> = select.iter().filter_map(|word| Selector::parse(word).ok()).collect();
     let jobs = plan::select(&setup, &selectors, None);
     let cases: Vec<(&Guest, &Suite, &Case)> = jobs.iter().flat_map(Job::cases).collect();

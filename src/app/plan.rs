@@ -16,17 +16,14 @@ use vmdeck_model::{
     job::Job,
     plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
+    run_view::RunView,
     select::Selector,
     suite::CaseAction,
-    tag_expr::TagExpr,
 };
 
 /// Returns the plan of this config and command line.
-pub(super) fn make_plan(setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
-    let mut setup = setup;
-    if let Some(Ok(wanted)) = args.tag.as_deref().map(TagExpr::parse) {
-        setup.retain_tags(&wanted).map_err(|why| Fault::user("cannot select by tags").because(why))?;
-    }
+pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
+    settings::retain_tags(&mut setup, args.tag.as_deref())?;
     for note in &setup.notes {
         io.warn(&format!("warning: {note}"));
     }
@@ -97,9 +94,8 @@ fn retain_failed(
     args: &RunArgs,
     io: &mut Io<'_>,
 ) -> Result<Vec<String>> {
-    let record = record_of(word)?;
-    let failed = failed_of(word, io)?;
-    let subtests = history::failed_subtests(&record).unwrap_or_default();
+    let view = view_of_failed(word, io)?;
+    let (failed, subtests) = (view.failed(), view.failed_subtests());
     if args.select.is_empty() {
         let is_gone = |word: &&String| {
             Selector::parse(word).is_ok_and(|selector| plan::select(setup, &[selector], None).is_empty())
@@ -125,16 +121,22 @@ fn retain_failed(
 
 /// Returns what failed in the run that a word means, as words that select it; an error where nothing did.
 pub(super) fn failed_of(word: &str, io: &mut Io<'_>) -> Result<Vec<String>> {
+    Ok(view_of_failed(word, io)?.failed())
+}
+
+/// Returns the end of the run that a word means; an error where nothing failed in it.
+fn view_of_failed(word: &str, io: &mut Io<'_>) -> Result<RunView> {
     let record = record_of(word)?;
     let cannot = |e| Fault::user(format!("cannot read the record `{}`", record.display())).because(e);
-    let failed = history::failed(&record).map_err(cannot)?;
+    let view = history::view(&record).map_err(cannot)?;
+    let failed = view.failed();
     if failed.is_empty() {
         return Err(
             Fault::user("cannot run anything again").because(format!("nothing failed in `{}`", record.display()))
         );
     }
     io.warn(&format!("note: {} of `{}` again", show_count(failed.len(), "failed case"), record.display()));
-    Ok(failed)
+    Ok(view)
 }
 
 /// Returns the record of the run that a word means: without one, of the last that tested something.

@@ -21,6 +21,7 @@ use vmdeck_model::{
     image::Image,
     key::Key,
     plan::{HostConfig, Setup},
+    tag_expr::TagExpr,
     trouble::TroubleKind,
 };
 use vmdeck_tui as tui;
@@ -54,6 +55,13 @@ pub(super) fn is_users_own(path: &Path) -> bool {
 /// Returns where the user's own themes are.
 pub(super) fn theme_folder() -> Option<PathBuf> {
     info::config_dir().map(|d| d.join("themes"))
+}
+
+/// Leaves of a setup the cases that `--tag` means; without it, all.
+pub(super) fn retain_tags(setup: &mut Setup, wanted: Option<&str>) -> Result<()> {
+    let Some(text) = wanted else { return Ok(()) };
+    let cannot = |why| Fault::user("cannot select by tags").because(why);
+    setup.retain_tags(&TagExpr::parse(text).map_err(cannot)?).map_err(cannot)
 }
 
 /// What of a config is wanted and allowed.

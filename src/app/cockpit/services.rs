@@ -38,7 +38,6 @@ use vmdeck_model::{
     ids::GuestId,
     machine::OwnedMachine,
     plan::Setup,
-    tag_expr::TagExpr,
 };
 use vmdeck_tui::{
     host::BoxFuture,
@@ -66,9 +65,7 @@ pub(super) struct Real {
 /// config names.
 pub(super) fn load(args: &RunArgs, config: &ConfigArgs) -> Result<Setup> {
     let mut setup = settings::load_for_cockpit(config, !args.read_only && trust::is_trusted(config))?;
-    if let Some(Ok(wanted)) = args.tag.as_deref().map(TagExpr::parse) {
-        setup.retain_tags(&wanted).map_err(|why| Fault::user("cannot select by tags").because(why))?;
-    }
+    settings::retain_tags(&mut setup, args.tag.as_deref())?;
     Ok(setup)
 }
 

@@ -27,7 +27,6 @@ use vmdeck_model::{
     outcome::{Tally, Verdict},
     quantity::show_count,
     run_view::{RevisionView, RunView},
-    subtest::Subtest,
 };
 
 /// The longest line of a record that can be an event, in bytes.
@@ -116,16 +115,6 @@ pub fn pin(record: &Path, on: bool) -> io::Result<()> {
         (false, true) => fs::remove_file(file),
         _ => Ok(()),
     }
-}
-
-/// Returns the SELECT words of the cases that failed in a run, as [`RunView::failed`] has it.
-pub fn failed(record: &Path) -> io::Result<Vec<String>> {
-    Ok(view(record)?.failed())
-}
-
-/// Returns the tests of their own that made cases fail in a run, as [`RunView::failed_subtests`] has them.
-pub fn failed_subtests(record: &Path) -> io::Result<BTreeMap<String, Vec<Subtest>>> {
-    Ok(view(record)?.failed_subtests())
 }
 
 /// Returns the state of a run at the end of its record.

@@ -128,7 +128,7 @@ fn what_failed_last_is_what_failed() {
         ended("artifacts", "failed").replace(r#","exit""#, r#","cause":"artifacts","exit""#),
     ];
     fs::write(home.path().join("events.jsonl"), lines.join("\n") + "\n{\"torn").expect("write");
-    assert_eq!(failed(home.path()).expect("read"), ["s/b@deb", "s/d@deb", "s@deb"]);
+    assert_eq!(view(home.path()).expect("read").failed(), ["s/b@deb", "s/d@deb", "s@deb"]);
     assert!(!is_pinned(home.path()));
     for (on, expected) in [(true, true), (true, true), (false, false), (false, false)] {
         pin(home.path(), on).expect("done");
