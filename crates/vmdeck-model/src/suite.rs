@@ -302,6 +302,16 @@ pub enum RunAs {
     Root,
 }
 
+impl RunAs {
+    /// The words of the config.
+    pub const WORDS: &'static [&'static str] = &["user", "root", "administrator"];
+
+    /// Reads a word; anything but `user` means root's rights.
+    pub fn of_word(word: &str) -> Self {
+        if word == "user" { RunAs::User } else { RunAs::Root }
+    }
+}
+
 /// Returns whether a path of a guest is one from its root, of Unix or of Windows.
 fn is_absolute(path: &str) -> bool {
     path.starts_with(['/', '\\', '~']) || path.as_bytes().get(1) == Some(&b':')

@@ -226,7 +226,7 @@ impl Build<'_> {
     }
 
     fn run_as(&mut self, path: &str, key: &str) -> Option<RunAs> {
-        self.text(path, key).map(|word| if word == "user" { RunAs::User } else { RunAs::Root })
+        self.text(path, key).map(|word| RunAs::of_word(&word))
     }
 
     fn tags(&mut self, path: &str, key: &str, origin: &Origin) -> Vec<String> {

@@ -4,8 +4,11 @@
 
 use vmdeck_model::{
     key::{Key, Kind},
-    suite::{CoverageKind, RebootPolicy},
+    suite::{CoverageKind, RebootPolicy, RunAs},
 };
+
+/// What a case may be that failed and passed when it was tried again.
+const FLAKY: &[&str] = &["report", "fail"];
 
 const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
     Key { path, kind, default, doc }
@@ -97,7 +100,7 @@ pub(super) const SUITES: &[Key] = &[
     ),
     key(
         "suites.*.run_as",
-        Kind::Choice(&["user", "root", "administrator"]),
+        Kind::Choice(RunAs::WORDS),
         Some("\"user\""),
         "who runs the commands; root by sudo; in Windows both other words want the rights of an administrator",
     ),
@@ -134,7 +137,7 @@ pub(super) const SUITES: &[Key] = &[
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key(
         "suites.*.flaky",
-        Kind::Choice(&["report", "fail"]),
+        Kind::Choice(FLAKY),
         Some("\"report\""),
         "what a case is that failed and passed when it was tried again: report = flaky, which is not red; fail = failed",
     ),
@@ -179,7 +182,7 @@ pub(super) const SUITES: &[Key] = &[
         "gcov: which lines were run of programs that were built with --coverage; coverage.info in the record, for lcov",
     ),
     key("suites.*.cases.[].timeout", Kind::Duration, None, "for this case"),
-    key("suites.*.cases.[].flaky", Kind::Choice(&["report", "fail"]), None, "for this case"),
+    key("suites.*.cases.[].flaky", Kind::Choice(FLAKY), None, "for this case"),
     key("suites.*.cases.[].retries", Kind::Int(0, 20), None, "for this case"),
     key("suites.*.cases.[].trouble_ignore", Kind::Texts, None, "the same for this case, besides the suite's"),
     key(
@@ -203,12 +206,7 @@ pub(super) const SUITES: &[Key] = &[
     key("suites.*.cases.[].tags", Kind::Texts, Some("[]"), "words by which --tag selects it, besides the suite's"),
     key("suites.*.cases.[].env", Kind::Map, Some("{}"), "environment, besides the suite's"),
     key("suites.*.cases.[].dir", Kind::Text, None, "working directory; a relative one is below the suite's"),
-    key(
-        "suites.*.cases.[].run_as",
-        Kind::Choice(&["user", "root", "administrator"]),
-        None,
-        "who runs it; default: as the suite says",
-    ),
+    key("suites.*.cases.[].run_as", Kind::Choice(RunAs::WORDS), None, "who runs it; default: as the suite says"),
     key("suites.*.cases.[].skip", Kind::Text, None, "why it is not run"),
     key(
         "suites.*.cases.[].expect",
