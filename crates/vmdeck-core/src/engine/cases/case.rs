@@ -61,6 +61,16 @@ pub(super) struct CaseRun<'a> {
     pub(super) artifacts: Option<&'a str>,
 }
 
+/// Which attempt is to be made.
+#[derive(Clone, Copy)]
+struct AskedAttempt<'a> {
+    /// The number of it, from 1.
+    number: u32,
+    peers: &'a [PeerWatch],
+    /// The script that runs only these of the case's own tests; `None` = the whole case.
+    partial: Option<(&'a str, &'a [Subtest])>,
+}
+
 /// How one attempt at a case ended.
 struct Attempted {
     attempt: Attempt,
@@ -113,7 +123,7 @@ impl CaseRun<'_> {
             });
             let partial = script.as_deref().map(|script| (script, &only[..]));
             let Attempted { mut attempt, machine_lost, subtests, failed, by_subtests } =
-                self.attempt(machine, number, peers, partial).await;
+                self.attempt(machine, AskedAttempt { number, peers, partial }).await;
             let subtests = subtests.map(|mut tally| {
                 tally.merge(&settled);
                 tally
@@ -191,15 +201,9 @@ impl CaseRun<'_> {
     }
 
     /// Makes one attempt, with a folder for its artifacts where it wants one.
-    async fn attempt(
-        &self,
-        machine: &mut LeasedMachine,
-        number: u32,
-        peers: &[PeerWatch],
-        partial: Option<(&str, &[Subtest])>,
-    ) -> Attempted {
+    async fn attempt(&self, machine: &mut LeasedMachine, asked: AskedAttempt<'_>) -> Attempted {
         if !case_artifacts::is_wanted(self.case) {
-            return self.attempt_around(machine, number, peers, partial).await;
+            return self.attempt_around(machine, asked).await;
         }
         let Self { context, guest, suite, case, .. } = *self;
         let below = format!("vmdeck-{}-artifacts/{}/{}", context.plan.run.short(), suite.id, case.id);
@@ -211,11 +215,11 @@ impl CaseRun<'_> {
             }
         };
         let run = CaseRun { artifacts: Some(&folder.folder), ..*self };
-        let mut attempted = run.attempt_around(machine, number, peers, partial).await;
+        let mut attempted = run.attempt_around(machine, asked).await;
         if attempted.machine_lost && machine.is_lost() {
             return attempted;
         }
-        let to = self.dir(number).join("artifacts");
+        let to = self.dir(asked.number).join("artifacts");
         match folder.fetch((context, guest, suite), machine, &to).await {
             Ok(0) => {}
             Ok(count) => case_artifacts::tell(context, &guest.id, &format!("{}/{}", suite.id, case.id), count),
@@ -234,16 +238,11 @@ impl CaseRun<'_> {
     }
 
     /// Makes one attempt, with what is run around it.
-    async fn attempt_around(
-        &self,
-        machine: &mut LeasedMachine,
-        number: u32,
-        peers: &[PeerWatch],
-        partial: Option<(&str, &[Subtest])>,
-    ) -> Attempted {
+    async fn attempt_around(&self, machine: &mut LeasedMachine, asked: AskedAttempt<'_>) -> Attempted {
         let CaseScripts { before, after, on_failure } = &self.case.around;
+        let number = asked.number;
         let mut attempted = match self.script(machine, SuiteScript::BeforeEach, before.as_deref(), number, None).await {
-            Ok(()) => self.attempt_itself(machine, number, peers, partial).await,
+            Ok(()) => self.attempt_itself(machine, asked).await,
             Err(failure) => Attempted::unrun(unrun(failure.verdict, &failure.reason, failure.output), machine),
         };
         let is_usable = |attempted: &Attempted| !attempted.machine_lost && !machine.is_lost();
@@ -300,15 +299,10 @@ impl CaseRun<'_> {
         SuiteRun { context, guest, suite, told }.run_script(machine, run).await
     }
 
-    /// Makes one attempt; `partial` = by this script, which runs only these of the tests.
-    async fn attempt_itself(
-        &self,
-        machine: &mut LeasedMachine,
-        number: u32,
-        peers: &[PeerWatch],
-        partial: Option<(&str, &[Subtest])>,
-    ) -> Attempted {
+    /// Makes one attempt, of the case alone.
+    async fn attempt_itself(&self, machine: &mut LeasedMachine, asked: AskedAttempt<'_>) -> Attempted {
         let Self { context, guest, suite, case, .. } = *self;
+        let AskedAttempt { number, peers, partial } = asked;
         let (start, dir) = (clock::now(), self.dir(number));
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
         let mut log = CommandLog::open(
@@ -322,8 +316,12 @@ impl CaseRun<'_> {
         let limit = case.timeout.unwrap_or(guest.case_timeout);
         let (script, only) = partial.map_or((None, &[][..]), |(script, only)| (Some(script), only));
         let subtests = self.subtests(&dir, number, only);
-        let base = self.base_command();
-        let files = ResultFiles::look(context, machine, &case.results.files, base, suite.artifacts_timeout).await;
+        let files = match &case.results.files[..] {
+            [] => None,
+            globs => {
+                Some(ResultFiles::look(context, machine, globs, self.base_command(), suite.artifacts_timeout).await)
+            }
+        };
         log.report_to(subtests.clone());
         let end = {
             let work = self.watch(machine, (number, script), limit, peers, &mut log);

@@ -31,19 +31,16 @@ pub(super) struct ResultFiles<'a> {
 }
 
 impl<'a> ResultFiles<'a> {
-    /// Looks at what is there before the command; `None` = no files are declared.
+    /// Looks at what is there before the command.
     pub(super) async fn look(
         context: &RunContext,
         machine: &LeasedMachine,
         globs: &'a [String],
         base: RemoteCommand,
         limit: Duration,
-    ) -> Option<Self> {
-        if globs.is_empty() {
-            return None;
-        }
+    ) -> Self {
         let before = Self::stamps(context, machine, globs, &base).await;
-        Some(Self { globs, base, limit, before })
+        Self { globs, base, limit, before }
     }
 
     async fn stamps(
