@@ -17,7 +17,8 @@ use vmdeck_model::{
 
 /// Boots virtual machines, runs the tests inside, reports, and leaves nothing behind.
 ///
-/// SELECT is `suite[/case][@guest]` with globs: `trust-store`, `*/install@windows`, `@debian`. Without SELECT, everything runs.
+/// SELECT is `suite[/case][@guest]` with globs: `trust-store`, `*/install@windows`, `@debian`; of a case with a matrix also
+/// `suite/case:axis=value`. Without SELECT, everything runs.
 #[derive(Parser, Debug)]
 #[command(name = "vmdeck", disable_version_flag = true, subcommand_precedence_over_arg = true, after_help = EXITS)]
 pub struct Cli {
@@ -94,10 +95,13 @@ pub enum Sub {
         /// List the cases in place of machines: where each runs, its tags, its limit, where it was written
         #[arg(long)]
         cases: bool,
+        /// With --cases: also those that are not run, and why
+        #[arg(long, requires = "cases")]
+        all: bool,
         /// With --cases: only those whose tags fit
         #[arg(long, value_name = "EXPR", requires = "cases", value_parser = |s: &str| TagExpr::parse(s).map(|_| s.to_owned()))]
         tag: Option<String>,
-        /// With --cases: only these, `suite[/case][@guest]` with globs
+        /// With --cases: only these, `suite[/case[:axis=value]][@guest]` with globs
         #[arg(value_name = "SELECT", requires = "cases", value_parser = |s: &str| Selector::parse(s).map(|_| s.to_owned()))]
         select: Vec<String>,
         /// Print JSON

@@ -157,7 +157,10 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         }
         None => cockpit::open(&run, &config, &look, io).await?,
         Some(Sub::Doctor(args)) => doctor::run(&args, &config, io).await?,
-        Some(Sub::List { cases: true, tag, select, json }) => cases::list(&config, tag.as_deref(), &select, json, io)?,
+        Some(Sub::List { cases: true, all, tag, select, json }) => {
+            let wanted = cases::WantedCases { tag: tag.as_deref(), select: &select, all };
+            cases::list(&config, wanted, json, io)?
+        }
         Some(Sub::List { json, .. }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
         Some(Sub::Prune(args)) => prune::run(&args, io)?,

@@ -105,6 +105,10 @@ fn retain_failed(
         }
     }
     let selectors: Vec<Selector> = failed.iter().filter_map(|word| Selector::parse(word).ok()).collect();
+    if args.select.is_empty() {
+        // Also those that are run only where they are asked for: what failed is named.
+        *jobs = plan::select(setup, &selectors, args.shard);
+    }
     plan::retain(jobs, &selectors);
     for job in jobs.iter_mut() {
         job.run_only(&subtests);

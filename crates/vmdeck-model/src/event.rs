@@ -226,6 +226,17 @@ pub enum Stream {
     Console,
 }
 
+impl Stream {
+    /// Returns the stream's word, as events have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+            Stream::Console => "console",
+        }
+    }
+}
+
 /// What a verdict comes from, if not from the case itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -19,6 +19,8 @@ pub struct Guest {
     pub backend: String,
     /// The operating system in the guest.
     pub os: Os,
+    /// Its processor, as the kernel of Linux names it: `x86_64`, `aarch64`.
+    pub arch: String,
     /// The number of virtual processors.
     pub cpus: u32,
     /// The memory in bytes.
@@ -242,6 +244,8 @@ impl fmt::Display for Os {
 pub enum Fresh {
     /// One machine for the whole run.
     Run,
+    /// The same, and another one for each case that asks for it. No word of a guest's key: its cases have it.
+    Marked,
     /// One machine for each suite; it is gone before the next one is made.
     Suite,
     /// One machine for each case.

@@ -76,10 +76,110 @@ name_type!(
     /// The part that a guest has in a suite with several: `server`, `client`.
     RoleId
 );
-name_type!(
-    /// A case's name within its suite.
-    CaseId
-);
+/// The longest id of a case, in bytes: it is the name of a folder as well.
+pub const CASE_MAX: usize = 200;
+
+/// A case within its suite: `NAME`, of one of several `NAME:axis=value,axis=value`, and of one that was found `NAME/found`.
+///
+/// Values hold only what a selection and a folder can take: [`CaseId::variant`] makes them so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CaseId(Arc<str>);
+
+impl CaseId {
+    /// Checks the name of a case, as a config gives it; see [`BadName`] for the rule.
+    pub fn new(text: &str) -> Result<Self, BadName> {
+        checked(text).map(Self)
+    }
+
+    /// Returns the case of this one with these values of its axes; the error holds an id that would be too long.
+    pub fn variant(&self, values: &[(String, String)]) -> Result<Self, BadName> {
+        let values: Vec<String> = values.iter().map(|(axis, value)| format!("{axis}={}", plain_value(value))).collect();
+        Self::try_from(format!("{self}:{}", values.join(",")))
+    }
+
+    /// Returns the id as text: a SELECT word names the case by it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the name of the case in the config.
+    pub fn name(&self) -> &str {
+        self.0.split(['/', ':']).next().unwrap_or_default()
+    }
+
+    /// Returns the id without the values of its axes.
+    pub fn path(&self) -> &str {
+        self.0.split_once(':').map_or(&*self.0, |(path, _)| path)
+    }
+
+    /// Returns each axis with its value, in the order in which they were written.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &str)> {
+        let values = self.0.split_once(':').map_or("", |(_, values)| values);
+        values.split(',').filter_map(|value| value.split_once('='))
+    }
+
+    /// Returns the id as people are shown it: `upgrade (go 1.24, db pg)`.
+    pub fn shown(&self) -> String {
+        let values: Vec<String> = self.values().map(|(axis, value)| format!("{axis} {value}")).collect();
+        if values.is_empty() { self.0.to_string() } else { format!("{} ({})", self.path(), values.join(", ")) }
+    }
+
+    /// Returns the name of the case's folder in a record. The services that keep records refuse a `:` in it.
+    pub fn folder(&self) -> String {
+        self.0.replace(['/', ':'], ",")
+    }
+
+    /// Returns the case whose folder has this name.
+    pub fn of_folder(name: &str) -> Option<Self> {
+        let (values, path): (Vec<&str>, Vec<&str>) = name.split(',').partition(|part| part.contains('='));
+        let id = if values.is_empty() { path.join("/") } else { format!("{}:{}", path.join("/"), values.join(",")) };
+        Self::try_from(id).ok().filter(|id| id.folder() == name)
+    }
+}
+
+/// Returns a value of an axis as an id holds it: with `_` for what neither a selection nor a folder can take.
+pub fn plain_value(value: &str) -> String {
+    value.chars().map(|c| if is_plain(c) { c } else { '_' }).collect()
+}
+
+/// Returns whether a character stands for itself in a selection, a folder and a shell.
+pub fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._+-".contains(c)
+}
+
+impl fmt::Display for CaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for CaseId {
+    type Error = BadName;
+    fn try_from(text: String) -> Result<Self, BadName> {
+        let is_good = |text: &str| {
+            let (path, values) = text.split_once(':').map_or((text, None), |(path, values)| (path, Some(values)));
+            let (name, found) = path.split_once('/').map_or((path, None), |(name, found)| (name, Some(found)));
+            let is_value = |value: &str| {
+                value
+                    .split_once('=')
+                    .is_some_and(|(axis, value)| !axis.is_empty() && (axis.chars().chain(value.chars())).all(is_plain))
+            };
+            let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(is_plain);
+            text.len() <= CASE_MAX
+                && checked(name).is_ok()
+                && found.is_none_or(|found| found.split('/').all(is_part))
+                && values.is_none_or(|values| values.split(',').all(is_value))
+        };
+        if is_good(&text) { Ok(Self(text.into())) } else { Err(BadName { text }) }
+    }
+}
+
+impl From<CaseId> for String {
+    fn from(id: CaseId) -> String {
+        id.0.to_string()
+    }
+}
 
 impl GuestId {
     /// Returns the name in a run of the guest that fills a role of a suite: `SUITE.ROLE`; the error says that it is too long.
@@ -154,6 +254,28 @@ mod tests {
         for good in ["a", "ci-debian", "x.y_z-1", &"x".repeat(64)] {
             assert!(GuestId::new(good).is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn ids_of_cases_hold_what_was_found_and_the_values_of_axes() {
+        let id = |text: &str| CaseId::try_from(text.to_owned());
+        let whole = id("unit/net/ping.sh:go=1.24,db=").expect("good");
+        assert_eq!((whole.name(), whole.path()), ("unit", "unit/net/ping.sh"));
+        assert_eq!(whole.values().collect::<Vec<_>>(), [("go", "1.24"), ("db", "")]);
+        assert_eq!(whole.folder(), "unit,net,ping.sh,go=1.24,db=");
+        for text in ["a", "a/b", "a:b=1", "unit/net/ping.sh:go=1.24,db="] {
+            let id = id(text).expect("good");
+            assert_eq!(CaseId::of_folder(&id.folder()), Some(id));
+        }
+        assert_eq!(CaseId::of_folder("+setup"), None);
+        let values = [("go".to_owned(), "1.24".to_owned()), ("db".to_owned(), "a b/é".to_owned())];
+        let variant = CaseId::new("up").expect("name").variant(&values).expect("short");
+        assert_eq!((variant.as_str(), variant.shown().as_str()), ("up:go=1.24,db=a_b__", "up (go 1.24, db a_b__)"));
+        assert_eq!(CaseId::new("up").expect("name").shown(), "up");
+        for bad in ["a:", "a:b", "a:=1", "a:b=1,", "a:b=1 2", "a/", "a//b", "a/../b", "a/.b", "/a", "-a/b", "a:b=@"] {
+            assert!(id(bad).is_err(), "{bad}");
+        }
+        assert!(id(&format!("a:b={}", "x".repeat(CASE_MAX))).is_err() && CaseId::new("a:b=1").is_err());
     }
 
     proptest! {

@@ -3,11 +3,12 @@
 //! Which jobs a run has is `plan`'s matter, carrying them out is `engine::cases`'.
 
 use super::{
-    guest::Guest,
+    guest::{Fresh, Guest},
     ids::{CaseId, GuestId, RoleId},
     select::word_of_case,
     subtest::Subtest,
     suite::{Case, Suite},
+    when::WhenFacts,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +97,28 @@ impl Job {
         self.suites.retain(|suite| !suite.cases.is_empty());
     }
 
+    /// Leaves out every case, or guest of a case, for which the case is not meant; what needs it is skipped later.
+    pub(super) fn drop_unmeant(&mut self) {
+        let guests = &self.guests;
+        for suite in &mut self.suites {
+            suite.cases.retain_mut(|case| {
+                let whole = case.clone();
+                let of = |role: &RoleId| guests.iter().find(|member| member.role.as_ref() == Some(role));
+                case.on.retain(|role| of(role).is_some_and(|member| is_meant_for(&whole, &member.guest, Some(role))));
+                if whole.on.is_empty() { is_meant_for(&whole, &guests[0].guest, None) } else { !case.on.is_empty() }
+            });
+        }
+        self.suites.retain(|suite| !suite.cases.is_empty());
+    }
+
+    /// Gives every guest a fresh machine for the cases that ask for one.
+    pub(super) fn mark_fresh(&mut self) {
+        let is_asked = self.suites.iter().flat_map(|suite| &suite.cases).any(|case| case.fresh);
+        for member in self.guests.iter_mut().filter(|member| is_asked && member.guest.fresh == Fresh::Run) {
+            member.guest.fresh = Fresh::Marked;
+        }
+    }
+
     /// Has cases run only these tests of their own, by the SELECT word of the case.
     pub fn run_only(&mut self, subtests: &BTreeMap<String, Vec<Subtest>>) {
         for suite in &mut self.suites {
@@ -110,10 +133,20 @@ impl Job {
     pub(super) fn replace_guests(&mut self, guests: &[Guest]) {
         for member in &mut self.guests {
             if let Some(known) = guests.iter().find(|known| known.id == member.guest.key) {
-                member.guest = Guest { id: member.guest.id.clone(), ..known.clone() };
+                let (id, fresh) = (member.guest.id.clone(), member.guest.fresh);
+                member.guest = Guest { id, fresh, ..known.clone() };
             }
         }
     }
+}
+
+/// Returns whether a case is meant for a guest, in the part that it has in the suite.
+pub fn is_meant_for(case: &Case, guest: &Guest, role: Option<&RoleId>) -> bool {
+    let of_guest =
+        [guest.os.as_str(), guest.key.as_str(), &guest.backend, &guest.arch, role.map_or("", RoleId::as_str)];
+    let facts = WhenFacts { guest: of_guest, tags: &case.tags, matrix: &case.matrix };
+    // What cannot be judged is refused where the config is read.
+    case.when.as_ref().is_none_or(|when| when.holds(&facts).unwrap_or(false))
 }
 
 /// Returns these cases of a suite with those that they need.

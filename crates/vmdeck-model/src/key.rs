@@ -62,6 +62,10 @@ pub enum Kind {
     Map,
     /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
     Expect,
+    /// A table of lists of strings, in order: `{ go = ["1.24", "1.25"] }`.
+    Axes,
+    /// A list of tables of strings: `[{ go = "1.24", db = "my" }]`.
+    Rows,
     /// `"host"`, a path, an address, or `{ build = "debian:12", packages = [], script = "..", mirror = ".." }`.
     Image,
     /// `"sh"`, `"bash"`, `"strict"`, `"plain"`, or a program with its arguments as a list.
@@ -85,6 +89,8 @@ pub enum Value {
     Chords(Vec<Chord>),
     Map(BTreeMap<String, String>),
     Expect(Expect),
+    Axes(Vec<(String, Vec<String>)>),
+    Rows(Vec<Vec<(String, String)>>),
     Shell(ScriptShell),
     Image(Image),
 }

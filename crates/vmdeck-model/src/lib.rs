@@ -31,3 +31,4 @@ pub mod suite;
 pub mod tag_expr;
 pub mod text;
 pub mod trouble;
+pub mod when;

@@ -6,7 +6,7 @@ use super::{
     guest::Guest,
     ids::{CaseId, GuestId, RunId},
     image::ImageConfig,
-    job::{Job, role_guests, with_needs},
+    job::{Job, is_meant_for, role_guests, with_needs},
     key::{Key, Options},
     secret::Secret,
     select::{Selector, Shard},
@@ -165,7 +165,8 @@ pub struct Plan {
 }
 
 impl Setup {
-    /// Leaves only the cases that an expression over tags wants; an error names a tag that no case has.
+    /// Leaves only the cases that an expression over tags wants, among them those that are run only where they are asked for and that
+    /// it asks for by a tag; an error names a tag that no case has.
     pub fn retain_tags(&mut self, wanted: &TagExpr) -> Result<(), String> {
         let all: BTreeSet<&String> =
             self.suites.iter().flat_map(|suite| &suite.cases).flat_map(|case| &case.tags).collect();
@@ -175,7 +176,11 @@ impl Setup {
                 if known.is_empty() { "there are none".to_owned() } else { format!("known: {}", known.join(", ")) };
             return Err(format!("no case has the tag `{unknown}` ({known})"));
         }
+        let named = wanted.wanted_tags();
         for suite in &mut self.suites {
+            for case in &mut suite.cases {
+                case.explicit &= !case.tags.iter().any(|tag| named.contains(&tag.as_str()));
+            }
             let chosen = suite.cases.iter().filter(|case| wanted.matches(&case.tags)).map(|case| &case.id).collect();
             let chosen: BTreeSet<CaseId> = with_needs(suite, chosen).into_iter().cloned().collect();
             suite.cases.retain(|case| chosen.contains(&case.id));
@@ -227,20 +232,24 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
     let mut position = 0;
     let mut jobs = Vec::new();
     let wanted = |suite: &Suite, case: &Case, guest: &Guest| {
-        selectors.is_empty() || selectors.iter().any(|s| s.matches(&suite.id, &case.id, &[&guest.id, &guest.key]))
+        let mut words = selectors.iter().filter(|s| s.matches(&suite.id, &case.id, &[&guest.id, &guest.key]));
+        if case.explicit { words.any(Selector::names_case) } else { selectors.is_empty() || words.next().is_some() }
     };
     for guest in &setup.guests {
         let mut suites = Vec::new();
         for suite in setup.suites.iter().filter(|s| s.roles.is_empty() && runs_on(s, &guest.id)) {
+            let is_meant = |case: &&Case| is_meant_for(case, guest, None);
             let chosen = |case: &&Case| {
                 let wanted = wanted(suite, case, guest);
                 let mine = wanted && shard.is_none_or(|s| s.takes(position));
                 position += usize::from(wanted);
                 mine
             };
-            let chosen: BTreeSet<&CaseId> = suite.cases.iter().filter(chosen).map(|case| &case.id).collect();
+            let meant = suite.cases.iter().filter(is_meant);
+            let chosen: BTreeSet<&CaseId> = meant.filter(chosen).map(|case| &case.id).collect();
             let wanted = with_needs(suite, chosen);
-            let cases: Vec<Case> = suite.cases.iter().filter(|case| wanted.contains(&case.id)).cloned().collect();
+            let meant = suite.cases.iter().filter(is_meant);
+            let cases: Vec<Case> = meant.filter(|case| wanted.contains(&case.id)).cloned().collect();
             if !cases.is_empty() {
                 suites.push(Suite { cases, ..suite.clone() });
             }
@@ -251,6 +260,7 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
     }
     for suite in setup.suites.iter().filter(|s| !s.roles.is_empty()) {
         let Some(mut job) = Job::of_roles(suite, &setup.guests) else { continue };
+        job.drop_unmeant();
         job.retain_cases(|suite, case, member| wanted(suite, case, &member.guest));
         if job.cases().next().is_none() {
             continue;
@@ -260,6 +270,7 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
         }
         position += 1;
     }
+    jobs.iter_mut().for_each(Job::mark_fresh);
     jobs
 }
 

@@ -1,4 +1,4 @@
-//! `suite[/case][@guest]` with globs: which cases run where.
+//! `suite[/case[:axis=value,..]][@guest]` with globs: which cases run where.
 //!
 //! Reading the words from the command line is `cli`'s work.
 
@@ -10,7 +10,11 @@ use globset::{Glob, GlobMatcher};
 pub struct Selector {
     suite: GlobMatcher,
     case: GlobMatcher,
+    /// What the axes of the case must be, for those that are named.
+    values: Vec<(String, GlobMatcher)>,
     guest: GlobMatcher,
+    /// Whether the word says more of the case than that it is any.
+    names_case: bool,
 }
 
 /// Returns the SELECT word of exactly this case in this guest.
@@ -24,10 +28,11 @@ pub fn word_of_suite(suite: &SuiteId, guest: &GuestId) -> String {
 }
 
 impl Selector {
-    /// Reads `trust-store`, `*/install@windows`, `@debian`; an absent part is `*`.
+    /// Reads `trust-store`, `*/install@windows`, `api/upgrade:go=1.24`, `@debian`; an absent part is `*`.
     pub fn parse(word: &str) -> Result<Self, String> {
         let (path, guest) = word.split_once('@').map_or((word, "*"), |(path, guest)| (path, guest));
         let (suite, case) = path.split_once('/').map_or((path, "*"), |(suite, case)| (suite, case));
+        let (case, values) = case.split_once(':').map_or((case, None), |(case, values)| (case, Some(values)));
         let glob = |part: &str| {
             let part = if part.is_empty() { "*" } else { part };
             Glob::new(part).map(|g| g.compile_matcher()).map_err(|e| format!("`{word}` is not a selection: {e}"))
@@ -35,7 +40,27 @@ impl Selector {
         if word.is_empty() {
             return Err("an empty word selects nothing; leave it out to select everything".into());
         }
-        Ok(Self { suite: glob(suite)?, case: glob(case)?, guest: glob(guest)? })
+        if suite.contains(':') {
+            return Err(format!(
+                "`{word}` is not a selection: `:axis=value` stands behind a case: `{suite}/CASE:AXIS=VALUE`"
+            ));
+        }
+        let value = |text: &str| {
+            let (axis, value) = text.split_once('=').filter(|(axis, _)| !axis.is_empty()).ok_or_else(|| {
+                format!("`{word}` is not a selection: `{text}` is no axis with its value, such as `go=1.24`")
+            })?;
+            // Unlike an absent part, an empty value is one.
+            let value = if value.is_empty() {
+                Glob::new("").map_err(|e| e.to_string())?.compile_matcher()
+            } else {
+                glob(value)?
+            };
+            Ok((axis.to_owned(), value))
+        };
+        let values =
+            values.iter().flat_map(|values| values.split(',')).map(value).collect::<Result<Vec<_>, String>>()?;
+        let names_case = !case.is_empty() && case != "*";
+        Ok(Self { suite: glob(suite)?, case: glob(case)?, values, guest: glob(guest)?, names_case })
     }
 
     /// Returns whether the selector selects anything on this guest.
@@ -46,7 +71,17 @@ impl Selector {
     /// Returns whether the selector selects this case on a guest that goes by any of these names.
     pub fn matches(&self, suite: &SuiteId, case: &CaseId, guest: &[&GuestId]) -> bool {
         let names_it = || guest.iter().any(|name| self.guest.is_match(name.as_str()));
-        self.suite.is_match(suite.as_str()) && self.case.is_match(case.as_str()) && names_it()
+        let has =
+            |(axis, value): &(String, GlobMatcher)| case.values().any(|(own, of)| own == axis && value.is_match(of));
+        self.suite.is_match(suite.as_str())
+            && (self.case.is_match(case.path()) || self.case.is_match(case.name()))
+            && self.values.iter().all(has)
+            && names_it()
+    }
+
+    /// Returns whether the selector says more of the cases that it selects than that they are all of a suite.
+    pub fn names_case(&self) -> bool {
+        self.names_case
     }
 }
 
@@ -81,7 +116,7 @@ mod tests {
     fn selects(word: &str, path: (&str, &str, &str)) -> bool {
         let names = (
             SuiteId::new(path.0).expect("name"),
-            CaseId::new(path.1).expect("name"),
+            CaseId::try_from(path.1.to_owned()).expect("name"),
             GuestId::new(path.2).expect("name"),
         );
         Selector::parse(word).expect("selector").matches(&names.0, &names.1, &[&names.2])
@@ -97,6 +132,46 @@ mod tests {
             assert!(!selects(no, it), "{no}");
         }
         assert!(Selector::parse("").is_err() && Selector::parse("[").is_err());
+    }
+
+    #[test]
+    fn a_word_names_some_or_all_axes_of_a_case() {
+        let it = ("api", "up:go=1.24,db=pg", "deb");
+        for yes in [
+            "api/up",
+            "api/up:db=pg",
+            "api/u*:db=pg,go=1.24@deb",
+            "api/*:go=1.*",
+            "api/:go=1.24",
+            "api/up:go=1.24,db=pg",
+        ] {
+            assert!(selects(yes, it), "{yes}");
+        }
+        for no in ["api/up:go=1.2", "api/up:os=x", "api/up:go=1.24,db=my", "api/up:db=", "api/up:go=1.24@win"] {
+            assert!(!selects(no, it), "{no}");
+        }
+        assert!(!selects("api/up:go=1", ("api", "up", "deb")), "a case without axes");
+        for bad in ["api:go=1", "api/up:go", "api/up:", "api/up:=1", "api/up:go=[", ":go=1"] {
+            assert!(Selector::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_named_by_its_case_and_by_itself() {
+        let it = ("unit", "sh/net/ping.sh", "deb");
+        for yes in ["unit", "unit/sh", "unit/sh/*", "unit/sh/net/ping.sh", "unit/s*"] {
+            assert!(selects(yes, it), "{yes}");
+        }
+        assert!(!selects("unit/ping.sh", it) && !selects("unit/sh/net", it));
+        let names = |word: &str| Selector::parse(word).expect("selector").names_case();
+        assert!(
+            names("unit/sh")
+                && names("*/sh")
+                && names("unit/s*")
+                && !names("unit")
+                && !names("unit/*")
+                && !names("@deb")
+        );
     }
 
     #[test]

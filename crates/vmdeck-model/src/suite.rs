@@ -7,6 +7,7 @@ use super::{
     pattern::Pattern,
     requirement::Requirement,
     subtest::Subtest,
+    when::WhenExpr,
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -131,6 +132,16 @@ pub struct Case {
     pub around: CaseScripts,
     /// The cases of its suite, all before it, without whose success it is skipped.
     pub needs: Vec<CaseId>,
+    /// The values of the axes of its matrix, as they were written, and of further keys of its row; empty = it has none.
+    pub matrix: Vec<(String, String)>,
+    /// The guests in which it is run; unset: all of its suite.
+    pub when: Option<WhenExpr>,
+    /// Whether it is run only where it is asked for, by its name or by one of its tags.
+    pub explicit: bool,
+    /// Whether it is run in a machine in which nothing has been run.
+    pub fresh: bool,
+    /// The globs of files to fetch after each attempt, relative to its working directory.
+    pub artifacts: Vec<String>,
 }
 
 impl Case {
@@ -264,14 +275,20 @@ pub struct Expect {
     pub exit: i32,
     /// An exit code that means "skipped" (automake's habit is 77).
     pub skip: Option<i32>,
-    /// A pattern that a line of standard output must match as well.
-    pub stdout: Option<Pattern>,
-    /// A pattern that a line of stderr must match as well.
-    pub stderr: Option<Pattern>,
-    /// A pattern that no line of standard output may match.
-    pub not_stdout: Option<Pattern>,
-    /// A pattern that no line of standard error may match.
-    pub not_stderr: Option<Pattern>,
+    /// Patterns each of which a line of standard output must match as well.
+    pub stdout: Vec<Pattern>,
+    /// Patterns each of which a line of standard error must match as well.
+    pub stderr: Vec<Pattern>,
+    /// Patterns that no line of standard output may match.
+    pub not_stdout: Vec<Pattern>,
+    /// Patterns that no line of standard error may match.
+    pub not_stderr: Vec<Pattern>,
+    /// Whether nothing may be written to standard output.
+    pub stdout_empty: bool,
+    /// Whether nothing may be written to standard error.
+    pub stderr_empty: bool,
+    /// Files that must be there afterwards, relative to the working directory.
+    pub files: Vec<String>,
 }
 
 /// The shell that runs a text in the guest, and what it does about a line that fails.

@@ -55,6 +55,13 @@ impl TagExpr {
         self.0.collect(&mut out);
         out
     }
+
+    /// Returns every tag that is named as one that is wanted.
+    pub fn wanted_tags(&self) -> Vec<&str> {
+        let mut out = Vec::new();
+        self.0.collect_wanted(false, &mut out);
+        out
+    }
 }
 
 impl TagNode {
@@ -74,6 +81,18 @@ impl TagNode {
             TagNode::And(left, right) | TagNode::Or(left, right) => {
                 left.collect(out);
                 right.collect(out);
+            }
+        }
+    }
+
+    fn collect_wanted<'a>(&'a self, is_negated: bool, out: &mut Vec<&'a str>) {
+        match self {
+            TagNode::Tag(_) if is_negated => {}
+            TagNode::Tag(tag) => out.push(tag),
+            TagNode::Not(inner) => inner.collect_wanted(!is_negated, out),
+            TagNode::And(left, right) | TagNode::Or(left, right) => {
+                left.collect_wanted(is_negated, out);
+                right.collect_wanted(is_negated, out);
             }
         }
     }
@@ -153,6 +172,7 @@ mod tests {
             assert_eq!(TagExpr::parse(text).expect(text).matches(&tags(of)), want, "{text} of {of:?}");
         }
         assert_eq!(TagExpr::parse("a and (not b or a)").expect("good").tags(), ["a", "b", "a"]);
+        assert_eq!(TagExpr::parse("a and not (b or not c)").expect("good").wanted_tags(), ["a", "c"]);
     }
 
     #[test]

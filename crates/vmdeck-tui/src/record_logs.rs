@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Component, Path, PathBuf},
 };
-use vmdeck_model::ids::GuestId;
+use vmdeck_model::ids::{CaseId, GuestId};
 
 /// The name of the log of a guest's newest machine.
 pub(crate) const CONSOLE: &str = "console";
@@ -49,12 +49,13 @@ fn below(folder: &Path, guest: &GuestId, home: &Path) -> Vec<LogSource> {
 /// Returns the logs of exactly this case: those of its last round and attempt first, of these standard error, the empty ones last.
 pub(crate) fn of_case(record: &Path, guest: &GuestId, suite: &str, case: &str) -> Vec<LogSource> {
     // A record may be anybody's, and its names lead wherever they like.
-    if ![suite, case].into_iter().all(is_one_name) {
+    let Ok(case) = CaseId::try_from(case.to_owned()) else { return Vec::new() };
+    if !is_one_name(suite) {
         return Vec::new();
     }
     // Only its own folder is read: a guest may have thousands of cases.
     let home = home(record, guest);
-    let folder = home.join(suite).join(case);
+    let folder = home.join(suite).join(case.folder());
     let mut own = below(&folder, guest, &home);
     own.sort_by(|a, b| a.label.cmp(&b.label));
     let is_empty = |source: &LogSource| fs::metadata(&source.path).is_ok_and(|file| file.len() == 0);
@@ -73,7 +74,7 @@ fn is_one_name(name: &str) -> bool {
 pub(crate) fn case_of(record: &Path, log: &LogSource) -> Option<(String, String)> {
     let mut parts = log.path.strip_prefix(home(record, &log.guest)).ok()?.iter().map(|part| part.to_string_lossy());
     let (suite, case, _file) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((suite.into_owned(), case.into_owned()))
+    Some((suite.into_owned(), CaseId::of_folder(&case)?.to_string()))
 }
 
 /// Returns the first of these logs whose end has this line.

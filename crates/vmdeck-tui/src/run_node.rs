@@ -1,7 +1,8 @@
 //! One row of the run pane: a guest, a suite or a case, with what is known of it.
 
+use std::borrow::Cow;
 use vmdeck_model::{
-    ids::GuestId,
+    ids::{CaseId, GuestId},
     outcome::{Tally, Verdict},
     subtest::{Subtest, SubtestStatus},
 };
@@ -101,9 +102,16 @@ impl RunNode {
     }
 
     /// Returns the name of the row in the pane.
-    pub fn name(&self) -> &str {
-        let subtest = self.subtest.as_ref().map(|subtest| subtest.name.as_str());
-        subtest.or(self.case.as_deref()).or(self.suite.as_deref()).unwrap_or(self.guest.as_str())
+    pub fn name(&self) -> Cow<'_, str> {
+        let own = match (&self.subtest, &self.case) {
+            (Some(subtest), _) => &subtest.name,
+            // With the values of its axes, it is told in words.
+            (None, Some(case)) if case.contains(':') => {
+                return CaseId::try_from(case.clone()).map_or(Cow::Borrowed(case), |id| Cow::Owned(id.shown()));
+            }
+            (None, case) => case.as_ref().or(self.suite.as_ref()).map_or(self.guest.as_str(), String::as_str),
+        };
+        Cow::Borrowed(own)
     }
 
     /// Returns how deep the row is in the tree.

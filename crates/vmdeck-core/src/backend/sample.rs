@@ -18,6 +18,7 @@ pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
         key: GuestId::new("deb").expect("name"),
         backend: "qemu".into(),
         os: Os::Linux,
+        arch: "x86_64".into(),
         cpus: 2,
         memory: 2 << 30,
         disk: 10 << 30,

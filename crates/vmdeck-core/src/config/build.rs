@@ -56,6 +56,7 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
         keys: sources.keys,
         base: sources.base,
         private_networks: sources.private_networks,
+        env: sources.env,
         problems,
         values: Values::new(),
     };
@@ -114,12 +115,20 @@ fn may_be_replaced(folder: &str, os: Os) -> bool {
     is_absolute && depth >= 2 && !parts.contains(&"..")
 }
 
+/// Returns the processor of a guest, by the name of the program that is its machine; without one this host's.
+fn arch_of(program: Option<&str>) -> String {
+    let known = ["aarch64", "x86_64"].into_iter().find(|arch| program.is_some_and(|program| program.contains(arch)));
+    known.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
 pub(super) struct Build<'a> {
     checked: Checked,
     keys: &'a [Key],
     base: &'a Path,
     /// The backends whose machines can be in a private network with others.
     pub(super) private_networks: &'a [&'static str],
+    /// vmdeck's own environment.
+    pub(super) env: &'a BTreeMap<String, String>,
     problems: &'a mut Vec<Problem>,
     values: Values,
 }
@@ -134,6 +143,18 @@ impl Build<'_> {
             text: text.into(),
             hint: hint.map(str::to_owned),
         });
+    }
+
+    /// Returns how many mistakes were found so far.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Notes what a person should know although nothing is wrong, once.
+    pub(super) fn note(&mut self, text: String) {
+        if !self.checked.notes.contains(&text) {
+            self.checked.notes.push(text);
+        }
     }
 
     /// Returns the value at `path` of the key `pattern`: as written, else from `[defaults]`, else built in.
@@ -325,8 +346,10 @@ impl Build<'_> {
         }
         let user_data = self.user_data(name, origin, seed);
         let trouble = self.troubles_of(name, origin, os, &shared.troubles);
+        let options = self.options(name, &backend);
         Some(Guest {
             key: id.clone(),
+            arch: arch_of(options.text("binary")),
             os,
             trouble,
             cpus: self.number(&full("cpus"), &any("cpus")),
@@ -394,7 +417,7 @@ impl Build<'_> {
             shutdown_timeout: self.duration(&full("shutdown_timeout"), &any("shutdown_timeout")).unwrap_or_default(),
             sudo: self.secret(name, "sudo.password"),
             source: self.source(name, origin, os),
-            options: self.options(name, &backend),
+            options,
             transport_options: sources
                 .transports
                 .iter()

@@ -2,7 +2,11 @@
 //!
 //! What belongs to guests and the host is in `build`.
 
-use super::{build::Build, tree::Origin};
+use super::{
+    build::Build,
+    build_matrix::{MatrixKeys, needed},
+    tree::Origin,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -69,22 +73,20 @@ impl Build<'_> {
         let retries = self.number(&full("retries"), &any("retries"));
         let trouble_ignore = self.ignored_troubles(&full("trouble_ignore"), &any("trouble_ignore"), origin, troubles);
         let tags = self.tags(&full("tags"), &any("tags"), origin);
+        let rows = self.rows(&MatrixKeys::of_suite(name), origin);
         let mut seen = BTreeSet::new();
-        let mut list = Vec::new();
+        let mut list: Vec<Case> = Vec::new();
         for (index, origin) in cases.iter().enumerate() {
             let case = self.case(name, index, origin, timeout, retries, (&roles, &written));
             if let Some(mut case) = case {
+                let rows = self.case_rows(name, index, &rows, origin);
+                let shown = format!("suites.{name}.cases[{index}]");
                 let path = format!("suites.{name}.cases.{index}.trouble_ignore");
                 let own = self.ignored_troubles(&path, "suites.*.cases.[].trouble_ignore", origin, troubles);
                 case.trouble_ignore = [&trouble_ignore[..], &own].concat();
                 case.tags.extend(tags.iter().cloned());
                 case.tags.sort();
                 case.tags.dedup();
-                for need in case.needs.iter().filter(|need| !seen.contains(*need)) {
-                    let why = format!("case `{}` needs `{need}`, which is no case before it", case.id);
-                    let hint = "cases run in the order in which they are written";
-                    self.problem(origin, &format!("suites.{name}.cases[{index}].needs"), why, Some(hint));
-                }
                 if !seen.insert(case.id.clone()) {
                     self.problem(
                         origin,
@@ -93,7 +95,16 @@ impl Build<'_> {
                         Some("give each its own name"),
                     );
                 }
-                list.push(case);
+                let mut variants = self.variants(&case, &rows, &shown, origin);
+                for case in &mut variants {
+                    case.needs = needed(case, &case.needs, &list).unwrap_or_else(|need| {
+                        let why = format!("case `{}` needs `{need}`, which is no case before it", case.id);
+                        let hint = "cases run in the order in which they are written";
+                        self.problem(origin, &format!("{shown}.needs"), why, Some(hint));
+                        Vec::new()
+                    });
+                }
+                list.extend(variants);
             }
         }
         if cases.is_empty() {
@@ -115,7 +126,7 @@ impl Build<'_> {
             self.problem(origin, &full("artifacts_required"), "there are no `artifacts` that it could require", None);
         }
         let setup_inputs = self.setup_inputs(name, origin);
-        Some(Suite {
+        let suite = Suite {
             id,
             setup_inputs,
             guests: on,
@@ -142,7 +153,9 @@ impl Build<'_> {
                 .map_or_else(CoverageKind::default, |w| CoverageKind::of_word(&w)),
             trouble_ignore,
             cases: list,
-        })
+        };
+        self.check_when(&suite, guests, origin);
+        Some(suite)
     }
 
     /// Returns the files of the source on which the setup of a suite depends.
@@ -337,6 +350,11 @@ impl Build<'_> {
             dir: self.text(&full("dir"), &any("dir")),
             run_as: self.run_as(&full("run_as"), &any("run_as")),
             trouble_ignore: Vec::new(),
+            matrix: Vec::new(),
+            when: self.when(suite, index, origin),
+            explicit: self.value(&full("explicit"), &any("explicit")) == Some(Value::Bool(true)),
+            fresh: self.value(&full("fresh"), &any("fresh")) == Some(Value::Bool(true)),
+            artifacts: self.texts(&full("artifacts"), &any("artifacts")),
             reboot: self
                 .text(&full("reboot"), &any("reboot"))
                 .map_or_else(RebootPolicy::default, |w| RebootPolicy::of_word(&w)),

@@ -302,6 +302,10 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
             .collect::<Result<_, _>>()
             .map(Value::Map),
         (Kind::Map, _) => wrong("a table of strings"),
+        (Kind::Axes, RawValue::Table(entries)) => entries.iter().map(axis).collect::<Result<_, _>>().map(Value::Axes),
+        (Kind::Axes, _) => wrong("a table of lists like { go = [\"1.24\", \"1.25\"] }"),
+        (Kind::Rows, RawValue::List(items)) => items.iter().map(row).collect::<Result<_, _>>().map(Value::Rows),
+        (Kind::Rows, _) => wrong("a list of tables like [{ go = \"1.24\" }]"),
         (Kind::Expect, RawValue::Table(entries)) => expect(entries).map(Value::Expect),
         (Kind::Expect, _) => wrong("a table like { exit = 0 }"),
         (Kind::Image, RawValue::Text(word)) => image(word).map(Value::Image),
@@ -324,6 +328,34 @@ fn text(node: &Node) -> Result<String, String> {
         RawValue::Int(int) => Ok(int.to_string()),
         RawValue::Bool(flag) => Ok(flag.to_string()),
         other => Err(format!("expected a list of strings, found {} in it", other.kind())),
+    }
+}
+
+/// Returns one axis of a matrix with its values.
+fn axis((name, node): &(String, Node)) -> Result<(String, Vec<String>), String> {
+    let RawValue::List(items) = &node.raw else {
+        return Err(format!("axis `{name}` must be a list of strings, and is {}", node.raw.kind()));
+    };
+    let value = |item: &Node| quoted(item).map_err(|why| format!("axis `{name}`: {why}"));
+    Ok((name.clone(), items.iter().map(value).collect::<Result<_, _>>()?))
+}
+
+/// Returns one row of a matrix.
+fn row(node: &Node) -> Result<Vec<(String, String)>, String> {
+    let RawValue::Table(entries) = &node.raw else {
+        return Err(format!("expected a table like {{ go = \"1.24\" }}, found {}", node.raw.kind()));
+    };
+    entries
+        .iter()
+        .map(|(name, value)| Ok((name.clone(), quoted(value).map_err(|why| format!("`{name}`: {why}"))?)))
+        .collect()
+}
+
+/// Returns a string; a number is refused: nobody knows whether 1.10 was to be 1.1.
+fn quoted(node: &Node) -> Result<String, String> {
+    match &node.raw {
+        RawValue::Text(_) => text(node),
+        other => Err(format!("a value is a string, in quotes, and this is {}", other.kind())),
     }
 }
 
@@ -413,12 +445,23 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
         match key.as_str() {
             "exit" => out.exit = code()?,
             "skip" => out.skip = Some(code()?),
-            "stdout" => out.stdout = Some(Pattern::parse(&text(node)?)?),
-            "stderr" => out.stderr = Some(Pattern::parse(&text(node)?)?),
-            "not_stdout" => out.not_stdout = Some(Pattern::parse(&text(node)?)?),
-            "not_stderr" => out.not_stderr = Some(Pattern::parse(&text(node)?)?),
+            "stdout" if is_empty_text(node) => out.stdout_empty = true,
+            "stderr" if is_empty_text(node) => out.stderr_empty = true,
+            "stdout" => out.stdout = patterns(node)?,
+            "stderr" => out.stderr = patterns(node)?,
+            "not_stdout" => out.not_stdout = patterns(node)?,
+            "not_stderr" => out.not_stderr = patterns(node)?,
+            "files" => {
+                let Value::Texts(files) = convert(Kind::Texts, node)? else {
+                    return Err("`files` must be a list".into());
+                };
+                if files.iter().any(|file| file.trim().is_empty()) {
+                    return Err("`files` has an empty name".into());
+                }
+                out.files = files;
+            }
             other => {
-                let known = "exit, skip, stdout, stderr, not_stdout, not_stderr";
+                let known = "exit, skip, stdout, stderr, not_stdout, not_stderr, files";
                 return Err(format!("unknown key `{other}` (known: {known})"));
             }
         }
@@ -427,6 +470,18 @@ fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
         return Err(format!("exit {} cannot mean both passed and skipped", out.exit));
     }
     Ok(out)
+}
+
+fn is_empty_text(node: &Node) -> bool {
+    matches!(&node.raw, RawValue::Text(text) if text.is_empty())
+}
+
+/// Returns one pattern or a list of them.
+fn patterns(node: &Node) -> Result<Vec<Pattern>, String> {
+    match &node.raw {
+        RawValue::List(items) => items.iter().map(|item| Pattern::parse(&text(item)?)).collect(),
+        _ => Ok(vec![Pattern::parse(&text(node)?)?]),
+    }
 }
 
 /// Returns what to do about `[guests.ubuntu-24.04]`, where the dot divides a name in two.

@@ -4,6 +4,7 @@
 
 mod build;
 mod build_image;
+mod build_matrix;
 mod build_results;
 mod build_roles;
 mod build_suite;

@@ -62,6 +62,7 @@ fn slot<'a>(node: &'a mut Value, name: &str, make: impl FnOnce() -> Value) -> &'
 
 fn leaf(key: &Key) -> Value {
     let texts = || json!({ "type": "array", "items": { "type": "string" } });
+    let one_or_more = || json!({ "oneOf": [{ "type": "string" }, texts()] });
     let mut out = match key.kind {
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Int(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
@@ -88,8 +89,12 @@ fn leaf(key: &Key) -> Value {
             { "type": "array", "minItems": 1, "items": { "type": "string" } },
         ] }),
         Kind::Expect => json!({ "type": "object", "additionalProperties": false, "properties": {
-            "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": { "type": "string" },
-            "stderr": { "type": "string" }, "not_stdout": { "type": "string" }, "not_stderr": { "type": "string" } } }),
+            "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": one_or_more(),
+            "stderr": one_or_more(), "not_stdout": one_or_more(), "not_stderr": one_or_more(), "files": one_or_more() } }),
+        Kind::Axes => json!({ "type": "object", "additionalProperties": texts() }),
+        Kind::Rows => {
+            json!({ "type": "array", "items": { "type": "object", "additionalProperties": { "type": "string" } } })
+        }
     };
     let map: &mut Map<String, Value> = match out.as_object_mut() {
         Some(map) => map,

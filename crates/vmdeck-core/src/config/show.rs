@@ -67,15 +67,36 @@ pub fn toml(value: &Value) -> String {
             ScriptShell::Command(words) => list(words.iter().map(|word| quoted(word)).collect()),
         },
         Value::Expect(expect) => {
-            let output = |name: &str, pattern: Option<&Pattern>| {
-                pattern.map(|p| format!(", {name} = {}", quoted(p.source()))).unwrap_or_default()
+            let some = |name: &str, all: Vec<String>| match &all[..] {
+                [] => String::new(),
+                [one] => format!(", {name} = {one}"),
+                _ => format!(", {name} = {}", list(all)),
             };
-            let stdout = output("stdout", expect.stdout.as_ref());
-            let stderr = output("stderr", expect.stderr.as_ref());
-            let not_stdout = output("not_stdout", expect.not_stdout.as_ref());
-            let not_stderr = output("not_stderr", expect.not_stderr.as_ref());
-            let skip = expect.skip.map(|code| format!(", skip = {code}")).unwrap_or_default();
-            format!("{{ exit = {}{skip}{stdout}{stderr}{not_stdout}{not_stderr} }}", expect.exit)
+            let output = |name: &str, patterns: &[Pattern], must_be_empty: bool| {
+                let patterns = patterns.iter().map(Pattern::source);
+                some(name, patterns.chain(must_be_empty.then_some("")).map(quoted).collect())
+            };
+            let parts = [
+                expect.skip.map(|code| format!(", skip = {code}")).unwrap_or_default(),
+                output("stdout", &expect.stdout, expect.stdout_empty),
+                output("stderr", &expect.stderr, expect.stderr_empty),
+                output("not_stdout", &expect.not_stdout, false),
+                output("not_stderr", &expect.not_stderr, false),
+                some("files", expect.files.iter().map(|file| quoted(file)).collect()),
+            ];
+            format!("{{ exit = {}{} }}", expect.exit, parts.concat())
+        }
+        Value::Axes(axes) => {
+            let axis = |(name, values): &(String, Vec<String>)| {
+                format!("{} = {}", super::tree::shown(name), list(values.iter().map(|value| quoted(value)).collect()))
+            };
+            format!("{{ {} }}", axes.iter().map(axis).collect::<Vec<_>>().join(", "))
+        }
+        Value::Rows(rows) => {
+            let pair = |(name, value): &(String, String)| format!("{} = {}", super::tree::shown(name), quoted(value));
+            let row =
+                |row: &Vec<(String, String)>| format!("{{ {} }}", row.iter().map(pair).collect::<Vec<_>>().join(", "));
+            list(rows.iter().map(row).collect())
         }
     }
 }

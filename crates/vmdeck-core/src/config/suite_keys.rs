@@ -22,6 +22,32 @@ pub(super) const SUITES: &[Key] = &[
         Some("[\"*\"]"),
         "names or globs of the guests that the suite runs on, each by itself; with `!` before it, one takes away: [\"*\", \"!win*\"]",
     ),
+    key(
+        "suites.*.matrix",
+        Kind::Axes,
+        None,
+        "axes with their values: { go = [\"1.24\", \"1.25\"], db = [\"pg\", \"my\"] }; each case is run once for each combination, which its \
+         commands see as VMDECK_MATRIX_GO, and texts as {{go}}",
+    ),
+    key(
+        "suites.*.exclude",
+        Kind::Rows,
+        None,
+        "combinations that are left out: [{ go = \"1.24\", db = \"my\" }]; some of the axes are enough",
+    ),
+    key(
+        "suites.*.include",
+        Kind::Rows,
+        None,
+        "combinations besides those of the axes: [{ go = \"1.26\", db = \"pg\", tip = \"yes\" }]; a further key is empty in all others",
+    ),
+    key(
+        "suites.*.when",
+        Kind::Text,
+        None,
+        "where its cases are run: \"os == 'linux' and matrix.db in ['pg', 'my']\"; of os, guest, backend, arch, role, tags, matrix.AXIS and \
+         env.NAME (vmdeck's own); ==, !=, in, not in, ~ (glob), and, or, not",
+    ),
     key("suites.*.tags", Kind::Texts, Some("[]"), "words by which --tag selects its cases"),
     key(
         "suites.*.roles",
@@ -203,6 +229,28 @@ pub(super) const SUITES: &[Key] = &[
     key("suites.*.cases.[].before_each", Kind::Text, None, "for this case, in place of the suite's"),
     key("suites.*.cases.[].after_each", Kind::Text, None, "for this case, in place of the suite's"),
     key("suites.*.cases.[].on_failure", Kind::Text, None, "for this case, in place of the suite's"),
+    key("suites.*.cases.[].matrix", Kind::Axes, None, "for this case, in place of the suite's; {} = none"),
+    key("suites.*.cases.[].exclude", Kind::Rows, None, "for this case"),
+    key("suites.*.cases.[].include", Kind::Rows, None, "for this case"),
+    key("suites.*.cases.[].when", Kind::Text, None, "where it is run, in place of the suite's"),
+    key(
+        "suites.*.cases.[].explicit",
+        Kind::Bool,
+        Some("false"),
+        "whether it is run only where it is asked for: by a SELECT word that names it, or by --tag with one of its tags",
+    ),
+    key(
+        "suites.*.cases.[].fresh",
+        Kind::Bool,
+        Some("false"),
+        "whether it gets a new machine, in which nothing has been run but the suite's setup",
+    ),
+    key(
+        "suites.*.cases.[].artifacts",
+        Kind::Texts,
+        Some("[]"),
+        "globs of files to fetch after each attempt at it, relative to its working directory; also where it failed",
+    ),
     key("suites.*.cases.[].tags", Kind::Texts, Some("[]"), "words by which --tag selects it, besides the suite's"),
     key("suites.*.cases.[].env", Kind::Map, Some("{}"), "environment, besides the suite's"),
     key("suites.*.cases.[].dir", Kind::Text, None, "working directory; a relative one is below the suite's"),
@@ -212,7 +260,7 @@ pub(super) const SUITES: &[Key] = &[
         "suites.*.cases.[].expect",
         Kind::Expect,
         Some("{ exit = 0 }"),
-        "what makes it pass: exit; stdout and stderr = \"/regex/\" that a line has to match; not_stdout and not_stderr that none may match; \
-         skip = exit code that means skipped",
+        "what makes it pass: exit; stdout and stderr = \"/regex/\" that a line has to match, or several, or \"\" = nothing is written; \
+         not_stdout and not_stderr that none may match; files that are there then; skip = exit code that means skipped",
     ),
 ];

@@ -242,7 +242,7 @@ fn summary(view: &RunView, index: &PlanIndex, details: &[CaseDetail], most: usiz
 
 fn row(case: &EndedCase, index: &PlanIndex) -> String {
     let took = show_duration(Duration::from_millis(case.took_ms));
-    let (guest, name) = (cell(case.guest.as_str()), cell(&format!("{}/{}", case.suite, case.case)));
+    let (guest, name) = (cell(case.guest.as_str()), cell(&format!("{}/{}", case.suite, case.case.shown())));
     let place = index.place(&case.suite, &case.case).filter(|_| case.verdict.is_failure());
     let place = place.map(|place| format!(" ({})", cell(&place.to_string()))).unwrap_or_default();
     format!("| {guest} | {name}{place} | {} | {took} | {} |\n", case.verdict, cell(&case.message))

@@ -94,7 +94,7 @@ impl Junit {
         let round = if *round == 1 { String::new() } else { format!(" (round {round})") };
         self.run.guests.entry(guest.clone()).or_default().cases.push(ReportedCase {
             class: format!("{guest}.{suite}"),
-            name: format!("{case}{round}"),
+            name: format!("{}{round}", case.shown()),
             place: self.index.place(suite, case).map(|place| (place.file, place.line)),
             cause: *cause,
             last: Attempt {

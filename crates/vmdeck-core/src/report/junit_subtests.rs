@@ -89,7 +89,8 @@ impl JunitSubtests {
             tag.push_attribute(("timestamp", began));
             out.write_event(Xml::Start(tag.borrow()))?;
             let number = attempts.number.to_string();
-            junit_xml::properties(out, [("guest", guest.as_str()), ("attempt", number.as_str())])?;
+            let about = [("guest", guest.as_str()), ("attempt", number.as_str())];
+            junit_xml::properties(out, about.into_iter().chain(case.values()))?;
             let parts = [guest.as_str(), suite.as_str(), case.as_str()].map(part);
             let class = format!("{}{of_round}", parts.join("."));
             let mut seen = BTreeSet::new();

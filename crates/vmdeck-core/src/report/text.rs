@@ -355,7 +355,7 @@ impl Text {
         }
         let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
         let round = if *round > 1 { format!(" (round {round})") } else { String::new() };
-        let name = format!("{suite}/{case}{at}{round}");
+        let name = format!("{suite}/{}{at}{round}", case.shown());
         let tests = subtests.filter(|tally| message.is_empty() && tally.total() > 0);
         let why = match tests {
             Some(tally) => format!("  tests: {tally}"),

@@ -1,12 +1,16 @@
 //! What tells whether a file of a guest was written since it was looked at last: only the guest's own words are compared with each other,
 //! since its clock may be any.
 
-use super::{artifact_globs, powershell_transfer, session::CommandRunner};
+use super::{
+    artifact_globs::{self, ArtifactGlobs},
+    powershell_transfer,
+    session::CommandRunner,
+};
 use crate::{
     command::{Collected, CommandExit, Input, RemoteCommand, Shell},
     host::clock,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -24,7 +28,7 @@ pub async fn look(
     base: &RemoteCommand,
     cancel: &CancellationToken,
 ) -> Result<BTreeMap<String, String>> {
-    let failed = || Fault::infra("cannot look at the files of results in the guest");
+    let failed = || Fault::infra("cannot look at files in the guest");
     let script = match runner.shell() {
         Shell::Posix => artifact_globs::stamp_script(globs),
         Shell::PowerShell => powershell_transfer::stamp_script(globs),
@@ -39,6 +43,19 @@ pub async fn look(
     let text = String::from_utf8_lossy(&said.stdout);
     let pairs = text.lines().filter_map(|line| line.trim_end_matches('\r').split_once('\t'));
     Ok(pairs.map(|(stamp, path)| (bare(path).to_owned(), stamp.to_owned())).collect())
+}
+
+/// Returns those of these names and globs of which there is no file.
+pub async fn missing(
+    runner: &dyn CommandRunner,
+    wanted: &[String],
+    base: &RemoteCommand,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>> {
+    let there = look(runner, wanted, base, cancel).await?;
+    let globs = ArtifactGlobs::new(wanted);
+    let is_there = |at: &usize| there.keys().any(|path| globs.of(Path::new(path)).contains(at));
+    Ok((0..globs.len()).filter(|at| !is_there(at)).map(|at| globs.written(at).to_owned()).collect())
 }
 
 /// Returns a path as an archive has it.

@@ -1,13 +1,16 @@
-//! The folder of a case's own artifacts in its guest (`VMDECK_ARTIFACTS`): what lands there comes back after each attempt, whatever became
-//! of it.
+//! A case's own artifacts, which come back after each attempt, whatever became of it: those of its globs, and what lands in the folder
+//! `VMDECK_ARTIFACTS` in its guest.
 //!
-//! Only a case that names the variable has one: for all others it would cost a round trip.
+//! Only a case that names the variable has such a folder: for all others it would cost a round trip.
 
 use crate::{
     command::{Collected, RemoteCommand, Shell, powershell, sh_quote},
     engine::{context::RunContext, machine::LeasedMachine},
     host::clock,
-    transport::artifacts::{self, ArtifactRequest},
+    transport::{
+        artifacts::{self, ArtifactRequest},
+        unpack::FetchedArtifacts,
+    },
 };
 use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -76,18 +79,8 @@ impl CaseArtifacts {
         machine: &LeasedMachine,
         to: &Path,
     ) -> Result<usize> {
-        let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
-        let globs = ["**".to_owned()];
-        let request = ArtifactRequest {
-            globs: &globs,
-            base: RemoteCommand { dir: Some(self.folder.clone()), ..self.base.clone() },
-            to,
-            spool: &context.plan.dir,
-            bytes: suite.artifacts_size,
-            limit: suite.artifacts_timeout,
-        };
-        let never = CancellationToken::new();
-        let fetched = artifacts::fetch(session.files().as_ref(), &request, &never).await?;
+        let base = RemoteCommand { dir: Some(self.folder.clone()), ..self.base.clone() };
+        let fetched = fetch_globs((context, suite), machine, &["**".to_owned()], base, to).await?;
         if let Some(missing) = fetched.missing().filter(|_| fetched.count > 0) {
             context.events.warn(Some(&guest.id), context.redactor.text(&missing), None);
         }
@@ -100,6 +93,26 @@ impl CaseArtifacts {
         run(machine, RemoteCommand { script, ..self.base.clone() }).await?;
         Ok(fetched.count)
     }
+}
+
+/// Fetches what these globs name, below the working directory of `base`, to the folder `to`.
+pub(super) async fn fetch_globs(
+    (context, suite): (&RunContext, &Suite),
+    machine: &LeasedMachine,
+    globs: &[String],
+    base: RemoteCommand,
+    to: &Path,
+) -> Result<FetchedArtifacts> {
+    let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
+    let request = ArtifactRequest {
+        globs,
+        base,
+        to,
+        spool: &context.plan.dir,
+        bytes: suite.artifacts_size,
+        limit: suite.artifacts_timeout,
+    };
+    artifacts::fetch(session.files().as_ref(), &request, &CancellationToken::new()).await
 }
 
 /// Tells how many files came of a case.

@@ -46,21 +46,14 @@ pub(super) struct CommandLog {
 }
 
 /// What is known about a command's output at its end.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of two streams")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordedOutput {
     /// The last lines of standard output, clean and without secrets.
     pub(super) stdout_tail: String,
     /// The last lines of standard error, likewise.
     pub(super) stderr_tail: String,
-    /// Whether a line of standard output is as wanted; true where nothing is.
-    pub(super) stdout_matches: bool,
-    /// Whether a line of standard error is as wanted; true where nothing is.
-    pub(super) stderr_matches: bool,
-    /// Whether a line of standard output is as none may be.
-    pub(super) stdout_forbidden: bool,
-    /// Whether a line of standard error is as none may be.
-    pub(super) stderr_forbidden: bool,
+    /// What of it is not as it must be, if something is.
+    pub(super) unmet: Option<String>,
     /// Why the record does not hold all of it.
     pub(super) lost: Option<String>,
 }
@@ -72,9 +65,31 @@ struct StreamLog {
     redactor: Redactor,
     lines: LineSplitter,
     tail: LastLines,
-    wanted: LineMatch,
-    /// What no line may match, if there is such a thing.
-    unwanted: Option<LineMatch>,
+    wanted: Vec<LineMatch>,
+    /// What no line may match.
+    unwanted: Vec<LineMatch>,
+    /// Whether nothing may be written to it.
+    must_be_empty: bool,
+    /// Whether something was.
+    is_written: bool,
+}
+
+impl StreamLog {
+    /// Returns what the stream lacks of what it must have.
+    fn lacks(&mut self) -> Option<String> {
+        if self.must_be_empty && self.is_written {
+            return Some(format!("{} is not empty", self.stream.as_str()));
+        }
+        let missing = self.wanted.iter_mut().find_map(|wanted| (!wanted.finish()).then(|| wanted.pattern().to_owned()));
+        missing.map(|wanted| format!("no line of {} matches `{wanted}`", self.stream.as_str()))
+    }
+
+    /// Returns what the stream has and may not have.
+    fn holds_unwanted(&mut self) -> Option<String> {
+        let found =
+            self.unwanted.iter_mut().find_map(|unwanted| unwanted.finish().then(|| unwanted.pattern().to_owned()));
+        found.map(|unwanted| format!("a line of {} matches `{unwanted}`, and none may", self.stream.as_str()))
+    }
 }
 
 impl CommandLog {
@@ -88,7 +103,7 @@ impl CommandLog {
         limit: u64,
     ) -> Self {
         let mut lost = None;
-        let mut open = |stream, name: &str, (wanted, unwanted): (&Option<Pattern>, &Option<Pattern>)| {
+        let mut open = |stream, name: &str, (wanted, unwanted, must_be_empty): (&[Pattern], &[Pattern], bool)| {
             let file = vmdeck_files::make_folders(dir).and_then(|()| vmdeck_files::create(&dir.join(name)));
             let file = file.map_err(|e| lost = Some(warn_lost(&events, &source, name, &e))).ok();
             let file = file.map(|file| CappedLog::new(file, limit));
@@ -100,13 +115,15 @@ impl CommandLog {
                 redactor: redactor.clone(),
                 lines: LineSplitter::default(),
                 tail: LastLines::default(),
-                wanted: LineMatch::new(wanted.clone()),
-                unwanted: unwanted.clone().map(|pattern| LineMatch::new(Some(pattern))),
+                wanted: wanted.iter().cloned().map(LineMatch::new).collect(),
+                unwanted: unwanted.iter().cloned().map(LineMatch::new).collect(),
+                must_be_empty,
+                is_written: false,
             }
         };
         let streams = [
-            open(Stream::Stdout, "stdout.log", (&expect.stdout, &expect.not_stdout)),
-            open(Stream::Stderr, "stderr.log", (&expect.stderr, &expect.not_stderr)),
+            open(Stream::Stdout, "stdout.log", (&expect.stdout, &expect.not_stdout, expect.stdout_empty)),
+            open(Stream::Stderr, "stderr.log", (&expect.stderr, &expect.not_stderr, expect.stderr_empty)),
         ];
         Self { source, events, streams, lost, mark: None, subtests: None }
     }
@@ -130,16 +147,10 @@ impl CommandLog {
                 self.lost = Some(warn_lost(&self.events, &self.source, stream_log(index), &e));
             }
         }
+        let lacks = self.streams.iter_mut().find_map(StreamLog::lacks);
+        let unmet = lacks.or_else(|| self.streams.iter_mut().find_map(StreamLog::holds_unwanted));
         let [out, err] = self.streams;
-        RecordedOutput {
-            stdout_tail: out.tail.text(),
-            stderr_tail: err.tail.text(),
-            stdout_matches: out.wanted.finish(),
-            stderr_matches: err.wanted.finish(),
-            stdout_forbidden: out.unwanted.is_some_and(LineMatch::finish),
-            stderr_forbidden: err.unwanted.is_some_and(LineMatch::finish),
-            lost: self.lost,
-        }
+        RecordedOutput { stdout_tail: out.tail.text(), stderr_tail: err.tail.text(), unmet, lost: self.lost }
     }
 
     fn take(&mut self, index: usize, bytes: &[u8]) {
@@ -200,10 +211,9 @@ fn warn_lost(events: &EventSender, source: &OutputOrigin, name: &str, error: &st
 impl OutputSink for CommandLog {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         let index = usize::from(stream == Stream::Stderr);
-        self.streams[index].wanted.feed(bytes);
-        if let Some(unwanted) = &mut self.streams[index].unwanted {
-            unwanted.feed(bytes);
-        }
+        let log = &mut self.streams[index];
+        log.is_written |= !bytes.is_empty();
+        log.wanted.iter_mut().chain(&mut log.unwanted).for_each(|lines| lines.feed(bytes));
         if let Some(subtests) = self.subtests.as_ref().filter(|_| stream == Stream::Stdout) {
             subtests.feed(bytes);
         }
@@ -256,12 +266,12 @@ mod tests {
             case: None,
         };
         let redactor = Redactor::new(&[Secret::new("canary-secret")]);
-        let pattern = |text: &str| Pattern::parse(text).ok();
+        let pattern = |text: &str| Pattern::parse(text).into_iter().collect();
         let expect = Expect {
             stdout: pattern("/^ok$/"),
             stderr: pattern("/^canary-secret$/"),
-            not_stdout: pattern("/canary/"),
-            not_stderr: pattern("/^ok/"),
+            not_stdout: pattern("/nothing/"),
+            not_stderr: pattern("/canary-secret/"),
             ..Expect::default()
         };
         let mut logs = CommandLog::open(home.path(), source, events, &redactor, &expect, 1 << 20);
@@ -271,10 +281,7 @@ mod tests {
         let want = RecordedOutput {
             stdout_tail: "a *** b\nok\nred".into(),
             stderr_tail: "***".into(),
-            stdout_matches: true,
-            stderr_matches: true,
-            stdout_forbidden: true,
-            stderr_forbidden: false,
+            unmet: Some("a line of stderr matches `/canary-secret/`, and none may".into()),
             lost: None,
         };
         assert_eq!(logs.finish(), want, "what decides is what was written, what is shown is masked");
@@ -284,6 +291,37 @@ mod tests {
             seen.push_str(&format!("{event:?}"));
         }
         assert!(seen.contains("***") && !seen.contains("canary"));
+    }
+
+    #[test]
+    fn every_pattern_has_a_say_and_the_first_that_is_not_met_is_told() {
+        let patterns =
+            |texts: &[&str]| texts.iter().map(|text| Pattern::parse(text).expect("pattern")).collect::<Vec<_>>();
+        let rows: [(Expect, &[u8], Option<&str>); 6] = [
+            (Expect { stdout: patterns(&["/^a$/", "/^b$/"]), ..Expect::default() }, b"a\nb", None),
+            (
+                Expect { stdout: patterns(&["/^a$/", "/^b$/"]), ..Expect::default() },
+                b"a\nc",
+                Some("no line of stdout matches `/^b$/`"),
+            ),
+            (
+                Expect { not_stdout: patterns(&["/x/", "/c/"]), ..Expect::default() },
+                b"a\nc",
+                Some("a line of stdout matches `/c/`, and none may"),
+            ),
+            (Expect { stdout_empty: true, ..Expect::default() }, b"\n", Some("stdout is not empty")),
+            (Expect { stdout_empty: true, ..Expect::default() }, b"", None),
+            (Expect { stderr_empty: true, ..Expect::default() }, b"a", None),
+        ];
+        for (expect, bytes, unmet) in rows {
+            let home = tempfile::tempdir().expect("tempdir");
+            let (events, _inbox) = EventSender::new(std::sync::Arc::default());
+            let names = (GuestId::new("g").expect("name"), SuiteId::new("s").expect("name"));
+            let source = OutputOrigin { guest: names.0, suite: names.1, case: None };
+            let mut logs = CommandLog::open(home.path(), source, events, &Redactor::default(), &expect, 1 << 20);
+            logs.write(Stream::Stdout, bytes);
+            assert_eq!(logs.finish().unmet.as_deref(), unmet, "{expect:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! together are not replaced: what the cases before have done in them cannot be made up for.
 
 use super::{
-    case::{CaseRun, Outcome},
+    case::Outcome,
+    case_run::CaseRun,
     members::{self, Member, NoMachines},
     peers::PeerWatch,
     requirements,
@@ -117,7 +118,11 @@ impl<'a> JobRun<'a> {
 
     /// Returns why a case is not run: one that it needs did not pass.
     fn lacks(&self, queued: QueuedCase) -> Option<String> {
-        let (case, _) = self.case_of(queued);
+        let (case, suite) = self.case_of(queued);
+        let is_planned = |need: &CaseId| suite.cases.iter().any(|case| case.id == *need);
+        if let Some(need) = case.needs.iter().find(|need| !is_planned(need)) {
+            return Some(format!("it needs `{need}`, which is not meant for this guest"));
+        }
         let ended = |need: &CaseId| Some((need.clone(), *self.not_passed.get(&(queued.of, need.clone()))?));
         let (need, verdict) = case.needs.iter().find_map(ended)?;
         Some(format!("it needs `{need}`, which was {verdict}"))
@@ -291,6 +296,9 @@ impl<'a> JobRun<'a> {
             if ran > 0 && machines.iter().any(LeasedMachine::is_lost) {
                 self.tell_replaced(machines);
                 return Stop::Lost;
+            }
+            if ran > 0 && self.case_of(queued).0.fresh && self.lacks(queued).is_none() {
+                break;
             }
             if current != Some(queued.of) {
                 if current.is_some() && self.wants_fresh(Fresh::Suite) {

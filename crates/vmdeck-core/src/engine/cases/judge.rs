@@ -4,7 +4,6 @@ use super::command_log::RecordedOutput;
 use crate::command::CommandExit;
 use vmdeck_model::{
     outcome::Verdict,
-    pattern::Pattern,
     suite::{Case, Expect, ResultSources},
 };
 use vmdeck_results::{Judgement, ResultSummary};
@@ -68,14 +67,6 @@ pub(super) fn with_running(reason: String, results: Option<&ResultSummary>) -> S
 }
 
 fn by_command(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (Verdict, String) {
-    let missing = |stream: &str, pattern: &Option<Pattern>| {
-        let wanted = pattern.as_ref().map_or("", Pattern::source);
-        (Verdict::Failed, format!("no line of {stream} matches `{wanted}`"))
-    };
-    let forbidden = |stream: &str, pattern: &Option<Pattern>| {
-        let unwanted = pattern.as_ref().map_or("", Pattern::source);
-        (Verdict::Failed, format!("a line of {stream} matches `{unwanted}`, and none may"))
-    };
     match exit {
         CommandExit::Code(code) if Some(*code) == expect.skip => {
             (Verdict::Skipped, format!("exit {code} means skipped"))
@@ -84,11 +75,10 @@ fn by_command(expect: &Expect, exit: &CommandExit, output: &RecordedOutput) -> (
             let wanted = if expect.exit == 0 { String::new() } else { format!(", expected {}", expect.exit) };
             (Verdict::Failed, format!("exit {code}{wanted}"))
         }
-        CommandExit::Code(_) if !output.stdout_matches => missing("stdout", &expect.stdout),
-        CommandExit::Code(_) if !output.stderr_matches => missing("stderr", &expect.stderr),
-        CommandExit::Code(_) if output.stdout_forbidden => forbidden("stdout", &expect.not_stdout),
-        CommandExit::Code(_) if output.stderr_forbidden => forbidden("stderr", &expect.not_stderr),
-        CommandExit::Code(_) => (Verdict::Passed, String::new()),
+        CommandExit::Code(_) => match &output.unmet {
+            Some(why) => (Verdict::Failed, why.clone()),
+            None => (Verdict::Passed, String::new()),
+        },
         CommandExit::Signal(_) => (Verdict::Failed, exit.to_string()),
     }
 }
@@ -99,32 +89,23 @@ mod tests {
 
     #[test]
     fn only_the_exit_status_and_the_output_decide() {
-        let pattern = |text| Pattern::parse(text).ok();
-        let expect = Expect {
-            exit: 3,
-            skip: Some(77),
-            stdout: pattern("/ok/"),
-            stderr: pattern("/warn/"),
-            not_stdout: None,
-            not_stderr: pattern("/panic/"),
-        };
-        let output = |stdout_matches, stderr_matches, lost: Option<&str>| RecordedOutput {
-            stdout_matches,
-            stderr_matches,
+        let expect = Expect { exit: 3, skip: Some(77), ..Expect::default() };
+        let output = |unmet: Option<&str>, lost: Option<&str>| RecordedOutput {
+            unmet: unmet.map(str::to_owned),
             lost: lost.map(str::to_owned),
             ..RecordedOutput::default()
         };
+        let unmet = Some("no line of stdout matches `/ok/`");
         let rows = [
-            (CommandExit::Code(3), output(true, true, None), Verdict::Passed, ""),
-            (CommandExit::Code(3), output(false, true, None), Verdict::Failed, "no line of stdout matches `/ok/`"),
-            (CommandExit::Code(3), output(true, false, None), Verdict::Failed, "no line of stderr matches `/warn/`"),
-            (CommandExit::Code(0), output(true, true, None), Verdict::Failed, "exit 0, expected 3"),
-            (CommandExit::Code(77), output(false, false, None), Verdict::Skipped, "exit 77 means skipped"),
-            (CommandExit::Code(255), output(true, true, None), Verdict::Failed, "exit 255, expected 3"),
-            (CommandExit::Signal("KILL".into()), output(true, true, None), Verdict::Failed, "killed by SIGKILL"),
-            (CommandExit::Code(3), output(true, true, Some("full")), Verdict::Infra, "full"),
-            (CommandExit::Code(77), output(true, true, Some("full")), Verdict::Infra, "full"),
-            (CommandExit::Code(4), output(true, true, Some("full")), Verdict::Failed, "exit 4, expected 3"),
+            (CommandExit::Code(3), output(None, None), Verdict::Passed, ""),
+            (CommandExit::Code(3), output(unmet, None), Verdict::Failed, "no line of stdout matches `/ok/`"),
+            (CommandExit::Code(0), output(None, None), Verdict::Failed, "exit 0, expected 3"),
+            (CommandExit::Code(77), output(unmet, None), Verdict::Skipped, "exit 77 means skipped"),
+            (CommandExit::Code(255), output(None, None), Verdict::Failed, "exit 255, expected 3"),
+            (CommandExit::Signal("KILL".into()), output(None, None), Verdict::Failed, "killed by SIGKILL"),
+            (CommandExit::Code(3), output(None, Some("full")), Verdict::Infra, "full"),
+            (CommandExit::Code(77), output(None, Some("full")), Verdict::Infra, "full"),
+            (CommandExit::Code(4), output(None, Some("full")), Verdict::Failed, "exit 4, expected 3"),
         ];
         for (exit, output, verdict, reason) in rows {
             assert_eq!(judge(&expect, &exit, &output), (verdict, reason.to_owned()), "{exit}");

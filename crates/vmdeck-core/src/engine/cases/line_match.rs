@@ -12,7 +12,7 @@ const OVERLAP: usize = 1 << 20;
 /// One stream and what is wanted in it.
 #[derive(Debug)]
 pub(super) struct LineMatch {
-    wanted: Option<Pattern>,
+    wanted: Pattern,
     line: Vec<u8>,
     /// Whether the beginning of the line was dropped.
     cut: bool,
@@ -20,9 +20,13 @@ pub(super) struct LineMatch {
 }
 
 impl LineMatch {
-    /// Returns a matcher; without a pattern it matches.
-    pub(super) fn new(wanted: Option<Pattern>) -> Self {
-        Self { matched: wanted.is_none(), wanted, line: Vec::new(), cut: false }
+    pub(super) fn new(wanted: Pattern) -> Self {
+        Self { matched: false, wanted, line: Vec::new(), cut: false }
+    }
+
+    /// Returns what is looked for, as it was written.
+    pub(super) fn pattern(&self) -> &str {
+        self.wanted.source()
     }
 
     /// Takes the next bytes.
@@ -48,7 +52,7 @@ impl LineMatch {
     }
 
     /// Returns whether it was found; a last line without a newline counts too.
-    pub(super) fn finish(mut self) -> bool {
+    pub(super) fn finish(&mut self) -> bool {
         if !self.line.is_empty() {
             self.end_line();
         }
@@ -62,7 +66,10 @@ impl LineMatch {
     }
 
     fn look(&mut self, is_open: bool) {
-        let Some(pattern) = self.wanted.as_ref().filter(|_| !self.matched) else { return };
+        if self.matched {
+            return;
+        }
+        let pattern = &self.wanted;
         let start = usize::from(self.cut);
         let found = |line: &[u8]| pattern.is_match_at(line, start.min(line.len()), is_open);
         // As it was written; and as a person reads it, without colours and without the carriage return of a line end.
@@ -79,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn found(pattern: &str, pieces: &[&[u8]]) -> bool {
-        let mut lines = LineMatch::new(Some(Pattern::parse(pattern).expect("pattern")));
+        let mut lines = LineMatch::new(Pattern::parse(pattern).expect("pattern"));
         for piece in pieces {
             lines.feed(piece);
         }
@@ -108,13 +115,12 @@ mod tests {
         ];
         for (pattern, bytes, want) in rows {
             assert_eq!(found(pattern, &[bytes]), want, "{pattern}");
-            assert!(LineMatch::new(None).finish());
         }
     }
 
     #[test]
     fn an_endless_line_is_searched_in_bounded_memory() {
-        let mut lines = LineMatch::new(Some(Pattern::parse("/needle|^y|x$/").expect("pattern")));
+        let mut lines = LineMatch::new(Pattern::parse("/needle|^y|x$/").expect("pattern"));
         for byte in [b'x', b'y', b'y'] {
             lines.feed(&vec![byte; WINDOW - 3]);
             assert!(!lines.matched && lines.line.len() <= WINDOW);

@@ -2,10 +2,13 @@
 //!
 //! How a machine comes up and goes is `machine`'s business.
 
+mod around;
+mod attempt;
 mod boot_id;
 mod capped_log;
 mod case;
 mod case_artifacts;
+mod case_run;
 mod code;
 mod command_log;
 mod coverage;

@@ -1,0 +1,142 @@
+//! One attempt at a case with all that is run around it, and the artifacts that come of it.
+
+use super::{
+    case_artifacts::{self, CaseArtifacts},
+    case_run::{AskedAttempt, Attempted, CaseRun, unrun},
+    command_log::RecordedOutput,
+    script_failure::ScriptFailure,
+    suite::{ScriptRun, SuiteRun, SuiteScript},
+};
+use crate::{command::RemoteCommand, engine::machine::LeasedMachine};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{outcome::Verdict, suite::CaseScripts};
+
+/// How long what puts things back may take after the run was cancelled.
+const LAST: Duration = Duration::from_secs(30);
+
+impl CaseRun<'_> {
+    /// Makes one attempt, with a folder for its artifacts where it wants one.
+    pub(super) async fn attempt(&self, machine: &mut LeasedMachine, asked: AskedAttempt<'_>) -> Attempted {
+        if !case_artifacts::is_wanted(self.case) {
+            return self.attempt_around(machine, asked).await;
+        }
+        let Self { context, guest, suite, case, .. } = *self;
+        let below = format!("vmdeck-{}-artifacts/{}/{}", context.plan.run.short(), suite.id, case.id);
+        let folder = match CaseArtifacts::make(machine, &below, self.base_command()).await {
+            Ok(folder) => folder,
+            Err(fault) => {
+                let message = context.redactor.text(&fault.to_string());
+                return Attempted::unrun(unrun(Verdict::Infra, &message, RecordedOutput::default()), machine);
+            }
+        };
+        let run = CaseRun { artifacts: Some(&folder.folder), ..*self };
+        let mut attempted = run.attempt_around(machine, asked).await;
+        if attempted.machine_lost && machine.is_lost() {
+            return attempted;
+        }
+        let to = self.dir(asked.number).join("artifacts");
+        match folder.fetch((context, guest, suite), machine, &to).await {
+            Ok(0) => {}
+            Ok(count) => case_artifacts::tell(context, &guest.id, &format!("{}/{}", suite.id, case.id), count),
+            Err(fault) => {
+                let why = context.redactor.text(&fault.to_string());
+                let attempt = &mut attempted.attempt;
+                if matches!(attempt.verdict, Verdict::Passed | Verdict::Skipped) {
+                    // What it has written down is lost: nothing can be said.
+                    (attempt.verdict, attempt.message) = (Verdict::Infra, why);
+                } else {
+                    attempt.message = format!("{}; {why}", attempt.message);
+                }
+            }
+        }
+        attempted
+    }
+
+    /// Makes one attempt, with what is run around it.
+    async fn attempt_around(&self, machine: &mut LeasedMachine, asked: AskedAttempt<'_>) -> Attempted {
+        let CaseScripts { before, after, on_failure } = &self.case.around;
+        let number = asked.number;
+        let mut attempted = match self.script(machine, SuiteScript::BeforeEach, before.as_deref(), number, None).await {
+            Ok(()) => self.attempt_itself(machine, asked).await,
+            Err(failure) => Attempted::unrun(unrun(failure.verdict, &failure.reason, failure.output), machine),
+        };
+        let is_usable = |attempted: &Attempted| !attempted.machine_lost && !machine.is_lost();
+        if is_usable(&attempted) && !self.case.artifacts.is_empty() {
+            self.fetch_artifacts(machine, number, &mut attempted).await;
+        }
+        if attempted.attempt.verdict == Verdict::Failed && is_usable(&attempted) {
+            let verdict = Some(attempted.attempt.verdict);
+            let told = self.script(machine, SuiteScript::OnFailure, on_failure.as_deref(), number, verdict).await;
+            if let Err(failure) = told {
+                let text = format!("case `{}/{}`: {}", self.suite.id, self.case.id, failure.reason);
+                self.context.events.warn(Some(&self.guest.id), text, None);
+            }
+        }
+        if is_usable(&attempted) {
+            let verdict = Some(attempted.attempt.verdict);
+            let ended = self.script(machine, SuiteScript::AfterEach, after.as_deref(), number, verdict).await;
+            if let Err(failure) = ended {
+                // What it has not put back is not for the next case.
+                machine.give_up();
+                attempted.machine_lost = true;
+                let attempt = &mut attempted.attempt;
+                let is_well = matches!(attempt.verdict, Verdict::Passed | Verdict::Skipped);
+                attempt.verdict = if is_well { failure.verdict } else { attempt.verdict };
+                let before = if attempt.message.is_empty() { String::new() } else { format!("{}; ", attempt.message) };
+                attempt.message = format!("{before}{}", failure.reason);
+                attempted.by_subtests = false;
+            }
+        }
+        attempted
+    }
+
+    /// Fetches what the case's own globs name; what had to come and did not fails it.
+    async fn fetch_artifacts(&self, machine: &LeasedMachine, number: u32, attempted: &mut Attempted) {
+        let Self { context, guest, suite, case, .. } = *self;
+        let (to, name) = (self.dir(number).join("artifacts"), format!("{}/{}", suite.id, case.id));
+        let globs = &case.artifacts;
+        let fetched = case_artifacts::fetch_globs((context, suite), machine, globs, self.base_command(), &to).await;
+        let missing = match fetched {
+            Ok(fetched) => {
+                case_artifacts::tell(context, &guest.id, &name, fetched.count);
+                fetched.missing()
+            }
+            Err(fault) => Some(fault.to_string()),
+        };
+        let Some(why) = missing.map(|why| context.redactor.text(&why)) else { return };
+        let attempt = &mut attempted.attempt;
+        if suite.artifacts_required && matches!(attempt.verdict, Verdict::Passed | Verdict::Skipped) {
+            (attempt.verdict, attempt.message) = (Verdict::Failed, why);
+        } else {
+            context.events.warn(Some(&guest.id), format!("case `{name}`: {why}"), None);
+        }
+    }
+
+    /// Runs one of the scripts around the case, if it has it.
+    async fn script(
+        &self,
+        machine: &LeasedMachine,
+        which: SuiteScript,
+        text: Option<&str>,
+        attempt: u32,
+        verdict: Option<Verdict>,
+    ) -> Result<(), ScriptFailure> {
+        let Some(text) = text else { return Ok(()) };
+        let Self { context, guest, suite, told, .. } = *self;
+        let mut command = RemoteCommand { script: text.to_owned(), ..self.base_command() };
+        command.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
+        command.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
+        if let Some(verdict) = verdict {
+            command.env.insert("VMDECK_VERDICT".to_owned(), verdict.to_string());
+        }
+        // What puts things back is run also where the run is cancelled, and then has less time.
+        let never = CancellationToken::new();
+        let is_over = which == SuiteScript::AfterEach && context.cancel.is_cancelled();
+        let cancel = if which == SuiteScript::AfterEach { &never } else { &context.cancel };
+        let limit = if is_over { suite.setup_timeout.min(LAST) } else { suite.setup_timeout };
+        let dir = self.dir(attempt).join(format!("+{which}"));
+        let run = ScriptRun { which, command, dir, limit, case: Some(&self.case.id), cancel };
+        SuiteRun { context, guest, suite, told }.run_script(machine, run).await
+    }
+}
