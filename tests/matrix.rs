@@ -186,6 +186,10 @@ fn what_cannot_be_a_matrix_or_a_condition_is_told_with_its_place() {
         ("matrix = { a = [\"1\"] }\nwhen = \"matrix.a == '2'\"", "", "`matrix.a` is never `2` (known: 1)"),
         ("when = \"os = 'linux'\"", "", "write `==`"),
         ("", "needs = [\"y\"]\n", "which is no case before it"),
+        ("", "steps = [{ run = \"true\" }]\n", "exactly one of `run`, `script` and `steps`"),
+        ("", "[[suites.s.cases]]\nname = \"y\"\nsteps = [{ reboot = true }]\n", "(with a command in it)"),
+        ("", "[[suites.s.cases]]\nname = \"y\"\nsteps = [{ reboot = false }]\n", "a step is { run = "),
+        ("", "[[suites.s.cases]]\nname = \"y\"\nsteps = [{ run = \"# no\" }]\n", "would always pass"),
         ("", "expect = { stdout = [\"/[/\"] }\n", "is not a regular expression"),
     ] {
         let world = world(&format!("[suites.s]\n{keys}\n{case}{of_case}"));

@@ -225,3 +225,50 @@ fn a_machine_that_is_there_already_proves_a_restart_by_its_own_word() {
     });
     assert_eq!(told.count(), 2, "{}", ran.out);
 }
+
+#[test]
+fn a_case_of_steps_goes_on_behind_the_restart_that_stands_between_them() {
+    let steps = |list: &str| format!("steps = [{list}]");
+    let keys = [
+        (
+            "goes_on",
+            steps(
+                "{ run = \"uptime -s >/root/before; echo one\" }, { reboot = true }, { run = \"echo two; test ! -e /tmp/x\" }",
+            ),
+        ),
+        (
+            "twice",
+            steps("{ run = \"touch /tmp/x\" }, { reboot = true }, { run = \"test ! -e /tmp/x\" }, { reboot = true }"),
+        ),
+        (
+            "fails",
+            steps("{ run = \"true\" }, { run = \"echo why >&2; exit 3\" }, { run = \"true\" }")
+                + "\nexpect = { exit = 3 }",
+        ),
+        ("crashes", steps("{ run = \"reboot -f; sleep 60\" }, { run = \"true\" }")),
+        ("slow", steps("{ run = \"sleep 2\" }, { run = \"sleep 60\" }") + "\ntimeout = \"4s\""),
+        ("skips", steps("{ run = \"exit 77\" }, { run = \"false\" }") + "\nexpect = { skip = 77 }"),
+    ];
+    let cases: String =
+        keys.iter().map(|(name, keys)| format!("[[suites.s.cases]]\nname = \"{name}\"\n{keys}\n")).collect();
+    let guest = Micro::default().guest("micro");
+    let world = World::new(&format!("{guest}[suites.s]\nrun_as = \"root\"\n{cases}"));
+    world
+        .ci(&[])
+        .exits(1)
+        .says("step 2 of 3: exit 3")
+        .says("step 1 of 2: the guest's system crashed")
+        .says("step 2 of 2: took longer than 4.0s");
+    world.assert_verdicts(&[
+        ("s/goes_on", "passed"),
+        ("s/twice", "passed"),
+        ("s/fails", "failed"),
+        ("s/crashes", "failed"),
+        ("s/slow", "failed"),
+        ("s/skips", "skipped"),
+    ]);
+    for (log, wrote) in [("stdout.log", "one\ntwo\n"), ("+step-1/stdout.log", "one\n"), ("+step-3/stdout.log", "two\n")]
+    {
+        assert_eq!(world.record(&format!("guests/micro/s/goes_on/{log}")), wrote, "{log}");
+    }
+}

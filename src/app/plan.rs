@@ -208,6 +208,7 @@ pub(super) fn show(plan: &Plan) -> String {
                 (Some(why), _) => format!("skipped: {why}"),
                 (None, CaseAction::Run(text)) => text.lines().next().unwrap_or_default().to_owned(),
                 (None, CaseAction::Script(path)) => format!("script {}", path.display()),
+                (None, CaseAction::Steps(steps)) => show_count(steps.len(), "step"),
                 (None, CaseAction::Host(program)) => format!("on this host: {}", program.program.display()),
             };
             out.push_str(&format!("  {}/{} (at most {limit}): {what}\n", suite.id, case.id));

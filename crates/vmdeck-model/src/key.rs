@@ -8,7 +8,7 @@ use super::{
     image::Image,
     pattern::Pattern,
     secret::Secret,
-    suite::{Expect, ScriptShell},
+    suite::{CaseStep, Expect, ScriptShell},
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -62,6 +62,8 @@ pub enum Kind {
     Map,
     /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
     Expect,
+    /// A list of `{ run = ".." }` and `{ reboot = true }`.
+    Steps,
     /// A table of lists of strings, in order: `{ go = ["1.24", "1.25"] }`.
     Axes,
     /// A list of tables of strings: `[{ go = "1.24", db = "my" }]`.
@@ -89,6 +91,7 @@ pub enum Value {
     Chords(Vec<Chord>),
     Map(BTreeMap<String, String>),
     Expect(Expect),
+    Steps(Vec<CaseStep>),
     Axes(Vec<(String, Vec<String>)>),
     Rows(Vec<Vec<(String, String)>>),
     Shell(ScriptShell),

@@ -154,6 +154,12 @@ impl Case {
         }
     }
 
+    /// Returns whether the guest may restart during the case.
+    pub fn may_restart(&self) -> bool {
+        let restarts = matches!(&self.action, CaseAction::Steps(steps) if steps.contains(&CaseStep::Reboot));
+        restarts || self.reboot != RebootPolicy::Forbidden
+    }
+
     /// Returns whether the case is run in the guest of this role; `None` = the only guest of a suite without roles.
     pub fn runs_on(&self, role: Option<&RoleId>) -> bool {
         role.is_none_or(|role| self.on.contains(role))
@@ -238,8 +244,19 @@ pub enum CaseAction {
     Run(String),
     /// A file of this host that is sent and run.
     Script(PathBuf),
+    /// Commands and restarts of the guest, one after the other.
+    Steps(Vec<CaseStep>),
     /// A program of this host that drives the guest.
     Host(HostProgram),
+}
+
+/// One step of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaseStep {
+    /// A text for the shell.
+    Run(String),
+    /// A restart of the guest.
+    Reboot,
 }
 
 /// A program of this host that drives the guest by `ssh` and `scp`: on its search path they are stand-ins that use the session which

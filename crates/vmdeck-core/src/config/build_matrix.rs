@@ -8,7 +8,7 @@ use vmdeck_model::{
     guest::{Guest, Os},
     ids::{CaseId, is_plain, plain_value},
     key::Value,
-    suite::{Case, CaseAction, Suite},
+    suite::{Case, CaseAction, CaseStep, Suite},
     when::{WhenExpr, WhenFacts},
 };
 
@@ -319,9 +319,13 @@ impl Build<'_> {
 
 /// Returns every text of a case in which `{{axis}}` stands for a value.
 fn texts_of(case: &mut Case) -> Vec<&mut String> {
-    let run = match &mut case.action {
-        CaseAction::Run(text) => Some(text),
-        CaseAction::Script(_) | CaseAction::Host(_) => None,
+    let run: Vec<&mut String> = match &mut case.action {
+        CaseAction::Run(text) => vec![text],
+        CaseAction::Steps(steps) => {
+            let texts = steps.iter_mut().map(|step| if let CaseStep::Run(text) = step { Some(text) } else { None });
+            texts.flatten().collect()
+        }
+        CaseAction::Script(_) | CaseAction::Host(_) => Vec::new(),
     };
     let around = [&mut case.around.before, &mut case.around.after, &mut case.around.on_failure];
     let mut out: Vec<&mut String> = run.into_iter().chain(around.into_iter().flatten()).collect();

@@ -19,7 +19,10 @@ use vmdeck_model::{
     quantity::show_size,
     requirement::{Requirement, Version},
     select::Selector,
-    suite::{Case, CaseAction, CasePlace, CaseScripts, CoverageKind, Expect, RebootPolicy, RunAs, Suite, does_nothing},
+    suite::{
+        Case, CaseAction, CasePlace, CaseScripts, CaseStep, CoverageKind, Expect, RebootPolicy, RunAs, Suite,
+        does_nothing,
+    },
     tag_expr::check_tag,
     trouble::TroubleKind,
 };
@@ -291,13 +294,20 @@ impl Build<'_> {
         let on = self.case_roles(&full("on"), &name, origin, roles, written);
         let run = self.text(&full("run"), &any("run"));
         let script = self.value(&full("script"), &any("script"));
+        let steps = match self.value(&full("steps"), &any("steps")) {
+            Some(Value::Steps(steps)) => Some(steps),
+            _ => None,
+        };
         let action = match (run, script) {
-            (Some(run), None) if does_nothing(&run) => {
+            (None, None) if steps.as_ref().is_some_and(|steps| steps.iter().any(|step| *step != CaseStep::Reboot)) => {
+                CaseAction::Steps(steps.unwrap_or_default())
+            }
+            (Some(run), None) if steps.is_none() && does_nothing(&run) => {
                 self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
                 return None;
             }
-            (Some(run), None) => CaseAction::Run(run),
-            (None, Some(Value::Path(path))) => {
+            (Some(run), None) if steps.is_none() => CaseAction::Run(run),
+            (None, Some(Value::Path(path))) if steps.is_none() => {
                 if let Some(why) = unusable(&path) {
                     self.problem(origin, &format!("{shown}.script"), why, None);
                 }
@@ -308,7 +318,9 @@ impl Build<'_> {
                 CaseAction::Script(path)
             }
             _ => {
-                self.problem(origin, &shown, format!("case `{name}` needs exactly one of `run` and `script`"), None);
+                let text =
+                    format!("case `{name}` needs exactly one of `run`, `script` and `steps` (with a command in it)");
+                self.problem(origin, &shown, text, None);
                 return None;
             }
         };

@@ -19,7 +19,7 @@ use vmdeck_model::{
     pattern::Pattern,
     quantity::{parse_duration, parse_size},
     secret::Secret,
-    suite::{Expect, ScriptShell},
+    suite::{CaseStep, Expect, ScriptShell, does_nothing},
 };
 
 /// The checked values by full path, and the names in the order in which they were written.
@@ -302,6 +302,8 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
             .collect::<Result<_, _>>()
             .map(Value::Map),
         (Kind::Map, _) => wrong("a table of strings"),
+        (Kind::Steps, RawValue::List(items)) => items.iter().map(step).collect::<Result<_, _>>().map(Value::Steps),
+        (Kind::Steps, _) => wrong("a list like [{ run = \"..\" }, { reboot = true }]"),
         (Kind::Axes, RawValue::Table(entries)) => entries.iter().map(axis).collect::<Result<_, _>>().map(Value::Axes),
         (Kind::Axes, _) => wrong("a table of lists like { go = [\"1.24\", \"1.25\"] }"),
         (Kind::Rows, RawValue::List(items)) => items.iter().map(row).collect::<Result<_, _>>().map(Value::Rows),
@@ -328,6 +330,19 @@ fn text(node: &Node) -> Result<String, String> {
         RawValue::Int(int) => Ok(int.to_string()),
         RawValue::Bool(flag) => Ok(flag.to_string()),
         other => Err(format!("expected a list of strings, found {} in it", other.kind())),
+    }
+}
+
+/// Returns one step of a case.
+fn step(node: &Node) -> Result<CaseStep, String> {
+    let known = "a step is { run = \"..\" } or { reboot = true }";
+    match node.entries() {
+        [(key, run)] if key == "run" => match text(run)? {
+            script if does_nothing(&script) => Err("a step whose `run` is empty would always pass".to_owned()),
+            script => Ok(CaseStep::Run(script)),
+        },
+        [(key, Node { raw: RawValue::Bool(true), .. })] if key == "reboot" => Ok(CaseStep::Reboot),
+        _ => Err(known.to_owned()),
     }
 }
 

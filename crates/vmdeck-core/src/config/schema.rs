@@ -91,6 +91,11 @@ fn leaf(key: &Key) -> Value {
         Kind::Expect => json!({ "type": "object", "additionalProperties": false, "properties": {
             "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": one_or_more(),
             "stderr": one_or_more(), "not_stdout": one_or_more(), "not_stderr": one_or_more(), "files": one_or_more() } }),
+        Kind::Steps => json!({ "type": "array", "minItems": 1, "items": { "oneOf": [
+            { "type": "object", "additionalProperties": false, "required": ["run"],
+              "properties": { "run": { "type": "string" } } },
+            { "type": "object", "additionalProperties": false, "required": ["reboot"],
+              "properties": { "reboot": { "const": true } } } ] } }),
         Kind::Axes => json!({ "type": "object", "additionalProperties": texts() }),
         Kind::Rows => {
             json!({ "type": "array", "items": { "type": "object", "additionalProperties": { "type": "string" } } })

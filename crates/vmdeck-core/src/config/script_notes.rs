@@ -4,7 +4,7 @@
 
 use vmdeck_model::{
     guest::{Guest, Os},
-    suite::{CaseAction, ScriptShell, Suite, has_several_lines},
+    suite::{CaseAction, CaseStep, ScriptShell, Suite, has_several_lines},
 };
 
 /// Returns a note for each such line of these suites.
@@ -30,8 +30,16 @@ pub(super) fn of_setup(guests: &[Guest], suites: &[Suite]) -> Vec<String> {
             }
         }
         for case in &suite.cases {
-            if let CaseAction::Run(text) = &case.action {
-                look(&format!("case `{}`", case.id), text, &case.shell);
+            match &case.action {
+                CaseAction::Run(text) => look(&format!("case `{}`", case.id), text, &case.shell),
+                CaseAction::Steps(steps) => {
+                    for (at, step) in steps.iter().enumerate() {
+                        if let CaseStep::Run(text) = step {
+                            look(&format!("step {} of case `{}`", at + 1, case.id), text, &case.shell);
+                        }
+                    }
+                }
+                CaseAction::Script(_) | CaseAction::Host(_) => {}
             }
         }
     }

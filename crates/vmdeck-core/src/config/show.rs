@@ -8,7 +8,7 @@ use vmdeck_model::{
     key::Value,
     pattern::Pattern,
     quantity::{show_duration, show_size},
-    suite::ScriptShell,
+    suite::{CaseStep, ScriptShell},
 };
 
 /// Returns one line for each key: `guests.deb.memory = "2GiB"  # vmdeck.toml:3`.
@@ -86,6 +86,15 @@ pub fn toml(value: &Value) -> String {
             ];
             format!("{{ exit = {}{} }}", expect.exit, parts.concat())
         }
+        Value::Steps(steps) => list(
+            steps
+                .iter()
+                .map(|step| match step {
+                    CaseStep::Run(text) => format!("{{ run = {} }}", quoted(text)),
+                    CaseStep::Reboot => "{ reboot = true }".to_owned(),
+                })
+                .collect(),
+        ),
         Value::Axes(axes) => {
             let axis = |(name, values): &(String, Vec<String>)| {
                 format!("{} = {}", super::tree::shown(name), list(values.iter().map(|value| quoted(value)).collect()))

@@ -200,6 +200,13 @@ pub(super) const SUITES: &[Key] = &[
     ),
     key("suites.*.cases.[].run", Kind::Text, None, "text for the shell; several lines stop at the first that fails"),
     key("suites.*.cases.[].shell", Kind::Shell, None, "for this case; default: the suite's"),
+    key(
+        "suites.*.cases.[].steps",
+        Kind::Steps,
+        None,
+        "in place of `run`: several commands, each with a log of its own, and restarts of the guest between them: [{ run = \"./install\" }, \
+         { reboot = true }, { run = \"./check\" }]; the first that fails ends the case",
+    ),
     key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),
     key(
         "suites.*.coverage",

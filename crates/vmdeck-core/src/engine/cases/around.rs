@@ -22,7 +22,7 @@ impl CaseRun<'_> {
             return self.attempt_around(machine, asked).await;
         }
         let Self { context, guest, suite, case, .. } = *self;
-        let below = format!("vmdeck-{}-artifacts/{}/{}", context.plan.run.short(), suite.id, case.id);
+        let below = format!("vmdeck-{}-artifacts/{}/{}", context.plan.run.short(), suite.id, case.id.folder());
         let folder = match CaseArtifacts::make(machine, &below, self.base_command()).await {
             Ok(folder) => folder,
             Err(fault) => {

@@ -7,6 +7,7 @@ use super::{
     peers::PeerWatch,
     reboot::Reboots,
     result_files::ResultFiles,
+    steps::CaseEnd,
     subtests::Subtests,
     supervise::{CaseWork, End, Watched},
 };
@@ -57,8 +58,15 @@ impl CaseRun<'_> {
             }
         };
         log.report_to(subtests.clone());
-        let end = {
-            let work = self.watch(machine, (number, script), limit, peers, &mut log);
+        let CaseEnd { end, step } = {
+            let work = async {
+                if let (CaseAction::Steps(steps), None) = (&case.action, script) {
+                    self.watch_steps(steps, machine, (number, limit), peers, &mut log).await
+                } else {
+                    let end = self.watch(machine, (number, script), limit, peers, &mut log).await;
+                    CaseEnd { end, step: None }
+                }
+            };
             let pulse = async {
                 match &subtests {
                     Some(subtests) => subtests.pulse().await,
@@ -106,6 +114,10 @@ impl CaseRun<'_> {
         let clear = |text: String| context.redactor.text(&text);
         let mut by_subtests = false;
         let (verdict, exit, message, machine_lost) = match end {
+            // Whatever the last step is to end with, those before it end with 0.
+            End::Exit(exit) if step.as_ref().is_some_and(|step| !step.is_last) && exit.code() != case.expect.skip => {
+                (Verdict::Failed, exit.code(), clear(exit.to_string()), false)
+            }
             End::Exit(exit) => {
                 let judged = judge(&case.expect, &exit, &output);
                 let judged = judge_with_results(judged, case, &exit, results.as_ref());
@@ -147,6 +159,10 @@ impl CaseRun<'_> {
                 let panic = panic.map(|line| format!("{line}: ")).unwrap_or_default();
                 (verdict, None, clear(format!("{panic}{fault}")), true)
             }
+        };
+        let message = match step {
+            Some(step) if !message.is_empty() => format!("{}: {message}", step.name),
+            _ => message,
         };
         let message = if exit.is_none() { clear(with_running(message, results.as_ref())) } else { message };
         let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
@@ -191,12 +207,13 @@ impl CaseRun<'_> {
                 Ok(RemoteCommand { script: script.clone(), shell, ..base })
             }
             CaseAction::Script(path) => source::script(path, &base, machine.shell()),
-            CaseAction::Host(_) => Ok(base),
+            // Each of the steps is a script of its own.
+            CaseAction::Steps(_) | CaseAction::Host(_) => Ok(base),
         }
     }
 
     /// Runs what the case is to its end, through the restarts that it may ask for.
-    async fn watch(
+    pub(super) async fn watch(
         &self,
         machine: &mut LeasedMachine,
         (attempt, script): (u32, Option<&str>),

@@ -20,7 +20,7 @@ use vmdeck_model::{
     guest::Guest,
     ids::GuestId,
     quantity::show_count,
-    suite::{Case, CaseAction, Suite},
+    suite::{Case, CaseAction, CaseStep, Suite},
 };
 
 /// The variable that names the folder.
@@ -43,6 +43,7 @@ pub(super) fn is_wanted(case: &Case) -> bool {
     let own = match &case.action {
         CaseAction::Run(text) => names(text),
         CaseAction::Script(path) => vmdeck_files::read_text(path, vmdeck_files::LARGE).is_ok_and(|text| names(&text)),
+        CaseAction::Steps(steps) => steps.iter().any(|step| matches!(step, CaseStep::Run(text) if names(text))),
         CaseAction::Host(_) => false,
     };
     own || around.into_iter().flatten().any(|text| names(text))

@@ -61,6 +61,8 @@ pub(super) struct RecordedOutput {
 struct StreamLog {
     stream: Stream,
     file: Option<CappedLog>,
+    /// The log of the step that runs.
+    of_step: Option<CappedLog>,
     timestamps: LogTimestamps,
     redactor: Redactor,
     lines: LineSplitter,
@@ -111,6 +113,7 @@ impl CommandLog {
             StreamLog {
                 stream,
                 file,
+                of_step: None,
                 timestamps,
                 redactor: redactor.clone(),
                 lines: LineSplitter::default(),
@@ -133,6 +136,27 @@ impl CommandLog {
         self.subtests = subtests;
     }
 
+    /// Begins a log of a further step of the case, in this folder, beside that of the whole.
+    pub(super) fn begin_step(&mut self, dir: &Path, limit: u64) {
+        self.end_step();
+        for index in 0..2 {
+            let name = stream_log(index);
+            let file = vmdeck_files::make_folders(dir).and_then(|()| vmdeck_files::create(&dir.join(name)));
+            match file {
+                Ok(file) => self.streams[index].of_step = Some(CappedLog::new(file, limit)),
+                Err(e) => self.lost = Some(warn_lost(&self.events, &self.source, name, &e)),
+            }
+        }
+    }
+
+    fn end_step(&mut self) {
+        for index in 0..2 {
+            if let Some(Err(e)) = self.streams[index].of_step.take().map(CappedLog::finish) {
+                self.lost = Some(warn_lost(&self.events, &self.source, stream_log(index), &e));
+            }
+        }
+    }
+
     /// Ends both streams and returns what is known about them.
     pub(super) fn finish(mut self) -> RecordedOutput {
         for index in 0..2 {
@@ -147,6 +171,7 @@ impl CommandLog {
                 self.lost = Some(warn_lost(&self.events, &self.source, stream_log(index), &e));
             }
         }
+        self.end_step();
         let lacks = self.streams.iter_mut().find_map(StreamLog::lacks);
         let unmet = lacks.or_else(|| self.streams.iter_mut().find_map(StreamLog::holds_unwanted));
         let [out, err] = self.streams;
@@ -158,6 +183,11 @@ impl CommandLog {
         if log.file.as_ref().is_some_and(CappedLog::has_room) {
             log.timestamps.note(bytes.len());
         }
+        if let Some(Err(e)) = log.of_step.as_mut().map(|file| file.write(bytes)) {
+            log.of_step = None;
+            self.lost = Some(warn_lost(&self.events, &self.source, stream_log(index), &e));
+        }
+        let log = &mut self.streams[index];
         match log.file.as_mut().map(|file| file.write(bytes)) {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => {

@@ -30,7 +30,7 @@ use vmdeck_model::{
     job::Job,
     outcome::{CancelReason, Verdict},
     plan::{Keep, RunPurpose},
-    suite::{Case, RebootPolicy, Suite, SuiteNetwork},
+    suite::{Case, Suite, SuiteNetwork},
 };
 
 /// Runs everything of one job; the permits are for as many machines as it needs.
@@ -366,7 +366,7 @@ impl<'a> JobRun<'a> {
     async fn run_case(&self, queued: QueuedCase, machines: &mut [LeasedMachine]) -> Vec<Outcome> {
         let (case, _) = self.case_of(queued);
         let watch = |(member, machine): (&Member, &LeasedMachine)| {
-            let may_restart = member.takes(case) && case.reboot != RebootPolicy::Forbidden;
+            let may_restart = member.takes(case) && case.may_restart();
             PeerWatch::of(&member.guest, machine, may_restart)
         };
         let watches: Vec<PeerWatch> = self.members.iter().zip(&*machines).map(watch).collect();

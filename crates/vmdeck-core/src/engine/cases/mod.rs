@@ -24,6 +24,7 @@ mod requirements;
 mod result_files;
 mod script_failure;
 mod setup_inputs;
+mod steps;
 mod subtests;
 mod suite;
 mod supervise;

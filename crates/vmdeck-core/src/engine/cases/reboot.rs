@@ -17,7 +17,7 @@ use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::EventKind,
     guest::Guest,
-    suite::{Case, RebootPolicy, Suite},
+    suite::{Case, RebootPolicy, RunAs, Suite},
 };
 
 /// Most restarts of one attempt.
@@ -30,11 +30,13 @@ const LINGERS: Duration = Duration::from_secs(20);
 const PREPARE: Duration = Duration::from_mins(1);
 /// How long until a guest is looked at again that still answers although it was told to restart.
 const AGAIN: Duration = Duration::from_secs(1);
-/// What the guest runs to ask for a restart.
+/// What the guest runs to ask for a restart, before [`DOWN`].
 const HELPER: &str = r#"#!/bin/sh
 # Made by vmdeck: restarts the guest; the case begins again once it is up, with VMDECK_REBOOT_COUNT and VMDECK_REBOOT_MARK.
 echo "vmdeck: restart, mark: ${1-}" >&2
-sync
+"#;
+/// What restarts the guest.
+const DOWN: &str = r#"sync
 # Users often have no such folders on their path, and sudo may look there.
 PATH=$PATH:/usr/sbin:/sbin
 if [ "$(id -u)" = 0 ]; then reboot || exit 1; else sudo -n reboot || exit 1; fi
@@ -45,7 +47,9 @@ while :; do sleep 60; done
 const HELPER_WINDOWS: &str = r"param([string]$mark='')
 # Made by vmdeck: restarts the guest; the case begins again once it is up, with VMDECK_REBOOT_COUNT and VMDECK_REBOOT_MARK.
 [Console]::Error.WriteLine('vmdeck: restart, mark: '+$mark)
-Restart-Computer -Force -ErrorAction Stop
+";
+/// What restarts it there.
+const DOWN_WINDOWS: &str = r"Restart-Computer -Force -ErrorAction Stop
 # The guest goes down under this.
 while($true){Start-Sleep -Seconds 60}
 ";
@@ -65,8 +69,31 @@ pub(super) struct Reboots<'a> {
 
 impl<'a> Reboots<'a> {
     pub(super) fn new(context: &'a RunContext, guest: &'a Guest, suite: &Suite, case: &Case) -> Self {
-        let folder = format!("vmdeck-{}/{}/{}", context.plan.run.short(), suite.id, case.id);
+        let folder = format!("vmdeck-{}/{}/{}", context.plan.run.short(), suite.id, case.id.folder());
         Self { context, guest, policy: case.reboot, folder, count: 0, mark: String::new(), boot: None }
+    }
+
+    /// Returns the one restart that a step of the case is.
+    pub(super) fn asked_for(context: &'a RunContext, guest: &'a Guest, suite: &Suite, case: &Case) -> Self {
+        Self { policy: RebootPolicy::Expected, ..Self::new(context, guest, suite, case) }
+    }
+
+    /// Returns the command that restarts the guest; `base` = one of its case.
+    pub(super) async fn order(&mut self, machine: &LeasedMachine, base: RemoteCommand) -> Result<RemoteCommand> {
+        self.look(machine).await?;
+        let script = match machine.shell() {
+            Shell::Posix => DOWN,
+            Shell::PowerShell => DOWN_WINDOWS,
+        };
+        Ok(RemoteCommand { run_as: RunAs::Root, env: base.env, ..RemoteCommand::new(script) })
+    }
+
+    /// Notes which boot it is, where nobody else tells of a restart.
+    async fn look(&mut self, machine: &LeasedMachine) -> Result<()> {
+        if !machine.tells_restarts() {
+            self.boot = Some(boot_id::ask(machine).await?);
+        }
+        Ok(())
     }
 
     /// Puts the helper into the guest, and says so to the command.
@@ -74,12 +101,10 @@ impl<'a> Reboots<'a> {
         if self.policy == RebootPolicy::Forbidden {
             return Ok(());
         }
-        if !machine.tells_restarts() {
-            self.boot = Some(boot_id::ask(machine).await?);
-        }
+        self.look(machine).await?;
         let (state, helper) = match machine.shell() {
             Shell::Posix => {
-                let (below, text) = (sh_quote(&self.folder), sh_quote(HELPER));
+                let (below, text) = (sh_quote(&self.folder), sh_quote(&format!("{HELPER}{DOWN}")));
                 // Both live as long as the disk.
                 let script = format!(
                     "umask 022; for d in /var/tmp \"$HOME\"; do f=$d/{below}\n\
@@ -91,7 +116,8 @@ impl<'a> Reboots<'a> {
                 (folder.clone(), format!("{folder}/reboot"))
             }
             Shell::PowerShell => {
-                let (below, text) = (powershell::quote(&self.folder), powershell::quote(HELPER_WINDOWS));
+                let text = powershell::quote(&format!("{HELPER_WINDOWS}{DOWN_WINDOWS}"));
+                let below = powershell::quote(&self.folder);
                 let script = format!(
                     "$f=[IO.Path]::Combine($env:ProgramData,{below});[void][IO.Directory]::CreateDirectory($f)\n\
                      [IO.File]::WriteAllText([IO.Path]::Combine($f,'reboot.ps1'),{text});[Console]::Out.Write($f)"
