@@ -249,6 +249,16 @@ pub enum CaseCause {
     NotBegun,
 }
 
+/// A case that was found in its guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundCase {
+    /// Its id.
+    pub case: CaseId,
+    /// Its name, as whoever listed it has it, where the id cannot hold that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+}
+
 /// How one attempt at a case went, where there were several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -344,6 +354,15 @@ pub enum EventKind {
         took_ms: u64,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         address: Option<String>,
+    },
+    /// A case is others, which were found in its guest; `round` counts the repetitions.
+    CasesFound {
+        guest: GuestId,
+        suite: SuiteId,
+        case: CaseId,
+        round: u32,
+        /// Each of them, in order.
+        cases: Vec<FoundCase>,
     },
     /// A case began.
     CaseStarted {

@@ -98,6 +98,34 @@ impl CaseId {
         Self::try_from(format!("{self}:{}", values.join(",")))
     }
 
+    /// Returns the case that was found for this one under a name that may be any text. `::` is `/`; what an id cannot hold is `_`, and then
+    /// a mark tells the name apart from others.
+    #[must_use]
+    pub fn found(&self, name: &str) -> Self {
+        let is_kept = |c: char| is_plain(c) || c == '/';
+        let name = &name.replace("::", "/");
+        let mut plain: String = name.chars().map(|c| if is_kept(c) { c } else { '_' }).collect();
+        let room = CASE_MAX.saturating_sub(self.0.len() + 2 + MARK);
+        plain.truncate(room);
+        let parts: Vec<&str> =
+            plain.split('/').map(|part| part.trim_start_matches('.')).filter(|p| !p.is_empty()).collect();
+        let mut found = parts.join("/");
+        if found != *name || found.is_empty() {
+            let mark = short_hash(name);
+            found = if found.is_empty() { mark } else { format!("{found}-{mark}") };
+        }
+        let (path, values) = self.0.split_once(':').map_or((&*self.0, None), |(path, values)| (path, Some(values)));
+        let values = values.map(|values| format!(":{values}")).unwrap_or_default();
+        Self(format!("{path}/{found}{values}").into())
+    }
+
+    /// Returns the case for which this one was found, if it was found for one.
+    pub fn parent(&self) -> Option<Self> {
+        let name = self.name();
+        let values = self.0.split_once(':').map_or(String::new(), |(_, values)| format!(":{values}"));
+        (self.path() != name).then(|| Self(format!("{name}{values}").into()))
+    }
+
     /// Returns the id as text: a SELECT word names the case by it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -136,6 +164,18 @@ impl CaseId {
         let id = if values.is_empty() { path.join("/") } else { format!("{}:{}", path.join("/"), values.join(",")) };
         Self::try_from(id).ok().filter(|id| id.folder() == name)
     }
+}
+
+/// How many characters tell names apart that an id cannot hold, with the `-` before them.
+const MARK: usize = 9;
+
+/// Returns a few characters that differ for names that differ.
+fn short_hash(text: &str) -> String {
+    // FNV-1a: the same in each build, for ids are remembered.
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{:08x}", (hash ^ (hash >> 32)) & 0xffff_ffff)
 }
 
 /// Returns a value of an axis as an id holds it: with `_` for what neither a selection nor a folder can take.
@@ -278,7 +318,31 @@ mod tests {
         assert!(id(&format!("a:b={}", "x".repeat(CASE_MAX))).is_err() && CaseId::new("a:b=1").is_err());
     }
 
+    #[test]
+    fn what_was_found_has_an_id_whatever_it_is_called() {
+        let unit = CaseId::new("unit").expect("name");
+        assert_eq!(unit.found("net/ping.sh").as_str(), "unit/net/ping.sh");
+        let other = unit.variant(&[("go".to_owned(), "1".to_owned())]).expect("short").found("a");
+        assert_eq!((other.as_str(), other.parent().expect("found").as_str()), ("unit/a:go=1", "unit:go=1"));
+        assert_eq!(unit.parent(), None);
+        assert_eq!(unit.found("net::tcp::opens").as_str(), "unit/net/tcp/opens");
+        let marked = unit.found("test_a.py::test_x[1]");
+        assert!(marked.as_str().starts_with("unit/test_a.py/test_x_1_-"), "{marked}");
+        assert_ne!(marked, unit.found("test_a.py::test_x[1)"));
+    }
+
     proptest! {
+        #[test]
+        fn found_ids_are_good_and_differ(name in "\\PC{0,300}", other in "[a-c/. ]{0,6}", third in "[a-c/. ]{0,6}") {
+            let unit = CaseId::new("unit").expect("name");
+            for name in [&name, &other, &third] {
+                let id = unit.found(name);
+                prop_assert!(CaseId::try_from(id.to_string()).is_ok(), "{id}");
+                prop_assert_eq!(CaseId::of_folder(&id.folder()), Some(id));
+            }
+            prop_assert!(other == third || unit.found(&other) != unit.found(&third), "{} {}", other, third);
+        }
+
         #[test]
         fn machine_names_are_safe_and_never_match_the_old_scripts_pattern(run: u64, random: u32) {
             let name = machine_name(&RunId::from_bits(run), random);

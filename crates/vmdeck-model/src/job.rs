@@ -5,9 +5,9 @@
 use super::{
     guest::{Fresh, Guest},
     ids::{CaseId, GuestId, RoleId},
-    select::word_of_case,
+    select::{Selector, word_of_case},
     subtest::Subtest,
-    suite::{Case, Suite},
+    suite::{Case, CaseAction, Suite},
     when::WhenFacts,
 };
 
@@ -111,6 +111,24 @@ impl Job {
         self.suites.retain(|suite| !suite.cases.is_empty());
     }
 
+    /// Has cases that others are found for run only what these words select, where those say so.
+    pub(super) fn narrow(&mut self, selectors: &[Selector]) {
+        let guests: Vec<&GuestId> =
+            self.guests.iter().flat_map(|member| [&member.guest.id, &member.guest.key]).collect();
+        for suite in &mut self.suites {
+            let of_suite = suite.id.clone();
+            for case in &mut suite.cases {
+                let id = case.id.clone();
+                let CaseAction::Discover(discovery) = &mut case.action else { continue };
+                if selectors.is_empty() || selectors.iter().any(|word| word.matches(&of_suite, &id, &guests)) {
+                    continue;
+                }
+                let below = selectors.iter().filter(|word| word.matches_below(&of_suite, &id, &guests));
+                discovery.wanted = below.map(|word| word.text().to_owned()).collect();
+            }
+        }
+    }
+
     /// Gives every guest a fresh machine for the cases that ask for one.
     pub(super) fn mark_fresh(&mut self) {
         let is_asked = self.suites.iter().flat_map(|suite| &suite.cases).any(|case| case.fresh);
@@ -138,6 +156,12 @@ impl Job {
             }
         }
     }
+}
+
+/// Returns whether a word selects a case, or some of those that are found for it.
+pub(super) fn selects(word: &Selector, suite: &Suite, case: &Case, guest: &[&GuestId]) -> bool {
+    let may_hold = matches!(case.action, CaseAction::Discover(_));
+    word.matches(&suite.id, &case.id, guest) || (may_hold && word.matches_below(&suite.id, &case.id, guest))
 }
 
 /// Returns whether a case is meant for a guest, in the part that it has in the suite.

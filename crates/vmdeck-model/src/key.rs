@@ -5,6 +5,7 @@
 
 use super::{
     chord::Chord,
+    discover::DiscoverySource,
     image::Image,
     pattern::Pattern,
     secret::Secret,
@@ -62,6 +63,8 @@ pub enum Kind {
     Map,
     /// `{ exit = 0, stdout = "/regex/", skip = 77 }`.
     Expect,
+    /// The word of a tool, or `{ glob = "..", run = ".. {path}" }`, or `{ command = "..", run = ".. {name}" }`.
+    Discover,
     /// A list of `{ run = ".." }` and `{ reboot = true }`.
     Steps,
     /// A table of lists of strings, in order: `{ go = ["1.24", "1.25"] }`.
@@ -91,6 +94,7 @@ pub enum Value {
     Chords(Vec<Chord>),
     Map(BTreeMap<String, String>),
     Expect(Expect),
+    Discover(DiscoverySource),
     Steps(Vec<CaseStep>),
     Axes(Vec<(String, Vec<String>)>),
     Rows(Vec<Vec<(String, String)>>),

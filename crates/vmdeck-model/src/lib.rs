@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod chord;
 pub mod command;
 pub mod digest;
+pub mod discover;
 pub mod error;
 pub mod event;
 pub mod evidence;

@@ -6,7 +6,7 @@ use super::{
     guest::Guest,
     ids::{CaseId, GuestId, RunId},
     image::ImageConfig,
-    job::{Job, is_meant_for, role_guests, with_needs},
+    job::{Job, is_meant_for, role_guests, selects, with_needs},
     key::{Key, Options},
     secret::Secret,
     select::{Selector, Shard},
@@ -232,7 +232,7 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
     let mut position = 0;
     let mut jobs = Vec::new();
     let wanted = |suite: &Suite, case: &Case, guest: &Guest| {
-        let mut words = selectors.iter().filter(|s| s.matches(&suite.id, &case.id, &[&guest.id, &guest.key]));
+        let mut words = selectors.iter().filter(|s| selects(s, suite, case, &[&guest.id, &guest.key]));
         if case.explicit { words.any(Selector::names_case) } else { selectors.is_empty() || words.next().is_some() }
     };
     for guest in &setup.guests {
@@ -270,7 +270,10 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
         }
         position += 1;
     }
-    jobs.iter_mut().for_each(Job::mark_fresh);
+    for job in &mut jobs {
+        job.mark_fresh();
+        job.narrow(selectors);
+    }
     jobs
 }
 
@@ -279,8 +282,9 @@ pub fn retain(jobs: &mut Vec<Job>, selectors: &[Selector]) {
     for job in &mut *jobs {
         job.retain_cases(|suite, case, member| {
             let guest = &member.guest;
-            selectors.iter().any(|selector| selector.matches(&suite.id, &case.id, &[&guest.id]))
+            selectors.iter().any(|selector| selects(selector, suite, case, &[&guest.id]))
         });
+        job.narrow(selectors);
     }
     jobs.retain(|job| job.cases().next().is_some());
 }

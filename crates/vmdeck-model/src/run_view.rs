@@ -234,6 +234,13 @@ pub struct GuestView {
 }
 
 impl GuestView {
+    /// Puts the cases that were found in the place of the one for which they were.
+    fn replace_name(&mut self, name: &str, found: impl Iterator<Item = String>) {
+        if let Some(at) = self.names.iter().position(|own| own == name) {
+            self.names.splice(at..=at, found);
+        }
+    }
+
     fn new(planned: &PlannedGuest) -> Self {
         Self {
             backend: planned.backend.clone(),
@@ -342,6 +349,8 @@ pub struct RunView {
     pub guests: BTreeMap<GuestId, GuestView>,
     /// The cases that have ended, in order.
     pub cases: Vec<EndedCase>,
+    /// The cases that were found for a case, by its guest, suite, id and round.
+    pub found: BTreeMap<(GuestId, SuiteId, CaseId, u32), Vec<CaseId>>,
     /// How many cases are planned in all.
     pub planned: usize,
     /// The verdicts so far.
@@ -455,6 +464,16 @@ impl RunView {
                         g.busy_since_ms = None;
                     }
                 }
+            }
+            EventKind::CasesFound { guest, suite, case, round, cases } => {
+                let more = cases.len().saturating_sub(1);
+                self.planned += more;
+                let ids: Vec<CaseId> = cases.iter().map(|found| found.case.clone()).collect();
+                if let Some(view) = self.guests.get_mut(guest) {
+                    view.planned += more;
+                    view.replace_name(&format!("{suite}/{case}"), ids.iter().map(|id| format!("{suite}/{id}")));
+                }
+                self.found.insert((guest.clone(), suite.clone(), case.clone(), *round), ids);
             }
             kind => self.apply_to_guest(event.elapsed_ms, kind),
         }

@@ -8,8 +8,12 @@ use globset::{Glob, GlobMatcher};
 /// One SELECT word.
 #[derive(Clone, Debug)]
 pub struct Selector {
+    /// The word itself.
+    text: String,
     suite: GlobMatcher,
     case: GlobMatcher,
+    /// What the case must be for which one below it was found; absent where the word does not look that far.
+    above: Option<GlobMatcher>,
     /// What the axes of the case must be, for those that are named.
     values: Vec<(String, GlobMatcher)>,
     guest: GlobMatcher,
@@ -59,8 +63,17 @@ impl Selector {
         };
         let values =
             values.iter().flat_map(|values| values.split(',')).map(value).collect::<Result<Vec<_>, String>>()?;
+        let above = case.split_once('/').map(|(above, _)| glob(above)).transpose()?;
         let names_case = !case.is_empty() && case != "*";
-        Ok(Self { suite: glob(suite)?, case: glob(case)?, values, guest: glob(guest)?, names_case })
+        Ok(Self {
+            text: word.to_owned(),
+            suite: glob(suite)?,
+            case: glob(case)?,
+            above,
+            values,
+            guest: glob(guest)?,
+            names_case,
+        })
     }
 
     /// Returns whether the selector selects anything on this guest.
@@ -70,13 +83,26 @@ impl Selector {
 
     /// Returns whether the selector selects this case on a guest that goes by any of these names.
     pub fn matches(&self, suite: &SuiteId, case: &CaseId, guest: &[&GuestId]) -> bool {
+        self.is_around(suite, case, guest) && (self.case.is_match(case.path()) || self.case.is_match(case.name()))
+    }
+
+    /// Returns whether the selector may select some of the cases that are found for this one, but not all.
+    pub fn matches_below(&self, suite: &SuiteId, case: &CaseId, guest: &[&GuestId]) -> bool {
+        let is_above = self.above.as_ref().is_some_and(|above| above.is_match(case.name()));
+        is_above && self.is_around(suite, case, guest) && !self.matches(suite, case, guest)
+    }
+
+    /// Returns whether all but the name of the case is as the selector wants it.
+    fn is_around(&self, suite: &SuiteId, case: &CaseId, guest: &[&GuestId]) -> bool {
         let names_it = || guest.iter().any(|name| self.guest.is_match(name.as_str()));
         let has =
             |(axis, value): &(String, GlobMatcher)| case.values().any(|(own, of)| own == axis && value.is_match(of));
-        self.suite.is_match(suite.as_str())
-            && (self.case.is_match(case.path()) || self.case.is_match(case.name()))
-            && self.values.iter().all(has)
-            && names_it()
+        self.suite.is_match(suite.as_str()) && self.values.iter().all(has) && names_it()
+    }
+
+    /// Returns the word.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Returns whether the selector says more of the cases that it selects than that they are all of a suite.
@@ -163,6 +189,18 @@ mod tests {
             assert!(selects(yes, it), "{yes}");
         }
         assert!(!selects("unit/ping.sh", it) && !selects("unit/sh/net", it));
+        let below = |word: &str, case: &str| {
+            let names = (
+                SuiteId::new("unit").expect("name"),
+                CaseId::new(case).expect("name"),
+                GuestId::new("g").expect("name"),
+            );
+            Selector::parse(word).expect("selector").matches_below(&names.0, &names.1, &[&names.2])
+        };
+        assert!(below("unit/sh/net/*", "sh") && below("unit/s*/x@g", "sh"));
+        assert!(
+            !below("unit/sh", "sh") && !below("unit", "sh") && !below("unit/b/x", "sh") && !below("unit/s*/x@h", "sh")
+        );
         let names = |word: &str| Selector::parse(word).expect("selector").names_case();
         assert!(
             names("unit/sh")

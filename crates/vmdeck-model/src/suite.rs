@@ -3,6 +3,7 @@
 //! Running them is `engine::cases`.
 
 use super::{
+    discover::Discovery,
     ids::{CaseId, GuestId, RoleId, SuiteId},
     pattern::Pattern,
     requirement::Requirement,
@@ -244,6 +245,8 @@ pub enum CaseAction {
     Run(String),
     /// A file of this host that is sent and run.
     Script(PathBuf),
+    /// Other cases, which are found in the guest.
+    Discover(Discovery),
     /// Commands and restarts of the guest, one after the other.
     Steps(Vec<CaseStep>),
     /// A program of this host that drives the guest.

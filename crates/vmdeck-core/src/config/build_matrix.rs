@@ -5,6 +5,7 @@
 use super::{build::Build, tree::Origin};
 use std::collections::BTreeSet;
 use vmdeck_model::{
+    discover::DiscoverySource,
     guest::{Guest, Os},
     ids::{CaseId, is_plain, plain_value},
     key::Value,
@@ -325,6 +326,11 @@ fn texts_of(case: &mut Case) -> Vec<&mut String> {
             let texts = steps.iter_mut().map(|step| if let CaseStep::Run(text) = step { Some(text) } else { None });
             texts.flatten().collect()
         }
+        CaseAction::Discover(discovery) => match &mut discovery.source {
+            DiscoverySource::Files { glob, run } => vec![glob, run],
+            DiscoverySource::Command { command, run } => vec![command, run],
+            DiscoverySource::Tool(_) => Vec::new(),
+        },
         CaseAction::Script(_) | CaseAction::Host(_) => Vec::new(),
     };
     let around = [&mut case.around.before, &mut case.around.after, &mut case.around.on_failure];

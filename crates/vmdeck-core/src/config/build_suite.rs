@@ -9,20 +9,15 @@ use super::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     time::Duration,
 };
 use vmdeck_model::{
     guest::Guest,
     ids::{CaseId, GuestId, RoleId, SuiteId},
     key::Value,
-    quantity::show_size,
     requirement::{Requirement, Version},
     select::Selector,
-    suite::{
-        Case, CaseAction, CasePlace, CaseScripts, CaseStep, CoverageKind, Expect, RebootPolicy, RunAs, Suite,
-        does_nothing,
-    },
+    suite::{Case, CasePlace, CaseScripts, CoverageKind, Expect, RebootPolicy, RunAs, Suite, does_nothing},
     tag_expr::check_tag,
     trouble::TroubleKind,
 };
@@ -292,38 +287,7 @@ impl Build<'_> {
         };
         let id = CaseId::new(&name).map_err(|e| self.problem(origin, &shown, e.to_string(), None)).ok()?;
         let on = self.case_roles(&full("on"), &name, origin, roles, written);
-        let run = self.text(&full("run"), &any("run"));
-        let script = self.value(&full("script"), &any("script"));
-        let steps = match self.value(&full("steps"), &any("steps")) {
-            Some(Value::Steps(steps)) => Some(steps),
-            _ => None,
-        };
-        let action = match (run, script) {
-            (None, None) if steps.as_ref().is_some_and(|steps| steps.iter().any(|step| *step != CaseStep::Reboot)) => {
-                CaseAction::Steps(steps.unwrap_or_default())
-            }
-            (Some(run), None) if steps.is_none() && does_nothing(&run) => {
-                self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
-                return None;
-            }
-            (Some(run), None) if steps.is_none() => CaseAction::Run(run),
-            (None, Some(Value::Path(path))) if steps.is_none() => {
-                if let Some(why) = unusable(&path) {
-                    self.problem(origin, &format!("{shown}.script"), why, None);
-                }
-                if self.is_written(&full("shell")) {
-                    let text = "it has no effect on a `script`, which is run by the program that its first line names";
-                    self.problem(origin, &format!("{shown}.shell"), text, None);
-                }
-                CaseAction::Script(path)
-            }
-            _ => {
-                let text =
-                    format!("case `{name}` needs exactly one of `run`, `script` and `steps` (with a command in it)");
-                self.problem(origin, &shown, text, None);
-                return None;
-            }
-        };
+        let action = self.action((suite, index), &name, &on, origin)?;
         let own =
             if self.is_written(&full("retries")) { self.number(&full("retries"), &any("retries")) } else { retries };
         let expect = if let Some(Value::Expect(expect)) = self.value(&full("expect"), &any("expect")) {
@@ -378,39 +342,4 @@ impl Build<'_> {
 pub(super) fn no_guest(word: &str, guests: &[Guest]) -> String {
     let known: Vec<&str> = guests.iter().map(|guest| guest.id.as_str()).collect();
     format!("`{word}` is not a guest (known: {})", known.join(", "))
-}
-
-/// Returns why a script of this host cannot be run in a guest.
-fn unusable(path: &Path) -> Option<String> {
-    let shown = path.display();
-    let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let bytes = match std::fs::metadata(path).map(|meta| (meta.is_file(), meta.len())) {
-        Ok((true, size @ 1..)) if size > vmdeck_files::LARGE => {
-            return Some(format!("`{shown}` is no script: it has {}", show_size(size)));
-        }
-        // What runs them is said by their name.
-        Ok((true, 1..)) if ["ps1", "cmd", "bat", "exe"].contains(&suffix.as_str()) => return None,
-        Ok((true, 1..)) => first_line(path),
-        Ok(_) => return Some(format!("`{shown}` is empty or not a file")),
-        Err(e) => return Some(format!("cannot open `{shown}`: {e}")),
-    };
-    match bytes {
-        Ok(line) if line.starts_with(b"#!") && line.ends_with(b"\r") => {
-            Some(format!("`{shown}` has the line ends of Windows, so its first line names no program"))
-        }
-        Ok(line) if line.starts_with("\u{feff}".as_bytes()) => {
-            Some(format!("`{shown}` begins with a byte order mark, so its first line names no program"))
-        }
-        Ok(_) => None,
-        Err(e) => Some(format!("cannot read `{shown}`: {e}")),
-    }
-}
-
-/// Returns the first line of a file, as far as a kernel reads it.
-fn first_line(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut head = Vec::new();
-    vmdeck_files::open(path)?.take(512).read_to_end(&mut head)?;
-    head.truncate(memchr::memchr(b'\n', &head).unwrap_or(head.len()));
-    Ok(head)
 }

@@ -4,7 +4,8 @@
 
 use super::{
     Problem, Sources,
-    tree::{self, Node, Origin, RawValue},
+    case_values::{axis, discover, expect, row, step},
+    tree::{self, Node, Origin, RawValue, text},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +15,13 @@ use vmdeck_files::Exposure;
 use vmdeck_model::{
     catalogue::{Catalogue, NamedImage},
     chord::Chord,
+    discover::{Discovery, DiscoverySource},
     image::{BuildWay, Image, Recipe, RemoteImage},
     key::{Key, Kind, Value},
     pattern::Pattern,
     quantity::{parse_duration, parse_size},
     secret::Secret,
-    suite::{CaseStep, Expect, ScriptShell, does_nothing},
+    suite::ScriptShell,
 };
 
 /// The checked values by full path, and the names in the order in which they were written.
@@ -302,6 +304,13 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
             .collect::<Result<_, _>>()
             .map(Value::Map),
         (Kind::Map, _) => wrong("a table of strings"),
+        (Kind::Discover, RawValue::Text(word)) if Discovery::TOOLS.contains(&word.as_str()) => {
+            Ok(Value::Discover(DiscoverySource::Tool(word.clone())))
+        }
+        (Kind::Discover, RawValue::Text(word)) => {
+            Err(format!("`{word}` is no tool whose tests can be listed (known: {})", Discovery::TOOLS.join(", ")))
+        }
+        (Kind::Discover, _) => discover(node.entries()).map(Value::Discover),
         (Kind::Steps, RawValue::List(items)) => items.iter().map(step).collect::<Result<_, _>>().map(Value::Steps),
         (Kind::Steps, _) => wrong("a list like [{ run = \"..\" }, { reboot = true }]"),
         (Kind::Axes, RawValue::Table(entries)) => entries.iter().map(axis).collect::<Result<_, _>>().map(Value::Axes),
@@ -321,56 +330,6 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
             words => Ok(Value::Shell(ScriptShell::Command(words))),
         },
         (Kind::Shell, _) => wrong("sh, bash, strict, plain, or a list of words"),
-    }
-}
-
-fn text(node: &Node) -> Result<String, String> {
-    match &node.raw {
-        RawValue::Text(text) if !text.contains('\0') => Ok(text.clone()),
-        RawValue::Int(int) => Ok(int.to_string()),
-        RawValue::Bool(flag) => Ok(flag.to_string()),
-        other => Err(format!("expected a list of strings, found {} in it", other.kind())),
-    }
-}
-
-/// Returns one step of a case.
-fn step(node: &Node) -> Result<CaseStep, String> {
-    let known = "a step is { run = \"..\" } or { reboot = true }";
-    match node.entries() {
-        [(key, run)] if key == "run" => match text(run)? {
-            script if does_nothing(&script) => Err("a step whose `run` is empty would always pass".to_owned()),
-            script => Ok(CaseStep::Run(script)),
-        },
-        [(key, Node { raw: RawValue::Bool(true), .. })] if key == "reboot" => Ok(CaseStep::Reboot),
-        _ => Err(known.to_owned()),
-    }
-}
-
-/// Returns one axis of a matrix with its values.
-fn axis((name, node): &(String, Node)) -> Result<(String, Vec<String>), String> {
-    let RawValue::List(items) = &node.raw else {
-        return Err(format!("axis `{name}` must be a list of strings, and is {}", node.raw.kind()));
-    };
-    let value = |item: &Node| quoted(item).map_err(|why| format!("axis `{name}`: {why}"));
-    Ok((name.clone(), items.iter().map(value).collect::<Result<_, _>>()?))
-}
-
-/// Returns one row of a matrix.
-fn row(node: &Node) -> Result<Vec<(String, String)>, String> {
-    let RawValue::Table(entries) = &node.raw else {
-        return Err(format!("expected a table like {{ go = \"1.24\" }}, found {}", node.raw.kind()));
-    };
-    entries
-        .iter()
-        .map(|(name, value)| Ok((name.clone(), quoted(value).map_err(|why| format!("`{name}`: {why}"))?)))
-        .collect()
-}
-
-/// Returns a string; a number is refused: nobody knows whether 1.10 was to be 1.1.
-fn quoted(node: &Node) -> Result<String, String> {
-    match &node.raw {
-        RawValue::Text(_) => text(node),
-        other => Err(format!("a value is a string, in quotes, and this is {}", other.kind())),
     }
 }
 
@@ -447,56 +406,6 @@ fn name(key: &str) -> Result<String, String> {
         return Err(format!("{key:?} cannot be a name"));
     }
     Ok(key.to_owned())
-}
-
-fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
-    let mut out = Expect::default();
-    for (key, node) in entries {
-        let code = || match node.raw {
-            RawValue::Int(code) if (0..=255).contains(&code) => Ok(i32::try_from(code).unwrap_or_default()),
-            RawValue::Int(code) => Err(format!("{code} is not an exit code: 0 to 255")),
-            _ => Err(format!("`{key}` must be a whole number")),
-        };
-        match key.as_str() {
-            "exit" => out.exit = code()?,
-            "skip" => out.skip = Some(code()?),
-            "stdout" if is_empty_text(node) => out.stdout_empty = true,
-            "stderr" if is_empty_text(node) => out.stderr_empty = true,
-            "stdout" => out.stdout = patterns(node)?,
-            "stderr" => out.stderr = patterns(node)?,
-            "not_stdout" => out.not_stdout = patterns(node)?,
-            "not_stderr" => out.not_stderr = patterns(node)?,
-            "files" => {
-                let Value::Texts(files) = convert(Kind::Texts, node)? else {
-                    return Err("`files` must be a list".into());
-                };
-                if files.iter().any(|file| file.trim().is_empty()) {
-                    return Err("`files` has an empty name".into());
-                }
-                out.files = files;
-            }
-            other => {
-                let known = "exit, skip, stdout, stderr, not_stdout, not_stderr, files";
-                return Err(format!("unknown key `{other}` (known: {known})"));
-            }
-        }
-    }
-    if out.skip == Some(out.exit) {
-        return Err(format!("exit {} cannot mean both passed and skipped", out.exit));
-    }
-    Ok(out)
-}
-
-fn is_empty_text(node: &Node) -> bool {
-    matches!(&node.raw, RawValue::Text(text) if text.is_empty())
-}
-
-/// Returns one pattern or a list of them.
-fn patterns(node: &Node) -> Result<Vec<Pattern>, String> {
-    match &node.raw {
-        RawValue::List(items) => items.iter().map(|item| Pattern::parse(&text(item)?)).collect(),
-        _ => Ok(vec![Pattern::parse(&text(node)?)?]),
-    }
 }
 
 /// Returns what to do about `[guests.ubuntu-24.04]`, where the dot divides a name in two.

@@ -3,12 +3,14 @@
 //! The config never names a backend or transport: their keys come in from outside as tables.
 
 mod build;
+mod build_action;
 mod build_image;
 mod build_matrix;
 mod build_results;
 mod build_roles;
 mod build_suite;
 mod build_trouble;
+mod case_values;
 mod catalogue;
 mod check;
 mod compat;

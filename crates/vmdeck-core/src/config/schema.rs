@@ -3,7 +3,10 @@
 //! It is made from the same rows as the checks, so the two cannot disagree.
 
 use serde_json::{Map, Value, json};
-use vmdeck_model::key::{Key, Kind};
+use vmdeck_model::{
+    discover::Discovery,
+    key::{Key, Kind},
+};
 
 /// Returns the schema (draft 2020-12).
 pub fn render(keys: &[Key]) -> Value {
@@ -91,6 +94,13 @@ fn leaf(key: &Key) -> Value {
         Kind::Expect => json!({ "type": "object", "additionalProperties": false, "properties": {
             "exit": { "type": "integer" }, "skip": { "type": "integer" }, "stdout": one_or_more(),
             "stderr": one_or_more(), "not_stdout": one_or_more(), "not_stderr": one_or_more(), "files": one_or_more() } }),
+        Kind::Discover => {
+            let of = |from: &str| {
+                json!({ "type": "object", "additionalProperties": false, "required": [from, "run"],
+                  "properties": { from: { "type": "string" }, "run": { "type": "string" } } })
+            };
+            json!({ "oneOf": [{ "enum": Discovery::TOOLS }, of("glob"), of("command")] })
+        }
         Kind::Steps => json!({ "type": "array", "minItems": 1, "items": { "oneOf": [
             { "type": "object", "additionalProperties": false, "required": ["run"],
               "properties": { "run": { "type": "string" } } },

@@ -4,6 +4,7 @@
 
 use super::Values;
 use vmdeck_model::{
+    discover::DiscoverySource,
     image::{BuildWay, Image},
     key::Value,
     pattern::Pattern,
@@ -86,6 +87,13 @@ pub fn toml(value: &Value) -> String {
             ];
             format!("{{ exit = {}{} }}", expect.exit, parts.concat())
         }
+        Value::Discover(source) => match source {
+            DiscoverySource::Tool(word) => quoted(word),
+            DiscoverySource::Files { glob, run } => format!("{{ glob = {}, run = {} }}", quoted(glob), quoted(run)),
+            DiscoverySource::Command { command, run } => {
+                format!("{{ command = {}, run = {} }}", quoted(command), quoted(run))
+            }
+        },
         Value::Steps(steps) => list(
             steps
                 .iter()

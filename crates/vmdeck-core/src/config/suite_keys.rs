@@ -207,6 +207,14 @@ pub(super) const SUITES: &[Key] = &[
         "in place of `run`: several commands, each with a log of its own, and restarts of the guest between them: [{ run = \"./install\" }, \
          { reboot = true }, { run = \"./check\" }]; the first that fails ends the case",
     ),
+    key(
+        "suites.*.cases.[].discover",
+        Kind::Discover,
+        None,
+        "in place of `run`: each of the tests that are found in the guest, after the setup, is a case NAME/TEST of its own: pytest, go, cargo, \
+         nextest, ctest, bats, kselftest, autopkgtest, or { glob = \"tests/*.sh\", run = \"sh {path}\" }, or { command = \"./list\", run = \
+         \"./run {name}\" }; if none is found, it has failed",
+    ),
     key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),
     key(
         "suites.*.coverage",

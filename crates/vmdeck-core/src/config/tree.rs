@@ -160,6 +160,16 @@ pub fn loose(text: &str, origin: &Origin) -> Node {
     Node { raw, origin: origin.clone() }
 }
 
+/// Returns a text that may have been written without quotes.
+pub(super) fn text(node: &Node) -> Result<String, String> {
+    match &node.raw {
+        RawValue::Text(text) if !text.contains('\0') => Ok(text.clone()),
+        RawValue::Int(int) => Ok(int.to_string()),
+        RawValue::Bool(flag) => Ok(flag.to_string()),
+        other => Err(format!("expected a list of strings, found {} in it", other.kind())),
+    }
+}
+
 /// The most parts that a key may have; no key has as many.
 const DEPTH_MAX: usize = 32;
 

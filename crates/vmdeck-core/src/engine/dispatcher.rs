@@ -204,25 +204,29 @@ impl Dispatcher {
         let planned = rounds.flat_map(|round| plan.jobs.iter().map(move |job| (round, job)));
         for (round, job) in planned {
             for (guest, suite, case) in job.cases() {
-                if ended.contains(&name(&guest.id, &suite.id, &case.id, round)) {
-                    continue;
+                let key = name(&guest.id, &suite.id, &case.id, round);
+                let found = self.view.found.get(&key).cloned().unwrap_or_else(|| vec![case.id.clone()]);
+                for case in found {
+                    if ended.contains(&name(&guest.id, &suite.id, &case, round)) {
+                        continue;
+                    }
+                    self.send(EventKind::CaseEnded {
+                        guest: guest.id.clone(),
+                        suite: suite.id.clone(),
+                        case,
+                        round,
+                        verdict,
+                        exit: None,
+                        took_ms: 0,
+                        message: message.clone(),
+                        stdout_tail: String::new(),
+                        stderr_tail: String::new(),
+                        cause: Some(CaseCause::NotBegun),
+                        earlier: Vec::new(),
+                        subtests: None,
+                        by_subtests: false,
+                    });
                 }
-                self.send(EventKind::CaseEnded {
-                    guest: guest.id.clone(),
-                    suite: suite.id.clone(),
-                    case: case.id.clone(),
-                    round,
-                    verdict,
-                    exit: None,
-                    took_ms: 0,
-                    message: message.clone(),
-                    stdout_tail: String::new(),
-                    stderr_tail: String::new(),
-                    cause: Some(CaseCause::NotBegun),
-                    earlier: Vec::new(),
-                    subtests: None,
-                    by_subtests: false,
-                });
             }
         }
     }

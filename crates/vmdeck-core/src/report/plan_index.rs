@@ -59,7 +59,9 @@ impl PlanIndex {
 
     /// Returns where a case was written; `None` = not in a file.
     pub fn place(&self, suite: &SuiteId, case: &CaseId) -> Option<ShownPlace> {
-        let place = self.places.get(&(suite.clone(), case.clone())).filter(|place| place.line > 0)?;
+        let of = |case: &CaseId| self.places.get(&(suite.clone(), case.clone()));
+        // One that was found is where that stands for which it was.
+        let place = of(case).or_else(|| of(&case.parent()?)).filter(|place| place.line > 0)?;
         Some(ShownPlace { file: relative(&place.file), line: place.line })
     }
 

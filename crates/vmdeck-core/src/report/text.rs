@@ -228,6 +228,10 @@ impl Text {
                     ),
                 }
             }
+            EventKind::CasesFound { guest, suite, case, cases, .. } if normal => {
+                let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
+                self.line(now, &format!("  {suite}/{}{at}: {} found", case.shown(), show_count(cases.len(), "case")))
+            }
             EventKind::Retrying { what, attempt, of, why, .. } if normal => self
                 .line(now, &self.paint(YELLOW, &format!("  retry {what} (attempt {attempt} of {of}): {}", safe(why)))),
             EventKind::Output { guest, case, line, .. } if self.style.level == Level::Verbose => {

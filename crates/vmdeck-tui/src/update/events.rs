@@ -189,6 +189,9 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             let with = if *dirty { ", with uncommitted changes" } else { "" };
             (Ok, "engine::run", format!("the code is at {commit}{with}"))
         }
+        EventKind::CasesFound { guest, suite, case, cases, .. } => {
+            (Ok, "engine::cases", format!("{guest}: {suite}/{case}: {} found", show_count(cases.len(), "case")))
+        }
         EventKind::LockWaiting { holder, .. } => (Warn, "engine::lock", format!("waiting for {holder}")),
         EventKind::LockHeld { waited_ms, .. } => (Ok, "engine::lock", format!("held, after {waited_ms} ms")),
         EventKind::LockLost { why, .. } => (Fatal, "engine::lock", format!("LOST: {why}")),

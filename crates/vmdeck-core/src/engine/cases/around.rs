@@ -137,6 +137,6 @@ impl CaseRun<'_> {
         let limit = if is_over { suite.setup_timeout.min(LAST) } else { suite.setup_timeout };
         let dir = self.dir(attempt).join(format!("+{which}"));
         let run = ScriptRun { which, command, dir, limit, case: Some(&self.case.id), cancel };
-        SuiteRun { context, guest, suite, told }.run_script(machine, run).await
+        SuiteRun { context, guest, suite, told }.run_script(machine, run).await.map(drop)
     }
 }

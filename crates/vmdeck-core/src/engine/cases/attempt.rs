@@ -207,8 +207,8 @@ impl CaseRun<'_> {
                 Ok(RemoteCommand { script: script.clone(), shell, ..base })
             }
             CaseAction::Script(path) => source::script(path, &base, machine.shell()),
-            // Each of the steps is a script of its own.
-            CaseAction::Steps(_) | CaseAction::Host(_) => Ok(base),
+            // Each of the steps is a script of its own, and each of what is found a case.
+            CaseAction::Steps(_) | CaseAction::Discover(_) | CaseAction::Host(_) => Ok(base),
         }
     }
 

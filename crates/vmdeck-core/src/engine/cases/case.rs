@@ -97,6 +97,12 @@ impl CaseRun<'_> {
         self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), None, (None, false));
     }
 
+    /// Reports that the cases for which it stands could not be found.
+    pub(super) fn report_not_found(&self, failure: &ScriptFailure) {
+        let attempt = unrun(failure.verdict, &failure.reason, failure.output.clone());
+        self.report(attempt, Vec::new(), None, (None, false));
+    }
+
     /// Reports that the setup of its suite failed, with what the setup wrote.
     pub(super) fn report_setup_failed(&self, verdict: Verdict, failure: &ScriptFailure) {
         let attempt = unrun(verdict, &failure.reason, failure.output.clone());

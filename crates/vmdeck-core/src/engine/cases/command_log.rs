@@ -13,6 +13,7 @@ use vmdeck_model::{
     event::{EventKind, Stream},
     ids::{CaseId, GuestId, SuiteId},
     pattern::Pattern,
+    quantity::show_size,
     secret::Redactor,
     suite::Expect,
     text::LineSplitter,
@@ -43,6 +44,8 @@ pub(super) struct CommandLog {
     mark: Option<String>,
     /// Who reads the results of tests in its standard output.
     subtests: Option<Subtests>,
+    /// The standard output as it was written, and the most of it, where somebody wants it.
+    kept: Option<(Vec<u8>, usize)>,
 }
 
 /// What is known about a command's output at its end.
@@ -128,12 +131,26 @@ impl CommandLog {
             open(Stream::Stdout, "stdout.log", (&expect.stdout, &expect.not_stdout, expect.stdout_empty)),
             open(Stream::Stderr, "stderr.log", (&expect.stderr, &expect.not_stderr, expect.stderr_empty)),
         ];
-        Self { source, events, streams, lost, mark: None, subtests: None }
+        Self { source, events, streams, lost, mark: None, subtests: None, kept: None }
     }
 
     /// Gives standard output to whoever reads the results of tests in it, as the bytes were written.
     pub(super) fn report_to(&mut self, subtests: Option<Subtests>) {
         self.subtests = subtests;
+    }
+
+    /// Keeps standard output as it is written, at most so many bytes of it.
+    pub(super) fn keep_stdout(&mut self, most: usize) {
+        self.kept = Some((Vec::new(), most));
+    }
+
+    /// Returns the standard output that was kept; the error says that there was more.
+    pub(super) fn kept_stdout(&mut self) -> Result<Vec<u8>, String> {
+        match self.kept.take() {
+            Some((bytes, most)) if bytes.len() > most => Err(format!("it wrote more than {}", show_size(most as u64))),
+            Some((bytes, _)) => Ok(bytes),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Begins a log of a further step of the case, in this folder, beside that of the whole.
@@ -246,6 +263,10 @@ impl OutputSink for CommandLog {
         log.wanted.iter_mut().chain(&mut log.unwanted).for_each(|lines| lines.feed(bytes));
         if let Some(subtests) = self.subtests.as_ref().filter(|_| stream == Stream::Stdout) {
             subtests.feed(bytes);
+        }
+        if let Some((kept, most)) = self.kept.as_mut().filter(|_| stream == Stream::Stdout) {
+            // One more than may be shows that there was more.
+            kept.extend_from_slice(&bytes[..bytes.len().min((*most + 1).saturating_sub(kept.len()))]);
         }
         let clear = self.streams[index].redactor.feed(bytes);
         self.take(index, &clear);

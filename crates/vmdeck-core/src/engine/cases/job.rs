@@ -23,6 +23,7 @@ use std::{
     sync::Arc,
 };
 use vmdeck_model::{
+    discover::Discovery,
     error::{Blame, Fault},
     event::Phase,
     guest::{Fresh, Guest},
@@ -30,7 +31,7 @@ use vmdeck_model::{
     job::Job,
     outcome::{CancelReason, Verdict},
     plan::{Keep, RunPurpose},
-    suite::{Case, Suite, SuiteNetwork},
+    suite::{Case, CaseAction, Suite, SuiteNetwork},
 };
 
 /// Runs everything of one job; the permits are for as many machines as it needs.
@@ -39,7 +40,7 @@ pub(in crate::engine) async fn run(context: Arc<RunContext>, job: Job, permits: 
         context: &context,
         members: Member::all(&job),
         network: job.suites.first().map(|suite| suite.network).unwrap_or_default(),
-        suites: &job.suites,
+        suites: job.suites,
         queue: VecDeque::new(),
         has_failed: false,
         not_passed: BTreeMap::new(),
@@ -76,7 +77,8 @@ struct JobRun<'a> {
     context: &'a RunContext,
     members: Vec<Member>,
     network: SuiteNetwork,
-    suites: &'a [Suite],
+    /// The suites; cases that are found in a guest are added to theirs.
+    suites: Vec<Suite>,
     queue: VecDeque<QueuedCase>,
     /// Whether some case failed or was infra.
     has_failed: bool,
@@ -85,27 +87,31 @@ struct JobRun<'a> {
     permits: Permits,
 }
 
-impl<'a> JobRun<'a> {
+impl JobRun<'_> {
     /// Puts the cases in order; those that the config skips are reported at once and need no machine.
     fn fill_queue(&mut self) {
         for round in 1..=self.context.plan.options.repeat {
-            for (suite, of_suite) in self.suites.iter().enumerate() {
-                for (case, of_case) in of_suite.cases.iter().enumerate() {
+            for suite in 0..self.suites.len() {
+                for case in 0..self.suites[suite].cases.len() {
                     let queued = QueuedCase { of: SuiteRound { suite, round }, case };
-                    match &of_case.skip {
-                        Some(why) => {
-                            self.note(queued, Verdict::Skipped);
-                            self.report_unrun(queued, Verdict::Skipped, why);
-                        }
-                        None => self.queue.push_back(queued),
+                    if !self.skip(queued) {
+                        self.queue.push_back(queued);
                     }
                 }
             }
         }
     }
 
+    /// Reports a case that is not to be run at all; returns whether it is one.
+    fn skip(&mut self, queued: QueuedCase) -> bool {
+        let Some(why) = self.case_of(queued).0.skip.clone() else { return false };
+        self.note(queued, Verdict::Skipped);
+        self.report_unrun(queued, Verdict::Skipped, &why);
+        true
+    }
+
     /// Returns a case with its suite.
-    fn case_of(&self, queued: QueuedCase) -> (&'a Case, &'a Suite) {
+    fn case_of(&self, queued: QueuedCase) -> (&Case, &Suite) {
         let suite = &self.suites[queued.of.suite];
         (&suite.cases[queued.case], suite)
     }
@@ -123,8 +129,13 @@ impl<'a> JobRun<'a> {
         if let Some(need) = case.needs.iter().find(|need| !is_planned(need)) {
             return Some(format!("it needs `{need}`, which is not meant for this guest"));
         }
-        let ended = |need: &CaseId| Some((need.clone(), *self.not_passed.get(&(queued.of, need.clone()))?));
-        let (need, verdict) = case.needs.iter().find_map(ended)?;
+        // What was found for a case counts for it.
+        let is_of = |id: &CaseId, need: &CaseId| id == need || id.parent().is_some_and(|parent| parent == *need);
+        let bad = |need: &CaseId| {
+            let mut ended = self.not_passed.iter().filter(|((round, _), _)| *round == queued.of);
+            ended.find(|((_, id), _)| is_of(id, need)).map(|((_, id), verdict)| (id.clone(), *verdict))
+        };
+        let (need, verdict) = case.needs.iter().find_map(bad)?;
         Some(format!("it needs `{need}`, which was {verdict}"))
     }
 
@@ -322,9 +333,20 @@ impl<'a> JobRun<'a> {
                 }
             }
             self.queue.pop_front();
+            if self.skip(queued) {
+                continue;
+            }
             if let Some(why) = self.lacks(queued) {
                 self.note(queued, Verdict::Skipped);
                 self.report_unrun(queued, Verdict::Skipped, &why);
+                continue;
+            }
+            if let CaseAction::Discover(discovery) = &self.case_of(queued).0.action {
+                let discovery = discovery.clone();
+                self.discover(queued, &discovery, machines).await;
+                if machines.iter().any(LeasedMachine::is_lost) {
+                    return Stop::Lost;
+                }
                 continue;
             }
             ran += 1;
@@ -348,6 +370,39 @@ impl<'a> JobRun<'a> {
             self.finish_suite(last, machines).await;
         }
         Stop::Done
+    }
+
+    /// Puts the cases for which a case stands in its place; where they cannot be found, it has failed.
+    async fn discover(&mut self, queued: QueuedCase, discovery: &Discovery, machines: &[LeasedMachine]) {
+        let of_case = self.members.iter().zip(machines).find(|(member, _)| member.takes(self.case_of(queued).0));
+        let Some((member, machine)) = of_case else { return };
+        match self.case_run(queued, member).discover(machine, discovery).await {
+            Ok(found) => {
+                let cases = &mut self.suites[queued.of.suite].cases;
+                let mut places = Vec::new();
+                for case in found {
+                    // In a further round it may be there already.
+                    let at = cases.iter().position(|other| other.id == case.id).unwrap_or(cases.len());
+                    if at == cases.len() {
+                        cases.push(case);
+                    } else {
+                        cases[at] = case;
+                    }
+                    places.push(QueuedCase { of: queued.of, case: at });
+                }
+                for queued in places.into_iter().rev() {
+                    self.queue.push_front(queued);
+                }
+            }
+            Err(failure) => {
+                self.case_runs(queued).for_each(|run| run.report_not_found(&failure));
+                self.note(queued, failure.verdict);
+                if failure.verdict.is_failure() {
+                    self.has_failed = true;
+                    self.fail_fast();
+                }
+            }
+        }
     }
 
     /// Returns whether one of the guests is to be fresh so often.

@@ -12,6 +12,7 @@ mod case_run;
 mod code;
 mod command_log;
 mod coverage;
+mod discover;
 mod host_program;
 mod job;
 mod judge;

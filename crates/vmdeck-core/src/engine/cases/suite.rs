@@ -36,6 +36,9 @@ pub(super) struct SuiteRun<'a> {
     pub(super) told: &'a BTreeMap<String, String>,
 }
 
+/// Most bytes of a list of cases.
+const MOST_LISTED: usize = 8 << 20;
+
 /// The scripts around the cases.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SuiteScript {
@@ -46,6 +49,8 @@ pub(super) enum SuiteScript {
     BeforeEach,
     AfterEach,
     OnFailure,
+    /// Lists the cases that a case stands for.
+    Discover,
 }
 
 /// A script on its way: where it is run, and where its output goes.
@@ -68,6 +73,7 @@ impl fmt::Display for SuiteScript {
             SuiteScript::BeforeEach => "before_each",
             SuiteScript::AfterEach => "after_each",
             SuiteScript::OnFailure => "on_failure",
+            SuiteScript::Discover => "discover",
         })
     }
 }
@@ -215,11 +221,16 @@ impl SuiteRun<'_> {
         // No case can have this name.
         let dir = self.context.guest_dir(self.guest).join(self.suite.id.as_str()).join(format!("+{which}"));
         let run = ScriptRun { which, command, dir, limit, case: None, cancel: &self.context.cancel };
-        self.run_script(machine, run).await
+        self.run_script(machine, run).await.map(drop)
     }
 
     /// Runs a script of the suite, or around one of its cases, to its end.
-    pub(super) async fn run_script(&self, machine: &LeasedMachine, run: ScriptRun<'_>) -> Result<(), ScriptFailure> {
+    /// Returns what it wrote to standard output, if it is a list.
+    pub(super) async fn run_script(
+        &self,
+        machine: &LeasedMachine,
+        run: ScriptRun<'_>,
+    ) -> Result<Vec<u8>, ScriptFailure> {
         let Self { context, guest, suite, .. } = *self;
         let ScriptRun { which, command, dir, limit, case, cancel } = run;
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: case.cloned() };
@@ -231,14 +242,21 @@ impl SuiteRun<'_> {
             &Expect::default(),
             context.plan.host.log_size,
         );
+        if which == SuiteScript::Discover {
+            log.keep_stdout(MOST_LISTED);
+        }
         let work = CaseWork::Guest(&command);
         let watched =
             Watched { context, guest, machine, work, limit, trouble_ignore: &suite.trouble_ignore, peers: &[] };
         let end = watched.run(&mut log, cancel).await;
+        let listed = log.kept_stdout();
         let output = log.finish();
         let (verdict, reason) = match end {
             End::Exit(CommandExit::Code(0)) => match output.lost.clone() {
-                None => return Ok(()),
+                None => match listed {
+                    Ok(listed) => return Ok(listed),
+                    Err(why) => (Verdict::Failed, why),
+                },
                 // As with a case: what is not recorded proves nothing.
                 Some(why) => (Verdict::Infra, why),
             },

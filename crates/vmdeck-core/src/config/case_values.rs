@@ -1,0 +1,126 @@
+//! The values of a case's keys that are tables: steps, what is found, a matrix, what is expected.
+
+use super::tree::{Node, RawValue, text};
+use vmdeck_model::{
+    discover::{Discovery, DiscoverySource},
+    pattern::Pattern,
+    suite::{CaseStep, Expect, does_nothing},
+};
+
+/// Returns where the cases come from that a case stands for.
+pub(super) fn discover(entries: &[(String, Node)]) -> Result<DiscoverySource, String> {
+    let known = "write the word of a tool, { glob = \"..\", run = \".. {path}\" }, or { command = \"..\", run = \".. {name}\" }";
+    let get = |key: &str| entries.iter().find(|(own, _)| own == key).map(|(_, node)| text(node)).transpose();
+    let (glob, command, run) = (get("glob")?, get("command")?, get("run")?);
+    let holds = |run: &str, place: &str| {
+        if run.contains(place) {
+            Ok(())
+        } else {
+            Err(format!("`run` has to hold {place}, which stands for what was found"))
+        }
+    };
+    match (glob, command, run, entries.len()) {
+        (Some(glob), None, Some(run), 2) if !glob.is_empty() => {
+            holds(&run, Discovery::PATH)?;
+            Ok(DiscoverySource::Files { glob, run })
+        }
+        (None, Some(command), Some(run), 2) if !does_nothing(&command) => {
+            holds(&run, Discovery::NAME)?;
+            Ok(DiscoverySource::Command { command, run })
+        }
+        _ => Err(known.to_owned()),
+    }
+}
+
+/// Returns one step of a case.
+pub(super) fn step(node: &Node) -> Result<CaseStep, String> {
+    let known = "a step is { run = \"..\" } or { reboot = true }";
+    match node.entries() {
+        [(key, run)] if key == "run" => match text(run)? {
+            script if does_nothing(&script) => Err("a step whose `run` is empty would always pass".to_owned()),
+            script => Ok(CaseStep::Run(script)),
+        },
+        [(key, Node { raw: RawValue::Bool(true), .. })] if key == "reboot" => Ok(CaseStep::Reboot),
+        _ => Err(known.to_owned()),
+    }
+}
+
+/// Returns one axis of a matrix with its values.
+pub(super) fn axis((name, node): &(String, Node)) -> Result<(String, Vec<String>), String> {
+    let RawValue::List(items) = &node.raw else {
+        return Err(format!("axis `{name}` must be a list of strings, and is {}", node.raw.kind()));
+    };
+    let value = |item: &Node| quoted(item).map_err(|why| format!("axis `{name}`: {why}"));
+    Ok((name.clone(), items.iter().map(value).collect::<Result<_, _>>()?))
+}
+
+/// Returns one row of a matrix.
+pub(super) fn row(node: &Node) -> Result<Vec<(String, String)>, String> {
+    let RawValue::Table(entries) = &node.raw else {
+        return Err(format!("expected a table like {{ go = \"1.24\" }}, found {}", node.raw.kind()));
+    };
+    entries
+        .iter()
+        .map(|(name, value)| Ok((name.clone(), quoted(value).map_err(|why| format!("`{name}`: {why}"))?)))
+        .collect()
+}
+
+/// Returns a string; a number is refused: nobody knows whether 1.10 was to be 1.1.
+fn quoted(node: &Node) -> Result<String, String> {
+    match &node.raw {
+        RawValue::Text(_) => text(node),
+        other => Err(format!("a value is a string, in quotes, and this is {}", other.kind())),
+    }
+}
+
+/// Returns what makes a case pass.
+pub(super) fn expect(entries: &[(String, Node)]) -> Result<Expect, String> {
+    let mut out = Expect::default();
+    for (key, node) in entries {
+        let code = || match node.raw {
+            RawValue::Int(code) if (0..=255).contains(&code) => Ok(i32::try_from(code).unwrap_or_default()),
+            RawValue::Int(code) => Err(format!("{code} is not an exit code: 0 to 255")),
+            _ => Err(format!("`{key}` must be a whole number")),
+        };
+        match key.as_str() {
+            "exit" => out.exit = code()?,
+            "skip" => out.skip = Some(code()?),
+            "stdout" if is_empty_text(node) => out.stdout_empty = true,
+            "stderr" if is_empty_text(node) => out.stderr_empty = true,
+            "stdout" => out.stdout = patterns(node)?,
+            "stderr" => out.stderr = patterns(node)?,
+            "not_stdout" => out.not_stdout = patterns(node)?,
+            "not_stderr" => out.not_stderr = patterns(node)?,
+            "files" => {
+                let files = match &node.raw {
+                    RawValue::List(items) => items.iter().map(text).collect::<Result<Vec<_>, _>>()?,
+                    _ => vec![text(node)?],
+                };
+                if files.iter().any(|file| file.trim().is_empty()) {
+                    return Err("`files` has an empty name".into());
+                }
+                out.files = files;
+            }
+            other => {
+                let known = "exit, skip, stdout, stderr, not_stdout, not_stderr, files";
+                return Err(format!("unknown key `{other}` (known: {known})"));
+            }
+        }
+    }
+    if out.skip == Some(out.exit) {
+        return Err(format!("exit {} cannot mean both passed and skipped", out.exit));
+    }
+    Ok(out)
+}
+
+fn is_empty_text(node: &Node) -> bool {
+    matches!(&node.raw, RawValue::Text(text) if text.is_empty())
+}
+
+/// Returns one pattern or a list of them.
+fn patterns(node: &Node) -> Result<Vec<Pattern>, String> {
+    match &node.raw {
+        RawValue::List(items) => items.iter().map(|item| Pattern::parse(&text(item)?)).collect(),
+        _ => Ok(vec![Pattern::parse(&text(node)?)?]),
+    }
+}

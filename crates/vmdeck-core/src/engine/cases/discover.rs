@@ -1,0 +1,143 @@
+//! The cases that a case stands for: they are found in its guest, and each is run as a case of its own.
+
+use super::{
+    case_run::CaseRun,
+    command_log::RecordedOutput,
+    script_failure::ScriptFailure,
+    suite::{ScriptRun, SuiteRun, SuiteScript},
+};
+use crate::{
+    command::{RemoteCommand, Shell, powershell, sh_quote},
+    engine::machine::LeasedMachine,
+    transport::file_stamps,
+};
+use std::collections::BTreeSet;
+use vmdeck_model::{
+    discover::{Discovery, DiscoverySource, MOST_FOUND},
+    error::Fault,
+    event::{EventKind, FoundCase},
+    outcome::Verdict,
+    suite::{Case, CaseAction, RunAs},
+    text::one_line,
+};
+use vmdeck_results::{ListedTest, list_command, list_results, read_list, read_names};
+
+impl CaseRun<'_> {
+    /// Returns the cases that are found and wanted, and tells of them.
+    pub(super) async fn discover(
+        &self,
+        machine: &LeasedMachine,
+        discovery: &Discovery,
+    ) -> Result<Vec<Case>, ScriptFailure> {
+        let Self { context, guest, suite, case, round, .. } = *self;
+        let listed = self.list(machine, &discovery.source).await?;
+        let failed = |why: &str| failure(Verdict::Failed, context.redactor.text(&format!("discover failed: {why}")));
+        if listed.is_empty() {
+            return Err(failed("no test was found"));
+        }
+        if listed.len() > MOST_FOUND {
+            return Err(failed(&format!("{} tests were found, and {MOST_FOUND} is the most", listed.len())));
+        }
+        let results = match &discovery.source {
+            DiscoverySource::Tool(tool) if case.results.is_empty() => list_results(tool),
+            _ => None,
+        };
+        let mut ids = BTreeSet::new();
+        let (mut cases, mut told) = (Vec::new(), Vec::new());
+        for test in listed {
+            let id = case.id.found(&test.name);
+            if !ids.insert(id.clone()) {
+                return Err(failed(&format!("`{}` and another test would both be `{id}`", test.name)));
+            }
+            if !discovery.wants(&suite.id, &id, &guest.id) {
+                continue;
+            }
+            let name = one_line(&context.redactor.text(&test.name));
+            let is_told_by_id = id.path().strip_prefix(case.id.name()).is_some_and(|found| found[1..] == name);
+            told.push(FoundCase { case: id.clone(), name: Some(name).filter(|_| !is_told_by_id) });
+            let mut found = Case { id, ..case.clone() };
+            if let Some(word) = results {
+                found.results.streams = vec![word.to_owned()];
+            }
+            adopt(&mut found, test);
+            cases.push(found);
+        }
+        if cases.is_empty() {
+            return Err(failed(&format!("no test was found that `{}` selects", discovery.wanted.join(" "))));
+        }
+        context.events.send(EventKind::CasesFound {
+            guest: guest.id.clone(),
+            suite: suite.id.clone(),
+            case: case.id.clone(),
+            round,
+            cases: told,
+        });
+        Ok(cases)
+    }
+
+    async fn list(&self, machine: &LeasedMachine, source: &DiscoverySource) -> Result<Vec<ListedTest>, ScriptFailure> {
+        let quote: fn(&str) -> String = match machine.shell() {
+            Shell::Posix => sh_quote,
+            Shell::PowerShell => powershell::quote,
+        };
+        let listed = match source {
+            DiscoverySource::Files { glob, run } => {
+                let files = self.files(machine, glob).await.map_err(|fault| {
+                    failure(Verdict::Infra, self.context.redactor.text(&format!("discover failed: {fault}")))
+                })?;
+                read_names(&files.join("\n"), (Discovery::PATH, run), &quote)
+            }
+            DiscoverySource::Command { command, run } => {
+                let text = self.run_list(machine, command).await?;
+                read_names(&text, (Discovery::NAME, run), &quote)
+            }
+            DiscoverySource::Tool(tool) => {
+                let text = self.run_list(machine, list_command(tool).unwrap_or_default()).await?;
+                read_list(tool, &text, &quote)
+            }
+        };
+        let failed =
+            |why: String| failure(Verdict::Failed, self.context.redactor.text(&format!("discover failed: {why}")));
+        listed.map_err(failed)
+    }
+
+    /// Returns the files that a glob names, in the order of their names.
+    async fn files(&self, machine: &LeasedMachine, glob: &str) -> Result<Vec<String>, Fault> {
+        let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
+        let globs = [glob.to_owned()];
+        let there = file_stamps::look(session, &globs, &self.base_command(), &self.context.cancel).await?;
+        let root = if glob.starts_with('/') { "/" } else { "" };
+        Ok(there.into_keys().map(|path| format!("{root}{path}")).collect())
+    }
+
+    async fn run_list(&self, machine: &LeasedMachine, script: &str) -> Result<String, ScriptFailure> {
+        let Self { context, guest, suite, case, told, .. } = *self;
+        let base = self.base_command();
+        let shell = case.shell.clone().unwrap_or_else(|| base.shell.clone());
+        let run = ScriptRun {
+            which: SuiteScript::Discover,
+            command: RemoteCommand { script: script.to_owned(), shell, ..base },
+            dir: self.dir(1).join("+discover"),
+            limit: suite.setup_timeout,
+            case: Some(&case.id),
+            cancel: &context.cancel,
+        };
+        let listed = SuiteRun { context, guest, suite, told }.run_script(machine, run).await?;
+        Ok(String::from_utf8_lossy(&listed).into_owned())
+    }
+}
+
+/// Has a case run what was listed, as the list wants it.
+fn adopt(case: &mut Case, test: ListedTest) {
+    case.action = CaseAction::Run(test.script);
+    if test.as_root {
+        case.run_as = Some(RunAs::Root);
+    }
+    case.expect.stderr_empty |= test.is_silent;
+    case.expect.skip = case.expect.skip.or(test.skip);
+    case.skip = case.skip.take().or(test.skipped);
+}
+
+fn failure(verdict: Verdict, reason: String) -> ScriptFailure {
+    ScriptFailure { verdict, reason, output: RecordedOutput::default() }
+}

@@ -1,0 +1,152 @@
+//! Cases that are found in the guest.
+
+use std::fs;
+use vmdeck_testkit::world::World;
+
+/// A world with a folder of scripts, in which `FOLDER` of the suites stands for it.
+fn world(suites: &str, files: &[(&str, &str)]) -> World {
+    let world = World::new("");
+    for (name, text) in files {
+        let path = world.path("project").join(name);
+        fs::create_dir_all(path.parent().expect("folder")).expect("folder");
+        fs::write(path, text).expect("file");
+    }
+    let folder = world.path("project").display().to_string();
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    let guest = "[guests.here]\nbackend = \"local\"\n";
+    fs::write(world.path("vmdeck.toml"), config + guest + &suites.replace("FOLDER", &folder)).expect("config");
+    world
+}
+
+const SCRIPTS: &[(&str, &str)] = &[
+    ("tests/a.sh", "echo \"$VMDECK_CASE in $(pwd)\""),
+    ("tests/net/b.sh", "echo why >&2; exit 3"),
+    ("tests/it's odd; x.sh", "true"),
+];
+const FOUND: &str = "[suites.s]\ndir = \"FOLDER\"\nsetup = \"echo true >tests/made-by-setup.sh\"\n\
+    [[suites.s.cases]]\nname = \"unit\"\ntags = [\"t\"]\ndiscover = { glob = \"tests/**/*.sh\", run = \"sh {path}\" }\n\
+    [[suites.s.cases]]\nname = \"after\"\nneeds = [\"unit\"]\nrun = \"true\"\n";
+
+fn verdicts(world: &World) -> Vec<String> {
+    world.verdicts().into_iter().map(|(name, verdict)| format!("{name} {verdict}")).collect()
+}
+
+#[test]
+fn every_file_that_is_found_is_a_case_of_its_own() {
+    let world = world(FOUND, SCRIPTS);
+    let done = world.ci(&[]).exits(1).says("s/unit: 4 cases found").says("5 cases: 3 passed, 1 failed, 1 skipped");
+    done.says("it needs `unit/tests/net/b.sh`, which was failed").says("vmdeck.toml:");
+    let mut seen = verdicts(&world);
+    let odd = seen.remove(1);
+    assert!(odd.starts_with("s/unit/tests/it_s_odd__x.sh-") && odd.ends_with(" passed"), "{odd}");
+    assert_eq!(
+        seen,
+        [
+            "s/unit/tests/a.sh passed",
+            "s/unit/tests/made-by-setup.sh passed",
+            "s/unit/tests/net/b.sh failed",
+            "s/after skipped"
+        ]
+    );
+    let wrote = world.record("guests/here/s/unit,tests,a.sh/stdout.log");
+    assert!(wrote.starts_with("unit/tests/a.sh in ") && wrote.trim_end().ends_with("/project"), "{wrote}");
+    let found = world.of_kind("cases_found");
+    assert_eq!(found[0]["cases"][1]["name"], "tests/it's odd; x.sh", "{found:?}");
+    assert!(world.record("junit.xml").contains("name=\"unit/tests/net/b.sh\""));
+    let ended = world.of_kind("case_ended");
+    assert!(ended.iter().all(|event| event["case"] != "unit"), "what stands for others has no verdict of its own");
+}
+
+#[test]
+fn one_of_them_is_selected_by_its_name_and_run_again_where_it_failed() {
+    for (args, ran) in [
+        (&["s/unit/tests/net/b.sh"][..], &["s/unit/tests/net/b.sh failed"][..]),
+        (&["s/unit/tests/net/*", "s/unit/*/a.sh"], &["s/unit/tests/a.sh passed", "s/unit/tests/net/b.sh failed"]),
+    ] {
+        let world = world(FOUND, SCRIPTS);
+        world.ci(args).exits(1);
+        assert_eq!(verdicts(&world), ran, "{args:?}");
+    }
+    let world = world(FOUND, SCRIPTS);
+    world.run(&["--ci"]).exits(1);
+    world.run(&["--ci", "--rerun-failed"]).exits(1).says("1 case: 1 failed").says("s/unit/tests/net/b.sh");
+    world.ci(&["s/unit/nowhere"]).exits(1).says("no test was found that `s/unit/nowhere` selects");
+    world.run(&["--ci", "t/unit/a.sh"]).exits(2).complains("matches no case");
+}
+
+#[test]
+fn a_command_lists_them_as_well_and_each_combination_has_its_own() {
+    let world = world(
+        "[suites.s]\nmatrix = { v = [\"1\", \"2\"] }\nretries = 1\n[[suites.s.cases]]\nname = \"list\"\n\
+         discover = { command = \"for n in one two{{v}}; do echo $n; done\", run = \"test {name} != two2 && echo {name}\" }\n",
+        &[],
+    );
+    world.ci(&["--repeat", "2"]).exits(1).says("8 cases: 6 passed, 2 failed");
+    assert_eq!(
+        verdicts(&world)[..4],
+        ["s/list/one:v=1 passed", "s/list/two1:v=1 passed", "s/list/one:v=2 passed", "s/list/two2:v=2 failed"]
+    );
+    let again = world.of_kind("case_started").iter().filter(|event| event["attempt"] == 2).count();
+    assert_eq!(again, 2, "each has retries of its own");
+    assert_eq!(world.record("guests/here/s/list,one,v=1/round-2/stdout.log"), "one\n");
+}
+
+#[test]
+fn what_cannot_be_found_is_a_failure_that_says_why() {
+    for (discover, exit, says) in [
+        ("{ glob = \"nowhere/*.sh\", run = \"sh {path}\" }", 1, "discover failed: no test was found"),
+        ("{ command = \"true\", run = \"{name}\" }", 1, "discover failed: no test was found"),
+        ("{ command = \"echo a; echo oops >&2; exit 4\", run = \"{name}\" }", 1, "discover failed: exit 4: oops"),
+        ("{ command = \"echo a; echo a\", run = \"{name}\" }", 1, "discover failed: `a` is listed twice"),
+        ("{ command = \"seq 10001\", run = \"{name}\" }", 1, "10001 tests were found, and 10000 is the most"),
+        ("{ command = \"sleep 60\", run = \"{name}\" }", 1, "it took longer than"),
+        ("\"ctest\"", 1, "discover failed"),
+        ("\"maven\"", 2, "`maven` is no tool whose tests can be listed (known: autopkgtest, bats"),
+        ("{ glob = \"*\", run = \"true\" }", 2, "`run` has to hold {path}"),
+        ("{ command = \"ls\", run = \"x {path}\" }", 2, "`run` has to hold {name}"),
+        ("{ glob = \"*\" }", 2, "write the word of a tool"),
+    ] {
+        let suite = "[suites.s]\nsetup_timeout = \"3s\"\ndir = \"/\"\n[[suites.s.cases]]\nname = \"x\"\n";
+        let world = world(&format!("{suite}discover = {discover}\n"), &[]);
+        let done = world.ci(&[]).exits(exit);
+        if exit == 2 {
+            done.complains(says);
+        } else {
+            done.says(says);
+            assert_eq!(verdicts(&world), ["s/x failed"], "{discover}");
+        }
+    }
+    let both = "[suites.s]\n[[suites.s.cases]]\nname = \"x\"\ndiscover = \"go\"\nrun = \"true\"\n";
+    world(both, &[]).ci(&[]).exits(2).complains("exactly one of `run`, `script`, `steps` and `discover`");
+}
+
+#[test]
+fn a_fresh_machine_for_each_case_is_one_for_each_that_is_found() {
+    let suite =
+        "[suites.s]\n[[suites.s.cases]]\nname = \"x\"\ndiscover = { command = \"seq 3\", run = \"echo {name}\" }\n";
+    let world = world(suite, &[]);
+    world.ci(&["--set", "guests.here.fresh=case"]).exits(0).says("3 passed");
+    let made = world.of_kind("guest_state").iter().filter(|event| event["to"] == "Created").count();
+    assert_eq!(made, 3);
+}
+
+#[test]
+fn the_tests_of_a_real_cargo_project_are_found_and_run() {
+    // The guest has another home, where the launcher of toolchains finds none.
+    let cargo = std::path::PathBuf::from(std::env::var_os("CARGO").expect("a test of cargo"));
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", cargo.parent().expect("folder").display());
+    let world = world(
+        &format!(
+            "[suites.s]\ndir = \"FOLDER\"\nenv = {{ PATH = \"{path}\" }}\n[[suites.s.cases]]\nname = \"unit\"\ndiscover = \"cargo\"\n"
+        ),
+        &[
+            ("Cargo.toml", "[package]\nname = \"tiny\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n"),
+            (
+                "src/lib.rs",
+                "#[test]\nfn good() {}\n#[test]\nfn bad() { panic!(\"no\") }\n#[test]\n#[ignore]\nfn left_out() {}\n",
+            ),
+        ],
+    );
+    world.ci(&[]).exits(1).says("s/unit: 3 cases found");
+    assert_eq!(verdicts(&world), ["s/unit/bad failed", "s/unit/good passed", "s/unit/left_out skipped"]);
+}
