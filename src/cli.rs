@@ -112,6 +112,9 @@ pub enum Sub {
     Cleanup(CleanupArgs),
     /// Remove old records of runs from .vmdeck/runs; asks first
     Prune(PruneArgs),
+    /// List, add or end the tests whose failure is known and does not make a run red
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Show, break or hold the host lock
     #[command(subcommand)]
     Lock(LockSub),
@@ -394,6 +397,54 @@ pub struct PruneArgs {
     /// Do not ask for confirmation
     #[arg(long)]
     pub force: bool,
+}
+
+/// What is done with the tests whose failure is known: the file `vmdeck.quarantine.toml` beside the config.
+#[derive(Subcommand, Debug, Clone)]
+pub enum QuarantineCommand {
+    /// List them: until when, why, and which have passed often enough to be taken off
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add one: a case `SUITE/CASE`, or a sub-test `SUITE/CASE > NAME`, with globs
+    Add {
+        /// The test
+        #[arg(value_name = "TEST")]
+        name: String,
+        /// Where the failure is explained: the address of an issue
+        #[arg(long, value_name = "URL")]
+        issue: String,
+        /// Only in these guests, `GUEST[:axis=value]` with globs
+        #[arg(long, value_name = "GUEST")]
+        on: Option<String>,
+        /// Until when
+        #[command(flatten)]
+        until: UntilArgs,
+    },
+    /// Excuse one for longer
+    Extend {
+        /// The test, as the file names it
+        #[arg(value_name = "TEST")]
+        name: String,
+        /// Until when
+        #[command(flatten)]
+        until: UntilArgs,
+    },
+    /// Take out those whose time is over
+    Expire,
+}
+
+/// Until when a test is excused.
+#[derive(Args, Debug, Clone)]
+pub struct UntilArgs {
+    /// The last day, like 2026-12-31; at most 90 days ahead
+    #[arg(long, value_name = "DATE", conflicts_with = "days")]
+    pub until: Option<String>,
+    /// The last day, in days from today
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(i64).range(0..=90))]
+    pub days: i64,
 }
 
 /// What is to be built.

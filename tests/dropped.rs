@@ -50,7 +50,8 @@ fn plan(home: &Path, number: u64) -> Plan {
     let options = RunOptions::default();
     let dir = home.join(format!("record-{number}"));
     let run = RunId::from_bits(number);
-    Plan { run, config: None, folder: setup.folder, dir, host: setup.host, options, jobs, selection: Vec::new() }
+    let (folder, selection, quarantine) = (setup.folder, Vec::new(), setup.quarantine);
+    Plan { run, config: None, folder, dir, host: setup.host, options, jobs, selection, quarantine }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -201,6 +201,7 @@ fn plan(
     let dir = builds().join(run.short());
     let folder = std::env::current_dir().unwrap_or_default();
     Ok(Plan {
+        quarantine: vmdeck_model::quarantine::Quarantine::default(),
         dir,
         run,
         config: None,

@@ -28,6 +28,8 @@ mod micro;
 mod old_names;
 mod plan;
 mod prune;
+mod quarantine;
+mod quarantine_list;
 mod run;
 mod runs;
 mod settings;
@@ -163,6 +165,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         }
         Some(Sub::List { json, .. }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
+        Some(Sub::Quarantine(command)) => quarantine::run(&config, &command, io)?,
         Some(Sub::Prune(args)) => prune::run(&args, io)?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,
         Some(Sub::Keep { guests }) => keep::up(&guests, &config, &look, io).await?,

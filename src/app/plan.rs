@@ -75,7 +75,8 @@ pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Re
         reuse: args.reuse,
         controlled: args.commands,
     };
-    Ok(Plan { run, config, folder: setup.folder, dir, host, options, jobs, selection })
+    let (folder, quarantine) = (setup.folder, setup.quarantine);
+    Ok(Plan { run, config, folder, dir, host, options, jobs, selection, quarantine })
 }
 
 /// Reads the secrets of the guests that the plan needs: others' commands are not run.

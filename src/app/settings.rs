@@ -2,7 +2,7 @@
 //!
 //! Reading and checking is `config`'s work.
 
-use super::Io;
+use super::{Io, quarantine_list};
 use crate::cli::ConfigArgs;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -163,7 +163,11 @@ fn load_file(path: Option<&Path>, args: &ConfigArgs, wish: Wish<'_>) -> Result<(
             _ => fault.because(e).hint("it must be a readable file of UTF-8 text"),
         }
     })?;
-    parse(Some((path, &text)), args, wish)
+    let (mut setup, values) = parse(Some((path, &text)), args, wish)?;
+    let (list, notes) = quarantine_list::of_setup(&setup)?;
+    setup.quarantine = list;
+    setup.notes.extend(notes);
+    Ok((setup, values))
 }
 
 fn parse(file: Option<(&Path, &str)>, args: &ConfigArgs, wish: Wish<'_>) -> Result<(Setup, Values)> {

@@ -191,6 +191,7 @@ pub fn empty_setup() -> Setup {
         troubles: Vec::new(),
         notes: Vec::new(),
         left_out: Vec::new(),
+        quarantine: vmdeck_model::quarantine::Quarantine::default(),
     }
 }
 

@@ -398,6 +398,9 @@ pub enum EventKind {
         /// Whether nothing but those of them that failed speaks against the case.
         #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         by_subtests: bool,
+        /// Where the failure is explained, if the case is in quarantine: then it does not make the run red.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        quarantined: Option<String>,
     },
     /// A test that the case's command ran itself has ended, as the command's results say.
     SubtestEnded {

@@ -102,7 +102,7 @@ impl RunExit {
         }
         if infra || tally.infra > 0 {
             RunExit::Infra
-        } else if tally.failed > 0 {
+        } else if tally.red() > 0 {
             RunExit::TestFailed
         } else if tally.cancelled > 0 {
             // One guest was stopped by a person: what was not run is not green.

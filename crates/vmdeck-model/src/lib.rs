@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod pattern;
 pub mod plan;
 pub mod quantity;
+pub mod quarantine;
 pub mod requirement;
 pub mod run_view;
 pub mod secret;

@@ -67,12 +67,31 @@ pub struct Tally {
     pub cancelled: u32,
     /// How many are [`Verdict::Flaky`].
     pub flaky: u32,
+    /// How many of those that failed are in quarantine.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub quarantined: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Tally {
     /// Counts one more case.
     pub fn add(&mut self, verdict: Verdict) {
         *self.slot(verdict) += 1;
+    }
+
+    /// Counts one more case that failed and is in quarantine.
+    pub fn add_quarantined(&mut self) {
+        self.failed += 1;
+        self.quarantined += 1;
+    }
+
+    /// Returns how many cases failed and make the run red.
+    pub fn red(&self) -> u32 {
+        self.failed.saturating_sub(self.quarantined) + self.infra
     }
 
     /// Returns how many cases have this verdict.

@@ -8,6 +8,7 @@ use super::{
     image::ImageConfig,
     job::{Job, is_meant_for, role_guests, selects, with_needs},
     key::{Key, Options},
+    quarantine::Quarantine,
     secret::Secret,
     select::{Selector, Shard},
     suite::{Case, Suite},
@@ -40,6 +41,8 @@ pub struct Setup {
     pub keys: Options,
     /// Every kind of trouble that is looked for on consoles, unless a guest leaves it out.
     pub troubles: Vec<TroubleKind>,
+    /// The tests whose failure is known.
+    pub quarantine: Quarantine,
     /// What a person should know although nothing is wrong.
     pub notes: Vec<String>,
     /// The programs and commands of this host that the config names and that may not be started now, each with its key and place.
@@ -162,6 +165,8 @@ pub struct Plan {
     pub jobs: Vec<Job>,
     /// The words that selected the cases, for the record.
     pub selection: Vec<String>,
+    /// The tests whose failure is known, and does not make the run red.
+    pub quarantine: Quarantine,
 }
 
 impl Setup {

@@ -50,15 +50,17 @@ pub struct EndedCase {
     pub subtests: Option<SubtestsView>,
     /// Whether nothing but those of them that failed speaks against it.
     pub by_subtests: bool,
+    pub quarantined: Option<String>,
 }
 
 impl EndedCase {
     /// Returns why the case did not pass, in one line: the reason of the verdict, then the line of its output that tells most.
     pub fn why(&self) -> String {
         let reason = self.message.lines().next().unwrap_or_default();
+        let excuse = self.quarantined.as_ref().map(|issue| format!("quarantined ({issue}): ")).unwrap_or_default();
         match &self.evidence {
-            Some(line) if !self.message.contains(line.as_str()) => format!("{reason}: {line}"),
-            _ => reason.to_owned(),
+            Some(line) if !self.message.contains(line.as_str()) => format!("{excuse}{reason}: {line}"),
+            _ => format!("{excuse}{reason}"),
         }
     }
 }
@@ -421,9 +423,14 @@ impl RunView {
                 cause,
                 subtests,
                 by_subtests,
+                quarantined,
                 ..
             } => {
-                self.tally.add(*verdict);
+                let count = |tally: &mut Tally| match quarantined {
+                    Some(_) => tally.add_quarantined(),
+                    None => tally.add(*verdict),
+                };
+                count(&mut self.tally);
                 let seen = self.guests.get_mut(guest).map(|g| {
                     g.progress = None;
                     std::mem::take(&mut g.subtests)
@@ -448,6 +455,7 @@ impl RunView {
                     message: message.clone(),
                     subtests,
                     by_subtests: *by_subtests,
+                    quarantined: quarantined.clone(),
                     span_ms: busy.map_or(0, |since| now.saturating_sub(since)),
                 });
                 // Missing artifacts are a case that nobody has planned.
@@ -459,7 +467,7 @@ impl RunView {
                         g.names.push(format!("{suite}/{case}"));
                     }
                     g.case = None;
-                    g.tally.add(*verdict);
+                    count(&mut g.tally);
                     if g.state == MachineState::NotCreated {
                         g.busy_since_ms = None;
                     }

@@ -31,6 +31,13 @@ pub fn word_of_suite(suite: &SuiteId, guest: &GuestId) -> String {
     format!("{suite}@{guest}")
 }
 
+/// Two words that are the same select the same.
+impl PartialEq for Selector {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 impl Selector {
     /// Reads `trust-store`, `*/install@windows`, `api/upgrade:go=1.24`, `@debian`; an absent part is `*`.
     pub fn parse(word: &str) -> Result<Self, String> {

@@ -83,6 +83,9 @@ pub struct Subtest {
     /// Whether it failed first and passed when it was tried again.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub flaky: bool,
+    /// Where its failure is explained, if it is in quarantine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quarantined: Option<String>,
 }
 
 impl Subtest {
@@ -243,6 +246,7 @@ mod tests {
             line: None,
             message: String::new(),
             flaky: false,
+            quarantined: None,
         }
     }
 

@@ -111,8 +111,8 @@ pub struct Case {
     pub expect: Expect,
     /// How many times a failed case is retried; a later pass makes it `flaky`.
     pub retries: u32,
-    /// Whether a pass after a failure is a failure all the same.
-    pub fails_when_flaky: bool,
+    /// What a pass after a failure is.
+    pub flaky: FlakyPolicy,
     /// Why the case is not run at all.
     pub skip: Option<String>,
     /// The kinds and categories of trouble that a console may show during it, those of its suite included.
@@ -189,6 +189,32 @@ impl ResultSources {
     /// Returns whether there are any.
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty() && self.files.is_empty()
+    }
+}
+
+/// What a case is that failed and passed when it was tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlakyPolicy {
+    /// It is flaky, which is not red.
+    #[default]
+    Report,
+    /// It has failed.
+    Fail,
+    /// It is tried again only where it is in quarantine, and then is flaky.
+    Quarantine,
+}
+
+impl FlakyPolicy {
+    /// The words of the config.
+    pub const WORDS: &'static [&'static str] = &["report", "fail", "quarantine"];
+
+    /// Reads a word; anything unknown is `report`.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "fail" => FlakyPolicy::Fail,
+            "quarantine" => FlakyPolicy::Quarantine,
+            _ => FlakyPolicy::Report,
+        }
     }
 }
 

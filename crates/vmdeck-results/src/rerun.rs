@@ -183,6 +183,7 @@ mod tests {
             line: None,
             message: String::new(),
             flaky: false,
+            quarantined: None,
         }
     }
 

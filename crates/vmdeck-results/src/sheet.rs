@@ -230,7 +230,7 @@ impl Sheet {
             let (file, line) = entry.place.map_or((None, None), |place| (Some(place.file), place.line));
             let (took_ms, message, flaky, class) = (entry.took_ms, entry.message, entry.flaky, entry.class);
             self.summary.tally.flaky += u32::from(flaky);
-            each(Subtest { name, class, status, took_ms, file, line, message, flaky });
+            each(Subtest { name, class, status, took_ms, file, line, message, flaky, quarantined: None });
         }
     }
 

@@ -158,6 +158,7 @@ impl TestCockpit {
                 earlier: Vec::new(),
                 subtests,
                 by_subtests: false,
+                quarantined: None,
             },
         )
     }
@@ -180,6 +181,7 @@ impl TestCockpit {
             line: None,
             message: if status.is_failure() { "expected 4, got 5".into() } else { String::new() },
             flaky: false,
+            quarantined: None,
         };
         self.event(ms, EventKind::SubtestEnded { guest: guest(name), suite, case, round: 1, attempt: 1, subtest })
     }

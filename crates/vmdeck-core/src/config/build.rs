@@ -25,6 +25,7 @@ use vmdeck_model::{
     key::{Key, Options, Value},
     pattern::Pattern,
     plan::{HostConfig, Setup},
+    quarantine::Quarantine,
     secret::Secret,
     suite::{ScriptShell, Suite},
     trouble::TroubleKind,
@@ -86,7 +87,8 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     let left_out = std::mem::take(&mut build.checked.left_out);
     let folder = sources.base.to_owned();
     let file = sources.file.map(|(path, _)| path.to_owned());
-    (Setup { file, folder, host, guests, suites, cockpit, keys, troubles: shared.troubles, notes, left_out }, values)
+    let (troubles, quarantine) = (shared.troubles, Quarantine::default());
+    (Setup { file, folder, host, guests, suites, cockpit, keys, troubles, quarantine, notes, left_out }, values)
 }
 
 /// What the config says for all guests.

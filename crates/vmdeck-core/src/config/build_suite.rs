@@ -17,7 +17,9 @@ use vmdeck_model::{
     key::Value,
     requirement::{Requirement, Version},
     select::Selector,
-    suite::{Case, CasePlace, CaseScripts, CoverageKind, Expect, RebootPolicy, RunAs, Suite, does_nothing},
+    suite::{
+        Case, CasePlace, CaseScripts, CoverageKind, Expect, FlakyPolicy, RebootPolicy, RunAs, Suite, does_nothing,
+    },
     tag_expr::check_tag,
     trouble::TroubleKind,
 };
@@ -307,10 +309,10 @@ impl Build<'_> {
             timeout: self.duration(&full("timeout"), &any("timeout")).or(timeout),
             expect,
             retries: own,
-            fails_when_flaky: {
+            flaky: {
                 let own = self.text(&full("flaky"), &any("flaky"));
                 let word = own.or_else(|| self.text(&format!("suites.{suite}.flaky"), "suites.*.flaky"));
-                word.as_deref() == Some("fail")
+                word.map_or_else(FlakyPolicy::default, |word| FlakyPolicy::of_word(&word))
             },
             skip: self.text(&full("skip"), &any("skip")),
             results: self.results(suite, index, origin),

@@ -4,11 +4,8 @@
 
 use vmdeck_model::{
     key::{Key, Kind},
-    suite::{CoverageKind, RebootPolicy, RunAs},
+    suite::{CoverageKind, FlakyPolicy, RebootPolicy, RunAs},
 };
-
-/// What a case may be that failed and passed when it was tried again.
-const FLAKY: &[&str] = &["report", "fail"];
 
 const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
     Key { path, kind, default, doc }
@@ -163,9 +160,10 @@ pub(super) const SUITES: &[Key] = &[
     key("suites.*.timeout", Kind::Duration, None, "for each case; default: the guest's case_timeout"),
     key(
         "suites.*.flaky",
-        Kind::Choice(FLAKY),
+        Kind::Choice(FlakyPolicy::WORDS),
         Some("\"report\""),
-        "what a case is that failed and passed when it was tried again: report = flaky, which is not red; fail = failed",
+        "what a case is that failed and passed when it was tried again: report = flaky, which is not red; fail = failed; quarantine = only what \
+         vmdeck.quarantine.toml lists is tried again, and then is flaky",
     ),
     key("suites.*.retries", Kind::Int(0, 20), Some("0"), "how often a failed case is tried again"),
     key(
@@ -223,7 +221,7 @@ pub(super) const SUITES: &[Key] = &[
         "gcov: which lines were run of programs that were built with --coverage; coverage.info in the record, for lcov",
     ),
     key("suites.*.cases.[].timeout", Kind::Duration, None, "for this case"),
-    key("suites.*.cases.[].flaky", Kind::Choice(FLAKY), None, "for this case"),
+    key("suites.*.cases.[].flaky", Kind::Choice(FlakyPolicy::WORDS), None, "for this case"),
     key("suites.*.cases.[].retries", Kind::Int(0, 20), None, "for this case"),
     key("suites.*.cases.[].trouble_ignore", Kind::Texts, None, "the same for this case, besides the suite's"),
     key(

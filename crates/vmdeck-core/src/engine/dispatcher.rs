@@ -225,6 +225,7 @@ impl Dispatcher {
                         earlier: Vec::new(),
                         subtests: None,
                         by_subtests: false,
+                        quarantined: None,
                     });
                 }
             }

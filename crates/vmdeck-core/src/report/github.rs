@@ -74,7 +74,10 @@ impl Github {
     }
 
     fn case(&mut self, event: &EventKind) -> io::Result<()> {
-        let EventKind::CaseEnded { guest, suite, case, verdict, message, stdout_tail, stderr_tail, .. } = event else {
+        let EventKind::CaseEnded {
+            guest, suite, case, verdict, message, stdout_tail, stderr_tail, quarantined, ..
+        } = event
+        else {
             return Ok(());
         };
         if !verdict.is_failure() && *verdict != Verdict::Flaky {
@@ -93,8 +96,13 @@ impl Github {
                 lines,
             });
         }
-        let (level, shown) =
-            if verdict.is_failure() { ("error", &mut self.errors) } else { ("warning", &mut self.warnings) };
+        let excuse = quarantined.as_ref().map(|issue| format!(" (quarantined: {issue})")).unwrap_or_default();
+        let message = &format!("{message}{excuse}");
+        let (level, shown) = if verdict.is_failure() && quarantined.is_none() {
+            ("error", &mut self.errors)
+        } else {
+            ("warning", &mut self.warnings)
+        };
         *shown += 1;
         // GitHub shows no more, and one is left for the run's own error.
         if *shown >= ANNOTATIONS {
@@ -301,6 +309,7 @@ mod tests {
             message: "m".repeat(80),
             span_ms: 0,
             cause: None,
+            quarantined: None,
         };
         let view = RunView { cases: (0..20_000).map(case).collect(), ..RunView::default() };
         let text = summary(&view, &PlanIndex::default(), &[], SUMMARY_MAX);

@@ -62,6 +62,8 @@ struct ReportedCase {
     /// The file and line where it was written.
     place: Option<(String, usize)>,
     cause: Option<CaseCause>,
+    /// Where its failure is explained, if it is in quarantine.
+    quarantined: Option<String>,
     last: Attempt,
     earlier: Vec<Attempt>,
 }
@@ -86,6 +88,7 @@ impl Junit {
             stderr_tail,
             cause,
             earlier,
+            quarantined,
             ..
         } = event
         else {
@@ -97,6 +100,7 @@ impl Junit {
             name: format!("{}{round}", case.shown()),
             place: self.index.place(suite, case).map(|place| (place.file, place.line)),
             cause: *cause,
+            quarantined: quarantined.clone(),
             last: Attempt {
                 verdict: *verdict,
                 exit: *exit,
@@ -174,6 +178,7 @@ pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
         cause: Some(CaseCause::NotBegun),
         last: attempt,
         earlier: Vec::new(),
+        quarantined: None,
     };
     let mut out = begin()?;
     let total = TestCounts::of(std::iter::once(kind(&case)));
@@ -188,6 +193,8 @@ pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
 
 fn kind(case: &ReportedCase) -> TestKind {
     match case.last.verdict {
+        // Readers know only failures that count.
+        Verdict::Failed if case.quarantined.is_some() => TestKind::Skipped,
         // The case itself was not run: its setup failed.
         Verdict::Failed if case.cause == Some(CaseCause::Setup) => TestKind::Error,
         Verdict::Failed => TestKind::Failure,
@@ -279,7 +286,9 @@ fn one(out: &mut Writer<Vec<u8>>, case: &ReportedCase) -> io::Result<()> {
 
 fn reason(out: &mut Writer<Vec<u8>>, tag: &str, case: &ReportedCase, kind: Option<&str>) -> io::Result<()> {
     let mut start = BytesStart::new(tag);
-    let message = clean(&case.last.message);
+    let excuse =
+        case.quarantined.as_ref().map(|issue| format!("failed, in quarantine ({issue}): ")).unwrap_or_default();
+    let message = clean(&format!("{excuse}{}", case.last.message));
     start.push_attribute(("message", message.as_str()));
     if let Some(kind) = kind {
         start.push_attribute(("type", kind));
@@ -338,6 +347,7 @@ mod tests {
             cause: None,
             last: attempt(verdict, message, out),
             earlier,
+            quarantined: None,
         }
     }
 

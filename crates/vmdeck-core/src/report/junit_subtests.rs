@@ -40,12 +40,14 @@ struct Attempts {
 
 impl Attempts {
     fn kinds(&self) -> impl Iterator<Item = TestKind> {
-        self.last.iter().map(|subtest| kind(subtest.status))
+        self.last.iter().map(kind)
     }
 }
 
-fn kind(status: SubtestStatus) -> TestKind {
-    match status {
+fn kind(subtest: &Subtest) -> TestKind {
+    match subtest.status {
+        // Readers know only failures that count.
+        SubtestStatus::Failed | SubtestStatus::Error if subtest.quarantined.is_some() => TestKind::Skipped,
         SubtestStatus::Failed => TestKind::Failure,
         SubtestStatus::Error => TestKind::Error,
         SubtestStatus::Skipped | SubtestStatus::Xfail => TestKind::Skipped,
@@ -150,15 +152,20 @@ fn one(
         out.write_event(Xml::End(start.to_end()))
     };
     let before = attempts.failed_before.get(&subtest.name);
-    let kind = match subtest.status {
-        SubtestStatus::Failed => Some(("failure", Some("failed"), message.clone())),
-        SubtestStatus::Error => Some(("error", Some("error"), message.clone())),
-        SubtestStatus::Skipped => Some(("skipped", None, message.clone())),
-        SubtestStatus::Xfail => Some(("skipped", Some("xfail"), format!("expected failure: {message}"))),
-        SubtestStatus::Passed | SubtestStatus::Xpass if before.is_some() || subtest.flaky => {
-            Some(("flakyFailure", Some("failed"), before.map_or(message.clone(), |before| clean(before))))
+    let kind = match (subtest.status, &subtest.quarantined) {
+        (SubtestStatus::Failed | SubtestStatus::Error, Some(issue)) => {
+            Some(("skipped", None, clean(&format!("failed, in quarantine ({issue}): {}", subtest.message))))
         }
-        SubtestStatus::Passed | SubtestStatus::Xpass => None,
+        (status, _) => match status {
+            SubtestStatus::Failed => Some(("failure", Some("failed"), message.clone())),
+            SubtestStatus::Error => Some(("error", Some("error"), message.clone())),
+            SubtestStatus::Skipped => Some(("skipped", None, message.clone())),
+            SubtestStatus::Xfail => Some(("skipped", Some("xfail"), format!("expected failure: {message}"))),
+            SubtestStatus::Passed | SubtestStatus::Xpass if before.is_some() || subtest.flaky => {
+                Some(("flakyFailure", Some("failed"), before.map_or(message.clone(), |before| clean(before))))
+            }
+            SubtestStatus::Passed | SubtestStatus::Xpass => None,
+        },
     };
     let Some((name, kind, message)) = kind else { return out.write_event(Xml::Empty(tag)) };
     out.write_event(Xml::Start(tag.borrow()))?;
@@ -185,6 +192,7 @@ mod tests {
             line: Some(3),
             message: "why <&>".into(),
             flaky: false,
+            quarantined: None,
         }
     }
 

@@ -284,6 +284,7 @@ mod tests {
             earlier: Vec::new(),
             subtests: None,
             by_subtests: false,
+            quarantined: None,
         }
     }
 

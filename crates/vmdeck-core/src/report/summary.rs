@@ -57,7 +57,7 @@ fn summary(view: &RunView) -> Value {
         .cases
         .iter()
         .map(|c| {
-            json!({ "guest": c.guest, "suite": c.suite, "case": c.case, "round": c.round, "verdict": c.verdict,
+            json!({ "guest": c.guest, "suite": c.suite, "case": c.case, "round": c.round, "verdict": c.verdict, "quarantined": c.quarantined,
                 "exit": c.exit, "took_ms": c.took_ms, "message": c.message,
                 "subtests": c.subtests.as_ref().map(|subtests| subtests.tally) })
         })

@@ -341,6 +341,7 @@ impl Text {
             stderr_tail,
             cause,
             subtests,
+            quarantined,
             ..
         } = &event.kind
         else {
@@ -360,12 +361,14 @@ impl Text {
         let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
         let round = if *round > 1 { format!(" (round {round})") } else { String::new() };
         let name = format!("{suite}/{}{at}{round}", case.shown());
+        let excuse = quarantined.as_ref().map(|issue| format!("  (quarantined: {})", safe(issue))).unwrap_or_default();
         let tests = subtests.filter(|tally| message.is_empty() && tally.total() > 0);
         let why = match tests {
             Some(tally) => format!("  tests: {tally}"),
             None if message.is_empty() => String::new(),
             None => format!("  {}", safe(message)),
         };
+        let why = format!("{why}{excuse}");
         self.line(now, &format!("  {} {name:<38} {:>7}{why}", self.verdict(*verdict), time(*took_ms)))?;
         let place = self.index.place(suite, case).filter(|_| red).map(|place| format!("{place}"));
         if let Some(place) = &place {
@@ -468,7 +471,11 @@ impl Text {
         }
         let mut counts = String::new();
         for verdict in Verdict::ALL.into_iter().filter(|v| tally.of(*v) > 0) {
-            let text = format!("{} {verdict}", tally.of(verdict));
+            let excused = match tally.quarantined {
+                count @ 1.. if verdict == Verdict::Failed => format!(" ({count} in quarantine)"),
+                _ => String::new(),
+            };
+            let text = format!("{} {verdict}{excused}", tally.of(verdict));
             let comma = if counts.is_empty() { "" } else { ", " };
             let _ = write!(counts, "{comma}{}", self.paint(color_of(verdict), &text));
         }

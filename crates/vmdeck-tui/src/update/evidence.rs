@@ -237,6 +237,7 @@ mod tests {
             earlier: Vec::new(),
             subtests: None,
             by_subtests: false,
+            quarantined: None,
         };
         case.event(10, ended).case(20, "deb", "remove", Verdict::Passed).sent();
         case

@@ -85,7 +85,7 @@ impl CaseRun<'_> {
                 attempt.verdict = if is_well { failure.verdict } else { attempt.verdict };
                 let before = if attempt.message.is_empty() { String::new() } else { format!("{}; ", attempt.message) };
                 attempt.message = format!("{before}{}", failure.reason);
-                attempted.by_subtests = false;
+                (attempted.by_subtests, attempted.is_excusable) = (false, false);
             }
         }
         attempted

@@ -168,7 +168,9 @@ impl CaseRun<'_> {
         let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
         let attempt = Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail };
         let failed = subtests.as_ref().map(Subtests::failed).unwrap_or_default();
-        Attempted { attempt, machine_lost, subtests: results.map(|results| results.tally), failed, by_subtests }
+        let is_excusable = results.as_ref().is_none_or(|results| results.incomplete.is_empty());
+        let subtests = results.map(|results| results.tally);
+        Attempted { attempt, machine_lost, subtests, failed, by_subtests, is_excusable }
     }
 
     /// Returns which of the files that the case has to leave are not there.
@@ -189,7 +191,10 @@ impl CaseRun<'_> {
         let Self { context, guest, suite, case, round, .. } = *self;
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
         let (events, redactor) = (context.events.clone(), context.redactor.clone());
-        Subtests::new(&case.results, dir, (origin, case.id.clone()), (round, attempt), events, redactor, only)
+        let excused = context.plan.quarantine.of_subtests(&suite.id, &case.id, &guest.key);
+        let subtests =
+            Subtests::new(&case.results, dir, (origin, case.id.clone()), (round, attempt), events, redactor, only);
+        subtests.inspect(|subtests| subtests.excuse(excused))
     }
 
     /// Returns the command in the guest, which a program of this host does not have.

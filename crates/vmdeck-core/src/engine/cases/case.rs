@@ -16,22 +16,37 @@ use vmdeck_model::{
     event::{Attempt, CaseCause, EventKind},
     outcome::Verdict,
     quantity::show_count,
+    quarantine::ExcusedSubtests,
     subtest::{Subtest, SubtestTally},
+    suite::FlakyPolicy,
 };
 use vmdeck_results::rerun_command;
 
 /// How a case ended, all attempts taken together.
 pub(super) struct Outcome {
     pub(super) verdict: Verdict,
+    /// It makes the run red.
+    pub(super) is_red: bool,
     /// The machine cannot be used any more.
     pub(super) machine_lost: bool,
+}
+
+/// What is said of a case besides its verdict.
+#[derive(Default)]
+struct CaseMarks {
+    subtests: Option<SubtestTally>,
+    by_subtests: bool,
+    quarantined: Option<String>,
+    cause: Option<CaseCause>,
 }
 
 impl CaseRun<'_> {
     /// Runs the case with its retries and reports how it ended. The peers are the other machines that it cannot do without.
     pub(super) async fn run(&self, machine: &mut LeasedMachine, peers: &[PeerWatch]) -> Outcome {
         let Self { context, guest, suite, case, round, .. } = *self;
-        let retries = context.plan.options.retries.unwrap_or(case.retries);
+        let excused = context.plan.quarantine.of_case(&suite.id, &case.id, &guest.key).map(str::to_owned);
+        let listed = excused.is_some() || case.flaky != FlakyPolicy::Quarantine || !self.excused_subtests().is_empty();
+        let retries = if listed { context.plan.options.retries.unwrap_or(case.retries) } else { 0 };
         let mut earlier: Vec<Attempt> = Vec::new();
         // The tests of its own that are run, where it is not the whole case, and the counts of those that are not run again.
         let (mut only, mut settled) = (case.results.only.clone(), SubtestTally::default());
@@ -50,7 +65,7 @@ impl CaseRun<'_> {
                 only: script.as_ref().map(|_| u32::try_from(only.len()).unwrap_or(u32::MAX)),
             });
             let partial = script.as_deref().map(|script| (script, &only[..]));
-            let Attempted { mut attempt, machine_lost, subtests, failed, by_subtests } =
+            let Attempted { mut attempt, machine_lost, subtests, failed, by_subtests, is_excusable } =
                 self.attempt(machine, AskedAttempt { number, peers, partial }).await;
             let subtests = subtests.map(|mut tally| {
                 tally.merge(&settled);
@@ -74,11 +89,12 @@ impl CaseRun<'_> {
                 continue;
             }
             if attempt.verdict == Verdict::Passed && !earlier.is_empty() {
-                attempt.verdict = if case.fails_when_flaky { Verdict::Failed } else { Verdict::Flaky };
+                let fails = case.flaky == FlakyPolicy::Fail;
+                attempt.verdict = if fails { Verdict::Failed } else { Verdict::Flaky };
                 attempt.message = format!("passed at attempt {number}; before: {}", earlier[0].message);
             }
             let flaky = subtests.map_or(0, |tally| tally.flaky);
-            if attempt.verdict == Verdict::Passed && case.fails_when_flaky && flaky > 0 {
+            if attempt.verdict == Verdict::Passed && case.flaky == FlakyPolicy::Fail && flaky > 0 {
                 attempt.verdict = Verdict::Failed;
                 attempt.message = format!("{} passed only when tried again", show_count(flaky as usize, "test"));
             }
@@ -86,36 +102,43 @@ impl CaseRun<'_> {
                 let count = show_count(only.len(), "test");
                 attempt.message = format!("only what had failed was run again: {count} of its own");
             }
-            let verdict = attempt.verdict;
-            self.report(attempt, earlier, None, (subtests, by_subtests));
-            return Outcome { verdict, machine_lost };
+            let all = subtests.map_or(0, |tally| tally.failures() as usize);
+            let of_subtests = failed.iter().map(|test| test.quarantined.clone()).collect::<Option<Vec<_>>>();
+            // All of them, and nothing else.
+            let of_subtests = of_subtests.filter(|issues| by_subtests && issues.len() == all);
+            let issue = excused.clone().or_else(|| of_subtests.and_then(|issues| issues.into_iter().next()));
+            let quarantined = issue.filter(|_| attempt.verdict == Verdict::Failed && is_excusable);
+            let (verdict, is_red) = (attempt.verdict, attempt.verdict.is_failure() && quarantined.is_none());
+            self.report(attempt, earlier, CaseMarks { subtests, by_subtests, quarantined, cause: None });
+            return Outcome { verdict, is_red, machine_lost };
         }
     }
 
     /// Reports a verdict on a case that was never run.
     pub(super) fn report_unrun(&self, verdict: Verdict, message: &str) {
-        self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), None, (None, false));
+        self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), CaseMarks::default());
     }
 
     /// Reports that the cases for which it stands could not be found.
     pub(super) fn report_not_found(&self, failure: &ScriptFailure) {
         let attempt = unrun(failure.verdict, &failure.reason, failure.output.clone());
-        self.report(attempt, Vec::new(), None, (None, false));
+        self.report(attempt, Vec::new(), CaseMarks::default());
     }
 
     /// Reports that the setup of its suite failed, with what the setup wrote.
     pub(super) fn report_setup_failed(&self, verdict: Verdict, failure: &ScriptFailure) {
         let attempt = unrun(verdict, &failure.reason, failure.output.clone());
-        self.report(attempt, Vec::new(), Some(CaseCause::Setup), (None, false));
+        self.report(attempt, Vec::new(), CaseMarks { cause: Some(CaseCause::Setup), ..CaseMarks::default() });
     }
 
-    fn report(
-        &self,
-        last: Attempt,
-        earlier: Vec<Attempt>,
-        cause: Option<CaseCause>,
-        (subtests, by_subtests): (Option<SubtestTally>, bool),
-    ) {
+    /// Returns whether some of its own tests are in quarantine.
+    fn excused_subtests(&self) -> ExcusedSubtests {
+        let Self { context, guest, suite, case, .. } = *self;
+        context.plan.quarantine.of_subtests(&suite.id, &case.id, &guest.key)
+    }
+
+    fn report(&self, last: Attempt, earlier: Vec<Attempt>, marks: CaseMarks) {
+        let CaseMarks { subtests, by_subtests, quarantined, cause } = marks;
         self.context.events.send(EventKind::CaseEnded {
             guest: self.guest.id.clone(),
             suite: self.suite.id.clone(),
@@ -131,6 +154,7 @@ impl CaseRun<'_> {
             earlier,
             subtests,
             by_subtests,
+            quarantined,
         });
     }
 

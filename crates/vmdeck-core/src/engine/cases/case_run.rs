@@ -49,13 +49,15 @@ pub(super) struct Attempted {
     pub(super) failed: Vec<Subtest>,
     /// Nothing but those speaks against it.
     pub(super) by_subtests: bool,
+    /// The failure may be excused: it is one of the code that is tested, and all that had to be told of it was.
+    pub(super) is_excusable: bool,
 }
 
 impl Attempted {
     /// Returns an attempt whose command was never run.
     pub(super) fn unrun(attempt: Attempt, machine: &LeasedMachine) -> Self {
         let machine_lost = machine.is_lost();
-        Self { attempt, machine_lost, subtests: None, failed: Vec::new(), by_subtests: false }
+        Self { attempt, machine_lost, subtests: None, failed: Vec::new(), by_subtests: false, is_excusable: false }
     }
 }
 

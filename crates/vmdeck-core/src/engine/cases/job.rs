@@ -355,7 +355,7 @@ impl JobRun<'_> {
             if let Some(verdict) = outcomes.iter().map(|outcome| outcome.verdict).find(is_bad) {
                 self.note(queued, verdict);
             }
-            if outcomes.iter().any(|outcome| outcome.verdict.is_failure()) {
+            if outcomes.iter().any(|outcome| outcome.is_red) {
                 self.has_failed = true;
                 self.fail_fast();
             }

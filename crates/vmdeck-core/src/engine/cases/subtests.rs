@@ -17,6 +17,7 @@ use std::{
 use vmdeck_model::{
     event::EventKind,
     ids::CaseId,
+    quarantine::ExcusedSubtests,
     secret::Redactor,
     subtest::{Subtest, SubtestProgress},
     suite::ResultSources,
@@ -53,6 +54,8 @@ struct Teller {
     failed: Vec<Subtest>,
     /// The names of those that were to be run and have not been heard of.
     awaited: BTreeSet<String>,
+    /// Those whose failure is known.
+    excused: ExcusedSubtests,
 }
 
 impl Subtests {
@@ -85,8 +88,14 @@ impl Subtests {
             }
         };
         let (failed, awaited) = (Vec::new(), only.iter().map(|subtest| subtest.name.clone()).collect());
-        let teller = Teller { origin, case, round, attempt, events, redactor, file, failed, awaited };
+        let excused = ExcusedSubtests::default();
+        let teller = Teller { origin, case, round, attempt, events, redactor, file, failed, awaited, excused };
         Some(Self(Arc::new(Mutex::new(Feed { stream, teller }))))
+    }
+
+    /// Has the failures of these be told as known.
+    pub(super) fn excuse(&self, excused: ExcusedSubtests) {
+        self.0.lock().teller.excused = excused;
     }
 
     /// Takes a piece of standard output.
@@ -159,7 +168,10 @@ impl Subtests {
 
 impl Teller {
     fn tell(&mut self, subtest: &Subtest) {
-        let subtest = self.redacted(subtest);
+        let mut subtest = self.redacted(subtest);
+        if subtest.status.is_failure() {
+            subtest.quarantined = self.excused.issue(&subtest.name).map(str::to_owned);
+        }
         self.awaited.remove(&subtest.name);
         if subtest.status.is_failure() && self.failed.len() < FAILED {
             self.failed.push(subtest.clone());
@@ -198,7 +210,7 @@ impl Teller {
             class: subtest.class.as_ref().map(clear),
             file: subtest.file.as_ref().map(clear),
             message: clear(&subtest.message),
-            ..*subtest
+            ..subtest.clone()
         }
     }
 }

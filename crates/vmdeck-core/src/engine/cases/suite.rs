@@ -174,6 +174,7 @@ impl SuiteRun<'_> {
             earlier: Vec::new(),
             subtests: None,
             by_subtests: false,
+            quarantined: None,
         });
     }
 
