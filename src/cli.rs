@@ -112,6 +112,8 @@ pub enum Sub {
     Cleanup(CleanupArgs),
     /// Remove old records of runs from .vmdeck/runs; asks first
     Prune(PruneArgs),
+    /// Make a page or a text of a run, to be handed around
+    Report(PageArgs),
     /// List, add or end the tests whose failure is known and does not make a run red
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -397,6 +399,21 @@ pub struct PruneArgs {
     /// Do not ask for confirmation
     #[arg(long)]
     pub force: bool,
+}
+
+/// The arguments of `vmdeck report`.
+#[derive(Args, Debug, Clone)]
+#[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]
+pub struct PageArgs {
+    /// Folder of a record, or the beginning of a run's id; default: the last run
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Write one page that needs nothing besides itself; `-` is standard output
+    #[arg(long, value_name = "FILE", group = "form")]
+    pub html: Option<PathBuf>,
+    /// Write Markdown for an issue: what failed, and why; `-` is standard output
+    #[arg(long, value_name = "FILE", group = "form")]
+    pub markdown: Option<PathBuf>,
 }
 
 /// What is done with the tests whose failure is known: the file `vmdeck.quarantine.toml` beside the config.

@@ -2,7 +2,7 @@
 //!
 //! What happens in it is the engine's.
 
-use super::{Io, control::ControlSocket, deps::deps, headless, io::use_color, prune};
+use super::{Io, control::ControlSocket, deps::deps, headless, io::use_color, prune, report, runs};
 use crate::cli::{OutputArgs, RunArgs};
 use std::{
     io::{IsTerminal, Write},
@@ -17,6 +17,7 @@ use vmdeck_core::{
     report::{
         Fanout, ReportSink,
         github::Github,
+        html::HtmlPage,
         jsonl::Jsonl,
         junit::Junit,
         plan_index::PlanIndex,
@@ -93,6 +94,7 @@ pub(super) async fn execute_until(
         index.clone(),
     )));
     fanout.add(Box::new(Summary::new(plan.dir.clone())));
+    fanout.add(Box::new(HtmlPage::new(&plan.dir, index.clone(), report::past(Path::new(runs::RECORDS), None))));
     let is_aside = matches!(lines, Lines::Aside);
     // The events take standard output, so the report for people goes to the other stream.
     let to_stderr = to_stdout || is_aside;

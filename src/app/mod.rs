@@ -30,6 +30,7 @@ mod plan;
 mod prune;
 mod quarantine;
 mod quarantine_list;
+mod report;
 mod run;
 mod runs;
 mod settings;
@@ -165,6 +166,7 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         }
         Some(Sub::List { json, .. }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
+        Some(Sub::Report(args)) => report::run(&config, &args, io)?,
         Some(Sub::Quarantine(command)) => quarantine::run(&config, &command, io)?,
         Some(Sub::Prune(args)) => prune::run(&args, io)?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,

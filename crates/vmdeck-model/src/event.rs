@@ -355,7 +355,7 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         address: Option<String>,
     },
-    /// A case is others, which were found in its guest; `round` counts the repetitions.
+    /// A case is others, which were found in its guest; `round` counts the repetitions. Sent in parts where they are many.
     CasesFound {
         guest: GuestId,
         suite: SuiteId,

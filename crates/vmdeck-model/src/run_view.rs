@@ -236,11 +236,12 @@ pub struct GuestView {
 }
 
 impl GuestView {
-    /// Puts the cases that were found in the place of the one for which they were.
-    fn replace_name(&mut self, name: &str, found: impl Iterator<Item = String>) {
-        if let Some(at) = self.names.iter().position(|own| own == name) {
-            self.names.splice(at..=at, found);
-        }
+    /// Puts the cases that were found behind a name, or in its place; those that are there already stay alone.
+    fn put_found(&mut self, name: &str, stays: bool, found: impl Iterator<Item = String>) {
+        let Some(at) = self.names.iter().position(|own| own == name) else { return };
+        let known: BTreeSet<String> = self.names.iter().cloned().collect();
+        let new: Vec<String> = found.filter(|name| !known.contains(name)).collect();
+        self.names.splice(at + usize::from(stays)..=at, new);
     }
 
     fn new(planned: &PlannedGuest) -> Self {
@@ -474,14 +475,18 @@ impl RunView {
                 }
             }
             EventKind::CasesFound { guest, suite, case, round, cases } => {
-                let more = cases.len().saturating_sub(1);
+                let ids = cases.iter().map(|found| found.case.clone());
+                let of_round = self.found.entry((guest.clone(), suite.clone(), case.clone(), *round)).or_default();
+                // Of many, the first part stands for the case itself.
+                let more = cases.len().saturating_sub(usize::from(of_round.is_empty()));
+                let before = of_round.last().unwrap_or(case);
                 self.planned += more;
-                let ids: Vec<CaseId> = cases.iter().map(|found| found.case.clone()).collect();
                 if let Some(view) = self.guests.get_mut(guest) {
                     view.planned += more;
-                    view.replace_name(&format!("{suite}/{case}"), ids.iter().map(|id| format!("{suite}/{id}")));
+                    let names = ids.clone().map(|id| format!("{suite}/{id}"));
+                    view.put_found(&format!("{suite}/{before}"), !of_round.is_empty(), names);
                 }
-                self.found.insert((guest.clone(), suite.clone(), case.clone(), *round), ids);
+                of_round.extend(ids);
             }
             kind => self.apply_to_guest(event.elapsed_ms, kind),
         }

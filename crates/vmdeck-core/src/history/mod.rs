@@ -9,7 +9,7 @@ mod trends;
 
 pub use passed::{PassedCase, last_passed};
 pub use past_run::PastRun;
-pub use trends::{PastBoot, PastCase, Trends, trends};
+pub use trends::{PastBoot, PastCase, Trends, trends, trends_before};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
@@ -120,18 +120,24 @@ pub fn pin(record: &Path, on: bool) -> io::Result<()> {
 /// Returns the state of a run at the end of its record.
 pub fn view(record: &Path) -> io::Result<RunView> {
     let mut view = RunView::default();
+    each_event(record, &mut |event| view.apply(event))?;
+    Ok(view)
+}
+
+/// Hands on every event of a record but its lines of output.
+pub fn each_event(record: &Path, take: &mut dyn FnMut(&Event)) -> io::Result<()> {
     let mut lines = io::BufReader::new(vmdeck_files::open(&record.join("events.jsonl"))?);
     let mut line = Vec::new();
     loop {
         line.clear();
         if io::Read::take(&mut lines, LINE_MAX).read_until(b'\n', &mut line)? == 0 {
-            return Ok(view);
+            return Ok(());
         }
         // Lines of output change nothing; a torn last line, or one of a newer version, is left out.
         if memchr::memmem::find(&line, br#""kind":"output""#).is_none()
             && let Ok(event) = serde_json::from_slice::<Event>(&line)
         {
-            view.apply(&event);
+            take(&event);
         }
     }
 }

@@ -35,7 +35,16 @@ pub struct Trends {
 
 /// Returns what the last `most` runs of a folder said.
 pub fn trends(folder: &Path, most: usize) -> Trends {
+    trends_before(folder, None, most)
+}
+
+/// Returns what the last `most` runs of a folder said that began before the one with this record; without it, the last of all.
+pub fn trends_before(folder: &Path, record: Option<&str>, most: usize) -> Trends {
     let mut runs = list(folder);
+    if let Some(at) = record.and_then(|record| runs.iter().position(|run| run.name == record)) {
+        // The newest is the first.
+        runs.drain(..=at);
+    }
     let mut out = Trends::default();
     runs.truncate(most);
     for run in runs.into_iter().rev() {

@@ -3,11 +3,13 @@
 //! Guest text arrives clean; what a format needs beyond that (XML, workflow commands, Markdown) is done in its own file.
 
 pub mod github;
+pub mod html;
 pub mod jsonl;
 pub mod junit;
 mod junit_subtests;
 mod junit_xml;
 pub mod launcher;
+pub mod markdown;
 pub mod plan_index;
 pub mod progress;
 pub mod summary;

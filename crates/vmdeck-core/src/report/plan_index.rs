@@ -7,7 +7,7 @@ use std::{
 use vmdeck_model::{
     ids::{CaseId, GuestId, SuiteId},
     plan::Plan,
-    suite::CasePlace,
+    suite::{CasePlace, Suite},
 };
 
 /// The plan, looked up by name.
@@ -55,6 +55,14 @@ impl PlanIndex {
             }
         }
         out
+    }
+
+    /// Returns what is known of cases without a plan: where they were written.
+    pub fn of_suites(suites: &[Suite]) -> Self {
+        let places = suites
+            .iter()
+            .flat_map(|suite| suite.cases.iter().map(|case| ((suite.id.clone(), case.id.clone()), case.place.clone())));
+        Self { places: places.collect(), ..Self::default() }
     }
 
     /// Returns where a case was written; `None` = not in a file.

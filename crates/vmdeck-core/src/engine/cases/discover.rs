@@ -22,6 +22,11 @@ use vmdeck_model::{
 };
 use vmdeck_results::{ListedTest, list_command, list_results, read_list, read_names};
 
+/// Most cases of which one event tells: readers of records take no longer lines.
+const PART: usize = 1_000;
+/// Most characters of a name that are told.
+const NAME: usize = 200;
+
 impl CaseRun<'_> {
     /// Returns the cases that are found and wanted, and tells of them.
     pub(super) async fn discover(
@@ -52,7 +57,7 @@ impl CaseRun<'_> {
             if !discovery.wants(&suite.id, &id, &guest.id) {
                 continue;
             }
-            let name = one_line(&context.redactor.text(&test.name));
+            let name: String = one_line(&context.redactor.text(&test.name)).chars().take(NAME).collect();
             let is_told_by_id = id.path().strip_prefix(case.id.name()).is_some_and(|found| found[1..] == name);
             told.push(FoundCase { case: id.clone(), name: Some(name).filter(|_| !is_told_by_id) });
             let mut found = Case { id, ..case.clone() };
@@ -65,13 +70,15 @@ impl CaseRun<'_> {
         if cases.is_empty() {
             return Err(failed(&format!("no test was found that `{}` selects", discovery.wanted.join(" "))));
         }
-        context.events.send(EventKind::CasesFound {
-            guest: guest.id.clone(),
-            suite: suite.id.clone(),
-            case: case.id.clone(),
-            round,
-            cases: told,
-        });
+        for part in told.chunks(PART) {
+            context.events.send(EventKind::CasesFound {
+                guest: guest.id.clone(),
+                suite: suite.id.clone(),
+                case: case.id.clone(),
+                round,
+                cases: part.to_vec(),
+            });
+        }
         Ok(cases)
     }
 
