@@ -41,6 +41,22 @@ pub(super) struct SuiteDraft {
 pub(super) struct CaseDraft {
     pub name: String,
     pub run: String,
+    /// The commands, one after the other, in place of `run`.
+    pub steps: Vec<String>,
+    /// The tool whose tests it is, in place of `run`.
+    pub discover: Option<&'static str>,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub on_failure: Option<String>,
+    pub tags: Vec<String>,
+    /// Whether it is run only where it is asked for.
+    pub is_explicit: bool,
+    /// Whether it may restart the guest.
+    pub restarts: bool,
+    pub matrix: Vec<(String, Vec<String>)>,
+    pub exclude: Vec<Vec<(String, String)>>,
+    pub include: Vec<Vec<(String, String)>>,
+    pub artifacts: Vec<String>,
     pub timeout: Option<String>,
     /// Why it is not run.
     pub skip: Option<String>,
@@ -124,6 +140,12 @@ impl<'a> ConfigDraft<'a> {
         }
         self.guests.insert(name.clone(), Value::Table(table));
         name
+    }
+
+    /// Returns the name of the guest of this name, which is added where there is none.
+    pub(super) fn guest_once(&mut self, name: &str, code: &str) -> String {
+        let known = plain(name);
+        if self.guests.contains_key(&known) { known } else { self.guest(name, name, code) }
     }
 
     /// Adds a guest with all its keys. Returns its name here.
@@ -231,10 +253,45 @@ fn suite_table(suite: SuiteDraft, guests: usize) -> Table {
         names.insert(name.clone());
         let mut row = Table::new();
         row.insert("name".into(), name.into());
-        row.insert("run".into(), case.run.into());
-        for (key, value) in [("timeout", case.timeout), ("skip", case.skip)] {
+        if let Some(tool) = case.discover {
+            row.insert("discover".into(), tool.into());
+        } else if case.steps.is_empty() {
+            row.insert("run".into(), case.run.into());
+        } else {
+            let step = |run: String| Value::Table(Table::from_iter([("run".to_owned(), Value::String(run))]));
+            row.insert("steps".into(), Value::Array(case.steps.into_iter().map(step).collect()));
+        }
+        let reboot = case.restarts.then(|| "allowed".to_owned());
+        for (key, value) in [
+            ("before_each", case.before),
+            ("after_each", case.after),
+            ("on_failure", case.on_failure),
+            ("reboot", reboot),
+            ("timeout", case.timeout),
+            ("skip", case.skip),
+        ] {
             if let Some(value) = value {
                 row.insert(key.into(), value.into());
+            }
+        }
+        for (key, list) in [("tags", case.tags), ("artifacts", case.artifacts)] {
+            if !list.is_empty() {
+                row.insert(key.into(), texts(list));
+            }
+        }
+        if case.is_explicit {
+            row.insert("explicit".into(), true.into());
+        }
+        if !case.matrix.is_empty() {
+            let axes = case.matrix.into_iter().map(|(axis, values)| (axis, texts(values)));
+            row.insert("matrix".into(), Value::Table(axes.collect()));
+        }
+        let pairs = |pairs: Vec<(String, String)>| {
+            Value::Table(pairs.into_iter().map(|(name, value)| (name, Value::String(value))).collect())
+        };
+        for (key, rows) in [("exclude", case.exclude), ("include", case.include)] {
+            if !rows.is_empty() {
+                row.insert(key.into(), Value::Array(rows.into_iter().map(pairs).collect()));
             }
         }
         cases.push(Value::Table(row));

@@ -1,8 +1,10 @@
 //! `vmdeck init --from FILE`: the config of another tool to one of vmdeck, with a list of what could not be taken over.
 
+mod debian;
 mod draft;
 mod fmf;
 mod framework;
+mod github;
 mod kitchen;
 mod spread;
 mod systems;
@@ -38,6 +40,12 @@ fn converter(path: &Path) -> Option<(&'static str, Converter)> {
         "spread.yaml" | ".spread.yaml" => Some(("spread", spread::convert)),
         "kitchen.yml" | ".kitchen.yml" | "kitchen.yaml" | ".kitchen.yaml" => Some(("Test Kitchen", kitchen::convert)),
         "Vagrantfile" => Some(("Vagrant", vagrant::convert)),
+        "control" if path.parent().is_some_and(|folder| folder.ends_with("debian/tests")) => {
+            Some(("autopkgtest", debian::convert))
+        }
+        _ if (ends(path, "yml") || ends(path, "yaml")) && path.parent().is_some_and(|p| p.ends_with("workflows")) => {
+            Some(("GitHub Actions", github::convert))
+        }
         _ if ends(path, "fmf") || holds(".fmf") => Some(("tmt", tmt::convert)),
         _ if ends(path, "json") => Some((FRAMEWORK, framework::convert)),
         _ => None,
@@ -50,12 +58,21 @@ pub(super) fn convert(path: &Path, flags: &[OsString]) -> Result<Converted> {
     if !path.exists() {
         return Err(cannot().because("there is no such file"));
     }
-    let inner = ["spread.yaml", ".spread.yaml", "kitchen.yml", ".kitchen.yml", "Vagrantfile", "qemu.config.json"];
+    let inner = [
+        "spread.yaml",
+        ".spread.yaml",
+        "kitchen.yml",
+        ".kitchen.yml",
+        "Vagrantfile",
+        "qemu.config.json",
+        "debian/tests/control",
+    ];
     let within = inner.iter().map(|name| path.join(name)).find(|file| path.is_dir() && file.exists());
     let path = within.unwrap_or_else(|| path.to_owned());
     let Some((tool, convert)) = converter(&path) else {
         return Err(cannot().because("it is not known what it is of").hint(
-            "--from takes a spread.yaml, a tree of tmt (.fmf), a kitchen.yml, a Vagrantfile, or a qemu.config.json",
+            "--from takes a spread.yaml, a tree of tmt (.fmf), a kitchen.yml, a Vagrantfile, debian/tests/control, a file of \
+             .github/workflows, or a qemu.config.json",
         ));
     };
     let catalogue = settings::built_in()?.host.images.catalogue;

@@ -5,7 +5,7 @@
 //! of its own; `restore` runs whatever happened before; only a direct child of a suite's folder is a task.
 
 use super::{
-    draft::{CaseDraft, ConfigDraft, SuiteDraft, apart},
+    draft::{CaseDraft, ConfigDraft, SuiteDraft, apart, plain},
     yaml::{self, duration, entries, scalar, texts},
 };
 use crate::app::init::guest::CODE;
@@ -30,6 +30,7 @@ const PROJECT: &[&str] = &[
     "restore",
     "prepare-each",
     "restore-each",
+    "debug-each",
     "kill-timeout",
 ];
 const SUITE: &[&str] = &[
@@ -43,6 +44,8 @@ const SUITE: &[&str] = &[
     "restore",
     "prepare-each",
     "restore-each",
+    "debug",
+    "debug-each",
     "kill-timeout",
     "manual",
 ];
@@ -56,6 +59,7 @@ const TASK: &[&str] = &[
     "prepare",
     "execute",
     "restore",
+    "debug",
     "artifacts",
     "kill-timeout",
     "manual",
@@ -63,7 +67,8 @@ const TASK: &[&str] = &[
 ];
 
 /// The words that exist only within spread's scripts, as functions for those that use them.
-const HELPERS: [(&str, &str); 3] = [
+const HELPERS: [(&str, &str); 4] = [
+    ("REBOOT", "REBOOT() { \"$VMDECK_REBOOT\" \"$@\"; }"),
     ("NOMATCH", "NOMATCH() { local text; text=$(cat); ! grep -qE \"$@\" <<< \"$text\"; }"),
     (
         "MATCH",
@@ -261,10 +266,6 @@ impl SuiteFrame<'_> {
                 suites.len() - 1
             });
             suites[at].cases.extend(cases);
-            suites[at].artifacts.extend(texts(&value["artifacts"]).iter().map(|path| {
-                let all = if path.ends_with('/') { "**" } else { "" };
-                format!("{task}/{path}{all}")
-            }));
         }
         for suite in suites {
             draft.suite(suite);
@@ -360,6 +361,7 @@ impl SuiteFrame<'_> {
         };
         let (before, after) = (parts(&before), parts(&after));
         let execute = script(value, "execute").unwrap_or_else(|| ":".to_owned());
+        let debug = parts(&[(value, "debug"), (self.suite, "debug-each"), (self.project, "debug-each")]);
         let all = [before.join("\n"), after.join("\n"), execute.clone()].join("\n");
         for name in ["SPREAD_JOB", "SPREAD_BACKEND", "SPREAD_PROJECT", "SPREAD_SAMPLE"]
             .iter()
@@ -370,28 +372,37 @@ impl SuiteFrame<'_> {
         for (name, _) in environment.plain.iter().filter(|(name, _)| !is_name(name)) {
             draft.note(format!("the variable `{name}`, which no shell can have"));
         }
-        let restarts = all.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == "REBOOT");
-        let skip = match (restarts, value["manual"] == true || self.suite["manual"] == true) {
-            (true, _) => Some("it restarts the machine by spread's REBOOT".to_owned()),
-            (false, true) => Some("manual".to_owned()),
-            _ => None,
-        };
+        let names_reboot =
+            |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == "REBOOT");
+        let is_around = before.iter().chain(&after).any(|text| names_reboot(text));
+        let skip = is_around.then(|| "it restarts the machine by spread's REBOOT around its task".to_owned());
+        let restarts = names_reboot(&execute);
+        let is_explicit = value["manual"] == true || self.suite["manual"] == true;
+        let artifacts = texts(&value["artifacts"]);
+        let artifact = |path: &String| format!("{task}/{path}{}", if path.ends_with('/') { "**" } else { "" });
         let short = task.rsplit('/').next().unwrap_or(task);
         let one = |(variant, variables): (String, Vec<(String, String)>)| {
-            let mut lines = helpers(&all);
-            lines.push(format!("cd {}", sh_quote(task)));
-            lines.extend(self.exports(&variables, task, &variant, &all));
-            if !after.is_empty() {
-                lines.push(format!("restore() {{\n{}\n}}\ntrap restore EXIT", after.join("\n")));
-            }
-            lines.extend(before.clone());
-            // What the script itself ends with `exit` must not take the restoring away.
-            lines.push(apart(&execute));
+            let whole = |text: String| {
+                let mut lines = helpers(&text);
+                lines.push(format!("cd {}", sh_quote(task)));
+                lines.extend(self.exports(&variables, task, &variant, &text));
+                lines.push(text);
+                lines.join("\n") + "\n"
+            };
+            let around = |parts: &[String]| (!parts.is_empty()).then(|| whole(parts.join("\n")));
             CaseDraft {
                 name: if variant.is_empty() { short.to_owned() } else { format!("{short}-{variant}") },
-                run: lines.join("\n") + "\n",
+                run: whole(execute.trim_end().to_owned()),
+                before: around(&before),
+                after: around(&after),
+                on_failure: around(&debug),
+                tags: texts(&value["tags"]).iter().map(|tag| plain(tag)).collect(),
+                is_explicit,
+                restarts,
+                artifacts: artifacts.iter().map(artifact).collect(),
                 timeout: scalar(&value["kill-timeout"]).as_deref().and_then(duration),
                 skip: skip.clone(),
+                ..CaseDraft::default()
             }
         };
         environment.jobs(&[texts(&self.suite["variants"]), texts(&value["variants"])]).into_iter().map(one).collect()
@@ -405,13 +416,14 @@ impl SuiteFrame<'_> {
             ("SPREAD_TASK", task),
             ("SPREAD_SUITE", suite.as_str()),
             ("SPREAD_VARIANT", variant),
-            ("SPREAD_REBOOT", "0"),
         ];
         let read = |name: &str| script.contains(name) || variables.iter().any(|(_, value)| value.contains(name));
         let own =
             own.iter().filter(|(name, _)| read(name)).map(|(name, value)| format!("export {name}={}", sh_quote(value)));
         let system = read("SPREAD_SYSTEM")
             .then(|| "export SPREAD_SYSTEM=$(. /etc/os-release; echo \"$ID-${VERSION_ID:-}\")".to_owned());
+        let reboot = read("SPREAD_REBOOT")
+            .then(|| "export SPREAD_REBOOT=\"${VMDECK_REBOOT_MARK:-${VMDECK_REBOOT_COUNT:-0}}\"".to_owned());
         let theirs =
             variables.iter().filter(|(_, value)| !value.contains("$(HOST:")).filter(|(name, _)| is_name(name)).map(
                 |(name, value)| match value.chars().next() {
@@ -420,7 +432,7 @@ impl SuiteFrame<'_> {
                     _ => format!("export {name}=\"{}\"", value.replace('"', "\\\"")),
                 },
             );
-        own.chain(system).chain(theirs).collect()
+        own.chain(system).chain(reboot).chain(theirs).collect()
     }
 }
 

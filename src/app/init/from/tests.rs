@@ -53,7 +53,7 @@ fn every_sample_becomes_a_good_config_and_names_what_it_lacks() {
             "spread/basic",
             "ubuntu-22.04 ubuntu:22.04 2048MiB 2\nubuntu-24.04 ubuntu:24.04 2048MiB 2\ndebian-12 debian:12 2048MiB 2\n\
              tests-cli@*: import version\ntests-service@ubuntu-24.04: answers\n",
-            &["backend `lxd`", "the login of the system `debian-12`", "`debug` of the task"][..],
+            &["backend `lxd`", "the login of the system `debian-12`"][..],
         ),
         (
             "spread/dotfile",
@@ -65,8 +65,8 @@ fn every_sample_becomes_a_good_config_and_names_what_it_lacks() {
             "ubuntu-22.04-64 ubuntu:22.04 2048MiB 2\nubuntu-24.04-64 ubuntu:24.04 2048MiB 2\n\
              fedora-41-64 fedora-41-64.qcow2 2048MiB 2\ndebian-12 debian:12 2048MiB 2\n\
              tests-unit@ubuntu-22.04-64,ubuntu-24.04-64,fedora-41-64: sizes-huge sizes-large sizes-small\n\
-             tests-kernel@ubuntu-22.04-64,ubuntu-24.04-64: load-edge(skipped) load-stable(skipped)\n\
-             tests-upgrade@ubuntu-22.04-64,ubuntu-24.04-64: survive-stable(skipped)\n",
+             tests-kernel@ubuntu-22.04-64,ubuntu-24.04-64: load-edge load-stable\n\
+             tests-upgrade@ubuntu-22.04-64,ubuntu-24.04-64: survive-stable\n",
             &["`BUILD_ID` is computed on this host", "`repack` of the project", "`allocate` of the backend `box`"],
         ),
         (
@@ -79,8 +79,8 @@ fn every_sample_becomes_a_good_config_and_names_what_it_lacks() {
         (
             "tmt/tree",
             "fedora fedora:44 2048MiB 2\nsrv fedora:44 2048MiB 2\ncli fedora:44 2048MiB 2\n\
-             core@fedora: files-small net-clicks(skipped) net-lib net-ping net-reboots(skipped) net-slow\n\
-             full@fedora: alone files-large files-small net-clicks(skipped) net-lib net-old(skipped) net-ping net-reboots(skipped)\n",
+             core@fedora: files-small net-clicks(skipped) net-lib net-ping net-reboots net-slow\n\
+             full@fedora: alone files-large files-small net-clicks(skipped) net-lib net-old(skipped) net-ping net-reboots\n",
             &["`adjust` of the plan `/plans/full`", "by `ansible`", "beakerlib", "calls programs of tmt"],
         ),
         (
@@ -115,6 +115,27 @@ fn every_sample_becomes_a_good_config_and_names_what_it_lacks() {
             "default main.qcow2 2048MiB 2\ndefault@*: hello\n",
             &["(1..NODES).each", "nothing names its image"],
         ),
+        (
+            "autopkgtest",
+            "debian debian:13 2048MiB 2\nautopkgtest@*: tests\n",
+            &["that are built of the source", "`Features` of some tests"],
+        ),
+        (
+            "github/.github/workflows/ci.yml",
+            "ubuntu-22.04 ubuntu:22.04 2048MiB 2\nubuntu-24.04 ubuntu:24.04 2048MiB 2\n\
+             test@*: steps:python=3.10,db=sqlite steps:python=3.12,db=sqlite steps:python=3.12,db=postgres \
+             steps:python=3.13,db=sqlite\nlint@ubuntu-24.04: steps\n",
+            &[
+                "the runner `windows-2022`",
+                "the job `mac`: none of its runners",
+                "the action `actions/setup-python@v5`",
+                "the expression `secrets.TOKEN`",
+                "`if` of `step 5`",
+                "only add to combinations",
+                "that names the system",
+                "`needs` of the job `lint`",
+            ],
+        ),
         ("framework/old", "guest - 3072MiB 2\nsmoke@*: hello\n", &["GUEST_ROOT_PASSWORD", "executor"]),
         ("framework/new", "guest - 3072MiB 2\nsmoke@*: hello\n", &["GUEST_ROOT_PASSWORD"]),
     ] {
@@ -135,7 +156,7 @@ fn script(case: &Case) -> &str {
     text
 }
 
-/// Writes a project; returns the result of its first case, run by bash as a guest would, and what it printed.
+/// Writes a project; returns the result of its first case, run by bash as a guest would with what is around it, and what it printed.
 #[expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 fn first_case(files: &[(&str, &str)]) -> (Option<i32>, String) {
     let home = tempfile::tempdir().expect("tempdir");
@@ -148,15 +169,23 @@ fn first_case(files: &[(&str, &str)]) -> (Option<i32>, String) {
     let run = script(&setup.suites[0].cases[0]);
     // As the suite says it: `bash` stops at the first line that fails.
     let is_list = matches!(setup.suites[0].shell, Some(ScriptShell::Command(_)));
-    let text = format!("{}\n{run}", if is_list { "set -eu" } else { "set -eo pipefail" });
-    let out = std::process::Command::new("bash")
-        .args(["-c", &text])
-        .envs(&setup.suites[0].env)
-        .current_dir(home.path())
-        .output()
-        .expect("bash");
-    let printed = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    (out.status.code(), printed)
+    let mut printed = String::new();
+    let mut bash = |text: &str| {
+        let text = format!("{}\n{text}", if is_list { "set -eu" } else { "set -eo pipefail" });
+        let out = std::process::Command::new("bash")
+            .args(["-c", &text])
+            .envs(&setup.suites[0].env)
+            .current_dir(home.path())
+            .output()
+            .expect("bash");
+        printed += &(String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr));
+        out.status.code()
+    };
+    let around = &setup.suites[0].cases[0].around;
+    let before = around.before.as_deref().map_or(Some(0), &mut bash);
+    let code = if before == Some(0) { bash(run) } else { before };
+    assert_eq!(around.after.as_deref().map_or(Some(0), &mut bash), Some(0));
+    (code, printed)
 }
 
 #[test]
@@ -170,14 +199,14 @@ fn scripts_mean_the_same_as_before() {
         ("execute: echo 'a b' | MATCH a", 0, "first\nlast\n"),
         ("execute: echo 'a b' | MATCH c", 1, "first\na b\nlast\n"),
         ("execute: echo 'a b' | NOMATCH a", 1, "first\nlast\n"),
-        ("execute: echo ${NOSUCH}", 1, "first\nlast\nbash: line 15: NOSUCH: unbound variable\n"),
+        ("execute: echo ${NOSUCH}", 1, "first\nbash: line 5: NOSUCH: unbound variable\nlast\n"),
         ("execute: false | true", 0, "first\nlast\n"),
         (
             "execute: echo \"$Q $V\"\nenvironment: {Q: '\"x $A\"', V: 3.10, 'bad name': 1}",
             0,
             "first\nx one 3.10\nlast\n",
         ),
-        ("execute: ERROR broken", 1, "first\nlast\nbroken\n"),
+        ("execute: ERROR broken", 1, "first\nbroken\nlast\n"),
         ("execute: pwd | grep -o 't/x$'; echo $SPREAD_TASK", 0, "first\nt/x\nt/x\nlast\n"),
     ] {
         let files = [("spread.yaml", project), ("t/x/task.yaml", &format!("summary: s\n{task}\n"))];

@@ -318,16 +318,24 @@ fn case(
         }
     }
     let test = scalar(&data["test"]).unwrap_or_else(|| ":".into());
+    let restarts = test.contains("tmt-reboot");
+    let is_xfail = scalar(&data["result"]).as_deref() == Some("xfail");
     let skip = match () {
         () if data["manual"] == true => Some(format!("manual: {test}")),
         () if data["enabled"] == false => Some("switched off".to_owned()),
-        () if test.contains("tmt-reboot") => Some("it restarts the machine by tmt-reboot".to_owned()),
+        () if restarts && is_xfail => Some("it restarts the machine, and is expected to fail".to_owned()),
         () => None,
     };
     if ["tmt-report-result", "tmt-file-submit", "tmt-abort"].iter().any(|word| test.contains(word)) {
         draft.note(format!("the test `{}` calls programs of tmt", found.name));
     }
     let mut lines = Vec::new();
+    if restarts {
+        lines.push("tmt-reboot() { \"$VMDECK_REBOOT\"; }".to_owned());
+    }
+    if test.contains("TMT_REBOOT_COUNT") {
+        lines.push("export TMT_REBOOT_COUNT=\"${VMDECK_REBOOT_COUNT:-0}\"".to_owned());
+    }
     let folder = scalar(&data["path"]).map_or(found.folder.clone(), |path| path.trim_matches('/').to_owned());
     if !folder.is_empty() {
         lines.push(format!("cd {}", sh_quote(&folder)));
@@ -352,7 +360,10 @@ fn case(
         name: plain(&found.name.trim_start_matches("/tests/").replace('/', "-")),
         run: lines.join("\n") + "\n",
         timeout: duration(&scalar(&data["duration"]).unwrap_or_default()).or_else(|| Some(found.usual.to_owned())),
+        tags: texts(&data["tag"]).iter().map(|tag| plain(tag)).collect(),
+        restarts,
         skip,
+        ..CaseDraft::default()
     }
 }
 
