@@ -57,6 +57,8 @@ pub(super) struct CaseDraft {
     pub exclude: Vec<Vec<(String, String)>>,
     pub include: Vec<Vec<(String, String)>>,
     pub artifacts: Vec<String>,
+    /// The exit code that makes it pass, where it is not 0.
+    pub exit: Option<i64>,
     pub timeout: Option<String>,
     /// Why it is not run.
     pub skip: Option<String>,
@@ -278,6 +280,9 @@ fn suite_table(suite: SuiteDraft, guests: usize) -> Table {
             if !list.is_empty() {
                 row.insert(key.into(), texts(list));
             }
+        }
+        if let Some(exit) = case.exit {
+            row.insert("expect".into(), Value::Table(Table::from_iter([("exit".to_owned(), Value::Integer(exit))])));
         }
         if case.is_explicit {
             row.insert("explicit".into(), true.into());

@@ -216,13 +216,26 @@ fn scripts_mean_the_same_as_before() {
     for (test, code, printed) in [
         ("test: echo $A $B\nenvironment: {A: test, B: b}", 0, "plan b\n"),
         ("test: |\n  false\n  echo never", 1, ""),
-        ("test: 'false'\nresult: xfail", 0, ""),
-        ("test: |\n  false\n  true\nresult: xfail", 0, ""),
-        ("test: 'true'\nresult: xfail", 1, "it passed, and was expected to fail\n"),
+        ("test: |\n  false\n  true\nresult: xfail", 1, ""),
     ] {
         let files = [(".fmf/version", "1\n"), ("plan.fmf", plan), ("tests/main.fmf", test)];
         assert_eq!(first_case(&files), (Some(code), printed.to_owned()), "{test}");
     }
+}
+
+/// As tmt has it: 1 is a failure, which may be expected, and what is above it an error.
+#[test]
+fn what_is_expected_to_fail_has_to_fail_and_not_to_break() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let plan = "provision: {how: virtual, image: debian-12}\nexecute: {how: tmt}\n";
+    for (name, text) in
+        [(".fmf/version", "1\n"), ("plan.fmf", plan), ("tests/main.fmf", "test: exit 1\nresult: xfail\n")]
+    {
+        std::fs::create_dir_all(home.path().join(name).parent().expect("folder")).expect("made");
+        std::fs::write(home.path().join(name), text).expect("written");
+    }
+    let (_, setup) = converted(home.path());
+    assert_eq!(setup.suites[0].cases[0].expect.exit, 1);
 }
 
 #[test]
