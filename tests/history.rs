@@ -126,3 +126,21 @@ fn a_pinned_run_stays_whatever_is_pruned() {
     world.run(&["prune", "--keep", "1", "--force"]).exits(0).says("removed 1 record");
     world.run(&["runs", "--pin", "zz"]).exits(2).complains("is neither the folder of a record");
 }
+
+#[test]
+fn what_failed_last_is_run_first_and_what_it_needs_before_it() {
+    let world = World::new("");
+    let suites = "[guests.a]\nbackend = \"local\"\n\
+        [suites.one]\n[[suites.one.cases]]\nname = \"good\"\nrun = \"true\"\n\
+        [suites.two]\n[[suites.two.cases]]\nname = \"first\"\nrun = \"true\"\n\
+        [[suites.two.cases]]\nname = \"base\"\nrun = \"true\"\n\
+        [[suites.two.cases]]\nname = \"bad\"\nneeds = [\"base\"]\nrun = \"false\"\n\
+        [[suites.two.cases]]\nname = \"found\"\ndiscover = { command = \"echo x; echo y\", run = \"test {name} = x\" }\n";
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    fs::write(world.path("vmdeck.toml"), config + suites).expect("config");
+    world.run(&["--ci", "--failed-first"]).exits(1).complains("note: 0 failed cases of the last run first");
+    let ran = world.run(&["--ci", "--failed-first"]).exits(1).complains("note: 2 failed cases of the last run first");
+    let at = |name: &str| ran.out.find(&format!(" {name} ")).unwrap_or_else(|| panic!("{name} in {}", ran.out));
+    let order = ["two/base", "two/bad", "two/found/x", "two/first", "one/good"].map(at);
+    assert!(order.is_sorted(), "{}", ran.out);
+}

@@ -95,6 +95,11 @@ fn a_case_is_run_only_where_it_is_meant_to_be() {
     let seen: Vec<String> =
         ended.iter().map(|e| format!("{}@{} {}", e["case"], e["guest"], e["verdict"]).replace('"', "")).collect();
     assert_eq!(seen, ["here@here passed", "after@here skipped", "there@other passed", "after@other passed"]);
+    let never = "[suites.s]\n[[suites.s.cases]]\nname = \"x\"\nwhen = \"os == 'windows'\"\nrun = \"true\"\n";
+    let none = World::new("");
+    let config = fs::read_to_string(none.path("vmdeck.toml")).expect("config") + LOCAL + never;
+    fs::write(none.path("vmdeck.toml"), config).expect("config");
+    none.run(&["config", "check"]).exits(0).complains("case `s/x` is run in no guest: `os == 'windows'` is so in none");
     world.run(&["list", "--cases", "--all"]).exits(0).says("s/there@here").says("not so here: guest == 'other' and");
     world.ci(&["s/there@here"]).exits(2).complains("matches no case");
 }

@@ -1,19 +1,25 @@
 //! `vmdeck list --cases`: what a run would run, and where each case was written.
 
-use super::{Io, settings};
+use super::{Io, runs, settings};
 use crate::cli::ConfigArgs;
 use serde_json::json;
+use std::{collections::BTreeMap, path::Path};
+use vmdeck_core::history::{self, PastCase};
 use vmdeck_model::{
     error::Result,
     exit::RunExit,
     guest::Guest,
     job::{Job, is_meant_for, role_guests},
+    outcome::Verdict,
     plan::{self, Setup},
     quantity::{show_count, show_duration},
-    select::Selector,
+    select::{Selector, word_of_case},
     suite::{Case, Suite},
     when::WhenExpr,
 };
+
+/// How many runs are looked at for how a case ended.
+const PAST: usize = 100;
 
 /// Which cases are listed.
 #[derive(Clone, Copy)]
@@ -30,11 +36,12 @@ pub(super) fn list(config: &ConfigArgs, wanted: WantedCases<'_>, json: bool, io:
     settings::retain_tags(&mut setup, wanted.tag)?;
     let selectors: Vec<Selector> = wanted.select.iter().filter_map(|word| Selector::parse(word).ok()).collect();
     let jobs = plan::select(&setup, &selectors, None);
+    let past = history::trends(Path::new(runs::RECORDS), PAST).cases;
     let cases: Vec<(&Guest, &Suite, &Case)> = jobs.iter().flat_map(Job::cases).collect();
     let others = if wanted.all { left_out(&setup, &cases) } else { Vec::new() };
     if json {
-        let rows = cases.iter().map(|(guest, suite, case)| row(guest, suite, case, None));
-        let others = others.iter().map(|other| row(&other.guest, other.suite, other.case, Some(&other.why)));
+        let rows = cases.iter().map(|(guest, suite, case)| row((guest, suite, case), &past, None));
+        let others = others.iter().map(|other| row((&other.guest, other.suite, other.case), &past, Some(&other.why)));
         let rows: Vec<serde_json::Value> = rows.chain(others).collect();
         io.say(&serde_json::to_string_pretty(&rows).unwrap_or_default());
         return Ok(RunExit::Passed);
@@ -47,7 +54,7 @@ pub(super) fn list(config: &ConfigArgs, wanted: WantedCases<'_>, json: bool, io:
     let names = cases.iter().map(|(guest, suite, case)| name(guest, suite, case));
     let names = names.chain(others.iter().map(|other| name(&other.guest, other.suite, other.case)));
     let width = names.map(|name| name.len()).max().unwrap_or(0).max(4);
-    io.say(&format!("{:<width$} {:>7}  {:<20} PLACE", "CASE", "LIMIT", "TAGS"));
+    io.say(&format!("{:<width$} {:>7}  {:<11}  {:<20} PLACE", "CASE", "LIMIT", "NOT GREEN", "TAGS"));
     let all = cases.iter().map(|(guest, suite, case)| (*guest, *suite, *case, None));
     let others = others.iter().map(|other| (&other.guest, other.suite, other.case, Some(&other.why)));
     for (guest, suite, case, left_out) in all.chain(others) {
@@ -57,7 +64,9 @@ pub(super) fn list(config: &ConfigArgs, wanted: WantedCases<'_>, json: bool, io:
             if case.place.line > 0 { format!("{}:{}", case.place.file, case.place.line) } else { "-".to_owned() };
         let skip = left_out.map(|why| format!("  not run: {why}"));
         let skip = skip.or_else(|| case.skip.as_ref().map(|why| format!("  skipped: {why}"))).unwrap_or_default();
-        io.say(&format!("{:<width$} {limit:>7}  {tags:<20} {place}{skip}", name(guest, suite, case)));
+        let past = past.get(&word_of_case(&suite.id, &case.id, &guest.id)).map_or(&[][..], Vec::as_slice);
+        let past = if past.is_empty() { "-".to_owned() } else { format!("{} of {}", not_green(past), past.len()) };
+        io.say(&format!("{:<width$} {limit:>7}  {past:<11}  {tags:<20} {place}{skip}", name(guest, suite, case)));
     }
     io.say(&show_count(cases.len(), "case"));
     Ok(RunExit::Passed)
@@ -96,12 +105,23 @@ fn left_out<'a>(setup: &'a Setup, planned: &[(&Guest, &Suite, &Case)]) -> Vec<Le
     out
 }
 
-fn row(guest: &Guest, suite: &Suite, case: &Case, left_out: Option<&str>) -> serde_json::Value {
+/// Returns how many of these runs were not green.
+fn not_green(past: &[PastCase]) -> usize {
+    past.iter().filter(|case| case.verdict != Verdict::Passed).count()
+}
+
+fn row(
+    (guest, suite, case): (&Guest, &Suite, &Case),
+    past: &BTreeMap<String, Vec<PastCase>>,
+    left_out: Option<&str>,
+) -> serde_json::Value {
+    let past = past.get(&word_of_case(&suite.id, &case.id, &guest.id)).map_or(&[][..], Vec::as_slice);
     let matrix: serde_json::Map<_, _> = case.matrix.iter().map(|(axis, value)| (axis.clone(), json!(value))).collect();
     json!({
         "suite": suite.id, "case": case.id, "guest": guest.id, "tags": case.tags, "skip": case.skip,
         "matrix": matrix, "when": case.when.as_ref().map(WhenExpr::text), "explicit": case.explicit, "not_run": left_out,
         "needs": case.needs,
+        "history": { "runs": past.len(), "not_green": not_green(past), "last": past.last().map(|case| case.verdict) },
         "timeout_ms": u64::try_from(case.timeout.unwrap_or(guest.case_timeout).as_millis()).unwrap_or(u64::MAX),
         "retries": case.retries,
         "results": case.results.streams.iter().chain(&case.results.files).collect::<Vec<_>>(),

@@ -17,8 +17,8 @@ use vmdeck_model::{
     plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
     run_view::RunView,
-    select::Selector,
-    suite::CaseAction,
+    select::{Selector, word_of_case},
+    suite::{Case, CaseAction, Suite},
 };
 
 /// Returns the plan of this config and command line.
@@ -48,6 +48,9 @@ pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Re
         if hits.is_empty() {
             return Err(nothing_matched(&setup, std::slice::from_ref(word)));
         }
+    }
+    if args.failed_first {
+        put_failed_first(&mut jobs, io);
     }
     let always_new = |guest: &&Guest| guest.fresh != Fresh::Run;
     for guest in jobs.iter().flat_map(Job::guests).filter(|_| args.reuse).filter(always_new) {
@@ -85,6 +88,20 @@ pub(super) fn read_secrets(plan: &mut Plan, config: &ConfigArgs) -> Result<()> {
     let setup = settings::load_for(config, &names)?;
     plan.replace_guests(&setup.guests);
     Ok(())
+}
+
+/// Puts what failed in the last run that tested something before everything else, and says so.
+fn put_failed_first(jobs: &mut [Job], io: &mut Io<'_>) {
+    let last = history::last_tested(Path::new(runs::RECORDS)).and_then(|record| history::view(&record).ok());
+    let failed = last.map(|view| view.failed()).unwrap_or_default();
+    let is_red = |guest: &Guest, suite: &Suite, case: &Case| {
+        let own = word_of_case(&suite.id, &case.id, &guest.id);
+        // What was found for a case stands for it.
+        let (path, at) = (format!("{}/{}/", suite.id, case.id), format!("@{}", guest.id));
+        failed.iter().any(|word| *word == own || (word.starts_with(&path) && word.ends_with(&at)))
+    };
+    let count: usize = jobs.iter_mut().map(|job| job.put_first(is_red)).sum();
+    io.warn(&format!("note: {} of the last run first", show_count(count, "failed case")));
 }
 
 /// Leaves of these jobs what failed in the run that a word means; returns the words that select it. An error where nothing is left.

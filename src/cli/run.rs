@@ -40,6 +40,9 @@ pub struct RunArgs {
     /// How many times to run each case
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repeat: u32,
+    /// Run what failed in the last run first
+    #[arg(long)]
+    pub failed_first: bool,
     /// End the run at the first failure
     #[arg(long)]
     pub fail_fast: bool,

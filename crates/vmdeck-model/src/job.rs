@@ -129,6 +129,28 @@ impl Job {
         }
     }
 
+    /// Puts the cases that somebody calls red first, each suite and each of its cases otherwise as it was written; what a case needs
+    /// stays before it. Returns how many were put first.
+    pub fn put_first(&mut self, is_red: impl Fn(&Guest, &Suite, &Case) -> bool) -> usize {
+        let mut count = 0;
+        for suite in &mut self.suites {
+            let is_wanted = |case: &Case| {
+                let takes_part = |member: &&JobGuest| case.runs_on(member.role.as_ref());
+                self.guests.iter().filter(takes_part).any(|member| is_red(&member.guest, suite, case))
+            };
+            let red: BTreeSet<&CaseId> =
+                suite.cases.iter().filter(|case| is_wanted(case)).map(|case| &case.id).collect();
+            count += red.len();
+            let first: BTreeSet<CaseId> = with_needs(suite, red).into_iter().cloned().collect();
+            suite.cases.sort_by_key(|case| !first.contains(&case.id));
+        }
+        self.suites.sort_by_key(|suite| {
+            let mut cases = suite.cases.iter();
+            !cases.any(|case| self.guests.iter().any(|member| is_red(&member.guest, suite, case)))
+        });
+        count
+    }
+
     /// Gives every guest a fresh machine for the cases that ask for one.
     pub(super) fn mark_fresh(&mut self) {
         let is_asked = self.suites.iter().flat_map(|suite| &suite.cases).any(|case| case.fresh);

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use vmdeck_model::{
     discover::DiscoverySource,
     guest::{Guest, Os},
-    ids::{CaseId, is_plain, plain_value},
+    ids::{CaseId, GuestId, RoleId, is_plain, plain_value},
+    job::is_meant_for,
     key::Value,
+    plan::runs_on,
     suite::{Case, CaseAction, CaseStep, Suite},
     when::{WhenExpr, WhenFacts},
 };
@@ -280,10 +282,39 @@ impl Build<'_> {
         parsed.map_err(|why| self.problem(origin, &path, why, None)).ok()
     }
 
+    /// Notes the cases that no guest of their suite runs.
+    fn note_unreachable(&mut self, suite: &Suite, guests: &[Guest]) {
+        let members: Vec<(Option<&RoleId>, &Guest)> = if suite.roles.is_empty() {
+            guests.iter().filter(|guest| runs_on(suite, &guest.id)).map(|guest| (None, guest)).collect()
+        } else {
+            let of = |of: &GuestId| guests.iter().find(|guest| guest.id == *of);
+            suite.roles.iter().filter_map(|(role, guest)| Some((Some(role), of(guest)?))).collect()
+        };
+        let is_run =
+            |case: &Case| members.iter().any(|(role, guest)| case.runs_on(*role) && is_meant_for(case, guest, *role));
+        let run: BTreeSet<&str> = suite.cases.iter().filter(|case| is_run(case)).map(|case| case.id.name()).collect();
+        let mut told = BTreeSet::new();
+        for case in &suite.cases {
+            let Some(when) = &case.when else { continue };
+            // One of its combinations is enough.
+            if !run.contains(case.id.name()) && told.insert(case.id.name()) {
+                let place = &case.place;
+                let place = if place.line > 0 { format!("{}:{}: ", place.file, place.line) } else { String::new() };
+                self.note(format!(
+                    "{place}case `{}/{}` is run in no guest: `{}` is so in none of its suite",
+                    suite.id,
+                    case.id.name(),
+                    when.text()
+                ));
+            }
+        }
+    }
+
     /// Finds what the conditions of a suite's cases ask for and nobody knows: such a case would silently never be run.
     pub(super) fn check_when(&mut self, suite: &Suite, guests: &[Guest], origin: &Origin) {
         let key = format!("suites.{}.when", suite.id);
         let mut said = BTreeSet::new();
+        self.note_unreachable(suite, guests);
         for case in &suite.cases {
             let Some(when) = &case.when else { continue };
             let facts = WhenFacts { guest: [""; 5], tags: &case.tags, matrix: &case.matrix };
@@ -292,7 +323,7 @@ impl Build<'_> {
                 let known: Vec<&str> = match name {
                     "os" => [Os::Linux, Os::Windows, Os::Macos].map(Os::as_str).to_vec(),
                     "guest" => guests.iter().map(|guest| guest.key.as_str()).collect(),
-                    "role" => suite.roles.keys().map(vmdeck_model::ids::RoleId::as_str).collect(),
+                    "role" => suite.roles.keys().map(RoleId::as_str).collect(),
                     name if name.starts_with("matrix.") => {
                         let siblings = suite.cases.iter().filter(|other| other.id.name() == case.id.name());
                         let axis = &name["matrix.".len()..];
