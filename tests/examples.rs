@@ -105,3 +105,64 @@ fn the_tutorial_shows_what_its_comments_promise() {
     run(&world, "fake-tutorial.toml", &["@broken"]).exits(5);
     world.assert_nothing_left();
 }
+
+/// Returns the pages in a folder of `docs/`, by name.
+fn pages(folder: &str) -> Vec<(String, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(folder);
+    let entries = fs::read_dir(dir).expect("pages").map(|entry| entry.expect("entry").path());
+    let read = |path: PathBuf| (path.display().to_string(), fs::read_to_string(&path).expect("text"));
+    let mut all: Vec<_> = entries.map(read).collect();
+    all.sort();
+    all
+}
+
+/// Returns the blocks of a page in a language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let begin = format!("```{language}\n");
+    page.split(&begin).skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect()
+}
+
+#[test]
+fn the_configs_of_the_pages_for_movers_pass_the_check() {
+    let pages = pages("migrating");
+    assert!(pages.len() >= 5, "the pages were found");
+    for (name, page) in pages {
+        let found = blocks(&page, "toml");
+        assert!(!found.is_empty(), "{name} has a config");
+        for config in found {
+            let world = World::new("");
+            fs::write(world.path("vmdeck.toml"), config).expect("config");
+            world.run(&["config", "check"]).exits(0);
+            world.run(&["list", "--cases"]).exits(0);
+        }
+    }
+}
+
+#[test]
+fn the_lines_of_the_recipes_for_ci_are_command_lines() {
+    let world = World::new(
+        "[suites.s]\n[[suites.s.cases]]\nname = \"x\"\nrun = \"true\"\n[guests.here]\nbackend = \"local\"\n",
+    );
+    let mut count = 0;
+    for (name, page) in pages("ci") {
+        for line in page
+            .lines()
+            .filter(|line| line.contains("vmdeck ") && !line.contains("path") && !line.starts_with(char::is_alphabetic))
+        {
+            let Some(at) = line.find("vmdeck ") else { continue };
+            let words: Vec<&str> =
+                line[at..].split(['\'', '`', '"']).next().expect("words").split_whitespace().skip(1).collect();
+            let [first, rest @ ..] = &words[..] else { panic!("{name}: {line}") };
+            if *first == "--ci" {
+                let args = [&["--ci", "--dry-run"], rest].concat();
+                world.run(&args).exits(0);
+            } else {
+                // A subcommand that is not known, or a flag, is a mistake in how it is called: exit 2.
+                let help = [&[*first], rest, &["--help"]].concat();
+                world.run(&help).exits(0);
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 8, "the lines were found: {count}");
+}
