@@ -147,7 +147,7 @@ fn a_case_is_skipped_where_one_that_it_needs_did_not_pass_and_is_selected_with_i
         )
     };
     let broken = world(&cases("exit 1"));
-    broken.ci(&[]).exits(1).says("it needs `build`, which was failed");
+    broken.ci(&[]).exits(1).says("it needs `build`, which failed");
     broken.assert_verdicts(&[
         ("s/build", "failed"),
         ("s/other", "passed"),

@@ -35,7 +35,8 @@ fn verdicts(world: &World) -> Vec<String> {
 fn every_file_that_is_found_is_a_case_of_its_own() {
     let world = world(FOUND, SCRIPTS);
     let done = world.ci(&[]).exits(1).says("s/unit: 4 cases found").says("5 cases: 3 passed, 1 failed, 1 skipped");
-    done.says("it needs `unit/tests/net/b.sh`, which was failed").says("vmdeck.toml:");
+    let done = done.says("[tests/it's odd; x.sh]");
+    done.says("it needs `unit/tests/net/b.sh`, which failed").says("vmdeck.toml:");
     let mut seen = verdicts(&world);
     let odd = seen.remove(1);
     assert!(odd.starts_with("s/unit/tests/it_s_odd__x.sh-") && odd.ends_with(" passed"), "{odd}");
@@ -52,7 +53,12 @@ fn every_file_that_is_found_is_a_case_of_its_own() {
     assert!(wrote.starts_with("unit/tests/a.sh in ") && wrote.trim_end().ends_with("/project"), "{wrote}");
     let found = world.of_kind("cases_found");
     assert_eq!(found[0]["cases"][1]["name"], "tests/it's odd; x.sh", "{found:?}");
-    assert!(world.record("junit.xml").contains("name=\"unit/tests/net/b.sh\""));
+    let junit = world.record("junit.xml");
+    assert!(
+        junit.contains("name=\"unit/tests/net/b.sh\"") && junit.contains("unit/tests/it&apos;s odd; x.sh"),
+        "{junit}"
+    );
+    assert!(world.record("report.html").contains("unit/tests/it's odd; x.sh"));
     let ended = world.of_kind("case_ended");
     assert!(ended.iter().all(|event| event["case"] != "unit"), "what stands for others has no verdict of its own");
 }
@@ -105,9 +111,18 @@ fn what_cannot_be_found_is_a_failure_that_says_why() {
         ("{ glob = \"*\", run = \"true\" }", 2, "`run` has to hold {path}"),
         ("{ command = \"ls\", run = \"x {path}\" }", 2, "`run` has to hold {name}"),
         ("{ glob = \"*\" }", 2, "write the word of a tool"),
+        ("{ command = \"echo --version\", run = \"bash {name}\" }", 1, "`--version` would be read as an option"),
+        ("{ command = \"printf 'a\\\\000b\\\\n'\", run = \"echo {name}\" }", 1, "holds a NUL"),
+        ("{ command = \"ls\", run = \"sh -c 'echo {name}'\" }", 2, "is quoted already"),
+        ("{ command = \"ls\", run = 'echo \"{name}\"' }", 2, "is quoted already"),
+        ("{ command = \"ls\", run = \"echo it\\\\'s {name} 'fine'\" }", 0, ""),
     ] {
         let suite = "[suites.s]\nsetup_timeout = \"3s\"\ndir = \"/\"\n[[suites.s.cases]]\nname = \"x\"\n";
         let world = world(&format!("{suite}discover = {discover}\n"), &[]);
+        if exit == 0 {
+            world.run(&["config", "check"]).exits(0);
+            continue;
+        }
         let done = world.ci(&[]).exits(exit);
         if exit == 2 {
             done.complains(says);
@@ -149,4 +164,28 @@ fn the_tests_of_a_real_cargo_project_are_found_and_run() {
     );
     world.ci(&[]).exits(1).says("s/unit: 3 cases found");
     assert_eq!(verdicts(&world), ["s/unit/bad failed", "s/unit/good passed", "s/unit/left_out skipped"]);
+}
+
+#[test]
+fn a_file_is_run_under_its_own_name_or_not_at_all() {
+    let glob = |glob: &str| {
+        format!(
+            "[suites.s]\ndir = \"FOLDER\"\n[[suites.s.cases]]\nname = \"x\"\ndiscover = {{ glob = \"{glob}\", run = \"bash {{path}}\" }}\n"
+        )
+    };
+    let options = world(&glob("--*"), &[("--version", "exit 3")]);
+    options.ci(&[]).exits(1).says("exit 3");
+    let lines = world(&glob("t/*.sh"), &[("t/good", "true"), ("t/good\nx.sh", "exit 3"), ("t/other.sh", "true")]);
+    lines.ci(&[]).exits(1).says("the name of a file holds the end of a line");
+    let folders = world(&glob("t/*"), &[("t/a.sh", "true"), ("t/sub/deep.sh", "exit 3")]);
+    folders.ci(&[]).exits(0);
+    assert_eq!(verdicts(&folders), ["s/x/t/a.sh passed"]);
+}
+
+#[test]
+fn what_is_not_found_any_more_in_a_further_round_is_told() {
+    let suite = "[suites.s]\ndir = \"FOLDER\"\n[[suites.s.cases]]\nname = \"x\"\n\
+        discover = { command = \"echo a; test -e seen || echo b; touch seen\", run = \"echo {name}\" }\n";
+    let world = world(suite, &[("here", "")]);
+    world.ci(&["--repeat", "2"]).exits(0).says("found in an earlier round, and not now: x/b");
 }

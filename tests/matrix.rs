@@ -77,7 +77,7 @@ fn what_a_case_needs_has_the_same_values_where_both_have_the_axis() {
          [[suites.s.cases]]\nname = \"use\"\nneeds = [\"build\"]\nrun = \"true\"\n\
          [[suites.s.cases]]\nname = \"all\"\nmatrix = {}\nneeds = [\"build\"]\nrun = \"true\"\n",
     );
-    world.ci(&[]).exits(1).says("it needs `build:a=1`, which was failed");
+    world.ci(&[]).exits(1).says("it needs `build:a=1`, which failed");
     let verdicts: Vec<String> = world.verdicts().into_iter().map(|(_, verdict)| verdict).collect();
     assert_eq!(verdicts, ["failed", "passed", "skipped", "passed", "skipped"]);
     world.run(&["--ci", "s/use:a=2"]).exits(0).says("s/build (a 2)").says("2 passed");
@@ -87,8 +87,8 @@ fn what_a_case_needs_has_the_same_values_where_both_have_the_axis() {
 fn a_case_is_run_only_where_it_is_meant_to_be() {
     let rest = "[guests.other]\nbackend = \"local\"\n[suites.s]\nwhen = \"guest ~ 'h*'\"\n\
         [[suites.s.cases]]\nname = \"here\"\nrun = \"true\"\n\
-        [[suites.s.cases]]\nname = \"there\"\nwhen = \"guest == 'other' and env.WANTED != 'no'\"\nrun = \"true\"\n\
-        [[suites.s.cases]]\nname = \"after\"\nwhen = \"'x' in tags or os == 'linux'\"\nneeds = [\"there\"]\nrun = \"true\"\n";
+        [[suites.s.cases]]\nname = \"there\"\ntags = [\"late\"]\nwhen = \"guest == 'other' and env.WANTED != 'no'\"\nrun = \"true\"\n\
+        [[suites.s.cases]]\nname = \"after\"\nwhen = \"'late' not in tags and 'x' in tags\"\ntags = [\"x\"]\nneeds = [\"there\"]\nrun = \"true\"\n";
     let world = world(rest);
     world.ci(&[]).exits(0).says("it needs `there`, which is not meant for this guest");
     let ended = world.of_kind("case_ended");
@@ -100,8 +100,13 @@ fn a_case_is_run_only_where_it_is_meant_to_be() {
     let config = fs::read_to_string(none.path("vmdeck.toml")).expect("config") + LOCAL + never;
     fs::write(none.path("vmdeck.toml"), config).expect("config");
     none.run(&["config", "check"]).exits(0).complains("case `s/x` is run in no guest: `os == 'windows'` is so in none");
-    world.run(&["list", "--cases", "--all"]).exits(0).says("s/there@here").says("not so here: guest == 'other' and");
-    world.ci(&["s/there@here"]).exits(2).complains("matches no case");
+    world
+        .run(&["list", "--cases", "--all"])
+        .exits(0)
+        .says("s/there@here")
+        .says("it does not hold here: guest == 'other' and");
+    world.ci(&["s/there@here"]).exits(2).complains("`s/there` is not run there: `guest == 'other' and");
+    world.run(&["list", "--cases", "s/nowhere"]).exits(2).complains("matches no case");
 }
 
 #[test]
@@ -190,6 +195,15 @@ fn what_cannot_be_a_matrix_or_a_condition_is_told_with_its_place() {
         ("when = \"matrix.a == '1'\"", "", "the case has no axis `a`"),
         ("matrix = { a = [\"1\"] }\nwhen = \"matrix.a == '2'\"", "", "`matrix.a` is never `2` (known: 1)"),
         ("when = \"os = 'linux'\"", "", "write `==`"),
+        ("when = \"arch == 'amd64'\"", "", "`arch` is never `amd64` (known: aarch64"),
+        ("when = \"backend == 'quemu'\"", "", "`backend` is never `quemu`"),
+        ("when = \"'slwo' in tags\"", "", "no case of the suite has the tag `slwo` (there are none)"),
+        ("when = \"os ~ 'linus*'\"", "", "`os` never fits `linus*`"),
+        (
+            "matrix = { a = [\"1\"] }",
+            "[[suites.s.cases]]\nname = \"y\"\nmatrix = { a = [\"2\"] }\nneeds = [\"x\"]\nrun = \"true\"\n",
+            "no combination has the same values",
+        ),
         ("", "needs = [\"y\"]\n", "which is no case before it"),
         ("", "steps = [{ run = \"true\" }]\n", "exactly one of `run`, `script`, `steps` and `discover`"),
         ("", "[[suites.s.cases]]\nname = \"y\"\nsteps = [{ reboot = true }]\n", "hold no command"),

@@ -82,6 +82,10 @@ fn a_sub_test_is_excused_where_nothing_else_is_wrong() {
         ("exit 1", "sleep 60"),
         ("1..3", "1..4"),
         ("results = [\"tap\"]", "results = [\"nowhere/*.xml\"]"),
+        ("exit 1", "kill -9 $$"),
+        ("exit 1", "exit 139"),
+        ("exit 1", "exit 1\"\nexpect = { stdout = \"/never/\" }\nenv = { X = \""),
+        ("exit 1", "exit 1\"\nexpect = { files = [\"/nowhere\"] }\nenv = { X = \""),
         ("exit 1", "exit 1\"\nexpect = { exit = 1, stdout = \"/never/\" }\nenv = { X = \""),
     ] {
         let suites = TAP.replace(from, to).replace("env = { X = \"\"", "env = { X = \"\" }") + "timeout = \"3s\"\n";
@@ -97,8 +101,13 @@ fn setup_and_infra_are_never_excused() {
     world(&lost, &[("s/*", None, 30)]).ci(&[]).exits(5);
     let after = CASES.replace("name = \"bad\"\n", "name = \"bad\"\nafter_each = \"exit 9\"\n");
     world(&after, &[("s/bad", None, 30)]).ci(&[]).exits(1).says("after_each failed");
-    let results = TAP.replace("1..3", "1..4");
-    world(&results, &[("s/tap", None, 30)]).ci(&[]).exits(1);
+    for (from, to) in [
+        ("1..3", "1..4"),
+        ("echo 1..3; echo ok 1 - a; echo not ok 2 - b; echo not ok 3 - c", "echo nothing"),
+        ("echo 1..3; echo ok 1 - a; echo not ok 2 - b; echo not ok 3 - c; exit 1", "echo 1..0"),
+    ] {
+        world(&TAP.replace(from, to), &[("s/tap", None, 30)]).ci(&[]).exits(1);
+    }
 }
 
 #[test]

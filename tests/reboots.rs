@@ -125,7 +125,7 @@ fn a_restart_that_never_comes_is_a_failure() {
         return;
     }
     let world = world(&[("never", "reboot = \"expected\"", "true"), ("after", "", "true")]);
-    world.ci(&[]).exits(1).says("the guest was to restart and did not");
+    world.ci(&[]).exits(1).says("the guest should have restarted, and did not");
     world.assert_verdicts(&[("s/never", "failed"), ("s/after", "passed")]);
 }
 

@@ -1,6 +1,6 @@
 //! `vmdeck list --cases`: what a run would run, and where each case was written.
 
-use super::{Io, runs, settings};
+use super::{Io, plan::nothing_matched, runs, settings};
 use crate::cli::ConfigArgs;
 use serde_json::json;
 use std::{collections::BTreeMap, path::Path};
@@ -14,7 +14,7 @@ use vmdeck_model::{
     plan::{self, Setup},
     quantity::{show_count, show_duration},
     select::{Selector, word_of_case},
-    suite::{Case, Suite},
+    suite::{Case, CaseAction, Suite},
     when::WhenExpr,
 };
 
@@ -36,6 +36,9 @@ pub(super) fn list(config: &ConfigArgs, wanted: WantedCases<'_>, json: bool, io:
     settings::retain_tags(&mut setup, wanted.tag)?;
     let selectors: Vec<Selector> = wanted.select.iter().filter_map(|word| Selector::parse(word).ok()).collect();
     let jobs = plan::select(&setup, &selectors, None);
+    if jobs.is_empty() && !wanted.select.is_empty() && !wanted.all {
+        return Err(nothing_matched(&setup, wanted.select, None));
+    }
     let past = history::trends(Path::new(runs::RECORDS), PAST).cases;
     let cases: Vec<(&Guest, &Suite, &Case)> = jobs.iter().flat_map(Job::cases).collect();
     let others = if wanted.all { left_out(&setup, &cases) } else { Vec::new() };
@@ -62,11 +65,16 @@ pub(super) fn list(config: &ConfigArgs, wanted: WantedCases<'_>, json: bool, io:
         let limit = show_duration(case.timeout.unwrap_or(guest.case_timeout));
         let place =
             if case.place.line > 0 { format!("{}:{}", case.place.file, case.place.line) } else { "-".to_owned() };
+        let is_found = matches!(case.action, CaseAction::Discover(_));
+        let found = if is_found { "  (what is found in the guest)" } else { "" };
         let skip = left_out.map(|why| format!("  not run: {why}"));
         let skip = skip.or_else(|| case.skip.as_ref().map(|why| format!("  skipped: {why}"))).unwrap_or_default();
         let past = past.get(&word_of_case(&suite.id, &case.id, &guest.id)).map_or(&[][..], Vec::as_slice);
         let past = if past.is_empty() { "-".to_owned() } else { format!("{} of {}", not_green(past), past.len()) };
-        io.say(&format!("{:<width$} {limit:>7}  {past:<11}  {tags:<20} {place}{skip}", name(guest, suite, case)));
+        io.say(&format!(
+            "{:<width$} {limit:>7}  {past:<11}  {tags:<20} {place}{found}{skip}",
+            name(guest, suite, case)
+        ));
     }
     io.say(&show_count(cases.len(), "case"));
     Ok(RunExit::Passed)
@@ -92,7 +100,9 @@ fn left_out<'a>(setup: &'a Setup, planned: &[(&Guest, &Suite, &Case)]) -> Vec<Le
                     of.id == guest.id && in_suite.id == suite.id && one.id == case.id
                 };
                 let why = match &case.when {
-                    Some(when) if !is_meant_for(case, &guest, role) => format!("not so here: {}", when.text()),
+                    Some(when) if !is_meant_for(case, &guest, role) => {
+                        format!("it does not hold here: {}", when.text())
+                    }
                     _ if case.explicit => "only where it is asked for (`explicit`)".to_owned(),
                     _ => continue,
                 };
@@ -121,6 +131,13 @@ fn row(
         "suite": suite.id, "case": case.id, "guest": guest.id, "tags": case.tags, "skip": case.skip,
         "matrix": matrix, "when": case.when.as_ref().map(WhenExpr::text), "explicit": case.explicit, "not_run": left_out,
         "needs": case.needs,
+        "kind": match &case.action {
+            CaseAction::Run(_) => "run",
+            CaseAction::Script(_) => "script",
+            CaseAction::Steps(_) => "steps",
+            CaseAction::Discover(_) => "discover",
+            CaseAction::Host(_) => "host",
+        },
         "history": { "runs": past.len(), "not_green": not_green(past), "last": past.last().map(|case| case.verdict) },
         "timeout_ms": u64::try_from(case.timeout.unwrap_or(guest.case_timeout).as_millis()).unwrap_or(u64::MAX),
         "retries": case.retries,

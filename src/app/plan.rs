@@ -17,7 +17,7 @@ use vmdeck_model::{
     plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
     run_view::RunView,
-    select::{Selector, word_of_case},
+    select::{Selector, Shard, word_of_case},
     suite::{Case, CaseAction, Suite},
 };
 
@@ -39,14 +39,14 @@ pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Re
         selection = retain_failed(&mut jobs, word, &setup, args, io)?;
     }
     if jobs.is_empty() {
-        return Err(nothing_matched(&setup, &args.select));
+        return Err(nothing_matched(&setup, &args.select, args.shard));
     }
     // A word that selects nothing, beside others that do, would switch a suite off without a sound.
     for (word, selector) in args.select.iter().zip(&selectors) {
         let alone = std::slice::from_ref(selector);
         let hits = if has_cases { plan::select(&setup, alone, None) } else { plan::select_guests(&setup, alone) };
         if hits.is_empty() {
-            return Err(nothing_matched(&setup, std::slice::from_ref(word)));
+            return Err(nothing_matched(&setup, std::slice::from_ref(word), None));
         }
     }
     if args.failed_first {
@@ -133,7 +133,7 @@ fn retain_failed(
     }
     match (jobs.is_empty(), args.select.is_empty()) {
         (false, _) => Ok(failed),
-        (true, true) => Err(nothing_matched(setup, &failed)),
+        (true, true) => Err(nothing_matched(setup, &failed, None)),
         (true, false) => {
             let why = format!("of `{}` nothing failed then: only {}", args.select.join(" "), failed.join(", "));
             Err(Fault::user("cannot run anything again").because(why))
@@ -190,19 +190,37 @@ pub(super) fn record_name(run: &RunId) -> String {
     format!("{}-{}", clock::utc().format("%Y%m%dT%H%M%S"), run.short())
 }
 
-fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
+/// Returns why there is nothing to run.
+pub(super) fn nothing_matched(setup: &Setup, words: &[String], shard: Option<Shard>) -> Fault {
     let suites: Vec<&str> = setup.suites.iter().map(|s| s.id.as_str()).collect();
     let guests: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
-    let what = if words.is_empty() {
-        "the config has no case that runs on a guest".to_owned()
-    } else {
-        format!("`{}` matches no case", words.join(" "))
+    let what = match (shard, words) {
+        (Some(Shard { index, count }), _) if !plan::select(setup, &parsed(words), None).is_empty() => {
+            format!("part {index} of {count} has no case: there are fewer cases than parts")
+        }
+        (_, []) => "the config has no case that runs on a guest and is not only run where it is asked for".to_owned(),
+        _ => unmeant(setup, words).unwrap_or_else(|| format!("`{}` matches no case", words.join(" "))),
     };
     Fault::user("cannot run anything").because(what).hint(format!(
         "suites: {}; guests: {}; `vmdeck --dry-run` shows every case, `vmdeck --help` the subcommands",
         suites.join(", "),
         guests.join(", ")
     ))
+}
+
+fn parsed(words: &[String]) -> Vec<Selector> {
+    words.iter().filter_map(|word| Selector::parse(word).ok()).collect()
+}
+
+/// Returns which of the cases that these words name is not run for its condition; `None` = it is not that.
+fn unmeant(setup: &Setup, words: &[String]) -> Option<String> {
+    let guests = setup.machine_names();
+    let guests: Vec<_> = guests.iter().collect();
+    let cases = setup.suites.iter().flat_map(|suite| suite.cases.iter().map(move |case| (suite, case)));
+    let selectors = parsed(words);
+    let mut named = cases.filter(|(suite, case)| selectors.iter().any(|s| s.matches(&suite.id, &case.id, &guests)));
+    let (suite, case, when) = named.find_map(|(suite, case)| Some((suite, case, case.when.as_ref()?)))?;
+    Some(format!("`{}/{}` is not run there: `{}` does not hold", suite.id, case.id, when.text()))
 }
 
 /// Returns the plan as text, for `--dry-run`.

@@ -51,7 +51,7 @@ pub(super) fn of_setup(setup: &Setup) -> Result<(Quarantine, Vec<String>)> {
     let (list, _) = read(&path)?;
     let (today, mut notes) = (today(), Vec::new());
     let mut out = Vec::new();
-    for QuarantineEntry { test, .. } in list {
+    for QuarantineEntry { test, on, .. } in list {
         let place = format!("{QUARANTINE_FILE}:{}", test.line);
         let left = (test.until - today).num_days();
         let (name, issue, until) = (&test.name, &test.issue, test.until);
@@ -63,7 +63,8 @@ pub(super) fn of_setup(setup: &Setup) -> Result<(Quarantine, Vec<String>)> {
             notes.push(format!("{place}: `{name}` is excused until {until} only ({issue})"));
         }
         if !is_about_any(setup, &test.cases) {
-            notes.push(format!("{place}: `{name}` is no case that runs in a guest of the config"));
+            let on = on.as_ref().map(|on| format!(", with `on = \"{on}\"`,")).unwrap_or_default();
+            notes.push(format!("{place}: `{name}`{on} is no case that runs in a guest of the config"));
         }
         out.push(test);
     }

@@ -12,6 +12,7 @@ pub mod error;
 pub mod event;
 pub mod evidence;
 pub mod exit;
+pub mod found_view;
 pub mod guest;
 pub mod ids;
 pub mod image;

@@ -41,6 +41,9 @@ impl QuarantinedTest {
         if !case.contains('/') {
             return Err(format!("`{case}` is no case: write SUITE/CASE, or SUITE/CASE > SUB-TEST"));
         }
+        if on.is_some_and(|on| on.trim().is_empty()) {
+            return Err("`on` is empty: leave it out where the test is excused everywhere".to_owned());
+        }
         let (guest, values) =
             on.unwrap_or("*").split_once(':').map_or((on.unwrap_or("*"), None), |(g, v)| (g, Some(v)));
         let values = values.map(|values| format!(":{values}")).unwrap_or_default();
@@ -82,7 +85,16 @@ impl ExcusedSubtests {
 
     /// Returns where the failure of a sub-test is explained, if it is excused.
     pub fn issue(&self, name: &str) -> Option<&str> {
-        let fits = |glob: &str| glob == name || Glob::new(glob).is_ok_and(|glob| glob.compile_matcher().is_match(name));
+        // Names of tests have brackets and braces of their own: only `*` and `?` stand for others.
+        let escape = |c: char| match c {
+            '[' | '{' | '}' => format!("[{c}]"),
+            '\\' => "\\\\".to_owned(),
+            c => c.to_string(),
+        };
+        let fits = |glob: &str| {
+            let escaped: String = glob.chars().map(escape).collect();
+            glob == name || Glob::new(&escaped).is_ok_and(|glob| glob.compile_matcher().is_match(name))
+        };
         self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, issue)| issue.as_str())
     }
 }
@@ -121,6 +133,7 @@ mod tests {
         let subtests = list.of_subtests(&suite, &case, &guest);
         assert_eq!(subtests.issue("net/opens"), Some("of api/unit > net/*"));
         assert!(subtests.issue("closes [twice]").is_some() && subtests.issue("opens").is_none());
+        assert!(subtests.issue("closes t").is_none(), "a bracket is a bracket");
         for bad in ["api", "api/x@deb", "api/x:go=1 > y", "[/x"] {
             assert!(QuarantinedTest::parse(bad, None).is_err(), "{bad}");
         }

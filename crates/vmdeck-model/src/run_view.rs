@@ -6,6 +6,7 @@ use super::{
     event::{CaseCause, Event, EventKind, Finding, Holder, Phase, PlannedGuest, Severity, Stream},
     evidence::telling_line,
     exit::RunExit,
+    found_view::FoundView,
     ids::{CaseId, GuestId, SuiteId, short_run},
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
@@ -352,8 +353,8 @@ pub struct RunView {
     pub guests: BTreeMap<GuestId, GuestView>,
     /// The cases that have ended, in order.
     pub cases: Vec<EndedCase>,
-    /// The cases that were found for a case, by its guest, suite, id and round.
-    pub found: BTreeMap<(GuestId, SuiteId, CaseId, u32), Vec<CaseId>>,
+    /// The cases that were found in the guests.
+    pub found: FoundView,
     /// How many cases are planned in all.
     pub planned: usize,
     /// The verdicts so far.
@@ -475,18 +476,15 @@ impl RunView {
                 }
             }
             EventKind::CasesFound { guest, suite, case, round, cases } => {
-                let ids = cases.iter().map(|found| found.case.clone());
-                let of_round = self.found.entry((guest.clone(), suite.clone(), case.clone(), *round)).or_default();
+                let last = self.found.take((guest.clone(), suite.clone(), case.clone(), *round), cases);
                 // Of many, the first part stands for the case itself.
-                let more = cases.len().saturating_sub(usize::from(of_round.is_empty()));
-                let before = of_round.last().unwrap_or(case);
+                let more = cases.len().saturating_sub(usize::from(last.is_none()));
                 self.planned += more;
                 if let Some(view) = self.guests.get_mut(guest) {
                     view.planned += more;
-                    let names = ids.clone().map(|id| format!("{suite}/{id}"));
-                    view.put_found(&format!("{suite}/{before}"), !of_round.is_empty(), names);
+                    let names = cases.iter().map(|found| format!("{suite}/{}", found.case));
+                    view.put_found(&format!("{suite}/{}", last.as_ref().unwrap_or(case)), last.is_some(), names);
                 }
-                of_round.extend(ids);
             }
             kind => self.apply_to_guest(event.elapsed_ms, kind),
         }

@@ -2,7 +2,7 @@
 //!
 //! Reading the words from the command line is `cli`'s work.
 
-use super::ids::{CaseId, GuestId, SuiteId};
+use super::ids::{CaseId, GuestId, SuiteId, is_plain};
 use globset::{Glob, GlobMatcher};
 
 /// One SELECT word.
@@ -61,10 +61,13 @@ impl Selector {
                 format!("`{word}` is not a selection: `{text}` is no axis with its value, such as `go=1.24`")
             })?;
             // Unlike an absent part, an empty value is one.
+            // As an id holds it; what stands for other characters stays.
+            let is_kept = |c: char| is_plain(c) || "*?[]{}!^".contains(c);
+            let value: String = value.chars().map(|c| if is_kept(c) { c } else { '_' }).collect();
             let value = if value.is_empty() {
                 Glob::new("").map_err(|e| e.to_string())?.compile_matcher()
             } else {
-                glob(value)?
+                glob(&value)?
             };
             Ok((axis.to_owned(), value))
         };
@@ -184,6 +187,7 @@ mod tests {
             assert!(!selects(no, it), "{no}");
         }
         assert!(!selects("api/up:go=1", ("api", "up", "deb")), "a case without axes");
+        assert!(selects("api/up:v=a b", ("api", "up:v=a_b", "deb")), "a value as it was written");
         for bad in ["api:go=1", "api/up:go", "api/up:", "api/up:=1", "api/up:go=[", ":go=1"] {
             assert!(Selector::parse(bad).is_err(), "{bad}");
         }

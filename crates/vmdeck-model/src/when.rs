@@ -106,8 +106,8 @@ impl WhenExpr {
         self.node.holds(facts)
     }
 
-    /// Returns every word that a name is compared with, with the name and whether the word is a glob: for those who know what
-    /// there is.
+    /// Returns every word that a name is compared with, with the name (`tags` for a tag) and whether the word is a glob: for those who
+    /// know what there is.
     pub fn compared(&self) -> Vec<(&str, &str, bool)> {
         let mut out = Vec::new();
         self.node.compared(&mut out);
@@ -149,7 +149,8 @@ impl WhenNode {
                     }
                 }
             }
-            WhenNode::Tagged(_) => {}
+            WhenNode::Tagged(Operand::Word(word)) => out.push(("tags", word, false)),
+            WhenNode::Tagged(Operand::Name(_)) => {}
             WhenNode::Not(inner) => inner.compared(out),
             WhenNode::And(left, right) | WhenNode::Or(left, right) => {
                 left.compared(out);

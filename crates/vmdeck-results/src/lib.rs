@@ -22,7 +22,7 @@ mod words;
 pub use files::{ResultFile, read_files};
 pub use format::Format;
 pub use judge::{Judgement, judge};
-pub use listing::{ListedTest, Quote, list_command, list_results, read_list, read_names};
+pub use listing::{ListedTest, Quote, list_command, list_results, read_list, read_names, read_paths};
 pub use rerun::{check_rerun, rerun_command, rerun_words};
 pub use stream::ResultStream;
 pub use summary::ResultSummary;

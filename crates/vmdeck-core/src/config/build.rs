@@ -58,6 +58,7 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
         base: sources.base,
         private_networks: sources.private_networks,
         env: sources.env,
+        backends: sources.backends,
         problems,
         values: Values::new(),
     };
@@ -129,6 +130,8 @@ pub(super) struct Build<'a> {
     base: &'a Path,
     /// The backends whose machines can be in a private network with others.
     pub(super) private_networks: &'a [&'static str],
+    /// The kinds of backends.
+    pub(super) backends: &'a [&'a str],
     /// vmdeck's own environment.
     pub(super) env: &'a BTreeMap<String, String>,
     problems: &'a mut Vec<Problem>,
@@ -145,6 +148,11 @@ impl Build<'_> {
             text: text.into(),
             hint: hint.map(str::to_owned),
         });
+    }
+
+    /// Returns whether a mistake was found at this key.
+    pub(super) fn has_problem(&self, key: &str) -> bool {
+        self.problems.iter().any(|problem| problem.key == key)
     }
 
     /// Returns how many mistakes were found so far.

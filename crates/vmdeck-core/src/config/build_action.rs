@@ -23,6 +23,9 @@ impl Build<'_> {
         let shown = format!("suites.{suite}.cases[{index}]");
         let words = ["run", "script", "steps", "discover"];
         let given: Vec<&str> = words.into_iter().filter(|key| self.is_written(&full(key))).collect();
+        if given.is_empty() && words.iter().any(|key| self.has_problem(&format!("{shown}.{key}"))) {
+            return None;
+        }
         let [key] = given[..] else {
             let text = format!("case `{name}` needs exactly one of `run`, `script`, `steps` and `discover`");
             self.problem(origin, &shown, text, None);

@@ -3,6 +3,7 @@
 //! The case itself is `build_suite`'s matter.
 
 use super::{build::Build, tree::Origin};
+use globset::Glob;
 use std::collections::BTreeSet;
 use vmdeck_model::{
     discover::DiscoverySource,
@@ -17,6 +18,9 @@ use vmdeck_model::{
 
 /// The most cases that one may become.
 const MOST: usize = 256;
+/// The processors that there are besides those of the guests, as the kernel of Linux names them.
+const ARCHITECTURES: [&str; 9] =
+    ["x86_64", "aarch64", "armv7l", "i686", "loongarch64", "ppc64le", "riscv64", "s390x", "mips64"];
 /// What `{{x}}` may stand for although it is no axis: words of the templates of other programs.
 const OTHERS: [&str; 2] = ["else", "end"];
 
@@ -278,8 +282,9 @@ impl Build<'_> {
         let of_suite = (format!("suites.{suite}.when"), "suites.*.when");
         let (path, any) = if self.is_written(&own.0) { own } else { of_suite };
         let text = self.text(&path, any)?;
+        let shown = path.replace(&format!(".cases.{index}."), &format!(".cases[{index}]."));
         let parsed = WhenExpr::parse(&text, self.env);
-        parsed.map_err(|why| self.problem(origin, &path, why, None)).ok()
+        parsed.map_err(|why| self.problem(origin, &shown, why, None)).ok()
     }
 
     /// Notes the cases that no guest of their suite runs.
@@ -312,7 +317,6 @@ impl Build<'_> {
 
     /// Finds what the conditions of a suite's cases ask for and nobody knows: such a case would silently never be run.
     pub(super) fn check_when(&mut self, suite: &Suite, guests: &[Guest], origin: &Origin) {
-        let key = format!("suites.{}.when", suite.id);
         let mut said = BTreeSet::new();
         self.note_unreachable(suite, guests);
         for case in &suite.cases {
@@ -321,6 +325,9 @@ impl Build<'_> {
             let mut mistakes: Vec<String> = when.holds(&facts).err().into_iter().collect();
             for (name, word, is_glob) in when.compared() {
                 let known: Vec<&str> = match name {
+                    "arch" => guests.iter().map(|guest| guest.arch.as_str()).chain(ARCHITECTURES).collect(),
+                    "backend" => self.backends.to_vec(),
+                    "tags" => suite.cases.iter().flat_map(|case| &case.tags).map(String::as_str).collect(),
                     "os" => [Os::Linux, Os::Windows, Os::Macos].map(Os::as_str).to_vec(),
                     "guest" => guests.iter().map(|guest| guest.key.as_str()).collect(),
                     "role" => suite.roles.keys().map(RoleId::as_str).collect(),
@@ -332,17 +339,32 @@ impl Build<'_> {
                     }
                     _ => continue,
                 };
-                if !is_glob && !word.is_empty() && !known.contains(&word) {
-                    let known: Vec<&str> = known.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-                    mistakes.push(format!("`{name}` is never `{word}` (known: {})", known.join(", ")));
+                let fits = |known: &&str| {
+                    if is_glob {
+                        Glob::new(word).is_ok_and(|g| g.compile_matcher().is_match(known))
+                    } else {
+                        *known == word
+                    }
+                };
+                let is_unknown_axis = name.starts_with("matrix.") && known.is_empty();
+                if word.is_empty() || is_unknown_axis || known.iter().any(fits) {
+                    continue;
                 }
+                let known: Vec<&str> = known.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+                let known =
+                    if known.is_empty() { "there are none".to_owned() } else { format!("known: {}", known.join(", ")) };
+                mistakes.push(match name {
+                    "tags" => format!("no case of the suite has the tag `{word}` ({known})"),
+                    _ if is_glob => format!("`{name}` never fits `{word}` ({known})"),
+                    _ => format!("`{name}` is never `{word}` ({known})"),
+                });
             }
             for why in mistakes {
                 let text = format!("`{}`: {why}", when.text());
                 if said.insert(text.clone()) {
                     let place = Origin::File(case.place.file.as_str().into(), case.place.line);
                     let origin = if case.place.line > 0 { &place } else { origin };
-                    self.problem(origin, &key, text, None);
+                    self.problem(origin, &format!("suites.{}.cases.{}.when", suite.id, case.id.name()), text, None);
                 }
             }
         }
@@ -404,8 +426,8 @@ fn combinations(axes: &[(String, Vec<String>)]) -> Vec<MatrixRow> {
 }
 
 /// Returns the cases before that a case needs, of these names: of one with axes those that have the same values where both have the
-/// axis. An error names one of which there is none.
-pub(super) fn needed(case: &Case, names: &[CaseId], before: &[Case]) -> Result<Vec<CaseId>, CaseId> {
+/// axis. An error says of which there is none.
+pub(super) fn needed(case: &Case, names: &[CaseId], before: &[Case]) -> Result<Vec<CaseId>, String> {
     let mut out = Vec::new();
     for name in names {
         let agrees = |other: &&Case| {
@@ -415,7 +437,10 @@ pub(super) fn needed(case: &Case, names: &[CaseId], before: &[Case]) -> Result<V
         let count = out.len();
         out.extend(before.iter().filter(agrees).map(|other| other.id.clone()));
         if out.len() == count {
-            return Err(name.clone());
+            let is_there = before.iter().any(|other| other.id.name() == name.as_str());
+            let why =
+                if is_there { "of which no combination has the same values" } else { "which is no case before it" };
+            return Err(format!("case `{}` needs `{name}`, {why}", case.id));
         }
     }
     Ok(out)

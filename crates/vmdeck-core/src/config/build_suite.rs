@@ -74,6 +74,7 @@ impl Build<'_> {
         let trouble_ignore = self.ignored_troubles(&full("trouble_ignore"), &any("trouble_ignore"), origin, troubles);
         let tags = self.tags(&full("tags"), &any("tags"), origin);
         let rows = self.rows(&MatrixKeys::of_suite(name), origin);
+        let env = self.env(&full("env"), &any("env"), origin);
         let mut seen = BTreeSet::new();
         let mut list: Vec<Case> = Vec::new();
         for (index, origin) in cases.iter().enumerate() {
@@ -87,6 +88,10 @@ impl Build<'_> {
                 case.tags.extend(tags.iter().cloned());
                 case.tags.sort();
                 case.tags.dedup();
+                for (name, value) in env.iter().filter(|(_, value)| value.contains("{{")) {
+                    // What stands for a value of an axis differs from case to case.
+                    case.env.entry(name.clone()).or_insert_with(|| value.clone());
+                }
                 if !seen.insert(case.id.clone()) {
                     self.problem(
                         origin,
@@ -97,8 +102,7 @@ impl Build<'_> {
                 }
                 let mut variants = self.variants(&case, &rows, &shown, origin);
                 for case in &mut variants {
-                    case.needs = needed(case, &case.needs, &list).unwrap_or_else(|need| {
-                        let why = format!("case `{}` needs `{need}`, which is no case before it", case.id);
+                    case.needs = needed(case, &case.needs, &list).unwrap_or_else(|why| {
                         let hint = "cases run in the order in which they are written";
                         self.problem(origin, &format!("{shown}.needs"), why, Some(hint));
                         Vec::new()
@@ -122,7 +126,8 @@ impl Build<'_> {
         }
         let artifacts_required = self.value(&full("artifacts_required"), &any("artifacts_required"));
         let artifacts = self.texts(&full("artifacts"), &any("artifacts"));
-        if artifacts_required == Some(Value::Bool(true)) && artifacts.is_empty() {
+        let has_artifacts = !artifacts.is_empty() || list.iter().any(|case| !case.artifacts.is_empty());
+        if artifacts_required == Some(Value::Bool(true)) && !has_artifacts {
             self.problem(origin, &full("artifacts_required"), "there are no `artifacts` that it could require", None);
         }
         let setup_inputs = self.setup_inputs(name, origin);
@@ -144,7 +149,7 @@ impl Build<'_> {
             requires: self.requires(name, origin),
             setup: self.text(&full("setup"), &any("setup")),
             teardown: self.text(&full("teardown"), &any("teardown")),
-            env: self.env(&full("env"), &any("env"), origin),
+            env,
             dir: self.text(&full("dir"), &any("dir")),
             run_as: self.run_as(&full("run_as"), &any("run_as")).unwrap_or_default(),
             artifacts,

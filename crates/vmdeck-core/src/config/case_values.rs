@@ -13,11 +13,13 @@ pub(super) fn discover(entries: &[(String, Node)]) -> Result<DiscoverySource, St
     let get = |key: &str| entries.iter().find(|(own, _)| own == key).map(|(_, node)| text(node)).transpose();
     let (glob, command, run) = (get("glob")?, get("command")?, get("run")?);
     let holds = |run: &str, place: &str| {
-        if run.contains(place) {
-            Ok(())
-        } else {
-            Err(format!("`run` has to hold {place}, which stands for what was found"))
+        if !run.contains(place) {
+            return Err(format!("`run` has to hold {place}, which stands for what was found"));
         }
+        if stands_quoted(run, place) {
+            return Err(format!("{place} stands for a word that is quoted already: leave out the quotes around it"));
+        }
+        Ok(())
     };
     match (glob, command, run, entries.len()) {
         (Some(glob), None, Some(run), 2) if !glob.is_empty() => {
@@ -30,6 +32,36 @@ pub(super) fn discover(entries: &[(String, Node)]) -> Result<DiscoverySource, St
         }
         _ => Err(known.to_owned()),
     }
+}
+
+/// Returns whether a place stands within quotes of a shell, or beside them: there the quotes of what it stands for would end them.
+fn stands_quoted(script: &str, place: &str) -> bool {
+    let (mut quote, mut rest) = (None, script);
+    while let Some(c) = rest.chars().next() {
+        if rest.starts_with(place) {
+            let after = rest[place.len()..].chars().next();
+            if quote.is_some() || after.is_some_and(|c| "'\"`".contains(c)) {
+                return true;
+            }
+            rest = &rest[place.len()..];
+            continue;
+        }
+        let is_escape = c == '\\' && quote != Some('\'');
+        match quote {
+            _ if is_escape => {}
+            None if "'\"`".contains(c) => quote = Some(c),
+            Some(open) if open == c => {
+                quote = None;
+                if rest[1..].starts_with(place) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        let skipped = c.len_utf8() + if is_escape { rest.chars().nth(1).map_or(0, char::len_utf8) } else { 0 };
+        rest = &rest[skipped..];
+    }
+    false
 }
 
 /// Returns one step of a case.

@@ -205,7 +205,7 @@ impl Dispatcher {
         for (round, job) in planned {
             for (guest, suite, case) in job.cases() {
                 let key = name(&guest.id, &suite.id, &case.id, round);
-                let found = self.view.found.get(&key).cloned().unwrap_or_else(|| vec![case.id.clone()]);
+                let found = self.view.found.of(&key).map_or_else(|| vec![case.id.clone()], <[CaseId]>::to_vec);
                 for case in found {
                     if ended.contains(&name(&guest.id, &suite.id, &case, round)) {
                         continue;

@@ -74,7 +74,7 @@ impl Junit {
         Self { file, copies, index, run: ReportedRun::default() }
     }
 
-    fn case(&mut self, event: &EventKind) {
+    fn case(&mut self, event: &EventKind, view: &RunView) {
         let EventKind::CaseEnded {
             guest,
             suite,
@@ -97,7 +97,7 @@ impl Junit {
         let round = if *round == 1 { String::new() } else { format!(" (round {round})") };
         self.run.guests.entry(guest.clone()).or_default().cases.push(ReportedCase {
             class: format!("{guest}.{suite}"),
-            name: format!("{}{round}", case.shown()),
+            name: format!("{}{round}", view.found.title(suite, case)),
             place: self.index.place(suite, case).map(|place| (place.file, place.line)),
             cause: *cause,
             quarantined: quarantined.clone(),
@@ -119,7 +119,7 @@ impl ReportSink for Junit {
         "the JUnit report".into()
     }
 
-    fn event(&mut self, event: &Event, _: &RunView) -> io::Result<()> {
+    fn event(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
         match &event.kind {
             EventKind::RunStarted { run, host, guests, .. } => {
                 self.run.id = run.to_string();
@@ -137,7 +137,7 @@ impl ReportSink for Junit {
             EventKind::Reused { guest, times, .. } => {
                 self.run.guests.entry(guest.clone()).or_default().reused = Some(*times);
             }
-            EventKind::CaseEnded { .. } => self.case(&event.kind),
+            EventKind::CaseEnded { .. } => self.case(&event.kind, view),
             EventKind::CaseStarted { guest, suite, case, round, only, .. } => {
                 let key = (guest.clone(), suite.clone(), case.clone(), *round);
                 self.run.subtests.begin(&key, only.is_some());

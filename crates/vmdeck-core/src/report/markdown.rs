@@ -3,6 +3,7 @@
 use super::plan_index::PlanIndex;
 use std::fmt::Write as _;
 use vmdeck_model::{
+    exit::RunExit,
     ids::short_run,
     outcome::Verdict,
     quantity::show_duration,
@@ -24,17 +25,21 @@ pub fn render(view: &RunView, index: &PlanIndex) -> String {
         .filter(|verdict| view.tally.of(*verdict) > 0)
         .map(|verdict| format!("{} {verdict}", view.tally.of(verdict)))
         .collect();
+    let excused = view.tally.quarantined;
+    let excused = if excused > 0 { format!(" ({excused} of the failed in quarantine)") } else { String::new() };
+    let counts = if counts.is_empty() { "no case has ended".to_owned() } else { counts.join(", ") + &excused };
     let run = view.run.as_deref().map_or("?", short_run);
     let took = show_duration(std::time::Duration::from_millis(view.now_ms));
     let exit = view.exit.map_or("no end".to_owned(), |exit| format!("exit {}", exit.code()));
-    let mut out = format!("### vmdeck run {run}: {} in {took} ({exit})\n\n", counts.join(", "));
+    let mut out = format!("### vmdeck run {run}: {counts} in {took} ({exit})\n\n");
     if let Some(revision) = &view.revision {
         let dirty = if revision.dirty { ", with uncommitted changes" } else { "" };
         let _ = writeln!(out, "Code: {}{dirty}\n", code(&revision.commit));
     }
     let red: Vec<&EndedCase> = view.cases.iter().filter(|case| case.verdict.is_failure()).collect();
     if red.is_empty() {
-        out.push_str("Nothing failed.\n");
+        out.push_str(nothing_failed(view));
+        out.push('\n');
     }
     let mut told = 0;
     for case in red.iter().take(CASES) {
@@ -49,6 +54,15 @@ pub fn render(view: &RunView, index: &PlanIndex) -> String {
         let _ = writeln!(out, "\nand {} more.", red.len() - told);
     }
     out
+}
+
+/// Returns what is said where no case failed.
+pub(super) fn nothing_failed(view: &RunView) -> &'static str {
+    match view.exit {
+        None => "The run has no end; of the cases that had ended, none failed.",
+        Some(RunExit::Passed) => "Nothing failed.",
+        Some(_) => "No case failed, but the run did not end well.",
+    }
 }
 
 fn one(case: &EndedCase, index: &PlanIndex) -> String {
@@ -99,6 +113,12 @@ fn code(words: &str) -> String {
 /// Returns lines of code.
 fn block(lines: &str) -> String {
     let fence = fence(lines, 3);
+    // On the terminal of a CI system a line that begins so would be a command for it.
+    let guard = |line: &str| match line.trim_start() {
+        start if start.starts_with("::") || start.starts_with("##[") => format!("\u{2060}{line}"),
+        _ => line.to_owned(),
+    };
+    let lines = lines.lines().map(guard).collect::<Vec<_>>().join("\n");
     format!("{fence}text\n{lines}\n{fence}\n\n")
 }
 
@@ -119,6 +139,7 @@ mod tests {
             "\\<b\\>\\*x\\*\\</b\\> \\[a\\](b) @\u{2060}all \\#1 a/b.c"
         );
         assert_eq!(text("a\n# b"), "a \\# b");
+        assert_eq!(block("a\n::error::x"), "```text\na\n\u{2060}::error::x\n```\n\n");
         assert_eq!(code("a`b``c"), "``` a`b``c ```");
         assert_eq!(block("x\n```\n</details>"), "````text\nx\n```\n</details>\n````\n\n");
     }

@@ -368,7 +368,9 @@ impl Text {
             None if message.is_empty() => String::new(),
             None => format!("  {}", safe(message)),
         };
-        let why = format!("{why}{excuse}");
+        let own = view.found.name(suite, case);
+        let own = own.map(|name| format!("  [{}]", safe(name))).unwrap_or_default();
+        let why = format!("{own}{why}{excuse}");
         self.line(now, &format!("  {} {name:<38} {:>7}{why}", self.verdict(*verdict), time(*took_ms)))?;
         let place = self.index.place(suite, case).filter(|_| red).map(|place| format!("{place}"));
         if let Some(place) = &place {

@@ -30,6 +30,11 @@ impl ArtifactGlobs {
         self.matchers.iter().enumerate().filter(|(_, all)| fits(all)).map(|(at, _)| at).collect()
     }
 
+    /// Returns whether one of the globs names this very path.
+    pub(super) fn names(&self, path: &Path) -> bool {
+        self.matchers.iter().flatten().any(|glob| glob.is_match(path))
+    }
+
     /// Returns how many there are.
     pub(super) fn len(&self) -> usize {
         self.written.len()
@@ -104,7 +109,9 @@ pub(super) fn pack_script(globs: &[String], to_file: Option<&str>) -> String {
 /// Returns a script that writes a line for each file that the globs name: what changes when somebody writes it, a tab, and its path.
 pub(super) fn stamp_script(globs: &[String]) -> String {
     find_script(globs)
-        + r#"eval "set -- $a"; for f; do
+        + r#"eval "set -- $a"; e='
+'; for f; do
+  case $f in *"$e"*) printf '%s\n' "$f" | tr '\n\t' '??'; echo; continue ;; esac
   s=$(stat -L -c '%s %y %z %i' -- "$f" 2>/dev/null || stat -L -f '%z %Fm %Fc %i' "$f" 2>/dev/null || ls -Ldlni -- "$f") || continue
   printf '%s\t%s\n' "$s" "$f"
 done; exit 0"#

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
+    quantity::show_duration,
     suite::ScriptShell,
     text::one_line,
 };
@@ -36,13 +37,27 @@ pub async fn look(
     let command = RemoteCommand { script, shell: ScriptShell::Plain, stdin: Input::Empty, ..base.clone() };
     let mut said = Collected::default();
     let looked = clock::within(LOOK, runner.run(&command, &mut said, cancel)).await;
-    let exit = looked.ok_or_else(|| failed().because("it does not answer"))??;
+    let took = || failed().because(format!("it took longer than {}", show_duration(LOOK)));
+    let exit = looked.ok_or_else(took)??;
     if exit != CommandExit::Code(0) {
         return Err(failed().because(format!("{exit}: {}", one_line(&String::from_utf8_lossy(&said.stderr)))));
     }
     let text = String::from_utf8_lossy(&said.stdout);
-    let pairs = text.lines().filter_map(|line| line.trim_end_matches('\r').split_once('\t'));
-    Ok(pairs.map(|(stamp, path)| (bare(path).to_owned(), stamp.to_owned())).collect())
+    let mut out = BTreeMap::new();
+    for line in text.lines().map(|line| line.trim_end_matches('\r')).filter(|line| !line.is_empty()) {
+        let Some((stamp, path)) = line.split_once('\t') else {
+            let why = format!("the name of a file holds the end of a line: `{}`", one_line(line));
+            return Err(Fault::user("cannot look at files in the guest").because(why));
+        };
+        out.insert(bare(path).to_owned(), stamp.to_owned());
+    }
+    Ok(out)
+}
+
+/// Leaves of these files only those whose own paths the globs name, and not a folder that they are in.
+pub fn named(files: BTreeMap<String, String>, globs: &[String]) -> BTreeMap<String, String> {
+    let globs = ArtifactGlobs::new(globs);
+    files.into_iter().filter(|(path, _)| globs.names(Path::new(path))).collect()
 }
 
 /// Returns those of these names and globs of which there is no file.

@@ -38,7 +38,19 @@ pub fn read_list(tool: &str, text: &str, quote: Quote<'_>) -> Result<Vec<ListedT
     }
 }
 
-/// Reads a list with a name on each line; each is run by a script in which `place` stands for it.
+/// Returns the files of a list; each is run by a script in which `place` stands for it. A relative one begins with `./`, so that none is an
+/// option.
+pub fn read_paths(paths: &[String], (place, script): (&str, &str), quote: Quote<'_>) -> Vec<ListedTest> {
+    let word = |path: &str| if path.starts_with('/') { quote(path) } else { quote(&format!("./{path}")) };
+    let test = |path: &String| ListedTest {
+        name: path.trim_start_matches('/').to_owned(),
+        script: script.replace(place, &word(path)),
+        ..ListedTest::default()
+    };
+    paths.iter().map(test).collect()
+}
+
+/// Reads a list with a name on each line, without the blanks around it; each is run by a script in which `place` stands for it.
 pub fn read_names(text: &str, (place, script): (&str, &str), quote: Quote<'_>) -> Result<Vec<ListedTest>, String> {
     let mut seen = BTreeSet::new();
     let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
@@ -46,6 +58,12 @@ pub fn read_names(text: &str, (place, script): (&str, &str), quote: Quote<'_>) -
         .map(|name| {
             if !seen.insert(name) {
                 return Err(format!("`{name}` is listed twice"));
+            }
+            if name.starts_with('-') {
+                return Err(format!("`{name}` would be read as an option"));
+            }
+            if name.contains('\0') {
+                return Err(format!("`{}` holds a NUL, which no command can", name.replace('\0', "?")));
             }
             let script = script.replace(place, &quote(name));
             Ok(ListedTest { name: name.to_owned(), script, ..ListedTest::default() })
@@ -154,7 +172,13 @@ mod tests {
         let list = read_names("a\r\n\nb; rm -rf /\n", ("{name}", "./t {name} {x}"), &quote).expect("good");
         let scripts: Vec<&str> = list.iter().map(|test| test.script.as_str()).collect();
         assert_eq!(scripts, ["./t 'a' {x}", "./t 'b; rm -rf /' {x}"]);
-        assert!(read_names("a\na\n", ("{name}", "{name}"), &quote).is_err());
+        for bad in ["a\na\n", "--version\n", "a\0b\n"] {
+            assert!(read_names(bad, ("{name}", "{name}"), &quote).is_err(), "{bad:?}");
+        }
+        let paths = ["t/a".to_owned(), "--version".to_owned(), "/x".to_owned()];
+        let list = read_paths(&paths, ("{path}", "sh {path}"), &quote);
+        let scripts: Vec<&str> = list.iter().map(|test| test.script.as_str()).collect();
+        assert_eq!(scripts, ["sh './t/a'", "sh './--version'", "sh '/x'"]);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use super::{
     case_artifacts::{self, CaseArtifacts},
-    case_run::{AskedAttempt, Attempted, CaseRun, unrun},
+    case_run::{AskedAttempt, Attempted, CaseRun, Excuse, unrun},
     command_log::RecordedOutput,
     script_failure::ScriptFailure,
     suite::{ScriptRun, SuiteRun, SuiteScript},
@@ -85,7 +85,7 @@ impl CaseRun<'_> {
                 attempt.verdict = if is_well { failure.verdict } else { attempt.verdict };
                 let before = if attempt.message.is_empty() { String::new() } else { format!("{}; ", attempt.message) };
                 attempt.message = format!("{before}{}", failure.reason);
-                (attempted.by_subtests, attempted.is_excusable) = (false, false);
+                (attempted.by_subtests, attempted.excuse) = (false, Excuse::Nothing);
             }
         }
         attempted

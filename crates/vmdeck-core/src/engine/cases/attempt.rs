@@ -1,7 +1,7 @@
 //! One attempt at a case, of the case alone: its command, the restarts that it may ask for, its output and results, and the verdict.
 
 use super::{
-    case_run::{AskedAttempt, Attempted, CaseRun},
+    case_run::{AskedAttempt, Attempted, CaseRun, Excuse},
     command_log::{CommandLog, OutputOrigin, RecordedOutput},
     judge::{judge, judge_with_results, with_running},
     peers::PeerWatch,
@@ -25,7 +25,7 @@ use vmdeck_model::{
     outcome::Verdict,
     quantity::show_duration,
     subtest::Subtest,
-    suite::CaseAction,
+    suite::{CaseAction, ResultSources},
 };
 
 /// Bytes that a record must still take for its console to be believed.
@@ -102,15 +102,15 @@ impl CaseRun<'_> {
             // The hypervisor writes the console there, and says nothing when it cannot.
             output.lost = Some(format!("the console may not be recorded: the record's disk takes nothing more: {e}"));
         }
-        if output.lost.is_none()
-            && output.unmet.is_none()
-            && matches!(&end, End::Exit(exit) if exit.code() == Some(case.expect.exit))
-        {
+        if output.lost.is_none() && output.unmet.is_none() && matches!(&end, End::Exit(exit) if exit.code().is_some()) {
             match self.missing_files(machine).await {
                 Ok(missing) => output.unmet = missing,
                 Err(fault) => output.lost = Some(fault.to_string()),
             }
         }
+        // A program that a signal ended says so by a code above 128.
+        let is_whole = matches!(&end, End::Exit(exit) if exit.code().is_some_and(|code| code < 128));
+        let is_well_otherwise = is_whole && output.unmet.is_none() && output.lost.is_none();
         let clear = |text: String| context.redactor.text(&text);
         let mut by_subtests = false;
         let (verdict, exit, message, machine_lost) = match end {
@@ -161,16 +161,26 @@ impl CaseRun<'_> {
             }
         };
         let message = match step {
-            Some(step) if !message.is_empty() => format!("{}: {message}", step.name),
+            // Which of them ran the tests that failed, nobody knows.
+            Some(step) if !message.is_empty() && !by_subtests => format!("{}: {message}", step.name),
             _ => message,
         };
         let message = if exit.is_none() { clear(with_running(message, results.as_ref())) } else { message };
         let RecordedOutput { stdout_tail, stderr_tail, .. } = output;
         let attempt = Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail };
         let failed = subtests.as_ref().map(Subtests::failed).unwrap_or_default();
-        let is_excusable = results.as_ref().is_none_or(|results| results.incomplete.is_empty());
+        let is_optional = case.results.streams.iter().any(|word| word == ResultSources::AUTO);
+        let is_excusable = results.as_ref().is_none_or(|results| {
+            results.incomplete.is_empty()
+                && (results.tally.total() > 0 || case.results.allow_empty || (is_optional && !results.is_recognized))
+        });
+        let excuse = match (is_excusable, is_well_otherwise) {
+            (false, _) => Excuse::Nothing,
+            (true, false) => Excuse::Case,
+            (true, true) => Excuse::Tests,
+        };
         let subtests = results.map(|results| results.tally);
-        Attempted { attempt, machine_lost, subtests, failed, by_subtests, is_excusable }
+        Attempted { attempt, machine_lost, subtests, failed, by_subtests, excuse }
     }
 
     /// Returns which of the files that the case has to leave are not there.

@@ -3,7 +3,7 @@
 //! Three things are kept apart: the code failed, the guest failed, nobody can tell. No status means `infra`, never a pass.
 
 use super::{
-    case_run::{AskedAttempt, Attempted, CaseRun, unrun},
+    case_run::{AskedAttempt, Attempted, CaseRun, Excuse, unrun},
     command_log::RecordedOutput,
     peers::PeerWatch,
     script_failure::ScriptFailure,
@@ -65,7 +65,7 @@ impl CaseRun<'_> {
                 only: script.as_ref().map(|_| u32::try_from(only.len()).unwrap_or(u32::MAX)),
             });
             let partial = script.as_deref().map(|script| (script, &only[..]));
-            let Attempted { mut attempt, machine_lost, subtests, failed, by_subtests, is_excusable } =
+            let Attempted { mut attempt, machine_lost, subtests, failed, by_subtests, excuse } =
                 self.attempt(machine, AskedAttempt { number, peers, partial }).await;
             let subtests = subtests.map(|mut tally| {
                 tally.merge(&settled);
@@ -105,9 +105,10 @@ impl CaseRun<'_> {
             let all = subtests.map_or(0, |tally| tally.failures() as usize);
             let of_subtests = failed.iter().map(|test| test.quarantined.clone()).collect::<Option<Vec<_>>>();
             // All of them, and nothing else.
-            let of_subtests = of_subtests.filter(|issues| by_subtests && issues.len() == all);
+            let of_subtests =
+                of_subtests.filter(|issues| by_subtests && excuse == Excuse::Tests && issues.len() == all);
             let issue = excused.clone().or_else(|| of_subtests.and_then(|issues| issues.into_iter().next()));
-            let quarantined = issue.filter(|_| attempt.verdict == Verdict::Failed && is_excusable);
+            let quarantined = issue.filter(|_| attempt.verdict == Verdict::Failed && excuse != Excuse::Nothing);
             let (verdict, is_red) = (attempt.verdict, attempt.verdict.is_failure() && quarantined.is_none());
             self.report(attempt, earlier, CaseMarks { subtests, by_subtests, quarantined, cause: None });
             return Outcome { verdict, is_red, machine_lost };

@@ -38,6 +38,17 @@ pub(super) struct AskedAttempt<'a> {
     pub(super) partial: Option<(&'a str, &'a [Subtest])>,
 }
 
+/// What of a failure may be excused, where somebody has said that it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// Nothing: it was not the code that is tested, or not all that had to be told of it was.
+    Nothing,
+    /// The case as a whole.
+    Case,
+    /// Also tests of its own: besides them nothing is wrong, neither with its output and files, nor with how it ended.
+    Tests,
+}
+
 /// How one attempt at a case ended.
 pub(super) struct Attempted {
     pub(super) attempt: Attempt,
@@ -49,15 +60,15 @@ pub(super) struct Attempted {
     pub(super) failed: Vec<Subtest>,
     /// Nothing but those speaks against it.
     pub(super) by_subtests: bool,
-    /// The failure may be excused: it is one of the code that is tested, and all that had to be told of it was.
-    pub(super) is_excusable: bool,
+    /// What of its failure may be excused.
+    pub(super) excuse: Excuse,
 }
 
 impl Attempted {
     /// Returns an attempt whose command was never run.
     pub(super) fn unrun(attempt: Attempt, machine: &LeasedMachine) -> Self {
         let machine_lost = machine.is_lost();
-        Self { attempt, machine_lost, subtests: None, failed: Vec::new(), by_subtests: false, is_excusable: false }
+        Self { attempt, machine_lost, subtests: None, failed: Vec::new(), by_subtests: false, excuse: Excuse::Nothing }
     }
 }
 

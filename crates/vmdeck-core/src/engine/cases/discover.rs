@@ -9,18 +9,20 @@ use super::{
 use crate::{
     command::{RemoteCommand, Shell, powershell, sh_quote},
     engine::machine::LeasedMachine,
+    host::clock,
     transport::file_stamps,
 };
 use std::collections::BTreeSet;
 use vmdeck_model::{
     discover::{Discovery, DiscoverySource, MOST_FOUND},
-    error::Fault,
+    error::{Blame, Fault},
     event::{EventKind, FoundCase},
     outcome::Verdict,
+    quantity::show_duration,
     suite::{Case, CaseAction, RunAs},
     text::one_line,
 };
-use vmdeck_results::{ListedTest, list_command, list_results, read_list, read_names};
+use vmdeck_results::{ListedTest, list_command, list_results, read_list, read_names, read_paths};
 
 /// Most cases of which one event tells: readers of records take no longer lines.
 const PART: usize = 1_000;
@@ -90,9 +92,10 @@ impl CaseRun<'_> {
         let listed = match source {
             DiscoverySource::Files { glob, run } => {
                 let files = self.files(machine, glob).await.map_err(|fault| {
-                    failure(Verdict::Infra, self.context.redactor.text(&format!("discover failed: {fault}")))
+                    let verdict = if fault.blame() == Blame::User { Verdict::Failed } else { Verdict::Infra };
+                    failure(verdict, self.context.redactor.text(&format!("discover failed: {fault}")))
                 })?;
-                read_names(&files.join("\n"), (Discovery::PATH, run), &quote)
+                Ok(read_paths(&files, (Discovery::PATH, run), &quote))
             }
             DiscoverySource::Command { command, run } => {
                 let text = self.run_list(machine, command).await?;
@@ -112,7 +115,13 @@ impl CaseRun<'_> {
     async fn files(&self, machine: &LeasedMachine, glob: &str) -> Result<Vec<String>, Fault> {
         let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
         let globs = [glob.to_owned()];
-        let there = file_stamps::look(session, &globs, &self.base_command(), &self.context.cancel).await?;
+        let base = self.base_command();
+        let looking = file_stamps::look(session, &globs, &base, &self.context.cancel);
+        let limit = self.suite.setup_timeout;
+        let took = || Fault::user(format!("looking for `{glob}` took longer than {}", show_duration(limit)));
+        let there = clock::within(limit, looking).await.ok_or_else(took)??;
+        // A folder that fits stands for what is in it where files are fetched; here only what fits is a test.
+        let there = file_stamps::named(there, &globs);
         let root = if glob.starts_with('/') { "/" } else { "" };
         Ok(there.into_keys().map(|path| format!("{root}{path}")).collect())
     }

@@ -136,7 +136,13 @@ impl JobRun<'_> {
             ended.find(|((_, id), _)| is_of(id, need)).map(|((_, id), verdict)| (id.clone(), *verdict))
         };
         let (need, verdict) = case.needs.iter().find_map(bad)?;
-        Some(format!("it needs `{need}`, which was {verdict}"))
+        let became = match verdict {
+            Verdict::Failed => "failed",
+            Verdict::Skipped => "was skipped",
+            Verdict::Cancelled => "was cancelled",
+            Verdict::Infra | Verdict::Passed | Verdict::Flaky => "could not be judged",
+        };
+        Some(format!("it needs `{need}`, which {became}"))
     }
 
     fn case_run<'m>(&'m self, queued: QueuedCase, member: &'m Member) -> CaseRun<'m> {
@@ -378,6 +384,7 @@ impl JobRun<'_> {
         let Some((member, machine)) = of_case else { return };
         match self.case_run(queued, member).discover(machine, discovery).await {
             Ok(found) => {
+                self.tell_missing(queued, &found);
                 let cases = &mut self.suites[queued.of.suite].cases;
                 let mut places = Vec::new();
                 for case in found {
@@ -402,6 +409,19 @@ impl JobRun<'_> {
                     self.fail_fast();
                 }
             }
+        }
+    }
+
+    /// Tells of the cases that an earlier round has found and this one has not.
+    fn tell_missing(&self, queued: QueuedCase, found: &[Case]) {
+        let (case, suite) = self.case_of(queued);
+        let is_gone =
+            |other: &&Case| other.id.parent().as_ref() == Some(&case.id) && !found.iter().any(|now| now.id == other.id);
+        let gone: Vec<&str> = suite.cases.iter().filter(is_gone).map(|other| other.id.as_str()).collect();
+        if !gone.is_empty() {
+            let text =
+                format!("`{}/{}`: found in an earlier round, and not now: {}", suite.id, case.id, gone.join(", "));
+            self.context.events.warn(Some(&self.members[0].guest.id), text, None);
         }
     }
 

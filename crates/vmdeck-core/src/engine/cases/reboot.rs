@@ -151,7 +151,7 @@ impl<'a> Reboots<'a> {
             Ok(false) => {
                 let never_came = matches!(end, End::Exit(_)) && self.is_due();
                 return Some(if never_came {
-                    let fault = Fault::infra("the guest was to restart and did not (`reboot = \"expected\"`)");
+                    let fault = Fault::infra("the guest should have restarted, and did not");
                     End::Complaint { fault, spoils: false }
                 } else {
                     end

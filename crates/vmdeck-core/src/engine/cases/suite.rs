@@ -19,6 +19,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     event::{CaseCause, EventKind},
+    evidence::telling_line,
     guest::{Guest, SurvivorPolicy},
     ids::CaseId,
     outcome::Verdict,
@@ -262,7 +263,9 @@ impl SuiteRun<'_> {
                 Some(why) => (Verdict::Infra, why),
             },
             End::Exit(exit) => {
-                let last = output.stderr_tail.lines().last().or(output.stdout_tail.lines().last()).unwrap_or_default();
+                let last = output.stderr_tail.lines().last().or(output.stdout_tail.lines().last());
+                let telling = telling_line(&output.stdout_tail, &output.stderr_tail);
+                let last = telling.or(last).unwrap_or_default();
                 let last = if last.is_empty() { String::new() } else { format!(": {last}") };
                 let seen = dir.strip_prefix(&context.plan.dir).unwrap_or(&dir).display();
                 (Verdict::Failed, format!("{exit}{last} (see {seen})"))

@@ -5,6 +5,7 @@ use super::{
     logs::{self, LogEnd},
     sources::{PageSources, newest, time},
 };
+use crate::report::markdown::nothing_failed;
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};
 use vmdeck_model::{
@@ -27,13 +28,13 @@ pub(super) fn failures(page: &PageSources, view: &RunView, failures: &[&EndedCas
     html! {
         section #failures {
             h2 { "Failures" }
-            @if failures.is_empty() { p { "Nothing failed." } }
+            @if failures.is_empty() { p { (nothing_failed(view)) } }
             @if let Some(error) = run_error(view) { p.failed { (error) } }
             @for (at, case) in failures.iter().enumerate() {
                 details.case open[at < 10] data-find=(format!("{}/{} {}", case.suite, case.case, case.guest)) {
                     summary {
                         span class=(case.verdict.as_str()) { (case.verdict.as_str()) } " "
-                        strong.name { (format!("{}/{}", case.suite, case.case.shown())) } " in " (case.guest.as_str())
+                        strong.name { (format!("{}/{}", case.suite, view.found.title(&case.suite, &case.case))) } " in " (case.guest.as_str())
                         @if let Some(issue) = &case.quarantined { span.quarantined { " (quarantined: " (issue) ")" } }
                         span.dim { " " (time(case.took_ms)) }
                     }
@@ -116,7 +117,7 @@ pub(super) fn grid(view: &RunView) -> Markup {
                         tbody {
                             @for key in &order {
                                 tr {
-                                    th.name scope="row" { (format!("{}/{}", key.0, key.1.shown())) }
+                                    th.name scope="row" { (format!("{}/{}", key.0, view.found.title(key.0, key.1))) }
                                     @for guest in &guests {
                                         td {
                                             @match cells.get(key).and_then(|row| row.get(guest)) {
@@ -213,7 +214,7 @@ pub(super) fn cases(page: &PageSources, view: &RunView) -> Markup {
                             tr data-find=(format!("{}/{} {} {}", case.suite, case.case, case.guest, case.verdict)) {
                                 td.state { span class=(case.verdict.as_str()) { (sign(case.verdict)) " " (case.verdict.as_str()) } }
                                 td.name {
-                                    (format!("{}/{}", case.suite, case.case.shown()))
+                                    (format!("{}/{}", case.suite, view.found.title(&case.suite, &case.case)))
                                     @if case.round > 1 { " (round " (case.round) ")" }
                                     @if let Some(subtests) = case.subtests.as_ref().filter(|s| s.tally.total() > 0) {
                                         details.subtests {
