@@ -36,6 +36,12 @@ impl FoundView {
         self.of.get(key).map(Vec::as_slice)
     }
 
+    /// Returns each case of a guest for which others were found, with its suite and those.
+    pub fn in_guest(&self, guest: &GuestId) -> impl Iterator<Item = (&SuiteId, &CaseId, &[CaseId])> {
+        let of_guest = self.of.iter().filter(move |((of, ..), _)| of == guest);
+        of_guest.map(|((_, suite, case, _), found)| (suite, case, &found[..]))
+    }
+
     /// Returns the name of a case as whoever listed it has it, where its id cannot hold that.
     pub fn name(&self, suite: &SuiteId, case: &CaseId) -> Option<&str> {
         self.names.get(&(suite.clone(), case.clone())).map(String::as_str)

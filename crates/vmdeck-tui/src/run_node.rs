@@ -29,6 +29,8 @@ pub struct RunNode {
     pub case: Option<String>,
     /// The test that the case ran itself, if the row is one.
     pub subtest: Option<Subtest>,
+    /// What the case is called, where its id cannot hold that.
+    pub title: Option<String>,
     /// Whether the case has such tests: then `folded` hides those that did not fail.
     pub has_subtests: bool,
     /// The state of the row.
@@ -52,6 +54,7 @@ impl RunNode {
             guest,
             suite: Some(suite.to_owned()),
             case: Some(case.to_owned()),
+            title: None,
             subtest: None,
             has_subtests: false,
             state: NodeState::Ended(Verdict::Failed),
@@ -105,6 +108,7 @@ impl RunNode {
     pub fn name(&self) -> Cow<'_, str> {
         let own = match (&self.subtest, &self.case) {
             (Some(subtest), _) => &subtest.name,
+            (None, Some(_)) if self.title.is_some() => return Cow::Borrowed(self.title.as_deref().unwrap_or_default()),
             // With the values of its axes, it is told in words.
             (None, Some(case)) if case.contains(':') => {
                 return CaseId::try_from(case.clone()).map_or(Cow::Borrowed(case), |id| Cow::Owned(id.shown()));

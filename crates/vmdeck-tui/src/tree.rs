@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 use vmdeck_model::{
-    ids::GuestId,
+    ids::{CaseId, GuestId, SuiteId},
     outcome::{Tally, Verdict},
     plan,
     run_view::{EndedCase, GuestView},
@@ -39,6 +39,7 @@ pub fn rows(model: &Model) -> Vec<RunNode> {
             }
             let mut row = node(&guest, Some(suite), Some(case));
             row.planned = 1;
+            row.title = found_title(model, suite, case);
             fill(&mut row, view, last.get(&(guest.as_str(), suite, case)).copied());
             suites.push(row);
         }
@@ -114,6 +115,12 @@ fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
     }
     for (id, guest) in &model.shown.view.guests {
         let names: &mut Vec<String> = out.entry(id.clone()).or_default();
+        for (suite, case, found) in model.shown.view.found.in_guest(id) {
+            let of = format!("{suite}/{case}");
+            if let Some(at) = names.iter().position(|name| *name == of) {
+                names.splice(at..=at, found.iter().map(|found| format!("{suite}/{found}")));
+            }
+        }
         let mut known: HashSet<String> = names.iter().cloned().collect();
         let mut add = |name: String| {
             if known.insert(name.clone()) {
@@ -133,11 +140,22 @@ fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
     order.into_iter().filter_map(|id| out.remove_entry(&id)).collect()
 }
 
+/// Returns what a case that was found is called, where its id cannot hold that.
+fn found_title(model: &Model, suite: &str, case: &str) -> Option<String> {
+    if !case.contains('/') {
+        return None;
+    }
+    let (suite, case) = (SuiteId::new(suite).ok()?, CaseId::try_from(case.to_owned()).ok()?);
+    let found = &model.shown.view.found;
+    found.name(&suite, &case).map(|_| found.title(&suite, &case))
+}
+
 fn node(guest: &GuestId, suite: Option<&str>, case: Option<&str>) -> RunNode {
     RunNode {
         guest: guest.clone(),
         suite: suite.map(str::to_owned),
         case: case.map(str::to_owned),
+        title: None,
         subtest: None,
         has_subtests: false,
         state: NodeState::Waiting,
@@ -162,7 +180,7 @@ fn fill(row: &mut RunNode, view: Option<&GuestView>, ended: Option<&EndedCase>) 
             }
         }
     }
-    let is_on = |(suite, case): &(vmdeck_model::ids::SuiteId, vmdeck_model::ids::CaseId)| {
+    let is_on = |(suite, case): &(SuiteId, CaseId)| {
         Some(suite.as_str()) == row.suite.as_deref() && Some(case.as_str()) == row.case.as_deref()
     };
     if let Some(view) = view.filter(|v| v.case.as_ref().is_some_and(is_on)) {
@@ -252,8 +270,13 @@ fn add(sum: &mut RunNode, row: &RunNode) {
 
 #[cfg(test)]
 mod tests {
-    use crate::fixture::TestCockpit;
-    use vmdeck_model::{outcome::Verdict, subtest::SubtestStatus};
+    use super::{CaseId, SuiteId};
+    use crate::fixture::{TestCockpit, guest};
+    use vmdeck_model::{
+        event::{EventKind, FoundCase},
+        outcome::Verdict,
+        subtest::SubtestStatus,
+    };
 
     fn cases(case: &TestCockpit) -> Vec<String> {
         case.model.tree.iter().filter(|row| row.case.is_some()).map(crate::run_node::RunNode::selector).collect()
@@ -293,6 +316,26 @@ mod tests {
         case.keys("down left");
         assert_eq!(rows(&case).len(), 1);
         assert!(case.model.tree[case.model.panes.run.at].is_case(), "the case is current again");
+    }
+
+    #[test]
+    fn cases_that_are_found_stand_in_the_place_of_the_one_for_which_they_are() {
+        let mut case = TestCockpit::with_run();
+        let id = CaseId::new("install").expect("name");
+        let found = |name: &str| FoundCase { case: id.found(name), name: name.contains('[').then(|| name.to_owned()) };
+        let kind = EventKind::CasesFound {
+            guest: guest("deb"),
+            suite: SuiteId::new("smoke").expect("name"),
+            case: id.clone(),
+            round: 1,
+            cases: vec![found("a"), found("b[1]")],
+        };
+        case.event(10, kind);
+        let names: Vec<String> =
+            case.model.tree.iter().filter(|row| row.is_case()).map(|row| row.name().into_owned()).collect();
+        assert_eq!(names, ["install/a", "install/b[1]", "remove", "install"], "the other guest has found none yet");
+        assert!(cases(&case)[1].starts_with("smoke/install/b_1_-"), "it is selected by its id");
+        assert_eq!(case.model.shown.view.planned, 4);
     }
 
     #[test]
