@@ -132,7 +132,7 @@ fn what_cannot_be_found_is_a_failure_that_says_why() {
         }
     }
     let both = "[suites.s]\n[[suites.s.cases]]\nname = \"x\"\ndiscover = \"go\"\nrun = \"true\"\n";
-    world(both, &[]).ci(&[]).exits(2).complains("exactly one of `run`, `script`, `steps` and `discover`");
+    world(both, &[]).ci(&[]).exits(2).complains("exactly one of `run`, `script`, `steps`, `discover` and `manual`");
 }
 
 #[test]

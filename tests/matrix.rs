@@ -205,7 +205,7 @@ fn what_cannot_be_a_matrix_or_a_condition_is_told_with_its_place() {
             "no combination has the same values",
         ),
         ("", "needs = [\"y\"]\n", "which is no case before it"),
-        ("", "steps = [{ run = \"true\" }]\n", "exactly one of `run`, `script`, `steps` and `discover`"),
+        ("", "steps = [{ run = \"true\" }]\n", "exactly one of `run`, `script`, `steps`, `discover` and `manual`"),
         ("", "[[suites.s.cases]]\nname = \"y\"\nsteps = [{ reboot = true }]\n", "hold no command"),
         ("", "[[suites.s.cases]]\nname = \"y\"\nsteps = [{ reboot = false }]\n", "a step is { run = "),
         ("", "[[suites.s.cases]]\nname = \"y\"\nsteps = [{ run = \"# no\" }]\n", "would always pass"),

@@ -136,6 +136,7 @@ fn row(
             CaseAction::Script(_) => "script",
             CaseAction::Steps(_) => "steps",
             CaseAction::Discover(_) => "discover",
+            CaseAction::Manual(_) => "manual",
             CaseAction::Host(_) => "host",
         },
         "history": { "runs": past.len(), "not_green": not_green(past), "last": past.last().map(|case| case.verdict) },

@@ -244,6 +244,7 @@ pub(super) fn show(plan: &Plan) -> String {
                 (Some(why), _) => format!("skipped: {why}"),
                 (None, CaseAction::Run(text)) => text.lines().next().unwrap_or_default().to_owned(),
                 (None, CaseAction::Script(path)) => format!("script {}", path.display()),
+                (None, CaseAction::Manual(question)) => format!("a person answers: {question}"),
                 (None, CaseAction::Discover(_)) => "what is found in the guest".to_owned(),
                 (None, CaseAction::Steps(steps)) => show_count(steps.len(), "step"),
                 (None, CaseAction::Host(program)) => format!("on this host: {}", program.program.display()),

@@ -54,6 +54,13 @@ pub enum Command {
         /// Whether somebody is in it.
         on: bool,
     },
+    /// Answers the question that the current case of this guest is.
+    Answer {
+        /// The guest that the command is for.
+        guest: GuestId,
+        /// Whether the case has passed.
+        passed: bool,
+    },
     /// Ends the pause in which this guest is held for inspection.
     Proceed {
         /// The guest that the command is for.

@@ -375,6 +375,8 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         only: Option<u32>,
     },
+    /// A case is a question, and waits for the answer of a person.
+    Asked { guest: GuestId, suite: SuiteId, case: CaseId, question: String },
     /// A case ended, after all its attempts.
     CaseEnded {
         guest: GuestId,

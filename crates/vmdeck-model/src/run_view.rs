@@ -214,6 +214,8 @@ pub struct GuestView {
     pub boot_failed: bool,
     /// The case that is running.
     pub case: Option<(SuiteId, CaseId)>,
+    /// The question that the running case is, while it waits for an answer.
+    pub question: Option<String>,
     /// When the running case began, in milliseconds of the run.
     pub case_since_ms: u64,
     /// How far the tests are that the running case runs itself, as far as it tells.
@@ -262,6 +264,7 @@ impl GuestView {
             reused: None,
             boot_failed: false,
             case: None,
+            question: None,
             case_since_ms: 0,
             progress: None,
             subtests: SubtestsView::default(),
@@ -468,7 +471,7 @@ impl RunView {
                         g.planned += 1;
                         g.names.push(format!("{suite}/{case}"));
                     }
-                    g.case = None;
+                    (g.case, g.question) = (None, None);
                     count(&mut g.tally);
                     if g.state == MachineState::NotCreated {
                         g.busy_since_ms = None;
@@ -559,6 +562,7 @@ impl RunView {
                     g.case_since_ms = now;
                 });
             }
+            EventKind::Asked { guest, question, .. } => of(guest, &mut |g| g.question = Some(question.clone())),
             EventKind::CleanupEnded { guest, left, proofs, kept, .. } => of(guest, &mut |g| {
                 g.left.extend(left.iter().cloned());
                 g.proofs.extend(proofs.iter().cloned());

@@ -271,6 +271,8 @@ pub enum CaseAction {
     Run(String),
     /// A file of this host that is sent and run.
     Script(PathBuf),
+    /// A question that a person answers, in the cockpit.
+    Manual(String),
     /// Other cases, which are found in the guest.
     Discover(Discovery),
     /// Commands and restarts of the guest, one after the other.

@@ -123,6 +123,7 @@ actions! {
     NextFailed "next-failed" Global Look ["F"] "to the next case that failed, with its output";
     Errors "errors" Global Look ["E"] "all errors of the run in one list; Enter shows one in its log";
     Compare "compare" Global Look ["d"] "what is different from the last time that the case passed";
+    Answer "answer" Global Change ["Y"] "answer the question that a case asks";
     Watch "watch" Global Change ["w"] "run the selected cases again after each change of the code, or end that";
     LeaveQueue "leave-queue" Global Change ["Q"] "leave the queue for the lock, or drop the run that is queued";
     Cancel "cancel" Global Danger ["ctrl-x"] "cancel the run: end its cases, clean up";

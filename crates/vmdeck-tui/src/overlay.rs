@@ -14,11 +14,13 @@ use nucleo_matcher::{
 };
 use vmdeck_model::ids::GuestId;
 
-/// A question that is asked before something is destroyed.
+/// A question that is asked before something is destroyed, or that a case asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// End these guests now.
     Kill(Vec<GuestId>),
+    /// Say whether the case that asks in this guest has passed.
+    Answer(GuestId, bool),
     /// Cancel the run.
     Cancel,
     /// Remove what dead runs left.
@@ -38,6 +40,8 @@ pub struct Confirm {
     pub title: String,
     /// The details, a line each.
     pub lines: Vec<String>,
+    /// What the key `n` does, where that is more than to go back.
+    pub no: Option<Question>,
     /// The word that must be typed for yes; `None` = the key `y`.
     pub word: Option<String>,
     /// What has been typed.
@@ -153,7 +157,13 @@ impl Overlay {
 impl Confirm {
     /// Makes a question that asks for the key `y`.
     pub fn new(question: Question, title: impl Into<String>, lines: Vec<String>) -> Self {
-        Self { question, title: title.into(), lines, word: None, typed: InputLine::default() }
+        Self { question, title: title.into(), lines, no: None, word: None, typed: InputLine::default() }
+    }
+
+    /// Gives the key `n` a meaning of its own.
+    #[must_use]
+    pub fn or_no(self, no: Question) -> Self {
+        Self { no: Some(no), ..self }
     }
 
     /// Makes the question ask for a word to be typed.

@@ -1,4 +1,4 @@
-//! What a case runs: exactly one of `run`, `script`, `steps` and `discover`.
+//! What a case is: exactly one of `run`, `script`, `steps`, `discover` and `manual`.
 
 use super::{build::Build, tree::Origin};
 use std::path::Path;
@@ -21,17 +21,22 @@ impl Build<'_> {
     ) -> Option<CaseAction> {
         let full = |key: &str| format!("suites.{suite}.cases.{index}.{key}");
         let shown = format!("suites.{suite}.cases[{index}]");
-        let words = ["run", "script", "steps", "discover"];
+        let words = ["run", "script", "steps", "discover", "manual"];
         let given: Vec<&str> = words.into_iter().filter(|key| self.is_written(&full(key))).collect();
         if given.is_empty() && words.iter().any(|key| self.has_problem(&format!("{shown}.{key}"))) {
             return None;
         }
         let [key] = given[..] else {
-            let text = format!("case `{name}` needs exactly one of `run`, `script`, `steps` and `discover`");
+            let text = format!("case `{name}` needs exactly one of `run`, `script`, `steps`, `discover` and `manual`");
             self.problem(origin, &shown, text, None);
             return None;
         };
         match self.value(&full(key), &format!("suites.*.cases.[].{key}"))? {
+            Value::Text(question) if key == "manual" && question.trim().is_empty() => {
+                self.problem(origin, &format!("{shown}.manual"), "it is empty: nobody could answer it", None);
+                None
+            }
+            Value::Text(question) if key == "manual" => Some(CaseAction::Manual(question)),
             Value::Text(run) if does_nothing(&run) => {
                 self.problem(origin, &shown, format!("`run` of case `{name}` is empty, which would always pass"), None);
                 None

@@ -374,7 +374,7 @@ impl Build<'_> {
 /// Returns every text of a case in which `{{axis}}` stands for a value.
 fn texts_of(case: &mut Case) -> Vec<&mut String> {
     let run: Vec<&mut String> = match &mut case.action {
-        CaseAction::Run(text) => vec![text],
+        CaseAction::Run(text) | CaseAction::Manual(text) => vec![text],
         CaseAction::Steps(steps) => {
             let texts = steps.iter_mut().map(|step| if let CaseStep::Run(text) = step { Some(text) } else { None });
             texts.flatten().collect()

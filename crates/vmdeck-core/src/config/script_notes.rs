@@ -39,7 +39,7 @@ pub(super) fn of_setup(guests: &[Guest], suites: &[Suite]) -> Vec<String> {
                         }
                     }
                 }
-                CaseAction::Script(_) | CaseAction::Host(_) | CaseAction::Discover(_) => {}
+                CaseAction::Script(_) | CaseAction::Host(_) | CaseAction::Discover(_) | CaseAction::Manual(_) => {}
             }
         }
     }

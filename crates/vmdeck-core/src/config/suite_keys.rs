@@ -213,6 +213,13 @@ pub(super) const SUITES: &[Key] = &[
          nextest, ctest, bats, kselftest, autopkgtest, or { glob = \"tests/*.sh\", run = \"sh {path}\" }, or { command = \"./list\", run = \
          \"./run {name}\" }; if none is found, it has failed",
     ),
+    key(
+        "suites.*.cases.[].manual",
+        Kind::Text,
+        None,
+        "in place of `run`: a question that a person answers in the cockpit, such as \"Does the screen show the logo?\"; yes = passed. Without a \
+         cockpit (--ci) it is skipped; `timeout` is how long it waits, unset: as long as it takes",
+    ),
     key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),
     key(
         "suites.*.coverage",

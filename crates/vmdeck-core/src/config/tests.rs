@@ -78,7 +78,7 @@ fn every_problem_is_told_at_once_with_its_place() {
         "`guests.ok.boot.pattern`: `/(/` is not a regular expression",
         "/p/vmdeck.toml:14: `suites.s.guests`: `nosuch` is not a guest (known: ",
         "/p/vmdeck.toml:15: `suites.s.cases[0]`: `name` is missing",
-        "case `a` needs exactly one of `run`, `script`, `steps` and `discover`",
+        "case `a` needs exactly one of `run`, `script`, `steps`, `discover` and `manual`",
     ] {
         assert!(told.contains(part), "{part:?} not in\n{told}");
     }

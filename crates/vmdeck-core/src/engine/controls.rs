@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     command::{Command, KernelKey},
@@ -25,6 +25,8 @@ pub(super) struct GuestControl {
     pub(super) stop: CancellationToken,
     /// Ends the pause that is on, if one is.
     pause: Mutex<Option<CancellationToken>>,
+    /// Takes the answer to the question that its case is, while there is one.
+    question: Mutex<Option<oneshot::Sender<bool>>>,
     /// Whether a person is in the guest.
     in_use: watch::Sender<bool>,
     keep: AtomicBool,
@@ -39,6 +41,13 @@ impl GuestControl {
         let over = self.stop.child_token();
         *self.pause.lock() = Some(over.clone());
         over
+    }
+
+    /// Begins to wait for an answer of a person; returns where it comes.
+    pub(super) fn ask(&self) -> oneshot::Receiver<bool> {
+        let (answer, answered) = oneshot::channel();
+        *self.question.lock() = Some(answer);
+        answered
     }
 
     /// Returns whether a person is in the guest, as it changes.
@@ -84,6 +93,7 @@ impl RunControls {
                     stop: stop.clone(),
                     cancel: cancel.clone(),
                     pause: Mutex::default(),
+                    question: Mutex::default(),
                     in_use: watch::channel(false).0,
                     keep: AtomicBool::default(),
                     killed: AtomicBool::default(),
@@ -113,6 +123,13 @@ impl RunControls {
             Command::Proceed { guest } => {
                 if !control(guest)?.end_pause() {
                     return Err(format!("guest `{guest}` is not held for inspection"));
+                }
+            }
+            Command::Answer { guest, passed } => {
+                let question = control(guest)?.question.lock().take();
+                let is_heard = question.is_some_and(|question| question.send(*passed).is_ok());
+                if !is_heard {
+                    return Err(format!("guest `{guest}` has no question that could be answered"));
                 }
             }
             Command::InUse { guest, on } => drop(control(guest)?.in_use.send_replace(*on)),

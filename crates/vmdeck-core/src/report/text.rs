@@ -228,6 +228,9 @@ impl Text {
                     ),
                 }
             }
+            EventKind::Asked { guest, question, .. } => {
+                self.line(now, &self.paint(YELLOW, &format!("  {guest} asks: {}", safe(question))))
+            }
             EventKind::CasesFound { guest, suite, case, cases, .. } if normal => {
                 let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
                 self.line(now, &format!("  {suite}/{}{at}: {} found", case.shown(), show_count(cases.len(), "case")))

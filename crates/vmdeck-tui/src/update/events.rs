@@ -111,6 +111,11 @@ fn react(model: &mut Model, event: &Event, out: &mut Vec<Effect>) {
                 tell(model, format!("{guest} failed and is held for inspection"), out);
             }
         }
+        EventKind::Asked { guest, question, .. } => {
+            let key = model.appearance.keymap.key(Action::Answer);
+            model.say(Severity::Warn, format!("{guest} asks: {question} ({key} answers)"));
+            tell(model, format!("a case in {guest} asks: {question}"), out);
+        }
         EventKind::CaseEnded { .. } if model.shown.view.planned > 0 => {
             let done = u64::from(model.shown.view.tally.total()) * 100 / model.shown.view.planned as u64;
             out.push(Effect::Progress(u8::try_from(done.min(100)).ok()));
@@ -188,6 +193,9 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
         EventKind::Revision { commit, dirty } => {
             let with = if *dirty { ", with uncommitted changes" } else { "" };
             (Ok, "engine::run", format!("the code is at {commit}{with}"))
+        }
+        EventKind::Asked { guest, suite, case, question } => {
+            (Warn, "engine::cases", format!("{guest}: {suite}/{case} asks: {question}"))
         }
         EventKind::CasesFound { guest, suite, case, cases, .. } => {
             (Ok, "engine::cases", format!("{guest}: {suite}/{case}: {} found", show_count(cases.len(), "case")))

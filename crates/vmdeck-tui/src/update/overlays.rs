@@ -187,6 +187,12 @@ fn answer(model: &mut Model, mut confirm: Confirm, key: KeyEvent, out: &mut Vec<
                 carry_out(model, confirm.question, out);
                 None
             }
+            KeyCode::Char('n') if confirm.no.is_some() => {
+                if let Some(no) = confirm.no {
+                    carry_out(model, no, out);
+                }
+                None
+            }
             KeyCode::Char('n' | 'q') | KeyCode::Esc | KeyCode::Enter => None,
             // Also the key that asked: pressing it twice must not do it.
             _ => Some(Overlay::Confirm(confirm)),

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use vmdeck_model::{
     command::{Command, KernelKey},
     event::{Event, EventKind, Phase},
-    ids::GuestId,
+    ids::{CaseId, GuestId, SuiteId},
     outcome::{CancelReason, Tally, Verdict},
 };
 
@@ -502,4 +502,31 @@ proptest! {
             prop_assert!(!destroys || asked || interrupted);
         }
     }
+}
+
+#[test]
+fn a_case_that_asks_is_answered_by_yes_or_no_and_by_nothing_else() {
+    let asked = || {
+        let mut case = TestCockpit::with_run();
+        let question = "Does the screen show the logo?".to_owned();
+        let (suite, id) = (SuiteId::new("smoke").expect("name"), CaseId::new("logo").expect("name"));
+        case.event(10, EventKind::Asked { guest: guest("deb"), suite, case: id, question }).sent();
+        case
+    };
+    for (keys, passed) in [("Y y", Some(true)), ("Y n", Some(false)), ("Y esc", None), ("Y enter", None), ("y n", None)]
+    {
+        let mut case = asked();
+        assert!(
+            case.toast().contains("deb asks: Does the screen") && case.toast().contains("Y answers"),
+            "{}",
+            case.toast()
+        );
+        case.keys(keys);
+        let wanted: Vec<Command> =
+            passed.map(|passed| Command::Answer { guest: guest("deb"), passed }).into_iter().collect();
+        assert_eq!(case.commands(), wanted, "{keys}");
+    }
+    let mut none = TestCockpit::with_run();
+    none.keys("Y");
+    assert!(none.toast().contains("no case asks anything"));
 }

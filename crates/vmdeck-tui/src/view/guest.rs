@@ -61,6 +61,9 @@ pub(super) fn doing(model: &Model, view: &GuestView, now_ms: u64) -> (String, St
     if model.is_orphaned() && (!view.open.is_empty() || view.case.is_some()) {
         return ("lost with its engine".into(), StyleRole::StateBad);
     }
+    if let Some(question) = &view.question {
+        return (format!("asks: {question}"), StyleRole::StateWarn);
+    }
     if let Some((suite, case)) = &view.case {
         return (format!("{suite}/{case} {}", time(now_ms.saturating_sub(view.case_since_ms))), StyleRole::StateBusy);
     }

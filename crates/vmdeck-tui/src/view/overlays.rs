@@ -178,6 +178,9 @@ fn question(model: &Model, confirm: &Confirm, frame: &mut Frame<'_>) {
     }
     lines.push(Line::default());
     match &confirm.word {
+        None if confirm.no.is_some() => {
+            lines.push(keys(model, &[("y", "yes: passed"), ("n", "no: failed"), ("Esc", "later")]));
+        }
         None => lines.push(keys(model, &[("y", "yes"), ("Enter", "no"), ("Esc", "no")])),
         Some(word) => {
             lines.push(Line::from(vec![

@@ -38,6 +38,9 @@ impl CaseRun<'_> {
     pub(super) async fn attempt_itself(&self, machine: &mut LeasedMachine, asked: AskedAttempt<'_>) -> Attempted {
         let Self { context, guest, suite, case, .. } = *self;
         let AskedAttempt { number, peers, partial } = asked;
+        if let CaseAction::Manual(question) = &case.action {
+            return self.ask(machine, question).await;
+        }
         let (start, dir) = (clock::now(), self.dir(number));
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
         let mut log = CommandLog::open(
@@ -223,7 +226,7 @@ impl CaseRun<'_> {
             }
             CaseAction::Script(path) => source::script(path, &base, machine.shell()),
             // Each of the steps is a script of its own, and each of what is found a case.
-            CaseAction::Steps(_) | CaseAction::Discover(_) | CaseAction::Host(_) => Ok(base),
+            CaseAction::Steps(_) | CaseAction::Discover(_) | CaseAction::Manual(_) | CaseAction::Host(_) => Ok(base),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) fn is_wanted(case: &Case) -> bool {
         CaseAction::Script(path) => vmdeck_files::read_text(path, vmdeck_files::LARGE).is_ok_and(|text| names(&text)),
         CaseAction::Steps(steps) => steps.iter().any(|step| matches!(step, CaseStep::Run(text) if names(text))),
         // Each of the cases that are found is asked.
-        CaseAction::Discover(_) | CaseAction::Host(_) => false,
+        CaseAction::Discover(_) | CaseAction::Manual(_) | CaseAction::Host(_) => false,
     };
     own || around.into_iter().flatten().any(|text| names(text))
 }

@@ -314,7 +314,8 @@ impl JobRun<'_> {
                 self.tell_replaced(machines);
                 return Stop::Lost;
             }
-            if ran > 0 && self.case_of(queued).0.fresh && self.lacks(queued).is_none() {
+            let next = self.case_of(queued).0;
+            if ran > 0 && next.fresh && next.skip.is_none() && self.lacks(queued).is_none() {
                 break;
             }
             if current != Some(queued.of) {
@@ -386,10 +387,12 @@ impl JobRun<'_> {
             Ok(found) => {
                 self.tell_missing(queued, &found);
                 let cases = &mut self.suites[queued.of.suite].cases;
+                // In a further round they may be there already.
+                let known: BTreeMap<CaseId, usize> =
+                    cases.iter().enumerate().map(|(at, case)| (case.id.clone(), at)).collect();
                 let mut places = Vec::new();
                 for case in found {
-                    // In a further round it may be there already.
-                    let at = cases.iter().position(|other| other.id == case.id).unwrap_or(cases.len());
+                    let at = known.get(&case.id).copied().unwrap_or(cases.len());
                     if at == cases.len() {
                         cases.push(case);
                     } else {

@@ -17,6 +17,7 @@ mod host_program;
 mod job;
 mod judge;
 mod line_match;
+mod manual;
 mod members;
 mod peers;
 mod reboot;

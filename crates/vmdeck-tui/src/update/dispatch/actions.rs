@@ -100,6 +100,7 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
                 watch::toggle(model, select, out);
             }
         }
+        Action::Answer => answer(model),
         Action::Cancel => ask_cancel(model),
         Action::CleanUp => out.push(Effect::ListOrphans),
         Action::BreakLock => ask_break(model),
@@ -144,6 +145,20 @@ pub(super) fn act(model: &mut Model, action: Action, out: &mut Vec<Effect>) {
         | Action::SeekTo => replay(model, action),
         _ => logs::act(model, action, out),
     }
+}
+
+/// Shows the question of the selected guest's case, or of the first that asks.
+fn answer(model: &mut Model) {
+    let asks = |guest: &GuestId| model.shown.view.guests.get(guest)?.question.clone();
+    let selected = model.current_guest().filter(|guest| asks(guest).is_some());
+    let guest = selected.or_else(|| model.shown.view.guests.keys().find(|guest| asks(guest).is_some()).cloned());
+    let Some((guest, question)) = guest.and_then(|guest| Some((guest.clone(), asks(&guest)?))) else {
+        return model.say(Severity::Warn, "no case asks anything");
+    };
+    let title = format!("a case in {guest} asks");
+    let lines = question.lines().map(str::to_owned).collect();
+    let confirm = Confirm::new(Question::Answer(guest.clone(), true), title, lines);
+    model.overlay = Some(Overlay::Confirm(confirm.or_no(Question::Answer(guest, false))));
 }
 
 fn quit(model: &mut Model, out: &mut Vec<Effect>) {

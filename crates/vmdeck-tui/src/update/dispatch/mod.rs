@@ -53,6 +53,7 @@ pub(super) fn carry_out(model: &mut Model, question: Question, out: &mut Vec<Eff
     }
     match question {
         Question::Kill(guests) => out.extend(guests.into_iter().map(|guest| Effect::Send(Command::Kill { guest }))),
+        Question::Answer(guest, passed) => out.push(Effect::Send(Command::Answer { guest, passed })),
         Question::Cancel => {
             model.pending.next = None;
             out.push(Effect::Send(Command::Cancel { reason: CancelReason::User }));
