@@ -31,6 +31,7 @@ use vmdeck_model::{
     exit::RunExit,
     outcome::CancelReason,
     plan::Plan,
+    secret::Redactor,
 };
 
 /// The least space that a record takes, in bytes.
@@ -94,7 +95,8 @@ pub(super) async fn execute_until(
         index.clone(),
     )));
     fanout.add(Box::new(Summary::new(plan.dir.clone())));
-    fanout.add(Box::new(HtmlPage::new(&plan.dir, index.clone(), report::past(Path::new(runs::RECORDS), None))));
+    let (past, redactor) = (report::past(Path::new(runs::RECORDS), None), Redactor::new(&plan.secrets()));
+    fanout.add(Box::new(HtmlPage::new(&plan.dir, index.clone(), past, Some(redactor))));
     let is_aside = matches!(lines, Lines::Aside);
     // The events take standard output, so the report for people goes to the other stream.
     let to_stderr = to_stdout || is_aside;

@@ -27,7 +27,8 @@ pub(super) fn run(config: &ConfigArgs, args: &PageArgs, io: &mut Io<'_>) -> Resu
     // Where its cases are written is known only while the config is there.
     let index =
         || settings::load_untrusted(config).map(|setup| PlanIndex::of_suites(&setup.suites)).unwrap_or_default();
-    let mut page = HtmlPage::new(&record, index(), past(record.parent().unwrap_or(Path::new(".")), Some(&record)));
+    let mut page =
+        HtmlPage::new(&record, index(), past(record.parent().unwrap_or(Path::new(".")), Some(&record)), None);
     let mut view = RunView::default();
     let mut take = |event: &vmdeck_model::event::Event| {
         view.apply(event);

@@ -1,7 +1,7 @@
 //! What the page shows of the logs in a record: their ends, made safe.
 
 use std::path::Path;
-use vmdeck_model::{ids::GuestId, run_view::EndedCase, text::LineSplitter};
+use vmdeck_model::{ids::GuestId, run_view::EndedCase, secret::Redactor, text::LineSplitter};
 
 /// Most bytes of one log.
 const MOST: u64 = 48 * 1024;
@@ -32,9 +32,15 @@ pub(super) fn of_case(record: &Path, case: &EndedCase) -> Vec<LogEnd> {
     out
 }
 
-/// Returns the end of a guest's console.
-pub(super) fn of_console(record: &Path, guest: &GuestId) -> Option<LogEnd> {
-    end(record, &Path::new("guests").join(guest.as_str()).join("console.log"))
+/// Returns the end of a guest's console, without the secrets of the run.
+pub(super) fn of_console(record: &Path, guest: &GuestId, redactor: &Redactor) -> Option<LogEnd> {
+    let mut log = end(record, &Path::new("guests").join(guest.as_str()).join("console.log"))?;
+    if log.is_cut {
+        // The first line may begin within a secret.
+        log.text = log.text.split_once('\n').map(|(_, rest)| rest.to_owned())?;
+    }
+    log.text = redactor.text(&log.text);
+    Some(log)
 }
 
 fn end(record: &Path, name: &Path) -> Option<LogEnd> {

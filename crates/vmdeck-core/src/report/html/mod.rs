@@ -22,6 +22,7 @@ use vmdeck_model::{
     exit::RunExit,
     outcome::Verdict,
     run_view::{EndedCase, RunView},
+    secret::Redactor,
 };
 
 /// The name of the page in a record.
@@ -39,8 +40,9 @@ pub struct HtmlPage {
 
 impl HtmlPage {
     /// Returns the page of a run whose record is this folder.
-    pub fn new(record: &Path, index: PlanIndex, past: PastVerdicts) -> Self {
-        let sources = PageSources { record: record.to_owned(), index, past };
+    /// Without something that takes its secrets out, the consoles are left out.
+    pub fn new(record: &Path, index: PlanIndex, past: PastVerdicts, redactor: Option<Redactor>) -> Self {
+        let sources = PageSources { record: record.to_owned(), index, past, redactor };
         Self { sources, spans: Spans::default(), version: String::new() }
     }
 
@@ -179,6 +181,7 @@ fn verdict_of(view: &RunView) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmdeck_model::secret::Secret;
 
     /// What would leave its place if it were not made safe.
     const HOSTILE: &str =
@@ -237,7 +240,8 @@ mod tests {
 
     fn page(events: &[Event], record: &Path) -> String {
         let past = PastVerdicts::from([("s/c:v=1@deb".to_owned(), vec![Verdict::Passed, Verdict::Failed])]);
-        let mut page = HtmlPage::new(record, PlanIndex::default(), past);
+        let mut page =
+            HtmlPage::new(record, PlanIndex::default(), past, Some(Redactor::new(&[Secret::new("canary-secret")])));
         let mut view = RunView::default();
         for event in events {
             view.apply(event);
@@ -263,6 +267,27 @@ mod tests {
         assert!(!page.contains(" style="), "the policy forbids styles of elements");
         assert!(page.contains("default-src 'none'; style-src 'sha256-") && !page.contains("unsafe-inline"));
         assert!(!page.contains("http://") && !page.contains("https://"), "it names no other place");
+    }
+
+    #[test]
+    fn the_secrets_of_a_console_are_taken_out_also_where_its_end_cuts_one() {
+        let record = tempfile::tempdir().expect("record");
+        std::fs::create_dir_all(record.path().join("guests/deb")).expect("folder");
+        let console = record.path().join("guests/deb/console.log");
+        std::fs::write(&console, "token can\x1b[31mary-secret and canary-secret here\n").expect("log");
+        let shown = page(&events("x", 0), record.path());
+        assert!(shown.contains("***") && !shown.contains("canary"), "{shown}");
+        // What is cut off is no secret any more that could be told.
+        std::fs::write(&console, format!("canary-secret{}\nlast line\n", "x".repeat(48 * 1024 - 20))).expect("log");
+        let shown = page(&events("x", 0), record.path());
+        assert!(shown.contains("last line") && !shown.contains("secret"));
+        let mut other = HtmlPage::new(record.path(), PlanIndex::default(), PastVerdicts::new(), None);
+        let mut view = RunView::default();
+        for event in events("x", 0) {
+            view.apply(&event);
+            other.take(&event);
+        }
+        assert!(!other.render(&view).contains("last line"), "nobody knows its secrets");
     }
 
     #[test]

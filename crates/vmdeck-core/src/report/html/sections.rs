@@ -293,11 +293,13 @@ pub(super) fn host(view: &RunView) -> Markup {
 
 /// The ends of the consoles, of guests with failures first.
 pub(super) fn consoles(page: &PageSources, view: &RunView) -> Markup {
+    let Some(redactor) = &page.redactor else { return html! {} };
     let bad: BTreeSet<&GuestId> =
         view.cases.iter().filter(|case| case.verdict.is_failure()).map(|case| &case.guest).collect();
     let mut guests: Vec<&GuestId> = view.guests.keys().collect();
     guests.sort_by_key(|guest| !bad.contains(guest));
-    let logs: Vec<LogEnd> = guests.into_iter().filter_map(|guest| logs::of_console(&page.record, guest)).collect();
+    let logs: Vec<LogEnd> =
+        guests.into_iter().filter_map(|guest| logs::of_console(&page.record, guest, redactor)).collect();
     html! {
         @if !logs.is_empty() { section { h2 { "Consoles" } @for log in &logs { (log_end(log, false)) } } }
     }

@@ -6,6 +6,7 @@ use vmdeck_model::{
     outcome::Verdict,
     quantity::show_duration,
     run_view::{EndedCase, RunView},
+    secret::Redactor,
 };
 
 /// How each case ended in earlier runs, by the word that selects it; the newest is the last.
@@ -17,6 +18,8 @@ pub(super) struct PageSources {
     pub(super) record: PathBuf,
     pub(super) index: PlanIndex,
     pub(super) past: PastVerdicts,
+    /// Takes the secrets of the run out of its consoles, which are raw in the record; without it they are not shown.
+    pub(super) redactor: Option<Redactor>,
 }
 
 /// Returns the last end of each case in each guest, in the order of the run.
