@@ -1,7 +1,7 @@
 //! Cases that are found in the guest.
 
 use std::fs;
-use vmdeck_testkit::world::World;
+use vmdeck_testkit::{micro::Micro, world::World};
 
 /// A world with a folder of scripts, in which `FOLDER` of the suites stands for it.
 fn world(suites: &str, files: &[(&str, &str)]) -> World {
@@ -188,4 +188,21 @@ fn what_is_not_found_any_more_in_a_further_round_is_told() {
         discover = { command = \"echo a; test -e seen || echo b; touch seen\", run = \"echo {name}\" }\n";
     let world = world(suite, &[("here", "")]);
     world.ci(&["--repeat", "2"]).exits(0).says("found in an earlier round, and not now: x/b");
+}
+
+#[test]
+fn a_real_guest_lists_its_files_and_runs_each_in_each_combination() {
+    let guest = Micro::default().guest("micro");
+    let world = World::new(&format!(
+        "{guest}[suites.s]\nrun_as = \"root\"\nmatrix = {{ v = [\"1\", \"2\"] }}\n\
+         setup = '''\nmkdir -p /tmp/t/net\necho 'echo \"$0 $VMDECK_MATRIX_V\" | tee out.txt' >/tmp/t/a.sh\n\
+         echo 'test $VMDECK_MATRIX_V = 1' >\"/tmp/t/net/it's b.sh\"\n'''\n\
+         [[suites.s.cases]]\nname = \"unit\"\ndir = \"/tmp/t\"\ndiscover = {{ glob = \"**/*.sh\", run = \"sh {{path}}\" }}\nartifacts = [\"out.txt\"]\n\
+         expect = {{ files = [\"a.sh\"], stderr = \"\" }}\n"
+    ));
+    let ran = world.ci(&[]).exits(1).says("s/unit (v 1): 2 cases found").says("4 cases: 3 passed, 1 failed");
+    assert!(ran.out.contains("[net/it's b.sh]"), "{}", ran.out);
+    let seen = verdicts(&world);
+    assert!(seen[0] == "s/unit/a.sh:v=1 passed" && seen[3].starts_with("s/unit/net/it_s_b.sh-"), "{seen:?}");
+    assert_eq!(world.record("guests/micro/s/unit,a.sh,v=2/artifacts/out.txt"), "./a.sh 2\n");
 }
