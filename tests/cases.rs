@@ -191,3 +191,12 @@ fn what_is_not_put_back_fails_a_case_that_passed_and_spoils_the_machine() {
     let made = world.of_kind("guest_state").into_iter().filter(|event| event["to"] == "Created").count();
     assert_eq!(made, 2, "the next case has a new machine");
 }
+
+/// A `local` guest is this very host, whoever asks for its restart.
+#[test]
+fn the_host_itself_is_never_restarted() {
+    for keys in ["steps = [{ run = \"true\" }, { reboot = true }]", "run = \"true\"\nreboot = \"allowed\""] {
+        let world = world(&format!("[suites.s]\n[[suites.s.cases]]\nname = \"x\"\n{keys}\n"));
+        world.ci(&[]).exits(5).says("cannot let guest `here` restart: its machine is this host");
+    }
+}

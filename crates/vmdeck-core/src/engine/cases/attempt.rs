@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{path::Path, time::Duration};
 use vmdeck_model::{
-    error::{Blame, Fault, Result},
+    error::{Fault, Result},
     event::Attempt,
     guest::SurvivorPolicy,
     outcome::Verdict,
@@ -251,7 +251,7 @@ impl CaseRun<'_> {
                 CaseWork::Host(program, &dir)
             } else {
                 if let Err(fault) = reboots.prepare(machine, &mut command).await {
-                    return if fault.blame() == Blame::User { End::Refused(fault) } else { End::Lost(fault) };
+                    return Reboots::unprepared(fault);
                 }
                 CaseWork::Guest(&command)
             };

@@ -4,6 +4,7 @@
 
 use super::{boot_id, command_log::CommandLog, supervise::End};
 use crate::{
+    backend,
     command::{Collected, CommandExit, RemoteCommand, Shell, powershell, sh_quote},
     engine::{
         context::RunContext,
@@ -78,6 +79,11 @@ impl<'a> Reboots<'a> {
         Self { policy: RebootPolicy::Expected, ..Self::new(context, guest, suite, case) }
     }
 
+    /// Returns how a case ends whose guest could not be made ready for a restart.
+    pub(super) fn unprepared(fault: Fault) -> End {
+        if fault.blame() == Blame::User { End::Refused(fault) } else { End::Lost(fault) }
+    }
+
     /// Returns the command that restarts the guest; `base` = one of its case.
     pub(super) async fn order(&mut self, machine: &LeasedMachine, base: RemoteCommand) -> Result<RemoteCommand> {
         self.look(machine).await?;
@@ -88,8 +94,14 @@ impl<'a> Reboots<'a> {
         Ok(RemoteCommand { run_as: RunAs::Root, env: base.env, ..RemoteCommand::new(script) })
     }
 
-    /// Notes which boot it is, where nobody else tells of a restart.
+    /// Notes which boot it is, where nobody else tells of a restart. A guest that is this host is never restarted.
     async fn look(&mut self, machine: &LeasedMachine) -> Result<()> {
+        if !backend::capabilities_of(&self.guest.backend).isolated {
+            let cannot = Fault::user(format!("cannot let guest `{}` restart", self.guest.id));
+            return Err(cannot
+                .because("its machine is this host")
+                .hint("run the case in a guest with a machine of its own"));
+        }
         if !machine.tells_restarts() {
             self.boot = Some(boot_id::ask(machine).await?);
         }

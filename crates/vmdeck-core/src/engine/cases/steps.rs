@@ -73,7 +73,7 @@ impl CaseRun<'_> {
         let mut reboots = Reboots::asked_for(context, guest, suite, case);
         let command = match reboots.order(machine, self.base_command()).await {
             Ok(command) => command,
-            Err(fault) => return Some(End::Lost(fault)),
+            Err(fault) => return Some(Reboots::unprepared(fault)),
         };
         let (work, limit) = (CaseWork::Guest(&command), guest.boot_timeout);
         let watched = Watched { context, guest, machine, work, limit, trouble_ignore: &case.trouble_ignore, peers };
