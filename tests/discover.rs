@@ -76,6 +76,10 @@ fn one_of_them_is_selected_by_its_name_and_run_again_where_it_failed() {
     let world = world(FOUND, SCRIPTS);
     world.run(&["--ci"]).exits(1);
     world.run(&["--ci", "--rerun-failed"]).exits(1).says("1 case: 1 failed").says("s/unit/tests/net/b.sh");
+    // One of two that were asked for is gone: what is left says nothing about it.
+    fs::remove_dir_all(world.path("project/tests/net")).expect("removed");
+    let both = ["--ci", "s/unit/tests/a.sh", "s/unit/tests/net/b.sh"];
+    world.run(&both).exits(1).says("no test was found that `s/unit/tests/net/b.sh` selects");
     world.ci(&["s/unit/nowhere"]).exits(1).says("no test was found that `s/unit/nowhere` selects");
     world.run(&["--ci", "t/unit/a.sh"]).exits(2).complains("matches no case");
 }

@@ -99,6 +99,10 @@ fn setup_and_infra_are_never_excused() {
     world(&setup, &[("s/*", None, 30)]).ci(&[]).exits(1).says("setup failed");
     let lost = CASES.replace("name = \"bad\"\n", "name = \"bad\"\ndir = \"/nowhere\"\n");
     world(&lost, &[("s/*", None, 30)]).ci(&[]).exits(5);
+    let keys = "name = \"bad\"\nartifacts = [\"/nowhere/*.xml\"]\n";
+    let artifacts = CASES.replace("name = \"bad\"\n", keys).replace("exit 3", "true");
+    let artifacts = artifacts.replace("[suites.s]\n", "[suites.s]\nartifacts_required = true\n");
+    world(&artifacts, &[("s/bad", None, 30)]).ci(&[]).exits(1).says("/nowhere/*.xml");
     let after = CASES.replace("name = \"bad\"\n", "name = \"bad\"\nafter_each = \"exit 9\"\n");
     world(&after, &[("s/bad", None, 30)]).ci(&[]).exits(1).says("after_each failed");
     for (from, to) in [

@@ -11,12 +11,12 @@ use super::{
 pub const MOST_FOUND: usize = 10_000;
 
 /// The cases that a case stands for. They are found in the guest, after the setup of its suite.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Discovery {
     /// Where they come from.
     pub source: DiscoverySource,
-    /// The SELECT words that want only some of them; empty = all are wanted.
-    pub wanted: Vec<String>,
+    /// What wants only some of them; empty = all are wanted.
+    pub wanted: Vec<Selector>,
 }
 
 /// Where found cases come from.
@@ -51,7 +51,13 @@ impl Discovery {
 
     /// Returns whether a case that was found is one of those that are wanted.
     pub fn wants(&self, suite: &SuiteId, case: &CaseId, guest: &GuestId) -> bool {
-        let mut words = self.wanted.iter().filter_map(|word| Selector::parse(word).ok());
-        self.wanted.is_empty() || words.any(|word| word.matches(suite, case, &[guest]))
+        self.wanted.is_empty() || self.wanted.iter().any(|word| word.matches(suite, case, &[guest]))
+    }
+
+    /// Returns the words that name one test each, of which none was found.
+    pub fn unfound<'a>(&'a self, suite: &SuiteId, found: &[CaseId], guest: &GuestId) -> Vec<&'a str> {
+        let is_found = |word: &Selector| found.iter().any(|case| word.matches(suite, case, &[guest]));
+        let missing = self.wanted.iter().filter(|word| word.is_exact() && !is_found(word));
+        missing.map(Selector::text).collect()
     }
 }

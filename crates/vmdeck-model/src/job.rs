@@ -124,7 +124,7 @@ impl Job {
                     continue;
                 }
                 let below = selectors.iter().filter(|word| word.matches_below(&of_suite, &id, &guests));
-                discovery.wanted = below.map(|word| word.text().to_owned()).collect();
+                discovery.wanted = below.cloned().collect();
             }
         }
     }

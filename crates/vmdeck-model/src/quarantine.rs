@@ -7,7 +7,7 @@ use super::{
     select::Selector,
 };
 use chrono::NaiveDate;
-use globset::Glob;
+use globset::{Glob, GlobMatcher};
 
 /// The name of the file, beside the config.
 pub const QUARANTINE_FILE: &str = "vmdeck.quarantine.toml";
@@ -69,13 +69,38 @@ impl Quarantine {
     /// Returns the names and globs of the sub-tests of a case that are excused, each with where it is explained.
     pub fn of_subtests(&self, suite: &SuiteId, case: &CaseId, guest: &GuestId) -> ExcusedSubtests {
         let about = self.0.iter().filter(|test| test.is_about(suite, case, guest));
-        ExcusedSubtests(about.filter_map(|test| Some((test.subtest.clone()?, test.issue.clone()))).collect())
+        ExcusedSubtests(
+            about.filter_map(|test| Some(ExcusedName::new(test.subtest.clone()?, test.issue.clone()))).collect(),
+        )
     }
 }
 
 /// The sub-tests of a case that are excused.
 #[derive(Clone, Debug, Default)]
-pub struct ExcusedSubtests(Vec<(String, String)>);
+pub struct ExcusedSubtests(Vec<ExcusedName>);
+
+/// A name or glob of a sub-test, with where its failure is explained.
+#[derive(Clone, Debug)]
+struct ExcusedName {
+    name: String,
+    /// What it fits besides itself.
+    glob: Option<GlobMatcher>,
+    issue: String,
+}
+
+impl ExcusedName {
+    fn new(name: String, issue: String) -> Self {
+        // Names of tests have brackets and braces of their own: only `*` and `?` stand for others.
+        let escape = |c: char| match c {
+            '[' | '{' | '}' => format!("[{c}]"),
+            '\\' => "\\\\".to_owned(),
+            c => c.to_string(),
+        };
+        let escaped: String = name.chars().map(escape).collect();
+        let glob = Glob::new(&escaped).ok().map(|glob| glob.compile_matcher());
+        Self { name, glob, issue }
+    }
+}
 
 impl ExcusedSubtests {
     /// Returns whether none is.
@@ -85,17 +110,8 @@ impl ExcusedSubtests {
 
     /// Returns where the failure of a sub-test is explained, if it is excused.
     pub fn issue(&self, name: &str) -> Option<&str> {
-        // Names of tests have brackets and braces of their own: only `*` and `?` stand for others.
-        let escape = |c: char| match c {
-            '[' | '{' | '}' => format!("[{c}]"),
-            '\\' => "\\\\".to_owned(),
-            c => c.to_string(),
-        };
-        let fits = |glob: &str| {
-            let escaped: String = glob.chars().map(escape).collect();
-            glob == name || Glob::new(&escaped).is_ok_and(|glob| glob.compile_matcher().is_match(name))
-        };
-        self.0.iter().find(|(glob, _)| fits(glob)).map(|(_, issue)| issue.as_str())
+        let fits = |of: &&ExcusedName| of.name == name || of.glob.as_ref().is_some_and(|glob| glob.is_match(name));
+        self.0.iter().find(fits).map(|of| of.issue.as_str())
     }
 }
 

@@ -115,6 +115,11 @@ impl Selector {
         &self.text
     }
 
+    /// Returns whether the word has no part that stands for others.
+    pub fn is_exact(&self) -> bool {
+        !self.text.contains(['*', '?', '[', '{'])
+    }
+
     /// Returns whether the selector says more of the cases that it selects than that they are all of a suite.
     pub fn names_case(&self) -> bool {
         self.names_case

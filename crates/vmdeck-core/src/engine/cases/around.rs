@@ -47,6 +47,7 @@ impl CaseRun<'_> {
                     (attempt.verdict, attempt.message) = (Verdict::Infra, why);
                 } else {
                     attempt.message = format!("{}; {why}", attempt.message);
+                    attempted.excuse = Excuse::Nothing;
                 }
             }
         }
@@ -108,6 +109,7 @@ impl CaseRun<'_> {
         let attempt = &mut attempted.attempt;
         if suite.artifacts_required && matches!(attempt.verdict, Verdict::Passed | Verdict::Skipped) {
             (attempt.verdict, attempt.message) = (Verdict::Failed, why);
+            attempted.excuse = Excuse::Nothing;
         } else {
             context.events.warn(Some(&guest.id), format!("case `{name}`: {why}"), None);
         }

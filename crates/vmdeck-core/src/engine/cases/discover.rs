@@ -17,8 +17,10 @@ use vmdeck_model::{
     discover::{Discovery, DiscoverySource, MOST_FOUND},
     error::{Blame, Fault},
     event::{EventKind, FoundCase},
+    ids::CaseId,
     outcome::Verdict,
     quantity::show_duration,
+    select::Selector,
     suite::{Case, CaseAction, RunAs},
     text::one_line,
 };
@@ -69,8 +71,13 @@ impl CaseRun<'_> {
             adopt(&mut found, test);
             cases.push(found);
         }
-        if cases.is_empty() {
-            return Err(failed(&format!("no test was found that `{}` selects", discovery.wanted.join(" "))));
+        // One that was asked for and is gone would be green without having been run.
+        let ids: Vec<CaseId> = ids.into_iter().collect();
+        let unfound = discovery.unfound(&suite.id, &ids, &guest.id);
+        let words = || discovery.wanted.iter().map(Selector::text).collect();
+        let lacking: Vec<&str> = if cases.is_empty() { words() } else { unfound };
+        if !lacking.is_empty() {
+            return Err(failed(&format!("no test was found that `{}` selects", lacking.join(" "))));
         }
         for part in told.chunks(PART) {
             context.events.send(EventKind::CasesFound {
