@@ -18,7 +18,6 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
-    outcome::Verdict,
     quantity::{show_count, show_duration},
     text::Clean,
 };
@@ -172,9 +171,9 @@ fn short_line(row: &ListedRun) -> String {
 
 fn result(ListedRun { state, run, .. }: &ListedRun) -> String {
     match (state, run.exit) {
-        (RunState::Running, _) => format!("running: {}", counts(run)),
-        (_, Some(exit)) => format!("exit {}: {}", exit.code(), counts(run)),
-        _ => format!("died: {}", counts(run)),
+        (RunState::Running, _) => format!("running: {}", run.tally),
+        (_, Some(exit)) => format!("exit {}: {}", exit.code(), run.tally),
+        _ => format!("died: {}", run.tally),
     }
 }
 
@@ -191,13 +190,4 @@ fn what(ListedRun { pinned, run, .. }: &ListedRun) -> String {
 fn took(ListedRun { state, run, .. }: &ListedRun) -> String {
     let since = || u64::try_from((clock::utc() - run.began).num_milliseconds()).unwrap_or_default();
     show_duration(Duration::from_millis(if *state == RunState::Running { since() } else { run.took_ms }))
-}
-
-fn counts(run: &PastRun) -> String {
-    let counts: Vec<String> = Verdict::ALL
-        .iter()
-        .filter(|verdict| run.tally.of(**verdict) > 0)
-        .map(|verdict| format!("{} {verdict}", run.tally.of(*verdict)))
-        .collect();
-    if counts.is_empty() { "no tests run".to_owned() } else { counts.join(", ") }
 }

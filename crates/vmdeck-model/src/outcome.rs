@@ -100,6 +100,18 @@ impl Tally {
         *copy.slot(verdict)
     }
 
+    /// Returns the counts that are not zero as text, each with its verdict: `3 failed (1 in quarantine)`.
+    pub fn counts(&self) -> impl Iterator<Item = (Verdict, String)> {
+        let tally = *self;
+        Verdict::ALL.into_iter().filter(move |verdict| tally.of(*verdict) > 0).map(move |verdict| {
+            let excused = match tally.quarantined {
+                count @ 1.. if verdict == Verdict::Failed => format!(" ({count} in quarantine)"),
+                _ => String::new(),
+            };
+            (verdict, format!("{} {verdict}{excused}", tally.of(verdict)))
+        })
+    }
+
     /// Returns how many cases have ended.
     pub fn total(&self) -> u32 {
         Verdict::ALL.iter().map(|v| self.of(*v)).sum()
@@ -114,6 +126,17 @@ impl Tally {
             Verdict::Cancelled => &mut self.cancelled,
             Verdict::Flaky => &mut self.flaky,
         }
+    }
+}
+
+impl fmt::Display for Tally {
+    /// Writes the counts that are not zero: `12 passed, 3 failed (1 in quarantine)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.total() == 0 {
+            return f.write_str("no tests run");
+        }
+        let counts: Vec<String> = self.counts().map(|(_, count)| count).collect();
+        f.write_str(&counts.join(", "))
     }
 }
 
@@ -193,6 +216,18 @@ mod tests {
         let mut words: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
         words.dedup();
         assert_eq!(words, ["passed", "flaky", "failed", "infra", "skipped", "cancelled"]);
+    }
+
+    #[test]
+    fn a_tally_says_what_is_in_it_and_what_of_it_is_excused() {
+        assert_eq!(Tally::default().to_string(), "no tests run");
+        let mut tally = Tally::default();
+        for verdict in [Verdict::Failed, Verdict::Skipped, Verdict::Passed] {
+            tally.add(verdict);
+        }
+        assert_eq!(tally.to_string(), "1 passed, 1 failed, 1 skipped");
+        tally.add_quarantined();
+        assert_eq!(tally.to_string(), "1 passed, 2 failed (1 in quarantine), 1 skipped");
     }
 
     #[test]

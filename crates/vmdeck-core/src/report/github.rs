@@ -223,9 +223,7 @@ fn rank(verdict: Verdict) -> usize {
 fn summary(view: &RunView, index: &PlanIndex, details: &[CaseDetail], most: usize) -> String {
     let exit = view.exit.map_or_else(|| "?".to_owned(), |e| e.code().to_string());
     let mut out = format!("## vmdeck: exit {exit}\n\n");
-    let counts: Vec<String> =
-        Verdict::ALL.iter().filter(|v| view.tally.of(**v) > 0).map(|v| format!("{} {v}", view.tally.of(*v))).collect();
-    out.push_str(&format!("{} in {}\n\n", counts.join(", "), show_duration(Duration::from_millis(view.now_ms))));
+    out.push_str(&format!("{} in {}\n\n", view.tally, show_duration(Duration::from_millis(view.now_ms))));
     for detail in details {
         let text = detail.markdown();
         if out.len() + text.len() > most / 2 {

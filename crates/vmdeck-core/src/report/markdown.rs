@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use vmdeck_model::{
     exit::RunExit,
     ids::short_run,
-    outcome::Verdict,
     quantity::show_duration,
     run_view::{EndedCase, RunView, SubtestsView},
     select::word_of_case,
@@ -20,18 +19,10 @@ const MOST: usize = 60_000;
 
 /// Returns the text of a run.
 pub fn render(view: &RunView, index: &PlanIndex) -> String {
-    let counts: Vec<String> = Verdict::ALL
-        .into_iter()
-        .filter(|verdict| view.tally.of(*verdict) > 0)
-        .map(|verdict| format!("{} {verdict}", view.tally.of(verdict)))
-        .collect();
-    let excused = view.tally.quarantined;
-    let excused = if excused > 0 { format!(" ({excused} of the failed in quarantine)") } else { String::new() };
-    let counts = if counts.is_empty() { "no case has ended".to_owned() } else { counts.join(", ") + &excused };
     let run = view.run.as_deref().map_or("?", short_run);
     let took = show_duration(std::time::Duration::from_millis(view.now_ms));
     let exit = view.exit.map_or("no end".to_owned(), |exit| format!("exit {}", exit.code()));
-    let mut out = format!("### vmdeck run {run}: {counts} in {took} ({exit})\n\n");
+    let mut out = format!("### vmdeck run {run}: {} in {took} ({exit})\n\n", view.tally);
     if let Some(revision) = &view.revision {
         let dirty = if revision.dirty { ", with uncommitted changes" } else { "" };
         let _ = writeln!(out, "Code: {}{dirty}\n", code(&revision.commit));

@@ -475,12 +475,7 @@ impl Text {
             self.line(now, "")?;
         }
         let mut counts = String::new();
-        for verdict in Verdict::ALL.into_iter().filter(|v| tally.of(*v) > 0) {
-            let excused = match tally.quarantined {
-                count @ 1.. if verdict == Verdict::Failed => format!(" ({count} in quarantine)"),
-                _ => String::new(),
-            };
-            let text = format!("{} {verdict}{excused}", tally.of(verdict));
+        for (verdict, text) in tally.counts() {
             let comma = if counts.is_empty() { "" } else { ", " };
             let _ = write!(counts, "{comma}{}", self.paint(color_of(verdict), &text));
         }

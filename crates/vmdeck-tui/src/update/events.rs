@@ -168,14 +168,10 @@ fn tell(model: &Model, text: String, out: &mut Vec<Effect>) {
 
 /// Returns one line about how a run ended.
 pub(super) fn result(model: &Model, exit: Option<RunExit>) -> String {
-    let tally = &model.shown.view.tally;
-    let counts: Vec<String> =
-        Verdict::ALL.iter().filter(|v| tally.of(**v) > 0).map(|v| format!("{} {v}", tally.of(*v))).collect();
-    let counts = if counts.is_empty() { "no tests run".to_owned() } else { counts.join(", ") };
     let run = model.run_name().unwrap_or_else(|| "?".into());
     let took = show_duration(Duration::from_millis(model.shown.view.now_ms));
     let code = exit.map_or("no exit".to_owned(), |e| format!("exit {}", e.code()));
-    format!("run {run}: {counts} in {took} ({code})")
+    format!("run {run}: {} in {took} ({code})", model.shown.view.tally)
 }
 
 /// Returns an event as a line for the events pane; what is shown elsewhere in full is left out.

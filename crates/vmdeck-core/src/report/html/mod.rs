@@ -100,18 +100,10 @@ impl HtmlPage {
     }
 
     fn facts(&self, view: &RunView) -> Markup {
-        let tally = &view.tally;
-        let counts: Vec<String> = Verdict::ALL
-            .into_iter()
-            .filter(|verdict| tally.of(*verdict) > 0)
-            .map(|verdict| format!("{} {verdict}", tally.of(verdict)))
-            .collect();
-        let excused =
-            if tally.quarantined > 0 { format!(" ({} in quarantine)", tally.quarantined) } else { String::new() };
         let revision = view.revision.as_ref();
         html! {
             dl.facts {
-                dt { "Cases" } dd { @if counts.is_empty() { "none has ended" } @else { (counts.join(", ")) (excused) } }
+                dt { "Cases" } dd { (view.tally.to_string()) }
                 @if view.subtests.total() > 0 {
                     dt { "Their own tests" } dd { (view.subtests.to_string()) }
                 }
