@@ -95,7 +95,7 @@ pub(super) async fn execute_until(
         index.clone(),
     )));
     fanout.add(Box::new(Summary::new(plan.dir.clone())));
-    let (past, redactor) = (report::past(Path::new(runs::RECORDS), None), Redactor::new(&plan.secrets()));
+    let (past, redactor) = (report::past(Path::new(runs::RECORDS), &plan.dir), Redactor::new(&plan.secrets()));
     fanout.add(Box::new(HtmlPage::new(&plan.dir, index.clone(), past, Some(redactor))));
     let is_aside = matches!(lines, Lines::Aside);
     // The events take standard output, so the report for people goes to the other stream.

@@ -27,8 +27,8 @@ pub(super) fn run(config: &ConfigArgs, args: &PageArgs, io: &mut Io<'_>) -> Resu
     // Where its cases are written is known only while the config is there.
     let index =
         || settings::load_untrusted(config).map(|setup| PlanIndex::of_suites(&setup.suites)).unwrap_or_default();
-    let mut page =
-        HtmlPage::new(&record, index(), past(record.parent().unwrap_or(Path::new(".")), Some(&record)), None);
+    let folder = record.parent().unwrap_or(Path::new("."));
+    let mut page = HtmlPage::new(&record, index(), past(folder, &record), None);
     let mut view = RunView::default();
     let mut take = |event: &vmdeck_model::event::Event| {
         view.apply(event);
@@ -47,12 +47,13 @@ pub(super) fn run(config: &ConfigArgs, args: &PageArgs, io: &mut Io<'_>) -> Resu
     Ok(RunExit::Passed)
 }
 
-/// Returns how the cases of the last runs of a folder ended, before the one with this record.
-pub(super) fn past(folder: &Path, record: Option<&Path>) -> PastVerdicts {
-    let name = record.and_then(Path::file_name).and_then(|name| name.to_str());
+/// Returns what tells how the cases of the last runs of a folder ended, before the one with this record.
+pub(super) fn past(folder: &Path, record: &Path) -> impl FnOnce() -> PastVerdicts + Send + 'static {
+    let name = record.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let folder = folder.to_owned();
     let of_case =
         |(word, past): (String, Vec<history::PastCase>)| (word, past.iter().map(|case| case.verdict).collect());
-    history::trends_before(folder, name, PAST).cases.into_iter().map(of_case).collect()
+    move || history::trends_before(&folder, name.as_deref(), PAST).cases.into_iter().map(of_case).collect()
 }
 
 fn write(file: &Path, text: &str, io: &mut Io<'_>) -> Result<()> {

@@ -15,8 +15,8 @@ use base64::Engine as _;
 use charts::Spans;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
-use sources::{PageSources, newest, time};
-use std::{io, path::Path};
+use sources::{LatePast, PageSources, newest, time};
+use std::{cell::LazyCell, io, path::Path};
 use vmdeck_model::{
     event::{Event, EventKind},
     exit::RunExit,
@@ -41,7 +41,14 @@ pub struct HtmlPage {
 impl HtmlPage {
     /// Returns the page of a run whose record is this folder.
     /// Without something that takes its secrets out, the consoles are left out.
-    pub fn new(record: &Path, index: PlanIndex, past: PastVerdicts, redactor: Option<Redactor>) -> Self {
+    /// How its cases ended before is read only if the page is made, and then as late as that.
+    pub fn new(
+        record: &Path,
+        index: PlanIndex,
+        past: impl FnOnce() -> PastVerdicts + Send + 'static,
+        redactor: Option<Redactor>,
+    ) -> Self {
+        let past: LatePast = LazyCell::new(Box::new(past));
         let sources = PageSources { record: record.to_owned(), index, past, redactor };
         Self { sources, spans: Spans::default(), version: String::new() }
     }
@@ -233,7 +240,7 @@ mod tests {
     fn page(events: &[Event], record: &Path) -> String {
         let past = PastVerdicts::from([("s/c:v=1@deb".to_owned(), vec![Verdict::Passed, Verdict::Failed])]);
         let mut page =
-            HtmlPage::new(record, PlanIndex::default(), past, Some(Redactor::new(&[Secret::new("canary-secret")])));
+            HtmlPage::new(record, PlanIndex::default(), || past, Some(Redactor::new(&[Secret::new("canary-secret")])));
         let mut view = RunView::default();
         for event in events {
             view.apply(event);
@@ -273,7 +280,7 @@ mod tests {
         std::fs::write(&console, format!("canary-secret{}\nlast line\n", "x".repeat(48 * 1024 - 20))).expect("log");
         let shown = page(&events("x", 0), record.path());
         assert!(shown.contains("last line") && !shown.contains("secret"));
-        let mut other = HtmlPage::new(record.path(), PlanIndex::default(), PastVerdicts::new(), None);
+        let mut other = HtmlPage::new(record.path(), PlanIndex::default(), PastVerdicts::new, None);
         let mut view = RunView::default();
         for event in events("x", 0) {
             view.apply(&event);

@@ -1,7 +1,7 @@
 //! What all parts of the page know.
 
 use crate::report::plan_index::PlanIndex;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{cell::LazyCell, collections::BTreeMap, path::PathBuf};
 use vmdeck_model::{
     outcome::Verdict,
     quantity::show_duration,
@@ -12,12 +12,15 @@ use vmdeck_model::{
 /// How each case ended in earlier runs, by the word that selects it; the newest is the last.
 pub type PastVerdicts = BTreeMap<String, Vec<Verdict>>;
 
+/// The same, which is not read before it is asked for.
+pub(super) type LatePast = LazyCell<PastVerdicts, Box<dyn FnOnce() -> PastVerdicts + Send>>;
+
 /// What the page knows besides the fold of the events.
 pub(super) struct PageSources {
     /// The folder of the record.
     pub(super) record: PathBuf,
     pub(super) index: PlanIndex,
-    pub(super) past: PastVerdicts,
+    pub(super) past: LatePast,
     /// Takes the secrets of the run out of its consoles, which are raw in the record; without it they are not shown.
     pub(super) redactor: Option<Redactor>,
 }
