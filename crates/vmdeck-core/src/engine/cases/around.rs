@@ -126,9 +126,7 @@ impl CaseRun<'_> {
     ) -> Result<(), ScriptFailure> {
         let Some(text) = text else { return Ok(()) };
         let Self { context, guest, suite, told, .. } = *self;
-        let mut command = RemoteCommand { script: text.to_owned(), ..self.base_command() };
-        command.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
-        command.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
+        let mut command = RemoteCommand { script: text.to_owned(), ..self.attempt_command(attempt) };
         if let Some(verdict) = verdict {
             command.env.insert("VMDECK_VERDICT".to_owned(), verdict.to_string());
         }

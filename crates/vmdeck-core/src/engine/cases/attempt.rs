@@ -192,7 +192,7 @@ impl CaseRun<'_> {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
+        let session = machine.session()?;
         let missing = file_stamps::missing(session, wanted, &self.base_command(), &self.context.cancel).await?;
         Ok(Some(missing)
             .filter(|missing| !missing.is_empty())
@@ -212,9 +212,7 @@ impl CaseRun<'_> {
 
     /// Returns the command in the guest, which a program of this host does not have.
     fn command(&self, machine: &LeasedMachine, (attempt, script): (u32, Option<&str>)) -> Result<RemoteCommand> {
-        let mut base = self.base_command();
-        base.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
-        base.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
+        let base = self.attempt_command(attempt);
         if let Some(script) = script {
             let shell = self.case.shell.clone().unwrap_or_else(|| base.shell.clone());
             return Ok(RemoteCommand { script: script.to_owned(), shell, ..base });

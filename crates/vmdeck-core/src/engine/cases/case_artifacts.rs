@@ -105,7 +105,7 @@ pub(super) async fn fetch_globs(
     base: RemoteCommand,
     to: &Path,
 ) -> Result<FetchedArtifacts> {
-    let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
+    let session = machine.session()?;
     let request = ArtifactRequest {
         globs,
         base,

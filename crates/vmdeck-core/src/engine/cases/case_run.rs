@@ -84,6 +84,14 @@ impl CaseRun<'_> {
         RemoteCommand { env, dir, run_as: case.run_as.unwrap_or(base.run_as), ..base }
     }
 
+    /// Returns what every command of an attempt has in common.
+    pub(super) fn attempt_command(&self, attempt: u32) -> RemoteCommand {
+        let mut command = self.base_command();
+        command.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
+        command.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
+        command
+    }
+
     /// Returns the folder of an attempt in the record.
     pub(super) fn dir(&self, attempt: u32) -> PathBuf {
         let mut dir = self.context.guest_dir(self.guest).join(self.suite.id.as_str()).join(self.case.id.folder());

@@ -39,8 +39,8 @@ impl CaseRun<'_> {
         discovery: &Discovery,
     ) -> Result<Vec<Case>, ScriptFailure> {
         let Self { context, guest, suite, case, round, .. } = *self;
+        let failed = |why: &str| self.undiscovered(Verdict::Failed, why);
         let listed = self.list(machine, &discovery.source).await?;
-        let failed = |why: &str| failure(Verdict::Failed, context.redactor.text(&format!("discover failed: {why}")));
         if listed.is_empty() {
             return Err(failed("no test was found"));
         }
@@ -100,7 +100,7 @@ impl CaseRun<'_> {
             DiscoverySource::Files { glob, run } => {
                 let files = self.files(machine, glob).await.map_err(|fault| {
                     let verdict = if fault.blame() == Blame::User { Verdict::Failed } else { Verdict::Infra };
-                    failure(verdict, self.context.redactor.text(&format!("discover failed: {fault}")))
+                    self.undiscovered(verdict, &fault.to_string())
                 })?;
                 Ok(read_paths(&files, (Discovery::PATH, run), &quote))
             }
@@ -113,14 +113,18 @@ impl CaseRun<'_> {
                 read_list(tool, &text, &quote)
             }
         };
-        let failed =
-            |why: String| failure(Verdict::Failed, self.context.redactor.text(&format!("discover failed: {why}")));
-        listed.map_err(failed)
+        listed.map_err(|why| self.undiscovered(Verdict::Failed, &why))
+    }
+
+    /// Returns why nothing can be said about the tests that there should be.
+    fn undiscovered(&self, verdict: Verdict, why: &str) -> ScriptFailure {
+        let reason = self.context.redactor.text(&format!("discover failed: {why}"));
+        ScriptFailure { verdict, reason, output: RecordedOutput::default() }
     }
 
     /// Returns the files that a glob names, in the order of their names.
     async fn files(&self, machine: &LeasedMachine, glob: &str) -> Result<Vec<String>, Fault> {
-        let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
+        let session = machine.session()?;
         let globs = [glob.to_owned()];
         let base = self.base_command();
         let looking = file_stamps::look(session, &globs, &base, &self.context.cancel);
@@ -159,8 +163,4 @@ fn adopt(case: &mut Case, test: ListedTest) {
     case.expect.stderr_empty |= test.is_silent;
     case.expect.skip = case.expect.skip.or(test.skip);
     case.skip = case.skip.take().or(test.skipped);
-}
-
-fn failure(verdict: Verdict, reason: String) -> ScriptFailure {
-    ScriptFailure { verdict, reason, output: RecordedOutput::default() }
 }

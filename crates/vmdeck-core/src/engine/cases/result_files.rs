@@ -49,7 +49,7 @@ impl<'a> ResultFiles<'a> {
         globs: &[String],
         base: &RemoteCommand,
     ) -> Result<BTreeMap<String, String>, Fault> {
-        let session = machine.controller.session().ok_or_else(|| Fault::infra("there is no session"))?;
+        let session = machine.session()?;
         file_stamps::look(session, globs, base, &context.cancel).await
     }
 

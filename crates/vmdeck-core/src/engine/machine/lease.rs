@@ -5,7 +5,7 @@ use crate::{
     backend::{contract::MachineExit, record::KeptMachine},
     command::{Collected, RemoteCommand, Shell},
     host::clock,
-    transport::session::CommandRunner,
+    transport::session::{CommandRunner, Session},
 };
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -70,6 +70,11 @@ impl LeasedMachine {
             kept: None,
             unusable: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the session in the guest, or a fault that blames the environment where there is none.
+    pub(in crate::engine) fn session(&self) -> Result<&dyn Session> {
+        self.controller.session().ok_or_else(|| Fault::infra("there is no session"))
     }
 
     /// Notes that an earlier run kept it: it stays kept.
