@@ -9,7 +9,7 @@ use vmdeck_model::{
     error::Result,
     exit::RunExit,
     guest::Guest,
-    job::{Job, is_meant_for, role_guests},
+    job::{Job, JobGuest, is_meant_for},
     outcome::Verdict,
     plan::{self, Setup},
     quantity::{show_count, show_duration},
@@ -92,9 +92,8 @@ struct LeftOut<'a> {
 fn left_out<'a>(setup: &'a Setup, planned: &[(&Guest, &Suite, &Case)]) -> Vec<LeftOut<'a>> {
     let mut out = Vec::new();
     for suite in &setup.suites {
-        let of_roles = role_guests(suite, &setup.guests).map(|(role, guest)| (Some(role), guest));
-        let alone = setup.guests.iter().filter(|guest| suite.roles.is_empty() && plan::runs_on(suite, &guest.id));
-        for (role, guest) in of_roles.chain(alone.map(|guest| (None, guest.clone()))) {
+        for JobGuest { role, guest } in plan::suite_members(suite, &setup.guests) {
+            let role = role.as_ref();
             for case in suite.cases.iter().filter(|case| case.runs_on(role)) {
                 let is_it = |(of, in_suite, one): &&(&Guest, &Suite, &Case)| {
                     of.id == guest.id && in_suite.id == suite.id && one.id == case.id

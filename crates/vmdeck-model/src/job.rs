@@ -41,8 +41,7 @@ impl Job {
     /// Returns the job of a suite with roles, with a guest for each of them in the order of their names; `None` = the suite has no
     /// roles, or one is filled by no guest that is known.
     pub fn of_roles(suite: &Suite, guests: &[Guest]) -> Option<Self> {
-        let filled = role_guests(suite, guests).map(|(role, guest)| JobGuest { role: Some(role.clone()), guest });
-        let guests: Vec<JobGuest> = filled.collect();
+        let guests: Vec<JobGuest> = role_guests(suite, guests).collect();
         let is_whole = !guests.is_empty() && guests.len() == suite.roles.len();
         is_whole.then(|| Self { guests, suites: vec![suite.clone()] })
     }
@@ -209,9 +208,10 @@ pub(super) fn with_needs<'a>(suite: &'a Suite, chosen: BTreeSet<&'a CaseId>) -> 
 
 /// Returns the guests that fill the roles of a suite, under the names that they have in a run, in the order of the roles; one that is
 /// filled by no guest that is known is left out.
-pub fn role_guests<'a>(suite: &'a Suite, guests: &'a [Guest]) -> impl Iterator<Item = (&'a RoleId, Guest)> {
+pub(super) fn role_guests<'a>(suite: &'a Suite, guests: &'a [Guest]) -> impl Iterator<Item = JobGuest> {
     suite.roles.iter().filter_map(|(role, of)| {
         let guest = guests.iter().find(|guest| guest.id == *of)?;
-        Some((role, Guest { id: GuestId::of_role(suite.id.as_str(), role).ok()?, ..guest.clone() }))
+        let id = GuestId::of_role(suite.id.as_str(), role).ok()?;
+        Some(JobGuest { role: Some(role.clone()), guest: Guest { id, ..guest.clone() } })
     })
 }

@@ -6,7 +6,7 @@ use super::{
     guest::Guest,
     ids::{CaseId, GuestId, RunId},
     image::ImageConfig,
-    job::{Job, is_meant_for, role_guests, selects, with_needs},
+    job::{Job, JobGuest, is_meant_for, role_guests, selects, with_needs},
     key::{Key, Options},
     quarantine::Quarantine,
     secret::Secret,
@@ -197,7 +197,7 @@ impl Setup {
     /// Returns the names of all machines that runs of this config may have: one for each guest, and one for each role of a suite.
     pub fn machine_names(&self) -> Vec<GuestId> {
         let of_roles = self.suites.iter().flat_map(|suite| role_guests(suite, &self.guests));
-        self.guests.iter().map(|guest| guest.id.clone()).chain(of_roles.map(|(_, guest)| guest.id)).collect()
+        self.guests.iter().map(|guest| guest.id.clone()).chain(of_roles.map(|member| member.guest.id)).collect()
     }
 
     /// Returns the guest that has this name in a run: one of the config, or one that fills a role of a suite.
@@ -205,7 +205,7 @@ impl Setup {
         let is_it = |guest: &Guest| guest.id.as_str() == name;
         let own = self.guests.iter().find(|guest| is_it(guest)).cloned();
         let mut of_roles = self.suites.iter().flat_map(|suite| role_guests(suite, &self.guests));
-        own.or_else(|| of_roles.find(|(_, guest)| is_it(guest)).map(|(_, guest)| guest))
+        own.or_else(|| of_roles.find(|member| is_it(&member.guest)).map(|member| member.guest))
     }
 }
 
@@ -309,8 +309,15 @@ pub fn select_guests(setup: &Setup, selectors: &[Selector]) -> Vec<Job> {
     guests.chain(with_roles).collect()
 }
 
+/// Returns the guests in which a suite is run: those that fill its roles, or those that it names.
+pub fn suite_members(suite: &Suite, guests: &[Guest]) -> Vec<JobGuest> {
+    let alone = guests.iter().filter(|guest| suite.roles.is_empty() && runs_on(suite, &guest.id));
+    let alone = alone.map(|guest| JobGuest { role: None, guest: guest.clone() });
+    role_guests(suite, guests).chain(alone).collect()
+}
+
 /// Returns whether a suite names this guest, directly or by a glob; a word with `!` takes away what those before it have named.
-pub fn runs_on(suite: &Suite, guest: &GuestId) -> bool {
+fn runs_on(suite: &Suite, guest: &GuestId) -> bool {
     let fits = |glob: &str| Glob::new(glob).is_ok_and(|g| g.compile_matcher().is_match(guest.as_str()));
     suite.guests.iter().fold(false, |is_on, word| match word.strip_prefix('!') {
         Some(glob) => is_on && !fits(glob),

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use vmdeck_model::{
     discover::DiscoverySource,
     guest::{Guest, Os},
-    ids::{CaseId, GuestId, RoleId, is_plain, plain_value},
-    job::is_meant_for,
+    ids::{CaseId, RoleId, is_plain, plain_value},
+    job::{JobGuest, is_meant_for},
     key::Value,
-    plan::runs_on,
+    plan::suite_members,
     suite::{Case, CaseAction, CaseStep, Suite},
     when::{WhenExpr, WhenFacts},
 };
@@ -289,14 +289,11 @@ impl Build<'_> {
 
     /// Notes the cases that no guest of their suite runs.
     fn note_unreachable(&mut self, suite: &Suite, guests: &[Guest]) {
-        let members: Vec<(Option<&RoleId>, &Guest)> = if suite.roles.is_empty() {
-            guests.iter().filter(|guest| runs_on(suite, &guest.id)).map(|guest| (None, guest)).collect()
-        } else {
-            let of = |of: &GuestId| guests.iter().find(|guest| guest.id == *of);
-            suite.roles.iter().filter_map(|(role, guest)| Some((Some(role), of(guest)?))).collect()
+        let members = suite_members(suite, guests);
+        let takes_part = |case: &Case, JobGuest { role, guest }: &JobGuest| {
+            case.runs_on(role.as_ref()) && is_meant_for(case, guest, role.as_ref())
         };
-        let is_run =
-            |case: &Case| members.iter().any(|(role, guest)| case.runs_on(*role) && is_meant_for(case, guest, *role));
+        let is_run = |case: &Case| members.iter().any(|member| takes_part(case, member));
         let run: BTreeSet<&str> = suite.cases.iter().filter(|case| is_run(case)).map(|case| case.id.name()).collect();
         let mut told = BTreeSet::new();
         for case in &suite.cases {
