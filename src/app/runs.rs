@@ -104,9 +104,10 @@ pub(super) fn run(args: &RunsArgs, io: &mut Io<'_>) -> Result<RunExit> {
         io.say(&format!("no runs in `{RECORDS}`"));
         return Ok(RunExit::Passed);
     }
-    io.say(&format!("{:<9} {:<19} {:>8}  {:<11} {:<32} {}", "RUN", "BEGAN", "TOOK", "CODE", "RESULT", "WHAT"));
+    let width = rows.iter().map(|row| result(row).len()).max().unwrap_or(0).max(32);
+    io.say(&format!("{:<9} {:<19} {:>8}  {:<11} {:<width$} {}", "RUN", "BEGAN", "TOOK", "CODE", "RESULT", "WHAT"));
     for row in &rows {
-        io.say(&line(row));
+        io.say(&line(row, width));
     }
     if count > rows.len() {
         io.say(&format!("and {} more; --all lists them", show_count(count - rows.len(), "run")));
@@ -151,13 +152,13 @@ pub(super) fn which(run: &PastRun) -> String {
     Clean::from_text(&format!("run {} of {began}{code}", run.short())).into_string()
 }
 
-fn line(row: &ListedRun) -> String {
+fn line(row: &ListedRun, width: usize) -> String {
     let run = &row.run;
     let code = run.revision.as_ref().map_or("-".to_owned(), ToString::to_string);
     let began = run.began.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S");
     let (took, result, what) = (took(row), result(row), what(row));
     // A record may be anybody's.
-    Clean::from_text(&format!("{:<9} {began} {took:>8}  {code:<11} {result:<32} {what}", run.short())).into_string()
+    Clean::from_text(&format!("{:<9} {began} {took:>8}  {code:<11} {result:<width$} {what}", run.short())).into_string()
 }
 
 /// Returns a run in one line for a screen that may have 80 columns: how it ended comes before on which code.
