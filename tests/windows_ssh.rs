@@ -73,7 +73,15 @@ fn a_case_goes_on_in_a_windows_that_comes_up_again() {
          [[suites.s.cases]]\nname = \"lost\"\nreboot = \"allowed\"\n\
          run = 'p=$$; until case $(cat /proc/$p/comm) in sshd*) true ;; *) false ;; esac; do p=$(cut -d\" \" -f4 /proc/$p/stat); done; kill -9 $p; sleep 60'\n";
     let sshd = format!("{} STANDIN_STATE={}", with_powershell(), state.path().display());
-    let server = RootLogin { shell: &login, sshd: &sshd, guest: GUEST, ..RootLogin::default() }.start(suites);
+    let login = RootLogin {
+        shell: &login,
+        sshd: &sshd,
+        is_remote: true,
+        guest: GUEST,
+        ssh: "key = \"user_key\"",
+        ..RootLogin::default()
+    };
+    let server = login.start(suites);
     let world = &server.world;
     let ran = world.ci(&["s/restarts"]).exits(0);
     assert_eq!(world.record("guests/here/s/restarts/stdout.log"), "count 0 \ncount 1 next\n", "{}", ran.out);

@@ -128,6 +128,8 @@ pub struct RootLogin<'a> {
     pub before: &'a str,
     /// What stands before the key in the file of those that may log in.
     pub key_options: &'a str,
+    /// What the guest is: this host, or a machine that may restart.
+    pub is_remote: bool,
     /// Lines of the guest's own table.
     pub guest: &'a str,
     /// Lines of the guest's `ssh` table that say where it is and how to log in; the port, user and host key are known.
@@ -142,6 +144,7 @@ impl Default for RootLogin<'_> {
             sshd: "",
             before: "",
             key_options: "",
+            is_remote: false,
             guest: "boot_timeout = \"30s\"",
             ssh: "host = \"127.0.0.1\"\nkey = \"user_key\"",
         }
@@ -159,8 +162,10 @@ impl RootLogin<'_> {
     /// Starts the server for a world with these suites.
     pub fn start(&self, suites: &str) -> LoginWorld {
         let port = free_port("127.0.0.1");
+        let backend =
+            if self.is_remote { "backend = \"remote\"\naddress = \"127.0.0.1\"" } else { "backend = \"local\"" };
         let world = World::new(&format!(
-            "[guests.here]\nbackend = \"local\"\ntransports = [\"ssh\"]\nlaunch_retries = 1\n{}\n\
+            "[guests.here]\n{backend}\ntransports = [\"ssh\"]\nlaunch_retries = 1\n{}\n\
              [guests.here.ssh]\nport = {port}\nuser = \"root\"\nhost_key = \"host_key.pub\"\n{}\n{suites}",
             self.guest, self.ssh
         ));
