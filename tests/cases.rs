@@ -133,7 +133,53 @@ fn what_lands_in_the_folder_for_artifacts_comes_back_whatever_becomes_of_the_cas
     assert_eq!((read("bad/artifacts/b"), read("bad/attempt-2/artifacts/b")), ("1\n".into(), "2\n".into()));
     assert_eq!(read("late/artifacts/c"), "x\n");
     let folder = trace(&world).concat();
-    assert!(folder.contains("-artifacts/s/good") && !std::path::Path::new(&folder).exists(), "{folder} is gone");
+    assert!(folder.contains("/s/artifacts/good") && !std::path::Path::new(&folder).exists(), "{folder} is gone");
+}
+
+/// A program that asks for the folder by itself is named nowhere in the config.
+#[test]
+fn what_programs_put_there_by_themselves_comes_back_too() {
+    let world = world(
+        "[suites.s]\n[[suites.s.cases]]\nname = \"good\"\nrun = \"./leave good\"\n\
+         [[suites.s.cases]]\nname = \"nothing\"\nrun = \"./see\"\n\
+         [[suites.s.cases]]\nname = \"bad\"\nrun = \"./leave $VMDECK_ATTEMPT; exit 1\"\nretries = 1\n\
+         [[suites.s.cases]]\nname = \"other\"\nsteps = [{ run = \"./leave one\" }, { run = \"./leave two\" }]\n\
+         [[suites.s.cases]]\nname = \"found\"\ndiscover = { command = \"echo x/y; echo z\", run = \"./leave {name}\" }\n\
+         [suites.t]\n[[suites.t.cases]]\nname = \"good\"\nrun = \"./leave again\"\n",
+    );
+    let app = world.path("app");
+    std::fs::create_dir(&app).expect("mkdir");
+    let program = |name: &str, text: &str| {
+        let path = app.join(name);
+        std::fs::write(&path, format!("#!/bin/sh -eu\n{text}\n")).expect("written");
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    };
+    program(
+        "leave",
+        "mkdir -p \"$VMDECK_ARTIFACTS/d\"; echo \"$1\" >> \"$VMDECK_ARTIFACTS/d/a.txt\"; echo x > \"$VMDECK_TMP/t\"",
+    );
+    program(
+        "see",
+        "[ -z \"$(ls -A \"$VMDECK_TMP\")$(ls -A \"$VMDECK_ARTIFACTS\")\" ]; echo \"$VMDECK_SOURCE $VMDECK_TIMEOUT_S $VMDECK_ROLE\" | grep '^/.*/in/deep 600 $'",
+    );
+    let source = format!("guests.here.source={{ path = \"app\", to = \"{}\" }}", world.path("in/deep").display());
+    world.ci(&["--repeat", "2", "--set", &source]).exits(1).says("suite `s`: 4 artifacts fetched");
+    let read = |name: &str| world.record(&format!("guests/here/{name}/artifacts/d/a.txt"));
+    for (case, text) in [
+        ("s/good", "good"),
+        ("s/good/round-2", "good"),
+        ("s/bad", "1"),
+        ("s/bad/attempt-2", "2"),
+        ("s/bad/round-2", "1"),
+        ("s/other", "one\ntwo"),
+        ("s/found,x,y", "x/y"),
+        ("s/found,z/round-2", "z"),
+        ("t/good", "again"),
+    ] {
+        assert_eq!(read(case), format!("{text}\n"), "{case}");
+    }
+    assert_eq!(world.verdict_of("s/nothing"), "passed");
+    assert!(!world.path("record/guests/here/s/nothing/artifacts").exists());
 }
 
 #[test]

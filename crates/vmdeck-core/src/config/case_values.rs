@@ -36,8 +36,14 @@ pub(super) fn discover(entries: &[(String, Node)]) -> Result<DiscoverySource, St
 
 /// Returns whether a place stands within quotes of a shell, or beside them: there the quotes of what it stands for would end them.
 fn stands_quoted(script: &str, place: &str) -> bool {
-    let (mut quote, mut rest) = (None, script);
+    let (mut quote, mut rest, mut begins_word) = (None, script, true);
     while let Some(c) = rest.chars().next() {
+        if c == '#' && begins_word && quote.is_none() {
+            // A comment has no quotes.
+            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+            continue;
+        }
+        begins_word = c.is_whitespace() || ";&|()".contains(c);
         if rest.starts_with(place) {
             let after = rest[place.len()..].chars().next();
             if quote.is_some() || after.is_some_and(|c| "'\"`".contains(c)) {

@@ -218,7 +218,7 @@ pub(super) const SUITES: &[Key] = &[
         Kind::Text,
         None,
         "in place of `run`: a question that a person answers in the cockpit, such as \"Does the screen show the logo?\"; yes = passed. Without a \
-         cockpit (--ci) it is skipped; `timeout` is how long it waits, unset: as long as it takes",
+         cockpit (--ci) it is skipped; `timeout` is how long it waits, unset: an hour",
     ),
     key("suites.*.cases.[].script", Kind::Path, None, "file of this host that is sent and run"),
     key(

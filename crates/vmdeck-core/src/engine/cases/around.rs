@@ -1,7 +1,8 @@
 //! One attempt at a case with all that is run around it, and the artifacts that come of it.
 
 use super::{
-    case_artifacts::{self, CaseArtifacts},
+    case_artifacts,
+    case_folders::CaseFolders,
     case_run::{AskedAttempt, Attempted, CaseRun, Excuse, unrun},
     command_log::RecordedOutput,
     script_failure::ScriptFailure,
@@ -16,29 +17,34 @@ use vmdeck_model::{outcome::Verdict, suite::CaseScripts};
 const LAST: Duration = Duration::from_secs(30);
 
 impl CaseRun<'_> {
-    /// Makes one attempt, with a folder for its artifacts where it wants one.
+    /// Makes one attempt, with folders of its own in the guest.
     pub(super) async fn attempt(&self, machine: &mut LeasedMachine, asked: AskedAttempt<'_>) -> Attempted {
-        if !case_artifacts::is_wanted(self.case) {
-            return self.attempt_around(machine, asked).await;
-        }
         let Self { context, guest, suite, case, .. } = *self;
-        let below = format!("vmdeck-{}-artifacts/{}/{}", context.plan.run.short(), suite.id, case.id.folder());
-        let folder = match CaseArtifacts::make(machine, &below, self.base_command()).await {
-            Ok(folder) => folder,
-            Err(fault) => {
-                let message = context.redactor.text(&fault.to_string());
-                return Attempted::unrun(unrun(Verdict::Infra, &message, RecordedOutput::default()), machine);
-            }
-        };
-        let run = CaseRun { artifacts: Some(&folder.folder), ..*self };
+        let is_named = case_artifacts::is_named(case);
+        let mut folders = self.of_suite.and_then(|all| all.of(suite, case));
+        if folders.is_some() && asked.number > 1 || folders.is_none() && is_named {
+            folders = match CaseFolders::renew(context, suite, case, machine).await {
+                Ok(folders) => Some(folders),
+                Err(fault) => {
+                    let message = context.redactor.text(&fault.to_string());
+                    return Attempted::unrun(unrun(Verdict::Infra, &message, RecordedOutput::default()), machine);
+                }
+            };
+        }
+        let Some(folders) = folders else { return self.attempt_around(machine, asked).await };
+        let run = CaseRun { folders: Some(&folders), ..*self };
         let mut attempted = run.attempt_around(machine, asked).await;
         if attempted.machine_lost && machine.is_lost() {
             return attempted;
         }
+        if !is_named && asked.number == 1 && matches!(attempted.attempt.verdict, Verdict::Passed | Verdict::Skipped) {
+            // What there is of it comes with that of the others.
+            return attempted;
+        }
         let to = self.dir(asked.number).join("artifacts");
-        match folder.fetch((context, guest, suite), machine, &to).await {
+        match folders.fetch((context, guest, suite), machine, &to).await {
             Ok(0) => {}
-            Ok(count) => case_artifacts::tell(context, &guest.id, &format!("{}/{}", suite.id, case.id), count),
+            Ok(count) => case_artifacts::tell(context, &guest.id, &format!("case `{}/{}`", suite.id, case.id), count),
             Err(fault) => {
                 let why = context.redactor.text(&fault.to_string());
                 let attempt = &mut attempted.attempt;
@@ -100,7 +106,7 @@ impl CaseRun<'_> {
         let fetched = case_artifacts::fetch_globs((context, suite), machine, globs, self.base_command(), &to).await;
         let missing = match fetched {
             Ok(fetched) => {
-                case_artifacts::tell(context, &guest.id, &name, fetched.count);
+                case_artifacts::tell(context, &guest.id, &format!("case `{name}`"), fetched.count);
                 fetched.missing()
             }
             Err(fault) => Some(fault.to_string()),

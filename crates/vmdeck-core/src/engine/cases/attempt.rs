@@ -51,7 +51,7 @@ impl CaseRun<'_> {
             &case.expect,
             context.plan.host.log_size,
         );
-        let limit = case.timeout.unwrap_or(guest.case_timeout);
+        let limit = self.limit();
         let (script, only) = partial.map_or((None, &[][..]), |(script, only)| (Some(script), only));
         let subtests = self.subtests(&dir, number, only);
         let files = match &case.results.files[..] {

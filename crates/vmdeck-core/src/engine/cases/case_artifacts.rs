@@ -1,10 +1,8 @@
-//! A case's own artifacts, which come back after each attempt, whatever became of it: those of its globs, and what lands in the folder
-//! `VMDECK_ARTIFACTS` in its guest.
-//!
-//! Only a case that names the variable has such a folder: for all others it would cost a round trip.
+//! A case's own artifacts, which come back whatever became of it: those of its globs, and what lands in the folder `VMDECK_ARTIFACTS`
+//! in its guest.
 
 use crate::{
-    command::{Collected, RemoteCommand, Shell, powershell, sh_quote},
+    command::{Collected, RemoteCommand},
     engine::{context::RunContext, machine::LeasedMachine},
     host::clock,
     transport::{
@@ -17,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::EventKind,
-    guest::Guest,
     ids::GuestId,
     quantity::show_count,
     suite::{Case, CaseAction, CaseStep, Suite},
@@ -28,16 +25,8 @@ pub(super) const VARIABLE: &str = "VMDECK_ARTIFACTS";
 /// How long making or removing the folder may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// The folder of one attempt.
-pub(super) struct CaseArtifacts {
-    /// Its path in the guest.
-    pub(super) folder: String,
-    /// A command of the case: its rights.
-    base: RemoteCommand,
-}
-
-/// Returns whether a case names the variable, in its own text or in what is run around it.
-pub(super) fn is_wanted(case: &Case) -> bool {
+/// Returns whether a case names the variable, in its own text or in what is run around it: what lands there is fetched right after it.
+pub(super) fn is_named(case: &Case) -> bool {
     let around = [&case.around.before, &case.around.after, &case.around.on_failure];
     let names = |text: &str| text.contains(VARIABLE);
     let own = match &case.action {
@@ -48,53 +37,6 @@ pub(super) fn is_wanted(case: &Case) -> bool {
         CaseAction::Discover(_) | CaseAction::Manual(_) | CaseAction::Host(_) => false,
     };
     own || around.into_iter().flatten().any(|text| names(text))
-}
-
-impl CaseArtifacts {
-    /// Makes the folder; `below` = where it is among those of the run.
-    pub(super) async fn make(machine: &LeasedMachine, below: &str, base: RemoteCommand) -> Result<Self> {
-        let script = match machine.shell() {
-            Shell::Posix => {
-                let below = sh_quote(below);
-                format!(
-                    "umask 077; for d in /var/tmp /tmp \"$HOME\"; do f=$d/{below}\n\
-                     rm -rf \"$f\" 2>/dev/null; mkdir -p \"$f\" 2>/dev/null && printf %s \"$f\" && exit; done\n\
-                     echo \"none of /var/tmp, /tmp and $HOME can be written to\" >&2; exit 1"
-                )
-            }
-            Shell::PowerShell => format!(
-                "$f=[IO.Path]::Combine($env:ProgramData,{})\n\
-                 if(Test-Path -LiteralPath $f){{Remove-Item -LiteralPath $f -Recurse -Force}}\n\
-                 [void][IO.Directory]::CreateDirectory($f);[Console]::Out.Write($f)",
-                powershell::quote(below)
-            ),
-        };
-        let base = RemoteCommand { run_as: base.run_as, ..RemoteCommand::new("") };
-        let folder = run(machine, RemoteCommand { script, ..base.clone() }).await?;
-        Ok(Self { folder, base })
-    }
-
-    /// Fetches what is in the folder to `to`, and removes it in the guest; returns how many files came.
-    pub(super) async fn fetch(
-        &self,
-        (context, guest, suite): (&RunContext, &Guest, &Suite),
-        machine: &LeasedMachine,
-        to: &Path,
-    ) -> Result<usize> {
-        let base = RemoteCommand { dir: Some(self.folder.clone()), ..self.base.clone() };
-        let fetched = fetch_globs((context, suite), machine, &["**".to_owned()], base, to).await?;
-        if let Some(missing) = fetched.missing().filter(|_| fetched.count > 0) {
-            context.events.warn(Some(&guest.id), context.redactor.text(&missing), None);
-        }
-        let script = match machine.shell() {
-            Shell::Posix => format!("rm -rf -- {}", sh_quote(&self.folder)),
-            Shell::PowerShell => {
-                format!("Remove-Item -LiteralPath {} -Recurse -Force", powershell::quote(&self.folder))
-            }
-        };
-        run(machine, RemoteCommand { script, ..self.base.clone() }).await?;
-        Ok(fetched.count)
-    }
 }
 
 /// Fetches what these globs name, below the working directory of `base`, to the folder `to`.
@@ -117,15 +59,15 @@ pub(super) async fn fetch_globs(
     artifacts::fetch(session.files().as_ref(), &request, &CancellationToken::new()).await
 }
 
-/// Tells how many files came of a case.
-pub(super) fn tell(context: &RunContext, guest: &GuestId, case: &str, count: usize) {
-    let text = format!("case `{case}`: {} fetched", show_count(count, "artifact"));
+/// Tells how many files came of a case or a suite.
+pub(super) fn tell(context: &RunContext, guest: &GuestId, what: &str, count: usize) {
+    let text = format!("{what}: {} fetched", show_count(count, "artifact"));
     context.events.send(EventKind::Progress { guest: Some(guest.clone()), text });
 }
 
 /// Runs a short command of ours; returns what it says.
-async fn run(machine: &LeasedMachine, command: RemoteCommand) -> Result<String> {
-    let failed = || Fault::infra("cannot prepare the folder for a case's artifacts");
+pub(super) async fn run(machine: &LeasedMachine, command: RemoteCommand) -> Result<String> {
+    let failed = || Fault::infra("cannot prepare the folders of a case");
     let (never, mut seen) = (CancellationToken::new(), Collected::default());
     let ended = clock::within(LIMIT, machine.controller.run(&command, &mut seen, &never)).await;
     let exit = ended.ok_or_else(|| failed().because("the guest does not answer"))??;

@@ -1,11 +1,16 @@
 //! One case of one guest in one of the rounds, and what all of its attempts have in common.
 
-use super::{case_artifacts, command_log::RecordedOutput, peers::PeerWatch, suite::SuiteRun};
+use super::{
+    case_folders::{CaseFolders, SuiteFolders},
+    command_log::RecordedOutput,
+    peers::PeerWatch,
+    suite::SuiteRun,
+};
 use crate::{
     command::RemoteCommand,
     engine::{context::RunContext, machine::LeasedMachine},
 };
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use vmdeck_model::{
     event::Attempt,
     guest::Guest,
@@ -24,8 +29,10 @@ pub(super) struct CaseRun<'a> {
     pub(super) round: u32,
     /// What its commands are told of the guests that are up together.
     pub(super) told: &'a BTreeMap<String, String>,
-    /// Where its artifacts go in the guest, while an attempt at it is made that has such a folder.
-    pub(super) artifacts: Option<&'a str>,
+    /// The folders of the suite's cases in its machine.
+    pub(super) of_suite: Option<&'a SuiteFolders>,
+    /// Its own folders in the guest, while an attempt at it is made.
+    pub(super) folders: Option<&'a CaseFolders>,
 }
 
 /// Which attempt is to be made.
@@ -80,8 +87,11 @@ impl CaseRun<'_> {
         let dir = case.folder(base.dir.as_deref());
         let mut env = base.env;
         env.extend(case.env.iter().map(|(name, value)| (name.clone(), value.clone())));
-        env.extend(self.artifacts.map(|folder| (case_artifacts::VARIABLE.to_owned(), folder.to_owned())));
-        RemoteCommand { env, dir, run_as: case.run_as.unwrap_or(base.run_as), ..base }
+        let mut command = RemoteCommand { env, dir, run_as: case.run_as.unwrap_or(base.run_as), ..base };
+        if let Some(folders) = self.folders {
+            folders.tell(&mut command, case.may_restart());
+        }
+        command
     }
 
     /// Returns what every command of an attempt has in common.
@@ -89,7 +99,13 @@ impl CaseRun<'_> {
         let mut command = self.base_command();
         command.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
         command.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
+        command.env.insert("VMDECK_TIMEOUT_S".to_owned(), self.limit().as_secs().to_string());
         command
+    }
+
+    /// Returns how long it may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.case.timeout.unwrap_or(self.guest.case_timeout)
     }
 
     /// Returns the folder of an attempt in the record.

@@ -139,7 +139,7 @@ impl CaseRun<'_> {
 
     async fn run_list(&self, machine: &LeasedMachine, script: &str) -> Result<String, ScriptFailure> {
         let Self { context, guest, suite, case, told, .. } = *self;
-        let base = self.base_command();
+        let base = self.attempt_command(1);
         let shell = case.shell.clone().unwrap_or_else(|| base.shell.clone());
         let run = ScriptRun {
             which: SuiteScript::Discover,

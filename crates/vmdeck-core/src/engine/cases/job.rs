@@ -5,6 +5,7 @@
 
 use super::{
     case::Outcome,
+    case_folders::SuiteFolders,
     case_run::CaseRun,
     members::{self, Member, NoMachines},
     peers::PeerWatch,
@@ -20,6 +21,7 @@ use crate::engine::{
 use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::Arc,
 };
 use vmdeck_model::{
@@ -154,7 +156,8 @@ impl JobRun<'_> {
             suite,
             case,
             round: queued.of.round,
-            artifacts: None,
+            of_suite: member.folders.as_ref(),
+            folders: None,
         }
     }
 
@@ -305,7 +308,7 @@ impl JobRun<'_> {
         let mut ran = 0;
         while let Some(queued) = self.queue.front().copied() {
             if self.context.cancel.is_cancelled() {
-                return Stop::Done;
+                break;
             }
             if self.context.is_stopped(&self.members[0].guest) {
                 break;
@@ -338,6 +341,7 @@ impl JobRun<'_> {
                     current = None;
                     continue;
                 }
+                self.begin_folders(queued.of, machines).await;
             }
             self.queue.pop_front();
             if self.skip(queued) {
@@ -373,7 +377,9 @@ impl JobRun<'_> {
                 break;
             }
         }
-        if let Some(last) = current.filter(|_| !self.context.cancel.is_cancelled()) {
+        if self.context.cancel.is_cancelled() {
+            self.drop_folders(machines).await;
+        } else if let Some(last) = current {
             self.finish_suite(last, machines).await;
         }
         Stop::Done
@@ -386,6 +392,7 @@ impl JobRun<'_> {
         match self.case_run(queued, member).discover(machine, discovery).await {
             Ok(found) => {
                 self.tell_missing(queued, &found);
+                self.make_folders(queued.of, machines, &found).await;
                 let cases = &mut self.suites[queued.of.suite].cases;
                 // In a further round they may be there already.
                 let known: BTreeMap<CaseId, usize> =
@@ -482,13 +489,58 @@ impl JobRun<'_> {
         join_all(self.members.iter().zip(machines).map(prepare)).await.into_iter().collect()
     }
 
+    /// Makes the folders of the cases of a suite that are run in these machines.
+    async fn begin_folders(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
+        self.members.iter_mut().for_each(|member| member.folders = None);
+        let ahead = self.queue.iter().filter(|queued| queued.of == round);
+        let most = if self.wants_fresh(Fresh::Case) { 1 } else { usize::MAX };
+        let cases: Vec<Case> = ahead.take(most).map(|queued| self.case_of(*queued).0.clone()).collect();
+        self.make_folders(round, machines, &cases).await;
+    }
+
+    /// Makes the folders of these cases, each in the machines that take it. A case that finds no place for them is run without, and one
+    /// that names them says so then.
+    async fn make_folders(&mut self, round: SuiteRound, machines: &[LeasedMachine], cases: &[Case]) {
+        let folders: Vec<Option<SuiteFolders>> = self.members.iter_mut().map(|member| member.folders.take()).collect();
+        let mut makes = Vec::new();
+        for ((member, machine), folders) in self.members.iter().zip(machines).zip(folders) {
+            let mut folders = folders.unwrap_or_else(|| SuiteFolders::new(machine));
+            let run = self.suite_run(round, member);
+            makes.push(async move {
+                let _ = folders.make(&run, machine, cases.iter().filter(|case| member.takes(case))).await;
+                folders
+            });
+        }
+        let made = join_all(makes).await;
+        for (member, folders) in self.members.iter_mut().zip(made) {
+            member.folders = Some(folders);
+        }
+    }
+
+    /// Removes the folders of a suite that was cancelled in machines that live on.
+    async fn drop_folders(&self, machines: &[LeasedMachine]) {
+        let drops = self.members.iter().zip(machines).filter(|(_, machine)| machine.lives_on()).map(
+            |(member, machine)| async {
+                if let Some(folders) = &member.folders {
+                    folders.drop_all(machine).await;
+                }
+            },
+        );
+        join_all(drops).await;
+    }
+
     /// Ends a suite in these machines; artifacts that had to come and did not make it fail.
     async fn finish_suite(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
-        let finish = |(member, machine)| {
+        let mut ends = Vec::new();
+        for (member, machine) in self.members.iter().zip(machines) {
             let run = self.suite_run(round, member);
-            async move { run.finish(machine).await.filter(|_| run.suite.artifacts_required).map(|why| (run, why)) }
-        };
-        let missing = join_all(self.members.iter().zip(machines).map(finish)).await;
+            let places = self.places(round, member);
+            ends.push(async move {
+                let missing = run.finish(machine, member.folders.as_ref(), &places).await;
+                missing.filter(|_| run.suite.artifacts_required).map(|why| (run, why))
+            });
+        }
+        let missing = join_all(ends).await;
         let mut is_incomplete = false;
         for (run, why) in missing.into_iter().flatten() {
             is_incomplete = true;
@@ -498,6 +550,13 @@ impl JobRun<'_> {
             self.has_failed = true;
             self.fail_fast();
         }
+    }
+
+    /// Returns the place in the record of the artifacts of each case of a suite, by the name of its folder.
+    fn places(&self, round: SuiteRound, member: &Member) -> BTreeMap<String, PathBuf> {
+        let cases = 0..self.suites[round.suite].cases.len();
+        let runs = cases.map(|case| self.case_run(QueuedCase { of: round, case }, member));
+        runs.map(|run| (run.case.id.folder(), run.dir(1).join("artifacts"))).collect()
     }
 
     fn fail_fast(&self) {

@@ -5,11 +5,15 @@ use super::{
     command_log::RecordedOutput,
 };
 use crate::{engine::machine::LeasedMachine, host::clock};
+use std::time::Duration;
 use vmdeck_model::{
     event::{Attempt, EventKind},
     outcome::Verdict,
     quantity::show_duration,
 };
+
+/// How long it waits where the case does not say it: whoever has left the cockpit may not come back, and others wait for the lock.
+const PATIENCE: Duration = Duration::from_hours(1);
 
 impl CaseRun<'_> {
     /// Asks the question and waits for the answer; where nobody can answer, the case is skipped.
@@ -28,13 +32,7 @@ impl CaseRun<'_> {
             case: case.id.clone(),
             question: question.to_owned(),
         });
-        let too_late = async {
-            match case.timeout {
-                Some(limit) => clock::sleep(limit).await,
-                // A person may take as long as it takes.
-                None => std::future::pending().await,
-            }
-        };
+        let limit = case.timeout.unwrap_or(PATIENCE);
         let (verdict, message) = tokio::select! {
             biased;
             () = context.cancel.cancelled() => (Verdict::Cancelled, context.stop_reason().to_owned()),
@@ -44,9 +42,8 @@ impl CaseRun<'_> {
                 Ok(false) => (Verdict::Failed, format!("a person said no: {question}")),
                 Err(_) => (Verdict::Infra, "nobody can answer any more".to_owned()),
             },
-            () = too_late => {
-                let limit = show_duration(case.timeout.unwrap_or_default());
-                (Verdict::Failed, format!("nobody answered within {limit}: {question}"))
+            () = clock::sleep(limit) => {
+                (Verdict::Failed, format!("nobody answered within {}: {question}", show_duration(limit)))
             }
         };
         let took_ms = clock::ms_since(start);

@@ -1,6 +1,6 @@
 //! The guests of a job and their machines: all are up, with the code in them, or none is.
 
-use super::code;
+use super::{case_folders::SuiteFolders, code};
 use crate::{
     engine::{
         context::RunContext,
@@ -24,6 +24,8 @@ pub(super) struct Member {
     role: Option<RoleId>,
     /// What its commands are told, as variables: its role, and the addresses of all of them.
     pub(super) told: BTreeMap<String, String>,
+    /// The folders of the cases of the suite that its machine is in.
+    pub(super) folders: Option<SuiteFolders>,
 }
 
 /// Why there are no machines.
@@ -40,6 +42,7 @@ impl Member {
             guest: Arc::new(member.guest.clone()),
             role: member.role.clone(),
             told: BTreeMap::new(),
+            folders: None,
         };
         job.members().iter().map(member).collect()
     }

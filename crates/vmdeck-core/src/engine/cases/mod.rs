@@ -8,6 +8,7 @@ mod boot_id;
 mod capped_log;
 mod case;
 mod case_artifacts;
+mod case_folders;
 mod case_run;
 mod code;
 mod command_log;

@@ -1,6 +1,7 @@
 //! What surrounds the cases of a suite: its setup, its teardown, and the files that it leaves behind.
 
 use super::{
+    case_folders::SuiteFolders,
     command_log::{CommandLog, OutputOrigin},
     coverage::{self, CoverageRun},
     script_failure::ScriptFailure,
@@ -96,6 +97,11 @@ impl SuiteRun<'_> {
             ("VMDECK_RUN", context.plan.run.as_str()),
             ("VMDECK_GUEST", guest.id.as_str()),
             ("VMDECK_SUITE", suite.id.as_str()),
+            // These are there in each command, so that a script which takes no unset variable can ask.
+            ("VMDECK_CASE", ""),
+            ("VMDECK_ATTEMPT", ""),
+            ("VMDECK_ROLE", ""),
+            ("VMDECK_SOURCE", guest.source.as_ref().map_or("", |source| source.to.as_str())),
         ] {
             command.env.insert(name.to_owned(), value.to_owned());
         }
@@ -132,7 +138,12 @@ impl SuiteRun<'_> {
     }
 
     /// Runs the teardown and fetches the artifacts; a failure is a warning. Returns why the artifacts are not complete.
-    pub(super) async fn finish(&self, machine: &LeasedMachine) -> Option<String> {
+    pub(super) async fn finish(
+        &self,
+        machine: &LeasedMachine,
+        folders: Option<&SuiteFolders>,
+        places: &BTreeMap<String, PathBuf>,
+    ) -> Option<String> {
         if let Some(text) = &self.suite.teardown
             && let Err(failure) = self.script(machine, SuiteScript::Teardown, text).await
         {
@@ -142,12 +153,15 @@ impl SuiteRun<'_> {
         if let Err(fault) = self.coverage().end(machine).await {
             self.warn(&fault.with_remedy());
         }
-        if self.suite.artifacts.is_empty() {
-            return None;
-        }
-        let missing = self.fetch_artifacts(machine).await?;
-        self.warn(&missing);
-        Some(missing)
+        let of_cases = match folders {
+            Some(folders) => {
+                folders.finish(self, machine, places).await.unwrap_or_else(|fault| Some(fault.to_string()))
+            }
+            None => None,
+        };
+        let own = if self.suite.artifacts.is_empty() { None } else { self.fetch_artifacts(machine).await };
+        of_cases.iter().chain(&own).for_each(|missing| self.warn(missing));
+        own.or(of_cases)
     }
 
     fn coverage(&self) -> CoverageRun<'_> {

@@ -2,7 +2,10 @@
 
 use super::{ConsoleError, ConsoleWatch, controller::Controller};
 use crate::{
-    backend::{contract::MachineExit, record::KeptMachine},
+    backend::{
+        contract::{Machine, MachineExit},
+        record::KeptMachine,
+    },
     command::{Collected, RemoteCommand, Shell},
     host::clock,
     transport::session::{CommandRunner, Session},
@@ -85,6 +88,11 @@ impl LeasedMachine {
     /// Returns what is known of it where an earlier run kept it.
     pub(in crate::engine) fn kept(&self) -> Option<&KeptMachine> {
         self.kept.as_ref()
+    }
+
+    /// Returns whether the machine is still there when the run has ended: it was there before, or is kept.
+    pub(in crate::engine) fn lives_on(&self) -> bool {
+        self.kept().is_some() || self.controller.machine().is_some_and(Machine::is_adopted)
     }
 
     /// Returns the language of commands in it, by what its session says.

@@ -1,0 +1,303 @@
+//! The folders that each case has in its guest: `VMDECK_ARTIFACTS`, which comes back, and `VMDECK_TMP`, which does not.
+//!
+//! They are made for all cases of a suite at once, before the first of them, and looked at once more behind the last: one by one they
+//! would cost each case two round trips. What a case has put into its own comes back right after it where it did not pass, or where its
+//! text names the variable; what a program of a case that passed has put there by itself comes at the end of the suite.
+
+use super::{
+    case_artifacts::{self, run},
+    suite::SuiteRun,
+};
+use crate::{
+    command::{RemoteCommand, Shell, powershell, sh_quote},
+    engine::{context::RunContext, machine::LeasedMachine},
+    host::clock,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    guest::Guest,
+    ids::CaseId,
+    suite::{Case, CaseAction, RunAs, Suite},
+};
+
+/// What of each case lies below the root: what is fetched has a place of its own.
+const KINDS: [&str; 2] = [ARTIFACTS, "tmp"];
+const ARTIFACTS: &str = "artifacts";
+/// How many cases one command makes folders for.
+const PART: usize = 500;
+/// How long the folders of a run that was cancelled may take to go.
+const LAST: Duration = Duration::from_secs(5);
+
+/// The folders of the cases of a suite in one machine.
+pub(super) struct SuiteFolders {
+    shell: Shell,
+    /// Where they are in the guest, by the rights of the cases; what one user makes another may not write to.
+    roots: BTreeMap<bool, String>,
+    /// The cases that have them.
+    of: BTreeSet<CaseId>,
+}
+
+/// The folders of one case.
+#[derive(Clone, Debug)]
+pub(super) struct CaseFolders {
+    shell: Shell,
+    root: String,
+    case: String,
+    run_as: RunAs,
+}
+
+impl SuiteFolders {
+    /// Returns those of a suite in a machine; no case has any yet.
+    pub(super) fn new(machine: &LeasedMachine) -> Self {
+        Self { shell: machine.shell(), roots: BTreeMap::new(), of: BTreeSet::new() }
+    }
+
+    /// Makes the folders of these cases.
+    pub(super) async fn make<'c>(
+        &mut self,
+        suite: &SuiteRun<'_>,
+        machine: &LeasedMachine,
+        cases: impl Iterator<Item = &'c Case>,
+    ) -> Result<()> {
+        let mut by_rights: BTreeMap<bool, Vec<&Case>> = BTreeMap::new();
+        for case in cases.filter(|case| has_folders(case)) {
+            by_rights.entry(is_root(suite.suite, case)).or_default().push(case);
+        }
+        for (is_root, cases) in by_rights {
+            for part in cases.chunks(PART) {
+                let names: Vec<String> = part.iter().map(|case| case.id.folder()).collect();
+                let root = make(machine, suite.context, suite.suite, is_root, &names).await?;
+                self.roots.insert(is_root, root);
+                self.of.extend(part.iter().map(|case| case.id.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the folders of a case; `None` = it has none.
+    pub(super) fn of(&self, suite: &Suite, case: &Case) -> Option<CaseFolders> {
+        let is_root = is_root(suite, case);
+        let root = self.roots.get(&is_root).filter(|_| self.of.contains(&case.id))?;
+        Some(CaseFolders::new(self.shell, root.clone(), case, is_root))
+    }
+
+    /// Fetches what is still there of these cases, each to its place in the record, and removes everything. Returns what did not come.
+    pub(super) async fn finish(
+        &self,
+        suite: &SuiteRun<'_>,
+        machine: &LeasedMachine,
+        places: &BTreeMap<String, PathBuf>,
+    ) -> Result<Option<String>> {
+        let SuiteRun { context, guest, suite, .. } = *suite;
+        let mut missing = None;
+        for (is_root, root) in &self.roots {
+            let base = as_user(*is_root);
+            let script = look_script(self.shell, root);
+            if run(machine, RemoteCommand { script, ..base.clone() }).await?.is_empty() {
+                continue;
+            }
+            missing = missing.or(fetch_all((context, guest, suite), machine, (root, &base), places).await?);
+            let script = remove_script(self.shell, root);
+            run(machine, RemoteCommand { script, ..base }).await?;
+        }
+        Ok(missing)
+    }
+
+    /// Removes everything in a machine that lives on after a run that was cancelled.
+    pub(super) async fn drop_all(&self, machine: &LeasedMachine) {
+        for (is_root, root) in &self.roots {
+            let command = RemoteCommand { script: remove_script(self.shell, root), ..as_user(*is_root) };
+            // Whoever cancelled does not wait for it.
+            let _ = clock::within(LAST, run(machine, command)).await;
+        }
+    }
+}
+
+impl CaseFolders {
+    fn new(shell: Shell, root: String, case: &Case, is_root: bool) -> Self {
+        let run_as = if is_root { RunAs::Root } else { RunAs::User };
+        Self { shell, root, case: case.id.folder(), run_as }
+    }
+
+    /// Makes those of one case anew, and empty.
+    pub(super) async fn renew(
+        context: &RunContext,
+        suite: &Suite,
+        case: &Case,
+        machine: &LeasedMachine,
+    ) -> Result<Self> {
+        let is_root = is_root(suite, case);
+        let root = make(machine, context, suite, is_root, &[case.id.folder()]).await?;
+        Ok(Self::new(machine.shell(), root, case, is_root))
+    }
+
+    fn path(&self, kind: &str) -> String {
+        let slash = if self.shell == Shell::Posix { '/' } else { '\\' };
+        format!("{}{slash}{kind}{slash}{}", self.root, self.case)
+    }
+
+    /// Tells a command of the case where they are. A restart may have emptied the disk on which they were.
+    pub(super) fn tell(&self, command: &mut RemoteCommand, may_restart: bool) {
+        let paths = KINDS.map(|kind| self.path(kind));
+        if may_restart && self.shell == Shell::Posix {
+            let [artifacts, tmp] = paths.each_ref().map(|path| sh_quote(path));
+            command.prepare = format!("[ -d {artifacts} ] || (umask 077; mkdir -p {artifacts} {tmp})");
+        }
+        let names = [case_artifacts::VARIABLE, "VMDECK_TMP"];
+        command.env.extend(names.into_iter().map(str::to_owned).zip(paths));
+    }
+
+    /// Fetches what is in the one for artifacts to `to`, and removes both; returns how many files came.
+    pub(super) async fn fetch(
+        &self,
+        (context, guest, suite): (&RunContext, &Guest, &Suite),
+        machine: &LeasedMachine,
+        to: &Path,
+    ) -> Result<usize> {
+        let base = RemoteCommand { run_as: self.run_as, ..RemoteCommand::new("") };
+        let dir = Some(self.path(ARTIFACTS));
+        let globs = ["**".to_owned()];
+        let place = RemoteCommand { dir, ..base.clone() };
+        let fetched = case_artifacts::fetch_globs((context, suite), machine, &globs, place, to).await?;
+        if let Some(missing) = fetched.missing().filter(|_| fetched.count > 0) {
+            context.events.warn(Some(&guest.id), context.redactor.text(&missing), None);
+        }
+        let paths = KINDS.map(|kind| self.path(kind));
+        let script = match self.shell {
+            Shell::Posix => format!("rm -rf -- {} {}", sh_quote(&paths[0]), sh_quote(&paths[1])),
+            Shell::PowerShell => {
+                format!(
+                    "Remove-Item -LiteralPath {} -Recurse -Force",
+                    paths.map(|path| powershell::quote(&path)).join(",")
+                )
+            }
+        };
+        run(machine, RemoteCommand { script, ..base }).await?;
+        Ok(fetched.count)
+    }
+}
+
+/// Returns whether a case has folders: one that is run in its guest.
+fn has_folders(case: &Case) -> bool {
+    matches!(case.action, CaseAction::Run(_) | CaseAction::Script(_) | CaseAction::Steps(_))
+}
+
+fn is_root(suite: &Suite, case: &Case) -> bool {
+    case.run_as.unwrap_or(suite.run_as) == RunAs::Root
+}
+
+fn as_user(is_root: bool) -> RemoteCommand {
+    let run_as = if is_root { RunAs::Root } else { RunAs::User };
+    RemoteCommand { run_as, ..RemoteCommand::new("") }
+}
+
+/// Makes the folders of the cases with these names, empty ones; returns the path of their root.
+async fn make(
+    machine: &LeasedMachine,
+    context: &RunContext,
+    suite: &Suite,
+    is_root: bool,
+    names: &[String],
+) -> Result<String> {
+    let who = if is_root { "root" } else { "user" };
+    let below = format!("vmdeck-{}-{who}/{}", context.plan.run.short(), suite.id);
+    let script = match machine.shell() {
+        Shell::Posix => make_posix(&below, names),
+        Shell::PowerShell => make_windows(&below, names),
+    };
+    let root = run(machine, RemoteCommand { script, ..as_user(is_root) }).await?;
+    if root.is_empty() {
+        return Err(
+            Fault::infra("cannot prepare the folders of a case").because("the guest does not say where they are")
+        );
+    }
+    Ok(root)
+}
+
+fn make_posix(below: &str, names: &[String]) -> String {
+    let below = sh_quote(below);
+    let paths = |kind: &str| names.iter().map(|name| sh_quote(&format!("{kind}/{name}"))).collect::<Vec<_>>().join(" ");
+    let [artifacts, tmp] = KINDS.map(paths);
+    // A guest that is this host keeps them in its own folder, which goes with it.
+    format!(
+        "umask 077\n\
+         for d in ${{VMDECK_MACHINE:+\"$HOME\"}} /var/tmp /tmp \"$HOME\"; do f=$d/{below}\n\
+         mkdir -p \"$f\" 2>/dev/null && cd \"$f\" && rm -rf {artifacts} {tmp} && mkdir -p {artifacts} {tmp} 2>/dev/null &&\n\
+         printf %s \"$f\" && exit; done\n\
+         echo \"none of /var/tmp, /tmp and $HOME can be written to\" >&2; exit 1"
+    )
+}
+
+fn make_windows(below: &str, names: &[String]) -> String {
+    let paths =
+        KINDS.iter().flat_map(|kind| names.iter().map(move |name| powershell::quote(&format!("{kind}\\{name}"))));
+    format!(
+        "$f=[IO.Path]::Combine($env:ProgramData,{})\n\
+         foreach($n in {}){{$p=[IO.Path]::Combine($f,$n)\n\
+         if(Test-Path -LiteralPath $p){{Remove-Item -LiteralPath $p -Recurse -Force}}\n\
+         [void][IO.Directory]::CreateDirectory($p)}}\n[Console]::Out.Write($f)",
+        powershell::quote(&below.replace('/', "\\")),
+        paths.collect::<Vec<_>>().join(",")
+    )
+}
+
+/// Returns the text that says whether there is still something to be fetched, and removes everything where there is not.
+fn look_script(shell: Shell, root: &str) -> String {
+    let remove = remove_script(shell, root);
+    match shell {
+        // Without `find` nobody knows, and it is fetched.
+        Shell::Posix => format!(
+            "cd {}/{ARTIFACTS} || exit\nif x=$(find . ! -type d 2>/dev/null) && [ -z \"$x\" ]; then {remove}\nelse echo some; fi",
+            sh_quote(root)
+        ),
+        Shell::PowerShell => format!(
+            "if(Get-ChildItem -LiteralPath {}\\{ARTIFACTS} -Recurse -File -Force|Select-Object -First 1){{'some'}}else{{{remove}}}",
+            powershell::quote(root)
+        ),
+    }
+}
+
+fn remove_script(shell: Shell, root: &str) -> String {
+    match shell {
+        // The folder of the run goes with the last of its suites.
+        Shell::Posix => {
+            let root = sh_quote(root);
+            format!("cd /; rm -rf -- {root}; rmdir -- \"$(dirname -- {root})\" 2>/dev/null; :")
+        }
+        Shell::PowerShell => format!("Remove-Item -LiteralPath {} -Recurse -Force", powershell::quote(root)),
+    }
+}
+
+/// Fetches the artifacts of all cases to a folder of their own first: nothing of the guest's may choose its place in the record.
+async fn fetch_all(
+    (context, guest, suite): (&RunContext, &Guest, &Suite),
+    machine: &LeasedMachine,
+    (root, base): (&str, &RemoteCommand),
+    places: &BTreeMap<String, PathBuf>,
+) -> Result<Option<String>> {
+    let failed = |e: io::Error| Fault::infra("cannot keep the artifacts of a case").because(e);
+    let incoming = tempfile::Builder::new().prefix("artifacts-").tempdir_in(&context.plan.dir).map_err(failed)?;
+    let dir = Some(format!("{root}/{ARTIFACTS}"));
+    let globs = ["**".to_owned()];
+    let place = RemoteCommand { dir, ..base.clone() };
+    let fetched = case_artifacts::fetch_globs((context, suite), machine, &globs, place, incoming.path()).await?;
+    for (name, to) in places {
+        let from = incoming.path().join(name);
+        let has_some = fs::read_dir(&from).is_ok_and(|mut entries| entries.next().is_some());
+        if !has_some || to.exists() {
+            continue;
+        }
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
+        fs::rename(&from, to).map_err(failed)?;
+    }
+    case_artifacts::tell(context, &guest.id, &format!("suite `{}`", suite.id), fetched.count);
+    Ok(fetched.missing().filter(|_| fetched.count > 0))
+}
