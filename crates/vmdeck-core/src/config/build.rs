@@ -3,7 +3,7 @@
 //! What the values may be was decided before, in `check`.
 
 use super::{
-    Problem, Sources,
+    Problem, Sources, case_defaults,
     check::{self, Checked},
     keys::BACKEND,
     script_notes,
@@ -169,7 +169,9 @@ impl Build<'_> {
 
     /// Returns the value at `path` of the key `pattern`: as written, else from `[defaults]`, else built in.
     pub(super) fn value(&mut self, path: &str, pattern: &str) -> Option<Value> {
-        let defaults = pattern.strip_prefix("guests.*.").map(|rest| format!("defaults.{rest}"));
+        let of_guests = pattern.strip_prefix("guests.*.").map(|rest| format!("defaults.{rest}"));
+        let has = |path: &str| self.keys.iter().any(|key| key.path == path);
+        let defaults = of_guests.or_else(|| case_defaults::path_of(pattern, has));
         let written = self.checked.values.get(path).or_else(|| defaults.and_then(|d| self.checked.values.get(&d)));
         let (value, place) = if let Some((value, origin)) = written {
             (value.clone(), origin.to_string())

@@ -72,9 +72,16 @@ impl Build<'_> {
         let timeout = self.duration(&full("timeout"), &any("timeout"));
         let retries = self.number(&full("retries"), &any("retries"));
         let trouble_ignore = self.ignored_troubles(&full("trouble_ignore"), &any("trouble_ignore"), origin, troubles);
-        let tags = self.tags(&full("tags"), &any("tags"), origin);
+        let mut tags = self.tags(&full("tags"), &any("tags"), origin);
+        if self.is_written("defaults.case.tags") {
+            tags.extend(self.tags("defaults.case.tags", "suites.*.cases.[].tags", origin));
+        }
         let rows = self.rows(&MatrixKeys::of_suite(name), origin);
-        let env = self.env(&full("env"), &any("env"), origin);
+        let mut env = BTreeMap::new();
+        if self.is_written("defaults.case.env") {
+            env = self.env("defaults.case.env", "suites.*.cases.[].env", origin);
+        }
+        env.extend(self.env(&full("env"), &any("env"), origin));
         let mut seen = BTreeSet::new();
         let mut list: Vec<Case> = Vec::new();
         for (index, origin) in cases.iter().enumerate() {

@@ -3,7 +3,7 @@
 //! All mistakes are found in one go; nothing is built here.
 
 use super::{
-    Problem, Sources,
+    Problem, Sources, case_defaults,
     case_values::{axis, discover, expect, row, step},
     tree::{self, Node, Origin, RawValue, text},
 };
@@ -418,9 +418,12 @@ fn unquoted(path: &[&str], node: &Node) -> Option<String> {
     }
 }
 
-/// `guests.deb.cpus` as a key table sees it; `defaults.cpus` stands for a guest's key.
+/// `guests.deb.cpus` as a key table sees it; `defaults.cpus` stands for a guest's key, `defaults.case.timeout` for a case's.
 fn as_pattern(path: &[&str]) -> Vec<String> {
     match path {
+        [DEFAULTS, case_defaults::TABLE, rest @ ..] if rest.first().is_none_or(|key| case_defaults::is_known(key)) => {
+            ["suites", "*", "cases", "0"].iter().chain(rest).map(|s| (*s).to_owned()).collect()
+        }
         [DEFAULTS, rest @ ..] => ["guests", "*"].iter().chain(rest).map(|s| (*s).to_owned()).collect(),
         _ => path.iter().map(|s| (*s).to_owned()).collect(),
     }

@@ -20,7 +20,8 @@ pub fn render(keys: &[Key]) -> String {
     sections.sort_by_key(|(name, _)| (order(name), name.matches('.').count()));
     let mut out = String::from(
         "# Every key of vmdeck.toml with its built-in default. A key after `#` has none; its value shows the form.\n\
-         # Any key of a guest may also be set in [defaults], for all guests.\n",
+         # Any key of a guest may also be set in [defaults], for all guests. Those of a case that do not say what it is (timeout, retries, env,\n\
+         # before_each, ..) may be set in [defaults.case], for the cases of all suites.\n",
     );
     for (name, keys) in sections {
         // A table whose name alone would mean something.

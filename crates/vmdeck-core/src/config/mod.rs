@@ -10,6 +10,7 @@ mod build_results;
 mod build_roles;
 mod build_suite;
 mod build_trouble;
+mod case_defaults;
 mod case_values;
 mod catalogue;
 mod check;

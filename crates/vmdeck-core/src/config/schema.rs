@@ -2,6 +2,7 @@
 //!
 //! It is made from the same rows as the checks, so the two cannot disagree.
 
+use super::case_defaults;
 use serde_json::{Map, Value, json};
 use vmdeck_model::{
     discover::Discovery,
@@ -22,6 +23,11 @@ pub fn render(keys: &[Key]) -> Value {
         put(&mut root, &parts, key);
         if let ["guests", "*", rest @ ..] = &parts[..] {
             put(&mut root, &[&["defaults"], rest].concat(), key);
+        }
+        if let ["suites", "*", "cases", "[]", rest @ ..] = &parts[..]
+            && rest.first().is_some_and(|key| case_defaults::is_known(key))
+        {
+            put(&mut root, &[&["defaults", case_defaults::TABLE], rest].concat(), key);
         }
     }
     root

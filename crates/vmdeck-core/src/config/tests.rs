@@ -10,7 +10,7 @@ use vmdeck_model::{
     plan,
     secret::Secret,
     select::{Selector, Shard},
-    suite::{RunAs, SuiteNetwork},
+    suite::{Case, RunAs, SuiteNetwork},
 };
 
 const EXTRA: &[Key] = &[
@@ -60,6 +60,43 @@ fn defaults_are_filled_in_and_overridden_in_order() {
     assert_eq!(values["guests.deb.memory"].1, "VMDECK_GUESTS_DEB_MEMORY");
     assert_eq!(values["host.slots"].1, "--set");
     assert_eq!(setup.suites[0].run_as, RunAs::User);
+}
+
+#[test]
+fn what_all_cases_have_in_common_is_said_once() {
+    let text = "[defaults.case]\ntimeout = \"90s\"\nretries = 2\nenv = { A = \"1\", B = \"1\" }\ntags = [\"all\"]\nreboot = \"allowed\"\n\
+                artifacts = [\"out/*\"]\nbefore_each = \"true\"\nexpect = { skip = 77 }\n[guests.deb]\nbackend = \"qemu\"\n\
+                [suites.plain]\n[[suites.plain.cases]]\nname = \"a\"\nrun = \"true\"\n\
+                [suites.own]\ntimeout = \"5m\"\nenv = { B = \"2\", C = \"2\" }\ntags = [\"own\"]\nbefore_each = \"own\"\n\
+                [[suites.own.cases]]\nname = \"a\"\nrun = \"true\"\n\
+                [[suites.own.cases]]\nname = \"b\"\nrun = \"true\"\ntimeout = \"1s\"\nretries = 0\nreboot = \"forbidden\"\nartifacts = []\n\
+                env = { A = \"3\" }\ntags = [\"b\"]\nexpect = { exit = 3 }\n";
+    let (setup, values) = load_with(text, &[], &[]).expect("good");
+    let [plain, own] = &setup.suites[..] else { panic!("{:?}", setup.suites) };
+    let told = |case: &Case| {
+        let env: Vec<String> = case.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let seconds = case.timeout.unwrap_or_default().as_secs();
+        let tags = case.tags.join(",");
+        let before = case.around.before.clone().unwrap_or_default();
+        let rest = (&case.artifacts[..], case.expect.skip, case.reboot);
+        format!("{seconds} {} {tags} {before} {} {rest:?}", case.retries, env.join(","))
+    };
+    assert_eq!(told(&plain.cases[0]), "90 2 all true  ([\"out/*\"], Some(77), Allowed)");
+    assert_eq!(plain.env["A"], "1");
+    assert_eq!(told(&own.cases[0]), "300 2 all,own own  ([\"out/*\"], Some(77), Allowed)");
+    assert_eq!((&*own.env["A"], &*own.env["B"], &*own.env["C"]), ("1", "2", "2"));
+    assert_eq!(told(&own.cases[1]), "1 0 all,b,own own A=3 ([], None, Forbidden)");
+    assert!(own.artifacts.is_empty(), "they are each case's");
+    assert_eq!(values["suites.plain.timeout"].1, "/p/vmdeck.toml:2");
+    for (key, says) in [
+        ("name = \"x\"", "`defaults.case.name`: unknown key"),
+        ("matrix = { a = [\"b\"] }", "`defaults.case.matrix`: unknown key"),
+        ("timeuot = \"1s\"", "`defaults.case.timeuot`: unknown key (did you mean `timeout`?)"),
+        ("timeout = \"soon\"", "`defaults.case.timeout`: "),
+    ] {
+        let told = problems(&format!("[defaults.case]\n{key}\n{SMALL}"));
+        assert!(told.contains(&format!("/p/vmdeck.toml:2: {says}")), "{told}");
+    }
 }
 
 #[test]
