@@ -246,3 +246,29 @@ fn the_host_itself_is_never_restarted() {
         world.ci(&[]).exits(5).says("cannot let guest `here` restart: its machine is this host");
     }
 }
+
+/// The case that runs alone notices one that runs beside it by the file that each has while it runs.
+#[test]
+fn a_case_that_is_exclusive_has_the_host_to_itself() {
+    let beside = |name: &str| {
+        format!(
+            "[suites.{name}]\nguests = [\"{name}\"]\n[[suites.{name}.cases]]\nname = \"beside\"\n\
+             run = \"touch $D/{name}; for n in 1 2 3; do sleep 0.1; done; rm $D/{name}\"\n\
+             [[suites.{name}.cases]]\nname = \"alone\"\nexclusive = true\n\
+             run = \"touch $D/{name}; for n in 1 2 3; do sleep 0.1; ls $D; done; rm $D/{name}\"\n\
+             [[suites.{name}.cases]]\nname = \"later\"\nrun = \"touch $D/{name}; sleep 0.1; rm $D/{name}\"\n"
+        )
+    };
+    let all: String = ["a", "b", "c"].into_iter().map(beside).collect();
+    let guests = ["a", "b", "c"].map(|name| format!("[guests.{name}]\nbackend = \"local\"\n")).concat();
+    let world = World::new(&format!("slots = 3\n{guests}{all}"));
+    let folder = world.path("busy");
+    fs::create_dir(&folder).expect("mkdir");
+    let env = format!("defaults.case.env={{ D = \"{}\" }}", folder.display());
+    let ran = world.ci(&["--set", &env]).exits(0);
+    for name in ["a", "b", "c"] {
+        let seen = world.record(&format!("guests/{name}/{name}/alone/stdout.log"));
+        assert_eq!(seen, format!("{name}\n{name}\n{name}\n"), "{}", ran.out);
+    }
+    ran.says("it is to run alone");
+}

@@ -128,7 +128,7 @@ fn row(
     let matrix: serde_json::Map<_, _> = case.matrix.iter().map(|(axis, value)| (axis.clone(), json!(value))).collect();
     json!({
         "suite": suite.id, "case": case.id, "guest": guest.id, "tags": case.tags, "skip": case.skip,
-        "matrix": matrix, "when": case.when.as_ref().map(WhenExpr::text), "explicit": case.explicit, "not_run": left_out,
+        "matrix": matrix, "when": case.when.as_ref().map(WhenExpr::text), "explicit": case.explicit, "exclusive": case.exclusive, "not_run": left_out,
         "needs": case.needs,
         "kind": match &case.action {
             CaseAction::Run(_) => "run",

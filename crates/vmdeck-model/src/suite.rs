@@ -141,6 +141,8 @@ pub struct Case {
     pub explicit: bool,
     /// Whether it is run in a machine in which nothing has been run.
     pub fresh: bool,
+    /// Whether no other case of the run is run meanwhile.
+    pub exclusive: bool,
     /// The globs of files to fetch after each attempt, relative to its working directory.
     pub artifacts: Vec<String>,
 }

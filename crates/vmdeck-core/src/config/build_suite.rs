@@ -344,6 +344,7 @@ impl Build<'_> {
             when: self.when(suite, index, origin),
             explicit: self.value(&full("explicit"), &any("explicit")) == Some(Value::Bool(true)),
             fresh: self.value(&full("fresh"), &any("fresh")) == Some(Value::Bool(true)),
+            exclusive: self.value(&full("exclusive"), &any("exclusive")) == Some(Value::Bool(true)),
             artifacts: self.texts(&full("artifacts"), &any("artifacts")),
             reboot: self
                 .text(&full("reboot"), &any("reboot"))

@@ -266,6 +266,12 @@ pub(super) const SUITES: &[Key] = &[
         "whether it gets a new machine, in which nothing has been run but the suite's setup",
     ),
     key(
+        "suites.*.cases.[].exclusive",
+        Kind::Bool,
+        Some("false"),
+        "whether no other case of the run is run meanwhile, in no guest: for what measures, or needs the host's attention",
+    ),
+    key(
         "suites.*.cases.[].artifacts",
         Kind::Texts,
         Some("[]"),

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{guest::Guest, outcome::CancelReason, plan::Plan, secret::Redactor};
 
@@ -32,6 +32,8 @@ pub(super) struct RunContext {
     pub(super) lock: Arc<Mutex<Option<HostLock>>>,
     /// Which lines of the user's programs were run so far.
     pub(super) coverage: Arc<Mutex<CoverageMap>>,
+    /// Held by each case that runs: together with others, or alone.
+    pub(super) floor: Arc<RwLock<()>>,
 }
 
 impl RunContext {

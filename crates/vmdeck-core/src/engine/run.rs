@@ -142,6 +142,7 @@ impl Run {
             permits: Arc::new(Semaphore::new(permits)),
             lock: Arc::clone(lock),
             coverage: Arc::default(),
+            floor: Arc::default(),
         });
         let watch = tokio::spawn(watch_lock(Arc::clone(&context)));
         let sleep = tokio::spawn(suspend::watch(self.events.clone()));

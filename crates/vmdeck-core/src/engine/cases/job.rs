@@ -5,8 +5,8 @@
 
 use super::{
     case::Outcome,
-    case_folders::SuiteFolders,
     case_run::CaseRun,
+    floor, member_folders,
     members::{self, Member, NoMachines},
     peers::PeerWatch,
     requirements,
@@ -360,8 +360,14 @@ impl JobRun<'_> {
                 }
                 continue;
             }
+            let (case, suite) = self.case_of(queued);
+            let Some(floor) = floor::take(self.context, &self.members[0].guest.id, suite, case).await else {
+                self.queue.push_front(queued);
+                break;
+            };
             ran += 1;
             let outcomes = self.run_case(queued, machines).await;
+            drop(floor);
             let is_bad = |verdict: &Verdict| !matches!(verdict, Verdict::Passed | Verdict::Flaky);
             if let Some(verdict) = outcomes.iter().map(|outcome| outcome.verdict).find(is_bad) {
                 self.note(queued, verdict);
@@ -378,7 +384,7 @@ impl JobRun<'_> {
             }
         }
         if self.context.cancel.is_cancelled() {
-            self.drop_folders(machines).await;
+            member_folders::drop_all(&self.members, machines).await;
         } else if let Some(last) = current {
             self.finish_suite(last, machines).await;
         }
@@ -392,7 +398,8 @@ impl JobRun<'_> {
         match self.case_run(queued, member).discover(machine, discovery).await {
             Ok(found) => {
                 self.tell_missing(queued, &found);
-                self.make_folders(queued.of, machines, &found).await;
+                let suite = &self.suites[queued.of.suite];
+                member_folders::add(self.context, suite, &mut self.members, machines, &found).await;
                 let cases = &mut self.suites[queued.of.suite].cases;
                 // In a further round they may be there already.
                 let known: BTreeMap<CaseId, usize> =
@@ -491,52 +498,22 @@ impl JobRun<'_> {
 
     /// Makes the folders of the cases of a suite that are run in these machines.
     async fn begin_folders(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
-        self.members.iter_mut().for_each(|member| member.folders = None);
         let ahead = self.queue.iter().filter(|queued| queued.of == round);
         let most = if self.wants_fresh(Fresh::Case) { 1 } else { usize::MAX };
         let cases: Vec<Case> = ahead.take(most).map(|queued| self.case_of(*queued).0.clone()).collect();
-        self.make_folders(round, machines, &cases).await;
-    }
-
-    /// Makes the folders of these cases, each in the machines that take it. A case that finds no place for them is run without, and one
-    /// that names them says so then.
-    async fn make_folders(&mut self, round: SuiteRound, machines: &[LeasedMachine], cases: &[Case]) {
-        let folders: Vec<Option<SuiteFolders>> = self.members.iter_mut().map(|member| member.folders.take()).collect();
-        let mut makes = Vec::new();
-        for ((member, machine), folders) in self.members.iter().zip(machines).zip(folders) {
-            let mut folders = folders.unwrap_or_else(|| SuiteFolders::new(machine));
-            let run = self.suite_run(round, member);
-            makes.push(async move {
-                let _ = folders.make(&run, machine, cases.iter().filter(|case| member.takes(case))).await;
-                folders
-            });
-        }
-        let made = join_all(makes).await;
-        for (member, folders) in self.members.iter_mut().zip(made) {
-            member.folders = Some(folders);
-        }
-    }
-
-    /// Removes the folders of a suite that was cancelled in machines that live on.
-    async fn drop_folders(&self, machines: &[LeasedMachine]) {
-        let drops = self.members.iter().zip(machines).filter(|(_, machine)| machine.lives_on()).map(
-            |(member, machine)| async {
-                if let Some(folders) = &member.folders {
-                    folders.drop_all(machine).await;
-                }
-            },
-        );
-        join_all(drops).await;
+        let suite = &self.suites[round.suite];
+        member_folders::begin(self.context, suite, &mut self.members, machines, &cases).await;
     }
 
     /// Ends a suite in these machines; artifacts that had to come and did not make it fail.
     async fn finish_suite(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
         let mut ends = Vec::new();
         for (member, machine) in self.members.iter().zip(machines) {
-            let run = self.suite_run(round, member);
-            let places = self.places(round, member);
+            let (run, places) = (self.suite_run(round, member), self.places(round, member));
             ends.push(async move {
-                let missing = run.finish(machine, member.folders.as_ref(), &places).await;
+                // Before the teardown, which may take away what it finds.
+                let of_cases = member_folders::finish(&run, member, machine, &places).await;
+                let missing = run.finish(machine).await.or(of_cases);
                 missing.filter(|_| run.suite.artifacts_required).map(|why| (run, why))
             });
         }

@@ -1,7 +1,6 @@
 //! What surrounds the cases of a suite: its setup, its teardown, and the files that it leaves behind.
 
 use super::{
-    case_folders::SuiteFolders,
     command_log::{CommandLog, OutputOrigin},
     coverage::{self, CoverageRun},
     script_failure::ScriptFailure,
@@ -138,12 +137,7 @@ impl SuiteRun<'_> {
     }
 
     /// Runs the teardown and fetches the artifacts; a failure is a warning. Returns why the artifacts are not complete.
-    pub(super) async fn finish(
-        &self,
-        machine: &LeasedMachine,
-        folders: Option<&SuiteFolders>,
-        places: &BTreeMap<String, PathBuf>,
-    ) -> Option<String> {
+    pub(super) async fn finish(&self, machine: &LeasedMachine) -> Option<String> {
         if let Some(text) = &self.suite.teardown
             && let Err(failure) = self.script(machine, SuiteScript::Teardown, text).await
         {
@@ -153,15 +147,12 @@ impl SuiteRun<'_> {
         if let Err(fault) = self.coverage().end(machine).await {
             self.warn(&fault.with_remedy());
         }
-        let of_cases = match folders {
-            Some(folders) => {
-                folders.finish(self, machine, places).await.unwrap_or_else(|fault| Some(fault.to_string()))
-            }
-            None => None,
-        };
-        let own = if self.suite.artifacts.is_empty() { None } else { self.fetch_artifacts(machine).await };
-        of_cases.iter().chain(&own).for_each(|missing| self.warn(missing));
-        own.or(of_cases)
+        if self.suite.artifacts.is_empty() {
+            return None;
+        }
+        let missing = self.fetch_artifacts(machine).await?;
+        self.warn(&missing);
+        Some(missing)
     }
 
     fn coverage(&self) -> CoverageRun<'_> {
@@ -193,7 +184,7 @@ impl SuiteRun<'_> {
         });
     }
 
-    fn warn(&self, text: &str) {
+    pub(super) fn warn(&self, text: &str) {
         let text = format!("suite `{}`: {}", self.suite.id, self.context.redactor.text(text));
         self.context.events.warn(Some(&self.guest.id), text, None);
     }

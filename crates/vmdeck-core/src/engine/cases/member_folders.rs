@@ -1,0 +1,64 @@
+//! The folders of the cases of a suite in each machine of a job.
+
+use super::{case_folders::SuiteFolders, members::Member, suite::SuiteRun};
+use crate::engine::{context::RunContext, machine::LeasedMachine};
+use futures_util::future::join_all;
+use std::{collections::BTreeMap, path::PathBuf};
+use vmdeck_model::suite::{Case, Suite};
+
+/// Makes those of these cases, the first of their suite, each in the machines that take it.
+pub(super) async fn begin(
+    context: &RunContext,
+    suite: &Suite,
+    members: &mut [Member],
+    machines: &[LeasedMachine],
+    cases: &[Case],
+) {
+    for member in members.iter_mut() {
+        member.folders = None;
+    }
+    add(context, suite, members, machines, cases).await;
+}
+
+/// Makes those of these cases as well. A case that finds no place for them is run without, and one that names them says so then.
+pub(super) async fn add(
+    context: &RunContext,
+    suite: &Suite,
+    members: &mut [Member],
+    machines: &[LeasedMachine],
+    cases: &[Case],
+) {
+    let makes = members.iter_mut().zip(machines).map(|(member, machine)| async move {
+        let mut folders = member.folders.take().unwrap_or_else(|| SuiteFolders::new(machine));
+        let run = SuiteRun { context, guest: &member.guest, told: &member.told, suite };
+        let own = cases.iter().filter(|case| member.takes(case));
+        let _ = folders.make(&run, machine, own).await;
+        member.folders = Some(folders);
+    });
+    join_all(makes).await;
+}
+
+/// Fetches what is still there, each case's to its place in the record, and removes everything. Returns what did not come.
+pub(super) async fn finish(
+    run: &SuiteRun<'_>,
+    member: &Member,
+    machine: &LeasedMachine,
+    places: &BTreeMap<String, PathBuf>,
+) -> Option<String> {
+    let finished = member.folders.as_ref()?.finish(run, machine, places).await;
+    let missing = finished.unwrap_or_else(|fault| Some(fault.to_string()));
+    if let Some(missing) = &missing {
+        run.warn(missing);
+    }
+    missing
+}
+
+/// Removes everything in those machines that live on after a run that was cancelled.
+pub(super) async fn drop_all(members: &[Member], machines: &[LeasedMachine]) {
+    let drops = members.iter().zip(machines).filter(|(_, machine)| machine.lives_on()).map(|(member, machine)| async {
+        if let Some(folders) = &member.folders {
+            folders.drop_all(machine).await;
+        }
+    });
+    join_all(drops).await;
+}
