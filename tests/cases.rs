@@ -127,7 +127,7 @@ fn what_lands_in_the_folder_for_artifacts_comes_back_whatever_becomes_of_the_cas
          [[suites.s.cases]]\nname = \"bad\"\nrun = \"echo $VMDECK_ATTEMPT > $VMDECK_ARTIFACTS/b; exit 1\"\nretries = 1\n\
          [[suites.s.cases]]\nname = \"late\"\nrun = \"echo x > $VMDECK_ARTIFACTS/c; sleep 60\"\ntimeout = \"1s\"\n",
     );
-    world.ci(&[]).exits(1).says("2 artifacts fetched");
+    world.ci(&[]).exits(1).says("s/good: 2 artifacts, 6B fetched").says("8 artifacts, 24B in the record");
     let read = |name: &str| world.record(&format!("guests/here/s/{name}"));
     assert_eq!((read("good/artifacts/d/a.txt"), read("good/artifacts/end")), ("1\n".into(), "end\n".into()));
     assert_eq!((read("bad/artifacts/b"), read("bad/attempt-2/artifacts/b")), ("1\n".into(), "2\n".into()));
@@ -163,7 +163,7 @@ fn what_programs_put_there_by_themselves_comes_back_too() {
         "[ -z \"$(ls -A \"$VMDECK_TMP\")$(ls -A \"$VMDECK_ARTIFACTS\")\" ]; echo \"$VMDECK_SOURCE $VMDECK_TIMEOUT_S $VMDECK_ROLE\" | grep '^/.*/in/deep 600 $'",
     );
     let source = format!("guests.here.source={{ path = \"app\", to = \"{}\" }}", world.path("in/deep").display());
-    world.ci(&["--repeat", "2", "--set", &source]).exits(1).says("suite `s`: 4 artifacts fetched");
+    world.ci(&["--repeat", "2", "--set", &source]).exits(1).says("s: 4 artifacts, ");
     let read = |name: &str| world.record(&format!("guests/here/{name}/artifacts/d/a.txt"));
     for (case, text) in [
         ("s/good", "good"),
@@ -271,4 +271,20 @@ fn a_case_that_is_exclusive_has_the_host_to_itself() {
         assert_eq!(seen, format!("{name}\n{name}\n{name}\n"), "{}", ran.out);
     }
     ran.says("it is to run alone");
+}
+
+#[test]
+fn the_artifacts_of_a_run_have_a_limit_of_their_own() {
+    let one = |name: &str| {
+        format!("[[suites.s.cases]]\nname = \"{name}\"\nrun = \"head -c 3000 /dev/zero > $VMDECK_ARTIFACTS/zeros\"\n")
+    };
+    let empty = "[[suites.s.cases]]\nname = \"empty\"\nrun = \": $VMDECK_ARTIFACTS\"\n";
+    let world = world(&format!("[suites.s]\n{}{}{}{empty}", one("a"), one("b"), one("c")));
+    let ran = world.ci(&["--set", "host.artifacts_size=\"7KiB\""]).exits(0);
+    let has = |case: &str| world.path(&format!("record/guests/here/s/{case}/artifacts/zeros")).exists();
+    assert_eq!([has("a"), has("b"), has("c")], [true, true, false], "{}", ran.out);
+    ran.says("those of a run may have 7KiB in all (`host.artifacts_size`)").says("2 artifacts, 5.8KiB in the record");
+    assert_eq!(world.of_kind("warning").len(), 1, "an empty folder is nothing that is missing");
+    let summary: serde_json::Value = serde_json::from_str(&world.record("summary.json")).expect("JSON");
+    assert_eq!(summary["artifacts"], serde_json::json!({ "files": 2, "bytes": 6000 }));
 }

@@ -165,6 +165,7 @@ impl Services for FakeServices {
 pub fn empty_setup() -> Setup {
     let host = HostConfig {
         log_size: 1 << 20,
+        artifacts_size: 1 << 30,
         events_size: 1 << 20,
         keep_records: None,
         images: vmdeck_model::image::ImageConfig::default(),

@@ -375,6 +375,15 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         only: Option<u32>,
     },
+    /// Files of a suite or of one of its cases have come from its guest.
+    ArtifactsFetched {
+        guest: GuestId,
+        suite: SuiteId,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        case: Option<CaseId>,
+        files: u64,
+        bytes: u64,
+    },
     /// A case is a question, and waits for the answer of a person.
     Asked { guest: GuestId, suite: SuiteId, case: CaseId, question: String },
     /// A case ended, after all its attempts.

@@ -68,6 +68,8 @@ pub struct HostConfig {
     pub slots: u32,
     /// The most bytes of one log of a record.
     pub log_size: u64,
+    /// The most bytes of the artifacts of a run.
+    pub artifacts_size: u64,
     /// The most bytes of output lines among the events of a record.
     pub events_size: u64,
     /// How many records in the usual folder are kept; `None` = all.

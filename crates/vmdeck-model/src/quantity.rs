@@ -62,6 +62,12 @@ pub fn show_duration(time: Duration) -> String {
     }
 }
 
+/// Returns how many artifacts there are and how large they are: `2 artifacts, 6B`.
+pub fn show_artifacts(files: u64, bytes: u64) -> String {
+    let files = show_count(usize::try_from(files).unwrap_or(usize::MAX), "artifact");
+    format!("{files}, {}", show_size(bytes))
+}
+
 /// Returns a number with its noun in the right form: `1 case`, `2 cases`.
 pub fn show_count(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }

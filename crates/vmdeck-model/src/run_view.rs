@@ -372,6 +372,8 @@ pub struct RunView {
     pub exit: Option<RunExit>,
     /// How many output lines a slow reader did not get; the logs of the record have them.
     pub skipped_output: u64,
+    /// How many files have come from the guests, and how many bytes they have.
+    pub artifacts: (u64, u64),
 }
 
 impl RunView {
@@ -477,6 +479,10 @@ impl RunView {
                         g.busy_since_ms = None;
                     }
                 }
+            }
+            EventKind::ArtifactsFetched { files, bytes, .. } => {
+                self.artifacts.0 += files;
+                self.artifacts.1 += bytes;
             }
             EventKind::CasesFound { guest, suite, case, round, cases } => {
                 let last = self.found.take((guest.clone(), suite.clone(), case.clone(), *round), cases);

@@ -235,6 +235,7 @@ impl Build<'_> {
             tools: self.tools(),
             secret_env: std::mem::take(&mut self.checked.secret_env),
             log_size: size(self, "host.log_size"),
+            artifacts_size: size(self, "host.artifacts_size"),
             events_size: size(self, "host.events_size"),
             images: self.images(),
             keep_records: match self.value("host.keep_records", "host.keep_records") {

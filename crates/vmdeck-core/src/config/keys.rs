@@ -60,6 +60,12 @@ const CORE: &[Key] = &[
         "how long a log in the record may become; of a longer one the beginning and the end are kept",
     ),
     key(
+        "host.artifacts_size",
+        Kind::Size,
+        Some("\"16GiB\""),
+        "how much all artifacts of a run may have; besides `artifacts_size` of a suite, which is for each time that some are fetched",
+    ),
+    key(
         "host.events_size",
         Kind::Size,
         Some("\"64MiB\""),

@@ -7,7 +7,7 @@ use crate::{backend::BackendDeps, coverage::CoverageMap};
 use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub(super) struct RunContext {
     pub(super) coverage: Arc<Mutex<CoverageMap>>,
     /// Held by each case that runs: together with others, or alone.
     pub(super) floor: Arc<RwLock<()>>,
+    /// How many bytes of artifacts may still come.
+    pub(super) artifacts_room: Arc<AtomicU64>,
 }
 
 impl RunContext {

@@ -323,6 +323,7 @@ mod tests {
     fn limits(disk: u64, warn: u64, memory: u64) -> HostConfig {
         HostConfig {
             log_size: 1 << 20,
+            artifacts_size: 1 << 30,
             events_size: 1 << 20,
             keep_records: None,
             images: vmdeck_model::image::ImageConfig::default(),

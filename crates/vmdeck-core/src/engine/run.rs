@@ -143,6 +143,7 @@ impl Run {
             lock: Arc::clone(lock),
             coverage: Arc::default(),
             floor: Arc::default(),
+            artifacts_room: Arc::new(self.plan.host.artifacts_size.into()),
         });
         let watch = tokio::spawn(watch_lock(Arc::clone(&context)));
         let sleep = tokio::spawn(suspend::watch(self.events.clone()));

@@ -65,7 +65,7 @@ fn summary(view: &RunView) -> Value {
     json!({ "run": view.run, "began": view.began.map(millis), "selection": view.selection, "config": view.config, "revision": view.revision,
             "exit": view.exit, "took_ms": view.now_ms, "planned": view.planned, "tally": view.tally,
             "subtests": view.subtests, "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings.iter().map(|warning| &warning.text).collect::<Vec<_>>(),
-            "skipped_output": view.skipped_output })
+            "artifacts": { "files": view.artifacts.0, "bytes": view.artifacts.1 }, "skipped_output": view.skipped_output })
 }
 
 fn millis(at: DateTime<Utc>) -> String {

@@ -18,7 +18,7 @@ use vmdeck_model::{
     event::{CaseCause, Event, EventKind, Phase, Severity},
     ids::{GuestId, SuiteId},
     outcome::Verdict,
-    quantity::{show_count, show_duration, show_size},
+    quantity::{show_artifacts, show_count, show_duration, show_size},
     run_view::{RunView, SuiteView},
     subtest::SubtestStatus,
     text::Clean,
@@ -234,6 +234,11 @@ impl Text {
             EventKind::CasesFound { guest, suite, case, cases, .. } if normal => {
                 let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
                 self.line(now, &format!("  {suite}/{}{at}: {} found", case.shown(), show_count(cases.len(), "case")))
+            }
+            EventKind::ArtifactsFetched { guest, suite, case, files, bytes } if normal => {
+                let at = if view.guests.len() > 1 { format!("@{guest}") } else { String::new() };
+                let of = case.as_ref().map(|case| format!("/{}", case.shown())).unwrap_or_default();
+                self.line(now, &format!("  {suite}{of}{at}: {} fetched", show_artifacts(*files, *bytes)))
             }
             EventKind::Retrying { what, attempt, of, why, .. } if normal => self
                 .line(now, &self.paint(YELLOW, &format!("  retry {what} (attempt {attempt} of {of}): {}", safe(why)))),
@@ -463,6 +468,10 @@ impl Text {
             }
         }
         self.table(now, view)?;
+        let (files, bytes) = view.artifacts;
+        if files > 0 && self.style.level != Level::Quiet {
+            self.line(now, &format!("{} in the record", show_artifacts(files, bytes)))?;
+        }
         if tally.total() > LONG && !self.red.is_empty() {
             let (shown, all) = (std::mem::take(&mut self.red), tally.failed + tally.infra + tally.flaky);
             for line in &shown {

@@ -4,6 +4,7 @@
 
 use super::{
     session::{FileTransfer, Received},
+    spool::BESIDES,
     unpack::{FetchedArtifacts, Unpacking},
 };
 use crate::{command::RemoteCommand, host::clock};
@@ -32,7 +33,7 @@ pub struct ArtifactRequest<'a> {
     pub to: &'a Path,
     /// A folder on the same disk, for what is on its way; nothing stays in it, whatever ends us.
     pub spool: &'a Path,
-    /// The most bytes.
+    /// The most bytes of the files.
     pub bytes: u64,
     /// How long it may take.
     pub limit: Duration,
@@ -69,7 +70,7 @@ async fn transfer(
     cancel: &CancellationToken,
 ) -> Result<Received> {
     let over = cancel.child_token();
-    let fetching = files.fetch(request.globs, &request.base, archive, request.bytes, &over);
+    let fetching = files.fetch(request.globs, &request.base, archive, request.bytes.saturating_add(BESIDES), &over);
     tokio::pin!(fetching);
     if let Some(fetched) = clock::within(request.limit, &mut fetching).await {
         return fetched;

@@ -15,9 +15,12 @@ use vmdeck_model::{
 /// Most bytes of complaints that are kept.
 const COMPLAINTS: usize = 64 * 1024;
 
-/// Returns why no more is taken than this.
+/// What an archive may have besides the content of its files: a header, a long name and padding for each of 10 000, and its end.
+pub(super) const BESIDES: u64 = 16 << 20;
+
+/// Returns why no more is taken than an archive of this size.
 pub(super) fn too_large(limit: u64) -> String {
-    let limit = show_size(limit);
+    let limit = show_size(limit.saturating_sub(BESIDES));
     format!(
         "there is more than {limit}, which is as much as is fetched (`artifacts_size`): what came before that is kept"
     )

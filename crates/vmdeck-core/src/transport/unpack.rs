@@ -36,10 +36,14 @@ const REASONS: usize = 8;
 pub struct FetchedArtifacts {
     /// How many files came.
     pub count: usize,
+    /// How many bytes they have.
+    pub bytes: u64,
     /// What did not come, each with its reason.
     reasons: Vec<String>,
     /// How many more reasons there were.
     more: usize,
+    /// How many of the reasons are only that nothing was there.
+    unmatched: usize,
 }
 
 impl FetchedArtifacts {
@@ -52,7 +56,13 @@ impl FetchedArtifacts {
         Some(format!("some artifacts are missing: {}{more}", self.reasons.join("; ")))
     }
 
-    fn lacks(&mut self, reason: &str) {
+    /// Returns the same where there was something that did not come, besides globs that have named nothing.
+    pub fn left_behind(&self) -> Option<String> {
+        self.missing().filter(|_| self.reasons.len() + self.more > self.unmatched)
+    }
+
+    /// Notes what did not come, or why.
+    pub fn lacks(&mut self, reason: &str) {
         if self.reasons.len() < REASONS {
             self.reasons.push(Clean::from_text(reason).into_string());
         } else {
@@ -234,6 +244,7 @@ impl Unpacking {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of the file"));
             }
             self.left -= written;
+            self.out.bytes += written;
             Ok(true)
         });
         if copied.is_err() {
@@ -276,11 +287,12 @@ impl Unpacking {
             if !self.seen[at] {
                 let glob = self.wanted.written(at);
                 // A guest that could not pack has not said that there is nothing.
-                self.out.lacks(&if self.complained && self.out.count == 0 {
-                    format!("nothing came for `{glob}`")
+                if self.complained && self.out.count == 0 {
+                    self.out.lacks(&format!("nothing came for `{glob}`"));
                 } else {
-                    format!("no file matches `{glob}`")
-                });
+                    self.out.lacks(&format!("no file matches `{glob}`"));
+                    self.out.unmatched += 1;
+                }
             }
         }
         self.out

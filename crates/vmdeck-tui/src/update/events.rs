@@ -13,7 +13,7 @@ use vmdeck_model::{
     exit::RunExit,
     lifecycle::MachineState,
     outcome::Verdict,
-    quantity::{show_count, show_duration},
+    quantity::{show_artifacts, show_count, show_duration},
     text::{Clean, is_deceptive},
 };
 
@@ -195,6 +195,10 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
         }
         EventKind::CasesFound { guest, suite, case, cases, .. } => {
             (Ok, "engine::cases", format!("{guest}: {suite}/{case}: {} found", show_count(cases.len(), "case")))
+        }
+        EventKind::ArtifactsFetched { guest, suite, case, files, bytes } => {
+            let of = case.as_ref().map(|case| format!("/{case}")).unwrap_or_default();
+            (Ok, "engine::cases", format!("{guest}: {suite}{of}: {} fetched", show_artifacts(*files, *bytes)))
         }
         EventKind::LockWaiting { holder, .. } => (Warn, "engine::lock", format!("waiting for {holder}")),
         EventKind::LockHeld { waited_ms, .. } => (Ok, "engine::lock", format!("held, after {waited_ms} ms")),

@@ -42,9 +42,8 @@ impl CaseRun<'_> {
             return attempted;
         }
         let to = self.dir(asked.number).join("artifacts");
-        match folders.fetch((context, guest, suite), machine, &to).await {
-            Ok(0) => {}
-            Ok(count) => case_artifacts::tell(context, &guest.id, &format!("case `{}/{}`", suite.id, case.id), count),
+        match folders.fetch((context, guest, suite, &case.id), machine, &to).await {
+            Ok(()) => {}
             Err(fault) => {
                 let why = context.redactor.text(&fault.to_string());
                 let attempt = &mut attempted.attempt;
@@ -103,12 +102,10 @@ impl CaseRun<'_> {
         let Self { context, guest, suite, case, .. } = *self;
         let (to, name) = (self.dir(number).join("artifacts"), format!("{}/{}", suite.id, case.id));
         let globs = &case.artifacts;
-        let fetched = case_artifacts::fetch_globs((context, suite), machine, globs, self.base_command(), &to).await;
-        let missing = match fetched {
-            Ok(fetched) => {
-                case_artifacts::tell(context, &guest.id, &format!("case `{name}`"), fetched.count);
-                fetched.missing()
-            }
+        let of = (context, guest, suite, Some(&case.id));
+        let never = CancellationToken::new();
+        let missing = match case_artifacts::fetch(of, machine, globs, self.base_command(), (&to, &never)).await {
+            Ok(fetched) => fetched.missing(),
             Err(fault) => Some(fault.to_string()),
         };
         let Some(why) = missing.map(|why| context.redactor.text(&why)) else { return };

@@ -10,13 +10,14 @@ use crate::{
         unpack::FetchedArtifacts,
     },
 };
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::EventKind,
-    ids::GuestId,
-    quantity::show_count,
+    guest::Guest,
+    ids::CaseId,
+    quantity::show_size,
     suite::{Case, CaseAction, CaseStep, Suite},
 };
 
@@ -39,30 +40,43 @@ pub(super) fn is_named(case: &Case) -> bool {
     own || around.into_iter().flatten().any(|text| names(text))
 }
 
-/// Fetches what these globs name, below the working directory of `base`, to the folder `to`.
-pub(super) async fn fetch_globs(
-    (context, suite): (&RunContext, &Suite),
+/// Fetches what these globs name, below the working directory of `base`, to the folder `to`, as far as the run has room for it, and tells
+/// what came.
+pub(super) async fn fetch(
+    (context, guest, suite, case): (&RunContext, &Guest, &Suite, Option<&CaseId>),
     machine: &LeasedMachine,
     globs: &[String],
     base: RemoteCommand,
-    to: &Path,
+    (to, cancel): (&Path, &CancellationToken),
 ) -> Result<FetchedArtifacts> {
     let session = machine.session()?;
+    let room = context.artifacts_room.load(Ordering::Relaxed);
     let request = ArtifactRequest {
         globs,
         base,
         to,
         spool: &context.plan.dir,
-        bytes: suite.artifacts_size,
+        bytes: suite.artifacts_size.min(room),
         limit: suite.artifacts_timeout,
     };
-    artifacts::fetch(session.files().as_ref(), &request, &CancellationToken::new()).await
-}
-
-/// Tells how many files came of a case or a suite.
-pub(super) fn tell(context: &RunContext, guest: &GuestId, what: &str, count: usize) {
-    let text = format!("{what}: {} fetched", show_count(count, "artifact"));
-    context.events.send(EventKind::Progress { guest: Some(guest.clone()), text });
+    let mut fetched = artifacts::fetch(session.files().as_ref(), &request, cancel).await?;
+    let _ = context
+        .artifacts_room
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| Some(room.saturating_sub(fetched.bytes)));
+    if room < suite.artifacts_size && fetched.left_behind().is_some() {
+        let limit = show_size(context.plan.host.artifacts_size);
+        fetched.lacks(&format!("those of a run may have {limit} in all (`host.artifacts_size`)"));
+    }
+    if fetched.count > 0 {
+        context.events.send(EventKind::ArtifactsFetched {
+            guest: guest.id.clone(),
+            suite: suite.id.clone(),
+            case: case.cloned(),
+            files: fetched.count as u64,
+            bytes: fetched.bytes,
+        });
+    }
+    Ok(fetched)
 }
 
 /// Runs a short command of ours; returns what it says.

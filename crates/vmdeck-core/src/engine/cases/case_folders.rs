@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     guest::Guest,
@@ -153,19 +154,20 @@ impl CaseFolders {
         command.env.extend(names.into_iter().map(str::to_owned).zip(paths));
     }
 
-    /// Fetches what is in the one for artifacts to `to`, and removes both; returns how many files came.
+    /// Fetches what is in the one for artifacts to `to`, and removes both.
     pub(super) async fn fetch(
         &self,
-        (context, guest, suite): (&RunContext, &Guest, &Suite),
+        (context, guest, suite, case): (&RunContext, &Guest, &Suite, &CaseId),
         machine: &LeasedMachine,
         to: &Path,
-    ) -> Result<usize> {
+    ) -> Result<()> {
         let base = RemoteCommand { run_as: self.run_as, ..RemoteCommand::new("") };
         let dir = Some(self.path(ARTIFACTS));
         let globs = ["**".to_owned()];
         let place = RemoteCommand { dir, ..base.clone() };
-        let fetched = case_artifacts::fetch_globs((context, suite), machine, &globs, place, to).await?;
-        if let Some(missing) = fetched.missing().filter(|_| fetched.count > 0) {
+        let of = (context, guest, suite, Some(case));
+        let fetched = case_artifacts::fetch(of, machine, &globs, place, (to, &CancellationToken::new())).await?;
+        if let Some(missing) = fetched.left_behind() {
             context.events.warn(Some(&guest.id), context.redactor.text(&missing), None);
         }
         let paths = KINDS.map(|kind| self.path(kind));
@@ -178,8 +180,7 @@ impl CaseFolders {
                 )
             }
         };
-        run(machine, RemoteCommand { script, ..base }).await?;
-        Ok(fetched.count)
+        run(machine, RemoteCommand { script, ..base }).await.map(drop)
     }
 }
 
@@ -286,7 +287,8 @@ async fn fetch_all(
     let dir = Some(format!("{root}/{ARTIFACTS}"));
     let globs = ["**".to_owned()];
     let place = RemoteCommand { dir, ..base.clone() };
-    let fetched = case_artifacts::fetch_globs((context, suite), machine, &globs, place, incoming.path()).await?;
+    let (of, to) = ((context, guest, suite, None), (incoming.path(), &context.cancel));
+    let fetched = case_artifacts::fetch(of, machine, &globs, place, to).await?;
     for (name, to) in places {
         let from = incoming.path().join(name);
         let has_some = fs::read_dir(&from).is_ok_and(|mut entries| entries.next().is_some());
@@ -298,6 +300,5 @@ async fn fetch_all(
         }
         fs::rename(&from, to).map_err(failed)?;
     }
-    case_artifacts::tell(context, &guest.id, &format!("suite `{}`", suite.id), fetched.count);
-    Ok(fetched.missing().filter(|_| fetched.count > 0))
+    Ok(fetched.left_behind())
 }

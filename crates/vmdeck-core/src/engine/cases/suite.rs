@@ -1,6 +1,7 @@
 //! What surrounds the cases of a suite: its setup, its teardown, and the files that it leaves behind.
 
 use super::{
+    case_artifacts,
     command_log::{CommandLog, OutputOrigin},
     coverage::{self, CoverageRun},
     script_failure::ScriptFailure,
@@ -13,7 +14,6 @@ use crate::{
         context::RunContext,
         machine::{LeasedMachine, diagnose, save_memory},
     },
-    transport::artifacts::{self, ArtifactRequest},
 };
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -191,18 +191,10 @@ impl SuiteRun<'_> {
 
     /// Fetches the artifacts; returns what did not come, and why.
     async fn fetch_artifacts(&self, machine: &LeasedMachine) -> Option<String> {
-        let Some(session) = machine.controller.session() else {
-            return Some("cannot fetch artifacts: there is no session".into());
-        };
-        let request = ArtifactRequest {
-            globs: &self.suite.artifacts,
-            base: self.base_command(),
-            to: &self.artifacts_dir(),
-            spool: &self.context.plan.dir,
-            bytes: self.suite.artifacts_size,
-            limit: self.suite.artifacts_timeout,
-        };
-        match artifacts::fetch(session.files().as_ref(), &request, &self.context.cancel).await {
+        let Self { context, guest, suite, .. } = *self;
+        let (of, dir) = ((context, guest, suite, None), self.artifacts_dir());
+        let (globs, base) = (&suite.artifacts, self.base_command());
+        match case_artifacts::fetch(of, machine, globs, base, (&dir, &context.cancel)).await {
             Ok(fetched) => fetched.missing(),
             Err(fault) => Some(fault.to_string()),
         }
