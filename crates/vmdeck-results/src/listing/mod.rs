@@ -26,6 +26,7 @@ pub fn list_results(tool: &str) -> Option<&'static str> {
 /// Reads the list of a tool; the error says what is wrong with it.
 pub fn read_list(tool: &str, text: &str, quote: Quote<'_>) -> Result<Vec<ListedTest>, String> {
     match (tool, tools::of(tool)) {
+        _ if text.contains('\0') => Err("the list holds a NUL, which no command can".to_owned()),
         ("autopkgtest", _) => autopkgtest::read(text, quote),
         (_, Some(tool)) => {
             let mut seen = BTreeSet::new();
@@ -83,6 +84,14 @@ mod tests {
     fn listed(tool: &str, text: &str) -> Vec<(String, String)> {
         let list = read_list(tool, text, &quote).unwrap_or_else(|why| panic!("{tool}: {why}"));
         list.into_iter().map(|test| (test.name, test.script)).collect()
+    }
+
+    #[test]
+    fn a_nul_is_refused_in_the_list_of_each_tool() {
+        for tool in ["pytest", "go", "cargo", "nextest", "ctest", "bats", "kselftest", "autopkgtest"] {
+            let why = read_list(tool, "tests/a.py::one\0\na: test\nTests: a\0\n", &quote).expect_err("refused");
+            assert!(why.contains("NUL"), "{tool}: {why}");
+        }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use crate::{
     words,
 };
 use serde::Deserialize;
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 use vmdeck_model::subtest::SubtestStatus;
 
 /// Most packages and tests that may be open at once.
@@ -50,7 +53,8 @@ struct GoTestRun {
 
 #[derive(Default)]
 struct GoPackage {
-    tests: HashMap<String, GoTestRun>,
+    /// In one order, whatever the process: those that have no place of their own are told in it.
+    tests: BTreeMap<String, GoTestRun>,
     has_failed: bool,
     build_failed: bool,
     panic: String,
