@@ -40,7 +40,7 @@ pub struct ResultStream {
     has_bytes: bool,
     /// Whether the line that is coming is known to begin nothing.
     is_known_line: bool,
-    /// Whether an earlier reader of the stream has read a report for certain.
+    /// Whether a reader of the stream has read a report for certain.
     was_certain: bool,
 }
 
@@ -190,7 +190,11 @@ impl ResultStream {
         }
         match &mut self.taker {
             Taker::Nobody => {}
-            Taker::Lines(_, reader) => reader.line(line, &mut self.sheet),
+            Taker::Lines(_, reader) => {
+                reader.line(line, &mut self.sheet);
+                // What was a report stays one, wherever the stream was cut into pieces.
+                self.was_certain |= reader.is_certain();
+            }
             Taker::Document(..) => self.spool(raw),
         }
     }

@@ -281,6 +281,7 @@ const OUTPUTS: &[(&str, &str, &str, &str, &str)] = &[
     // A log that is shown repeats what failed; a run that was killed is followed by a whole one.
     ("automake-1-verbose.txt", "automake", "failed", "1 passed, 2 failed, 1 error, 1 skipped, 1 xfail, 1 xpass", ""),
     ("automake-2-two-runs-cut.txt", "automake", "failed", "3 passed", "a run did not end"),
+    ("automake-3-cut-in-the-second-folder.txt", "auto", "failed", "1 passed, 1 failed", "no closing line"),
     ("meson-1-errorlogs.txt", "meson", "failed", "2 passed, 4 failed, 1 error, 1 skipped, 1 xfail, 1 xpass", ""),
     ("meson-4-auto-green.txt", "auto", "passed", "2 passed", ""),
     ("meson-5-two-runs-cut.txt", "meson", "failed", "3 passed", "a run did not end"),
