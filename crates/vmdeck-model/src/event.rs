@@ -374,6 +374,9 @@ pub enum EventKind {
         /// How many of its own tests are run again, where it is not the whole case.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         only: Option<u32>,
+        /// Whether it goes on beside the cases behind it.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        background: bool,
     },
     /// Files of a suite or of one of its cases have come from its guest.
     ArtifactsFetched {

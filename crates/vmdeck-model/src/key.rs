@@ -9,7 +9,7 @@ use super::{
     image::Image,
     pattern::Pattern,
     secret::Secret,
-    suite::{CaseStep, Expect, ScriptShell},
+    suite::{CaseStep, Expect, Readiness, ScriptShell},
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -65,6 +65,8 @@ pub enum Kind {
     Expect,
     /// The word of a tool, or `{ glob = "..", run = ".. {path}" }`, or `{ command = "..", run = ".. {name}" }`.
     Discover,
+    /// A pattern, or `{ port = 8080 }`.
+    Ready,
     /// A list of `{ run = ".." }` and `{ reboot = true }`.
     Steps,
     /// A table of lists of strings, in order: `{ go = ["1.24", "1.25"] }`.
@@ -95,6 +97,7 @@ pub enum Value {
     Map(BTreeMap<String, String>),
     Expect(Expect),
     Discover(DiscoverySource),
+    Ready(Readiness),
     Steps(Vec<CaseStep>),
     Axes(Vec<(String, Vec<String>)>),
     Rows(Vec<Vec<(String, String)>>),

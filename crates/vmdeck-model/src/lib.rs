@@ -14,6 +14,7 @@ pub mod evidence;
 pub mod exit;
 pub mod found_view;
 pub mod guest;
+mod guest_view;
 pub mod ids;
 pub mod image;
 pub mod job;

@@ -2,23 +2,21 @@
 //!
 //! It holds no text for the screen and asks no clock: a replay of a record gives the same view as the run gave.
 
+pub use super::guest_view::{GuestView, OpenPhase, ReusedView, SoughtView, SubtestsView};
 use super::{
-    event::{CaseCause, Event, EventKind, Finding, Holder, Phase, PlannedGuest, Severity, Stream},
+    event::{CaseCause, Event, EventKind, Finding, Holder, Phase, Severity, Stream},
     evidence::telling_line,
     exit::RunExit,
     found_view::FoundView,
-    ids::{CaseId, GuestId, SuiteId, short_run},
+    ids::{CaseId, GuestId, SuiteId},
     lifecycle::MachineState,
     outcome::{CancelReason, Tally, Verdict},
     select::{word_of_case, word_of_suite},
-    subtest::{Subtest, SubtestProgress, SubtestTally},
+    subtest::{Subtest, SubtestTally},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 /// A warning of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,83 +64,6 @@ impl EndedCase {
     }
 }
 
-/// Most sub-tests of a case that are kept one by one, besides those that failed.
-const SUBTESTS: usize = 10_000;
-/// Most that failed.
-const FAILURES: usize = 10_000;
-
-/// The tests that one attempt at a case ran itself.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SubtestsView {
-    /// The counts; those of the tool itself once it has ended, before that those that it has told.
-    pub tally: SubtestTally,
-    /// The tests, in their order; not every one of very many.
-    pub list: Vec<Subtest>,
-    /// How many of the list failed.
-    failures: usize,
-    /// The names of those that failed in an earlier attempt.
-    failed_before: BTreeSet<String>,
-}
-
-impl SubtestsView {
-    /// Returns those that failed, in their order.
-    pub fn failed(&self) -> impl Iterator<Item = &Subtest> {
-        self.list.iter().filter(|subtest| subtest.status.is_failure())
-    }
-
-    fn take(&mut self, subtest: &Subtest) {
-        let is_failure = subtest.status.is_failure();
-        let room = if is_failure { self.failures < FAILURES } else { self.list.len() - self.failures < SUBTESTS };
-        if room {
-            self.failures += usize::from(is_failure);
-            let flaky = subtest.flaky || (!is_failure && self.failed_before.contains(&subtest.name));
-            self.list.push(Subtest { flaky, ..subtest.clone() });
-        }
-    }
-
-    /// Begins the next attempt: the whole case, or only those that failed.
-    fn begin_again(&mut self, only_failed: bool) {
-        let mut failed_before = std::mem::take(&mut self.failed_before);
-        failed_before.extend(self.failed().map(|subtest| subtest.name.clone()));
-        let mut list = std::mem::take(&mut self.list);
-        list.retain(|subtest| only_failed && !subtest.status.is_failure());
-        *self = Self { list, failed_before, ..Self::default() };
-    }
-
-    fn end(mut self, tally: SubtestTally) -> Self {
-        let flaky = self.list.iter().filter(|subtest| subtest.flaky).count();
-        let flaky = tally.flaky.max(u32::try_from(flaky).unwrap_or(u32::MAX));
-        self.tally = SubtestTally { flaky, ..tally };
-        self
-    }
-}
-
-/// A phase that has not ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OpenPhase {
-    /// The phase.
-    pub phase: Phase,
-    /// When the phase began, in milliseconds of the run.
-    pub since_ms: u64,
-    /// How long the phase took in earlier boots, in milliseconds.
-    pub usual_ms: Option<u64>,
-    /// How long the boot took after this phase in earlier boots, in milliseconds.
-    pub rest_ms: Option<u64>,
-    /// The longest time without a console line in this phase in earlier boots, in milliseconds.
-    pub quiet_ms: Option<u64>,
-}
-
-/// The outcome of one way to find an address.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SoughtView {
-    /// The name of the way.
-    pub way: String,
-    /// The address that was found.
-    pub address: Option<String>,
-    /// Why the way did not lead to the guest; empty = it did.
-    pub why: String,
-}
-
 /// The revision of the code that a run tests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionView {
@@ -156,132 +77,6 @@ impl fmt::Display for RevisionView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short = self.commit.get(..10).unwrap_or(&self.commit);
         write!(f, "{short}{}", if self.dirty { "+" } else { "" })
-    }
-}
-
-/// The reuse of a machine that an earlier run kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReusedView {
-    /// The run that kept the machine.
-    pub run: String,
-    /// How many runs have used it since it was made.
-    pub times: u32,
-}
-
-impl ReusedView {
-    /// Returns the first eight digits of that run's id.
-    pub fn short_run(&self) -> &str {
-        short_run(&self.run)
-    }
-}
-
-impl fmt::Display for ReusedView {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "reused ×{}", self.times)
-    }
-}
-
-/// The state of a guest.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GuestView {
-    /// The backend of the guest.
-    pub backend: String,
-    /// The operating system of the guest.
-    pub os: String,
-    /// The name of the guest's machine, once there was one.
-    pub machine: Option<String>,
-    /// The transport by which the guest was reached, and its address if there is one.
-    pub reached: Option<(String, Option<String>)>,
-    /// How the guest's address was looked up: the last outcome of each way.
-    pub sought: Vec<SoughtView>,
-    /// When the guest last wrote to its console, in milliseconds of the run.
-    pub heard_ms: Option<u64>,
-    /// When the guest's machine was powered on, in milliseconds of the run.
-    pub powered_ms: Option<u64>,
-    /// Whether the guest is isolated from this host.
-    pub isolated: bool,
-    /// The machine's state.
-    pub state: MachineState,
-    /// The phases that have not ended, oldest first.
-    pub open: Vec<OpenPhase>,
-    /// The phases that have ended with their milliseconds, in order.
-    pub done: Vec<(Phase, u64)>,
-    /// How long each phase usually takes, where that is known, in milliseconds.
-    pub usual: BTreeMap<Phase, u64>,
-    /// The reuse of a machine that an earlier run kept, if the guest got one.
-    pub reused: Option<ReusedView>,
-    /// Whether the guest's last boot failed.
-    pub boot_failed: bool,
-    /// The case that is running.
-    pub case: Option<(SuiteId, CaseId)>,
-    /// The question that the running case is, while it waits for an answer.
-    pub question: Option<String>,
-    /// When the running case began, in milliseconds of the run.
-    pub case_since_ms: u64,
-    /// How far the tests are that the running case runs itself, as far as it tells.
-    pub progress: Option<SubtestProgress>,
-    /// Those of them that have ended.
-    pub subtests: SubtestsView,
-    /// The time from which the next case to end is measured, in milliseconds of the run.
-    pub busy_since_ms: Option<u64>,
-    /// The verdicts so far.
-    pub tally: Tally,
-    /// How many cases are planned.
-    pub planned: usize,
-    /// The names of the planned cases, `suite/case`.
-    pub names: Vec<String>,
-    /// What of the guest could not be proven gone.
-    pub left: Vec<String>,
-    /// What was proven gone, and how.
-    pub proofs: Vec<String>,
-    /// Whether the guest was kept on purpose.
-    pub kept: bool,
-}
-
-impl GuestView {
-    /// Puts the cases that were found behind a name, or in its place; those that are there already stay alone.
-    fn put_found(&mut self, name: &str, stays: bool, found: impl Iterator<Item = String>) {
-        let Some(at) = self.names.iter().position(|own| own == name) else { return };
-        let known: BTreeSet<String> = self.names.iter().cloned().collect();
-        let new: Vec<String> = found.filter(|name| !known.contains(name)).collect();
-        self.names.splice(at + usize::from(stays)..=at, new);
-    }
-
-    fn new(planned: &PlannedGuest) -> Self {
-        Self {
-            backend: planned.backend.clone(),
-            os: planned.os.clone(),
-            machine: None,
-            reached: None,
-            sought: Vec::new(),
-            heard_ms: None,
-            powered_ms: None,
-            isolated: planned.isolated,
-            state: MachineState::NotCreated,
-            open: Vec::new(),
-            done: Vec::new(),
-            usual: BTreeMap::new(),
-            reused: None,
-            boot_failed: false,
-            case: None,
-            question: None,
-            case_since_ms: 0,
-            progress: None,
-            subtests: SubtestsView::default(),
-            busy_since_ms: None,
-            tally: Tally::default(),
-            planned: planned.cases,
-            names: planned.names.clone(),
-            left: Vec::new(),
-            proofs: Vec::new(),
-            kept: false,
-        }
-    }
-
-    /// Returns the milliseconds from power-on to the first command, once the guest has booted.
-    pub fn boot_ms(&self) -> Option<u64> {
-        let booted = self.done.iter().any(|(p, _)| *p == Phase::FirstCommand);
-        booted.then(|| self.done.iter().filter(|(p, _)| p.is_boot()).map(|(_, ms)| ms).sum())
     }
 }
 
@@ -473,7 +268,12 @@ impl RunView {
                         g.planned += 1;
                         g.names.push(format!("{suite}/{case}"));
                     }
-                    (g.case, g.question) = (None, None);
+                    let ended = (suite.clone(), case.clone());
+                    if let Some(at) = g.background.iter().position(|(going, _)| *going == ended) {
+                        g.background.remove(at);
+                    } else {
+                        (g.case, g.question) = (None, None);
+                    }
                     count(&mut g.tally);
                     if g.state == MachineState::NotCreated {
                         g.busy_since_ms = None;
@@ -555,6 +355,9 @@ impl RunView {
             EventKind::SubtestEnded { guest, subtest, .. } => of(guest, &mut |g| g.subtests.take(subtest)),
             EventKind::SubtestProgress { guest, progress, .. } => {
                 of(guest, &mut |g| g.progress = Some(progress.clone()));
+            }
+            EventKind::CaseStarted { guest, suite, case, background: true, .. } => {
+                of(guest, &mut |g| g.background.push(((suite.clone(), case.clone()), now)));
             }
             EventKind::CaseStarted { guest, suite, case, attempt, only, .. } => {
                 of(guest, &mut |g| {

@@ -141,10 +141,23 @@ pub struct Case {
     pub explicit: bool,
     /// Whether it is run in a machine in which nothing has been run.
     pub fresh: bool,
+    /// When the case behind it begins, where it goes on to the end of its suite beside those behind it.
+    pub background: Option<Readiness>,
     /// Whether no other case of the run is run meanwhile.
     pub exclusive: bool,
     /// The globs of files to fetch after each attempt, relative to its working directory.
     pub artifacts: Vec<String>,
+}
+
+/// What shows that a case that goes on is ready for the one behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Readiness {
+    /// Nothing does: it begins at once.
+    Started,
+    /// A line of its output, on either stream.
+    Line(Pattern),
+    /// A port on which something in its guest listens (TCP).
+    Port(u16),
 }
 
 impl Case {

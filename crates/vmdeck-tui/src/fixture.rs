@@ -188,7 +188,27 @@ impl TestCockpit {
 
     pub(crate) fn case_begins(&mut self, ms: u64, name: &str, case: &str) -> &mut Self {
         let (suite, case) = (SuiteId::new("smoke").expect("name"), CaseId::new(case).expect("name"));
-        self.event(ms, EventKind::CaseStarted { guest: guest(name), suite, case, round: 1, attempt: 1, only: None })
+        self.event(
+            ms,
+            EventKind::CaseStarted {
+                guest: guest(name),
+                suite,
+                case,
+                round: 1,
+                attempt: 1,
+                only: None,
+                background: false,
+            },
+        )
+    }
+
+    pub(crate) fn case_goes_on(&mut self, ms: u64, name: &str, case: &str) -> &mut Self {
+        let (suite, case) = (SuiteId::new("smoke").expect("name"), CaseId::new(case).expect("name"));
+        let guest = guest(name);
+        self.event(
+            ms,
+            EventKind::CaseStarted { guest, suite, case, round: 1, attempt: 1, only: None, background: true },
+        )
     }
 
     pub(crate) fn output(&mut self, ms: u64, name: &str, line: &str) -> &mut Self {

@@ -183,6 +183,10 @@ fn fill(row: &mut RunNode, view: Option<&GuestView>, ended: Option<&EndedCase>) 
     let is_on = |(suite, case): &(SuiteId, CaseId)| {
         Some(suite.as_str()) == row.suite.as_deref() && Some(case.as_str()) == row.case.as_deref()
     };
+    if let Some((_, since)) = view.and_then(|view| view.background.iter().find(|(going, _)| is_on(going))) {
+        row.state = NodeState::On(*since);
+        row.message = "goes on beside the others".to_owned();
+    }
     if let Some(view) = view.filter(|v| v.case.as_ref().is_some_and(is_on)) {
         row.state = NodeState::On(view.case_since_ms);
         row.message = view.progress.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -316,6 +320,21 @@ mod tests {
         case.keys("down left");
         assert_eq!(rows(&case).len(), 1);
         assert!(case.model.tree[case.model.panes.run.at].is_case(), "the case is current again");
+    }
+
+    #[test]
+    fn a_case_that_goes_on_is_shown_beside_those_behind_it() {
+        let mut case = TestCockpit::with_run();
+        case.case_goes_on(10, "deb", "install").case_begins(20, "deb", "remove");
+        let rows = |case: &TestCockpit| -> Vec<String> {
+            let deb = case.model.tree.iter().filter(|row| row.is_case() && row.guest == guest("deb"));
+            deb.map(|row| format!("{} {:?} {}", row.name(), row.state, row.message)).collect()
+        };
+        assert_eq!(rows(&case), ["install On(10) goes on beside the others", "remove On(20) "]);
+        case.case(30, "deb", "remove", Verdict::Passed);
+        assert_eq!(rows(&case), ["install On(10) goes on beside the others", "remove Ended(Passed) "]);
+        case.case(40, "deb", "install", Verdict::Passed);
+        assert_eq!(rows(&case)[0], "install Ended(Passed) ");
     }
 
     #[test]

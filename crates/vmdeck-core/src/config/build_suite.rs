@@ -18,7 +18,8 @@ use vmdeck_model::{
     requirement::{Requirement, Version},
     select::Selector,
     suite::{
-        Case, CasePlace, CaseScripts, CoverageKind, Expect, FlakyPolicy, RebootPolicy, RunAs, Suite, does_nothing,
+        Case, CasePlace, CaseScripts, CoverageKind, Expect, FlakyPolicy, Readiness, RebootPolicy, RunAs, Suite,
+        does_nothing,
     },
     tag_expr::check_tag,
     trouble::TroubleKind,
@@ -117,6 +118,18 @@ impl Build<'_> {
                 }
                 list.extend(variants);
             }
+        }
+        if let Some(at) = list.iter().position(|case| case.background.is_some())
+            && let Some(fresh) = list[at..].iter().find(|case| case.fresh)
+        {
+            let (name, going) = (&fresh.id, &list[at].id);
+            let text = format!("case `{name}` gets a new machine, in which `{going}` does not go on");
+            self.problem(
+                origin,
+                &full("cases"),
+                text,
+                Some("take `fresh` or `background` out, or give it a suite of its own"),
+            );
         }
         if cases.is_empty() {
             self.problem(
@@ -250,6 +263,34 @@ impl Build<'_> {
         CaseScripts { before, after, on_failure }
     }
 
+    /// Returns when the case behind one begins that goes on beside it. What such a case cannot be, or do, is a mistake.
+    fn background(
+        &mut self,
+        full: &dyn Fn(&str) -> String,
+        any: &dyn Fn(&str) -> String,
+        shown: &str,
+        origin: &Origin,
+    ) -> Option<Readiness> {
+        let goes_on = self.text(&full("background"), &any("background")).is_some();
+        if !goes_on {
+            if self.is_written(&full("ready")) {
+                let hint = "add `background = \"until-end\"`, or take it out";
+                self.problem(origin, &format!("{shown}.ready"), "only a case that goes on is waited for", Some(hint));
+            }
+            return None;
+        }
+        for key in ["steps", "discover", "manual", "reboot", "results", "rerun", "retries", "exclusive", "artifacts"] {
+            if self.is_written(&full(key)) {
+                let text = format!("a case that goes on to the end of its suite has no `{key}`");
+                self.problem(origin, &format!("{shown}.{key}"), text, Some("take one of the two out"));
+            }
+        }
+        match self.value(&full("ready"), &any("ready")) {
+            Some(Value::Ready(ready)) => Some(ready),
+            _ => Some(Readiness::Started),
+        }
+    }
+
     fn run_as(&mut self, path: &str, key: &str) -> Option<RunAs> {
         self.text(path, key).map(|word| RunAs::of_word(&word))
     }
@@ -344,6 +385,7 @@ impl Build<'_> {
             when: self.when(suite, index, origin),
             explicit: self.value(&full("explicit"), &any("explicit")) == Some(Value::Bool(true)),
             fresh: self.value(&full("fresh"), &any("fresh")) == Some(Value::Bool(true)),
+            background: self.background(&full, &any, &shown, origin),
             exclusive: self.value(&full("exclusive"), &any("exclusive")) == Some(Value::Bool(true)),
             artifacts: self.texts(&full("artifacts"), &any("artifacts")),
             reboot: self

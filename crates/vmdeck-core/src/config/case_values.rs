@@ -4,7 +4,7 @@ use super::tree::{Node, RawValue, text};
 use vmdeck_model::{
     discover::{Discovery, DiscoverySource},
     pattern::Pattern,
-    suite::{CaseStep, Expect, does_nothing},
+    suite::{CaseStep, Expect, Readiness, does_nothing},
 };
 
 /// Returns where the cases come from that a case stands for.
@@ -68,6 +68,22 @@ fn stands_quoted(script: &str, place: &str) -> bool {
         rest = &rest[skipped..];
     }
     false
+}
+
+/// Returns what shows that a case that goes on is ready.
+pub(super) fn ready(node: &Node) -> Result<Readiness, String> {
+    let known = "write a glob or /regex/ for a line of its output, or { port = 8080 }";
+    match &node.raw {
+        RawValue::Text(line) => Pattern::parse(line).map(Readiness::Line),
+        RawValue::Table(entries) => match &entries[..] {
+            [(key, Node { raw: RawValue::Int(port), .. })] if key == "port" => {
+                let port = u16::try_from(*port).ok().filter(|port| *port > 0);
+                port.map(Readiness::Port).ok_or_else(|| "a port is a number from 1 to 65535".to_owned())
+            }
+            _ => Err(known.to_owned()),
+        },
+        _ => Err(known.to_owned()),
+    }
 }
 
 /// Returns one step of a case.

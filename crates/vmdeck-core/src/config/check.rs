@@ -4,7 +4,7 @@
 
 use super::{
     Problem, Sources, case_defaults,
-    case_values::{axis, discover, expect, row, step},
+    case_values::{axis, discover, expect, ready, row, step},
     tree::{self, Node, Origin, RawValue, text},
 };
 use std::{
@@ -311,6 +311,7 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
             Err(format!("`{word}` is no tool whose tests can be listed (known: {})", Discovery::TOOLS.join(", ")))
         }
         (Kind::Discover, _) => discover(node.entries()).map(Value::Discover),
+        (Kind::Ready, _) => ready(node).map(Value::Ready),
         (Kind::Steps, RawValue::List(items)) => items.iter().map(step).collect::<Result<_, _>>().map(Value::Steps),
         (Kind::Steps, _) => wrong("a list like [{ run = \"..\" }, { reboot = true }]"),
         (Kind::Axes, RawValue::Table(entries)) => entries.iter().map(axis).collect::<Result<_, _>>().map(Value::Axes),

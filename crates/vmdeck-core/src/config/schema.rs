@@ -107,6 +107,11 @@ fn leaf(key: &Key) -> Value {
             };
             json!({ "oneOf": [{ "enum": Discovery::TOOLS }, of("glob"), of("command")] })
         }
+        Kind::Ready => json!({ "oneOf": [
+            { "type": "string" },
+            { "type": "object", "additionalProperties": false, "required": ["port"],
+              "properties": { "port": { "type": "integer", "minimum": 1, "maximum": 65535 } } },
+        ] }),
         Kind::Steps => json!({ "type": "array", "minItems": 1, "items": { "oneOf": [
             { "type": "object", "additionalProperties": false, "required": ["run"],
               "properties": { "run": { "type": "string" } } },

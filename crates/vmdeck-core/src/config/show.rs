@@ -9,7 +9,7 @@ use vmdeck_model::{
     key::Value,
     pattern::Pattern,
     quantity::{show_duration, show_size},
-    suite::{CaseStep, ScriptShell},
+    suite::{CaseStep, Readiness, ScriptShell},
 };
 
 /// Returns one line for each key: `guests.deb.memory = "2GiB"  # vmdeck.toml:3`.
@@ -94,6 +94,9 @@ pub fn toml(value: &Value) -> String {
                 format!("{{ command = {}, run = {} }}", quoted(command), quoted(run))
             }
         },
+        Value::Ready(Readiness::Started) => quoted(""),
+        Value::Ready(Readiness::Line(pattern)) => quoted(pattern.source()),
+        Value::Ready(Readiness::Port(port)) => format!("{{ port = {port} }}"),
         Value::Steps(steps) => list(
             steps
                 .iter()

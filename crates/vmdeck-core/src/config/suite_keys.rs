@@ -266,6 +266,19 @@ pub(super) const SUITES: &[Key] = &[
         "whether it gets a new machine, in which nothing has been run but the suite's setup",
     ),
     key(
+        "suites.*.cases.[].background",
+        Kind::Choice(&["until-end"]),
+        None,
+        "until-end = it goes on beside the cases behind it, to the end of the suite; that it ends before fails it, and those are skipped",
+    ),
+    key(
+        "suites.*.cases.[].ready",
+        Kind::Ready,
+        None,
+        "when the case behind one that goes on begins: a line of its output, \"/listening on/\", or a port in its guest, { port = 8080 }; `timeout` is \
+         how long that may take; unset: at once",
+    ),
+    key(
         "suites.*.cases.[].exclusive",
         Kind::Bool,
         Some("false"),

@@ -264,7 +264,7 @@ mod tests {
 
     fn began() -> EventKind {
         let (suite, case) = (SuiteId::new("s").expect("name"), CaseId::new("c").expect("name"));
-        EventKind::CaseStarted { guest: guest(), suite, case, round: 1, attempt: 1, only: None }
+        EventKind::CaseStarted { guest: guest(), suite, case, round: 1, attempt: 1, only: None, background: false }
     }
 
     fn ended(verdict: Verdict, message: &str) -> EventKind {

@@ -211,7 +211,11 @@ impl CaseRun<'_> {
     }
 
     /// Returns the command in the guest, which a program of this host does not have.
-    fn command(&self, machine: &LeasedMachine, (attempt, script): (u32, Option<&str>)) -> Result<RemoteCommand> {
+    pub(super) fn command(
+        &self,
+        machine: &LeasedMachine,
+        (attempt, script): (u32, Option<&str>),
+    ) -> Result<RemoteCommand> {
         let base = self.attempt_command(attempt);
         if let Some(script) = script {
             let shell = self.case.shell.clone().unwrap_or_else(|| base.shell.clone());

@@ -63,6 +63,7 @@ impl CaseRun<'_> {
                 round,
                 attempt: number,
                 only: script.as_ref().map(|_| u32::try_from(only.len()).unwrap_or(u32::MAX)),
+                background: false,
             });
             let partial = script.as_deref().map(|script| (script, &only[..]));
             let Attempted { mut attempt, machine_lost, subtests, failed, by_subtests, excuse } =
@@ -118,6 +119,15 @@ impl CaseRun<'_> {
     /// Reports a verdict on a case that was never run.
     pub(super) fn report_unrun(&self, verdict: Verdict, message: &str) {
         self.report(unrun(verdict, message, RecordedOutput::default()), Vec::new(), CaseMarks::default());
+    }
+
+    /// Reports how the case ended that went on beside others.
+    pub(super) fn report_background(&self, attempt: Attempt) -> bool {
+        let excused = self.context.plan.quarantine.of_case(&self.suite.id, &self.case.id, &self.guest.key);
+        let quarantined = excused.filter(|_| attempt.verdict == Verdict::Failed).map(str::to_owned);
+        let is_red = attempt.verdict.is_failure() && quarantined.is_none();
+        self.report(attempt, Vec::new(), CaseMarks { quarantined, ..CaseMarks::default() });
+        is_red
     }
 
     /// Reports that the cases for which it stands could not be found.

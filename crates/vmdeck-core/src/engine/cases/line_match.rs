@@ -6,6 +6,8 @@ use vmdeck_model::{pattern::Pattern, text::without_escapes};
 
 /// Longest line that is matched as a whole, in bytes; a longer one is matched window by window.
 const WINDOW: usize = 32 << 20;
+/// Longest line without an end in which a prompt is looked for.
+const PROMPT: usize = 4096;
 /// What stays of a window, so that a match over its border is found.
 const OVERLAP: usize = 1 << 20;
 
@@ -49,6 +51,14 @@ impl LineMatch {
                 self.line.extend_from_slice(part);
             }
         }
+    }
+
+    /// Returns whether it was found so far; a line that has not ended yet counts, as long as it is short.
+    pub(super) fn is_found(&mut self) -> bool {
+        if !self.line.is_empty() && self.line.len() <= PROMPT {
+            self.look(true);
+        }
+        self.matched
     }
 
     /// Returns whether it was found; a last line without a newline counts too.

@@ -4,6 +4,7 @@
 
 mod around;
 mod attempt;
+mod background;
 mod boot_id;
 mod capped_log;
 mod case;

@@ -476,6 +476,10 @@ impl Connection for GuestConnection {
         self.session.as_deref()
     }
 
+    fn shared_session(&self) -> Option<Arc<dyn Session>> {
+        self.session.clone()
+    }
+
     fn host_key(&self) -> Option<String> {
         self.pin.known()
     }

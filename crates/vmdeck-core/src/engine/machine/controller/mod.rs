@@ -17,7 +17,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -45,6 +45,10 @@ pub trait Connection: Send + Sync {
     fn not_started(&mut self) {}
     /// Returns the open session.
     fn session(&self) -> Option<&dyn Session> {
+        None
+    }
+    /// Returns the open session for who goes on with it beside others.
+    fn shared_session(&self) -> Option<Arc<dyn Session>> {
         None
     }
     /// Returns the host key that the guest showed, if its transport has such keys.
@@ -287,6 +291,11 @@ impl Controller {
     /// Returns the open session of a running machine.
     pub fn session(&self) -> Option<&dyn Session> {
         self.connection.session().filter(|_| self.state == MachineState::Running)
+    }
+
+    /// Returns the open session of a running machine for who goes on with it beside others.
+    pub fn shared_session(&self) -> Option<Arc<dyn Session>> {
+        self.connection.shared_session().filter(|_| self.state == MachineState::Running)
     }
 
     /// Asks the guest's kernel for its stacks; `false` where it cannot be asked.

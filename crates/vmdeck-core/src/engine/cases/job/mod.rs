@@ -3,7 +3,10 @@
 //! A machine that is lost on the way is replaced for the cases that are left; the case that lost it is `infra`. Several that belong
 //! together are not replaced: what the cases before have done in them cannot be made up for.
 
+mod beside;
+
 use super::{
+    background::{Background, Stopped},
     case::Outcome,
     case_run::CaseRun,
     floor, member_folders,
@@ -46,6 +49,8 @@ pub(in crate::engine) async fn run(context: Arc<RunContext>, job: Job, permits: 
         queue: VecDeque::new(),
         has_failed: false,
         not_passed: BTreeMap::new(),
+        background: Vec::new(),
+        broken: None,
         permits,
     };
     run.fill_queue();
@@ -86,6 +91,10 @@ struct JobRun<'a> {
     has_failed: bool,
     /// How the cases of the suites have ended that did not pass.
     not_passed: BTreeMap<(SuiteRound, CaseId), Verdict>,
+    /// The cases that go on, each in one of the machines.
+    background: Vec<(QueuedCase, usize, Background)>,
+    /// The suite whose other cases are not run any more, and why.
+    broken: Option<(SuiteRound, String)>,
     permits: Permits,
 }
 
@@ -126,6 +135,9 @@ impl JobRun<'_> {
 
     /// Returns why a case is not run: one that it needs did not pass.
     fn lacks(&self, queued: QueuedCase) -> Option<String> {
+        if let Some((_, why)) = self.broken.as_ref().filter(|(round, _)| *round == queued.of) {
+            return Some(why.clone());
+        }
         let (case, suite) = self.case_of(queued);
         let is_planned = |need: &CaseId| suite.cases.iter().any(|case| case.id == *need);
         if let Some(need) = case.needs.iter().find(|need| !is_planned(need)) {
@@ -257,6 +269,10 @@ impl JobRun<'_> {
         let begin = |id| PhaseEvents::begin(&context.events, id, Phase::Tests, None);
         let phases: Vec<PhaseEvents> = guests.iter().map(begin).collect();
         let lost = self.run_queue(&mut machines).await == Stop::Lost;
+        let is_over = context.cancel.is_cancelled() || context.is_stopped(&self.members[0].guest);
+        let why = self.lost(&machines);
+        let stopped = || if is_over { Stopped::Cancelled(context.stop_reason()) } else { Stopped::Lost(why.clone()) };
+        self.end_background(&stopped).await;
         for phase in phases {
             phase.end(!lost);
         }
@@ -343,6 +359,7 @@ impl JobRun<'_> {
                 }
                 self.begin_folders(queued.of, machines).await;
             }
+            self.look_after_background().await;
             self.queue.pop_front();
             if self.skip(queued) {
                 continue;
@@ -358,6 +375,11 @@ impl JobRun<'_> {
                 if machines.iter().any(LeasedMachine::is_lost) {
                     return Stop::Lost;
                 }
+                continue;
+            }
+            if self.case_of(queued).0.background.is_some() {
+                ran += 1;
+                self.start_background(queued, machines).await;
                 continue;
             }
             let (case, suite) = self.case_of(queued);
@@ -507,6 +529,7 @@ impl JobRun<'_> {
 
     /// Ends a suite in these machines; artifacts that had to come and did not make it fail.
     async fn finish_suite(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
+        self.end_background(&|| Stopped::End).await;
         let mut ends = Vec::new();
         for (member, machine) in self.members.iter().zip(machines) {
             let (run, places) = (self.suite_run(round, member), self.places(round, member));
