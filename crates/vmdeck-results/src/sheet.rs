@@ -133,9 +133,9 @@ impl Sheet {
         }
     }
 
-    /// Returns a test that has not left.
+    /// Returns a test of which more may be said. One that is settled may have left or not, as the stream came in pieces.
     pub(crate) fn entry(&mut self, id: Option<Id>) -> Option<&mut Entry> {
-        self.row(id).map(|row| &mut row.entry)
+        self.row(id).filter(|row| !row.is_settled).map(|row| &mut row.entry)
     }
 
     fn row(&mut self, id: Option<Id>) -> Option<&mut SheetRow> {
@@ -160,7 +160,7 @@ impl Sheet {
 
     /// Takes a test back: it turned out to be only the parent of others.
     pub(crate) fn withdraw(&mut self, id: Option<Id>) {
-        let Some(row) = self.row(id) else { return };
+        let Some(row) = self.row(id).filter(|row| !row.is_settled) else { return };
         row.is_withdrawn = true;
         row.is_settled = true;
         if let Some(status) = row.entry.status.take() {
