@@ -386,6 +386,11 @@ fn old_records_are_pruned_and_nothing_else_is() {
     world.run(&["--ci"]).exits(0);
     let left = || fs::read_dir(&runs).expect("dir").count();
     assert_eq!(left(), 3 + 2, "three records, and what is none");
+    world.run(&["--ci", "--set", "host.keep_size=\"1B\""]).exits(0);
+    assert_eq!(left(), 1 + 2, "its own record stays, however large");
+    world.run(&["--ci"]).exits(0);
+    world.run(&["--ci", "--set", "host.keep_days=1"]).exits(0);
+    assert_eq!(left(), 3 + 2);
     world.run(&["prune", "--days", "9000", "--force"]).exits(0).says("nothing to prune");
     world.run(&["prune", "--size", "1B", "--force"]).exits(0).says("removed 3 records");
     assert_eq!(left(), 2);

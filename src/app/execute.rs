@@ -116,7 +116,7 @@ pub(super) async fn execute_until(
         binary: std::env::current_exe().ok(),
         signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
     };
-    let (own, keep) = (plan.dir.clone(), plan.host.keep_records);
+    let (own, budget) = (plan.dir.clone(), plan.host.records);
     let (run, steered) = (plan.run.clone(), args.commands || args.allow_control);
     let handle = engine::start(plan, deps);
     let control = match ControlSocket::open(&own, &run, steered, handle.commands.clone()) {
@@ -145,9 +145,7 @@ pub(super) async fn execute_until(
     drop(control);
     // In an index where its folder is one of records.
     history::note(&own);
-    if let Some(keep) = keep {
-        prune::keep_last(&own, keep);
-    }
+    prune::keep_within(&own, budget);
     Ok(exit)
 }
 

@@ -19,6 +19,7 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
+    plan::RecordBudget,
     quantity::{show_count, show_size},
 };
 
@@ -53,11 +54,9 @@ pub(super) fn run(args: &PruneArgs, io: &mut Io<'_>) -> Result<RunExit> {
             "`--keep N` keeps the last N, `--days N` those of the last N days, `--size 10GiB` as many as fit; several together",
         ));
     }
-    let mut all = records(Path::new(RECORDS));
-    for record in &mut all {
-        record.size = files::disk_usage(&record.path);
-    }
-    let old = surplus(&all, args);
+    let budget = RecordBudget { count: args.keep, days: args.days, size: args.size };
+    let all = measured(Path::new(RECORDS));
+    let old = surplus(&all, budget);
     let size: u64 = old.iter().map(|record| record.size).sum();
     for record in &old {
         io.say(&format!("{} ({})", record.path.display(), show_size(record.size)));
@@ -95,28 +94,34 @@ pub(super) fn run(args: &PruneArgs, io: &mut Io<'_>) -> Result<RunExit> {
     Ok(exit)
 }
 
-/// Removes all but the last records of the folder that a run's own record is in, where that is the usual one.
-pub(super) fn keep_last(own: &Path, keep: u32) {
+/// Removes what is beyond the budget in the folder that a run's own record is in, where that is the usual one; never that record itself.
+pub(super) fn keep_within(own: &Path, budget: RecordBudget) {
     let Ok(folder) = std::path::absolute(RECORDS) else { return };
-    if own.parent() != Some(&folder) {
+    if budget.is_unlimited() || own.parent() != Some(&folder) {
         return;
     }
-    let all = records(&folder);
-    for record in all.into_iter().skip(keep as usize) {
+    let all = if budget.size.is_some() { measured(&folder) } else { records(&folder) };
+    for record in surplus(&all, budget).into_iter().filter(|record| record.path != own) {
         // One that stays costs only space.
         let _ = files::remove_dir(&record.path);
     }
 }
 
-/// Returns the records that may go by each of the conditions, the oldest last.
-fn surplus<'a>(all: &'a [OldRecord], args: &PruneArgs) -> Vec<&'a OldRecord> {
+/// Returns the records of a folder, newest first, with their sizes.
+fn measured(folder: &Path) -> Vec<OldRecord> {
+    let all = records(folder).into_iter();
+    all.map(|record| OldRecord { size: files::disk_usage(&record.path), ..record }).collect()
+}
+
+/// Returns the records that are beyond the budget, the oldest last.
+fn surplus(all: &[OldRecord], budget: RecordBudget) -> Vec<&OldRecord> {
     let mut total = 0;
     let mut out = Vec::new();
     for (position, record) in all.iter().enumerate() {
         total += record.size;
-        let by_count = args.keep.is_some_and(|keep| position >= keep as usize);
-        let by_age = args.days.is_some_and(|days| record.age > Duration::from_hours(24 * u64::from(days)));
-        let by_size = args.size.is_some_and(|size| total > size);
+        let by_count = budget.count.is_some_and(|count| position >= count as usize);
+        let by_age = budget.days.is_some_and(|days| record.age > Duration::from_hours(24 * u64::from(days)));
+        let by_size = budget.size.is_some_and(|size| total > size);
         if by_count || by_age || by_size {
             out.push(record);
         }
@@ -159,12 +164,12 @@ mod tests {
     fn each_condition_alone_is_enough_and_the_newest_stay() {
         let record = |n: u64| OldRecord { path: format!("r{n}").into(), age: Duration::from_hours(24 * n), size: 10 };
         let all: Vec<OldRecord> = (0..5).map(record).collect();
-        let gone = |args: PruneArgs| -> Vec<String> {
-            surplus(&all, &args).iter().map(|record| record.path.display().to_string()).collect()
+        let gone = |budget: RecordBudget| -> Vec<String> {
+            surplus(&all, budget).iter().map(|record| record.path.display().to_string()).collect()
         };
-        assert_eq!(gone(PruneArgs { keep: Some(3), ..PruneArgs::default() }), ["r3", "r4"]);
-        assert_eq!(gone(PruneArgs { days: Some(3), ..PruneArgs::default() }), ["r4"]);
-        assert_eq!(gone(PruneArgs { size: Some(20), ..PruneArgs::default() }), ["r2", "r3", "r4"]);
-        assert_eq!(gone(PruneArgs { keep: Some(5), size: Some(40), ..PruneArgs::default() }), ["r4"]);
+        assert_eq!(gone(RecordBudget { count: Some(3), ..RecordBudget::default() }), ["r3", "r4"]);
+        assert_eq!(gone(RecordBudget { days: Some(3), ..RecordBudget::default() }), ["r4"]);
+        assert_eq!(gone(RecordBudget { size: Some(20), ..RecordBudget::default() }), ["r2", "r3", "r4"]);
+        assert_eq!(gone(RecordBudget { count: Some(5), size: Some(40), ..RecordBudget::default() }), ["r4"]);
     }
 }

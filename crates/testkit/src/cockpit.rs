@@ -167,7 +167,7 @@ pub fn empty_setup() -> Setup {
         log_size: 1 << 20,
         artifacts_size: 1 << 30,
         events_size: 1 << 20,
-        keep_records: None,
+        records: vmdeck_model::plan::RecordBudget::default(),
         images: vmdeck_model::image::ImageConfig::default(),
         secret_env: Vec::new(),
         lock: "/l".into(),

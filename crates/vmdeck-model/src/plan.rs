@@ -49,6 +49,24 @@ pub struct Setup {
     pub left_out: Vec<String>,
 }
 
+/// How much of the records is kept: one that is beyond any of these goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordBudget {
+    /// The most records.
+    pub count: Option<u32>,
+    /// The most days since they were written.
+    pub days: Option<u32>,
+    /// The most bytes of all together.
+    pub size: Option<u64>,
+}
+
+impl RecordBudget {
+    /// Returns whether nothing is to go.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The host's limits and its lock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostConfig {
@@ -72,8 +90,8 @@ pub struct HostConfig {
     pub artifacts_size: u64,
     /// The most bytes of output lines among the events of a record.
     pub events_size: u64,
-    /// How many records in the usual folder are kept; `None` = all.
-    pub keep_records: Option<u32>,
+    /// What of the records in the usual folder is kept when a run has ended.
+    pub records: RecordBudget,
     /// How images are fetched and kept.
     pub images: ImageConfig,
     /// The prefixes of the names of test machines made by others; `vmdeck cleanup --all` removes those.

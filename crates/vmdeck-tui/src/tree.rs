@@ -185,7 +185,7 @@ fn fill(row: &mut RunNode, view: Option<&GuestView>, ended: Option<&EndedCase>) 
     };
     if let Some((_, since)) = view.and_then(|view| view.background.iter().find(|(going, _)| is_on(going))) {
         row.state = NodeState::On(*since);
-        row.message = "goes on beside the others".to_owned();
+        "goes on beside the others".clone_into(&mut row.message);
     }
     if let Some(view) = view.filter(|v| v.case.as_ref().is_some_and(is_on)) {
         row.state = NodeState::On(view.case_since_ms);

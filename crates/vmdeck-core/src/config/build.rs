@@ -24,7 +24,7 @@ use vmdeck_model::{
     image::Image,
     key::{Key, Options, Value},
     pattern::Pattern,
-    plan::{HostConfig, Setup},
+    plan::{HostConfig, RecordBudget, Setup},
     quarantine::Quarantine,
     secret::Secret,
     suite::{ScriptShell, Suite},
@@ -238,10 +238,22 @@ impl Build<'_> {
             artifacts_size: size(self, "host.artifacts_size"),
             events_size: size(self, "host.events_size"),
             images: self.images(),
-            keep_records: match self.value("host.keep_records", "host.keep_records") {
-                Some(Value::Int(count)) => u32::try_from(count).ok(),
-                _ => None,
+            records: RecordBudget {
+                count: self.count("host.keep_records"),
+                days: self.count("host.keep_days"),
+                size: match self.value("host.keep_size", "host.keep_size") {
+                    Some(Value::Size(size)) => Some(size),
+                    _ => None,
+                },
             },
+        }
+    }
+
+    /// Returns a number that may be unset.
+    fn count(&mut self, key: &str) -> Option<u32> {
+        match self.value(key, key) {
+            Some(Value::Int(count)) => u32::try_from(count).ok(),
+            _ => None,
         }
     }
 

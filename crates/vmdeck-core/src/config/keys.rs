@@ -78,6 +78,13 @@ const CORE: &[Key] = &[
         "how many records in .vmdeck/runs are kept when a run has ended; default: all, see `vmdeck prune`",
     ),
     key(
+        "host.keep_days",
+        Kind::Int(1, 36_500),
+        None,
+        "how many days such records are kept; one that is pinned, that lives, or whose machine is still there, always stays",
+    ),
+    key("host.keep_size", Kind::Size, None, "how much such records may have in all; the newest stay"),
+    key(
         "host.test_prefixes",
         Kind::Texts,
         Some("[]"),

@@ -325,7 +325,7 @@ mod tests {
             log_size: 1 << 20,
             artifacts_size: 1 << 30,
             events_size: 1 << 20,
-            keep_records: None,
+            records: vmdeck_model::plan::RecordBudget::default(),
             images: vmdeck_model::image::ImageConfig::default(),
             secret_env: Vec::new(),
             lock: "/l".into(),
