@@ -141,6 +141,7 @@ fn what_lands_in_the_folder_for_artifacts_comes_back_whatever_becomes_of_the_cas
 fn what_programs_put_there_by_themselves_comes_back_too() {
     let world = world(
         "[suites.s]\n[[suites.s.cases]]\nname = \"good\"\nrun = \"./leave good\"\n\
+         [[suites.s.cases]]\nname = \"tidy\"\nrun = \"./tidy\"\n\
          [[suites.s.cases]]\nname = \"nothing\"\nrun = \"./see\"\n\
          [[suites.s.cases]]\nname = \"bad\"\nrun = \"./leave $VMDECK_ATTEMPT; exit 1\"\nretries = 1\n\
          [[suites.s.cases]]\nname = \"other\"\nsteps = [{ run = \"./leave one\" }, { run = \"./leave two\" }]\n\
@@ -158,6 +159,7 @@ fn what_programs_put_there_by_themselves_comes_back_too() {
         "leave",
         "mkdir -p \"$VMDECK_ARTIFACTS/d\"; echo \"$1\" >> \"$VMDECK_ARTIFACTS/d/a.txt\"; echo x > \"$VMDECK_TMP/t\"",
     );
+    program("tidy", "rm -rf \"$VMDECK_ARTIFACTS\" \"$VMDECK_TMP\" \"${VMDECK_ARTIFACTS%/*}/nothing\"");
     program(
         "see",
         "[ -z \"$(ls -A \"$VMDECK_TMP\")$(ls -A \"$VMDECK_ARTIFACTS\")\" ]; echo \"$VMDECK_SOURCE $VMDECK_TIMEOUT_S $VMDECK_ROLE\" | grep '^/.*/in/deep 600 $'",

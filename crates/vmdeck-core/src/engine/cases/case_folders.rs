@@ -143,10 +143,10 @@ impl CaseFolders {
         format!("{}{slash}{kind}{slash}{}", self.root, self.case)
     }
 
-    /// Tells a command of the case where they are. A restart may have emptied the disk on which they were.
-    pub(super) fn tell(&self, command: &mut RemoteCommand, may_restart: bool) {
+    /// Tells a command of the case where they are. A restart, or a test that tidies up, may have taken them away.
+    pub(super) fn tell(&self, command: &mut RemoteCommand) {
         let paths = KINDS.map(|kind| self.path(kind));
-        if may_restart && self.shell == Shell::Posix {
+        if self.shell == Shell::Posix {
             let [artifacts, tmp] = paths.each_ref().map(|path| sh_quote(path));
             command.prepare = format!("[ -d {artifacts} ] || (umask 077; mkdir -p {artifacts} {tmp})");
         }
@@ -254,12 +254,12 @@ fn look_script(shell: Shell, root: &str) -> String {
     match shell {
         // Without `find` nobody knows, and it is fetched.
         Shell::Posix => format!(
-            "cd {}/{ARTIFACTS} || exit\nif x=$(find . ! -type d 2>/dev/null) && [ -z \"$x\" ]; then {remove}\nelse echo some; fi",
+            "cd {}/{ARTIFACTS} 2>/dev/null || exit 0\nif x=$(find . ! -type d 2>/dev/null) && [ -z \"$x\" ]; then {remove}\nelse echo some; fi",
             sh_quote(root)
         ),
         Shell::PowerShell => format!(
-            "if(Get-ChildItem -LiteralPath {}\\{ARTIFACTS} -Recurse -File -Force|Select-Object -First 1){{'some'}}else{{{remove}}}",
-            powershell::quote(root)
+            "if(Get-ChildItem -LiteralPath {} -Recurse -File -Force|Select-Object -First 1){{'some'}}else{{{remove}}}",
+            powershell::quote(&format!("{root}\\{ARTIFACTS}"))
         ),
     }
 }

@@ -89,7 +89,7 @@ impl CaseRun<'_> {
         env.extend(case.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         let mut command = RemoteCommand { env, dir, run_as: case.run_as.unwrap_or(base.run_as), ..base };
         if let Some(folders) = self.folders {
-            folders.tell(&mut command, case.may_restart());
+            folders.tell(&mut command);
         }
         command
     }

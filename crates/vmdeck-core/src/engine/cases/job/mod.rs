@@ -529,7 +529,9 @@ impl JobRun<'_> {
 
     /// Ends a suite in these machines; artifacts that had to come and did not make it fail.
     async fn finish_suite(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
-        self.end_background(&|| Stopped::End).await;
+        let is_stopped = self.context.is_stopped(&self.members[0].guest);
+        let why = self.context.stop_reason();
+        self.end_background(&|| if is_stopped { Stopped::Cancelled(why) } else { Stopped::End }).await;
         let mut ends = Vec::new();
         for (member, machine) in self.members.iter().zip(machines) {
             let (run, places) = (self.suite_run(round, member), self.places(round, member));
