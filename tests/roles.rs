@@ -44,8 +44,13 @@ fn machines_talk_by_the_names_of_their_roles_in_a_network_of_their_own() {
         &["server", "client", "by-stander"],
         "setup = \"echo $VMDECK_ROLE of $VMDECK_SUITE > role\"",
         &[
-            ("serve", "\"server\"", "", SERVE),
-            ("ask", "\"client\"", "", "test \"$(nc server 7000)\" = \"$VMDECK_RUN\""),
+            (
+                "serve",
+                "\"server\"",
+                "background = \"until-end\"\nready = { port = 7000 }",
+                "nc -ll -p 7000 -e sh -c 'echo \"$VMDECK_RUN\"'",
+            ),
+            ("ask", "\"client\"", "needs = [\"serve\"]", "test \"$(nc server 7000)\" = \"$VMDECK_RUN\""),
             (
                 "all",
                 "[\"server\", \"client\", \"by-stander\"]",
