@@ -56,6 +56,14 @@ fn a_port_on_which_it_listens_shows_that_it_is_ready() {
 fn what_goes_wrong_beside_them_is_never_green() {
     let ready = "background = \"until-end\"\nready = \"ready\"\n";
     for (keys, run, exit, verdicts, says) in [
+        // At once, so that its end may come behind that of the suite.
+        (
+            "background = \"until-end\"",
+            "./no-such-server",
+            1,
+            ["", "", "failed"],
+            "it ended before its suite: exit 127",
+        ),
         // It ends while another runs: that one is judged by itself, those behind it are not run.
         (
             "background = \"until-end\"",
@@ -107,7 +115,7 @@ fn what_goes_wrong_beside_them_is_never_green() {
         let world = world(&all);
         let ran = world.ci(&[]).exits(exit);
         let told = messages(&world);
-        for (name, verdict) in ["one", "two", "bg"].iter().zip(verdicts) {
+        for (name, verdict) in ["one", "two", "bg"].iter().zip(verdicts).filter(|(_, verdict)| !verdict.is_empty()) {
             assert_eq!(world.verdict_of(&format!("s/{name}")), verdict, "{run}: {}", ran.out);
         }
         assert!(told.iter().any(|line| line.starts_with("bg ") && line.contains(says)), "{run}: {told:?}");
@@ -129,12 +137,77 @@ fn a_cancelled_run_ends_it_too() {
 }
 
 #[test]
+fn one_alone_that_has_ended_is_not_taken_for_one_that_goes_on() {
+    for run in ["exit 3", "echo up; exit 7", "true"] {
+        let world = world(&case("bg", "background = \"until-end\"", run));
+        world.ci(&[]).exits(1).says("it ended before its suite");
+    }
+}
+
+#[test]
+fn a_port_that_somebody_else_has_shows_nothing() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("port");
+    let port = other.local_addr().expect("address").port();
+    let keys = format!("background = \"until-end\"\nready = {{ port = {port} }}");
+    let world = world(&[case("bg", &keys, "sleep 60"), case("one", "", "true")].concat());
+    world.ci(&[]).exits(1).says("something listens on port");
+    world.assert_verdicts(&[("s/bg", "failed"), ("s/one", "skipped")]);
+}
+
+/// What goes on is judged by those beside it, so whoever asks for it has them as well, and they have it.
+#[test]
+fn it_is_selected_with_those_beside_which_it_goes_on() {
+    let all = [
+        case("first", "", "true"),
+        case("bg", "background = \"until-end\"", "until [ -e go ] && [ ! -e well ]; do sleep 0.05; done; exit 1"),
+        case("one", "", "touch go; sleep 0.5"),
+        case("two", "", "true"),
+    ];
+    let world = world(&all.concat());
+    let ids = |args: &[&str]| -> Vec<String> {
+        let ran = world.run(&[&["list", "--cases"], args].concat()).exits(0);
+        let has = |name: &&str| ran.out.contains(&format!("s/{name}"));
+        ["first", "bg", "one", "two"].iter().filter(|name| has(name)).map(|name| (*name).to_owned()).collect()
+    };
+    assert_eq!(ids(&["s/two"]), ["bg", "two"]);
+    assert_eq!(ids(&["s/bg"]), ["bg", "one", "two"]);
+    assert_eq!(ids(&["s/first"]), ["first"]);
+    world.run(&["--ci", "--run-dir", "one", "--shard", "1/3"]).exits(0);
+    world.run(&["--ci", "--run-dir", "two", "--shard", "2/3"]).exits(1);
+    world.run(&["--ci", "--run-dir", "three", "--shard", "3/3"]).exits(0);
+    let of = |shard: &str| {
+        let events = std::fs::read_to_string(world.path(&format!("{shard}/events.jsonl"))).expect("events");
+        events.lines().filter(|line| line.contains("\"kind\":\"case_ended\"")).count()
+    };
+    assert_eq!([of("one"), of("two"), of("three")], [1, 2, 2], "the second and the third have it beside their own");
+    // What failed is run again beside those that could not be run.
+    world.run(&["--ci"]).exits(1);
+    let again = world.run(&["--ci", "--rerun-failed"]).exits(1);
+    assert!(again.out.contains("s/one") && again.out.contains("s/two"), "{}", again.out);
+}
+
+#[test]
+fn a_machine_that_is_given_up_is_no_loss_of_what_went_on_in_it() {
+    let all = [
+        case("bg", "background = \"until-end\"", "sleep 60"),
+        case("one", "after_each = \"exit 1\"", "true"),
+        case("two", "", "true"),
+    ];
+    let world = world(&all.concat());
+    world.ci(&[]).exits(1);
+    for (name, verdict) in [("bg", "passed"), ("one", "failed"), ("two", "skipped")] {
+        assert_eq!(world.verdict_of(&format!("s/{name}")), verdict);
+    }
+}
+
+#[test]
 fn what_it_cannot_be_is_a_mistake() {
     for (keys, says) in [
         ("ready = \"x\"", "only a case that goes on is waited for"),
         ("background = \"for-ever\"", "is not one of until-end"),
         ("background = \"until-end\"\nretries = 2", "has no `retries`"),
         ("background = \"until-end\"\nreboot = \"allowed\"", "has no `reboot`"),
+        ("background = \"until-end\"\nexpect = { exit = 3 }", "does not exit"),
         ("background = \"until-end\"\nready = { port = 0 }", "a port is a number from 1 to 65535"),
         ("background = \"until-end\"\nready = { ports = 1 }", "write a glob or /regex/"),
         ("background = \"until-end\"\nready = \"/(/\"", "ready"),

@@ -290,3 +290,42 @@ fn the_artifacts_of_a_run_have_a_limit_of_their_own() {
     let summary: serde_json::Value = serde_json::from_str(&world.record("summary.json")).expect("JSON");
     assert_eq!(summary["artifacts"], serde_json::json!({ "files": 2, "bytes": 6000 }));
 }
+
+/// The suite does not come to its end, and what those have left that passed is there all the same.
+#[test]
+fn artifacts_come_where_the_suite_is_left_early() {
+    let leave = "D=VMDECK_ARTI; D=${D}FACTS; eval \\\"echo x > \\\\$$D/a\\\"";
+    let passes = format!("[[suites.s.cases]]\nname = \"passes\"\nrun = \"{leave}\"\n");
+    for (keys, second, args, exit) in [
+        ("", format!("{leave}; exit 1"), &["--fail-fast"][..], 1),
+        ("after_each = \"exit 1\"", leave.to_owned(), &[], 1),
+    ] {
+        let bad = format!("[[suites.s.cases]]\nname = \"bad\"\n{keys}\nrun = \"{second}\"\n");
+        let world = world(&format!("[suites.s]\n{passes}{bad}[[suites.s.cases]]\nname = \"later\"\nrun = \"true\"\n"));
+        let ran = world.ci(args).exits(exit);
+        for case in ["passes", "bad"] {
+            let path = world.path(&format!("record/guests/here/s/{case}/artifacts/a"));
+            assert!(path.exists(), "{case} {keys}: {}", ran.out);
+        }
+    }
+    let world = world(&format!("[suites.s]\n{passes}[[suites.s.cases]]\nname = \"long\"\nrun = \"sleep 60\"\n"));
+    let (child, mut stdin) = world.controlled(&[]);
+    world.until_event(r#""case":"long""#);
+    std::io::Write::write_all(&mut stdin, b"{\"command\":\"cancel\",\"reason\":\"user\"}\n").expect("told");
+    assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(130));
+    assert!(world.path("record/guests/here/s/passes/artifacts/a").exists());
+    world.assert_nothing_left();
+}
+
+/// A file that is too large does not cost the others.
+#[test]
+fn small_artifacts_come_behind_one_that_is_too_large() {
+    let run = "cd $VMDECK_ARTIFACTS; head -c 9000 /dev/zero > a; echo b > b; head -c 9000 /dev/zero > c; echo d > d";
+    let world =
+        world(&format!("[suites.s]\nartifacts_size = \"8KiB\"\n[[suites.s.cases]]\nname = \"x\"\nrun = \"{run}\"\n"));
+    let ran = world.ci(&[]).exits(0).says("case `s/x`: some artifacts are missing");
+    assert!(ran.out.contains("`a`: there is more") && ran.out.contains("`c`: there is more"), "{}", ran.out);
+    for (name, comes) in [("a", false), ("b", true), ("c", false), ("d", true)] {
+        assert_eq!(world.path(&format!("record/guests/here/s/x/artifacts/{name}")).exists(), comes, "{name}");
+    }
+}

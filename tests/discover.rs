@@ -121,6 +121,7 @@ fn what_cannot_be_found_is_a_failure_that_says_why() {
         ("{ command = \"ls\", run = 'echo \"{name}\"' }", 2, "is quoted already"),
         ("{ command = \"ls\", run = \"echo it\\\\'s {name} 'fine'\" }", 0, ""),
         ("{ command = \"ls\", run = \"# it's\\necho a#b {name}\" }", 0, ""),
+        ("{ command = \"ls\", run = \"true # {name}\" }", 2, "`run` has to hold {name}"),
         ("{ command = \"ls\", run = \"echo a#'b {name}'\" }", 2, "is quoted already"),
     ] {
         let suite = "[suites.s]\nsetup_timeout = \"3s\"\ndir = \"/\"\n[[suites.s.cases]]\nname = \"x\"\n";

@@ -194,9 +194,21 @@ pub fn is_meant_for(case: &Case, guest: &Guest, role: Option<&RoleId>) -> bool {
     case.when.as_ref().is_none_or(|when| when.holds(&facts).unwrap_or(false))
 }
 
-/// Returns these cases of a suite with those that they need.
+/// Returns these cases of a suite with those that they need, and those that go on beside them. One that goes on is judged by those beside which
+/// it does: where none of them is chosen, all are.
 pub(super) fn with_needs<'a>(suite: &'a Suite, chosen: BTreeSet<&'a CaseId>) -> BTreeSet<&'a CaseId> {
     let mut wanted = chosen;
+    let goes_on = |case: &&Case| case.background.is_some();
+    let first = suite.cases.iter().position(|case| goes_on(&case) && wanted.contains(&case.id));
+    if let Some((_, behind)) = first.and_then(|at| suite.cases[at..].split_first()) {
+        let beside = || behind.iter().filter(|case| !goes_on(case));
+        if !beside().any(|case| wanted.contains(&case.id)) {
+            wanted.extend(beside().filter(|case| !case.explicit).map(|case| &case.id));
+        }
+    }
+    if let Some(last) = suite.cases.iter().rposition(|case| wanted.contains(&case.id)) {
+        wanted.extend(suite.cases[..last].iter().filter(goes_on).map(|case| &case.id));
+    }
     // What is needed stands before what needs it.
     for case in suite.cases.iter().rev() {
         if wanted.contains(&case.id) {

@@ -266,8 +266,10 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
             let is_meant = |case: &&Case| is_meant_for(case, guest, None);
             let chosen = |case: &&Case| {
                 let wanted = wanted(suite, case, guest);
-                let mine = wanted && shard.is_none_or(|s| s.takes(position));
-                position += usize::from(wanted);
+                // One that goes on is in each shard that has some beside which it does.
+                let counts = wanted && (shard.is_none() || case.background.is_none());
+                let mine = counts && shard.is_none_or(|s| s.takes(position));
+                position += usize::from(counts);
                 mine
             };
             let meant = suite.cases.iter().filter(is_meant);

@@ -206,6 +206,11 @@ impl Build<'_> {
         self.checked.catalogue.clone()
     }
 
+    /// Returns the value that is written at this very place.
+    pub(super) fn written(&self, path: &str) -> Option<&Value> {
+        self.checked.values.get(path).map(|(value, _)| value)
+    }
+
     pub(super) fn is_written(&self, path: &str) -> bool {
         self.checked.values.contains_key(path)
     }

@@ -254,6 +254,10 @@ impl Build<'_> {
     ) -> CaseScripts {
         let [before, after, on_failure] = ["before_each", "after_each", "on_failure"].map(|key| {
             let own = self.text(&full(key), &any(key));
+            if own.as_ref().is_some_and(String::is_empty) {
+                // The case has none, whatever its suite says.
+                return None;
+            }
             let text = own.or_else(|| self.text(&format!("suites.{suite}.{key}"), &format!("suites.*.{key}")));
             if text.as_ref().is_some_and(|text| does_nothing(text)) {
                 self.problem(origin, &format!("{shown}.{key}"), "it is empty, and would do nothing", None);
@@ -280,10 +284,23 @@ impl Build<'_> {
             return None;
         }
         for key in ["steps", "discover", "manual", "reboot", "results", "rerun", "retries", "exclusive", "artifacts"] {
-            if self.is_written(&full(key)) {
+            let says_none = match self.written(&full(key)) {
+                Some(Value::Bool(false) | Value::Int(0)) => true,
+                Some(Value::Texts(list)) => list.is_empty(),
+                Some(Value::Text(word)) => key == "reboot" && word == "forbidden",
+                _ => false,
+            };
+            if self.is_written(&full(key)) && !says_none {
                 let text = format!("a case that goes on to the end of its suite has no `{key}`");
                 self.problem(origin, &format!("{shown}.{key}"), text, Some("take one of the two out"));
             }
+        }
+        if let Some(Value::Expect(expect)) = self.written(&full("expect")).cloned()
+            && (expect.exit != 0 || expect.skip.is_some())
+        {
+            let text =
+                "a case that goes on to the end of its suite does not exit: its `expect` has no `exit` and no `skip`";
+            self.problem(origin, &format!("{shown}.expect"), text, Some("take them out"));
         }
         match self.value(&full("ready"), &any("ready")) {
             Some(Value::Ready(ready)) => Some(ready),

@@ -4,8 +4,21 @@
 pub(super) const TABLE: &str = "case";
 
 /// What a case has to say itself: what it is, and how often it is run.
-const OWN: &[&str] =
-    &["name", "run", "script", "steps", "discover", "manual", "on", "needs", "matrix", "exclude", "include"];
+const OWN: &[&str] = &[
+    "name",
+    "run",
+    "script",
+    "steps",
+    "discover",
+    "manual",
+    "on",
+    "needs",
+    "matrix",
+    "exclude",
+    "include",
+    "background",
+    "ready",
+];
 
 /// What a suite has as well, with another meaning.
 const NOT_OF_SUITE: &[&str] = &["artifacts"];

@@ -12,14 +12,12 @@ pub(super) fn discover(entries: &[(String, Node)]) -> Result<DiscoverySource, St
     let known = "write the word of a tool, { glob = \"..\", run = \".. {path}\" }, or { command = \"..\", run = \".. {name}\" }";
     let get = |key: &str| entries.iter().find(|(own, _)| own == key).map(|(_, node)| text(node)).transpose();
     let (glob, command, run) = (get("glob")?, get("command")?, get("run")?);
-    let holds = |run: &str, place: &str| {
-        if !run.contains(place) {
-            return Err(format!("`run` has to hold {place}, which stands for what was found"));
+    let holds = |run: &str, place: &str| match stands(run, place) {
+        Stands::Nowhere => Err(format!("`run` has to hold {place}, which stands for what was found")),
+        Stands::Quoted => {
+            Err(format!("{place} stands for a word that is quoted already: leave out the quotes around it"))
         }
-        if stands_quoted(run, place) {
-            return Err(format!("{place} stands for a word that is quoted already: leave out the quotes around it"));
-        }
-        Ok(())
+        Stands::Free => Ok(()),
     };
     match (glob, command, run, entries.len()) {
         (Some(glob), None, Some(run), 2) if !glob.is_empty() => {
@@ -34,8 +32,18 @@ pub(super) fn discover(entries: &[(String, Node)]) -> Result<DiscoverySource, St
     }
 }
 
-/// Returns whether a place stands within quotes of a shell, or beside them: there the quotes of what it stands for would end them.
-fn stands_quoted(script: &str, place: &str) -> bool {
+/// How a place stands in a script.
+enum Stands {
+    /// It is not there, or only in a comment.
+    Nowhere,
+    /// It is within quotes of a shell, or beside them: there the quotes of what it stands for would end them.
+    Quoted,
+    Free,
+}
+
+/// Returns how a place stands in a script.
+fn stands(script: &str, place: &str) -> Stands {
+    let mut found = Stands::Nowhere;
     let (mut quote, mut rest, mut begins_word) = (None, script, true);
     while let Some(c) = rest.chars().next() {
         if c == '#' && begins_word && quote.is_none() {
@@ -47,8 +55,9 @@ fn stands_quoted(script: &str, place: &str) -> bool {
         if rest.starts_with(place) {
             let after = rest[place.len()..].chars().next();
             if quote.is_some() || after.is_some_and(|c| "'\"`".contains(c)) {
-                return true;
+                return Stands::Quoted;
             }
+            found = Stands::Free;
             rest = &rest[place.len()..];
             continue;
         }
@@ -59,7 +68,7 @@ fn stands_quoted(script: &str, place: &str) -> bool {
             Some(open) if open == c => {
                 quote = None;
                 if rest[1..].starts_with(place) {
-                    return true;
+                    return Stands::Quoted;
                 }
             }
             _ => {}
@@ -67,7 +76,7 @@ fn stands_quoted(script: &str, place: &str) -> bool {
         let skipped = c.len_utf8() + if is_escape { rest.chars().nth(1).map_or(0, char::len_utf8) } else { 0 };
         rest = &rest[skipped..];
     }
-    false
+    found
 }
 
 /// Returns what shows that a case that goes on is ready.

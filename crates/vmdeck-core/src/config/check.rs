@@ -77,6 +77,17 @@ impl Walk<'_> {
     }
 
     fn node(&mut self, shown: &str, path: &[&str], node: &Node) {
+        if let [DEFAULTS, case_defaults::TABLE, key] = path
+            && !case_defaults::is_known(key)
+        {
+            let hint = Some("write it in each case".to_owned());
+            return self.problem(
+                node,
+                shown,
+                format!("`{key}` says what a case is, and how it is run: it is each case's own"),
+                hint,
+            );
+        }
         let pattern = as_pattern(path);
         if let Some(key) = self.sources.keys.iter().find(|k| fits(k.path, &pattern)) {
             if let (Kind::Program | Kind::HostCommand, RawValue::Text(program)) = (key.kind, &node.raw)

@@ -89,8 +89,8 @@ fn what_all_cases_have_in_common_is_said_once() {
     assert!(own.artifacts.is_empty(), "they are each case's");
     assert_eq!(values["suites.plain.timeout"].1, "/p/vmdeck.toml:2");
     for (key, says) in [
-        ("name = \"x\"", "`defaults.case.name`: unknown key"),
-        ("matrix = { a = [\"b\"] }", "`defaults.case.matrix`: unknown key"),
+        ("name = \"x\"", "`defaults.case.name`: `name` says what a case is"),
+        ("matrix = { a = [\"b\"] }", "`defaults.case.matrix`: `matrix` says what a case is"),
         ("timeuot = \"1s\"", "`defaults.case.timeuot`: unknown key (did you mean `timeout`?)"),
         ("timeout = \"soon\"", "`defaults.case.timeout`: "),
     ] {

@@ -44,6 +44,8 @@ pub struct FetchedArtifacts {
     more: usize,
     /// How many of the reasons are only that nothing was there.
     unmatched: usize,
+    /// Whether one of them is that there is more than may come.
+    pub is_over: bool,
 }
 
 impl FetchedArtifacts {
@@ -190,8 +192,9 @@ impl Unpacking {
                         return Err(e);
                     }
                     self.out.lacks(&format!("`{}`: {e}", path.display()));
-                    // A full disk takes nothing more, and neither do we at our own limits.
-                    if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                    // A full disk takes nothing more; a smaller file behind one that is too large may have room.
+                    self.out.is_over |= e.kind() == io::ErrorKind::QuotaExceeded && self.folders <= FOLDERS_MAX;
+                    if e.kind() == io::ErrorKind::StorageFull || self.folders >= FOLDERS_MAX {
                         return Ok(());
                     }
                 }
@@ -229,6 +232,10 @@ impl Unpacking {
     /// made.
     fn make(&mut self, full: &Path, path: &Path, content: &mut impl Read, size: u64) -> io::Result<bool> {
         self.make_folders(path)?;
+        if size > self.left {
+            let limit = show_size(self.limit);
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, format!("there is more than {limit}")));
+        }
         let mut file = match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(full) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),

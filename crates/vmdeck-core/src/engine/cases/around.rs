@@ -8,7 +8,7 @@ use super::{
     script_failure::ScriptFailure,
     suite::{ScriptRun, SuiteRun, SuiteScript},
 };
-use crate::{command::RemoteCommand, engine::machine::LeasedMachine};
+use crate::{command::RemoteCommand, engine::machine::LeasedMachine, host::clock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{outcome::Verdict, suite::CaseScripts};
@@ -34,7 +34,7 @@ impl CaseRun<'_> {
         let Some(folders) = folders else { return self.attempt_around(machine, asked).await };
         let run = CaseRun { folders: Some(&folders), ..*self };
         let mut attempted = run.attempt_around(machine, asked).await;
-        if attempted.machine_lost && machine.is_lost() {
+        if machine.is_gone() {
             return attempted;
         }
         if !is_named && asked.number == 1 && matches!(attempted.attempt.verdict, Verdict::Passed | Verdict::Skipped) {
@@ -42,9 +42,17 @@ impl CaseRun<'_> {
             return attempted;
         }
         let to = self.dir(asked.number).join("artifacts");
-        match folders.fetch((context, guest, suite, &case.id), machine, &to).await {
-            Ok(()) => {}
-            Err(fault) => {
+        let fetched = folders.fetch((context, guest, suite, &case.id), machine, &to);
+        // One that is not used any more may not answer.
+        let limit = if machine.is_lost() { LAST } else { Duration::MAX };
+        match clock::within(limit, fetched).await {
+            Some(Ok(())) => {}
+            None => context.events.warn(
+                Some(&guest.id),
+                format!("case `{}/{}`: its artifacts did not come", suite.id, case.id),
+                None,
+            ),
+            Some(Err(fault)) => {
                 let why = context.redactor.text(&fault.to_string());
                 let attempt = &mut attempted.attempt;
                 if matches!(attempt.verdict, Verdict::Passed | Verdict::Skipped) {

@@ -28,10 +28,17 @@ use vmdeck_model::{
 /// How long its end may take, with all that it started.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How long the guest may take to answer whether it has ended.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long the end of a command may come behind the answer, and how often it is looked for.
+const LAG: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(10);
+
 /// A case that goes on.
 pub(super) struct Background {
     start: Instant,
     stop: CancellationToken,
+    session: Arc<dyn Session>,
     task: JoinHandle<(Result<CommandExit>, RecordedOutput)>,
 }
 
@@ -69,8 +76,11 @@ impl OutputSink for BackgroundSink {
 }
 
 impl CaseRun<'_> {
-    /// Starts the case and waits until it is ready; `Err` = why it is not, where it has not been told yet.
-    pub(super) async fn start(&self, machine: &LeasedMachine) -> (Option<Background>, Result<(), Stopped>) {
+    /// Starts the case and waits until it is ready; the inner error says why it is not, the outer why it could not even begin.
+    pub(super) async fn start(
+        &self,
+        machine: &LeasedMachine,
+    ) -> Result<(Background, Result<(), Stopped>), (Verdict, String)> {
         let Self { context, guest, suite, case, round, .. } = *self;
         let folders = self.of_suite.and_then(|all| all.of(suite, case));
         let run = CaseRun { folders: folders.as_ref(), ..*self };
@@ -89,8 +99,15 @@ impl CaseRun<'_> {
         });
         let (command, session) = match begun {
             Ok(begun) => begun,
-            Err(fault) => return (None, Err(Stopped::NotReady(fault.with_remedy()))),
+            Err(fault) => return Err((Verdict::Infra, fault.with_remedy())),
         };
+        if let Some(Readiness::Port(port)) = case.background
+            && listens(session.as_ref(), port).await
+        {
+            // Whoever listens there would be taken for it.
+            let why = format!("it was not begun: something listens on port {port} of the guest already");
+            return Err((Verdict::Failed, why));
+        }
         let origin = OutputOrigin { guest: guest.id.clone(), suite: suite.id.clone(), case: Some(case.id.clone()) };
         let limit = context.plan.host.log_size;
         let log =
@@ -107,9 +124,9 @@ impl CaseRun<'_> {
             let ended = of_task.run(&command, &mut sink, &token).await;
             (ended, sink.log.finish())
         });
-        let background = Background { start: clock::now(), stop, task };
+        let background = Background { start: clock::now(), stop, session: Arc::clone(&session), task };
         let is_ready = self.await_readiness(machine, &background, session.as_ref(), seen).await;
-        (Some(background), is_ready)
+        Ok((background, is_ready))
     }
 
     /// Waits until it is ready, or can be so no more.
@@ -125,7 +142,7 @@ impl CaseRun<'_> {
         let _probed = probed.clone().drop_guard();
         let probe = async {
             let Some(Readiness::Port(port)) = self.case.background else { return std::future::pending().await };
-            let listens = RemoteCommand::new(listens_script(session.shell(), port));
+            let listens = RemoteCommand::new(listens_script(session.shell(), port, true));
             let ended = session.run(&listens, &mut Collected::default(), &probed).await;
             if !matches!(ended, Ok(CommandExit::Code(0))) {
                 // How it ended is told where it matters: by the machine, or by the limit.
@@ -157,7 +174,19 @@ impl CaseRun<'_> {
 
     /// Ends a case that goes on, and reports how it ended.
     pub(super) async fn end(&self, background: Background, why: Stopped) -> Outcome {
-        let Background { start, stop, mut task } = background;
+        let Background { start, stop, session, mut task } = background;
+        if matches!(why, Stopped::End) && !task.is_finished() {
+            // An end of its own may be on its way: it is heard before the answer to what is asked now, or right behind it.
+            let never = CancellationToken::new();
+            let ask = RemoteCommand::new(":");
+            let _ = clock::within(ANSWER, session.run(&ask, &mut Collected::default(), &never)).await;
+            let gone = async {
+                while !task.is_finished() {
+                    clock::sleep(LOOK).await;
+                }
+            };
+            let _ = clock::within(LAG, gone).await;
+        }
         let by_itself = task.is_finished();
         stop.cancel();
         let ended = clock::within(GRACE, &mut task).await.and_then(std::result::Result::ok);
@@ -203,17 +232,30 @@ impl Background {
     }
 }
 
-/// Returns the text that waits until something in the guest listens on this port.
-fn listens_script(shell: Shell, port: u16) -> String {
+/// Returns whether something in the guest listens on this port.
+async fn listens(session: &dyn Session, port: u16) -> bool {
+    let (ask, never) = (RemoteCommand::new(listens_script(session.shell(), port, false)), CancellationToken::new());
+    let mut said = Collected::default();
+    let asked = clock::within(ANSWER, session.run(&ask, &mut said, &never)).await;
+    matches!(asked, Some(Ok(CommandExit::Code(0))))
+}
+
+/// Returns the text that says whether something in the guest listens on this port, or waits until it does.
+fn listens_script(shell: Shell, port: u16, waits: bool) -> String {
     match shell {
         // What the kernel says, else what the system's own tool does.
         Shell::Posix => format!(
             "if [ -r /proc/net/tcp ]; then t() {{ cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -qi ':{port:04X} [0-9A-F]*:0000 0A '; }}\n\
-             else t() {{ netstat -an | grep -q '[.:]{port} .*LISTEN'; }}; fi\n\
-             until t; do sleep 0.1 2>/dev/null || sleep 1; done"
+             else t() {{ netstat -an | grep -q '[.:]{port} .*LISTEN'; }}; fi\n{}",
+            if waits { "until t; do sleep 0.1 2>/dev/null || sleep 1; done" } else { "t" }
         ),
-        Shell::PowerShell => format!(
-            "while(-not (Get-NetTCPConnection -State Listen -LocalPort {port} -ErrorAction SilentlyContinue)){{Start-Sleep -Milliseconds 100}}"
-        ),
+        Shell::PowerShell => {
+            let there = format!("(Get-NetTCPConnection -State Listen -LocalPort {port} -ErrorAction SilentlyContinue)");
+            if waits {
+                format!("while(-not {there}){{Start-Sleep -Milliseconds 100}}")
+            } else {
+                format!("if(-not {there}){{exit 1}}")
+            }
+        }
     }
 }

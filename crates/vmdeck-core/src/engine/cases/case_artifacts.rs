@@ -63,7 +63,7 @@ pub(super) async fn fetch(
     let _ = context
         .artifacts_room
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| Some(room.saturating_sub(fetched.bytes)));
-    if room < suite.artifacts_size && fetched.left_behind().is_some() {
+    if room < suite.artifacts_size && fetched.is_over {
         let limit = show_size(context.plan.host.artifacts_size);
         fetched.lacks(&format!("those of a run may have {limit} in all (`host.artifacts_size`)"));
     }

@@ -11,13 +11,11 @@ use super::{
 use crate::{
     command::{RemoteCommand, Shell, powershell, sh_quote},
     engine::{context::RunContext, machine::LeasedMachine},
-    host::clock,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
@@ -32,8 +30,6 @@ const KINDS: [&str; 2] = [ARTIFACTS, "tmp"];
 const ARTIFACTS: &str = "artifacts";
 /// How many cases one command makes folders for.
 const PART: usize = 500;
-/// How long the folders of a run that was cancelled may take to go.
-const LAST: Duration = Duration::from_secs(5);
 
 /// The folders of the cases of a suite in one machine.
 pub(super) struct SuiteFolders {
@@ -110,13 +106,9 @@ impl SuiteFolders {
         Ok(missing)
     }
 
-    /// Removes everything in a machine that lives on after a run that was cancelled.
-    pub(super) async fn drop_all(&self, machine: &LeasedMachine) {
-        for (is_root, root) in &self.roots {
-            let command = RemoteCommand { script: remove_script(self.shell, root), ..as_user(*is_root) };
-            // Whoever cancelled does not wait for it.
-            let _ = clock::within(LAST, run(machine, command)).await;
-        }
+    /// Returns whether any case has some.
+    pub(super) fn has_any(&self) -> bool {
+        !self.of.is_empty()
     }
 }
 
@@ -168,7 +160,8 @@ impl CaseFolders {
         let of = (context, guest, suite, Some(case));
         let fetched = case_artifacts::fetch(of, machine, &globs, place, (to, &CancellationToken::new())).await?;
         if let Some(missing) = fetched.left_behind() {
-            context.events.warn(Some(&guest.id), context.redactor.text(&missing), None);
+            let text = format!("case `{}/{case}`: {missing}", suite.id);
+            context.events.warn(Some(&guest.id), context.redactor.text(&text), None);
         }
         let paths = KINDS.map(|kind| self.path(kind));
         let script = match self.shell {
@@ -287,7 +280,9 @@ async fn fetch_all(
     let dir = Some(format!("{root}/{ARTIFACTS}"));
     let globs = ["**".to_owned()];
     let place = RemoteCommand { dir, ..base.clone() };
-    let (of, to) = ((context, guest, suite, None), (incoming.path(), &context.cancel));
+    // What a run that is cancelled has brought about is wanted as well.
+    let never = CancellationToken::new();
+    let (of, to) = ((context, guest, suite, None), (incoming.path(), &never));
     let fetched = case_artifacts::fetch(of, machine, &globs, place, to).await?;
     for (name, to) in places {
         let from = incoming.path().join(name);

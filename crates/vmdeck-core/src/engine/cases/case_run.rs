@@ -99,7 +99,7 @@ impl CaseRun<'_> {
         let mut command = self.base_command();
         command.env.insert("VMDECK_CASE".to_owned(), self.case.id.to_string());
         command.env.insert("VMDECK_ATTEMPT".to_owned(), attempt.to_string());
-        command.env.insert("VMDECK_TIMEOUT_S".to_owned(), self.limit().as_secs().to_string());
+        command.env.insert("VMDECK_TIMEOUT_S".to_owned(), self.limit().as_millis().div_ceil(1000).to_string());
         command
     }
 

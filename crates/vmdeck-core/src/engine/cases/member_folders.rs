@@ -1,10 +1,16 @@
 //! The folders of the cases of a suite in each machine of a job.
 
 use super::{case_folders::SuiteFolders, members::Member, suite::SuiteRun};
-use crate::engine::{context::RunContext, machine::LeasedMachine};
+use crate::{
+    engine::{context::RunContext, machine::LeasedMachine},
+    host::clock,
+};
 use futures_util::future::join_all;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use vmdeck_model::suite::{Case, Suite};
+
+/// How long it may take where nobody waits for it any more.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Makes those of these cases, the first of their suite, each in the machines that take it.
 pub(super) async fn begin(
@@ -53,12 +59,20 @@ pub(super) async fn finish(
     missing
 }
 
-/// Removes everything in those machines that live on after a run that was cancelled.
-pub(super) async fn drop_all(members: &[Member], machines: &[LeasedMachine]) {
-    let drops = members.iter().zip(machines).filter(|(_, machine)| machine.lives_on()).map(|(member, machine)| async {
-        if let Some(folders) = &member.folders {
-            folders.drop_all(machine).await;
+/// Does the same where the suite does not come to its end, as far as that takes no long time.
+pub(super) async fn rescue(
+    run: &SuiteRun<'_>,
+    member: &Member,
+    machine: &LeasedMachine,
+    places: &BTreeMap<String, PathBuf>,
+) {
+    if machine.is_gone() {
+        if member.folders.as_ref().is_some_and(SuiteFolders::has_any) {
+            run.warn("what cases that passed may have left in VMDECK_ARTIFACTS is lost with the machine");
         }
-    });
-    join_all(drops).await;
+        return;
+    }
+    if clock::within(LAST, finish(run, member, machine, places)).await.is_none() {
+        run.warn("the artifacts of cases that passed did not come: the guest does not answer");
+    }
 }

@@ -2,10 +2,7 @@
 
 use super::{ConsoleError, ConsoleWatch, controller::Controller};
 use crate::{
-    backend::{
-        contract::{Machine, MachineExit},
-        record::KeptMachine,
-    },
+    backend::{contract::MachineExit, record::KeptMachine},
     command::{Collected, RemoteCommand, Shell},
     host::clock,
     transport::session::{CommandRunner, Session},
@@ -90,11 +87,6 @@ impl LeasedMachine {
         self.kept.as_ref()
     }
 
-    /// Returns whether the machine is still there when the run has ended: it was there before, or is kept.
-    pub(in crate::engine) fn lives_on(&self) -> bool {
-        self.kept().is_some() || self.controller.machine().is_some_and(Machine::is_adopted)
-    }
-
     /// Returns the language of commands in it, by what its session says.
     pub(in crate::engine) fn shell(&self) -> Shell {
         self.controller.session().map_or(Shell::Posix, CommandRunner::shell)
@@ -102,7 +94,12 @@ impl LeasedMachine {
 
     /// Returns whether the machine cannot be used any more.
     pub(in crate::engine) fn is_lost(&self) -> bool {
-        self.unusable.load(Ordering::Relaxed) || self.crash().is_some() || self.exit.borrow().is_some()
+        self.unusable.load(Ordering::Relaxed) || self.is_gone()
+    }
+
+    /// Returns whether the machine itself is no more, or not what it was: nothing in it can be asked.
+    pub(in crate::engine) fn is_gone(&self) -> bool {
+        self.crash().is_some() || self.exit.borrow().is_some()
     }
 
     /// Returns what says that the system in it crashed: it panicked, restarted, or powered itself off.

@@ -4,16 +4,15 @@
 //! together are not replaced: what the cases before have done in them cannot be made up for.
 
 mod beside;
+mod suites;
 
 use super::{
-    background::{Background, Stopped},
+    background::Background,
     case::Outcome,
     case_run::CaseRun,
     floor, member_folders,
     members::{self, Member, NoMachines},
     peers::PeerWatch,
-    requirements,
-    script_failure::ScriptFailure,
     suite::SuiteRun,
 };
 use crate::engine::{
@@ -24,7 +23,6 @@ use crate::engine::{
 use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
     sync::Arc,
 };
 use vmdeck_model::{
@@ -49,8 +47,8 @@ pub(in crate::engine) async fn run(context: Arc<RunContext>, job: Job, permits: 
         queue: VecDeque::new(),
         has_failed: false,
         not_passed: BTreeMap::new(),
+        current: None,
         background: Vec::new(),
-        broken: None,
         permits,
     };
     run.fill_queue();
@@ -91,10 +89,10 @@ struct JobRun<'a> {
     has_failed: bool,
     /// How the cases of the suites have ended that did not pass.
     not_passed: BTreeMap<(SuiteRound, CaseId), Verdict>,
+    /// The suite whose cases are being run.
+    current: Option<SuiteRound>,
     /// The cases that go on, each in one of the machines.
     background: Vec<(QueuedCase, usize, Background)>,
-    /// The suite whose other cases are not run any more, and why.
-    broken: Option<(SuiteRound, String)>,
     permits: Permits,
 }
 
@@ -135,10 +133,12 @@ impl JobRun<'_> {
 
     /// Returns why a case is not run: one that it needs did not pass.
     fn lacks(&self, queued: QueuedCase) -> Option<String> {
-        if let Some((_, why)) = self.broken.as_ref().filter(|(round, _)| *round == queued.of) {
-            return Some(why.clone());
-        }
         let (case, suite) = self.case_of(queued);
+        let is_gone = |id: &CaseId| self.not_passed.contains_key(&(queued.of, id.clone()));
+        let before = suite.cases[..queued.case].iter().filter(|before| before.background.is_some());
+        if let Some(gone) = before.map(|before| &before.id).find(|id| is_gone(id)) {
+            return Some(format!("`{gone}`, beside which it is run, is not there"));
+        }
         let is_planned = |need: &CaseId| suite.cases.iter().any(|case| case.id == *need);
         if let Some(need) = case.needs.iter().find(|need| !is_planned(need)) {
             return Some(format!("it needs `{need}`, which is not meant for this guest"));
@@ -269,10 +269,8 @@ impl JobRun<'_> {
         let begin = |id| PhaseEvents::begin(&context.events, id, Phase::Tests, None);
         let phases: Vec<PhaseEvents> = guests.iter().map(begin).collect();
         let lost = self.run_queue(&mut machines).await == Stop::Lost;
-        let is_over = context.cancel.is_cancelled() || context.is_stopped(&self.members[0].guest);
-        let why = self.lost(&machines);
-        let stopped = || if is_over { Stopped::Cancelled(context.stop_reason()) } else { Stopped::Lost(why.clone()) };
-        self.end_background(&stopped).await;
+        self.leave_background(&machines).await;
+        self.leave_suite(&machines).await;
         for phase in phases {
             phase.end(!lost);
         }
@@ -320,7 +318,7 @@ impl JobRun<'_> {
 
     /// Runs cases in these machines as long as they may be.
     async fn run_queue(&mut self, machines: &mut [LeasedMachine]) -> Stop {
-        let mut current: Option<SuiteRound> = None;
+        self.current = None;
         let mut ran = 0;
         while let Some(queued) = self.queue.front().copied() {
             if self.context.cancel.is_cancelled() {
@@ -337,14 +335,14 @@ impl JobRun<'_> {
             if ran > 0 && next.fresh && next.skip.is_none() && self.lacks(queued).is_none() {
                 break;
             }
-            if current != Some(queued.of) {
-                if current.is_some() && self.wants_fresh(Fresh::Suite) {
+            if self.current != Some(queued.of) {
+                if self.current.is_some() && self.wants_fresh(Fresh::Suite) {
                     break;
                 }
-                if let Some(before) = current {
+                if let Some(before) = self.current {
                     self.finish_suite(before, machines).await;
                 }
-                current = Some(queued.of);
+                self.current = Some(queued.of);
                 if let Err(failure) = self.prepare_suite(queued.of, machines).await {
                     self.fail_suite(queued.of, &failure);
                     if machines.iter().any(LeasedMachine::is_lost) {
@@ -354,7 +352,7 @@ impl JobRun<'_> {
                         // What the failed preparation left behind is not for the next one.
                         return Stop::Done;
                     }
-                    current = None;
+                    self.current = None;
                     continue;
                 }
                 self.begin_folders(queued.of, machines).await;
@@ -405,9 +403,9 @@ impl JobRun<'_> {
                 break;
             }
         }
-        if self.context.cancel.is_cancelled() {
-            member_folders::drop_all(&self.members, machines).await;
-        } else if let Some(last) = current {
+        if !self.context.cancel.is_cancelled()
+            && let Some(last) = self.current
+        {
             self.finish_suite(last, machines).await;
         }
         Stop::Done
@@ -508,77 +506,11 @@ impl JobRun<'_> {
         }
     }
 
-    /// Brings in what a suite requires and runs its setup, in every guest at once.
-    async fn prepare_suite(&self, round: SuiteRound, machines: &[LeasedMachine]) -> Result<(), ScriptFailure> {
-        let prepare = |(member, machine)| async move {
-            let run = self.suite_run(round, member);
-            requirements::meet(&run, machine).await?;
-            run.set_up(machine).await
-        };
-        join_all(self.members.iter().zip(machines).map(prepare)).await.into_iter().collect()
-    }
-
-    /// Makes the folders of the cases of a suite that are run in these machines.
-    async fn begin_folders(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
-        let ahead = self.queue.iter().filter(|queued| queued.of == round);
-        let most = if self.wants_fresh(Fresh::Case) { 1 } else { usize::MAX };
-        let cases: Vec<Case> = ahead.take(most).map(|queued| self.case_of(*queued).0.clone()).collect();
-        let suite = &self.suites[round.suite];
-        member_folders::begin(self.context, suite, &mut self.members, machines, &cases).await;
-    }
-
-    /// Ends a suite in these machines; artifacts that had to come and did not make it fail.
-    async fn finish_suite(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
-        let is_stopped = self.context.is_stopped(&self.members[0].guest);
-        let why = self.context.stop_reason();
-        self.end_background(&|| if is_stopped { Stopped::Cancelled(why) } else { Stopped::End }).await;
-        let mut ends = Vec::new();
-        for (member, machine) in self.members.iter().zip(machines) {
-            let (run, places) = (self.suite_run(round, member), self.places(round, member));
-            ends.push(async move {
-                // Before the teardown, which may take away what it finds.
-                let of_cases = member_folders::finish(&run, member, machine, &places).await;
-                let missing = run.finish(machine).await.or(of_cases);
-                missing.filter(|_| run.suite.artifacts_required).map(|why| (run, why))
-            });
-        }
-        let missing = join_all(ends).await;
-        let mut is_incomplete = false;
-        for (run, why) in missing.into_iter().flatten() {
-            is_incomplete = true;
-            run.report_missing_artifacts(&why, round.round);
-        }
-        if is_incomplete {
-            self.has_failed = true;
-            self.fail_fast();
-        }
-    }
-
-    /// Returns the place in the record of the artifacts of each case of a suite, by the name of its folder.
-    fn places(&self, round: SuiteRound, member: &Member) -> BTreeMap<String, PathBuf> {
-        let cases = 0..self.suites[round.suite].cases.len();
-        let runs = cases.map(|case| self.case_run(QueuedCase { of: round, case }, member));
-        runs.map(|run| (run.case.id.folder(), run.dir(1).join("artifacts"))).collect()
-    }
-
     fn fail_fast(&self) {
         if self.context.plan.options.fail_fast {
             // At once, so that no further case begins before the dispatcher has heard of it.
             self.context.cancel_run(CancelReason::FailFast);
         }
-    }
-
-    /// Notes that the suite's own preparation failed: nothing can be said about its cases.
-    fn fail_suite(&mut self, round: SuiteRound, failure: &ScriptFailure) {
-        self.has_failed = true;
-        let (failed, rest): (Vec<QueuedCase>, Vec<QueuedCase>) =
-            std::mem::take(&mut self.queue).into_iter().partition(|queued| queued.of == round);
-        self.queue = rest.into();
-        let verdict = if self.context.cancel.is_cancelled() { Verdict::Cancelled } else { failure.verdict };
-        for queued in failed {
-            self.case_runs(queued).for_each(|run| run.report_setup_failed(verdict, failure));
-        }
-        self.fail_fast();
     }
 }
 
