@@ -30,9 +30,8 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// How long the guest may take to answer whether it has ended.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long the end of a command may come behind the answer, and how often it is looked for.
+/// How long the end of a command may come behind the answer.
 const LAG: Duration = Duration::from_millis(200);
-const LOOK: Duration = Duration::from_millis(10);
 
 /// A case that goes on.
 pub(super) struct Background {
@@ -175,27 +174,25 @@ impl CaseRun<'_> {
     /// Ends a case that goes on, and reports how it ended.
     pub(super) async fn end(&self, background: Background, why: Stopped) -> Outcome {
         let Background { start, stop, session, mut task } = background;
-        if matches!(why, Stopped::End) && !task.is_finished() {
+        let is_end = matches!(why, Stopped::End);
+        if is_end && !task.is_finished() {
             // An end of its own may be on its way: it is heard before the answer to what is asked now, or right behind it.
-            let never = CancellationToken::new();
-            let ask = RemoteCommand::new(":");
+            let (ask, never) = (RemoteCommand::new(":"), CancellationToken::new());
             let _ = clock::within(ANSWER, session.run(&ask, &mut Collected::default(), &never)).await;
-            let gone = async {
-                while !task.is_finished() {
-                    clock::sleep(LOOK).await;
-                }
-            };
-            let _ = clock::within(LAG, gone).await;
         }
-        let by_itself = task.is_finished();
-        stop.cancel();
-        let ended = clock::within(GRACE, &mut task).await.and_then(std::result::Result::ok);
+        let mut joined = if is_end { clock::within(LAG, &mut task).await } else { None };
+        let by_itself = joined.is_some();
+        if !by_itself {
+            stop.cancel();
+            joined = clock::within(GRACE, &mut task).await;
+        }
         let clear = |text: String| self.context.redactor.text(&text);
-        let (ended, output) = ended.unwrap_or_else(|| {
+        let (ended, output) = joined.and_then(std::result::Result::ok).unwrap_or_else(|| {
             task.abort();
             let why = Fault::infra("cannot end the command in the guest").because("nothing answers");
             (Err(why), RecordedOutput::default())
         });
+        let RecordedOutput { stdout_tail, stderr_tail, unmet, lost } = output;
         let exit = ended.as_ref().ok().and_then(CommandExit::code);
         let said = match &ended {
             Ok(exit) => format!("it ended before its suite: {exit}"),
@@ -211,13 +208,12 @@ impl CaseRun<'_> {
             (Stopped::End, true, Ok(_)) => (Verdict::Failed, said),
             (Stopped::End, true, Err(_)) => (Verdict::Infra, clear(said)),
             (Stopped::End, false, Err(fault)) if fault.blame() != Blame::Cancelled => (Verdict::Infra, clear(said)),
-            (Stopped::End, false, _) => match (output.lost, output.unmet) {
+            (Stopped::End, false, _) => match (lost, unmet) {
                 (Some(lost), _) => (Verdict::Infra, clear(lost)),
                 (None, Some(unmet)) => (Verdict::Failed, clear(unmet)),
                 (None, None) => (Verdict::Passed, String::new()),
             },
         };
-        let RecordedOutput { stdout_tail, stderr_tail, .. } = RecordedOutput { lost: None, unmet: None, ..output };
         let exit = exit.filter(|_| by_itself);
         let took_ms = clock::ms_since(start);
         let is_red = self.report_background(Attempt { verdict, exit, took_ms, message, stdout_tail, stderr_tail });
