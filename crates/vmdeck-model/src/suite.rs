@@ -373,7 +373,7 @@ pub enum ScriptShell {
 }
 
 /// Who runs a command in the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RunAs {
     /// The user who logged in.
     #[default]

@@ -27,8 +27,7 @@ use vmdeck_model::{
 
 /// How long its end may take, with all that it started.
 const GRACE: Duration = Duration::from_secs(30);
-
-/// How long the guest may take to answer whether it has ended.
+/// How long the guest may take to answer a short question.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long the end of a command may come behind the answer.
 const LAG: Duration = Duration::from_millis(200);
@@ -101,7 +100,7 @@ impl CaseRun<'_> {
             Err(fault) => return Err((Verdict::Infra, fault.with_remedy())),
         };
         if let Some(Readiness::Port(port)) = case.background
-            && listens(session.as_ref(), port).await
+            && ask(session.as_ref(), listens_script(session.shell(), port, false)).await
         {
             // Whoever listens there would be taken for it.
             let why = format!("it was not begun: something listens on port {port} of the guest already");
@@ -177,8 +176,7 @@ impl CaseRun<'_> {
         let is_end = matches!(why, Stopped::End);
         if is_end && !task.is_finished() {
             // An end of its own may be on its way: it is heard before the answer to what is asked now, or right behind it.
-            let (ask, never) = (RemoteCommand::new(":"), CancellationToken::new());
-            let _ = clock::within(ANSWER, session.run(&ask, &mut Collected::default(), &never)).await;
+            ask(session.as_ref(), "exit 0".to_owned()).await;
         }
         let mut joined = if is_end { clock::within(LAG, &mut task).await } else { None };
         let by_itself = joined.is_some();
@@ -228,11 +226,10 @@ impl Background {
     }
 }
 
-/// Returns whether something in the guest listens on this port.
-async fn listens(session: &dyn Session, port: u16) -> bool {
-    let (ask, never) = (RemoteCommand::new(listens_script(session.shell(), port, false)), CancellationToken::new());
-    let mut said = Collected::default();
-    let asked = clock::within(ANSWER, session.run(&ask, &mut said, &never)).await;
+/// Returns whether a short command of ours says yes, by its status.
+async fn ask(session: &dyn Session, script: String) -> bool {
+    let (command, never, mut said) = (RemoteCommand::new(script), CancellationToken::new(), Collected::default());
+    let asked = clock::within(ANSWER, session.run(&command, &mut said, &never)).await;
     matches!(asked, Some(Ok(CommandExit::Code(0))))
 }
 

@@ -35,7 +35,7 @@ const PART: usize = 500;
 pub(super) struct SuiteFolders {
     shell: Shell,
     /// Where they are in the guest, by the rights of the cases; what one user makes another may not write to.
-    roots: BTreeMap<bool, String>,
+    roots: BTreeMap<RunAs, String>,
     /// The cases that have them.
     of: BTreeSet<CaseId>,
 }
@@ -62,15 +62,15 @@ impl SuiteFolders {
         machine: &LeasedMachine,
         cases: impl Iterator<Item = &'c Case>,
     ) -> Result<()> {
-        let mut by_rights: BTreeMap<bool, Vec<&Case>> = BTreeMap::new();
+        let mut by_rights: BTreeMap<RunAs, Vec<&Case>> = BTreeMap::new();
         for case in cases.filter(|case| has_folders(case)) {
-            by_rights.entry(is_root(suite.suite, case)).or_default().push(case);
+            by_rights.entry(rights(suite.suite, case)).or_default().push(case);
         }
-        for (is_root, cases) in by_rights {
+        for (run_as, cases) in by_rights {
             for part in cases.chunks(PART) {
                 let names: Vec<String> = part.iter().map(|case| case.id.folder()).collect();
-                let root = make(machine, suite.context, suite.suite, is_root, &names).await?;
-                self.roots.insert(is_root, root);
+                let root = make(machine, suite.context, suite.suite, run_as, &names).await?;
+                self.roots.insert(run_as, root);
                 self.of.extend(part.iter().map(|case| case.id.clone()));
             }
         }
@@ -79,9 +79,9 @@ impl SuiteFolders {
 
     /// Returns the folders of a case; `None` = it has none.
     pub(super) fn of(&self, suite: &Suite, case: &Case) -> Option<CaseFolders> {
-        let is_root = is_root(suite, case);
-        let root = self.roots.get(&is_root).filter(|_| self.of.contains(&case.id))?;
-        Some(CaseFolders::new(self.shell, root.clone(), case, is_root))
+        let run_as = rights(suite, case);
+        let root = self.roots.get(&run_as).filter(|_| self.of.contains(&case.id))?;
+        Some(CaseFolders { shell: self.shell, root: root.clone(), case: case.id.folder(), run_as })
     }
 
     /// Fetches what is still there of these cases, each to its place in the record, and removes everything. Returns what did not come.
@@ -93,8 +93,8 @@ impl SuiteFolders {
     ) -> Result<Option<String>> {
         let SuiteRun { context, guest, suite, .. } = *suite;
         let mut missing = None;
-        for (is_root, root) in &self.roots {
-            let base = as_user(*is_root);
+        for (run_as, root) in &self.roots {
+            let base = as_user(*run_as);
             let script = look_script(self.shell, root);
             if run(machine, RemoteCommand { script, ..base.clone() }).await?.is_empty() {
                 continue;
@@ -113,11 +113,6 @@ impl SuiteFolders {
 }
 
 impl CaseFolders {
-    fn new(shell: Shell, root: String, case: &Case, is_root: bool) -> Self {
-        let run_as = if is_root { RunAs::Root } else { RunAs::User };
-        Self { shell, root, case: case.id.folder(), run_as }
-    }
-
     /// Makes those of one case anew, and empty.
     pub(super) async fn renew(
         context: &RunContext,
@@ -125,9 +120,9 @@ impl CaseFolders {
         case: &Case,
         machine: &LeasedMachine,
     ) -> Result<Self> {
-        let is_root = is_root(suite, case);
-        let root = make(machine, context, suite, is_root, &[case.id.folder()]).await?;
-        Ok(Self::new(machine.shell(), root, case, is_root))
+        let (run_as, name) = (rights(suite, case), case.id.folder());
+        let root = make(machine, context, suite, run_as, std::slice::from_ref(&name)).await?;
+        Ok(Self { shell: machine.shell(), root, case: name, run_as })
     }
 
     fn path(&self, kind: &str) -> String {
@@ -153,7 +148,7 @@ impl CaseFolders {
         machine: &LeasedMachine,
         to: &Path,
     ) -> Result<()> {
-        let base = RemoteCommand { run_as: self.run_as, ..RemoteCommand::new("") };
+        let base = as_user(self.run_as);
         let dir = Some(self.path(ARTIFACTS));
         let globs = ["**".to_owned()];
         let place = RemoteCommand { dir, ..base.clone() };
@@ -182,12 +177,11 @@ fn has_folders(case: &Case) -> bool {
     matches!(case.action, CaseAction::Run(_) | CaseAction::Script(_) | CaseAction::Steps(_))
 }
 
-fn is_root(suite: &Suite, case: &Case) -> bool {
-    case.run_as.unwrap_or(suite.run_as) == RunAs::Root
+fn rights(suite: &Suite, case: &Case) -> RunAs {
+    case.run_as.unwrap_or(suite.run_as)
 }
 
-fn as_user(is_root: bool) -> RemoteCommand {
-    let run_as = if is_root { RunAs::Root } else { RunAs::User };
+fn as_user(run_as: RunAs) -> RemoteCommand {
     RemoteCommand { run_as, ..RemoteCommand::new("") }
 }
 
@@ -196,16 +190,16 @@ async fn make(
     machine: &LeasedMachine,
     context: &RunContext,
     suite: &Suite,
-    is_root: bool,
+    run_as: RunAs,
     names: &[String],
 ) -> Result<String> {
-    let who = if is_root { "root" } else { "user" };
+    let who = if run_as == RunAs::Root { "root" } else { "user" };
     let below = format!("vmdeck-{}-{who}/{}", context.plan.run.short(), suite.id);
     let script = match machine.shell() {
         Shell::Posix => make_posix(&below, names),
         Shell::PowerShell => make_windows(&below, names),
     };
-    let root = run(machine, RemoteCommand { script, ..as_user(is_root) }).await?;
+    let root = run(machine, RemoteCommand { script, ..as_user(run_as) }).await?;
     if root.is_empty() {
         return Err(
             Fault::infra("cannot prepare the folders of a case").because("the guest does not say where they are")

@@ -12,32 +12,18 @@ use vmdeck_model::suite::{Case, Suite};
 /// How long it may take where nobody waits for it any more.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Makes those of these cases, the first of their suite, each in the machines that take it.
-pub(super) async fn begin(
-    context: &RunContext,
-    suite: &Suite,
-    members: &mut [Member],
-    machines: &[LeasedMachine],
-    cases: &[Case],
-) {
-    for member in members.iter_mut() {
-        member.folders = None;
-    }
-    add(context, suite, members, machines, cases).await;
-}
-
-/// Makes those of these cases as well. A case that finds no place for them is run without, and one that names them says so then.
+/// Makes those of these cases, each in the machines that take it, besides those that there are. A case that finds no place for them is run without, and one that names them says so then.
 pub(super) async fn add(
     context: &RunContext,
     suite: &Suite,
     members: &mut [Member],
     machines: &[LeasedMachine],
-    cases: &[Case],
+    cases: &[&Case],
 ) {
     let makes = members.iter_mut().zip(machines).map(|(member, machine)| async move {
         let mut folders = member.folders.take().unwrap_or_else(|| SuiteFolders::new(machine));
         let run = SuiteRun { context, guest: &member.guest, told: &member.told, suite };
-        let own = cases.iter().filter(|case| member.takes(case));
+        let own = cases.iter().copied().filter(|case| member.takes(case));
         let _ = folders.make(&run, machine, own).await;
         member.folders = Some(folders);
     });

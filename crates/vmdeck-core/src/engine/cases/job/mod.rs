@@ -419,7 +419,8 @@ impl JobRun<'_> {
             Ok(found) => {
                 self.tell_missing(queued, &found);
                 let suite = &self.suites[queued.of.suite];
-                member_folders::add(self.context, suite, &mut self.members, machines, &found).await;
+                let of_found: Vec<&Case> = found.iter().collect();
+                member_folders::add(self.context, suite, &mut self.members, machines, &of_found).await;
                 let cases = &mut self.suites[queued.of.suite].cases;
                 // In a further round they may be there already.
                 let known: BTreeMap<CaseId, usize> =

@@ -26,11 +26,11 @@ impl JobRun<'_> {
 
     /// Makes the folders of the cases of a suite that are run in these machines.
     pub(super) async fn begin_folders(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
-        let ahead = self.queue.iter().filter(|queued| queued.of == round);
         let most = if self.wants_fresh(Fresh::Case) { 1 } else { usize::MAX };
-        let cases: Vec<Case> = ahead.take(most).map(|queued| self.case_of(*queued).0.clone()).collect();
         let suite = &self.suites[round.suite];
-        member_folders::begin(self.context, suite, &mut self.members, machines, &cases).await;
+        let ahead = self.queue.iter().filter(|queued| queued.of == round);
+        let cases: Vec<&Case> = ahead.take(most).map(|queued| &suite.cases[queued.case]).collect();
+        member_folders::add(self.context, suite, &mut self.members, machines, &cases).await;
     }
 
     /// Ends a suite in these machines; artifacts that had to come and did not make it fail.
@@ -53,6 +53,7 @@ impl JobRun<'_> {
             is_incomplete = true;
             run.report_missing_artifacts(&why, round.round);
         }
+        self.forget_folders();
         if is_incomplete {
             self.has_failed = true;
             self.fail_fast();
@@ -68,6 +69,14 @@ impl JobRun<'_> {
             ends.push(async move { member_folders::rescue(&run, member, machine, &places).await });
         }
         join_all(ends).await;
+        self.forget_folders();
+    }
+
+    /// What was made for one suite is gone with it.
+    fn forget_folders(&mut self) {
+        for member in &mut self.members {
+            member.folders = None;
+        }
     }
 
     /// Returns the place in the record of the artifacts of each case of a suite, by the name of its folder.
