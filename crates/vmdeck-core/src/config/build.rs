@@ -212,7 +212,7 @@ impl Build<'_> {
     }
 
     pub(super) fn is_written(&self, path: &str) -> bool {
-        self.checked.values.contains_key(path)
+        self.written(path).is_some()
     }
 
     fn host(&mut self) -> HostConfig {
@@ -244,8 +244,8 @@ impl Build<'_> {
             events_size: size(self, "host.events_size"),
             images: self.images(),
             records: RecordBudget {
-                count: self.count("host.keep_records"),
-                days: self.count("host.keep_days"),
+                count: self.count("host.keep_records", "host.keep_records"),
+                days: self.count("host.keep_days", "host.keep_days"),
                 size: match self.value("host.keep_size", "host.keep_size") {
                     Some(Value::Size(size)) => Some(size),
                     _ => None,
@@ -255,8 +255,8 @@ impl Build<'_> {
     }
 
     /// Returns a number that may be unset.
-    fn count(&mut self, key: &str) -> Option<u32> {
-        match self.value(key, key) {
+    fn count(&mut self, path: &str, pattern: &str) -> Option<u32> {
+        match self.value(path, pattern) {
             Some(Value::Int(count)) => u32::try_from(count).ok(),
             _ => None,
         }
@@ -308,7 +308,12 @@ impl Build<'_> {
     }
 
     pub(super) fn number(&mut self, path: &str, pattern: &str) -> u32 {
-        if let Some(Value::Int(int)) = self.value(path, pattern) { u32::try_from(int).unwrap_or(0) } else { 0 }
+        self.count(path, pattern).unwrap_or(0)
+    }
+
+    /// Returns whether something is to be so.
+    pub(super) fn flag(&mut self, path: &str, pattern: &str) -> bool {
+        self.value(path, pattern) == Some(Value::Bool(true))
     }
 
     fn patterns(&mut self, path: &str, pattern: &str) -> Vec<Pattern> {
@@ -398,7 +403,7 @@ impl Build<'_> {
             user_data,
             save_disk: None,
             firmware,
-            tpm: self.value(&full("tpm"), &any("tpm")) == Some(Value::Bool(true)),
+            tpm: self.flag(&full("tpm"), &any("tpm")),
             transport_turn: self.duration(&full("transport_turn"), &any("transport_turn")).unwrap_or_default(),
             fresh: match self.text(&full("fresh"), &any("fresh")).as_deref() {
                 Some("case") => Fresh::Case,
@@ -417,10 +422,7 @@ impl Build<'_> {
                 errors,
                 warnings: self.patterns(&full("boot.warnings"), &any("boot.warnings")),
                 watchdog: self.number(&full("boot.watchdog"), &any("boot.watchdog")),
-                restarts: match self.value(&full("boot.restarts"), &any("boot.restarts")) {
-                    Some(Value::Int(count)) => u32::try_from(count).ok(),
-                    _ => None,
-                },
+                restarts: self.count(&full("boot.restarts"), &any("boot.restarts")),
             },
             shell: self.shell(&full("shell"), &any("shell")).unwrap_or_default(),
             crash: match self.text(&full("crash"), &any("crash")).as_deref() {

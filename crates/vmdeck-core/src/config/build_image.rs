@@ -77,8 +77,7 @@ impl Build<'_> {
             }
         };
         let key = format!("guests.{guest}.image");
-        let unverified = self.value(&format!("guests.{guest}.image_unverified"), "guests.*.image_unverified")
-            == Some(Value::Bool(true));
+        let unverified = self.flag(&format!("guests.{guest}.image_unverified"), "guests.*.image_unverified");
         if text.is_none() && !unverified {
             let text = "an image that is fetched needs its digest";
             let hint = "set `image_sha256`; or `image_unverified = true`, which believes what comes first";

@@ -1,7 +1,7 @@
 //! Checked values to the places where the results of a case's own tests are.
 
 use super::{build::Build, tree::Origin};
-use vmdeck_model::{key::Value, suite::ResultSources};
+use vmdeck_model::suite::ResultSources;
 use vmdeck_results::{Format, check_rerun};
 
 impl Build<'_> {
@@ -14,7 +14,7 @@ impl Build<'_> {
             if self.is_written(&own.0) { own } else { of_suite(key) }
         });
         let ((list, any_list), (empty, any_empty), (rerun, any_rerun)) = (list, empty, rerun);
-        let allow_empty = self.value(&empty, &any_empty) == Some(Value::Bool(true));
+        let allow_empty = self.flag(&empty, &any_empty);
         let mut sources = ResultSources { allow_empty, ..ResultSources::default() };
         for word in self.texts(&list, &any_list) {
             if word == ResultSources::AUTO || Format::of_word(&word).is_some() {

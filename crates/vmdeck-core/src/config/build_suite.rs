@@ -144,10 +144,10 @@ impl Build<'_> {
                 self.problem(origin, &full(key), "nothing can be done in no time", Some("write it like \"90s\""));
             }
         }
-        let artifacts_required = self.value(&full("artifacts_required"), &any("artifacts_required"));
+        let artifacts_required = self.flag(&full("artifacts_required"), &any("artifacts_required"));
         let artifacts = self.texts(&full("artifacts"), &any("artifacts"));
         let has_artifacts = !artifacts.is_empty() || list.iter().any(|case| !case.artifacts.is_empty());
-        if artifacts_required == Some(Value::Bool(true)) && !has_artifacts {
+        if artifacts_required && !has_artifacts {
             self.problem(origin, &full("artifacts_required"), "there are no `artifacts` that it could require", None);
         }
         let setup_inputs = self.setup_inputs(name, origin);
@@ -160,7 +160,7 @@ impl Build<'_> {
             setup_timeout: self.duration(&full("setup_timeout"), &any("setup_timeout")).unwrap_or_default(),
             teardown_timeout: self.duration(&full("teardown_timeout"), &any("teardown_timeout")).unwrap_or_default(),
             shell: self.shell(&full("shell"), &any("shell")),
-            artifacts_required: artifacts_required == Some(Value::Bool(true)),
+            artifacts_required,
             artifacts_timeout: self.duration(&full("artifacts_timeout"), &any("artifacts_timeout")).unwrap_or_default(),
             artifacts_size: match self.value(&full("artifacts_size"), &any("artifacts_size")) {
                 Some(Value::Size(size)) => size,
@@ -400,10 +400,10 @@ impl Build<'_> {
             trouble_ignore: Vec::new(),
             matrix: Vec::new(),
             when: self.when(suite, index, origin),
-            explicit: self.value(&full("explicit"), &any("explicit")) == Some(Value::Bool(true)),
-            fresh: self.value(&full("fresh"), &any("fresh")) == Some(Value::Bool(true)),
+            explicit: self.flag(&full("explicit"), &any("explicit")),
+            fresh: self.flag(&full("fresh"), &any("fresh")),
             background: self.background(&full, &any, &shown, origin),
-            exclusive: self.value(&full("exclusive"), &any("exclusive")) == Some(Value::Bool(true)),
+            exclusive: self.flag(&full("exclusive"), &any("exclusive")),
             artifacts: self.texts(&full("artifacts"), &any("artifacts")),
             reboot: self
                 .text(&full("reboot"), &any("reboot"))
