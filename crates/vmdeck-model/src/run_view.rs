@@ -381,6 +381,11 @@ impl RunView {
         }
     }
 
+    /// Returns what says in which guest something is, behind its name: `@deb` in a run of several, else nothing.
+    pub fn at(&self, guest: &GuestId) -> String {
+        if self.guests.len() > 1 { format!("@{guest}") } else { String::new() }
+    }
+
     /// Returns whether a finding of preflight forbids the run.
     pub fn is_host_unfit(&self) -> bool {
         self.findings.iter().any(|f| f.severity == Severity::Fatal)

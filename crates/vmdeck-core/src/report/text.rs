@@ -232,11 +232,11 @@ impl Text {
                 self.line(now, &self.paint(YELLOW, &format!("  {guest} asks: {}", safe(question))))
             }
             EventKind::CasesFound { guest, suite, case, cases, .. } if normal => {
-                let at = at_guest(view, guest);
+                let at = view.at(guest);
                 self.line(now, &format!("  {suite}/{}{at}: {} found", case.shown(), show_count(cases.len(), "case")))
             }
             EventKind::ArtifactsFetched { guest, suite, case, files, bytes } if normal => {
-                let at = at_guest(view, guest);
+                let at = view.at(guest);
                 let of = case.as_ref().map(|case| format!("/{}", case.shown())).unwrap_or_default();
                 self.line(now, &format!("  {suite}{of}{at}: {} fetched", show_artifacts(*files, *bytes)))
             }
@@ -331,7 +331,7 @@ impl Text {
         if told.len() > SUBTESTS_MAX || !(is_new || again) {
             return Ok(());
         }
-        let at = at_guest(view, guest);
+        let at = view.at(guest);
         let word = self.paint(RED, status.as_str());
         self.line(event.elapsed_ms, &format!("    {word} {case}{at}: {}{details}", safe(name)))
     }
@@ -366,7 +366,7 @@ impl Text {
         if (self.style.level == Level::Quiet && !red) || *cause == Some(CaseCause::NotBegun) {
             return Ok(());
         }
-        let at = at_guest(view, guest);
+        let at = view.at(guest);
         let round = if *round > 1 { format!(" (round {round})") } else { String::new() };
         let name = format!("{suite}/{}{at}{round}", case.shown());
         let excuse = quarantined.as_ref().map(|issue| format!("  (quarantined: {})", safe(issue))).unwrap_or_default();
@@ -524,11 +524,6 @@ impl ReportSink for Text {
         }
         self.redraw(now, view)
     }
-}
-
-/// Returns where something is, in a run of several guests.
-fn at_guest(view: &RunView, guest: &GuestId) -> String {
-    if view.guests.len() > 1 { format!("@{guest}") } else { String::new() }
 }
 
 fn color_of(verdict: Verdict) -> &'static str {
