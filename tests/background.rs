@@ -208,6 +208,7 @@ fn what_it_cannot_be_is_a_mistake() {
         ("background = \"until-end\"\nretries = 2", "has no `retries`"),
         ("background = \"until-end\"\nreboot = \"allowed\"", "has no `reboot`"),
         ("background = \"until-end\"\nexpect = { exit = 3 }", "does not exit"),
+        ("background = \"until-end\"\nexpect = { files = [\"a\"] }", "has no files that could be looked for"),
         ("background = \"until-end\"\nready = { port = 0 }", "a port is a number from 1 to 65535"),
         ("background = \"until-end\"\nready = { ports = 1 }", "write a glob or /regex/"),
         ("background = \"until-end\"\nready = \"/(/\"", "ready"),

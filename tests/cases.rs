@@ -329,3 +329,14 @@ fn small_artifacts_come_behind_one_that_is_too_large() {
         assert_eq!(world.path(&format!("record/guests/here/s/x/artifacts/{name}")).exists(), comes, "{name}");
     }
 }
+
+#[test]
+fn a_machine_of_its_own_has_the_folders_of_the_case_that_is_run_in_it() {
+    let world = world(
+        "[suites.s]\n[[suites.s.cases]]\nname = \"bad\"\nrun = \"exit 1\"\n\
+         [[suites.s.cases]]\nname = \"skipped\"\nneeds = [\"bad\"]\nrun = \"true\"\n\
+         [[suites.s.cases]]\nname = \"has\"\nrun = \"env | grep -c -E '^VMDECK_(TMP|ARTI)' | grep 2\"\n",
+    );
+    world.ci(&["--set", "guests.here.fresh=\"case\""]).exits(1);
+    assert_eq!(world.verdict_of("s/has"), "passed");
+}

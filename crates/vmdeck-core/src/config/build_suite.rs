@@ -302,6 +302,13 @@ impl Build<'_> {
                 "a case that goes on to the end of its suite does not exit: its `expect` has no `exit` and no `skip`";
             self.problem(origin, &format!("{shown}.expect"), text, Some("take them out"));
         }
+        if let Some(Value::Expect(expect)) = self.value(&full("expect"), &any("expect"))
+            && !expect.files.is_empty()
+        {
+            // Nobody would look for them.
+            let text = "a case that goes on to the end of its suite has no files that could be looked for when it ends";
+            self.problem(origin, &format!("{shown}.expect"), text, Some("look for them in a case of their own"));
+        }
         match self.value(&full("ready"), &any("ready")) {
             Some(Value::Ready(ready)) => Some(ready),
             _ => Some(Readiness::Started),

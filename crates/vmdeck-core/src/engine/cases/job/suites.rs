@@ -28,8 +28,10 @@ impl JobRun<'_> {
     pub(super) async fn begin_folders(&mut self, round: SuiteRound, machines: &[LeasedMachine]) {
         let most = if self.wants_fresh(Fresh::Case) { 1 } else { usize::MAX };
         let suite = &self.suites[round.suite];
-        let ahead = self.queue.iter().filter(|queued| queued.of == round);
-        let cases: Vec<&Case> = ahead.take(most).map(|queued| &suite.cases[queued.case]).collect();
+        // One that is skipped is not the one for which a machine of its own is there.
+        let is_run = |queued: &&QueuedCase| queued.of == round && self.lacks(**queued).is_none();
+        let cases: Vec<&Case> =
+            self.queue.iter().filter(is_run).take(most).map(|queued| &suite.cases[queued.case]).collect();
         member_folders::add(self.context, suite, &mut self.members, machines, &cases).await;
     }
 
