@@ -3,7 +3,7 @@ GUEST := guests/micro/out
 KERNELS := guests/kernels/out
 CARGO ?= cargo
 
-.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-winrm bench-cockpit docs screens clean
+.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-winrm bench-snapshots bench-cockpit docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -39,6 +39,10 @@ check:
 # vmdeck against ssh with a control master, and against a bare script, on the same guest in the same run.
 bench: deps guest
 	$(CARGO) bench --bench overhead
+
+# Fresh guests from snapshots, against boots and `loadvm`; builds a Debian first.
+bench-snapshots: deps guest
+	$(CARGO) bench --bench snapshots
 
 # The winrm transport against pypsrp, with the same server in the same run.
 bench-winrm: peer

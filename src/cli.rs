@@ -2,9 +2,13 @@
 
 mod guest_test;
 mod run;
+mod snapshot;
+mod stress;
 
 pub use guest_test::GuestTestArgs;
 pub use run::{KeepArg, LockArgs, ReportArgs, RunArgs};
+pub use snapshot::SnapshotSub;
+pub use stress::StressArgs;
 
 use crate::app::Template;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -135,6 +139,8 @@ pub enum Sub {
         #[command(flatten)]
         lock: LockArgs,
     },
+    /// Run cases again and again, each time in a machine of its own, and tell how often they fail
+    Stress(StressArgs),
     /// Remove the machines that were kept for guests of this config
     Down {
         /// Names of guests in the config, or SUITE.ROLE [default: all]
@@ -206,6 +212,9 @@ pub enum Sub {
     /// List, fetch, build and remove the images of guests
     #[command(subcommand)]
     Image(ImageSub),
+    /// List the machines that were frozen, so that others begin where they were; remove them
+    #[command(subcommand)]
+    Snapshot(SnapshotSub),
     /// Show which kinds of trouble are looked for on consoles, or what a console's log gives
     #[command(subcommand)]
     Trouble(TroubleSub),

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vmdeck_core::{
-    assets::image::store::ImageStore,
+    assets::{image::store::ImageStore, snapshot::store::SnapshotStore},
     backend::{BACKENDS, BackendDeps, Tools},
     config::{self, Sources},
     engine::{self, EngineDeps, lock, reap},
@@ -64,6 +64,7 @@ fn deps(home: &Path) -> BackendDeps {
         state: home.join("state"),
         tools: Tools::new(),
         images: ImageStore::unused(),
+        snapshots: SnapshotStore::unused(),
     }
 }
 

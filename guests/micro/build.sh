@@ -171,7 +171,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm; mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm
 hostname micro
 cd /lib/modules
-for m in virtio_pci virtio_net virtio_rng virtio_blk virtio_balloon; do
+for m in virtio_pci virtio_net virtio_rng virtio_blk virtio_balloon virtio_console; do
   for k in $(cat "$m.order" 2>/dev/null); do insmod "$k" 2>/dev/null; done
 done
 cd /

@@ -29,6 +29,7 @@ use vmdeck_model::{
     job::Job,
     plan::{HostConfig, Plan, RunOptions},
     suite::{CaseAction, Suite},
+    workers::Workers,
 };
 
 /// How long getting the base may take.
@@ -192,6 +193,9 @@ fn plan(
         shares: Vec::new(),
         // What each step does stands on the disk of the one machine.
         fresh: Fresh::Run,
+        snapshot: None,
+        workers: Workers::Count(1),
+        one_more_of: None,
         // Packages come over the network.
         network: Network::User,
         ..guest.clone()

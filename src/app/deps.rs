@@ -1,7 +1,7 @@
 //! What the backends are built with in this process.
 
 use vmdeck_core::{
-    assets::image::store::ImageStore,
+    assets::{image::store::ImageStore, snapshot::store::SnapshotStore},
     backend,
     host::{info, process},
 };
@@ -12,7 +12,8 @@ use vmdeck_model::{
 
 /// Returns what the backends are built with on this host.
 pub(super) fn deps(host: &HostConfig) -> Result<backend::BackendDeps> {
-    Ok(backend::BackendDeps { images: ImageStore::new(&host.images), ..deps_with(&host.tools, &host.secret_env)? })
+    let (images, snapshots) = (ImageStore::new(&host.images), SnapshotStore::new(&host.snapshots));
+    Ok(backend::BackendDeps { images, snapshots, ..deps_with(&host.tools, &host.secret_env)? })
 }
 
 /// Returns what the backends are built with: `tools` are those that are not where they usually are, `secret_env` the variables
@@ -24,5 +25,6 @@ pub(super) fn deps_with(tools: &backend::Tools, secret_env: &[String]) -> Result
         state: info::state_dir(),
         tools: tools.clone(),
         images: ImageStore::unused(),
+        snapshots: SnapshotStore::unused(),
     })
 }

@@ -36,7 +36,9 @@ mod runs;
 mod settings;
 mod shell;
 mod shell_place;
+mod snapshot;
 mod stand_in;
+mod stress;
 mod terminal;
 mod trouble;
 mod trust;
@@ -195,6 +197,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         }
         Some(Sub::Init(args)) => init::run(&args, &config, &look, io).await?,
         Some(Sub::Image(sub)) => image::run(sub, &config, &look, io).await?,
+        Some(Sub::Stress(args)) => stress::run(&args, &config, &look, io).await?,
+        Some(Sub::Snapshot(sub)) => snapshot::run(&sub, &config, io)?,
         Some(Sub::Trouble(sub)) => trouble::run(sub, &config, io)?,
         Some(Sub::Demo { guest, local }) => demo::run(guest, local, &look, io).await?,
         // It was read as a command of its own.

@@ -120,6 +120,7 @@ mod tests {
             os: "linux".into(),
             isolated: true,
             cases: names.len(),
+            one_more_of: None,
             names: names.iter().map(|n| (*n).to_owned()).collect(),
         };
         let kind = EventKind::RunStarted {

@@ -169,6 +169,7 @@ pub fn empty_setup() -> Setup {
         events_size: 1 << 20,
         records: vmdeck_model::plan::RecordBudget::default(),
         images: vmdeck_model::image::ImageConfig::default(),
+        snapshots: vmdeck_model::snapshot::SnapshotConfig::default(),
         secret_env: Vec::new(),
         lock: "/l".into(),
         lock_shared: false,

@@ -55,6 +55,7 @@ impl World {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.home.path()).env("XDG_STATE_HOME", self.path("state"));
         command.env("XDG_CONFIG_HOME", self.path("config")).stdin(Stdio::null());
+        command.env("VMDECK_SNAPSHOTS_CACHE", self.path("snapshots"));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "CI", "SSH_AUTH_SOCK"] {
             command.env_remove(name);

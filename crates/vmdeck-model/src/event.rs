@@ -41,6 +41,8 @@ fn millis<S: serde::Serializer>(at: &DateTime<Utc>, out: S) -> Result<S::Ok, S::
 pub enum Phase {
     /// The backend makes the machine.
     Create,
+    /// A machine is begun from a snapshot, until it runs.
+    Restore,
     /// The time from the request to start until the machine answers, where there is no console to watch.
     Launch,
     /// The time from power-on to the kernel's first line.
@@ -54,8 +56,12 @@ pub enum Phase {
     Service,
     /// The wait until a command has been run and has answered.
     FirstCommand,
+    /// A restored guest gets the time of this host, random numbers and names of its own.
+    Renew,
     /// The source is copied into the guest.
     Source,
+    /// The machine is frozen into a snapshot.
+    Freeze,
     /// The cases of the suites are run.
     Tests,
     /// The guest is up for a person, with no case to run.
@@ -71,13 +77,16 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Create => "create",
+            Phase::Restore => "restore",
             Phase::Launch => "launch",
             Phase::Firmware => "firmware",
             Phase::Kernel => "kernel",
             Phase::Userspace => "userspace",
             Phase::Service => "sshd",
             Phase::FirstCommand => "first command",
+            Phase::Renew => "renew",
             Phase::Source => "source",
+            Phase::Freeze => "freeze",
             Phase::Tests => "tests",
             Phase::Hold => "hold",
             Phase::Pause => "pause",
@@ -85,9 +94,16 @@ impl Phase {
         }
     }
 
-    /// The phases of a boot, in their order.
-    pub const BOOT: [Phase; 6] =
-        [Phase::Launch, Phase::Firmware, Phase::Kernel, Phase::Userspace, Phase::Service, Phase::FirstCommand];
+    /// The phases of a boot, or of what stands for one, in their order.
+    pub const BOOT: [Phase; 7] = [
+        Phase::Restore,
+        Phase::Launch,
+        Phase::Firmware,
+        Phase::Kernel,
+        Phase::Userspace,
+        Phase::Service,
+        Phase::FirstCommand,
+    ];
 
     /// Returns whether the phase is part of the boot.
     pub fn is_boot(self) -> bool {
@@ -212,6 +228,9 @@ pub struct PlannedGuest {
     /// The names of the cases, `suite/case`, in order and without repetitions.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub names: Vec<String>,
+    /// The guest of which this is a further machine: its cases are told under that name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub one_more_of: Option<GuestId>,
 }
 
 /// Which stream an output line came from.

@@ -3,8 +3,8 @@
 //! The machine itself is a backend's `Machine`.
 
 use super::{
-    ids::GuestId, image::Image, key::Options, outcome::Verdict, pattern::Pattern, secret::Secret, suite::ScriptShell,
-    trouble::TroubleKind,
+    ids::GuestId, image::Image, key::Options, outcome::Verdict, pattern::Pattern, secret::Secret,
+    snapshot::SnapshotPoint, suite::ScriptShell, trouble::TroubleKind, workers::Workers,
 };
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -57,6 +57,12 @@ pub struct Guest {
     pub transport_turn: Duration,
     /// How often a fresh machine is made.
     pub fresh: Fresh,
+    /// When its machine is frozen, as the config has it.
+    pub snapshot: Option<SnapshotPoint>,
+    /// How many machines it has at once for its cases.
+    pub workers: Workers,
+    /// The guest of which this is a further machine, where it has several at once.
+    pub one_more_of: Option<GuestId>,
     /// How many times a launch is tried.
     pub launch_retries: u32,
     /// How long the time from power-on to the first command may be.
@@ -94,6 +100,23 @@ impl Guest {
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let tables = self.transport_options.values().chain([&self.options]);
         tables.flat_map(Options::secrets).chain(&self.sudo)
+    }
+
+    /// Returns the guest of a further machine, the `number`th one; `None` = its name would be too long.
+    pub fn one_more(&self, number: usize) -> Option<Self> {
+        let id = GuestId::new(&format!("{}.{number}", self.id)).ok()?;
+        Some(Self { id, one_more_of: Some(self.id.clone()), ..self.clone() })
+    }
+
+    /// Returns the name by which its cases are told.
+    pub fn told_as(&self) -> &GuestId {
+        self.one_more_of.as_ref().unwrap_or(&self.id)
+    }
+
+    /// Returns when its machine is frozen: where it gets more than one and the config says nothing, once a suite's setup has been run.
+    pub fn snapshot_point(&self) -> SnapshotPoint {
+        let usual = if self.fresh == Fresh::Run { SnapshotPoint::Off } else { SnapshotPoint::AfterSetup };
+        self.snapshot.unwrap_or(usual)
     }
 }
 

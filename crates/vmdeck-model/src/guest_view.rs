@@ -2,7 +2,7 @@
 
 use super::{
     event::{Phase, PlannedGuest},
-    ids::{CaseId, SuiteId, short_run},
+    ids::{CaseId, GuestId, SuiteId, short_run},
     lifecycle::MachineState,
     outcome::Tally,
     subtest::{Subtest, SubtestProgress, SubtestTally},
@@ -162,6 +162,8 @@ pub struct GuestView {
     pub planned: usize,
     /// The names of the planned cases, `suite/case`.
     pub names: Vec<String>,
+    /// The guest of which this is a further machine, under whose name its cases are told.
+    pub one_more_of: Option<GuestId>,
     /// What of the guest could not be proven gone.
     pub left: Vec<String>,
     /// What was proven gone, and how.
@@ -170,7 +172,22 @@ pub struct GuestView {
     pub kept: bool,
 }
 
+/// The place of each planned case of a guest in its order.
+pub struct CasePlaces<'a>(BTreeMap<&'a str, usize>);
+
+impl CasePlaces<'_> {
+    /// Returns the place of a case, `suite/case`; what is not planned comes last.
+    pub fn of(&self, name: &str) -> usize {
+        self.0.get(name).copied().unwrap_or(usize::MAX)
+    }
+}
+
 impl GuestView {
+    /// Returns the place of each planned case.
+    pub fn places(&self) -> CasePlaces<'_> {
+        CasePlaces(self.names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect())
+    }
+
     /// Puts the cases that were found behind a name, or in its place; those that are there already stay alone.
     pub(super) fn put_found(&mut self, name: &str, stays: bool, found: impl Iterator<Item = String>) {
         let Some(at) = self.names.iter().position(|own| own == name) else { return };
@@ -205,10 +222,17 @@ impl GuestView {
             tally: Tally::default(),
             planned: planned.cases,
             names: planned.names.clone(),
+            one_more_of: planned.one_more_of.clone(),
             left: Vec::new(),
             proofs: Vec::new(),
             kept: false,
         }
+    }
+
+    /// Returns how its machine came up, as the middle of a sentence.
+    pub fn came_up(&self) -> &'static str {
+        let is_restored = self.done.iter().any(|(phase, _)| *phase == Phase::Restore);
+        if is_restored { "goes on from its snapshot" } else { "is ready" }
     }
 
     /// Returns the milliseconds from power-on to the first command, once the guest has booted.

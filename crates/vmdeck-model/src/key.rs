@@ -10,6 +10,7 @@ use super::{
     pattern::Pattern,
     secret::Secret,
     suite::{CaseStep, Expect, Readiness, ScriptShell},
+    workers::Workers,
 };
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -33,6 +34,8 @@ pub enum Kind {
     Bool,
     /// A whole number in a range.
     Int(i64, i64),
+    /// A whole number from 1 on, or `"auto"`.
+    CountOrAuto,
     /// A duration: `"90s"`.
     Duration,
     /// A size in bytes: `"2GiB"`.
@@ -85,6 +88,7 @@ pub enum Kind {
 pub enum Value {
     Bool(bool),
     Int(i64),
+    CountOrAuto(Workers),
     Duration(Duration),
     Size(u64),
     Text(String),

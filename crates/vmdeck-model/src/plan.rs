@@ -11,6 +11,7 @@ use super::{
     quarantine::Quarantine,
     secret::Secret,
     select::{Selector, Shard},
+    snapshot::SnapshotConfig,
     suite::{Case, Suite},
     tag_expr::TagExpr,
     trouble::TroubleKind,
@@ -94,6 +95,8 @@ pub struct HostConfig {
     pub records: RecordBudget,
     /// How images are fetched and kept.
     pub images: ImageConfig,
+    /// How snapshots are kept.
+    pub snapshots: SnapshotConfig,
     /// The prefixes of the names of test machines made by others; `vmdeck cleanup --all` removes those.
     pub test_prefixes: Vec<String>,
     /// The tools that are not where they usually are: name and program.

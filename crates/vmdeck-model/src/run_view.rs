@@ -210,6 +210,7 @@ impl RunView {
             EventKind::RunEnded { exit, skipped_output, .. } => {
                 self.exit = Some(*exit);
                 self.skipped_output = *skipped_output;
+                self.put_in_order();
             }
             EventKind::CaseEnded {
                 guest,
@@ -333,7 +334,7 @@ impl RunView {
             EventKind::Output { guest, stream: Stream::Console, .. } => of(guest, &mut |g| g.heard_ms = Some(now)),
             EventKind::PhaseStarted { guest, phase, usual_ms, rest_ms, quiet_ms } => of(guest, &mut |g| {
                 // A boot of its own, in a machine that was up.
-                let begins = matches!(phase, Phase::Firmware | Phase::Launch);
+                let begins = matches!(phase, Phase::Restore | Phase::Firmware | Phase::Launch);
                 if begins && g.done.iter().any(|(done, _)| *done == Phase::FirstCommand) {
                     g.done.retain(|(done, _)| !done.is_boot());
                 }
@@ -383,7 +384,12 @@ impl RunView {
 
     /// Returns what says in which guest something is, behind its name: `@deb` in a run of several, else nothing.
     pub fn at(&self, guest: &GuestId) -> String {
-        if self.guests.len() > 1 { format!("@{guest}") } else { String::new() }
+        if self.has_several_guests() { format!("@{guest}") } else { String::new() }
+    }
+
+    /// Returns whether cases are told of more than one guest.
+    pub fn has_several_guests(&self) -> bool {
+        self.guests.values().filter(|guest| guest.one_more_of.is_none()).count() > 1
     }
 
     /// Returns whether a finding of preflight forbids the run.
@@ -406,6 +412,20 @@ impl RunView {
             out[at].setup_failed |= case.cause == Some(CaseCause::Setup);
         }
         out
+    }
+
+    /// Puts the cases of each guest into the order of the plan: several of its machines may have run them at once. Between guests nothing
+    /// changes.
+    fn put_in_order(&mut self) {
+        for (id, guest) in &self.guests {
+            let places = guest.places();
+            let mut own: Vec<usize> = (0..self.cases.len()).filter(|at| self.cases[*at].guest == *id).collect();
+            let mut sorted: Vec<EndedCase> = own.iter().map(|at| self.cases[*at].clone()).collect();
+            sorted.sort_by_cached_key(|case| (case.round, places.of(&format!("{}/{}", case.suite, case.case))));
+            for (at, case) in own.drain(..).zip(sorted) {
+                self.cases[at] = case;
+            }
+        }
     }
 
     /// Returns how a case of a suite ended in a guest, the last time; `None` = it has not.

@@ -77,6 +77,7 @@ impl TestCockpit {
             os: "linux".into(),
             isolated: true,
             cases: names.len(),
+            one_more_of: None,
             names: names.iter().map(|n| (*n).to_owned()).collect(),
         };
         let guests = vec![planned("deb", &["smoke/install", "smoke/remove"]), planned("win", &["smoke/install"])];

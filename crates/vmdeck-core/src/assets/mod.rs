@@ -10,3 +10,4 @@ pub(crate) mod initrd;
 pub mod kernel;
 mod own_program;
 pub mod seed;
+pub mod snapshot;

@@ -13,7 +13,10 @@ use crate::{assets::seed::MachineLogin, context::CallContext};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use std::{fmt, path::Path, sync::Arc};
-use tokio::sync::watch;
+use tokio::{
+    net::UnixStream,
+    sync::{Mutex, watch},
+};
 use vmdeck_guest::setup::ShareProtocol;
 use vmdeck_model::{error::Result, event::Finding, guest::Guest, machine::MachineInfo};
 
@@ -58,6 +61,11 @@ pub trait Backend: Send + Sync {
 
     /// Returns the power to use machines that others made.
     fn adoption(&self) -> Option<&dyn Adoption> {
+        None
+    }
+
+    /// Returns the power to begin machines from where others were frozen.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         None
     }
 
@@ -214,6 +222,16 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the power to freeze the machine, while it runs, where it was made for that.
+    fn freezer(&self) -> Option<Box<dyn Freeze>> {
+        None
+    }
+
+    /// Returns the port that leads to the program which renews a guest that was frozen, where the machine has one; it stays open.
+    fn renewal_port(&self) -> BoxFuture<'_, Option<GuestPort>> {
+        Box::pin(async { None })
+    }
+
     /// Returns what the machine uses now; `None` = not known.
     fn stats(&self) -> Option<Stats> {
         None
@@ -272,6 +290,37 @@ pub trait CopyDisk: Send + Sync {
     /// Moves what the machine wrote to a disk image of this host, which stands on the base that the machine had. The machine has ended,
     /// and is of no use afterwards.
     fn hand_over(&self, to: &Path) -> Result<()>;
+}
+
+/// The name, in a guest, of the port to the program that renews it after it was frozen.
+pub const RENEWAL_PORT: &str = "vmdeck.renewal";
+
+/// A port of a machine that is open on this side.
+pub type GuestPort = Arc<Mutex<UnixStream>>;
+
+/// The power to freeze a machine.
+pub trait Freeze: Send + Sync {
+    /// Stops the guest and writes all of it into an empty folder, which will stand at `place` later. The machine is to be ended then;
+    /// after an error it goes on.
+    fn freeze<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>>;
+}
+
+/// The power to begin machines from where others were frozen.
+pub trait Snapshots: Send + Sync {
+    /// Returns why the machine of a guest cannot be frozen; `None` where it can.
+    fn refusal(&self, guest: &Guest) -> Option<&'static str>;
+
+    /// Returns what a frozen machine of a guest depends on besides the guest's own keys, as a text: programs, the image, the host's
+    /// processor.
+    fn basis<'a>(&'a self, guest: &'a Guest, context: CallContext<'a>) -> BoxFuture<'a, Result<String>>;
+
+    /// Makes a machine that goes on from the snapshot in this folder; it is not started.
+    fn restore<'a>(
+        &'a self,
+        request: CreateRequest<'a>,
+        from: &'a Path,
+        context: CallContext<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>>>;
 }
 
 /// What a machine uses now.

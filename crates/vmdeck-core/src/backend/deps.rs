@@ -1,6 +1,9 @@
 //! What a backend is built with.
 
-use crate::{assets::image::store::ImageStore, host::process::Spawner};
+use crate::{
+    assets::{image::store::ImageStore, snapshot::store::SnapshotStore},
+    host::process::Spawner,
+};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// The host's tools that are not where they usually are: the name, and the program. Keys of `[host.tools]`.
@@ -17,4 +20,6 @@ pub struct BackendDeps {
     pub tools: Tools,
     /// The cache of images.
     pub images: ImageStore,
+    /// The snapshots of machines.
+    pub snapshots: SnapshotStore,
 }

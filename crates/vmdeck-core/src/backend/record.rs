@@ -101,6 +101,7 @@ impl MachineRecord {
             lifetime: Lifetime::MayOutliveUs,
             services: &[],
             network: None,
+            freezable: false,
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct CreateRequest<'a> {
     pub services: &'a [Service],
     /// The private network that the machine is in besides its usual one; only where the backend joins switches.
     pub network: Option<NetworkPort<'a>>,
+    /// Whether the machine may be frozen later.
+    pub freezable: bool,
 }
 
 /// How long a machine may live.

@@ -5,6 +5,7 @@ use vmdeck_model::{
     guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Os, SurvivorPolicy},
     ids::GuestId,
     key::{Options, Value},
+    workers::Workers,
 };
 
 /// Returns a guest with these keys of the backend.
@@ -37,6 +38,9 @@ pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
         transport_turn: std::time::Duration::from_secs(45),
         save_disk: None,
         fresh: Fresh::Run,
+        snapshot: None,
+        workers: Workers::Count(1),
+        one_more_of: None,
         launch_retries: 3,
         boot_timeout: Duration::from_mins(5),
         case_timeout: Duration::from_mins(1),

@@ -24,11 +24,13 @@ use vmdeck_model::{
     image::Image,
     key::{Key, Options, Value},
     pattern::Pattern,
-    plan::{HostConfig, RecordBudget, Setup},
+    plan::Setup,
     quarantine::Quarantine,
     secret::Secret,
+    snapshot::SnapshotPoint,
     suite::{ScriptShell, Suite},
     trouble::TroubleKind,
+    workers::Workers,
 };
 
 /// Every effective value with its place, for `config show`.
@@ -47,9 +49,6 @@ const NO_SEED: &str = "/Datasource DataSourceNone/";
 
 /// Less memory than any guest can use, in bytes: a forgotten unit.
 const MEMORY_MIN: u64 = 16 << 20;
-
-/// The lock of the old scripts: whoever uses it must guard against their races.
-const OLD_LOCK: &str = "redoubt-vm-tests.lock.d";
 
 pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> (Setup, Values) {
     let mut build = Build {
@@ -125,9 +124,9 @@ fn arch_of(program: Option<&str>) -> String {
 }
 
 pub(super) struct Build<'a> {
-    checked: Checked,
-    keys: &'a [Key],
-    base: &'a Path,
+    pub(super) checked: Checked,
+    pub(super) keys: &'a [Key],
+    pub(super) base: &'a Path,
     /// The backends whose machines can be in a private network with others.
     pub(super) private_networks: &'a [&'static str],
     /// The kinds of backends.
@@ -215,80 +214,12 @@ impl Build<'_> {
         self.written(path).is_some()
     }
 
-    fn host(&mut self) -> HostConfig {
-        let size =
-            |build: &mut Self, path: &str| if let Some(Value::Size(size)) = build.value(path, path) { size } else { 0 };
-        let lock =
-            if let Some(Value::Path(path)) = self.value("host.lock", "host.lock") { path } else { PathBuf::new() };
-        let shared = match self.value("host.lock_shared", "host.lock_shared") {
-            Some(Value::Bool(shared)) => shared,
-            _ => lock.ends_with(OLD_LOCK),
-        };
-        if shared && self.number("host.slots", "host.slots") > 1 {
-            let text = "the lock of the old scripts has only one slot";
-            self.problem(&Origin::Nowhere, "host.slots", text, Some("set it to 1, or set `host.lock` to another path"));
-        }
-        HostConfig {
-            lock_shared: shared,
-            lock,
-            lock_timeout: self.duration("host.lock_timeout", "host.lock_timeout").unwrap_or_default(),
-            min_free_disk: size(self, "host.min_free_disk"),
-            warn_free_disk: size(self, "host.warn_free_disk"),
-            min_free_memory: size(self, "host.min_free_memory"),
-            slots: self.number("host.slots", "host.slots"),
-            test_prefixes: self.test_prefixes(),
-            tools: self.tools(),
-            secret_env: std::mem::take(&mut self.checked.secret_env),
-            log_size: size(self, "host.log_size"),
-            artifacts_size: size(self, "host.artifacts_size"),
-            events_size: size(self, "host.events_size"),
-            images: self.images(),
-            records: RecordBudget {
-                count: self.count("host.keep_records", "host.keep_records"),
-                days: self.count("host.keep_days", "host.keep_days"),
-                size: match self.value("host.keep_size", "host.keep_size") {
-                    Some(Value::Size(size)) => Some(size),
-                    _ => None,
-                },
-            },
-        }
-    }
-
     /// Returns a number that may be unset.
-    fn count(&mut self, path: &str, pattern: &str) -> Option<u32> {
+    pub(super) fn count(&mut self, path: &str, pattern: &str) -> Option<u32> {
         match self.value(path, pattern) {
             Some(Value::Int(count)) => u32::try_from(count).ok(),
             _ => None,
         }
-    }
-
-    fn test_prefixes(&mut self) -> Vec<String> {
-        let key = "host.test_prefixes";
-        let prefixes = self.texts(key, key);
-        if prefixes.iter().any(|prefix| prefix.len() < 2) {
-            self.problem(
-                &Origin::Nowhere,
-                key,
-                "a prefix of fewer than two characters matches almost every machine",
-                None,
-            );
-        }
-        prefixes
-    }
-
-    /// Returns the path of a program: one with a slash in it starts from the config's folder; one without is looked up.
-    fn tools(&mut self) -> BTreeMap<String, String> {
-        let mut out = BTreeMap::new();
-        for (path, name) in
-            self.keys.iter().filter_map(|k| k.path.strip_prefix("host.tools.").map(|name| (k.path, name)))
-        {
-            if let Some(program) = self.text(path, path) {
-                let program =
-                    if program.contains('/') { self.base.join(program).display().to_string() } else { program };
-                out.insert(name.to_owned(), program);
-            }
-        }
-        out
     }
 
     pub(super) fn shell(&mut self, path: &str, pattern: &str) -> Option<ScriptShell> {
@@ -297,6 +228,10 @@ impl Build<'_> {
 
     pub(super) fn text(&mut self, path: &str, pattern: &str) -> Option<String> {
         if let Some(Value::Text(text)) = self.value(path, pattern) { Some(text) } else { None }
+    }
+
+    pub(super) fn path(&mut self, path: &str, pattern: &str) -> Option<PathBuf> {
+        if let Some(Value::Path(value)) = self.value(path, pattern) { Some(value) } else { None }
     }
 
     pub(super) fn texts(&mut self, path: &str, pattern: &str) -> Vec<String> {
@@ -410,10 +345,13 @@ impl Build<'_> {
                 Some("suite") => Fresh::Suite,
                 _ => Fresh::Run,
             },
-            vmlinux: match self.value(&full("vmlinux"), &any("vmlinux")) {
-                Some(Value::Path(path)) => Some(path),
-                _ => None,
+            workers: match self.value(&full("workers"), &any("workers")) {
+                Some(Value::CountOrAuto(workers)) => workers,
+                _ => Workers::Count(1),
             },
+            one_more_of: None,
+            snapshot: self.text(&full("snapshot"), &any("snapshot")).and_then(|word| SnapshotPoint::of_word(&word)),
+            vmlinux: self.path(&full("vmlinux"), &any("vmlinux")),
             launch_retries: self.number(&full("launch_retries"), &any("launch_retries")),
             boot_timeout: self.duration(&full("boot_timeout"), &any("boot_timeout")).unwrap_or_default(),
             case_timeout: self.duration(&full("case_timeout"), &any("case_timeout")).unwrap_or_default(),

@@ -22,6 +22,7 @@ use vmdeck_model::{
     quantity::{parse_duration, parse_size},
     secret::Secret,
     suite::ScriptShell,
+    workers::Workers,
 };
 
 /// The checked values by full path, and the names in the order in which they were written.
@@ -257,6 +258,11 @@ pub(super) fn convert(kind: Kind, node: &Node) -> Result<Value, String> {
     match (kind, &node.raw) {
         (Kind::Bool, RawValue::Bool(flag)) => Ok(Value::Bool(*flag)),
         (Kind::Bool, _) => wrong("true or false"),
+        (Kind::CountOrAuto, RawValue::Int(int)) if (1..=1024).contains(int) => {
+            Ok(Value::CountOrAuto(Workers::Count(u32::try_from(*int).unwrap_or(1))))
+        }
+        (Kind::CountOrAuto, RawValue::Text(text)) if text == "auto" => Ok(Value::CountOrAuto(Workers::Auto)),
+        (Kind::CountOrAuto, _) => wrong("a number from 1 to 1024, or \"auto\""),
         (Kind::Int(low, high), RawValue::Int(int)) if (low..=high).contains(int) => Ok(Value::Int(*int)),
         (Kind::Int(low, high), _) => {
             wrong(&format!("a whole number from {low} to {high}")).map_err(|e| match &node.raw {

@@ -76,7 +76,7 @@ fn as_kind(sources: &Sources<'_>, pattern: &str, value: &str, origin: &Origin) -
             let words = value.split([',', ' ', ';']).filter(|word| !word.is_empty());
             RawValue::List(words.map(text).collect())
         }
-        (Some(Kind::Int(..) | Kind::Duration | Kind::Bool | Kind::Size), _) => {
+        (Some(Kind::Int(..) | Kind::CountOrAuto | Kind::Duration | Kind::Bool | Kind::Size), _) => {
             return tree::loose(value.trim(), origin);
         }
         _ => RawValue::Text(value.to_owned()),

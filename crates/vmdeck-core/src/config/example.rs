@@ -56,7 +56,7 @@ fn section(path: &str) -> String {
 }
 
 fn order(section: &str) -> usize {
-    ["[host", "[images", "[compat", "[guests", "[suites", "[[suites"]
+    ["[host", "[images", "[snapshots", "[compat", "[guests", "[suites", "[[suites"]
         .iter()
         .position(|p| section.starts_with(p))
         .unwrap_or(9)
@@ -84,6 +84,7 @@ fn forms(path: &str) -> (&'static str, &'static str) {
         "suites.*.cases.[].background" => ("# ", "\"until-end\""),
         "suites.*.cases.[].ready" => ("# ", "\"/listening on/\""),
         "images.max_size" => ("# ", "\"40GiB\""),
+        "guests.*.snapshot" => ("# ", "\"after-boot\""),
         "images.max_age" => ("# ", "\"30d\""),
         "guests.*.user_data" => ("# ", "\"user-data.yaml\""),
         "images.catalogue.*.shell" => ("# ", "\"/bin/sh\""),

@@ -6,6 +6,7 @@ use super::suite_keys::SUITES;
 use vmdeck_model::{
     guest::{ShareBy, Shutdown},
     key::{Key, Kind},
+    snapshot::SnapshotPoint,
     trouble::{TroubleEnd, TroubleSeverity},
 };
 
@@ -97,6 +98,18 @@ const CORE: &[Key] = &[
         Kind::Size,
         None,
         "what the cache may take: beyond it, images that nothing uses go, the oldest first; default: no limit",
+    ),
+    key(
+        "snapshots.cache",
+        Kind::Path,
+        None,
+        "folder of the snapshots of machines; default: in the user's cache folder",
+    ),
+    key(
+        "snapshots.max_size",
+        Kind::Size,
+        Some("\"20GiB\""),
+        "what the snapshots may take: beyond it, those that nothing uses go, the one that was used longest ago first",
     ),
     key("images.max_age", Kind::Duration, None, "how long an image that nothing uses is kept; default: for ever"),
     key(
@@ -259,6 +272,20 @@ const CORE: &[Key] = &[
         Kind::Choice(&["run", "suite", "case"]),
         Some("\"run\""),
         "one machine for the run, or a fresh one for each suite or case",
+    ),
+    key(
+        "guests.*.snapshot",
+        Kind::Choice(SnapshotPoint::WORDS),
+        None,
+        "when a machine is frozen so that others begin where it was, and do not boot: after-boot, after-setup (besides, with the code in it and \
+         the setup of the suite run), off; default: after-setup with `fresh` of suite or case, else off",
+    ),
+    key(
+        "guests.*.workers",
+        Kind::CountOrAuto,
+        Some("1"),
+        "with `fresh = \"case\"`: how many machines run its cases at once, as far as `host.slots` and memory allow; auto = as many as the host has \
+         processors and memory for",
     ),
     key("guests.*.launch_retries", Kind::Int(1, 20), Some("3"), "how many times a launch is tried"),
     key("guests.*.boot_timeout", Kind::Duration, Some("\"5m\""), "from power-on to the first command"),

@@ -4,6 +4,7 @@
 
 mod build;
 mod build_action;
+mod build_host;
 mod build_image;
 mod build_matrix;
 mod build_results;

@@ -74,6 +74,9 @@ fn leaf(key: &Key) -> Value {
     let one_or_more = || json!({ "oneOf": [{ "type": "string" }, texts()] });
     let mut out = match key.kind {
         Kind::Bool => json!({ "type": "boolean" }),
+        Kind::CountOrAuto => {
+            json!({ "oneOf": [{ "type": "integer", "minimum": 1, "maximum": 1024 }, { "const": "auto" }] })
+        }
         Kind::Int(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
         Kind::Duration | Kind::Size => json!({ "type": ["string", "integer"] }),
         Kind::Text | Kind::Program | Kind::HostCommand | Kind::Path | Kind::KeyOrPath | Kind::Pattern => {

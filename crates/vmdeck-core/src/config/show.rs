@@ -10,6 +10,7 @@ use vmdeck_model::{
     pattern::Pattern,
     quantity::{show_duration, show_size},
     suite::{CaseStep, Readiness, ScriptShell},
+    workers::Workers,
 };
 
 /// Returns one line for each key: `guests.deb.memory = "2GiB"  # vmdeck.toml:3`.
@@ -27,6 +28,8 @@ pub fn toml(value: &Value) -> String {
     match value {
         Value::Bool(flag) => flag.to_string(),
         Value::Int(int) => int.to_string(),
+        Value::CountOrAuto(Workers::Count(count)) => count.to_string(),
+        Value::CountOrAuto(Workers::Auto) => "\"auto\"".to_owned(),
         Value::Duration(time) if time.subsec_millis() == 0 => {
             quoted(&humantime::format_duration(*time).to_string().replace(' ', ""))
         }

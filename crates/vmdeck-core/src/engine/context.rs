@@ -2,7 +2,7 @@
 //!
 //! Every job has a copy with a token of its own. The machines and cases themselves belong to the parts that use this.
 
-use super::{controls::RunControls, events::EventSender, journal::Journal, lock::HostLock};
+use super::{controls::RunControls, events::EventSender, journal::Journal, lock::HostLock, machine::SnapshotBook};
 use crate::{backend::BackendDeps, coverage::CoverageMap};
 use parking_lot::Mutex;
 use std::{
@@ -36,6 +36,8 @@ pub(super) struct RunContext {
     pub(super) floor: Arc<RwLock<()>>,
     /// How many bytes of artifacts may still come.
     pub(super) artifacts_room: Arc<AtomicU64>,
+    /// What is known of snapshots.
+    pub(super) snapshots: Arc<SnapshotBook>,
 }
 
 impl RunContext {

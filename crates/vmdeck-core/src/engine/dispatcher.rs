@@ -4,7 +4,7 @@
 //! One `select!`, no shared state: what is counted here is what every reader counts.
 
 use super::{
-    EngineDeps,
+    EngineDeps, cases,
     controls::RunControls,
     events::EventSender,
     run::{Run, Work},
@@ -137,8 +137,14 @@ impl Dispatcher {
             isolated: backend::capabilities_of(&guest.backend).isolated,
             cases: job.cases_in(&guest.id).count() * self.plan.options.repeat as usize,
             names: job.cases_in(&guest.id).map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect(),
+            one_more_of: guest.one_more_of.clone(),
         };
-        let of_job = |job: &Job| job.guests().map(|guest| planned(job, guest)).collect::<Vec<_>>();
+        let of_job = |job: &Job| {
+            let further = cases::machines_at_once(&self.plan, job).0;
+            let further = further.into_iter().filter(|guest| guest.one_more_of.is_some());
+            let further = further.map(|guest| PlannedGuest { cases: 0, names: Vec::new(), ..planned(job, &guest) });
+            job.guests().map(|guest| planned(job, guest)).chain(further).collect::<Vec<_>>()
+        };
         let guests = self.plan.jobs.iter().flat_map(of_job).collect();
         let kind = EventKind::RunStarted {
             run: self.plan.run.clone(),

@@ -164,6 +164,7 @@ pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
         state,
         tools: Tools::new(),
         images: crate::assets::image::store::ImageStore::unused(),
+        snapshots: crate::assets::snapshot::store::SnapshotStore::unused(),
     };
     let all = async {
         // What cannot be taken now (a process that does not end, a daemon that starts again) can be a moment later.

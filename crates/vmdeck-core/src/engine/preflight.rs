@@ -327,6 +327,7 @@ mod tests {
             events_size: 1 << 20,
             records: vmdeck_model::plan::RecordBudget::default(),
             images: vmdeck_model::image::ImageConfig::default(),
+            snapshots: vmdeck_model::snapshot::SnapshotConfig::default(),
             secret_env: Vec::new(),
             lock: "/l".into(),
             lock_shared: false,

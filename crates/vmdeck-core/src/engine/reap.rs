@@ -339,6 +339,7 @@ mod tests {
             state: state.to_owned(),
             tools: backend::Tools::new(),
             images: crate::assets::image::store::ImageStore::unused(),
+            snapshots: crate::assets::snapshot::store::SnapshotStore::unused(),
         }
     }
 

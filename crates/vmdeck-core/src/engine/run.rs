@@ -115,7 +115,8 @@ impl Run {
         let held = if plan.host.slots == 1 {
             vec![lock::acquire(&request, progress, &self.cancel).await?]
         } else {
-            let count = (plan.host.slots as usize).min(plan.guests().count()).max(1);
+            let machines = |guest: &Guest| guest.workers.up_to(cases::room_for(guest, plan.host.min_free_memory));
+            let count = (plan.host.slots as usize).min(plan.guests().map(machines).sum()).max(1);
             lock::acquire_slots(&request, plan.host.slots, count, progress, &self.cancel).await?
         };
         self.events.send(EventKind::LockHeld { path, waited_ms: clock::ms_since(start) });
@@ -144,6 +145,7 @@ impl Run {
             coverage: Arc::default(),
             floor: Arc::default(),
             artifacts_room: Arc::new(self.plan.host.artifacts_size.into()),
+            snapshots: Arc::default(),
         });
         let watch = tokio::spawn(watch_lock(Arc::clone(&context)));
         let sleep = tokio::spawn(suspend::watch(self.events.clone()));
@@ -153,6 +155,9 @@ impl Run {
         }
         watch.abort();
         sleep.abort();
+        let store = self.backend.snapshots.clone();
+        // It may look at many files.
+        let _ = tokio::task::spawn_blocking(move || store.trim(None)).await;
         let lost = context.lock.lock().as_ref().filter(|l| !l.is_ours()).map(|l| l.path().to_owned());
         if let Some(path) = lost.filter(|_| !context.cancel.is_cancelled()) {
             // Within the last second, before the watch has seen it.

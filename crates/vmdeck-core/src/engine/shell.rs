@@ -5,7 +5,7 @@
 use super::{
     context::RunContext,
     journal::JournalState,
-    machine::{self, LeasedMachine, Permits, recv_once},
+    machine::{self, LaunchFor, LeasedMachine, Permits, recv_once},
     reap,
 };
 use crate::{
@@ -277,7 +277,7 @@ pub(super) async fn run(context: &RunContext, request: ShellRequest) {
     let Some(job) = context.plan.jobs.first() else { return };
     let guest = Arc::new(job.guest().clone());
     let Some(permits) = Permits::acquire(&context.permits, 1).await else { return };
-    let machine = match machine::launch(context, &guest, None, &permits).await {
+    let machine = match machine::launch(context, &guest, LaunchFor::default(), &permits).await {
         Ok(machine) => machine,
         Err(fault) => return drop(request.done.send(Err(fault))),
     };

@@ -2,7 +2,7 @@
 
 use super::{SummaryCases, list};
 use std::{collections::BTreeMap, path::Path};
-use vmdeck_model::{ids::GuestId, outcome::Verdict, select::word_of_case};
+use vmdeck_model::{event::Phase, ids::GuestId, outcome::Verdict, select::word_of_case};
 
 /// A case in an earlier run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,9 @@ pub fn trends_before(folder: &Path, record: Option<&str>, most: usize) -> Trends
             out.cases.entry(word).or_default().extend(told.then_some(past));
         }
         for guest in summary.guests {
-            // A machine that was used again did not boot.
-            if let (Some(id), None, false) = (guest.guest, guest.reused, guest.phases_ms.is_empty()) {
+            // A machine that was used again did not boot, nor did one that goes on from a snapshot.
+            let is_restored = guest.phases_ms.contains_key(Phase::Restore.as_str());
+            if let (Some(id), None, false) = (guest.guest, guest.reused, guest.phases_ms.is_empty() || is_restored) {
                 let boot = PastBoot { run: run.short().to_owned(), phases_ms: guest.phases_ms, boot_ms: guest.boot_ms };
                 out.boots.entry(id).or_default().push(boot);
             }

@@ -23,6 +23,23 @@ pub fn kernel_version() -> String {
     sysinfo::System::kernel_version().unwrap_or_else(|_| "?".into())
 }
 
+/// Returns the model of this host's processor and what it can do, as far as the system tells.
+pub fn processor() -> String {
+    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = all.split("\n\n").next().unwrap_or_default();
+    let names = ["model name", "flags", "Features", "CPU part"];
+    first.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns a file as it is now: its path, its size and the time of its last change.
+pub fn version_of(path: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    match path.metadata() {
+        Ok(meta) => format!("{} {} {}.{}", path.display(), meta.len(), meta.mtime(), meta.mtime_nsec()),
+        Err(_) => format!("{} is not there", path.display()),
+    }
+}
+
 /// Returns a text that changes when the file at this path is another one, or its owner or rights change; `None` = there is none.
 pub fn identity(path: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;

@@ -57,6 +57,8 @@ struct ReportedGuest {
 }
 
 struct ReportedCase {
+    /// Its round and its name in the plan, `suite/case`.
+    key: (u32, String),
     class: String,
     name: String,
     /// The file and line where it was written.
@@ -94,8 +96,10 @@ impl Junit {
         else {
             return;
         };
+        let key = (*round, format!("{suite}/{case}"));
         let round = if *round == 1 { String::new() } else { format!(" (round {round})") };
         self.run.guests.entry(guest.clone()).or_default().cases.push(ReportedCase {
+            key,
             class: format!("{guest}.{suite}"),
             name: format!("{}{round}", view.found.title(suite, case)),
             place: self.index.place(suite, case).map(|place| (place.file, place.line)),
@@ -125,7 +129,7 @@ impl ReportSink for Junit {
                 self.run.id = run.to_string();
                 self.run.host.clone_from(host);
                 self.run.began = event.at.format("%Y-%m-%dT%H:%M:%S").to_string();
-                for planned in guests {
+                for planned in guests.iter().filter(|planned| planned.one_more_of.is_none()) {
                     let guest = self.run.guests.entry(planned.guest.clone()).or_default();
                     guest.backend.clone_from(&planned.backend);
                     guest.image = self.index.image(&planned.guest).map(str::to_owned);
@@ -147,6 +151,12 @@ impl ReportSink for Junit {
                 self.run.subtests.add(key, *attempt, subtest);
             }
             EventKind::RunEnded { took_ms, .. } => {
+                for (id, guest) in &mut self.run.guests {
+                    if let Some(seen) = view.guests.get(id) {
+                        let places = seen.places();
+                        guest.cases.sort_by_key(|case| (case.key.0, places.of(&case.key.1)));
+                    }
+                }
                 let bytes = render(&self.run, &self.index, *took_ms)?;
                 vmdeck_files::write(&self.file, &bytes)?;
                 return self.copies.iter().try_for_each(|file| write(file, &bytes));
@@ -172,6 +182,7 @@ pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
         stderr_tail: String::new(),
     };
     let case = ReportedCase {
+        key: (1, String::new()),
         class: "vmdeck".into(),
         name: "run".into(),
         place: None,
@@ -341,6 +352,7 @@ mod tests {
     fn case(verdict: Verdict, message: &str, out: &str, earlier: usize) -> ReportedCase {
         let earlier = (0..earlier).map(|_| attempt(Verdict::Failed, "exit 1", "first try")).collect();
         ReportedCase {
+            key: (1, String::new()),
             class: "deb.smoke".into(),
             name: "install".into(),
             place: Some(("vmdeck.toml".into(), 12)),

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use vmdeck_model::{
+    event::PlannedGuest,
     ids::{CaseId, GuestId, SuiteId},
     plan::Plan,
     suite::{CasePlace, Suite},
@@ -99,4 +100,14 @@ fn relative(file: &str) -> String {
     let bases = workspace.into_iter().chain(std::env::current_dir().ok());
     let inner = bases.into_iter().find_map(|base| full.strip_prefix(base).ok().map(Path::to_owned));
     inner.map_or_else(|| file.to_owned(), |path| path.display().to_string())
+}
+
+/// Returns the guests of a run as a person reads them: each with its backend, and how many machines it has where these are several.
+pub(super) fn planned_names(guests: &[PlannedGuest]) -> Vec<String> {
+    let name = |guest: &PlannedGuest| {
+        let further = guests.iter().filter(|other| other.one_more_of.as_ref() == Some(&guest.guest)).count();
+        let machines = if further > 0 { format!(", {} machines", further + 1) } else { String::new() };
+        format!("{} ({}{machines})", guest.guest, guest.backend)
+    };
+    guests.iter().filter(|guest| guest.one_more_of.is_none()).map(name).collect()
 }

@@ -5,7 +5,7 @@
 
 use super::{
     ReportSink,
-    plan_index::PlanIndex,
+    plan_index::{PlanIndex, planned_names},
     progress::{self, ProgressLine},
 };
 use std::{
@@ -144,7 +144,7 @@ impl Text {
         match &event.kind {
             EventKind::RunStarted { run, version, guests, cases, dir, .. } if normal => {
                 let isolated = guests.iter().all(|g| g.isolated);
-                let names: Vec<String> = guests.iter().map(|g| format!("{} ({})", g.guest, g.backend)).collect();
+                let names = planned_names(guests);
                 let cases = show_count(*cases, "case");
                 self.line(now, &format!("vmdeck {version} · run {} · {cases} on {}", run.short(), names.join(", ")))?;
                 self.line(now, &self.paint(DIM, &format!("record: {dir}")))?;
@@ -312,7 +312,7 @@ impl Text {
             return self.line(now, &format!("{ready}  {}", self.paint(DIM, &since)));
         }
         let total = time(seen.boot_ms().unwrap_or_default());
-        let ready = self.paint(BOLD, &format!("{guest} is ready after {total}"));
+        let ready = self.paint(BOLD, &format!("{guest} {} after {total}", seen.came_up()));
         self.line(now, &format!("{ready}  {}", self.paint(DIM, &phases.join(" · "))))
     }
 
@@ -434,7 +434,7 @@ impl Text {
         if suites.len() < 2 || self.style.level < Level::Normal {
             return Ok(());
         }
-        let several = view.guests.len() > 1;
+        let several = view.has_several_guests();
         let name = |s: &SuiteView| if several { format!("{}@{}", s.suite, s.guest) } else { s.suite.to_string() };
         let words = suites.iter().map(|s| s.outcome().1.len()).max().unwrap_or_default();
         let names = suites.iter().map(|s| name(s).len()).max().unwrap_or_default();
@@ -548,7 +548,7 @@ fn short(text: &str) -> String {
 }
 
 /// Guest text for a terminal and a CI log: clean, and without what a CI system takes for a command in mid-line.
-pub(super) fn safe(text: &str) -> String {
+pub fn safe(text: &str) -> String {
     let clean: Vec<String> = text.split('\n').map(|l| Clean::from_text(l).into_string()).collect();
     let mut out = String::new();
     for c in clean.join("\n").chars() {

@@ -10,7 +10,11 @@ use super::{
     served::{Served, ShareServer},
     tdx,
 };
-use crate::{assets::image::DirectBoot, backend::request::CreateRequest, command::sh_quote};
+use crate::{
+    assets::image::DirectBoot,
+    backend::{contract::RENEWAL_PORT, request::CreateRequest},
+    command::sh_quote,
+};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -45,6 +49,8 @@ pub(super) struct Files {
     pub(super) network: Option<PathBuf>,
     /// The socket on which a debugger is waited for, if it is.
     pub(super) gdb: Option<PathBuf>,
+    /// The socket of the serial port to the program that renews a guest which was frozen.
+    pub(super) renewal: PathBuf,
 }
 
 impl Files {
@@ -54,6 +60,7 @@ impl Files {
             guest_agent: has_image.then(|| guest_agent_socket(dir)),
             network: None,
             gdb: waits_for_gdb.then(|| gdb_socket(dir)),
+            renewal: dir.join("renewal.sock"),
             qmp: dir.join("qmp.sock"),
             console: dir.join("console.sock"),
             log: record.join("console.log"),
@@ -171,7 +178,12 @@ pub(super) fn arguments(
         out.two("-tpmdev", "emulator,id=tpm0,chardev=tpm");
         out.two("-device", if arch == Arch::X86 { "tpm-crb,tpmdev=tpm0" } else { "tpm-tis-device,tpmdev=tpm0" });
     }
-    let ports = [(&files.agent, "agent", PORT), (&files.guest_agent, GUEST_AGENT, "org.qemu.guest_agent.0")];
+    let renewal = parts.memory.as_ref().map(|_| files.renewal.clone());
+    let ports = [
+        (&files.agent, "agent", PORT),
+        (&files.guest_agent, GUEST_AGENT, "org.qemu.guest_agent.0"),
+        (&renewal, "renewal", RENEWAL_PORT),
+    ];
     for (socket, id, name) in ports {
         if let Some(socket) = socket {
             out.two("-device", &format!("virtio-serial-pci,id={id}-bus"));
@@ -217,6 +229,13 @@ fn machine(out: &mut Argv, guest: &Guest, accel: &str, arch: Arch, parts: &Machi
     } else if parts.served().any(|served| served.helper().is_some()) {
         out.two("-object", &format!("memory-backend-memfd,id=ram1,size={},share=on", guest.memory));
         out.two("-machine", &format!("{base},memory-backend=ram1"));
+    } else if let Some(memory) = &parts.memory {
+        out.two("-object", memory);
+        out.two("-machine", &format!("{base},memory-backend=ram1{screen}"));
+        if arch == Arch::X86 {
+            // Tells the guest's kernel that it was copied, where it knows the device: its random numbers are others then.
+            out.two("-device", "vmgenid");
+        }
     } else {
         out.two("-machine", &format!("{base}{screen}"));
     }
@@ -407,6 +426,7 @@ mod tests {
             lifetime: Lifetime::TiedToUs,
             services: &services,
             network: None,
+            freezable: false,
         };
         arguments(&request, accel, Arch::X86, files, parts)
     }

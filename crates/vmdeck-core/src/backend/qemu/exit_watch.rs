@@ -27,6 +27,9 @@ pub(super) async fn watch_events(
         if let (Some(dumped), Some(end)) = (&told.dumped, dump::end(&event)) {
             dumped.send_replace(Some(end));
         }
+        if let Some(now) = Migration::of(&event) {
+            told.migration.send_replace(now);
+        }
         if let Some((id, is_open)) = port_change(&event)
             && id == argv::GUEST_AGENT_PORT
         {
@@ -59,6 +62,37 @@ pub(super) struct Told {
     /// Whether programs run in the guest.
     pub(super) userspace: watch::Sender<bool>,
     pub(super) dumped: Option<watch::Sender<Option<Result<(), String>>>>,
+    /// How far the writing or reading of the machine's state has come.
+    pub(super) migration: watch::Sender<Migration>,
+}
+
+/// How far the writing or reading of a machine's state has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Migration {
+    /// It has not begun, or goes on.
+    #[default]
+    Open,
+    /// All of it is written or read.
+    Completed,
+    /// It was given up.
+    Failed,
+}
+
+impl Migration {
+    /// Returns whether there is nothing more to come.
+    pub(super) fn has_ended(self) -> bool {
+        self != Migration::Open
+    }
+
+    /// Returns what an event says of it.
+    fn of(event: &QmpEvent) -> Option<Self> {
+        let status = event.data["status"].as_str().filter(|_| event.name == "MIGRATION")?;
+        Some(match status {
+            "completed" => Migration::Completed,
+            "failed" | "cancelled" => Migration::Failed,
+            _ => Migration::Open,
+        })
+    }
 }
 
 /// Returns the serial port that a program in the guest opened or closed, and which of it.
@@ -112,6 +146,14 @@ mod tests {
             Some(MachineExit::Panicked("reported by pvpanic".into())),
         );
         check(event("STOP", json!({})), None);
+        for (event, expected) in [
+            (event("MIGRATION", json!({"status":"setup"})), Some(Migration::Open)),
+            (event("MIGRATION", json!({"status":"completed"})), Some(Migration::Completed)),
+            (event("MIGRATION", json!({"status":"failed"})), Some(Migration::Failed)),
+            (event("STOP", json!({"status":"completed"})), None),
+        ] {
+            assert_eq!(Migration::of(&event), expected);
+        }
         for (event, programs) in [
             (event("NIC_RX_FILTER_CHANGED", json!({"path":"/machine/peripheral-anon/device[2]"})), true),
             (event("VSERPORT_CHANGE", json!({"id":"agent-port","open":true})), true),

@@ -5,20 +5,22 @@
 use super::{
     argv::Files,
     dump::MemoryDump,
-    exit_watch::{self, Told},
+    exit_watch::{self, Migration, Told},
     guest_agent::GuestAgent,
     helper::Helper,
     kernel_keys::QemuKernelKeys,
+    owner::{Ask, RunningProcess, kill_and_wait, own, own_other},
     process,
     qmp::{self, Qmp, QmpEvent},
+    snapshot::{self, Freezable, Freezer},
     tdx,
 };
 use crate::{
     assets::seed::MachineLogin,
     backend::{
         contract::{
-            Console, CopyDisk, DumpStacks, KernelKeys, Machine, MachineExit, PowerButton, SaveMemory, SharedFolder,
-            Stats,
+            Console, CopyDisk, DumpStacks, Freeze, GuestPort, KernelKeys, Machine, MachineExit, PowerButton,
+            SaveMemory, SharedFolder, Stats,
         },
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
         guest_exec::GuestExec,
@@ -41,7 +43,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    net::UnixStream,
+    sync::{Mutex, OnceCell, mpsc, watch},
+};
 use vmdeck_model::error::{Blame, Fault, Result};
 
 /// How long QEMU may take to open its control socket.
@@ -70,30 +75,19 @@ pub(super) struct QemuMachine {
     agent_open: watch::Sender<bool>,
     userspace: watch::Sender<bool>,
     ends_by_restart: bool,
-}
-
-/// What the owner of the process is asked.
-enum Ask {
-    /// Kill the process and reap it; the answer is sent when this is done.
-    Kill(oneshot::Sender<()>),
-    /// Let the process live on without us.
-    Leave,
+    /// What makes it a machine that can be frozen.
+    freezable: Option<Arc<Freezable>>,
+    /// The snapshot that it goes on from.
+    goes_on_from: Option<PathBuf>,
+    migration: watch::Sender<Migration>,
+    /// The open port to the program that renews it.
+    renewal: OnceCell<GuestPort>,
 }
 
 /// What exists only once the machine was started.
 struct RunningQemu {
     qmp: Arc<Qmp>,
     process: RunningProcess,
-}
-
-/// The process of a machine.
-struct RunningProcess {
-    pid: u32,
-    started: Option<u64>,
-    /// Asks the owner of the process.
-    kill: mpsc::Sender<Ask>,
-    /// Set when the process was reaped.
-    collected: watch::Receiver<bool>,
 }
 
 impl QemuMachine {
@@ -132,7 +126,21 @@ impl QemuMachine {
             lifetime: request.lifetime,
             dump: MemoryDump::of(request.guest),
             ends_by_restart: tdx::is_wanted(request.guest),
+            freezable: None,
+            goes_on_from: None,
+            migration: watch::channel(Migration::Open).0,
+            renewal: OnceCell::new(),
         }
+    }
+
+    /// Notes that it can be frozen.
+    pub(super) fn freezable(self, what: Option<Freezable>) -> Self {
+        Self { freezable: what.map(Arc::new), ..self }
+    }
+
+    /// Notes that it goes on from a snapshot.
+    pub(super) fn going_on_from(self, folder: &Path) -> Self {
+        Self { goes_on_from: Some(folder.to_owned()), ..self }
     }
 
     fn failed(&self) -> Fault {
@@ -157,6 +165,17 @@ impl QemuMachine {
         };
         let started = pids::lookup(pid).map(|p| p.started);
         let qmp = self.follow(qmp, events, RunningProcess { pid, started, kill, collected });
+        if let Some(from) = &self.goes_on_from {
+            // Open before the guest goes on: to what waits at its other end nothing has happened.
+            let _ = self.renewal_port().await;
+            let mut gone = self.running()?.process.collected.clone();
+            tokio::select! {
+                taken = snapshot::take_in(&qmp, from, &self.dir, self.migration.subscribe()) => taken?,
+                _ = gone.wait_for(|gone| *gone) => return Err(self.explain()),
+            }
+            // Its programs run since the machine that was frozen.
+            self.userspace.send_replace(true);
+        }
         if self.files.gdb.is_some() {
             // The debugger starts it.
             return Ok(());
@@ -192,6 +211,7 @@ impl QemuMachine {
             agent: self.agent_open.clone(),
             userspace: self.userspace.clone(),
             dumped,
+            migration: self.migration.clone(),
         };
         tokio::spawn(exit_watch::watch_events(events, process.collected.clone(), told, self.errors.clone()));
         let qmp = Arc::new(qmp);
@@ -342,57 +362,6 @@ impl QemuMachine {
     }
 }
 
-/// Owns the process: reaps it when it ends, kills its group when asked or when the machine is dropped.
-async fn own(mut child: Child, mut asks: mpsc::Receiver<Ask>, collected: watch::Sender<bool>) {
-    let asked = tokio::select! {
-        _ = child.wait() => None,
-        asked = asks.recv() => Some(asked),
-    };
-    match asked {
-        Some(Some(Ask::Leave)) => return,
-        Some(Some(Ask::Kill(reply))) => {
-            let _ = child.kill_group().await;
-            collected.send_replace(true);
-            let _ = reply.send(());
-        }
-        Some(None) => drop(child.kill_group().await),
-        None => {}
-    }
-    collected.send_replace(true);
-}
-
-/// Owns the process of a machine that was kept, which is no child of ours: it is killed when asked, and lives on when the machine is
-/// dropped.
-async fn own_other(
-    pid: u32,
-    started: u64,
-    uuid: String,
-    mut asks: mpsc::Receiver<Ask>,
-    collected: watch::Sender<bool>,
-) {
-    let asked = tokio::select! {
-        () = pids::until_gone(pid, started) => None,
-        asked = asks.recv() => asked,
-    };
-    match asked {
-        Some(Ask::Kill(reply)) => {
-            let _ = pids::kill_exactly(pid, |process| process.has_arg(&uuid), QUIT).await;
-            collected.send_replace(true);
-            let _ = reply.send(());
-        }
-        Some(Ask::Leave) => {}
-        None => drop(collected.send_replace(true)),
-    }
-}
-
-async fn kill_and_wait(kill: &mpsc::Sender<Ask>) {
-    let (reply, done) = oneshot::channel();
-    // A closed channel means that the process was reaped already.
-    if kill.send(Ask::Kill(reply)).await.is_ok() {
-        let _ = clock::within(Duration::from_secs(10), done).await;
-    }
-}
-
 impl Machine for QemuMachine {
     fn name(&self) -> &str {
         &self.name
@@ -497,6 +466,28 @@ impl Machine for QemuMachine {
 
     fn disk(&self) -> Option<&dyn CopyDisk> {
         self.files.overlay.as_ref().map(|_| self as &dyn CopyDisk)
+    }
+
+    fn freezer(&self) -> Option<Box<dyn Freeze>> {
+        Some(Box::new(Freezer {
+            qmp: Arc::clone(&self.running.as_ref()?.qmp),
+            spawner: self.spawner.clone(),
+            what: Arc::clone(self.freezable.as_ref()?),
+            dir: self.dir.clone(),
+            overlay: self.files.overlay.clone(),
+            migration: self.migration.subscribe(),
+        }))
+    }
+
+    fn renewal_port(&self) -> BoxFuture<'_, Option<GuestPort>> {
+        Box::pin(async {
+            if self.freezable.is_none() && self.goes_on_from.is_none() {
+                return None;
+            }
+            let connect =
+                || async { UnixStream::connect(&self.files.renewal).await.map(|port| Arc::new(Mutex::new(port))) };
+            self.renewal.get_or_try_init(connect).await.ok().cloned()
+        })
     }
 
     fn stats(&self) -> Option<Stats> {

@@ -16,16 +16,18 @@ mod helper;
 mod host_root;
 mod kernel_keys;
 mod machine;
+mod owner;
 mod parts;
 mod process;
 pub(crate) mod qmp;
 mod served;
 mod shares;
+mod snapshot;
 mod tdx;
 
 use super::{
     capabilities::{Capabilities, ConsoleKind, Reach},
-    contract::{Backend, Machine},
+    contract::{Backend, Machine, Snapshots},
     deps::BackendDeps,
     proof::Proof,
     record::MachineRecord,
@@ -47,6 +49,7 @@ pub use argv::debugger_line;
 use confidential::HostView;
 use futures_util::future::BoxFuture;
 use parts::MachineParts;
+use snapshot::{Freezable, GuestMemory, ResumeRecipe};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -277,6 +280,9 @@ impl Qemu {
         if tdx::is_wanted(guest) {
             parts.tdx = TdxDialect::ask(&self.spawner, &binary).await.unwrap_or_default();
         }
+        let memory = request.freezable.then(|| GuestMemory::empty((guest.memory >> 20).max(1) << 20)).transpose();
+        let memory = memory.map_err(|e| failed().because(format!("its memory: {e}")))?;
+        parts.memory = memory.as_ref().map(GuestMemory::object);
         if files.gdb.is_some() {
             let line = argv::debugger_line(request.private_dir);
             (context.progress)(&format!("guest `{}` waits for a debugger: {line}", guest.id));
@@ -287,15 +293,14 @@ impl Qemu {
             .map_err(|e| failed().because(e))?;
         // Made by us: QEMU would let others read it.
         vmdeck_files::create(&files.log).map_err(|e| failed().because(e))?;
+        let freezable = memory.map(|memory| {
+            let recipe = ResumeRecipe::of(&binary, &argv, request, &memory, files.overlay.is_some());
+            Freezable { memory, recipe }
+        });
         let spec = Spec::new(binary).args(argv);
-        Ok(Box::new(machine::QemuMachine::new(
-            self.spawner.clone(),
-            request,
-            spec,
-            files,
-            parts.helpers,
-            parts.shares.folders,
-        )))
+        let (spawner, folders) = (self.spawner.clone(), parts.shares.folders);
+        let machine = machine::QemuMachine::new(spawner, request, spec, files, parts.helpers, folders);
+        Ok(Box::new(machine.freezable(freezable)))
     }
 }
 
@@ -425,6 +430,10 @@ impl Backend for Qemu {
             }
             Ok(out)
         })
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     fn list<'a>(&'a self, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>> {

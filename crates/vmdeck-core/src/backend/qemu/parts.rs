@@ -50,6 +50,8 @@ pub(super) struct MachineParts {
     pub(super) tpm: Option<PathBuf>,
     /// The processes beside QEMU.
     pub(super) helpers: Vec<Helper>,
+    /// The guest's memory as an object, where it is a file.
+    pub(super) memory: Option<String>,
     /// What the binary knows of TDX guests.
     pub(super) tdx: TdxDialect,
 }

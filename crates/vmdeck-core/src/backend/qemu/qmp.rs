@@ -156,6 +156,16 @@ pub(crate) fn forwarded_port(usernet: &str, guest_port: u16) -> Option<u16> {
     })
 }
 
+/// Returns whether `info usernet` shows a connection of this host into the guest.
+///
+/// Its row reads as that of the port which is forwarded, with `TCP[ESTABLISHED]` or another state in front.
+pub(crate) fn established(usernet: &str) -> bool {
+    let rows = usernet.lines().map(str::trim_start).filter(|row| row.starts_with("TCP["));
+    // A connection out of the guest begins at the guest's own address.
+    let is_into = |row: &str| row.split_whitespace().nth(2).is_some_and(|source| source.starts_with("127."));
+    rows.filter(|row| !row.starts_with("TCP[HOST_FORWARD]") && !row.starts_with("TCP[CLOSED]")).any(is_into)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    assets::image::store::ImageStore,
+    assets::{image::store::ImageStore, snapshot::store::SnapshotStore},
     backend::{request::Lifetime, sample},
 };
 use std::path::Path;
@@ -12,6 +12,7 @@ fn remote(home: &Path) -> Remote {
         state: home.to_owned(),
         tools: super::super::Tools::new(),
         images: ImageStore::unused(),
+        snapshots: SnapshotStore::unused(),
     })
 }
 
@@ -37,6 +38,7 @@ fn request<'a>(guest: &'a Guest, dir: &'a Path) -> CreateRequest<'a> {
         lifetime: Lifetime::TiedToUs,
         services: &[],
         network: None,
+        freezable: false,
     }
 }
 

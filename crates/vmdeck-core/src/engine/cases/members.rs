@@ -4,7 +4,7 @@ use super::{case_folders::SuiteFolders, code};
 use crate::{
     engine::{
         context::RunContext,
-        machine::{self, LeasedMachine, NetworkPlace, Permits},
+        machine::{self, LaunchFor, LeasedMachine, NetworkPlace, Permits, SetupKey},
     },
     transport::session::Session,
 };
@@ -21,6 +21,8 @@ use vmdeck_model::{
 /// A guest of a job.
 pub(super) struct Member {
     pub(super) guest: Arc<Guest>,
+    /// The guest as its machine is called: another name where it has several machines at once.
+    pub(super) machine: Arc<Guest>,
     role: Option<RoleId>,
     /// What its commands are told, as variables: its role, and the addresses of all of them.
     pub(super) told: BTreeMap<String, String>,
@@ -38,13 +40,17 @@ pub(super) struct NoMachines {
 impl Member {
     /// Returns the guests of a job.
     pub(super) fn all(job: &Job) -> Vec<Self> {
-        let member = |member: &vmdeck_model::job::JobGuest| Self {
-            guest: Arc::new(member.guest.clone()),
-            role: member.role.clone(),
-            told: BTreeMap::new(),
-            folders: None,
+        let member = |member: &vmdeck_model::job::JobGuest| {
+            let guest = Arc::new(member.guest.clone());
+            Self { machine: Arc::clone(&guest), guest, role: member.role.clone(), told: BTreeMap::new(), folders: None }
         };
         job.members().iter().map(member).collect()
+    }
+
+    /// Returns a guest with a machine that is called otherwise.
+    pub(super) fn with_machine(guest: &Arc<Guest>, machine: &Arc<Guest>) -> Self {
+        let (guest, machine) = (Arc::clone(guest), Arc::clone(machine));
+        Self { guest, machine, role: None, told: BTreeMap::new(), folders: None }
     }
 
     /// Returns whether a case is run in this guest.
@@ -53,11 +59,13 @@ impl Member {
     }
 }
 
-/// Launches the machines of all of them at once, and brings the code in.
+/// Launches the machines of all of them at once, and brings the code in. `setup` = what the setup depends on that is run first in the machine
+/// of one alone: it may be in there already.
 pub(super) async fn lease(
     context: &RunContext,
     members: &mut [Member],
     network: SuiteNetwork,
+    setup: Option<&SetupKey>,
     permits: &Permits,
 ) -> Result<Vec<LeasedMachine>, NoMachines> {
     let places: Vec<Option<NetworkPlace>> = match network {
@@ -71,7 +79,7 @@ pub(super) async fn lease(
     let launches = members.iter().zip(&places).map(|(member, place)| {
         let context = &together;
         async move {
-            let leased = launch(context, &member.guest, place.as_ref(), permits).await;
+            let leased = launch(context, &member.machine, LaunchFor { place: place.as_ref(), setup }, permits).await;
             if leased.is_err() {
                 // Without it the others are of no use.
                 context.cancel.cancel();
@@ -89,7 +97,7 @@ pub(super) async fn lease(
     // Those that were cancelled were so for the sake of another.
     faults.sort_by_key(|no| no.fault.blame() == Blame::Cancelled);
     if let Some(no) = faults.into_iter().next() {
-        let ends = machines.into_iter().map(|(member, machine)| machine::take_down(context, &member.guest, machine));
+        let ends = machines.into_iter().map(|(member, machine)| machine::take_down(context, &member.machine, machine));
         join_all(ends).await;
         return Err(no);
     }
@@ -102,10 +110,13 @@ pub(super) async fn lease(
 async fn launch(
     context: &RunContext,
     guest: &Arc<Guest>,
-    place: Option<&NetworkPlace>,
+    wanted: LaunchFor<'_>,
     permits: &Permits,
 ) -> vmdeck_model::error::Result<LeasedMachine> {
-    let machine = machine::launch(context, guest, place, permits).await?;
+    let machine = machine::launch(context, guest, wanted, permits).await?;
+    if machine.is_set_up() {
+        return Ok(machine);
+    }
     match code::bring(context, guest, &machine).await {
         Ok(()) => Ok(machine),
         Err(fault) => {

@@ -30,10 +30,11 @@ mod requirements;
 mod result_files;
 mod script_failure;
 mod setup_inputs;
+mod setup_key;
 mod steps;
 mod subtests;
 mod suite;
 mod supervise;
 mod wish;
 
-pub(super) use job::run;
+pub(super) use job::{machines_at_once, room_for, run};

@@ -12,14 +12,16 @@ use super::{
     controller::Connection,
     first_boot,
     machine_lock::{self, LockOutcome, MachineLock},
+    phase_events::PhaseEvents,
     private_network::{self, NetworkPlace},
     recv_once, shares,
+    snapshots::{SnapshotBook, renew},
     waiting::WaitingReason,
 };
 use crate::{
     backend::{
         self,
-        contract::{Machine, MachineExit},
+        contract::{GuestPort, Machine, MachineExit},
     },
     command::{CommandExit, OutputSink, RemoteCommand},
     engine::{
@@ -84,8 +86,27 @@ pub(super) struct GuestConnection {
     kernels_at_boot: u32,
     /// The reader's end, until it reads.
     line: Option<ConsoleLine>,
-    /// Whether an earlier run booted and kept the machine.
-    is_kept: bool,
+    start: ConnectionStart,
+    snapshots: Arc<SnapshotBook>,
+}
+
+/// In which state the guest is when the machine begins.
+enum ConnectionStart {
+    /// It boots.
+    Boot,
+    /// It is up, and nothing has happened to it: an earlier run booted and kept the machine, or we did.
+    Up,
+    /// It goes on from a snapshot.
+    Restored {
+        /// Whether a program of ours waits in it.
+        renews_by_port: bool,
+    },
+}
+
+impl ConnectionStart {
+    fn is_up(&self) -> bool {
+        !matches!(self, ConnectionStart::Boot)
+    }
 }
 
 impl GuestConnection {
@@ -110,13 +131,19 @@ impl GuestConnection {
             watch,
             kernels_at_boot: 0,
             line: Some(line),
-            is_kept: false,
+            start: ConnectionStart::Boot,
+            snapshots: Arc::clone(&context.snapshots),
         }
     }
 
     /// Returns the connection to a guest that is up since an earlier run, which has pinned its host key.
     pub(super) fn of_kept(self, pin: Pin) -> Self {
-        Self { pin, is_kept: true, ..self }
+        Self { pin, start: ConnectionStart::Up, ..self }
+    }
+
+    /// Returns the connection to a guest that goes on from a snapshot, in which its host key was pinned.
+    pub(super) fn of_restored(self, pin: Pin, renews_by_port: bool) -> Self {
+        Self { pin, start: ConnectionStart::Restored { renews_by_port }, ..self }
     }
 
     /// Returns what is known of the console.
@@ -153,7 +180,7 @@ impl GuestConnection {
             redactor: self.redactor.clone(),
             log_size: self.log_size,
         };
-        let from = if self.is_kept { LogStart::Now } else { LogStart::Beginning };
+        let from = if matches!(self.start, ConnectionStart::Up) { LogStart::Now } else { LogStart::Beginning };
         ConsoleReader::start(log, from, listener)
     }
 
@@ -161,7 +188,7 @@ impl GuestConnection {
     async fn open(&self, machine: &dyn Machine, waiting: &WaitingReason) -> Result<Box<dyn Session>> {
         // A log of what the provider does never shows what the guest writes when it is ready.
         let console = self.console.as_ref().filter(|_| self.shows_boot());
-        if let (Some(pattern), Some(console), false) = (&self.guest.boot.pattern, console, self.is_kept) {
+        if let (Some(pattern), Some(console), false) = (&self.guest.boot.pattern, console, self.start.is_up()) {
             waiting.ready_pattern(pattern.source());
             console.until_ready().await;
             self.phase(Phase::Service);
@@ -188,7 +215,7 @@ impl GuestConnection {
         loop {
             let session = route::open(&target, report).await?;
             // A provider's own tool answers only when its guest is set up.
-            if session.peer().is_none() || self.is_kept {
+            if session.peer().is_none() || self.start.is_up() {
                 return Ok(session);
             }
             waiting.first_boot();
@@ -253,9 +280,18 @@ impl GuestConnection {
             let reach = KernelReach { guest, keys, console, events, turn: Arc::default() };
             self.controls.reach_kernel(&self.guest.id, Some(reach));
         }
+        if let ConnectionStart::Restored { renews_by_port } = self.start {
+            self.phases.lock().close(true);
+            if renews_by_port {
+                // Before anybody looks at a clock, or begins a connection with random numbers.
+                let port = machine.renewal_port().await;
+                self.renew(port.as_ref()).await.map_err(|inner| failed().caused_by(inner))?;
+            }
+            self.phase(Phase::Service);
+        }
         let waiting = WaitingReason::default();
         // One that is up answers at once, or it is of no use.
-        let limit = if self.is_kept { ANSWERS.min(self.guest.boot_timeout) } else { self.guest.boot_timeout };
+        let limit = if self.start.is_up() { ANSWERS.min(self.guest.boot_timeout) } else { self.guest.boot_timeout };
         let (mut exit, mut error) = (machine.exit(), self.watch.error());
         let mut restarts = machine.restarts();
         let told = follow_userspace(machine.userspace(), Arc::clone(&self.phases));
@@ -296,11 +332,29 @@ impl GuestConnection {
         self.journal.append(&Record::Reached { name, address, host_key })?;
         self.session = Some(session);
         self.kernels_at_boot = *self.watch.kernels().borrow();
-        let mut phases = self.phases.lock();
-        phases.close(true);
-        // What it took to come back to one that was up says nothing about boots.
-        if !std::mem::take(&mut self.is_kept) {
-            phases.remember();
+        self.phases.lock().close(true);
+        match std::mem::replace(&mut self.start, ConnectionStart::Boot) {
+            ConnectionStart::Boot => self.phases.lock().remember(),
+            // What it took to come back to one that was up says nothing about boots.
+            ConnectionStart::Up | ConnectionStart::Restored { renews_by_port: true } => {}
+            ConnectionStart::Restored { renews_by_port: false } => self.renew(None).await?,
+        }
+        Ok(())
+    }
+
+    /// Gives a guest that goes on from a snapshot what must be its own: by its port, else by the session.
+    async fn renew(&self, port: Option<&GuestPort>) -> Result<()> {
+        let phase = PhaseEvents::begin(&self.events, &self.guest.id, Phase::Renew, None);
+        let renewed = async {
+            match (port, &self.session) {
+                (Some(port), _) => renew::by_port(port, &self.snapshots).await,
+                (None, Some(session)) => renew::by_shell(session.as_ref(), &self.snapshots).await,
+                (None, None) => Err(Fault::infra("cannot renew the guest").because("its port is not there")),
+            }
+        };
+        for note in phase.around(renewed).await? {
+            let text = format!("guest `{}` goes on from a snapshot: {note}", self.guest.id);
+            self.events.warn(Some(&self.guest.id), self.redactor.text(&text), None);
         }
         Ok(())
     }
@@ -410,8 +464,11 @@ impl Connection for GuestConnection {
             self.console = machine.console().map(|console| self.follow(console.log)).transpose()?;
             // Where nothing is read nobody must wait for an answer.
             self.line = None;
-            let boots = self.shows_boot() && !self.is_kept;
-            self.phase(if boots { Phase::Firmware } else { Phase::Launch });
+            self.phase(match &self.start {
+                ConnectionStart::Restored { .. } => Phase::Restore,
+                ConnectionStart::Boot if self.shows_boot() => Phase::Firmware,
+                ConnectionStart::Boot | ConnectionStart::Up => Phase::Launch,
+            });
             Ok(())
         })
     }
@@ -438,10 +495,8 @@ impl Connection for GuestConnection {
         Box::pin(async move {
             // It went with the boot that it was taken in.
             self.lock = None;
-            if let Some(session) = self.session.take() {
-                // The other end is gone.
-                let _ = clock::within(LAG, session.close()).await;
-            }
+            // The other end is gone.
+            self.hang_up().await;
             if let Some(console) = &self.console {
                 if *self.watch.kernels().borrow() == self.kernels_at_boot {
                     console.not_ready();
@@ -452,6 +507,19 @@ impl Connection for GuestConnection {
             self.phases.lock().begin_again();
             self.connect(machine, cancel).await
         })
+    }
+
+    fn hang_up(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Some(session) = self.session.take() {
+                let _ = clock::within(LAG, session.close()).await;
+            }
+        })
+    }
+
+    fn resume<'a>(&'a mut self, machine: &'a dyn Machine, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
+        self.start = ConnectionStart::Up;
+        self.connect(machine, cancel)
     }
 
     fn not_started(&mut self) {

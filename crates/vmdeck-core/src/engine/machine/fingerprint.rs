@@ -1,12 +1,14 @@
 //! What a guest's machine is made from, in one word: a machine that was kept is used again only where this is the same.
 
+use crate::host::info;
 use sha2::{Digest, Sha256};
-use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::time::Duration;
 use vmdeck_model::{
     digest::hex,
     guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Shutdown, SurvivorPolicy},
     image::Image,
     suite::ScriptShell,
+    workers::Workers,
 };
 
 /// Returns the fingerprint of a guest's machine, in hexadecimal: of all that shapes it, and not of what is done with it. Files count by
@@ -19,6 +21,10 @@ pub(super) fn fingerprint(guest: &Guest) -> String {
         save_disk: None,
         transport_turn: Duration::ZERO,
         fresh: Fresh::Run,
+        snapshot: None,
+        workers: Workers::Count(1),
+        id: guest.told_as().clone(),
+        one_more_of: None,
         launch_retries: 0,
         boot_timeout: Duration::ZERO,
         case_timeout: Duration::ZERO,
@@ -35,16 +41,9 @@ pub(super) fn fingerprint(guest: &Guest) -> String {
     hash.update(format!("{shape:?}"));
     let image = guest.image.as_ref().and_then(Image::file);
     for path in guest.options.paths().chain(image).chain(guest.user_data.as_deref()) {
-        hash.update(about(path));
+        hash.update(info::version_of(path));
     }
     hex(&hash.finalize()[..16])
-}
-
-fn about(path: &Path) -> String {
-    match path.metadata() {
-        Ok(meta) => format!("{} {} {}", meta.len(), meta.mtime(), meta.mtime_nsec()),
-        Err(_) => "none".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -10,19 +10,20 @@ use super::{
     preparation::{controller, prepare_record},
     private_network::NetworkPlace,
     retry,
+    snapshots::{MachineStart, SetupKey, SnapshotPlan, freeze_booted},
     take_down::{discard_uncreated, end, keep},
     takeover,
 };
 use crate::{
     backend::{
-        self,
+        self, BackendInfo,
         contract::{Backend, Machine},
         request::{CreateRequest, Lifetime},
     },
     context::CallContext,
     engine::{context::RunContext, controls::GuestEnd, journal::Record},
     host::clock,
-    transport::route,
+    transport::{pin::Pin, route},
 };
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
@@ -40,14 +41,22 @@ const ASK: Duration = Duration::from_secs(5);
 /// of them set by the user.
 const CREATE: Duration = Duration::from_hours(24);
 
-/// Makes and boots a machine, which has this place in the private network of its job; tries again where that can help. One that will
-/// not be tried again is held for inspection, if that is wanted, and its permits are given back.
+/// Where a machine belongs: its place in the private network of its job, and the setup that is to be run in it.
+#[derive(Clone, Copy, Default)]
+pub(in crate::engine) struct LaunchFor<'a> {
+    pub(in crate::engine) place: Option<&'a NetworkPlace>,
+    pub(in crate::engine) setup: Option<&'a SetupKey>,
+}
+
+/// Makes a machine and boots it, or lets it go on from a snapshot; tries again where that can help. One that will not be tried again is
+/// held for inspection, if that is wanted, and its permits are given back.
 pub(in crate::engine) async fn launch(
     context: &RunContext,
     guest: &Arc<Guest>,
-    place: Option<&NetworkPlace>,
+    wanted: LaunchFor<'_>,
     permits: &Permits,
 ) -> Result<LeasedMachine> {
+    let LaunchFor { place, setup } = wanted;
     if context.plan.options.reuse
         && guest.fresh == Fresh::Run
         && place.is_none()
@@ -55,13 +64,50 @@ pub(in crate::engine) async fn launch(
     {
         return Ok(machine);
     }
-    let mut attempt = 1;
+    let row = backend::find(&guest.backend)?;
+    let backend = (row.build)(&context.backend);
+    let backend = NamedBackend { row, backend: backend.as_ref() };
+    let snapshots = SnapshotPlan::of(context, guest, backend.backend, place, setup).await?;
+    let (mut attempt, mut was_frozen) = (1, false);
     loop {
         let last = attempt >= guest.launch_retries;
-        let fault = match launch_once(context, guest, place, permits, last).await {
-            Ok(machine) => return Ok(machine),
-            Err(fault) => fault,
+        let start = match &snapshots {
+            Some(snapshots) => snapshots.start(was_frozen).await,
+            None => MachineStart::Boot { freezable: false },
         };
+        let is_boot = matches!(start, MachineStart::Boot { .. });
+        let fault =
+            match (launch_once(context, guest, place, permits, (last && is_boot, &start), backend).await, &start) {
+                (Ok(mut machine), MachineStart::Boot { freezable: true }) => {
+                    let Some(snapshots) = &snapshots else { return Ok(machine) };
+                    match freeze_booted(context, guest, &mut machine, snapshots).await {
+                        Ok(true) => {
+                            end(context, guest, &mut machine.controller, &machine.name).await;
+                            was_frozen = true;
+                            continue;
+                        }
+                        Ok(false) => return Ok(machine),
+                        Err(fault) => {
+                            end(context, guest, &mut machine.controller, &machine.name).await;
+                            fault
+                        }
+                    }
+                }
+                (Ok(machine), _) => return Ok(machine),
+                (Err(fault), MachineStart::Restore { key, .. }) => {
+                    if let Some(snapshots) = &snapshots {
+                        let key = key.clone();
+                        // Its lock goes first: what is in use cannot be removed.
+                        drop(start);
+                        snapshots.distrust(&key, &fault);
+                    }
+                    if context.cancel.is_cancelled() {
+                        return Err(fault);
+                    }
+                    continue;
+                }
+                (Err(fault), _) => fault,
+            };
         if last || !fault.is_worth_a_retry() || context.cancel.is_cancelled() {
             return Err(fault);
         }
@@ -82,23 +128,34 @@ pub(in crate::engine) async fn launch(
     }
 }
 
+/// A backend with its row of the table.
+#[derive(Clone, Copy)]
+struct NamedBackend<'a> {
+    row: &'a BackendInfo,
+    backend: &'a dyn Backend,
+}
+
+/// Makes a machine that begins in this way; `last` = where that fails, it is not tried again.
 async fn launch_once(
     context: &RunContext,
     guest: &Arc<Guest>,
     place: Option<&NetworkPlace>,
     permits: &Permits,
-    last: bool,
+    (last, start): (bool, &MachineStart),
+    NamedBackend { row, backend }: NamedBackend<'_>,
 ) -> Result<LeasedMachine> {
-    let row = backend::find(&guest.backend)?;
-    let backend = (row.build)(&context.backend);
     let record_dir = context.guest_dir(guest);
     prepare_record(&record_dir)?;
-    let intent = Intent::write(context, guest, backend.as_ref(), row).await?;
+    let intent = Intent::write(context, guest, backend, row).await?;
     let name = intent.name.clone();
-    let connection = GuestConnection::new(context, guest, place.cloned());
+    let mut connection = GuestConnection::new(context, guest, place.cloned());
+    if let MachineStart::Restore { snapshot, .. } = start {
+        let facts = &snapshot.facts;
+        connection = connection.of_restored(Pin::of(facts.host_key.clone()), facts.renews_by_port);
+    }
     let console = connection.console_watch();
     let mut controller = controller(context, guest, &name, connection);
-    if let Err(fault) = create(context, guest, place, &mut controller, backend.as_ref(), &intent).await {
+    if let Err(fault) = create(context, guest, place, &mut controller, (backend, &intent), start).await {
         discard_uncreated(context, guest, intent).await;
         return Err(fault);
     }
@@ -112,9 +169,14 @@ async fn launch_once(
     let exit = controller.machine().map_or_else(|| watch::channel(None).1, Machine::exit);
     let restarts = controller.machine().and_then(Machine::restarts);
     let mut machine = LeasedMachine::new(name, controller, exit, console, restarts);
-    let Err(fault) = started else { return Ok(machine) };
+    let Err(fault) = started else {
+        return Ok(match start {
+            MachineStart::Restore { snapshot, key, .. } => machine.going_on_from(key, snapshot.facts.clone()),
+            MachineStart::Boot { .. } => machine,
+        });
+    };
     diagnose(context, guest, &machine.controller, &fault).await;
-    if last || !fault.is_worth_a_retry() {
+    if last || (!fault.is_worth_a_retry() && matches!(start, MachineStart::Boot { .. })) {
         // Nobody can inspect what was never made.
         let was_made = exists(&machine.controller).await;
         if was_made {
@@ -136,8 +198,8 @@ async fn create(
     guest: &Guest,
     place: Option<&NetworkPlace>,
     controller: &mut Controller,
-    backend: &dyn Backend,
-    intent: &Intent,
+    (backend, intent): (&dyn Backend, &Intent),
+    start: &MachineStart,
 ) -> Result<()> {
     let options = &context.plan.options;
     let may_stay = options.keep != Keep::Never || options.purpose == RunPurpose::Keep || options.controlled;
@@ -152,12 +214,16 @@ async fn create(
         lifetime: if may_stay { Lifetime::MayOutliveUs } else { Lifetime::TiedToUs },
         services: &services,
         network: place.map(NetworkPlace::port),
+        freezable: start.is_freezable(),
     };
     let tell =
         |text: &str| context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text: text.to_owned() });
     let call = CallContext { progress: &tell, ..CallContext::new(CREATE, &context.cancel) };
     let made: BoxFuture<'_, Result<Box<dyn Machine>>> = match (&intent.adopted, backend.adoption()) {
-        (None, _) => backend.create(request, call),
+        (None, _) => match (start, backend.snapshots()) {
+            (MachineStart::Restore { snapshot, .. }, Some(power)) => power.restore(request, &snapshot.folder, call),
+            _ => backend.create(request, call),
+        },
         (Some(target), Some(adoption)) => adoption.adopt(request, target, call),
         (Some(_), None) => return Err(Fault::bug("a backend that adopts nothing found a machine to adopt")),
     };

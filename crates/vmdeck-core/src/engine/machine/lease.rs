@@ -2,6 +2,7 @@
 
 use super::{ConsoleError, ConsoleWatch, controller::Controller};
 use crate::{
+    assets::snapshot::SnapshotFacts,
     backend::{contract::MachineExit, record::KeptMachine},
     command::{Collected, RemoteCommand, Shell},
     host::clock,
@@ -13,7 +14,10 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vmdeck_model::error::{Fault, Result};
+use vmdeck_model::{
+    error::{Fault, Result},
+    ids::SuiteId,
+};
 
 /// How long a guest may take to show that it is the one that it was.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -42,6 +46,10 @@ pub(in crate::engine) struct LeasedMachine {
     has_new_kernel: AtomicBool,
     /// What is known of it where an earlier run kept it.
     kept: Option<KeptMachine>,
+    /// The snapshot that it goes on from, and the key of that.
+    origin: Option<(String, SnapshotFacts)>,
+    /// Whether it was frozen, and stands still since.
+    is_frozen: bool,
     /// Set when a command outside of a case showed that the machine cannot be used any more.
     unusable: AtomicBool,
 }
@@ -68,6 +76,8 @@ impl LeasedMachine {
             kernels_at_boot,
             has_new_kernel: AtomicBool::new(false),
             kept: None,
+            origin: None,
+            is_frozen: false,
             unusable: AtomicBool::new(false),
         }
     }
@@ -80,6 +90,36 @@ impl LeasedMachine {
     /// Notes that an earlier run kept it: it stays kept.
     pub(super) fn of_kept(self, kept: KeptMachine) -> Self {
         Self { kept: Some(kept), ..self }
+    }
+
+    /// Notes that it goes on from a snapshot.
+    pub(super) fn going_on_from(self, key: &str, facts: SnapshotFacts) -> Self {
+        Self { origin: Some((key.to_owned(), facts)), ..self }
+    }
+
+    /// Notes that it was frozen.
+    pub(super) fn set_frozen(&mut self) {
+        self.is_frozen = true;
+    }
+
+    /// Returns whether it was frozen: there is nothing to do but to end it.
+    pub(in crate::engine) fn is_frozen(&self) -> bool {
+        self.is_frozen
+    }
+
+    /// Returns the key of the snapshot that it goes on from, and what is known of that.
+    pub(super) fn origin(&self) -> Option<(&str, &SnapshotFacts)> {
+        self.origin.as_ref().map(|(key, facts)| (key.as_str(), facts))
+    }
+
+    /// Returns whether the code is in it and the setup of this suite was run, since it goes on from where that was so.
+    pub(in crate::engine) fn is_set_up_for(&self, suite: &SuiteId) -> bool {
+        self.origin().is_some_and(|(_, facts)| facts.suite.as_deref() == Some(suite.as_str()))
+    }
+
+    /// Returns whether some suite's setup was run in it.
+    pub(in crate::engine) fn is_set_up(&self) -> bool {
+        self.origin().is_some_and(|(_, facts)| facts.suite.is_some())
     }
 
     /// Returns what is known of it where an earlier run kept it.

@@ -1,4 +1,4 @@
-//! The supply of machines: makes or adopts one for a guest, boots it, holds it, keeps it or takes it down, and proves the end.
+//! The supply of machines: makes or adopts one for a guest, boots it or lets it go on from a snapshot, holds it, keeps it or takes it down, and proves the end.
 //!
 //! What runs in a machine is the business of whoever asks for it: `cases`, or `shell`.
 
@@ -26,6 +26,7 @@ mod private_network;
 mod retry;
 mod shares;
 mod shutdown;
+mod snapshots;
 mod take_down;
 pub(super) mod takeover;
 mod trouble_block;
@@ -35,9 +36,10 @@ pub(super) use console_error::ConsoleError;
 pub(super) use console_watch::ConsoleWatch;
 pub(super) use diagnostics::{diagnose, save_memory};
 pub(super) use hold::{hold, pause};
-pub(super) use launch::launch;
+pub(super) use launch::{LaunchFor, launch};
 pub(super) use lease::{LeasedMachine, recv_once};
 pub(super) use permit::Permits;
 pub(super) use phase_events::PhaseEvents;
 pub(super) use private_network::NetworkPlace;
+pub(super) use snapshots::{SetupKey, SnapshotBook, freeze_set_up};
 pub(super) use take_down::{keep, take_down};

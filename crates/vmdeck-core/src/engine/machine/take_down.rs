@@ -42,7 +42,9 @@ impl CleanUp {
 
 /// Takes a leased machine down, whether it still runs or has ended by itself.
 pub(in crate::engine) async fn take_down(context: &RunContext, guest: &Guest, mut machine: LeasedMachine) {
-    shutdown::shut_down(context, guest, &machine).await;
+    if !machine.is_frozen() {
+        shutdown::shut_down(context, guest, &machine).await;
+    }
     end(context, guest, &mut machine.controller, &machine.name).await;
 }
 

@@ -186,6 +186,7 @@ async fn reattach(
         lifetime: Lifetime::MayOutliveUs,
         services: &[],
         network: None,
+        freezable: false,
     };
     let call = CallContext::new(TAKE, &context.cancel);
     let taken = call.run("take the machine over", backend.take_over(request, record, call)).await?;

@@ -106,7 +106,8 @@ pub(super) fn grid(view: &RunView) -> Markup {
         }
         cells.entry(key).or_default().insert(&case.guest, case);
     }
-    let guests: Vec<&GuestId> = view.guests.keys().collect();
+    let told = view.guests.iter().filter(|(_, guest)| guest.one_more_of.is_none());
+    let guests: Vec<&GuestId> = told.map(|(id, _)| id).collect();
     html! {
         @if guests.len() > 1 && !order.is_empty() {
             section {

@@ -1,6 +1,6 @@
 //! The cases of a job that go on beside those behind them, to the end of their suite.
 
-use super::{JobRun, QueuedCase};
+use super::job_run::{JobRun, QueuedCase};
 use crate::engine::{
     cases::background::{Background, Stopped},
     machine::LeasedMachine,

@@ -1,13 +1,13 @@
 //! The beginning and the end of a suite in the machines of a job.
 
-use super::{JobRun, QueuedCase, SuiteRound};
+use super::job_run::{JobRun, QueuedCase, SuiteRound};
 use crate::engine::{
-    cases::{member_folders, members::Member, requirements, script_failure::ScriptFailure},
-    machine::LeasedMachine,
+    cases::{member_folders, members::Member, requirements, script_failure::ScriptFailure, setup_key},
+    machine::{self, LeasedMachine, SetupKey},
 };
 use futures_util::future::join_all;
 use std::{collections::BTreeMap, path::PathBuf};
-use vmdeck_model::{guest::Fresh, outcome::Verdict, suite::Case};
+use vmdeck_model::{error::Result, guest::Fresh, outcome::Verdict, suite::Case};
 
 impl JobRun<'_> {
     /// Brings in what a suite requires and runs its setup, in every guest at once.
@@ -22,6 +22,45 @@ impl JobRun<'_> {
             run.set_up(machine).await
         };
         join_all(self.members.iter().zip(machines).map(prepare)).await.into_iter().collect()
+    }
+
+    /// Returns what the setup that is run first in the next machine depends on, where it is frozen after that.
+    pub(super) async fn next_setup(&self) -> Result<Option<SetupKey>> {
+        let ([member], Some(next)) = (&self.members[..], self.queue.front()) else { return Ok(None) };
+        setup_key::of(self.context, &member.guest, &self.suites[next.of.suite]).await
+    }
+
+    /// Returns whether the machine goes on from where the setup of this suite had been run.
+    pub(super) fn is_prepared(&self, round: SuiteRound, machines: &[LeasedMachine]) -> bool {
+        matches!(machines, [machine] if machine.is_set_up_for(&self.suites[round.suite].id))
+    }
+
+    /// Freezes the machine in which the setup of a suite has just been run; returns whether others go on from there now.
+    pub(super) async fn freeze(&mut self, round: SuiteRound, machines: &mut [LeasedMachine]) -> bool {
+        if self.frozen.contains(&round.suite) {
+            // It was, and the snapshot is gone: somebody removes what is made here.
+            return false;
+        }
+        let is_frozen = self.try_freeze(round, machines).await;
+        if is_frozen {
+            self.frozen.insert(round.suite);
+        }
+        is_frozen
+    }
+
+    async fn try_freeze(&self, round: SuiteRound, machines: &mut [LeasedMachine]) -> bool {
+        let ([member], [machine]) = (&self.members[..], machines) else { return false };
+        // It was asked for when the machine was made.
+        let key = setup_key::of(self.context, &member.guest, &self.suites[round.suite]).await;
+        let Some(key) = key.ok().flatten() else { return false };
+        match machine::freeze_set_up(self.context, &member.machine, machine, &key).await {
+            Ok(is_frozen) => is_frozen,
+            Err(fault) => {
+                self.suite_run(round, member).warn(&fault.to_string());
+                machine.give_up();
+                true
+            }
+        }
     }
 
     /// Makes the folders of the cases of a suite that are run in these machines.

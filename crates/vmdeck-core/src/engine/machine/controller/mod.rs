@@ -17,7 +17,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -32,6 +32,14 @@ pub trait Connection: Send + Sync {
     fn connect<'a>(&'a mut self, machine: &'a dyn Machine, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>>;
     /// Waits for a guest that begins again by itself, and connects to it anew.
     fn reconnect<'a>(&'a mut self, _: &'a dyn Machine, _: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Err(Fault::bug("cannot connect to the guest again")) })
+    }
+    /// Ends the session; the machine and its console go on.
+    fn hang_up(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+    /// Connects to a guest that is up as it was, and was hung up on.
+    fn resume<'a>(&'a mut self, _: &'a dyn Machine, _: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Err(Fault::bug("cannot connect to the guest again")) })
     }
     /// Runs a command in the guest.
@@ -212,6 +220,25 @@ impl Controller {
         self.running("connect again to")?;
         match &self.machine {
             Some(machine) => self.connection.reconnect(machine.as_ref(), cancel).await,
+            None => Err(self.wrong_state("connect again to")),
+        }
+    }
+
+    /// Ends the session and writes all of the machine into a folder, which will stand at `place`. The machine is of no use then, but to be
+    /// taken down; after an error it goes on, and `resume` connects to it.
+    pub async fn freeze(&mut self, to: &Path, place: &Path) -> Result<()> {
+        let freezer = self.running("freeze")?.freezer();
+        let freezer =
+            freezer.ok_or_else(|| Fault::infra("cannot freeze the machine").because("it was not made for that"))?;
+        self.connection.hang_up().await;
+        freezer.freeze(to, place).await
+    }
+
+    /// Connects again to a guest that could not be frozen. A failure changes no state: the machine still runs.
+    pub async fn resume(&mut self, cancel: &CancellationToken) -> Result<()> {
+        self.running("connect again to")?;
+        match &self.machine {
+            Some(machine) => self.connection.resume(machine.as_ref(), cancel).await,
             None => Err(self.wrong_state("connect again to")),
         }
     }

@@ -1,0 +1,209 @@
+//! Several machines of one guest that run its cases at once: each case in a machine of its own, as with one after the other.
+//!
+//! The first case is run alone: it makes the snapshots that the others go on from. A case that needs another waits until that has ended.
+
+use super::job_run::{JobRun, QueuedCase, SuiteRound};
+use crate::{
+    engine::{cases::members::Member, context::RunContext, machine::Permits},
+    host::capacity,
+};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use std::{collections::VecDeque, sync::Arc};
+use tokio::sync::Notify;
+use vmdeck_model::{
+    event::EventKind,
+    guest::{Fresh, Guest},
+    ids::CaseId,
+    job::Job,
+    outcome::Verdict,
+    plan::{Keep, Plan, RunPurpose},
+    quantity::show_count,
+    suite::{Case, Suite},
+};
+
+/// How many machines the host has room for, by its processors and its memory; each of them is to be as fast as one alone.
+pub(in crate::engine) fn room_for(guest: &Guest, spare_memory: u64) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from) / (guest.cpus.max(1) as usize);
+    let free = capacity::available_memory().map_or(u64::MAX, |free| free.saturating_sub(spare_memory));
+    let machines = usize::try_from(free / guest.memory.max(1)).unwrap_or(usize::MAX);
+    processors.min(machines).max(1)
+}
+
+/// The machines that run the cases of one guest.
+pub(super) struct Lanes {
+    /// The guest as each of its machines is called; the first one has its own name.
+    machines: Vec<Arc<Guest>>,
+}
+
+/// What the lanes share.
+struct LaneQueue<'a, 'c> {
+    job: Mutex<&'a mut JobRun<'c>>,
+    /// The cases that are being run.
+    running: Mutex<Vec<(SuiteRound, CaseId)>>,
+    /// Told each time that a case has ended, and when the last one has begun.
+    changed: Notify,
+}
+
+/// What a lane does next.
+enum NextCase {
+    Run(QueuedCase),
+    /// A case that is being run comes first.
+    Wait,
+    Done,
+}
+
+/// Returns the machines that a job has at once, each as a guest of its own name, and why they are fewer than the config wants.
+pub(in crate::engine) fn machines_at_once(plan: &Plan, job: &Job) -> (Vec<Guest>, Option<String>) {
+    let (guest, options) = (job.guest(), &plan.options);
+    let alone = |why: Option<String>| (vec![guest.clone()], why);
+    let room = room_for(guest, plan.host.min_free_memory);
+    let wanted = guest.workers.up_to(room).min(job.cases_in(&guest.id).count() * options.repeat as usize);
+    if wanted < 2 || options.purpose != RunPurpose::Cases {
+        return alone(None);
+    }
+    let goes_on = job.suites.iter().any(|suite| suite.cases.iter().any(|case| case.background.is_some()));
+    let reasons = [
+        (guest.fresh != Fresh::Case, "its cases share machines; `fresh = \"case\"` gives each its own"),
+        (job.guests().count() > 1, "its suite has several guests"),
+        (options.keep != Keep::Never || options.pause.is_some(), "machines may be kept or held"),
+        (goes_on, "one of its cases goes on beside the others"),
+    ];
+    if let Some((_, why)) = reasons.into_iter().find(|(holds, _)| *holds) {
+        return alone(Some(why.to_owned()));
+    }
+    let slots = plan.host.slots as usize;
+    let further = (2..=wanted.min(slots)).filter_map(|number| guest.one_more(number));
+    let machines: Vec<Guest> = std::iter::once(guest.clone()).chain(further).collect();
+    let why = (machines.len() < wanted).then(|| format!("`host.slots` is {slots}"));
+    (machines, why)
+}
+
+impl Lanes {
+    /// Returns the lanes of a job; `None` = it has one machine at a time. Where the config wants several and it cannot be, that is said.
+    pub(super) fn of(context: &RunContext, job: &Job) -> Option<Self> {
+        let (machines, why) = machines_at_once(&context.plan, job);
+        if let Some(why) = why {
+            let (id, count) = (&job.guest().id, show_count(machines.len(), "machine"));
+            context.events.warn(Some(id), format!("guest `{id}` has {count} at once: {why}"), None);
+        }
+        let machines: Vec<Arc<Guest>> = machines.into_iter().map(Arc::new).collect();
+        (machines.len() > 1).then_some(Self { machines })
+    }
+
+    /// Runs the cases of a job whose queue is filled.
+    pub(super) async fn run(self, mut job: JobRun<'_>) {
+        let context = job.context;
+        let guest = Arc::clone(&job.members[0].guest);
+        let text = format!("guest `{}`: {} machines run its cases at once", guest.id, self.machines.len());
+        context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
+        let queue = LaneQueue { job: Mutex::new(&mut job), running: Mutex::default(), changed: Notify::new() };
+        // What is frozen in it is there for all.
+        if let NextCase::Run(first) = queue.next() {
+            queue.run_one(first, &self.machines[0], None).await;
+        }
+        let lanes = self.machines.iter().enumerate().map(|(at, machine)| {
+            let queue = &queue;
+            async move {
+                let permits = if at == 0 { None } else { queue.permit(context).await };
+                if at == 0 || permits.is_some() {
+                    queue.serve(machine, permits).await;
+                }
+            }
+        });
+        join_all(lanes).await;
+        let job = queue.job.into_inner();
+        if !job.queue.is_empty() {
+            job.give_up(Verdict::Cancelled, context.stop_reason());
+        }
+    }
+}
+
+impl LaneQueue<'_, '_> {
+    /// Waits for a permit; `None` = nothing is left to do for one more machine.
+    async fn permit(&self, context: &RunContext) -> Option<Arc<Permits>> {
+        loop {
+            let changed = self.changed.notified();
+            if self.job.lock().queue.is_empty() {
+                return None;
+            }
+            tokio::select! {
+                permits = Permits::acquire(&context.permits, 1) => return permits.map(Arc::new),
+                () = changed => {}
+            }
+        }
+    }
+
+    /// Runs one case after the other, each in a machine of this name.
+    async fn serve(&self, machine: &Arc<Guest>, permits: Option<Arc<Permits>>) {
+        loop {
+            let changed = self.changed.notified();
+            match self.next() {
+                NextCase::Run(queued) => self.run_one(queued, machine, permits.as_ref()).await,
+                NextCase::Wait => changed.await,
+                NextCase::Done => return,
+            }
+        }
+    }
+
+    /// Takes the first case that can be run now; those of which one that they need did not pass are reported.
+    fn next(&self) -> NextCase {
+        let mut job = self.job.lock();
+        if job.context.is_stopped(&job.members[0].guest) {
+            return NextCase::Done;
+        }
+        let mut at = 0;
+        while let Some(queued) = job.queue.get(at).copied() {
+            if let Some(why) = job.lacks(queued) {
+                job.queue.remove(at);
+                job.note(queued, Verdict::Skipped);
+                job.report_unrun(queued, Verdict::Skipped, &why);
+                continue;
+            }
+            let (case, _) = job.case_of(queued);
+            let is_needed = |(round, id): &(SuiteRound, CaseId)| {
+                *round == queued.of && case.needs.iter().any(|need| need == id || id.parent().as_ref() == Some(need))
+            };
+            let waits_for_one_before = |other: &QueuedCase| is_needed(&(other.of, job.case_of(*other).0.id.clone()));
+            let waits = self.running.lock().iter().any(is_needed) || job.queue.range(..at).any(waits_for_one_before);
+            if !waits {
+                let taken = (queued.of, case.id.clone());
+                job.queue.remove(at);
+                self.running.lock().push(taken);
+                if job.queue.is_empty() {
+                    self.changed.notify_waiters();
+                }
+                return NextCase::Run(queued);
+            }
+            at += 1;
+        }
+        if job.queue.is_empty() { NextCase::Done } else { NextCase::Wait }
+    }
+
+    /// Runs a case as a job of its own, from its machine to the proof that this is gone.
+    async fn run_one(&self, queued: QueuedCase, machine: &Arc<Guest>, permits: Option<&Arc<Permits>>) {
+        let (mut one, id) = {
+            let job = self.job.lock();
+            let (case, suite) = job.case_of(queued);
+            // What it needs has ended, and well.
+            let case = Case { needs: Vec::new(), ..case.clone() };
+            let id = case.id.clone();
+            let suite = Suite { cases: vec![case], ..suite.clone() };
+            let member = Member::with_machine(&job.members[0].guest, machine);
+            let permits = permits.unwrap_or(&job.permits);
+            (JobRun::new(job.context, vec![member], vec![suite], Arc::clone(permits)), id)
+        };
+        let of = SuiteRound { suite: 0, round: queued.of.round };
+        one.queue = VecDeque::from([QueuedCase { of, case: 0 }]);
+        Box::pin(one.run()).await;
+        let mut job = self.job.lock();
+        job.has_failed |= one.has_failed;
+        for ((_, id), verdict) in one.not_passed {
+            job.not_passed.insert((queued.of, id), verdict);
+        }
+        let is_it = |(round, case): &(SuiteRound, CaseId)| *round == queued.of && *case == id;
+        self.running.lock().retain(|running| !is_it(running));
+        drop(job);
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,105 @@
+//! Freezes a machine that is up: a program begins to wait in the guest, its connections end, its backend writes it out, the store makes it known.
+
+use super::{SetupKey, SnapshotPlan, renew, start::progress};
+use crate::{
+    assets::snapshot::SnapshotFacts,
+    engine::{
+        context::RunContext,
+        machine::{LeasedMachine, PhaseEvents},
+    },
+    host::clock,
+};
+use vmdeck_model::{
+    error::{Fault, Result},
+    event::Phase,
+    guest::Guest,
+    quantity::{show_duration, show_size},
+    snapshot::SnapshotPoint,
+};
+
+/// Freezes a machine that has just booted; returns whether there is a snapshot of it now, and the machine is to be ended. Where that
+/// fails it is up again, and machines of this guest boot.
+pub(in crate::engine::machine) async fn freeze_booted(
+    context: &RunContext,
+    guest: &Guest,
+    machine: &mut LeasedMachine,
+    plan: &SnapshotPlan<'_>,
+) -> Result<bool> {
+    let mut facts = SnapshotFacts::new(guest.told_as().as_str(), &guest.backend, &context.plan.folder, clock::utc());
+    facts.host_key = machine.controller.host_key();
+    freeze(context, guest, machine, &plan.booted, facts).await
+}
+
+/// Freezes a machine in which the setup of a suite has just been run, where it is one that can be; returns as `freeze_booted` does.
+pub(in crate::engine) async fn freeze_set_up(
+    context: &RunContext,
+    guest: &Guest,
+    machine: &mut LeasedMachine,
+    setup: &SetupKey,
+) -> Result<bool> {
+    let is_possible = machine.controller.machine().is_some_and(|machine| machine.freezer().is_some());
+    let Some((parent, before)) = machine.origin().filter(|_| is_possible) else { return Ok(false) };
+    let mut facts = before.clone();
+    facts.parent = Some(parent.to_owned());
+    facts.point = SnapshotPoint::AfterSetup;
+    facts.suite = Some(setup.suite.to_string());
+    facts.created = clock::utc();
+    let key = setup.on(parent);
+    freeze(context, guest, machine, &key, facts).await
+}
+
+async fn freeze(
+    context: &RunContext,
+    guest: &Guest,
+    machine: &mut LeasedMachine,
+    key: &str,
+    facts: SnapshotFacts,
+) -> Result<bool> {
+    let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Freeze, None);
+    let begun = clock::now();
+    let frozen = write(context, machine, key, facts).await;
+    phase.end(frozen.is_ok());
+    match frozen {
+        Ok(size) => {
+            context.snapshots.set_whole(key);
+            machine.set_frozen();
+            let took = show_duration(begun.elapsed());
+            progress(context, guest, format!("guest `{}` was frozen in {took} ({})", guest.id, show_size(size)));
+            Ok(true)
+        }
+        Err(fault) => {
+            context.snapshots.give_up(guest.told_as());
+            let text = format!("guest `{}` could not be frozen, and each of its machines boots: {fault}", guest.id);
+            context.events.warn(Some(&guest.id), text, fault.remedy().map(str::to_owned));
+            machine.controller.resume(&context.cancel).await?;
+            Ok(false)
+        }
+    }
+}
+
+/// Writes the snapshot; returns its size. The machine has no session afterwards.
+async fn write(context: &RunContext, machine: &mut LeasedMachine, key: &str, mut facts: SnapshotFacts) -> Result<u64> {
+    let store = &context.backend.snapshots;
+    let cannot = |e: std::io::Error| {
+        let fault = Fault::infra("cannot write the snapshot").because(&e);
+        match e.kind() {
+            std::io::ErrorKind::StorageFull => {
+                fault.hint("free disk space, or set `snapshots.cache` to another folder")
+            }
+            _ => fault,
+        }
+    };
+    let draft = store.begin(key).map_err(cannot)?;
+    // Open until all is written: what waits at its other end would see its end.
+    let port = match machine.controller.machine() {
+        Some(machine) => machine.renewal_port().await,
+        None => None,
+    };
+    facts.renews_by_port = port.is_some() && renew::start_resident(machine.session()?).await;
+    machine.controller.freeze(draft.folder(), draft.place()).await?;
+    let size = crate::host::files::disk_usage(draft.folder());
+    // It reads all of it, and waits for the disk.
+    let committed = tokio::task::spawn_blocking(move || draft.commit(facts)).await;
+    committed.map_err(|e| Fault::bug("writing a snapshot panicked").because(e))?.map_err(cannot)?;
+    Ok(size)
+}
