@@ -2,34 +2,26 @@
 
 use super::{Io, run, runs::RECORDS, settings};
 use crate::cli::{ConfigArgs, OutputArgs, RunArgs, StressArgs};
-use serde::Deserialize;
 use std::{
     collections::BTreeMap,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
 };
 use vmdeck_core::{host::random, report::text::safe};
-use vmdeck_model::{error::Result, exit::RunExit, outcome::Verdict, quantity::show_count, text::one_line};
+use vmdeck_model::{
+    error::Result,
+    event::Event,
+    exit::RunExit,
+    outcome::Verdict,
+    quantity::show_count,
+    run_view::{EndedCase, RunView},
+    text::one_line,
+};
 
 /// How many distinct failures of a case are told.
 const SHOWN: usize = 5;
 /// The quantile of the normal distribution for an interval of 95 %.
 const Z: f64 = 1.96;
-
-/// A case of the summary.
-#[derive(Deserialize)]
-struct StressedCase {
-    guest: String,
-    suite: String,
-    case: String,
-    round: u32,
-    verdict: Verdict,
-    message: String,
-}
-
-#[derive(Deserialize)]
-struct StressSummary {
-    cases: Vec<StressedCase>,
-}
 
 /// How one case ended over all of its runs.
 #[derive(Default)]
@@ -65,8 +57,8 @@ pub(super) async fn run(args: &StressArgs, config: &ConfigArgs, look: &OutputArg
     let quiet = OutputArgs { quiet: !look.verbose, ..look.clone() };
     let exit = run::run(&of_run, &config, &quiet, io).await?;
     let folder = args.report.run_dir.clone().or_else(|| id.and_then(record_of));
-    if let Some(summary) = folder.as_deref().and_then(read) {
-        tell(&summary, io);
+    if let Some(view) = folder.as_deref().and_then(read) {
+        tell(&view.cases, io);
     }
     Ok(exit)
 }
@@ -78,21 +70,29 @@ fn record_of(id: u64) -> Option<PathBuf> {
     all.into_iter().find(|path| path.to_string_lossy().ends_with(&ending))
 }
 
-fn read(folder: &Path) -> Option<StressSummary> {
-    let bytes = vmdeck_files::read(&folder.join("summary.json"), vmdeck_files::LARGE).ok()?;
-    serde_json::from_slice(&bytes).ok()
+/// Returns what a record says of its run.
+fn read(folder: &Path) -> Option<RunView> {
+    let events = vmdeck_files::open(&folder.join("events.jsonl")).ok()?;
+    let mut view = RunView::default();
+    for line in BufReader::new(events).lines().map_while(std::io::Result::ok) {
+        if let Ok(event) = serde_json::from_str::<Event>(&line) {
+            view.apply(&event);
+        }
+    }
+    Some(view)
 }
 
-fn tell(summary: &StressSummary, io: &mut Io<'_>) {
+fn tell(cases: &[EndedCase], io: &mut Io<'_>) {
     let mut all: BTreeMap<String, CaseCounts> = BTreeMap::new();
-    for case in &summary.cases {
+    for case in cases {
         let counts = all.entry(format!("{}/{}@{}", case.suite, case.case, case.guest)).or_default();
         match case.verdict {
             Verdict::Passed | Verdict::Flaky => counts.good += 1,
             Verdict::Failed => {
                 counts.bad += 1;
-                let failure = counts.failures.entry(alike(&case.message));
-                failure.or_insert_with(|| (0, case.round, safe(&one_line(&case.message)))).0 += 1;
+                let said = case.evidence.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
+                let text = safe(&one_line(&format!("{}{said}", case.message)));
+                counts.failures.entry(alike(&text)).or_insert((0, case.round, text)).0 += 1;
             }
             Verdict::Infra | Verdict::Skipped | Verdict::Cancelled => counts.unjudged += 1,
         }
