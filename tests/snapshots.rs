@@ -13,7 +13,7 @@ use vmdeck_testkit::{
 
 /// Fails where another case was in the same machine, and leaves what the next one would see.
 const ALONE: &str = "cat /tmp/prepared; [ ! -e /tmp/mark ] || exit 9; touch /tmp/mark
-! pgrep -f 'sleep 98[7]' || exit 8
+! ps | grep 'sleep 98[7]' || exit 8
 sleep 987 >/dev/null 2>&1 </dev/null &
 echo drew $(head -c 16 /dev/urandom | od -An -tx1)
 adjtimex | sed -n 's/^ *time.tv_/time /p'";
@@ -219,6 +219,39 @@ fn a_secret_is_never_frozen() {
             assert!(!found, "{}", entry.path().display());
         }
     }
+}
+
+#[test]
+fn what_had_failed_can_be_looked_at_later() {
+    let run = "echo here >/tmp/state; sleep 777 >/dev/null 2>&1 & sleep 0.1; echo told; exit 3";
+    let case =
+        format!("[[suites.s.cases]]\nname = \"bad\"\nrun = {}\nafter_each = \"rm /tmp/state\"\n", Value::from(run));
+    let keys = "fresh = \"case\"\ncheckpoint = \"on-failure\"\n";
+    let guest = Micro { keys, ..Micro::default() }.guest("micro");
+    let env = "run_as = \"root\"\nenv = { WHERE = \"there\" }";
+    let world =
+        World::new(&format!("{guest}[suites.s]\n{env}\n{case}[[suites.s.cases]]\nname = \"good\"\nrun = \"true\"\n"));
+    for snapshot in ["after-boot", "off"] {
+        let _ = fs::remove_dir_all(world.path(".vmdeck"));
+        let set = format!("guests.micro.snapshot={snapshot}");
+        let ran = world.run(&["--ci", "--set", &set]).exits(1).says("its state at the failure of `s/bad` is kept");
+        let word = ran.out.split("`vmdeck shell ").nth(1).and_then(|rest| rest.split('`').next()).expect("the word");
+        world.assert_nothing_left();
+        // It is as it was before anything was put back, and can be looked at as often as one likes.
+        for _ in 0..2 {
+            let look = "cat /tmp/state; ps | grep -c 'sleep 77[7]'; echo $WHERE $VMDECK_CASE; rm /tmp/state";
+            let seen = world.run(&["shell", word, "--", look]).exits(0).complains("goes with the shell");
+            assert_eq!(seen.out, "here\n1\nthere bad\n", "{snapshot}");
+        }
+        world.assert_nothing_left();
+        world.run(&["snapshot", "list"]).exits(0).says("micro at-failure of `");
+        world.run(&["snapshot", "prune"]).exits(0);
+        world.run(&["shell", word, "--", "true"]).exits(5).complains("`checkpoint = \"on-failure\"`");
+    }
+    // Where it cannot be, that is said, and the case is judged as it is.
+    let ran = world.run(&["--ci", "--set", "guests.micro.qemu.extra_args=[\"-no-fd-bootchk\"]"]).exits(1);
+    assert!(ran.out.contains("could not be kept"), "{}", ran.out);
+    assert!(ran.out.contains("1 failed") && ran.out.contains("1 passed"), "{}", ran.out);
 }
 
 #[test]

@@ -82,8 +82,17 @@ pub(super) fn request(wanted: Wanted) -> (shell::ShellRequest, Attendance) {
     // As with ssh, a command reads what is piped in.
     let stdin = if std::io::stdin().is_terminal() { Input::Empty } else { Input::Stdin };
     let Wanted { command, dir, env, limit, terminal } = wanted;
-    let request =
-        shell::ShellRequest { command, dir, env, limit, terminal: terminal.then_some(open), stdin, output, done };
+    let request = shell::ShellRequest {
+        command,
+        dir,
+        env,
+        limit,
+        terminal: terminal.then_some(open),
+        stdin,
+        output,
+        done,
+        checkpoint: None,
+    };
     (request, Attendance { raw, written, ended })
 }
 

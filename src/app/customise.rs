@@ -28,6 +28,7 @@ use vmdeck_model::{
     image::{BuildWay, Image, Recipe},
     job::Job,
     plan::{HostConfig, Plan, RunOptions},
+    snapshot::Checkpoint,
     suite::{CaseAction, Suite},
     workers::Workers,
 };
@@ -195,6 +196,7 @@ fn plan(
         fresh: Fresh::Run,
         snapshot: None,
         workers: Workers::Count(1),
+        checkpoint: Checkpoint::Never,
         one_more_of: None,
         // Packages come over the network.
         network: Network::User,

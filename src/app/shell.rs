@@ -6,10 +6,13 @@ use super::{
     Io,
     attend::{self, Attended, Wanted},
     deps::deps,
-    settings, shell_place, terminal,
+    settings,
+    shell_place::{self, ShellPlace},
+    terminal,
 };
 use crate::cli::ConfigArgs;
 use vmdeck_core::{
+    backend::BackendDeps,
     command::CommandExit,
     engine::shell::{self, ShellEnd},
 };
@@ -60,15 +63,19 @@ pub(super) async fn run(
     };
     let env = suite.map(|suite| shell_place::environment(suite, &guest, &place)).unwrap_or_default();
     let wanted = Wanted { command, dir: dir.filter(|_| as_tests), env, limit: None, terminal: wants_terminal };
-    let (request, attendance) = attend::request(wanted);
+    let (mut request, attendance) = attend::request(wanted);
     let mut run = None;
     if let Some(running) = shell::running(&deps, &setup.folder, &guest, machine).await {
         tokio::spawn(async move { shell::in_running(running, &guest, request).await });
+    } else if let Some(key) = checkpoint_of(&deps, &place) {
+        io.warn(&format!("going on where {word} had failed; this machine is a copy, and goes with the shell"));
+        request.checkpoint = Some(key);
+        run = Some(attend::start(guest, setup.host, RunOptions::default(), deps, request)?);
     } else if let Some(machine) = machine {
         let gone = Fault::infra(format!("cannot open a shell in `{name}`"));
         return Err(gone
             .because(format!("its machine `{machine}` is gone"))
-            .hint("`--keep failed` keeps those in which something failed, until `vmdeck down`"));
+            .hint("`--keep failed` keeps those in which something failed; `checkpoint = \"on-failure\"` of the guest keeps how they were"));
     } else if guest.id != guest.key {
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
             .because("the machines of its suite are not up")
@@ -96,4 +103,10 @@ pub(super) async fn run(
         (_, Some(exit)) => Ok(exit.code()),
         _ => Err(Fault::infra("cannot open the shell")),
     }
+}
+
+/// Returns the checkpoint of the case of a run that was named, if there is one.
+fn checkpoint_of(deps: &BackendDeps, place: &ShellPlace) -> Option<String> {
+    let name = format!("{}/{}", place.suite.as_deref()?, place.case.as_deref()?);
+    deps.snapshots.checkpoint(place.run.as_deref()?, &place.guest, &name)
 }

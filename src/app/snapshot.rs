@@ -10,6 +10,7 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
+    ids::short_run,
     quantity::{show_count, show_duration, show_size},
 };
 
@@ -51,7 +52,7 @@ fn list(store: &SnapshotStore, json: bool, io: &mut Io<'_>) -> Result<()> {
         let row = |snapshot: &StoredSnapshot| {
             let facts = &snapshot.facts;
             json!({ "key": snapshot.key, "path": snapshot.folder, "size": snapshot.size, "guest": facts.guest,
-                    "backend": facts.backend, "config": facts.config, "point": facts.point, "suite": facts.suite,
+                    "backend": facts.backend, "config": facts.config, "point": facts.point, "suite": facts.suite, "failed": facts.failed,
                     "created": facts.created, "parent": facts.parent, "unused_s": age(snapshot).as_secs() })
         };
         let rows: Vec<_> = all.iter().map(row).collect();
@@ -72,6 +73,10 @@ fn list(store: &SnapshotStore, json: bool, io: &mut Io<'_>) -> Result<()> {
 fn described(snapshot: &StoredSnapshot) -> String {
     let facts = &snapshot.facts;
     let key: String = snapshot.key.chars().take(SHOWN).collect();
-    let suite = facts.suite.as_ref().map(|suite| format!(" of `{suite}`")).unwrap_or_default();
+    let suite = match (&facts.failed, &facts.suite) {
+        (Some((run, case)), _) => format!(" of `{}/{case}`", short_run(run)),
+        (None, Some(suite)) => format!(" of `{suite}`"),
+        (None, None) => String::new(),
+    };
     vmdeck_model::text::one_line(&format!("{key}  {} {}{suite}", facts.guest, facts.point))
 }

@@ -3,8 +3,16 @@
 //! The machine itself is a backend's `Machine`.
 
 use super::{
-    ids::GuestId, image::Image, key::Options, outcome::Verdict, pattern::Pattern, secret::Secret,
-    snapshot::SnapshotPoint, suite::ScriptShell, trouble::TroubleKind, workers::Workers,
+    ids::GuestId,
+    image::Image,
+    key::Options,
+    outcome::Verdict,
+    pattern::Pattern,
+    secret::Secret,
+    snapshot::{Checkpoint, SnapshotPoint},
+    suite::ScriptShell,
+    trouble::TroubleKind,
+    workers::Workers,
 };
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -59,6 +67,8 @@ pub struct Guest {
     pub fresh: Fresh,
     /// When its machine is frozen, as the config has it.
     pub snapshot: Option<SnapshotPoint>,
+    /// When the state of its machine is kept.
+    pub checkpoint: Checkpoint,
     /// How many machines it has at once for its cases.
     pub workers: Workers,
     /// The guest of which this is a further machine, where it has several at once.

@@ -13,6 +13,8 @@ pub enum SnapshotPoint {
     AfterBoot,
     /// Besides, once the code is in and the setup of a suite has been run.
     AfterSetup,
+    /// When a case had failed: a checkpoint. No word of this key.
+    AtFailure,
 }
 
 impl SnapshotPoint {
@@ -30,6 +32,7 @@ impl SnapshotPoint {
             SnapshotPoint::Off => "off",
             SnapshotPoint::AfterBoot => "after-boot",
             SnapshotPoint::AfterSetup => "after-setup",
+            SnapshotPoint::AtFailure => "at-failure",
         }
     }
 }
@@ -37,6 +40,25 @@ impl SnapshotPoint {
 impl fmt::Display for SnapshotPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// When the state of a machine is kept for whoever looks for the cause of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// Never.
+    Never,
+    /// When a case has failed.
+    OnFailure,
+}
+
+impl Checkpoint {
+    /// The words of the config.
+    pub const WORDS: &'static [&'static str] = &["never", "on-failure"];
+
+    /// Reads a word; anything unknown is `never`.
+    pub fn of_word(word: &str) -> Self {
+        if word == "on-failure" { Checkpoint::OnFailure } else { Checkpoint::Never }
     }
 }
 

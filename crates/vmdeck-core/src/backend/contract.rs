@@ -227,6 +227,11 @@ pub trait Machine: Send + Sync {
         None
     }
 
+    /// Returns the power to keep the state of the machine, while it runs.
+    fn checkpoint(&self) -> Option<Box<dyn KeepState>> {
+        None
+    }
+
     /// Returns the port that leads to the program which renews a guest that was frozen, where the machine has one; it stays open.
     fn renewal_port(&self) -> BoxFuture<'_, Option<GuestPort>> {
         Box::pin(async { None })
@@ -303,6 +308,12 @@ pub trait Freeze: Send + Sync {
     /// Stops the guest and writes all of it into an empty folder, which will stand at `place` later. The machine is to be ended then;
     /// after an error it goes on.
     fn freeze<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>>;
+}
+
+/// The power to keep the state of a machine.
+pub trait KeepState: Send + Sync {
+    /// Writes all of the machine into an empty folder, as it is at this moment; the guest stands still meanwhile, and goes on.
+    fn keep_state<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>>;
 }
 
 /// The power to begin machines from where others were frozen.

@@ -5,6 +5,7 @@ use vmdeck_model::{
     guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Os, SurvivorPolicy},
     ids::GuestId,
     key::{Options, Value},
+    snapshot::Checkpoint,
     workers::Workers,
 };
 
@@ -40,6 +41,7 @@ pub(crate) fn guest(set: &[(&str, Value)]) -> Guest {
         fresh: Fresh::Run,
         snapshot: None,
         workers: Workers::Count(1),
+        checkpoint: Checkpoint::Never,
         one_more_of: None,
         launch_retries: 3,
         boot_timeout: Duration::from_mins(5),

@@ -27,7 +27,7 @@ use vmdeck_model::{
     plan::Setup,
     quarantine::Quarantine,
     secret::Secret,
-    snapshot::SnapshotPoint,
+    snapshot::{Checkpoint, SnapshotPoint},
     suite::{ScriptShell, Suite},
     trouble::TroubleKind,
     workers::Workers,
@@ -345,6 +345,9 @@ impl Build<'_> {
                 Some("suite") => Fresh::Suite,
                 _ => Fresh::Run,
             },
+            checkpoint: self
+                .text(&full("checkpoint"), &any("checkpoint"))
+                .map_or(Checkpoint::Never, |word| Checkpoint::of_word(&word)),
             workers: match self.value(&full("workers"), &any("workers")) {
                 Some(Value::CountOrAuto(workers)) => workers,
                 _ => Workers::Count(1),

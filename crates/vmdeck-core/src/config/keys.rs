@@ -6,7 +6,7 @@ use super::suite_keys::SUITES;
 use vmdeck_model::{
     guest::{ShareBy, Shutdown},
     key::{Key, Kind},
-    snapshot::SnapshotPoint,
+    snapshot::{Checkpoint, SnapshotPoint},
     trouble::{TroubleEnd, TroubleSeverity},
 };
 
@@ -286,6 +286,13 @@ const CORE: &[Key] = &[
         Some("1"),
         "with `fresh = \"case\"`: how many machines run its cases at once, as far as `host.slots` and memory allow; auto = as many as the host has \
          processors and memory for",
+    ),
+    key(
+        "guests.*.checkpoint",
+        Kind::Choice(Checkpoint::WORDS),
+        Some("\"never\""),
+        "on-failure: memory and disk of the machine are kept as they are when a case has failed; `vmdeck shell RUN/CASE` goes on there, as long as \
+         `snapshots.max_size` leaves room",
     ),
     key("guests.*.launch_retries", Kind::Int(1, 20), Some("3"), "how many times a launch is tried"),
     key("guests.*.boot_timeout", Kind::Duration, Some("\"5m\""), "from power-on to the first command"),

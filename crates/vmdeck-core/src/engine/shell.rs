@@ -87,6 +87,8 @@ pub struct ShellRequest {
     pub limit: Option<Duration>,
     /// Opens a person's terminal, once the guest is ready: until then Ctrl-C must still reach us.
     pub terminal: Option<OpenTerminal>,
+    /// The checkpoint in which it is served, where a machine is made for it.
+    pub checkpoint: Option<String>,
     /// What a command without a terminal reads.
     pub stdin: Input,
     /// What a command without a terminal writes.
@@ -104,7 +106,7 @@ impl ShellRequest {
         guest: &Guest,
         cancel: &CancellationToken,
     ) {
-        let Self { command, dir, env, limit, terminal: wanted, stdin, output, done } = self;
+        let Self { command, dir, env, limit, terminal: wanted, stdin, output, done, checkpoint: _ } = self;
         let command = command.map(|command| command.text(session.shell()));
         let work = async {
             match (wanted, command) {
@@ -277,7 +279,8 @@ pub(super) async fn run(context: &RunContext, request: ShellRequest) {
     let Some(job) = context.plan.jobs.first() else { return };
     let guest = Arc::new(job.guest().clone());
     let Some(permits) = Permits::acquire(&context.permits, 1).await else { return };
-    let machine = match machine::launch(context, &guest, LaunchFor::default(), &permits).await {
+    let wanted = LaunchFor { checkpoint: request.checkpoint.as_deref(), ..LaunchFor::default() };
+    let machine = match machine::launch(context, &guest, wanted, &permits).await {
         Ok(machine) => machine,
         Err(fault) => return drop(request.done.send(Err(fault))),
     };

@@ -1,7 +1,7 @@
 //! A snapshot that is being made. It is nobody's until it is whole: what breaks off is removed, by us or by whoever looks next.
 
 use super::facts::{FILE, SnapshotFacts};
-use crate::host::{files, lockdir};
+use crate::host::{clock, files, lockdir};
 use std::{
     io,
     os::fd::OwnedFd,
@@ -46,6 +46,10 @@ impl SnapshotDraft {
         // One that is there already is of the same things: which of two stays is all the same.
         self.is_whole = lockdir::publish(&self.folder, &self.place)?;
         if let Some(parent) = self.place.parent() {
+            if let Some(Ok(below)) = facts.parent.as_ref().map(|key| lockdir::open(&parent.join(key))) {
+                // It goes with the one on whose disk it stands, which is as new as it is.
+                let _ = std::fs::File::from(below).set_modified(clock::system());
+            }
             rustix::fs::fsync(lockdir::open(parent)?)?;
         }
         Ok(())

@@ -28,6 +28,8 @@ pub struct SnapshotFacts {
     pub point: SnapshotPoint,
     /// The suite whose setup had been run.
     pub suite: Option<String>,
+    /// Of a checkpoint: the run, and the case that had failed, `suite/case`.
+    pub failed: Option<(String, String)>,
     /// The time at which it was made.
     pub created: DateTime<Utc>,
     /// The snapshot on whose disk it stands.
@@ -57,6 +59,7 @@ impl SnapshotFacts {
             config: config.display().to_string(),
             point: SnapshotPoint::AfterBoot,
             suite: None,
+            failed: None,
             created,
             parent: None,
             host_key: None,

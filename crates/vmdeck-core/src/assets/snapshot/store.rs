@@ -128,6 +128,15 @@ impl SnapshotStore {
         all
     }
 
+    /// Returns the key of the checkpoint of a case, `suite/case`, that failed in a run.
+    pub fn checkpoint(&self, run: &str, guest: &str, case: &str) -> Option<String> {
+        let is_it = |snapshot: &StoredSnapshot| {
+            let failed = snapshot.facts.failed.as_ref();
+            snapshot.facts.guest == guest && failed.is_some_and(|(of, name)| of == run && name == case)
+        };
+        self.list().into_iter().find(is_it).map(|snapshot| snapshot.key)
+    }
+
     /// Removes a snapshot and those that stand on its disk; machines that go on from them have what they need. An error where one is in
     /// use just now.
     pub fn remove(&self, key: &str) -> Result<()> {

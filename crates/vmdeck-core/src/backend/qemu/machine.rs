@@ -12,14 +12,14 @@ use super::{
     owner::{Ask, RunningProcess, kill_and_wait, own, own_other},
     process,
     qmp::{self, Qmp, QmpEvent},
-    snapshot::{self, Freezable, Freezer},
+    snapshot::{self, Freezer, GuestMemory, ResumeRecipe},
     tdx,
 };
 use crate::{
     assets::seed::MachineLogin,
     backend::{
         contract::{
-            Console, CopyDisk, DumpStacks, Freeze, GuestPort, KernelKeys, Machine, MachineExit, PowerButton,
+            Console, CopyDisk, DumpStacks, Freeze, GuestPort, KeepState, KernelKeys, Machine, MachineExit, PowerButton,
             SaveMemory, SharedFolder, Stats,
         },
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
@@ -75,8 +75,10 @@ pub(super) struct QemuMachine {
     agent_open: watch::Sender<bool>,
     userspace: watch::Sender<bool>,
     ends_by_restart: bool,
-    /// What makes it a machine that can be frozen.
-    freezable: Option<Arc<Freezable>>,
+    /// How another one goes on from its state.
+    recipe: Option<Arc<ResumeRecipe>>,
+    /// The guest's memory, where it can be frozen.
+    memory: Option<Arc<GuestMemory>>,
     /// The snapshot that it goes on from.
     goes_on_from: Option<PathBuf>,
     migration: watch::Sender<Migration>,
@@ -126,16 +128,30 @@ impl QemuMachine {
             lifetime: request.lifetime,
             dump: MemoryDump::of(request.guest),
             ends_by_restart: tdx::is_wanted(request.guest),
-            freezable: None,
+            recipe: None,
+            memory: None,
             goes_on_from: None,
             migration: watch::channel(Migration::Open).0,
             renewal: OnceCell::new(),
         }
     }
 
-    /// Notes that it can be frozen.
-    pub(super) fn freezable(self, what: Option<Freezable>) -> Self {
-        Self { freezable: what.map(Arc::new), ..self }
+    /// Notes how its state is written out.
+    pub(super) fn writable(self, recipe: Option<ResumeRecipe>, memory: Option<GuestMemory>) -> Self {
+        Self { recipe: recipe.map(Arc::new), memory: memory.map(Arc::new), ..self }
+    }
+
+    /// Returns what writes its state out; `memory` = the guest's, where that is saved apart.
+    fn writer(&self, memory: Option<Arc<GuestMemory>>) -> Option<Box<Freezer>> {
+        Some(Box::new(Freezer {
+            qmp: Arc::clone(&self.running.as_ref()?.qmp),
+            spawner: self.spawner.clone(),
+            recipe: Arc::clone(self.recipe.as_ref()?),
+            memory,
+            dir: self.dir.clone(),
+            overlay: self.files.overlay.clone(),
+            migration: self.migration.clone(),
+        }))
     }
 
     /// Notes that it goes on from a snapshot.
@@ -469,19 +485,17 @@ impl Machine for QemuMachine {
     }
 
     fn freezer(&self) -> Option<Box<dyn Freeze>> {
-        Some(Box::new(Freezer {
-            qmp: Arc::clone(&self.running.as_ref()?.qmp),
-            spawner: self.spawner.clone(),
-            what: Arc::clone(self.freezable.as_ref()?),
-            dir: self.dir.clone(),
-            overlay: self.files.overlay.clone(),
-            migration: self.migration.subscribe(),
-        }))
+        let memory = self.memory.clone()?;
+        self.writer(Some(memory)).map(|writer| writer as Box<dyn Freeze>)
+    }
+
+    fn checkpoint(&self) -> Option<Box<dyn KeepState>> {
+        self.writer(None).map(|writer| writer as Box<dyn KeepState>)
     }
 
     fn renewal_port(&self) -> BoxFuture<'_, Option<GuestPort>> {
         Box::pin(async {
-            if self.freezable.is_none() && self.goes_on_from.is_none() {
+            if self.memory.is_none() && self.goes_on_from.is_none() {
                 return None;
             }
             let connect =

@@ -49,7 +49,7 @@ pub use argv::debugger_line;
 use confidential::HostView;
 use futures_util::future::BoxFuture;
 use parts::MachineParts;
-use snapshot::{Freezable, GuestMemory, ResumeRecipe};
+use snapshot::{GuestMemory, ResumeRecipe};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -293,14 +293,13 @@ impl Qemu {
             .map_err(|e| failed().because(e))?;
         // Made by us: QEMU would let others read it.
         vmdeck_files::create(&files.log).map_err(|e| failed().because(e))?;
-        let freezable = memory.map(|memory| {
-            let recipe = ResumeRecipe::of(&binary, &argv, request, &memory, files.overlay.is_some());
-            Freezable { memory, recipe }
-        });
+        let recipe = snapshot::refusal(guest)
+            .is_none()
+            .then(|| ResumeRecipe::of(&binary, &argv, request, parts.memory.as_deref(), files.overlay.is_some()));
         let spec = Spec::new(binary).args(argv);
         let (spawner, folders) = (self.spawner.clone(), parts.shares.folders);
         let machine = machine::QemuMachine::new(spawner, request, spec, files, parts.helpers, folders);
-        Ok(Box::new(machine.freezable(freezable)))
+        Ok(Box::new(machine.writable(recipe, memory)))
     }
 }
 

@@ -8,7 +8,11 @@ use super::{
     script_failure::ScriptFailure,
     suite::{ScriptRun, SuiteRun, SuiteScript},
 };
-use crate::{command::RemoteCommand, engine::machine::LeasedMachine, host::clock};
+use crate::{
+    command::RemoteCommand,
+    engine::machine::{FailedCase, LeasedMachine, keep_failure},
+    host::clock,
+};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{outcome::Verdict, suite::CaseScripts};
@@ -76,6 +80,11 @@ impl CaseRun<'_> {
             Err(failure) => Attempted::unrun(unrun(failure.verdict, &failure.reason, failure.output), machine),
         };
         let is_usable = |attempted: &Attempted| !attempted.machine_lost && !machine.is_lost();
+        if attempted.attempt.verdict == Verdict::Failed && is_usable(&attempted) {
+            let (suite, case, round) = (&self.suite.id, &self.case.id, self.round);
+            let failed = FailedCase { suite, case, round, attempt: number };
+            keep_failure(self.context, self.guest, machine, failed).await;
+        }
         if is_usable(&attempted) && !self.case.artifacts.is_empty() {
             self.fetch_artifacts(machine, number, &mut attempted).await;
         }

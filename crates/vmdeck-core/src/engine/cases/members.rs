@@ -79,7 +79,9 @@ pub(super) async fn lease(
     let launches = members.iter().zip(&places).map(|(member, place)| {
         let context = &together;
         async move {
-            let leased = launch(context, &member.machine, LaunchFor { place: place.as_ref(), setup }, permits).await;
+            let leased =
+                launch(context, &member.machine, LaunchFor { place: place.as_ref(), setup, checkpoint: None }, permits)
+                    .await;
             if leased.is_err() {
                 // Without it the others are of no use.
                 context.cancel.cancel();

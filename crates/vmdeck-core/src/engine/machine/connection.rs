@@ -15,7 +15,7 @@ use super::{
     phase_events::PhaseEvents,
     private_network::{self, NetworkPlace},
     recv_once, shares,
-    snapshots::{SnapshotBook, renew},
+    snapshots::{Renewal, SnapshotBook, renew},
     waiting::WaitingReason,
 };
 use crate::{
@@ -97,10 +97,7 @@ enum ConnectionStart {
     /// It is up, and nothing has happened to it: an earlier run booted and kept the machine, or we did.
     Up,
     /// It goes on from a snapshot.
-    Restored {
-        /// Whether a program of ours waits in it.
-        renews_by_port: bool,
-    },
+    Restored(Renewal),
 }
 
 impl ConnectionStart {
@@ -142,8 +139,8 @@ impl GuestConnection {
     }
 
     /// Returns the connection to a guest that goes on from a snapshot, in which its host key was pinned.
-    pub(super) fn of_restored(self, pin: Pin, renews_by_port: bool) -> Self {
-        Self { pin, start: ConnectionStart::Restored { renews_by_port }, ..self }
+    pub(super) fn of_restored(self, pin: Pin, renewal: Renewal) -> Self {
+        Self { pin, start: ConnectionStart::Restored(renewal), ..self }
     }
 
     /// Returns what is known of the console.
@@ -280,9 +277,9 @@ impl GuestConnection {
             let reach = KernelReach { guest, keys, console, events, turn: Arc::default() };
             self.controls.reach_kernel(&self.guest.id, Some(reach));
         }
-        if let ConnectionStart::Restored { renews_by_port } = self.start {
+        if let ConnectionStart::Restored(renewal) = self.start {
             self.phases.lock().close(true);
-            if renews_by_port {
+            if renewal == Renewal::ByPort {
                 // Before anybody looks at a clock, or begins a connection with random numbers.
                 let port = machine.renewal_port().await;
                 self.renew(port.as_ref()).await.map_err(|inner| failed().caused_by(inner))?;
@@ -336,8 +333,8 @@ impl GuestConnection {
         match std::mem::replace(&mut self.start, ConnectionStart::Boot) {
             ConnectionStart::Boot => self.phases.lock().remember(),
             // What it took to come back to one that was up says nothing about boots.
-            ConnectionStart::Up | ConnectionStart::Restored { renews_by_port: true } => {}
-            ConnectionStart::Restored { renews_by_port: false } => self.renew(None).await?,
+            ConnectionStart::Restored(Renewal::ByShell) => self.renew(None).await?,
+            ConnectionStart::Up | ConnectionStart::Restored(Renewal::ByPort | Renewal::None) => {}
         }
         Ok(())
     }
@@ -465,7 +462,7 @@ impl Connection for GuestConnection {
             // Where nothing is read nobody must wait for an answer.
             self.line = None;
             self.phase(match &self.start {
-                ConnectionStart::Restored { .. } => Phase::Restore,
+                ConnectionStart::Restored(_) => Phase::Restore,
                 ConnectionStart::Boot if self.shows_boot() => Phase::Firmware,
                 ConnectionStart::Boot | ConnectionStart::Up => Phase::Launch,
             });

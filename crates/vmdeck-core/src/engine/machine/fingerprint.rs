@@ -7,6 +7,7 @@ use vmdeck_model::{
     digest::hex,
     guest::{ConsolePatterns, CrashPolicy, Fresh, Guest, Shutdown, SurvivorPolicy},
     image::Image,
+    snapshot::Checkpoint,
     suite::ScriptShell,
     workers::Workers,
 };
@@ -23,6 +24,7 @@ pub(super) fn fingerprint(guest: &Guest) -> String {
         fresh: Fresh::Run,
         snapshot: None,
         workers: Workers::Count(1),
+        checkpoint: Checkpoint::Never,
         id: guest.told_as().clone(),
         one_more_of: None,
         launch_retries: 0,

@@ -10,7 +10,7 @@ use super::{
     preparation::{controller, prepare_record},
     private_network::NetworkPlace,
     retry,
-    snapshots::{MachineStart, SetupKey, SnapshotPlan, freeze_booted},
+    snapshots::{MachineStart, Renewal, SetupKey, SnapshotPlan, freeze_booted},
     take_down::{discard_uncreated, end, keep},
     takeover,
 };
@@ -46,6 +46,8 @@ const CREATE: Duration = Duration::from_hours(24);
 pub(in crate::engine) struct LaunchFor<'a> {
     pub(in crate::engine) place: Option<&'a NetworkPlace>,
     pub(in crate::engine) setup: Option<&'a SetupKey>,
+    /// The checkpoint that it goes on from; where that cannot be, there is no machine.
+    pub(in crate::engine) checkpoint: Option<&'a str>,
 }
 
 /// Makes a machine and boots it, or lets it go on from a snapshot; tries again where that can help. One that will not be tried again is
@@ -56,7 +58,7 @@ pub(in crate::engine) async fn launch(
     wanted: LaunchFor<'_>,
     permits: &Permits,
 ) -> Result<LeasedMachine> {
-    let LaunchFor { place, setup } = wanted;
+    let LaunchFor { place, setup, checkpoint } = wanted;
     if context.plan.options.reuse
         && guest.fresh == Fresh::Run
         && place.is_none()
@@ -67,6 +69,10 @@ pub(in crate::engine) async fn launch(
     let row = backend::find(&guest.backend)?;
     let backend = (row.build)(&context.backend);
     let backend = NamedBackend { row, backend: backend.as_ref() };
+    if let Some(key) = checkpoint {
+        let start = MachineStart::of_checkpoint(context, key)?;
+        return launch_once(context, guest, None, permits, (true, &start), backend).await;
+    }
     let snapshots = SnapshotPlan::of(context, guest, backend.backend, place, setup).await?;
     let (mut attempt, mut was_frozen) = (1, false);
     loop {
@@ -151,7 +157,7 @@ async fn launch_once(
     let mut connection = GuestConnection::new(context, guest, place.cloned());
     if let MachineStart::Restore { snapshot, .. } = start {
         let facts = &snapshot.facts;
-        connection = connection.of_restored(Pin::of(facts.host_key.clone()), facts.renews_by_port);
+        connection = connection.of_restored(Pin::of(facts.host_key.clone()), Renewal::of(facts));
     }
     let console = connection.console_watch();
     let mut controller = controller(context, guest, &name, connection);

@@ -41,5 +41,5 @@ pub(super) use lease::{LeasedMachine, recv_once};
 pub(super) use permit::Permits;
 pub(super) use phase_events::PhaseEvents;
 pub(super) use private_network::NetworkPlace;
-pub(super) use snapshots::{SetupKey, SnapshotBook, freeze_set_up};
+pub(super) use snapshots::{FailedCase, SetupKey, SnapshotBook, freeze_set_up, keep_failure};
 pub(super) use take_down::{keep, take_down};

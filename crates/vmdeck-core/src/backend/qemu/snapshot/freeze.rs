@@ -6,10 +6,10 @@ use super::{
         exit_watch::Migration,
         qmp::{Qmp, established},
     },
-    DISK, EMPTY_DISK, Freezable, STATE,
+    DISK, EMPTY_DISK, GuestMemory, ResumeRecipe, STATE,
 };
 use crate::{
-    backend::contract::Freeze,
+    backend::contract::{Freeze, KeepState},
     host::{
         clock,
         process::{Spawner, Spec},
@@ -33,21 +33,26 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long writing the state of the devices may take.
 const WRITES: Duration = Duration::from_mins(2);
 
-/// The power to freeze a machine that runs.
+/// The most bytes a second for the state: it is written to a socket of this host.
+const BANDWIDTH: u64 = 100 << 30;
+
+/// The power to write out a machine that runs.
 pub(in super::super) struct Freezer {
     pub(in super::super) qmp: Arc<Qmp>,
     pub(in super::super) spawner: Spawner,
-    pub(in super::super) what: Arc<Freezable>,
+    pub(in super::super) recipe: Arc<ResumeRecipe>,
+    /// The guest's memory, where it is a file that can be saved apart from the state.
+    pub(in super::super) memory: Option<Arc<GuestMemory>>,
     /// The machine's private folder.
     pub(in super::super) dir: PathBuf,
     pub(in super::super) overlay: Option<PathBuf>,
-    pub(in super::super) migration: watch::Receiver<Migration>,
+    pub(in super::super) migration: watch::Sender<Migration>,
 }
 
-/// Returns the capabilities that leave the guest's memory out of its state, and that tell of how it goes.
-pub(super) fn capabilities() -> Value {
-    let on = |name: &str| json!({ "capability": name, "state": true });
-    json!({ "capabilities": [on("x-ignore-shared"), on("events")] })
+/// Returns the capabilities that leave the guest's memory out of its state, if it is `apart`, and that tell of how it goes.
+pub(super) fn capabilities(apart: bool) -> Value {
+    let set = |name: &str, state: bool| json!({ "capability": name, "state": state });
+    json!({ "capabilities": [set("x-ignore-shared", apart), set("events", true)] })
 }
 
 impl Freezer {
@@ -63,17 +68,19 @@ impl Freezer {
 
     async fn write_out(&self, to: &Path, place: &Path) -> Result<()> {
         self.write_state(to).await?;
-        let (what, folder) = (Arc::clone(&self.what), to.to_owned());
-        // It copies hundreds of megabytes.
-        let saved = tokio::task::spawn_blocking(move || what.memory.save(&folder)).await;
-        saved
-            .map_err(|e| Fault::bug("saving the guest's memory panicked").because(e))?
-            .map_err(|e| failed("save the guest's memory", &e))?;
+        if let Some(memory) = self.memory.clone() {
+            let folder = to.to_owned();
+            // It copies hundreds of megabytes.
+            let saved = tokio::task::spawn_blocking(move || memory.save(&folder)).await;
+            saved
+                .map_err(|e| Fault::bug("saving the guest's memory panicked").because(e))?
+                .map_err(|e| failed("save the guest's memory", &e))?;
+        }
         if let Some(overlay) = &self.overlay {
             self.save_disk(overlay, to, place).await?;
         }
         self.save_files(to).map_err(|e| failed("copy the files of the machine", &e))?;
-        self.what.recipe.write(to).map_err(|e| failed("write how it is started", &e))
+        self.recipe.write(to).map_err(|e| failed("write how it is started", &e))
     }
 
     /// Writes the state of the devices.
@@ -81,9 +88,11 @@ impl Freezer {
         let socket = self.dir.join("state.sock");
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(|e| failed("listen for the state", &e))?;
-        self.qmp.execute("migrate-set-capabilities", capabilities()).await?;
+        self.qmp.execute("migrate-set-capabilities", capabilities(self.memory.is_some())).await?;
+        self.qmp.execute("migrate-set-parameters", json!({ "max-bandwidth": BANDWIDTH })).await?;
+        self.migration.send_replace(Migration::Open);
         let file = vmdeck_files::create_new(&to.join(STATE)).map_err(|e| failed("write the state", &e))?;
-        let mut migration = self.migration.clone();
+        let mut migration = self.migration.subscribe();
         let taken = async {
             let (mut stream, _) = listener.accept().await?;
             let mut file = tokio::fs::File::from_std(file);
@@ -117,8 +126,9 @@ impl Freezer {
     /// Keeps the disk, which nobody writes to any more, and makes the empty overlay that each machine begins with.
     async fn save_disk(&self, overlay: &Path, to: &Path, place: &Path) -> Result<()> {
         let disk = to.join(DISK);
-        if fs::hard_link(overlay, &disk).is_err() {
-            // On another file system.
+        // One that goes on writes to its own; a link to another file system cannot be.
+        let is_linked = self.memory.is_some() && fs::hard_link(overlay, &disk).is_ok();
+        if !is_linked {
             let copied = vmdeck_files::open(overlay)
                 .and_then(|from| crate::assets::snapshot::sparse::copy(&from, &vmdeck_files::create(&disk)?));
             copied.map_err(|e| failed("copy the disk", &e))?;
@@ -177,6 +187,17 @@ impl Freeze for Freezer {
             if written.is_err() {
                 self.qmp.execute("cont", json!({})).await?;
             }
+            written
+        })
+    }
+}
+
+impl KeepState for Freezer {
+    fn keep_state<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.qmp.execute("stop", json!({})).await?;
+            let written = self.write_out(to, place).await;
+            self.qmp.execute("cont", json!({})).await?;
             written
         })
     }

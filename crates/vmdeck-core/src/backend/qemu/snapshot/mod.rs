@@ -13,7 +13,7 @@ mod resume;
 
 pub(super) use freeze::Freezer;
 pub(super) use memory::GuestMemory;
-pub(super) use recipe::{Freezable, ResumeRecipe};
+pub(super) use recipe::ResumeRecipe;
 pub(super) use resume::take_in;
 
 use super::{argv::path, confidential, tdx};
@@ -45,6 +45,16 @@ pub(super) fn refusal(guest: &Guest) -> Option<&'static str> {
         (!options.texts("extra_args").is_empty(), "`qemu.extra_args` may give it anything"),
     ];
     reasons.into_iter().find(|(holds, _)| *holds).map(|(_, why)| why)
+}
+
+/// Returns whether a snapshot has the guest's memory in a file of its own; else it is a part of the state.
+fn has_memory(from: &Path) -> bool {
+    from.join(MEMORY).exists()
+}
+
+/// Returns the guest's memory as an object that is filled from the state.
+fn plain_memory(size: u64) -> String {
+    format!("memory-backend-ram,id=ram1,size={size}")
 }
 
 /// Returns the guest's memory as an object: the file of a snapshot, of which the machine writes to a copy of its own.

@@ -1,6 +1,6 @@
 //! How a machine is started from a snapshot: the command line of the frozen one, with places for what each machine has of its own.
 
-use super::{super::argv::path, GuestMemory, RECIPE};
+use super::{super::argv::path, RECIPE};
 use crate::{backend::request::CreateRequest, host::files};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -14,13 +14,6 @@ const RECORD: &str = "\u{1}record\u{1}";
 const NAME: &str = "\u{1}name\u{1}";
 const UUID: &str = "\u{1}uuid\u{1}";
 const MEMORY: &str = "\u{1}memory\u{1}";
-
-/// What makes a machine one that can be frozen.
-#[derive(Debug)]
-pub(in super::super) struct Freezable {
-    pub(in super::super) memory: GuestMemory,
-    pub(in super::super) recipe: ResumeRecipe,
-}
 
 /// How a machine is started from a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,17 +29,17 @@ pub(in super::super) struct ResumeRecipe {
 }
 
 impl ResumeRecipe {
-    /// Returns the recipe of a machine with this command line.
+    /// Returns the recipe of a machine with this command line; `memory` = the object in it that is the guest's memory.
     pub(in super::super) fn of(
         binary: &Path,
         arguments: &[String],
         request: &CreateRequest<'_>,
-        memory: &GuestMemory,
+        memory: Option<&str>,
         has_disk: bool,
     ) -> Self {
-        let object = memory.object();
         let places = [
-            (object.as_str(), MEMORY),
+            // Without one, nothing has this text.
+            (memory.unwrap_or(MEMORY), MEMORY),
             (&path(request.private_dir), PRIVATE),
             (&path(request.record_dir), RECORD),
             (request.name, NAME),
@@ -88,7 +81,7 @@ impl ResumeRecipe {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::GuestMemory, *};
     use crate::backend::{request::Lifetime, sample};
 
     fn request<'a>(guest: &'a vmdeck_model::guest::Guest, of: [&'a str; 4]) -> CreateRequest<'a> {
@@ -123,7 +116,8 @@ mod tests {
         };
         let (one, two) = (["vm-1", "u-1", "/s/a,b", "/r/1"], ["vm-2", "u-2", "/s/c", "/r/with, comma"]);
         let first = line(one[0], one[1], one[2], one[3], &memory.object());
-        let recipe = ResumeRecipe::of(Path::new("/bin/qemu"), &first, &request(&guest, one), &memory, true);
+        let recipe =
+            ResumeRecipe::of(Path::new("/bin/qemu"), &first, &request(&guest, one), Some(&memory.object()), true);
         let home = tempfile::tempdir().expect("tempdir");
         recipe.write(home.path()).expect("written");
         let read = ResumeRecipe::read(home.path()).expect("read");

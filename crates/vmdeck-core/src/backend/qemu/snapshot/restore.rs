@@ -7,7 +7,7 @@ use super::{
         check_sockets,
         machine::QemuMachine,
     },
-    EMPTY_DISK, Freezable, GuestMemory, MEMORY, RECIPE, ResumeRecipe, STATE, private_memory, refusal,
+    EMPTY_DISK, GuestMemory, MEMORY, RECIPE, ResumeRecipe, STATE, has_memory, plain_memory, private_memory, refusal,
 };
 use crate::{
     backend::{
@@ -74,7 +74,7 @@ impl Qemu {
         if let Some(overlay) = &files.overlay {
             fs::copy(from.join(EMPTY_DISK), overlay).map_err(failed)?;
         }
-        let memory = if request.freezable {
+        let memory = if request.freezable && has_memory(from) {
             let from = from.to_owned();
             // It copies hundreds of megabytes.
             let copied = tokio::task::spawn_blocking(move || GuestMemory::of_snapshot(&from)).await;
@@ -82,12 +82,13 @@ impl Qemu {
         } else {
             None
         };
-        let object = memory.as_ref().map_or_else(|| private_memory(from, recipe.memory), GuestMemory::object);
+        let object = match &memory {
+            Some(memory) => memory.object(),
+            None if has_memory(from) => private_memory(from, recipe.memory),
+            None => plain_memory(recipe.memory),
+        };
         let mut words = recipe.arguments(request, &object);
-        let own = memory.map(|memory| Freezable {
-            recipe: ResumeRecipe::of(&recipe.binary, &words, request, &memory, recipe.has_disk),
-            memory,
-        });
+        let own = ResumeRecipe::of(&recipe.binary, &words, request, Some(&object), recipe.has_disk);
         words.extend(["-incoming".to_owned(), "defer".to_owned()]);
         let text = script(&recipe.binary.to_string_lossy(), &words, request.private_dir, &files, None);
         let note =
@@ -96,7 +97,7 @@ impl Qemu {
         vmdeck_files::create(&files.log).map_err(failed)?;
         let spec = Spec::new(recipe.binary).args(words);
         let machine = QemuMachine::new(self.spawner.clone(), request, spec, files, Vec::new(), Vec::new());
-        Ok(Box::new(machine.freezable(own).going_on_from(from)))
+        Ok(Box::new(machine.writable(Some(own), memory).going_on_from(from)))
     }
 }
 

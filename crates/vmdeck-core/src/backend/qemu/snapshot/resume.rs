@@ -4,6 +4,7 @@ use super::{
     super::{exit_watch::Migration, qmp::Qmp},
     STATE,
     freeze::capabilities,
+    has_memory,
 };
 use crate::host::clock;
 use serde_json::json;
@@ -22,7 +23,7 @@ pub(in super::super) async fn take_in(
     mut migration: watch::Receiver<Migration>,
 ) -> Result<()> {
     let cannot = || Fault::infra("cannot give the machine the state of the snapshot");
-    qmp.execute("migrate-set-capabilities", capabilities()).await?;
+    qmp.execute("migrate-set-capabilities", capabilities(has_memory(from))).await?;
     let socket = private_dir.join("state.sock");
     qmp.execute("migrate-incoming", json!({ "uri": format!("unix:{}", socket.display()) })).await?;
     let handed = async {

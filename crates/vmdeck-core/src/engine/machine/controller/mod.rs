@@ -234,6 +234,16 @@ impl Controller {
         freezer.freeze(to, place).await
     }
 
+    /// Writes all of the machine into a folder, which will stand at `place`; the guest goes on, and so does the session.
+    pub async fn keep_state(&self, to: &Path, place: &Path) -> Result<()> {
+        let power = self.running("keep the state of")?.checkpoint();
+        let power = power.ok_or_else(|| {
+            let cannot = Fault::infra("cannot keep the state of the machine");
+            cannot.because("its backend cannot, or it has parts that are not its own: docs/snapshots.md").permanent()
+        })?;
+        power.keep_state(to, place).await
+    }
+
     /// Connects again to a guest that could not be frozen. A failure changes no state: the machine still runs.
     pub async fn resume(&mut self, cancel: &CancellationToken) -> Result<()> {
         self.running("connect again to")?;

@@ -32,6 +32,11 @@ impl SetupKey {
     }
 }
 
+/// Returns the key of a checkpoint.
+pub(super) fn of_checkpoint(of: &[&str]) -> String {
+    hash(&[&["checkpoint"], of].concat())
+}
+
 /// Returns the hash of texts, in hexadecimal; where one ends and the next begins counts.
 fn hash(parts: &[&str]) -> String {
     let mut hash = Sha256::new();

@@ -2,14 +2,14 @@
 
 use super::{SetupKey, SnapshotBook, key};
 use crate::{
-    assets::snapshot::store::UsedSnapshot,
+    assets::snapshot::{SnapshotFacts, store::UsedSnapshot},
     backend::contract::{Backend, Snapshots},
     context::CallContext,
     engine::{context::RunContext, machine::NetworkPlace},
 };
 use std::time::Duration;
 use vmdeck_model::{
-    error::{Blame, Result},
+    error::{Blame, Fault, Result},
     event::EventKind,
     guest::{Guest, Os},
     plan::RunPurpose,
@@ -44,7 +44,36 @@ pub(in crate::engine::machine) enum MachineStart {
     },
 }
 
+/// How a machine that goes on is given what must be its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine::machine) enum Renewal {
+    /// By the program that waits in it.
+    ByPort,
+    /// By a command, once it can be reached.
+    ByShell,
+    /// Not at all: whoever looks at it wants it as it was.
+    None,
+}
+
+impl Renewal {
+    /// Returns how a machine from this snapshot is renewed.
+    pub(in crate::engine::machine) fn of(facts: &SnapshotFacts) -> Self {
+        match (facts.point, facts.renews_by_port) {
+            (SnapshotPoint::AtFailure, _) => Renewal::None,
+            (_, true) => Renewal::ByPort,
+            (_, false) => Renewal::ByShell,
+        }
+    }
+}
+
 impl MachineStart {
+    /// Returns the start of a machine that goes on from a checkpoint.
+    pub(in crate::engine::machine) fn of_checkpoint(context: &RunContext, key: &str) -> Result<Self> {
+        let gone = || Fault::infra("cannot go on from the checkpoint").because("it is gone").permanent();
+        let snapshot = context.backend.snapshots.find(key, true)?.ok_or_else(gone)?;
+        Ok(MachineStart::Restore { snapshot: Box::new(snapshot), key: key.to_owned(), freezable: false })
+    }
+
     /// Returns whether the machine may be frozen later.
     pub(in crate::engine::machine) fn is_freezable(&self) -> bool {
         let (MachineStart::Boot { freezable } | MachineStart::Restore { freezable, .. }) = self;
@@ -119,7 +148,7 @@ impl<'a> SnapshotPlan<'a> {
     }
 
     /// Notes that no machine could be made from a snapshot: it is removed, and machines of this guest boot.
-    pub(in crate::engine::machine) fn distrust(&self, key: &str, fault: &vmdeck_model::error::Fault) {
+    pub(in crate::engine::machine) fn distrust(&self, key: &str, fault: &Fault) {
         if fault.blame() == Blame::Cancelled {
             return;
         }
