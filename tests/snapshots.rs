@@ -13,7 +13,7 @@ use vmdeck_testkit::{
 
 /// Fails where another case was in the same machine, and leaves what the next one would see.
 const ALONE: &str = "cat /tmp/prepared; [ ! -e /tmp/mark ] || exit 9; touch /tmp/mark
-! ps | grep 'sleep 98[7]' || exit 8
+! grep -qx sleep /proc/[0-9]*/comm || exit 8
 sleep 987 >/dev/null 2>&1 </dev/null &
 echo drew $(head -c 16 /dev/urandom | od -An -tx1)
 adjtimex | sed -n 's/^ *time.tv_/time /p'";
@@ -239,7 +239,8 @@ fn what_had_failed_can_be_looked_at_later() {
         world.assert_nothing_left();
         // It is as it was before anything was put back, and can be looked at as often as one likes.
         for _ in 0..2 {
-            let look = "cat /tmp/state; ps | grep -c 'sleep 77[7]'; echo $WHERE $VMDECK_CASE; rm /tmp/state";
+            let look =
+                "cat /tmp/state; grep -lx sleep /proc/[0-9]*/comm | wc -l; echo $WHERE $VMDECK_CASE; rm /tmp/state";
             let seen = world.run(&["shell", word, "--", look]).exits(0).complains("goes with the shell");
             assert_eq!(seen.out, "here\n1\nthere bad\n", "{snapshot}");
         }

@@ -77,43 +77,16 @@ pub(in crate::engine) async fn launch(
     let (mut attempt, mut was_frozen) = (1, false);
     loop {
         let last = attempt >= guest.launch_retries;
-        let start = match &snapshots {
-            Some(snapshots) => snapshots.start(was_frozen).await,
-            None => MachineStart::Boot { freezable: false },
+        let tried = (last, was_frozen);
+        let fault = match launch_from(snapshots.as_ref(), (context, guest), (place, permits), tried, backend).await {
+            Launched::Up(machine) => return Ok(*machine),
+            Launched::Frozen => {
+                was_frozen = true;
+                continue;
+            }
+            Launched::Distrusted => continue,
+            Launched::Failed(fault) => fault,
         };
-        let is_boot = matches!(start, MachineStart::Boot { .. });
-        let fault =
-            match (launch_once(context, guest, place, permits, (last && is_boot, &start), backend).await, &start) {
-                (Ok(mut machine), MachineStart::Boot { freezable: true }) => {
-                    let Some(snapshots) = &snapshots else { return Ok(machine) };
-                    match freeze_booted(context, guest, &mut machine, snapshots).await {
-                        Ok(true) => {
-                            end(context, guest, &mut machine.controller, &machine.name).await;
-                            was_frozen = true;
-                            continue;
-                        }
-                        Ok(false) => return Ok(machine),
-                        Err(fault) => {
-                            end(context, guest, &mut machine.controller, &machine.name).await;
-                            fault
-                        }
-                    }
-                }
-                (Ok(machine), _) => return Ok(machine),
-                (Err(fault), MachineStart::Restore { key, .. }) => {
-                    if let Some(snapshots) = &snapshots {
-                        let key = key.clone();
-                        // Its lock goes first: what is in use cannot be removed.
-                        drop(start);
-                        snapshots.distrust(&key, &fault);
-                    }
-                    if context.cancel.is_cancelled() {
-                        return Err(fault);
-                    }
-                    continue;
-                }
-                (Err(fault), _) => fault,
-            };
         if last || !fault.is_worth_a_retry() || context.cancel.is_cancelled() {
             return Err(fault);
         }
@@ -132,6 +105,53 @@ pub(in crate::engine) async fn launch(
             () = context.cancel.cancelled() => return Err(fault),
         }
     }
+}
+
+/// What came of one attempt.
+enum Launched {
+    /// The machine is up.
+    Up(Box<LeasedMachine>),
+    /// It was frozen, and is gone: the next one goes on from there.
+    Frozen,
+    /// It could not go on from a snapshot: the next one boots.
+    Distrusted,
+    Failed(Fault),
+}
+
+/// Makes one machine, from a snapshot where there is one; one that has booted is frozen.
+async fn launch_from(
+    snapshots: Option<&SnapshotPlan<'_>>,
+    (context, guest): (&RunContext, &Arc<Guest>),
+    (place, permits): (Option<&NetworkPlace>, &Permits),
+    (last, was_frozen): (bool, bool),
+    backend: NamedBackend<'_>,
+) -> Launched {
+    let start = match snapshots {
+        Some(snapshots) => snapshots.start(was_frozen).await,
+        None => MachineStart::Boot { freezable: false },
+    };
+    let is_final = last && matches!(start, MachineStart::Boot { .. });
+    let launched = launch_once(context, guest, place, permits, (is_final, &start), backend).await;
+    let (mut machine, snapshots) = match (launched, start, snapshots) {
+        (Ok(machine), MachineStart::Boot { freezable: true }, Some(snapshots)) => (machine, snapshots),
+        (Ok(machine), ..) => return Launched::Up(Box::new(machine)),
+        (Err(fault), MachineStart::Restore { key, snapshot, .. }, Some(snapshots))
+            if !context.cancel.is_cancelled() =>
+        {
+            // What is in use cannot be removed.
+            drop(snapshot);
+            snapshots.distrust(&key, &fault);
+            return Launched::Distrusted;
+        }
+        (Err(fault), ..) => return Launched::Failed(fault),
+    };
+    let ended = match freeze_booted(context, guest, &mut machine, snapshots).await {
+        Ok(false) => return Launched::Up(Box::new(machine)),
+        Ok(true) => Launched::Frozen,
+        Err(fault) => Launched::Failed(fault),
+    };
+    end(context, guest, &mut machine.controller, &machine.name).await;
+    ended
 }
 
 /// A backend with its row of the table.
