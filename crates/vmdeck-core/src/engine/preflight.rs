@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub record: &'a Path,
     /// The guests that the run needs.
     pub guests: Vec<&'a Guest>,
+    /// The further machines of guests that have several at once: they need memory, and nothing else.
+    pub further: Vec<Guest>,
     /// How many guests run at a time.
     pub parallel: usize,
 }
@@ -45,7 +47,8 @@ pub async fn run(request: &Request<'_>, deps: &BackendDeps, report: &mut (dyn Fn
             report(finding);
         }
     };
-    let need = memory_need(&request.guests, request.parallel);
+    let machines: Vec<&Guest> = request.guests.iter().copied().chain(&request.further).collect();
+    let need = memory_need(&machines, request.parallel);
     host(request.host, &deps.state, request.record, &need).into_iter().for_each(&mut add);
     if let Some(finding) = machines_of_others(request.host, deps).await {
         add(finding);
@@ -120,6 +123,7 @@ pub async fn of_setup(setup: &Setup, deps: &BackendDeps) -> Vec<Finding> {
         host: &setup.host,
         record: &record,
         guests: setup.guests.iter().collect(),
+        further: Vec::new(),
         parallel: setup.host.slots as usize,
     };
     let mut findings = Vec::new();

@@ -115,8 +115,8 @@ impl Run {
         let held = if plan.host.slots == 1 {
             vec![lock::acquire(&request, progress, &self.cancel).await?]
         } else {
-            let machines = |guest: &Guest| guest.workers.up_to(cases::room_for(guest, plan.host.min_free_memory));
-            let count = (plan.host.slots as usize).min(plan.guests().map(machines).sum()).max(1);
+            let machines = plan.guests().map(|guest| cases::wanted_machines(guest, &plan.host)).sum();
+            let count = (plan.host.slots as usize).min(machines).max(1);
             lock::acquire_slots(&request, plan.host.slots, count, progress, &self.cancel).await?
         };
         self.events.send(EventKind::LockHeld { path, waited_ms: clock::ms_since(start) });
@@ -177,7 +177,9 @@ impl Run {
 
     async fn check_host(&self, parallel: usize) -> Result<()> {
         let mut report = |finding| self.events.send(EventKind::PreflightFinding(finding));
+        let machines = self.plan.jobs.iter().flat_map(|job| cases::machines_at_once(&self.plan, job).0);
         let request = preflight::Request {
+            further: machines.filter(|guest| guest.one_more_of.is_some()).collect(),
             host: &self.plan.host,
             record: &self.plan.dir,
             // One whose machine is up already needs neither memory nor an image.

@@ -37,4 +37,4 @@ mod suite;
 mod supervise;
 mod wish;
 
-pub(super) use job::{machines_at_once, room_for, run};
+pub(super) use job::{machines_at_once, run, wanted_machines};

@@ -17,17 +17,21 @@ use vmdeck_model::{
     ids::CaseId,
     job::Job,
     outcome::Verdict,
-    plan::{Keep, Plan, RunPurpose},
+    plan::{HostConfig, Keep, Plan, RunPurpose},
     quantity::show_count,
     suite::{Case, Suite},
 };
 
-/// How many machines the host has room for, by its processors and its memory; each of them is to be as fast as one alone.
-pub(in crate::engine) fn room_for(guest: &Guest, spare_memory: u64) -> usize {
+/// Returns how many machines of a guest the host has memory for, beside what is to stay free.
+fn memory_for(guest: &Guest, host: &HostConfig) -> usize {
+    let free = capacity::available_memory().map_or(u64::MAX, |free| free.saturating_sub(host.min_free_memory));
+    usize::try_from(free / guest.memory.max(1)).unwrap_or(usize::MAX).max(1)
+}
+
+/// Returns how many machines of a guest are wanted; with `auto`, each of them is to be as fast as one alone.
+pub(in crate::engine) fn wanted_machines(guest: &Guest, host: &HostConfig) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from) / (guest.cpus.max(1) as usize);
-    let free = capacity::available_memory().map_or(u64::MAX, |free| free.saturating_sub(spare_memory));
-    let machines = usize::try_from(free / guest.memory.max(1)).unwrap_or(usize::MAX);
-    processors.min(machines).max(1)
+    guest.workers.up_to(processors.min(memory_for(guest, host)))
 }
 
 /// The machines that run the cases of one guest.
@@ -57,8 +61,7 @@ enum NextCase {
 pub(in crate::engine) fn machines_at_once(plan: &Plan, job: &Job) -> (Vec<Guest>, Option<String>) {
     let (guest, options) = (job.guest(), &plan.options);
     let alone = |why: Option<String>| (vec![guest.clone()], why);
-    let room = room_for(guest, plan.host.min_free_memory);
-    let wanted = guest.workers.up_to(room).min(job.cases_in(&guest.id).count() * options.repeat as usize);
+    let wanted = wanted_machines(guest, &plan.host).min(job.cases_in(&guest.id).count() * options.repeat as usize);
     if wanted < 2 || options.purpose != RunPurpose::Cases {
         return alone(None);
     }
@@ -72,10 +75,12 @@ pub(in crate::engine) fn machines_at_once(plan: &Plan, job: &Job) -> (Vec<Guest>
     if let Some((_, why)) = reasons.into_iter().find(|(holds, _)| *holds) {
         return alone(Some(why.to_owned()));
     }
-    let slots = plan.host.slots as usize;
-    let further = (2..=wanted.min(slots)).filter_map(|number| guest.one_more(number));
+    let (slots, memory) = (plan.host.slots as usize, memory_for(guest, &plan.host));
+    let further = (2..=wanted.min(slots).min(memory)).filter_map(|number| guest.one_more(number));
     let machines: Vec<Guest> = std::iter::once(guest.clone()).chain(further).collect();
-    let why = (machines.len() < wanted).then(|| format!("`host.slots` is {slots}"));
+    let limit =
+        if slots <= memory { format!("`host.slots` is {slots}") } else { "the host has no memory for more".to_owned() };
+    let why = (machines.len() < wanted).then_some(limit);
     (machines, why)
 }
 

@@ -9,7 +9,7 @@ use super::members::Member;
 use crate::engine::{context::RunContext, machine::Permits};
 use job_run::JobRun;
 use lanes::Lanes;
-pub(in crate::engine) use lanes::{machines_at_once, room_for};
+pub(in crate::engine) use lanes::{machines_at_once, wanted_machines};
 use std::sync::Arc;
 use vmdeck_model::job::Job;
 
