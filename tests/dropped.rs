@@ -51,7 +51,18 @@ fn plan(home: &Path, number: u64) -> Plan {
     let dir = home.join(format!("record-{number}"));
     let run = RunId::from_bits(number);
     let (folder, selection, quarantine) = (setup.folder, Vec::new(), setup.quarantine);
-    Plan { run, config: None, folder, dir, host: setup.host, options, jobs, selection, quarantine }
+    Plan {
+        run,
+        config: None,
+        folder,
+        dir,
+        host: setup.host,
+        options,
+        jobs,
+        selection,
+        quarantine,
+        usual_ms: std::collections::BTreeMap::new(),
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -108,6 +108,7 @@ pub(super) fn start(
     let dir = backend.state.join("shells").join(run.short());
     vmdeck_files::make_folders(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
     let plan = Plan {
+        usual_ms: std::collections::BTreeMap::new(),
         quarantine: vmdeck_model::quarantine::Quarantine::default(),
         run,
         config: None,

@@ -4,7 +4,10 @@
 
 use super::{Io, runs, settings};
 use crate::cli::{ConfigArgs, RunArgs};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 use vmdeck_core::{
     history,
     host::{clock, info, random},
@@ -19,7 +22,11 @@ use vmdeck_model::{
     run_view::RunView,
     select::{Selector, Shard, word_of_case},
     suite::{Case, CaseAction, Suite},
+    workers::Workers,
 };
+
+/// How many of the last runs tell how long a case takes.
+const LOOKED_AT: usize = 5;
 
 /// Returns the plan of this config and command line.
 pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Result<Plan> {
@@ -79,7 +86,22 @@ pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Re
         controlled: args.commands,
     };
     let (folder, quarantine) = (setup.folder, setup.quarantine);
-    Ok(Plan { run, config, folder, dir, host, options, jobs, selection, quarantine })
+    let usual_ms = usual_times(&jobs);
+    Ok(Plan { run, config, folder, dir, host, options, jobs, selection, quarantine, usual_ms })
+}
+
+/// Returns the median of the times that each case took in the last runs; nobody asks where one is run after the other.
+fn usual_times(jobs: &[Job]) -> BTreeMap<String, u64> {
+    if jobs.iter().flat_map(Job::guests).all(|guest| guest.workers == Workers::Count(1)) {
+        return BTreeMap::new();
+    }
+    let cases = history::trends(Path::new(runs::RECORDS), LOOKED_AT).cases.into_iter();
+    let median = |past: Vec<history::PastCase>| {
+        let mut times: Vec<u64> = past.iter().map(|case| case.took_ms).collect();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied()
+    };
+    cases.filter_map(|(word, past)| Some((word, median(past)?))).collect()
 }
 
 /// Reads the secrets of the guests that the plan needs: others' commands are not run.

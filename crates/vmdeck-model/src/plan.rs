@@ -190,6 +190,8 @@ pub struct Plan {
     pub selection: Vec<String>,
     /// The tests whose failure is known, and does not make the run red.
     pub quarantine: Quarantine,
+    /// How long cases took in earlier runs, in milliseconds, by their SELECT words: where several are run at once, the longest begins first.
+    pub usual_ms: BTreeMap<String, u64>,
 }
 
 impl Setup {

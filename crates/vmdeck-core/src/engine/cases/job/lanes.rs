@@ -124,6 +124,22 @@ impl Lanes {
     }
 }
 
+impl JobRun<'_> {
+    /// Reports the cases of which one that they need did not pass.
+    fn report_lacking(&mut self) {
+        let mut at = 0;
+        while let Some(queued) = self.queue.get(at).copied() {
+            let Some(why) = self.lacks(queued) else {
+                at += 1;
+                continue;
+            };
+            self.queue.remove(at);
+            self.note(queued, Verdict::Skipped);
+            self.report_unrun(queued, Verdict::Skipped, &why);
+        }
+    }
+}
+
 impl LaneQueue<'_, '_> {
     /// Waits for a permit; `None` = nothing is left to do for one more machine.
     async fn permit(&self, context: &RunContext) -> Option<Arc<Permits>> {
@@ -151,38 +167,37 @@ impl LaneQueue<'_, '_> {
         }
     }
 
-    /// Takes the first case that can be run now; those of which one that they need did not pass are reported.
+    /// Takes a case that can be run now, of several the one that takes longest; those of which one that they need did not pass are reported.
     fn next(&self) -> NextCase {
         let mut job = self.job.lock();
         if job.context.is_stopped(&job.members[0].guest) {
             return NextCase::Done;
         }
-        let mut at = 0;
-        while let Some(queued) = job.queue.get(at).copied() {
-            if let Some(why) = job.lacks(queued) {
-                job.queue.remove(at);
-                job.note(queued, Verdict::Skipped);
-                job.report_unrun(queued, Verdict::Skipped, &why);
+        job.report_lacking();
+        let mut running = self.running.lock();
+        let mut best: Option<(usize, u64)> = None;
+        for (at, queued) in job.queue.iter().enumerate() {
+            let needs = &job.case_of(*queued).0.needs;
+            let is_needed = |round: SuiteRound, id: &CaseId| {
+                round == queued.of && needs.iter().any(|need| need == id || id.parent().as_ref() == Some(need))
+            };
+            let comes_before = |other: &QueuedCase| is_needed(other.of, &job.case_of(*other).0.id);
+            if running.iter().any(|(round, id)| is_needed(*round, id)) || job.queue.range(..at).any(comes_before) {
                 continue;
             }
-            let (case, _) = job.case_of(queued);
-            let is_needed = |(round, id): &(SuiteRound, CaseId)| {
-                *round == queued.of && case.needs.iter().any(|need| need == id || id.parent().as_ref() == Some(need))
-            };
-            let waits_for_one_before = |other: &QueuedCase| is_needed(&(other.of, job.case_of(*other).0.id.clone()));
-            let waits = self.running.lock().iter().any(is_needed) || job.queue.range(..at).any(waits_for_one_before);
-            if !waits {
-                let taken = (queued.of, case.id.clone());
-                job.queue.remove(at);
-                self.running.lock().push(taken);
-                if job.queue.is_empty() {
-                    self.changed.notify_waiters();
-                }
-                return NextCase::Run(queued);
+            let usual = job.usual_ms(*queued);
+            if best.is_none_or(|(_, longest)| usual > longest) {
+                best = Some((at, usual));
             }
-            at += 1;
         }
-        if job.queue.is_empty() { NextCase::Done } else { NextCase::Wait }
+        let Some(queued) = best.and_then(|(at, _)| job.queue.remove(at)) else {
+            return if job.queue.is_empty() { NextCase::Done } else { NextCase::Wait };
+        };
+        running.push((queued.of, job.case_of(queued).0.id.clone()));
+        if job.queue.is_empty() {
+            self.changed.notify_waiters();
+        }
+        NextCase::Run(queued)
     }
 
     /// Runs a case as a job of its own, from its machine to the proof that this is gone.

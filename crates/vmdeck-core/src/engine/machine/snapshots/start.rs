@@ -136,9 +136,10 @@ impl<'a> SnapshotPlan<'a> {
         // It may read hundreds of megabytes.
         let found = tokio::task::spawn_blocking(move || store.find(&name, check)).await;
         match found.unwrap_or(Ok(None)) {
-            Ok(found) => {
+            Ok(None) => None,
+            Ok(Some(found)) => {
                 self.context.snapshots.set_whole(key);
-                found.map(Box::new)
+                Some(Box::new(found))
             }
             Err(fault) => {
                 self.context.events.warn(Some(&self.guest.id), format!("{fault}; it is removed"), None);
