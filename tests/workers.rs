@@ -74,7 +74,7 @@ fn it_says_why_there_are_fewer() {
     for (keys, slots, args, why) in [
         ("workers = 2", 1, &[][..], "guest `here` has 1 machine at once: `host.slots` is 1"),
         ("workers = 2", 2, &["--set", "guests.here.fresh=run"], "its cases share machines"),
-        ("workers = 2", 2, &["--keep", "failed"], "machines may be kept or held"),
+        ("workers = 2", 2, &["--keep", "failed"], "machines may be kept"),
     ] {
         let world = world(keys, slots, &cases);
         world.ci(args).exits(0).says("2 passed").says(why);

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::cli::ConfigArgs;
 use vmdeck_core::{
+    assets::snapshot::store::SnapshotStore,
     backend::BackendDeps,
     command::CommandExit,
     engine::shell::{self, ShellEnd},
@@ -30,10 +31,16 @@ pub(super) async fn run(
     config: &ConfigArgs,
     io: &mut Io<'_>,
 ) -> Result<u8> {
-    let place = shell_place::of_word(word)?;
+    let known = settings::load_without_secrets(config)?;
+    let snapshots = SnapshotStore::new(&known.host.snapshots);
+    // A record may be anywhere, or be gone; what is kept of a failure is in one place.
+    let kept = shell_place::of_checkpoint(word, &snapshots.list());
+    let place = match shell_place::of_word(word) {
+        Err(fault) => kept.ok_or(fault)?,
+        found => found?,
+    };
     let name = place.guest.as_str();
     let machine = machine.or(place.machine.as_deref());
-    let known = settings::load_without_secrets(config)?;
     let unknown = || settings::unknown_guest("open a shell", name, &known);
     let key = known.guest_named(name).map(|guest| guest.key).ok_or_else(unknown)?;
     let setup = settings::load_for(config, &std::iter::once(key.to_string()).collect())?;
@@ -75,7 +82,10 @@ pub(super) async fn run(
         let gone = Fault::infra(format!("cannot open a shell in `{name}`"));
         return Err(gone
             .because(format!("its machine `{machine}` is gone"))
-            .hint("`--keep failed` keeps those in which something failed; `checkpoint = \"on-failure\"` of the guest keeps how they were"));
+            .hint(
+                "`--keep failed` keeps machines in which something failed; with `checkpoint = \"on-failure\"` of the guest the state at a failure is kept, \
+                 unless the system crashed, until `vmdeck snapshot list` does not show it any more",
+            ));
     } else if guest.id != guest.key {
         return Err(Fault::user(format!("cannot open a shell in `{name}`"))
             .because("the machines of its suite are not up")

@@ -2,7 +2,7 @@
 
 use super::runs;
 use std::collections::{BTreeMap, BTreeSet};
-use vmdeck_core::history;
+use vmdeck_core::{assets::snapshot::store::StoredSnapshot, history};
 use vmdeck_model::{
     error::{Fault, Result},
     guest::Guest,
@@ -36,6 +36,28 @@ pub(super) fn of_word(word: &str) -> Result<ShellPlace> {
     let record = runs::find(Some(run))?;
     let cannot = |e| Fault::user(format!("cannot read the record `{}`", record.display())).because(e);
     in_run(&history::view(&record).map_err(cannot)?, run, case)
+}
+
+/// Returns the place of what is kept of a case that failed, `RUN/CASE`: of several, the newest.
+pub(super) fn of_checkpoint(word: &str, kept: &[StoredSnapshot]) -> Option<ShellPlace> {
+    let (run, case) = word.split_once('/').filter(|(run, _)| !run.is_empty())?;
+    let (name, guest) = case.split_once('@').map_or((case, None), |(name, guest)| (name, Some(guest)));
+    let found = kept.iter().find_map(|snapshot| {
+        let facts = &snapshot.facts;
+        let (of_run, failed) = facts.failed.as_ref()?;
+        let (_, short) = failed.split_once('/')?;
+        let is_it = of_run.starts_with(run) && (failed == name || short == name);
+        (is_it && guest.is_none_or(|guest| guest == facts.guest)).then_some((facts, of_run, failed))
+    });
+    let (facts, run, failed) = found?;
+    let (suite, case) = failed.split_once('/')?;
+    Some(ShellPlace {
+        guest: facts.guest.clone(),
+        machine: None,
+        suite: Some(suite.to_owned()),
+        case: Some(case.to_owned()),
+        run: Some(run.clone()),
+    })
 }
 
 fn in_run(view: &RunView, run: &str, case: &str) -> Result<ShellPlace> {

@@ -30,8 +30,10 @@ pub(super) fn run(sub: &SnapshotSub, config: &ConfigArgs, io: &mut Io<'_>) -> Re
                     .because(format!("{why} with a key that begins so"))
                     .hint("`vmdeck snapshot list` shows the keys"));
             };
-            store.remove(&snapshot.key)?;
-            io.say(&format!("removed {}", described(snapshot)));
+            // What stands on its disk goes first.
+            for gone in store.remove(&snapshot.key)? {
+                io.say(&format!("removed {}", described(&gone)));
+            }
         }
         SnapshotSub::Prune { size } => {
             let gone = store.trim(Some(size.unwrap_or(0)));

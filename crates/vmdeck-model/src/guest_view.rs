@@ -235,6 +235,12 @@ impl GuestView {
         if is_restored { "goes on from its snapshot" } else { "is ready" }
     }
 
+    /// Returns the same in one word.
+    pub fn came_up_short(&self) -> &'static str {
+        let is_restored = self.done.iter().any(|(phase, _)| *phase == Phase::Restore);
+        if is_restored { "restored" } else { "booted" }
+    }
+
     /// Returns the milliseconds from power-on to the first command, once the guest has booted.
     pub fn boot_ms(&self) -> Option<u64> {
         let booted = self.done.iter().any(|(p, _)| *p == Phase::FirstCommand);

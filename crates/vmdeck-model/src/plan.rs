@@ -225,12 +225,18 @@ impl Setup {
         self.guests.iter().map(|guest| guest.id.clone()).chain(of_roles.map(|member| member.guest.id)).collect()
     }
 
-    /// Returns the guest that has this name in a run: one of the config, or one that fills a role of a suite.
+    /// Returns the guest that has this name in a run: one of the config, one that fills a role of a suite, or a further machine of one that
+    /// has several at once.
     pub fn guest_named(&self, name: &str) -> Option<Guest> {
         let is_it = |guest: &Guest| guest.id.as_str() == name;
         let own = self.guests.iter().find(|guest| is_it(guest)).cloned();
         let mut of_roles = self.suites.iter().flat_map(|suite| role_guests(suite, &self.guests));
-        own.or_else(|| of_roles.find(|member| is_it(&member.guest)).map(|member| member.guest))
+        let further = || {
+            let (first, number) = name.rsplit_once('.')?;
+            let guest = self.guests.iter().find(|guest| guest.id.as_str() == first)?;
+            guest.one_more(number.parse().ok().filter(|number| *number > 1)?)
+        };
+        own.or_else(|| of_roles.find(|member| is_it(&member.guest)).map(|member| member.guest)).or_else(further)
     }
 }
 

@@ -113,7 +113,8 @@ fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
             }
         }
     }
-    for (id, guest) in &model.shown.view.guests {
+    // The cases of further machines are told of the guest.
+    for (id, guest) in model.shown.view.guests.iter().filter(|(_, guest)| guest.one_more_of.is_none()) {
         let names: &mut Vec<String> = out.entry(id.clone()).or_default();
         for (suite, case, found) in model.shown.view.found.in_guest(id) {
             let of = format!("{suite}/{case}");

@@ -306,14 +306,15 @@ pub type GuestPort = Arc<Mutex<UnixStream>>;
 /// The power to freeze a machine.
 pub trait Freeze: Send + Sync {
     /// Stops the guest and writes all of it into an empty folder, which will stand at `place` later. The machine is to be ended then;
-    /// after an error it goes on.
-    fn freeze<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>>;
+    /// after an error it goes on. Returns whether it needs the disk that the machine began with: the snapshot below it.
+    fn freeze<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<bool>>;
 }
 
 /// The power to keep the state of a machine.
 pub trait KeepState: Send + Sync {
     /// Writes all of the machine into an empty folder, as it is at this moment; the guest stands still meanwhile, and goes on.
-    fn keep_state<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>>;
+    /// Returns whether it needs the disk that the machine began with.
+    fn keep_state<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<bool>>;
 }
 
 /// The power to begin machines from where others were frozen.

@@ -62,7 +62,9 @@ pub(super) async fn run(
     let (cancel_requests, mut requested) = mpsc::unbounded_channel();
     let plan = Arc::new(plan);
     let cancel = CancellationToken::new();
-    let jobs = plan.jobs.iter().map(|job| job.guests().map(|guest| &guest.id));
+    // Also of the further machines of a guest that has several at once.
+    let machines: Vec<Vec<Guest>> = plan.jobs.iter().map(|job| machines_of(&plan, job)).collect();
+    let jobs = machines.iter().map(|guests| guests.iter().map(|guest| &guest.id));
     let controls = Arc::new(RunControls::new(jobs, &cancel, plan.options.keep == Keep::Failed));
     let mut this = Dispatcher {
         plan: Arc::clone(&plan),
@@ -139,12 +141,12 @@ impl Dispatcher {
             names: job.cases_in(&guest.id).map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect(),
             one_more_of: guest.one_more_of.clone(),
         };
-        let of_job = |job: &Job| {
-            let further = cases::machines_at_once(&self.plan, job).0;
-            let further = further.into_iter().filter(|guest| guest.one_more_of.is_some());
-            let further = further.map(|guest| PlannedGuest { cases: 0, names: Vec::new(), ..planned(job, &guest) });
-            job.guests().map(|guest| planned(job, guest)).chain(further).collect::<Vec<_>>()
+        let of_guest = |job: &Job, guest: &Guest| match guest.one_more_of {
+            Some(_) => PlannedGuest { cases: 0, names: Vec::new(), ..planned(job, guest) },
+            None => planned(job, guest),
         };
+        let of_job =
+            |job: &Job| machines_of(&self.plan, job).iter().map(|guest| of_guest(job, guest)).collect::<Vec<_>>();
         let guests = self.plan.jobs.iter().flat_map(of_job).collect();
         let kind = EventKind::RunStarted {
             run: self.plan.run.clone(),
@@ -262,4 +264,10 @@ impl Dispatcher {
         self.send(kind);
         exit
     }
+}
+
+/// Returns the guests of a job, and the further machines of one that has several at once.
+fn machines_of(plan: &Plan, job: &Job) -> Vec<Guest> {
+    let further = cases::machines_at_once(plan, job).0.into_iter().filter(|guest| guest.one_more_of.is_some());
+    job.guests().cloned().chain(further).collect()
 }

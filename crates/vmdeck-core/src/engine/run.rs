@@ -156,8 +156,13 @@ impl Run {
         watch.abort();
         sleep.abort();
         let store = self.backend.snapshots.clone();
+        context.snapshots.let_all_go();
         // It may look at many files.
-        let _ = tokio::task::spawn_blocking(move || store.trim(None)).await;
+        for gone in tokio::task::spawn_blocking(move || store.trim(None)).await.unwrap_or_default() {
+            let (guest, point) = (&gone.facts.guest, gone.facts.point);
+            let text = format!("removed a snapshot of `{guest}` ({point}): `snapshots.max_size` leaves no room for it");
+            self.events.send(EventKind::Progress { guest: None, text });
+        }
         let lost = context.lock.lock().as_ref().filter(|l| !l.is_ours()).map(|l| l.path().to_owned());
         if let Some(path) = lost.filter(|_| !context.cancel.is_cancelled()) {
             // Within the last second, before the watch has seen it.

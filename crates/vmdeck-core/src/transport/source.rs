@@ -230,7 +230,7 @@ async fn send_all(session: &dyn Session, source: &Source, cancel: &CancellationT
     Ok(Sent { notes, changed: None })
 }
 
-/// Returns a hash of the files of the tree that these globs name: of their names and contents. Only files that would be sent count.
+/// Returns a hash of the files of the tree that these globs name: of their names, modes and contents. Only files that would be sent count.
 pub fn hash_of_contents(source: &Source, globs: &[String]) -> Result<Vec<u8>> {
     let (wanted, exclude) = (globs_of("setup_inputs", globs)?, excluded(&source.exclude)?);
     let mut hash = Sha256::new();
@@ -239,10 +239,12 @@ pub fn hash_of_contents(source: &Source, globs: &[String]) -> Result<Vec<u8>> {
         let full = source.path.join(path);
         let cannot = |e: io::Error| Fault::user(format!("cannot read `{}`", full.display())).because(e);
         hash.update(path.as_os_str().as_encoded_bytes());
-        let is_link = fs::symlink_metadata(&full).map_err(cannot)?.is_symlink();
-        if is_link {
+        let about = fs::symlink_metadata(&full).map_err(cannot)?;
+        if about.is_symlink() {
             hash.update(fs::read_link(&full).map_err(cannot)?.as_os_str().as_encoded_bytes());
         } else {
+            // One that can be run is another one.
+            hash.update((about.permissions().mode() & 0o777).to_le_bytes());
             let mut file = vmdeck_files::open(&full).map_err(cannot)?;
             files::read_pieces(&mut file, |bytes| hash.update(bytes)).map_err(cannot)?;
         }

@@ -226,7 +226,10 @@ fn boot(
         None => {
             let text = match &view.reused {
                 Some(reused) => reused.to_string().replace('×', symbols::pick(model, "×", "x")),
-                None => view.boot_ms().map(|ms| format!("booted in {}", guest::time(ms))).unwrap_or_default(),
+                None => view
+                    .boot_ms()
+                    .map(|ms| format!("{} in {}", view.came_up_short(), guest::time(ms)))
+                    .unwrap_or_default(),
             };
             spans.push(span(model, StyleRole::UiDim, fit(&text, width, ascii)));
         }

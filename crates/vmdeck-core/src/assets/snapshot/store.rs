@@ -137,36 +137,38 @@ impl SnapshotStore {
         self.list().into_iter().find(is_it).map(|snapshot| snapshot.key)
     }
 
-    /// Removes a snapshot and those that stand on its disk; machines that go on from them have what they need. An error where one is in
-    /// use just now.
-    pub fn remove(&self, key: &str) -> Result<()> {
+    /// Removes a snapshot and those that stand on its disk; machines that go on from them have what they need. Returns what went, or an
+    /// error where one is in use just now.
+    pub fn remove(&self, key: &str) -> Result<Vec<StoredSnapshot>> {
         let folder = self.folder.join(key);
         let cannot = || Fault::host(format!("cannot remove the snapshot `{}`", folder.display()));
-        let children = self.list().into_iter().filter(|other| other.facts.parent.as_deref() == Some(key));
-        for child in children {
-            self.remove(&child.key)?;
+        let (mut gone, all) = (Vec::new(), self.list());
+        for child in all.iter().filter(|other| other.facts.parent.as_deref() == Some(key)) {
+            gone.extend(self.remove(&child.key)?);
         }
         match lockdir::open(&folder) {
             Ok(lock) if lockdir::try_flock(&lock).unwrap_or(false) => {
-                files::remove_dir(&folder).map_err(|e| cannot().because(e))
+                files::remove_dir(&folder).map_err(|e| cannot().because(e))?;
             }
-            Ok(_) => Err(cannot().because("a machine is being made from it").hint("try again in a moment")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(cannot().because(e)),
+            Ok(_) => return Err(cannot().because("a run uses it").hint("try again when that has ended")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(cannot().because(e)),
         }
+        gone.extend(all.into_iter().find(|own| own.key == key));
+        Ok(gone)
     }
 
     /// Removes what is beyond the size that all may have, the one that was used longest ago first; returns what went.
     pub fn trim(&self, max_size: Option<u64>) -> Vec<StoredSnapshot> {
         self.sweep();
         let most = max_size.unwrap_or(self.max_size);
-        let all = self.list();
+        let (mut all, mut gone) = (self.list(), Vec::new());
         let mut total: u64 = all.iter().map(|snapshot| snapshot.size).sum();
-        let mut gone = Vec::new();
-        for snapshot in all.into_iter().rev() {
-            if total <= most {
-                break;
-            }
+        while total > most {
+            // What others stand on goes after them.
+            let is_below = |key: &str| all.iter().any(|other| other.facts.parent.as_deref() == Some(key));
+            let Some(at) = all.iter().rposition(|snapshot| !is_below(&snapshot.key)) else { break };
+            let snapshot = all.remove(at);
             if self.remove(&snapshot.key).is_ok() {
                 total -= snapshot.size;
                 gone.push(snapshot);
@@ -263,14 +265,24 @@ mod tests {
             let folder = lockdir::open(&store.folder.join(key)).expect("open");
             fs::File::from(folder).set_modified(at(time)).expect("set");
         }
-        let keys = || -> Vec<String> { store.list().into_iter().map(|snapshot| snapshot.key).collect() };
+        let keys = || {
+            let mut keys: Vec<String> = store.list().into_iter().map(|snapshot| snapshot.key).collect();
+            keys.sort();
+            keys
+        };
         let used = store.find("old", false).expect("whole").expect("there");
         assert!(store.remove("old").is_err(), "in use");
         drop(used);
         make(&store, "child", Some("old"));
-        // Its use has made the old one the newest.
-        assert_eq!(store.trim(Some(250_000)).len(), 1);
-        assert!(!keys().contains(&"new".to_owned()), "{:?}", keys());
+        // Its use has made the old one the newest, and what stands on it goes before it all the same.
+        let gone: Vec<String> = store.trim(Some(250_000)).into_iter().map(|snapshot| snapshot.key).collect();
+        assert_eq!((gone, keys()), (vec!["new".to_owned()], vec!["child".to_owned(), "old".to_owned()]));
+        let gone: Vec<String> = store.trim(Some(150_000)).into_iter().map(|snapshot| snapshot.key).collect();
+        assert_eq!(gone, ["child"]);
+        make(&store, "child", Some("old"));
+        let gone: Vec<String> = store.remove("old").expect("gone").into_iter().map(|snapshot| snapshot.key).collect();
+        assert_eq!(gone, ["child", "old"]);
+        make(&store, "old", None);
         store.trim(Some(0));
         assert!(keys().is_empty());
     }

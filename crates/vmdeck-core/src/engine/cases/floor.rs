@@ -37,7 +37,7 @@ pub(super) async fn take<'a>(
         return Some(free);
     }
     let why = if case.exclusive { "it is to run alone" } else { "one that runs alone comes first" };
-    let text = format!("case `{}/{}` waits for those of other guests: {why}", suite.id, case.id);
+    let text = format!("case `{}/{}` waits for others: {why}", suite.id, case.id);
     context.events.send(EventKind::Progress { guest: Some(guest.clone()), text });
     let wait =
         async { if case.exclusive { Floor::alone(floor.write().await) } else { Floor::shared(floor.read().await) } };

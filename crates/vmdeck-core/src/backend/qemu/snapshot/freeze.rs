@@ -179,7 +179,7 @@ fn ended() -> Fault {
 }
 
 impl Freeze for Freezer {
-    fn freeze<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>> {
+    fn freeze<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             self.closed().await;
             self.qmp.execute("stop", json!({})).await?;
@@ -187,18 +187,18 @@ impl Freeze for Freezer {
             if written.is_err() {
                 self.qmp.execute("cont", json!({})).await?;
             }
-            written
+            written.map(|()| self.overlay.is_some())
         })
     }
 }
 
 impl KeepState for Freezer {
-    fn keep_state<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<()>> {
+    fn keep_state<'a>(&'a self, to: &'a Path, place: &'a Path) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             self.qmp.execute("stop", json!({})).await?;
             let written = self.write_out(to, place).await;
             self.qmp.execute("cont", json!({})).await?;
-            written
+            written.map(|()| self.overlay.is_some())
         })
     }
 }

@@ -396,6 +396,10 @@ impl JobRun<'_> {
                 if machines.iter().any(LeasedMachine::is_lost) {
                     return Stop::Lost;
                 }
+                if self.wants_fresh(Fresh::Case) {
+                    // What the listing has left is for none of them.
+                    break;
+                }
                 continue;
             }
             if self.case_of(queued).0.background.is_some() {

@@ -69,7 +69,7 @@ pub(in crate::engine) fn machines_at_once(plan: &Plan, job: &Job) -> (Vec<Guest>
     let reasons = [
         (guest.fresh != Fresh::Case, "its cases share machines; `fresh = \"case\"` gives each its own"),
         (job.guests().count() > 1, "its suite has several guests"),
-        (options.keep != Keep::Never || options.pause.is_some(), "machines may be kept or held"),
+        (options.keep != Keep::Never, "machines may be kept"),
         (goes_on, "one of its cases goes on beside the others"),
     ];
     if let Some((_, why)) = reasons.into_iter().find(|(holds, _)| *holds) {

@@ -225,8 +225,9 @@ impl Controller {
     }
 
     /// Ends the session and writes all of the machine into a folder, which will stand at `place`. The machine is of no use then, but to be
-    /// taken down; after an error it goes on, and `resume` connects to it.
-    pub async fn freeze(&mut self, to: &Path, place: &Path) -> Result<()> {
+    /// taken down; after an error it goes on, and `resume` connects to it. Returns whether the disk that
+    /// it began with is needed.
+    pub async fn freeze(&mut self, to: &Path, place: &Path) -> Result<bool> {
         let freezer = self.running("freeze")?.freezer();
         let freezer =
             freezer.ok_or_else(|| Fault::infra("cannot freeze the machine").because("it was not made for that"))?;
@@ -235,7 +236,7 @@ impl Controller {
     }
 
     /// Writes all of the machine into a folder, which will stand at `place`; the guest goes on, and so does the session.
-    pub async fn keep_state(&self, to: &Path, place: &Path) -> Result<()> {
+    pub async fn keep_state(&self, to: &Path, place: &Path) -> Result<bool> {
         let power = self.running("keep the state of")?.checkpoint();
         let power = power.ok_or_else(|| {
             let cannot = Fault::infra("cannot keep the state of the machine");

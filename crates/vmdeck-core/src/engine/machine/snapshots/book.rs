@@ -1,8 +1,12 @@
 //! What a run knows of snapshots: which were found whole, whose machines boot all the same, which random numbers were drawn.
 
 use super::SetupKey;
+use crate::assets::snapshot::store::UsedSnapshot;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use vmdeck_model::ids::{GuestId, SuiteId};
 
 /// What a run knows of snapshots.
@@ -21,6 +25,8 @@ struct Entries {
     setups: BTreeMap<(GuestId, SuiteId), SetupKey>,
     /// The snapshots whose files were compared, or that this run has made.
     whole: BTreeSet<String>,
+    /// Those that this run goes on from: nobody removes them meanwhile.
+    used: BTreeMap<String, Arc<UsedSnapshot>>,
     /// What restored guests have drawn.
     drawn: BTreeSet<String>,
 }
@@ -59,6 +65,26 @@ impl SnapshotBook {
 
     pub(super) fn set_whole(&self, key: &str) {
         self.entries.lock().whole.insert(key.to_owned());
+    }
+
+    /// Returns a snapshot that this run uses.
+    pub(super) fn used(&self, key: &str) -> Option<Arc<UsedSnapshot>> {
+        self.entries.lock().used.get(key).cloned()
+    }
+
+    /// Notes that this run uses a snapshot.
+    pub(super) fn set_used(&self, key: &str, snapshot: &Arc<UsedSnapshot>) {
+        self.entries.lock().used.insert(key.to_owned(), Arc::clone(snapshot));
+    }
+
+    /// Lets a snapshot go.
+    pub(super) fn let_go(&self, key: &str) {
+        self.entries.lock().used.remove(key);
+    }
+
+    /// Lets all snapshots go.
+    pub(in crate::engine) fn let_all_go(&self) {
+        self.entries.lock().used.clear();
     }
 
     /// Notes what a restored guest has drawn; returns whether no other one of this run has drawn the same.

@@ -77,7 +77,8 @@ async fn write(
             store.remove(&key)?;
         }
         let draft = store.begin(&key).map_err(cannot)?;
-        machine.controller.keep_state(draft.folder(), draft.place()).await?;
+        let needs_parent = machine.controller.keep_state(draft.folder(), draft.place()).await?;
+        facts.parent = facts.parent.filter(|_| needs_parent);
         let size = files::disk_usage(draft.folder());
         // It reads all of it, and waits for the disk.
         let committed = tokio::task::spawn_blocking(move || draft.commit(facts)).await;

@@ -81,7 +81,8 @@ async fn freeze(
 async fn write(context: &RunContext, machine: &mut LeasedMachine, key: &str, mut facts: SnapshotFacts) -> Result<u64> {
     let store = &context.backend.snapshots;
     let cannot = |e: std::io::Error| {
-        let fault = Fault::infra("cannot write the snapshot").because(&e);
+        let place = store.folder().display();
+        let fault = Fault::infra(format!("cannot write a snapshot into `{place}`")).because(&e);
         match e.kind() {
             std::io::ErrorKind::StorageFull => {
                 fault.hint("free disk space, or set `snapshots.cache` to another folder")
@@ -96,7 +97,8 @@ async fn write(context: &RunContext, machine: &mut LeasedMachine, key: &str, mut
         None => None,
     };
     facts.renews_by_port = port.is_some() && renew::start_resident(machine.session()?).await;
-    machine.controller.freeze(draft.folder(), draft.place()).await?;
+    let needs_parent = machine.controller.freeze(draft.folder(), draft.place()).await?;
+    facts.parent = facts.parent.filter(|_| needs_parent);
     let size = crate::host::files::disk_usage(draft.folder());
     // It reads all of it, and waits for the disk.
     let committed = tokio::task::spawn_blocking(move || draft.commit(facts)).await;

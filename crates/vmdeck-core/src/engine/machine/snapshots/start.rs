@@ -7,7 +7,7 @@ use crate::{
     context::CallContext,
     engine::{context::RunContext, machine::NetworkPlace},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use vmdeck_model::{
     error::{Blame, Fault, Result},
     event::EventKind,
@@ -37,7 +37,7 @@ pub(in crate::engine::machine) enum MachineStart {
     },
     /// It goes on from a snapshot.
     Restore {
-        snapshot: Box<UsedSnapshot>,
+        snapshot: Arc<UsedSnapshot>,
         key: String,
         /// Whether it may be frozen again, once the setup has been run.
         freezable: bool,
@@ -71,7 +71,7 @@ impl MachineStart {
     pub(in crate::engine::machine) fn of_checkpoint(context: &RunContext, key: &str) -> Result<Self> {
         let gone = || Fault::infra("cannot go on from the checkpoint").because("it is gone").permanent();
         let snapshot = context.backend.snapshots.find(key, true)?.ok_or_else(gone)?;
-        Ok(MachineStart::Restore { snapshot: Box::new(snapshot), key: key.to_owned(), freezable: false })
+        Ok(MachineStart::Restore { snapshot: Arc::new(snapshot), key: key.to_owned(), freezable: false })
     }
 
     /// Returns whether the machine may be frozen later.
@@ -130,7 +130,10 @@ impl<'a> SnapshotPlan<'a> {
     }
 
     /// Returns a snapshot that is whole; a broken one is removed, and that is said.
-    async fn find(&self, key: &str) -> Option<Box<UsedSnapshot>> {
+    async fn find(&self, key: &str) -> Option<Arc<UsedSnapshot>> {
+        if let Some(used) = self.context.snapshots.used(key) {
+            return Some(used);
+        }
         let (store, name) = (self.context.backend.snapshots.clone(), key.to_owned());
         let check = !self.context.snapshots.is_whole(key);
         // It may read hundreds of megabytes.
@@ -139,7 +142,9 @@ impl<'a> SnapshotPlan<'a> {
             Ok(None) => None,
             Ok(Some(found)) => {
                 self.context.snapshots.set_whole(key);
-                Some(Box::new(found))
+                let found = Arc::new(found);
+                self.context.snapshots.set_used(key, &found);
+                Some(found)
             }
             Err(fault) => {
                 self.context.events.warn(Some(&self.guest.id), format!("{fault}; it is removed"), None);
@@ -155,6 +160,8 @@ impl<'a> SnapshotPlan<'a> {
         }
         let text = format!("guest `{}` could not go on from its snapshot, and boots: {fault}", self.guest.id);
         self.context.events.warn(Some(&self.guest.id), text, None);
+        self.context.snapshots.let_go(key);
+        // What stands on it is of no use either.
         let _ = self.context.backend.snapshots.remove(key);
         self.context.snapshots.give_up(self.guest.told_as());
     }
