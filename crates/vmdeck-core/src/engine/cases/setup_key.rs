@@ -12,15 +12,24 @@ use vmdeck_model::{
     suite::{CoverageKind, Suite},
 };
 
-/// Returns the key of a suite's setup in a guest; `None` = no machine is frozen after it: there is nothing that would be run or brought in,
-/// or it must not be kept.
+/// Returns the key of a suite's setup in a guest, as the code was when the run first looked; `None` as with `now`.
 pub(super) async fn of(context: &RunContext, guest: &Guest, suite: &Suite) -> Result<Option<SetupKey>> {
+    if let Some(known) = context.snapshots.setup(&guest.id, &suite.id) {
+        return Ok(Some(known));
+    }
+    let key = now(context, guest, suite).await?;
+    if let Some(key) = &key {
+        context.snapshots.set_setup(&guest.id, key);
+    }
+    Ok(key)
+}
+
+/// Returns the key of a suite's setup in a guest, as the code is now; `None` = no machine is frozen after it: there is nothing that would be run or brought in,
+/// or it must not be kept.
+pub(super) async fn now(context: &RunContext, guest: &Guest, suite: &Suite) -> Result<Option<SetupKey>> {
     let does_nothing = guest.source.is_none() && suite.setup.is_none() && suite.requires.is_empty();
     if guest.snapshot_point() != SnapshotPoint::AfterSetup || does_nothing || suite.coverage != CoverageKind::Off {
         return Ok(None);
-    }
-    if let Some(known) = context.snapshots.setup(&guest.id, &suite.id) {
-        return Ok(Some(known));
     }
     let Suite { setup, env, dir, run_as, shell, requires, .. } = suite;
     let shell = shell.as_ref().unwrap_or(&guest.shell);
@@ -35,7 +44,5 @@ pub(super) async fn of(context: &RunContext, guest: &Guest, suite: &Suite) -> Re
         let reading = tokio::task::spawn_blocking(move || source::hash_of_contents(&source, &["**".to_owned()])).await;
         code = hex(&reading.map_err(|e| Fault::bug("reading the code panicked").because(e))??) + &to;
     }
-    let key = SetupKey::of(&suite.id, &[&what, &code]);
-    context.snapshots.set_setup(&guest.id, &key);
-    Ok(Some(key))
+    Ok(Some(SetupKey::of(&suite.id, &[&what, &code])))
 }

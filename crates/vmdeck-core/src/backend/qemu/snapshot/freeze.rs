@@ -32,7 +32,6 @@ const CLOSES: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(2);
 /// How long writing the state of the devices may take.
 const WRITES: Duration = Duration::from_mins(2);
-
 /// The most bytes a second for the state: it is written to a socket of this host.
 const BANDWIDTH: u64 = 100 << 30;
 
@@ -99,11 +98,11 @@ impl Freezer {
             tokio::io::copy(&mut stream, &mut file).await?;
             file.flush().await
         };
+        let taken = async { taken.await.map_err(|e| failed("write the state", &e)) };
         let asked = json!({ "uri": format!("unix:{}", socket.display()) });
         let written = async {
-            let (asked, taken) = tokio::join!(self.qmp.execute("migrate", asked), taken);
-            asked?;
-            taken.map_err(|e| failed("write the state", &e))?;
+            // Where QEMU refuses, nothing comes.
+            tokio::try_join!(self.qmp.execute("migrate", asked), taken)?;
             migration.wait_for(|now| now.has_ended()).await.map(|end| *end).map_err(|_| ended())
         };
         let end = clock::within(WRITES, written).await;

@@ -30,7 +30,6 @@ use vmdeck_model::{
     ids::{CaseId, GuestId},
     outcome::{CancelReason, Verdict},
     plan::{Keep, RunPurpose},
-    select::word_of_case,
     suite::{Case, CaseAction, Suite, SuiteNetwork},
 };
 
@@ -186,14 +185,6 @@ impl JobRun<'_> {
     pub(super) fn suite_run<'m>(&'m self, round: SuiteRound, member: &'m Member) -> SuiteRun<'m> {
         let suite = &self.suites[round.suite];
         SuiteRun { context: self.context, guest: &member.guest, told: &member.told, suite }
-    }
-
-    /// Returns how long a case usually takes, in milliseconds; one that was never run may take any time.
-    pub(super) fn usual_ms(&self, queued: QueuedCase) -> u64 {
-        let (case, suite) = self.case_of(queued);
-        let word = word_of_case(&suite.id, &case.id, &self.members[0].guest.id);
-        let known = &self.context.plan.usual_ms;
-        known.get(&word).copied().unwrap_or(if known.is_empty() { 0 } else { u64::MAX })
     }
 
     /// Returns the names of the guests, for a person.

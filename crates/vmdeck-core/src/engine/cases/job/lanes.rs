@@ -9,7 +9,10 @@ use crate::{
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 use tokio::sync::Notify;
 use vmdeck_model::{
     event::EventKind,
@@ -19,6 +22,7 @@ use vmdeck_model::{
     outcome::Verdict,
     plan::{HostConfig, Keep, Plan, RunPurpose},
     quantity::show_count,
+    select::word_of_case,
     suite::{Case, Suite},
 };
 
@@ -45,6 +49,8 @@ struct LaneQueue<'a, 'c> {
     job: Mutex<&'a mut JobRun<'c>>,
     /// The cases that are being run.
     running: Mutex<Vec<(SuiteRound, CaseId)>>,
+    /// How long each case usually takes, in milliseconds, by its place; empty where nothing is known.
+    usual: HashMap<(usize, usize), u64>,
     /// Told each time that a case has ended, and when the last one has begun.
     changed: Notify,
 }
@@ -102,7 +108,8 @@ impl Lanes {
         let guest = Arc::clone(&job.members[0].guest);
         let text = format!("guest `{}`: {} machines run its cases at once", guest.id, self.machines.len());
         context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
-        let queue = LaneQueue { job: Mutex::new(&mut job), running: Mutex::default(), changed: Notify::new() };
+        let usual = job.usual_times();
+        let queue = LaneQueue { job: Mutex::new(&mut job), running: Mutex::default(), usual, changed: Notify::new() };
         // What is frozen in it is there for all.
         if let NextCase::Run(first) = queue.next() {
             queue.run_one(first, &self.machines[0], None).await;
@@ -125,6 +132,19 @@ impl Lanes {
 }
 
 impl JobRun<'_> {
+    /// Returns how long each case usually takes, in milliseconds, by its place.
+    fn usual_times(&self) -> HashMap<(usize, usize), u64> {
+        let (guest, known) = (&self.members[0].guest.id, &self.context.plan.usual_ms);
+        let mut out = HashMap::new();
+        for (at, suite) in self.suites.iter().enumerate() {
+            for (number, case) in suite.cases.iter().enumerate() {
+                let usual = known.get(&word_of_case(&suite.id, &case.id, guest));
+                out.extend(usual.map(|usual| ((at, number), *usual)));
+            }
+        }
+        out
+    }
+
     /// Reports the cases of which one that they need did not pass.
     fn report_lacking(&mut self) {
         let mut at = 0;
@@ -182,12 +202,17 @@ impl LaneQueue<'_, '_> {
                 round == queued.of && needs.iter().any(|need| need == id || id.parent().as_ref() == Some(need))
             };
             let comes_before = |other: &QueuedCase| is_needed(other.of, &job.case_of(*other).0.id);
-            if running.iter().any(|(round, id)| is_needed(*round, id)) || job.queue.range(..at).any(comes_before) {
+            let is_busy = || running.iter().any(|(round, id)| is_needed(*round, id));
+            // The queue may be long, and few cases need others.
+            if !needs.is_empty() && (is_busy() || job.queue.range(..at).any(comes_before)) {
                 continue;
             }
-            let usual = job.usual_ms(*queued);
+            let usual = self.usual.get(&(queued.of.suite, queued.case)).copied().unwrap_or(u64::MAX);
             if best.is_none_or(|(_, longest)| usual > longest) {
                 best = Some((at, usual));
+            }
+            if self.usual.is_empty() {
+                break;
             }
         }
         let Some(queued) = best.and_then(|(at, _)| job.queue.remove(at)) else {

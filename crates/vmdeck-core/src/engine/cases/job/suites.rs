@@ -50,9 +50,11 @@ impl JobRun<'_> {
 
     async fn try_freeze(&self, round: SuiteRound, machines: &mut [LeasedMachine]) -> bool {
         let ([member], [machine]) = (&self.members[..], machines) else { return false };
-        // It was asked for when the machine was made.
-        let key = setup_key::of(self.context, &member.guest, &self.suites[round.suite]).await;
-        let Some(key) = key.ok().flatten() else { return false };
+        let suite = &self.suites[round.suite];
+        let known = setup_key::of(self.context, &member.guest, suite).await.ok().flatten();
+        let now = setup_key::now(self.context, &member.guest, suite).await.ok().flatten();
+        // Where the code has changed since the run looked at it, nobody knows which of the two is in the machine.
+        let Some(key) = known.filter(|known| now.as_ref() == Some(known)) else { return false };
         match machine::freeze_set_up(self.context, &member.machine, machine, &key).await {
             Ok(is_frozen) => is_frozen,
             Err(fault) => {
