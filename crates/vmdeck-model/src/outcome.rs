@@ -182,7 +182,7 @@ pub enum CancelReason {
 impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::FailFast => "a case failed and --fail-fast is set",
+            Self::FailFast => "a case failed, and the first failure ends the run",
             Self::Trouble => "a console showed trouble that ends the run",
             Self::LockLost => "the host lock was lost",
             Self::ReportFailed => "a report could not be written",

@@ -19,6 +19,7 @@ mod machine;
 mod owner;
 mod parts;
 mod process;
+mod qemu_img;
 pub(crate) mod qmp;
 mod served;
 mod shares;
@@ -50,10 +51,7 @@ use confidential::HostView;
 use futures_util::future::BoxFuture;
 use parts::MachineParts;
 use snapshot::{GuestMemory, ResumeRecipe};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 use tdx::TdxDialect;
 use vmdeck_model::machine::MachineInfo;
 use vmdeck_model::{
@@ -267,7 +265,7 @@ impl Qemu {
                     .await
                     .map_err(|cause| failed().because(cause).remedied(findings::install()))?;
                 let arguments = argv::overlay_arguments(base, format, overlay, size);
-                self.qemu_img(&arguments).await.map_err(|cause| failed().because(cause))?;
+                qemu_img::run(&self.spawner, &arguments).await.map_err(|cause| failed().because(cause))?;
                 Some([vec!["qemu-img".to_owned()], arguments].concat())
             }
             None => None,
@@ -355,21 +353,12 @@ impl Qemu {
         Ok(Box::new(machine::QemuMachine::new(self.spawner.clone(), request, spec, files, Vec::new(), Vec::new())))
     }
 
-    async fn qemu_img(&self, arguments: &[String]) -> Result<String, String> {
-        let out = self.spawner.output(&Spec::new("qemu-img").args(arguments), Duration::from_mins(1)).await;
-        match out {
-            Ok(out) if out.status.success() => Ok(out.stdout),
-            Ok(out) => Err(out.stderr.trim().to_owned()),
-            Err(e) => Err(format!("qemu-img: {e}")),
-        }
-    }
-
     /// Returns the overlay's size where the config wants a larger disk than the image has; an overlay never shrinks one.
     async fn grown(&self, base: &Path, wanted: u64) -> Result<Option<u64>, String> {
         let base = base.to_string_lossy().into_owned();
         let arguments =
             ["info", "-U", "--output=json"].map(str::to_owned).into_iter().chain([base]).collect::<Vec<_>>();
-        let text = self.qemu_img(&arguments).await?;
+        let text = qemu_img::run(&self.spawner, &arguments).await?;
         let info: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("qemu-img info: {e}"))?;
         Ok(info["virtual-size"].as_u64().filter(|size| *size < wanted).map(|_| wanted))
     }

@@ -4,16 +4,14 @@ use super::{
     super::{
         argv,
         exit_watch::Migration,
+        qemu_img,
         qmp::{Qmp, established},
     },
     DISK, EMPTY_DISK, GuestMemory, ResumeRecipe, STATE,
 };
 use crate::{
     backend::contract::{Freeze, KeepState},
-    host::{
-        clock,
-        process::{Spawner, Spec},
-    },
+    host::{clock, process::Spawner},
 };
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
@@ -134,22 +132,17 @@ impl Freezer {
         }
         let base = place.join(DISK);
         let info = ["info", "-U", "--output=json"].map(str::to_owned).into_iter();
-        let info = self.qemu_img(info.chain([disk.display().to_string()]).collect()).await?;
+        let info = self.qemu_img(&info.chain([disk.display().to_string()]).collect::<Vec<_>>()).await?;
         let info: Value = serde_json::from_str(&info).map_err(|e| failed("read the size of the disk", &e.into()))?;
         let mut words = argv::overlay_arguments(&base, "qcow2", &to.join(EMPTY_DISK), info["virtual-size"].as_u64());
         // The base gets its name only when all is whole.
         words.insert(1, "-u".to_owned());
-        self.qemu_img(words).await.map(drop)
+        self.qemu_img(&words).await.map(drop)
     }
 
-    async fn qemu_img(&self, words: Vec<String>) -> Result<String> {
-        let cannot = || Fault::infra("cannot make the disk of a snapshot");
-        let out = self.spawner.output(&Spec::new("qemu-img").args(words), Duration::from_mins(1)).await;
-        match out {
-            Ok(out) if out.status.success() => Ok(out.stdout),
-            Ok(out) => Err(cannot().because(out.stderr.trim())),
-            Err(e) => Err(cannot().because(format!("qemu-img: {e}"))),
-        }
+    async fn qemu_img(&self, words: &[String]) -> Result<String> {
+        let made = qemu_img::run(&self.spawner, words).await;
+        made.map_err(|why| Fault::infra("cannot make the disk of a snapshot").because(why))
     }
 
     /// Copies what each machine has in its folder besides: keys, the seed, the firmware's variables.

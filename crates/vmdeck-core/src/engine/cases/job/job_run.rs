@@ -22,6 +22,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
+use tokio::sync::watch;
 use vmdeck_model::{
     discover::Discovery,
     error::{Blame, Fault},
@@ -73,6 +74,8 @@ pub(super) struct JobRun<'a> {
     pub(super) background: Vec<(QueuedCase, usize, Background)>,
     /// The suites after whose setup a machine was frozen.
     pub(super) frozen: BTreeSet<usize>,
+    /// Told when the first machine is as far as that its case begins, where others wait for that.
+    pub(super) is_ready: Option<watch::Sender<bool>>,
     pub(super) permits: Arc<Permits>,
 }
 
@@ -94,6 +97,7 @@ impl<'a> JobRun<'a> {
             current: None,
             background: Vec::new(),
             frozen: BTreeSet::new(),
+            is_ready: None,
             permits,
         }
     }
@@ -370,6 +374,9 @@ impl JobRun<'_> {
                 } else {
                     self.begin_folders(queued.of, machines).await;
                 }
+            }
+            if let Some(ready) = self.is_ready.take() {
+                ready.send_replace(true);
             }
             self.look_after_background().await;
             self.queue.pop_front();

@@ -1,6 +1,7 @@
 //! Several machines of one guest that run its cases at once: each case in a machine of its own, as with one after the other.
 //!
-//! The first case is run alone: it makes the snapshots that the others go on from. A case that needs another waits until that has ended.
+//! The first machine is made alone, until its case begins: it leaves the snapshots that the others go on from. A case that needs another
+//! waits until that has ended.
 
 use super::job_run::{JobRun, QueuedCase, SuiteRound};
 use crate::{
@@ -13,7 +14,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use vmdeck_model::{
     event::EventKind,
     guest::{Fresh, Guest},
@@ -53,6 +54,8 @@ struct LaneQueue<'a, 'c> {
     usual: HashMap<(usize, usize), u64>,
     /// Told each time that a case has ended, and when the last one has begun.
     changed: Notify,
+    /// Whether the first machine is as far as that its case begins, or has come to nothing.
+    is_ready: watch::Sender<bool>,
 }
 
 /// What a lane does next.
@@ -108,18 +111,23 @@ impl Lanes {
         let guest = Arc::clone(&job.members[0].guest);
         let text = format!("guest `{}`: {} machines run its cases at once", guest.id, self.machines.len());
         context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
-        let usual = job.usual_times();
-        let queue = LaneQueue { job: Mutex::new(&mut job), running: Mutex::default(), usual, changed: Notify::new() };
-        // What is frozen in it is there for all.
-        if let NextCase::Run(first) = queue.next() {
-            queue.run_one(first, &self.machines[0], None).await;
-        }
+        let queue = LaneQueue {
+            usual: job.usual_times(),
+            job: Mutex::new(&mut job),
+            running: Mutex::default(),
+            changed: Notify::new(),
+            is_ready: watch::channel(false).0,
+        };
         let lanes = self.machines.iter().enumerate().map(|(at, machine)| {
             let queue = &queue;
             async move {
-                let permits = if at == 0 { None } else { queue.permit(context).await };
-                if at == 0 || permits.is_some() {
-                    queue.serve(machine, permits).await;
+                if at == 0 {
+                    return queue.serve(machine, None).await;
+                }
+                // The sender is there as long as the queue.
+                let _ = queue.is_ready.subscribe().wait_for(|ready| *ready).await;
+                if let Some(permits) = queue.permit(context).await {
+                    queue.serve(machine, Some(permits)).await;
                 }
             }
         });
@@ -182,9 +190,10 @@ impl LaneQueue<'_, '_> {
             match self.next() {
                 NextCase::Run(queued) => self.run_one(queued, machine, permits.as_ref()).await,
                 NextCase::Wait => changed.await,
-                NextCase::Done => return,
+                NextCase::Done => break,
             }
         }
+        self.is_ready.send_replace(true);
     }
 
     /// Takes a case that can be run now, of several the one that takes longest; those of which one that they need did not pass are reported.
@@ -240,7 +249,9 @@ impl LaneQueue<'_, '_> {
         };
         let of = SuiteRound { suite: 0, round: queued.of.round };
         one.queue = VecDeque::from([QueuedCase { of, case: 0 }]);
+        one.is_ready = Some(self.is_ready.clone());
         Box::pin(one.run()).await;
+        self.is_ready.send_replace(true);
         let mut job = self.job.lock();
         job.has_failed |= one.has_failed;
         for ((_, id), verdict) in one.not_passed {
