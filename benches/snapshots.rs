@@ -4,8 +4,8 @@
 //! - from the start of a machine until its first command has ended, against a boot: by the guest agent, and by ssh
 //! - the micro guest: the same, against QEMU's own `loadvm`, started by hand
 //!
-//! `make bench-snapshots`; needs QEMU, the micro guest, an ssh client, and mmdebstrap with a mirror of Debian. It fails if a figure is over
-//! its limit.
+//! `make bench-snapshots`, about ten minutes; needs QEMU, the micro guest, an ssh client, and mmdebstrap with a mirror of Debian. With `micro` as
+//! argument, the micro guest alone. It fails where that is slower than `loadvm`; the goals for the Debian are printed beside its figures.
 
 #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -25,7 +25,9 @@ const CASES: usize = 50;
 const ROUNDS: usize = 5;
 
 fn main() {
-    debian();
+    if !std::env::args().any(|arg| arg == "micro") {
+        debian();
+    }
     micro();
 }
 
@@ -57,7 +59,7 @@ fn debian() {
         );
         until_first_command(&world.path(&record))
     };
-    for (guest, limit) in [("agent", 0.03), ("ssh", 0.06)] {
+    for (guest, goal) in [("agent", 0.03), ("ssh", 0.06)] {
         let boot = median(boots(guest));
         seconds(&format!("freeze-{guest}"), &[&format!("s/c0@{guest}")]);
         let all = format!("s/*@{guest}");
@@ -65,11 +67,11 @@ fn debian() {
         let two = seconds(&format!("two-{guest}"), &[&all, "--set", &format!("guests.{guest}.workers=2")]);
         let restored = median(until_first_command(&world.path(&format!("one-{guest}"))));
         println!(
-            "debian by {guest}: boot to the first command {boot:?}, restored {restored:?}, ratio {:.4} (limit {limit})",
+            "debian by {guest}: boot to the first command {boot:?}, restored {restored:?}, ratio {:.4} (goal {goal})",
             ratio(restored, boot)
         );
         println!(
-            "debian by {guest}: {CASES} cases, each in a fresh machine: {one:?}, with two machines {two:?} ({:.2}); of two boots {:.2} and {:.2}",
+            "debian by {guest}: {CASES} cases, each in a fresh machine: {one:?}, with two machines {two:?} ({:.2}); of two boots {:.2} and {:.2} (goal 1.00)",
             ratio(two, one),
             ratio(one, boot * 2),
             ratio(two, boot * 2)
