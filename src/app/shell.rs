@@ -32,13 +32,11 @@ pub(super) async fn run(
     io: &mut Io<'_>,
 ) -> Result<u8> {
     let known = settings::load_without_secrets(config)?;
-    let snapshots = SnapshotStore::new(&known.host.snapshots);
-    // A record may be anywhere, or be gone; what is kept of a failure is in one place.
-    let kept = shell_place::of_checkpoint(word, &snapshots.list());
-    let place = match shell_place::of_word(word) {
-        Err(fault) => kept.ok_or(fault)?,
-        found => found?,
-    };
+    let place = shell_place::of_word(word).or_else(|fault| {
+        // A record may be anywhere, or be gone; what is kept of a failure is in one place.
+        let kept = SnapshotStore::new(&known.host.snapshots).list();
+        shell_place::of_checkpoint(word, &kept).ok_or(fault)
+    })?;
     let name = place.guest.as_str();
     let machine = machine.or(place.machine.as_deref());
     let unknown = || settings::unknown_guest("open a shell", name, &known);

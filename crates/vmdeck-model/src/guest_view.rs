@@ -229,16 +229,19 @@ impl GuestView {
         }
     }
 
+    /// Returns whether its machine goes on from a snapshot.
+    fn is_restored(&self) -> bool {
+        self.done.iter().any(|(phase, _)| *phase == Phase::Restore)
+    }
+
     /// Returns how its machine came up, as the middle of a sentence.
     pub fn came_up(&self) -> &'static str {
-        let is_restored = self.done.iter().any(|(phase, _)| *phase == Phase::Restore);
-        if is_restored { "goes on from its snapshot" } else { "is ready" }
+        if self.is_restored() { "goes on from its snapshot" } else { "is ready" }
     }
 
     /// Returns the same in one word.
     pub fn came_up_short(&self) -> &'static str {
-        let is_restored = self.done.iter().any(|(phase, _)| *phase == Phase::Restore);
-        if is_restored { "restored" } else { "booted" }
+        if self.is_restored() { "restored" } else { "booted" }
     }
 
     /// Returns the milliseconds from power-on to the first command, once the guest has booted.

@@ -116,25 +116,32 @@ impl SnapshotStore {
         all.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
     }
 
+    /// Returns each snapshot's key and what is written down of it. What cannot be read is left out.
+    fn facts(&self) -> impl Iterator<Item = (String, SnapshotFacts)> {
+        let named = self.entries().filter(|(name, _)| !name.starts_with('.'));
+        named.filter_map(|(key, folder)| Some((key, SnapshotFacts::read(&folder).ok()?)))
+    }
+
+    /// Returns a snapshot with its size, for which all of its files are looked at.
+    fn measured(&self, key: String, facts: SnapshotFacts) -> StoredSnapshot {
+        let folder = self.folder.join(&key);
+        let used = fs::metadata(&folder).and_then(|about| about.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        StoredSnapshot { size: files::disk_usage(&folder), key, folder, facts, used }
+    }
+
     /// Lists every snapshot, the one that was used last first. What cannot be read is left out.
     pub fn list(&self) -> Vec<StoredSnapshot> {
-        let known = self.entries().filter(|(name, _)| !name.starts_with('.')).filter_map(|(key, folder)| {
-            let facts = SnapshotFacts::read(&folder).ok()?;
-            let used = fs::metadata(&folder).and_then(|about| about.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-            Some(StoredSnapshot { size: files::disk_usage(&folder), key, folder, facts, used })
-        });
-        let mut all: Vec<StoredSnapshot> = known.collect();
+        let mut all: Vec<StoredSnapshot> = self.facts().map(|(key, facts)| self.measured(key, facts)).collect();
         all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.used));
         all
     }
 
     /// Returns the key of the checkpoint of a case, `suite/case`, that failed in a run.
     pub fn checkpoint(&self, run: &str, guest: &str, case: &str) -> Option<String> {
-        let is_it = |snapshot: &StoredSnapshot| {
-            let failed = snapshot.facts.failed.as_ref();
-            snapshot.facts.guest == guest && failed.is_some_and(|(of, name)| of == run && name == case)
+        let is_it = |(_, facts): &(String, SnapshotFacts)| {
+            facts.guest == guest && facts.failed.as_ref().is_some_and(|(of, name)| of == run && name == case)
         };
-        self.list().into_iter().find(is_it).map(|snapshot| snapshot.key)
+        self.facts().find(is_it).map(|(key, _)| key)
     }
 
     /// Removes a snapshot and those that stand on its disk; machines that go on from them have what they need. Returns what went, or an
@@ -142,10 +149,12 @@ impl SnapshotStore {
     pub fn remove(&self, key: &str) -> Result<Vec<StoredSnapshot>> {
         let folder = self.folder.join(key);
         let cannot = || Fault::host(format!("cannot remove the snapshot `{}`", folder.display()));
-        let (mut gone, all) = (Vec::new(), self.list());
-        for child in all.iter().filter(|other| other.facts.parent.as_deref() == Some(key)) {
-            gone.extend(self.remove(&child.key)?);
+        let mut gone = Vec::new();
+        for (child, _) in self.facts().filter(|(_, other)| other.parent.as_deref() == Some(key)) {
+            gone.extend(self.remove(&child)?);
         }
+        // What cannot be read is removed as well, and there is nothing to be told of it.
+        let own = SnapshotFacts::read(&folder).ok().map(|facts| self.measured(key.to_owned(), facts));
         match lockdir::open(&folder) {
             Ok(lock) if lockdir::try_flock(&lock).unwrap_or(false) => {
                 files::remove_dir(&folder).map_err(|e| cannot().because(e))?;
@@ -154,7 +163,7 @@ impl SnapshotStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(cannot().because(e)),
         }
-        gone.extend(all.into_iter().find(|own| own.key == key));
+        gone.extend(own);
         Ok(gone)
     }
 

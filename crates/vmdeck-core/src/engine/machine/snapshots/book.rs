@@ -1,4 +1,4 @@
-//! What a run knows of snapshots: which were found whole, whose machines boot all the same, which random numbers were drawn.
+//! What a run knows of snapshots: which it made and uses, whose machines boot all the same, which random numbers were drawn.
 
 use super::SetupKey;
 use crate::assets::snapshot::store::UsedSnapshot;
@@ -23,8 +23,8 @@ struct Entries {
     keys: BTreeMap<GuestId, String>,
     /// What the setup of each suite in each guest depends on; the code is read once.
     setups: BTreeMap<(GuestId, SuiteId), SetupKey>,
-    /// The snapshots whose files were compared, or that this run has made.
-    whole: BTreeSet<String>,
+    /// The snapshots that this run has made: their files need not be compared.
+    made: BTreeSet<String>,
     /// Those that this run goes on from: nobody removes them meanwhile.
     used: BTreeMap<String, Arc<UsedSnapshot>>,
     /// What restored guests have drawn.
@@ -59,12 +59,12 @@ impl SnapshotBook {
         self.entries.lock().setups.insert((guest.clone(), key.suite.clone()), key.clone());
     }
 
-    pub(super) fn is_whole(&self, key: &str) -> bool {
-        self.entries.lock().whole.contains(key)
+    pub(super) fn is_made(&self, key: &str) -> bool {
+        self.entries.lock().made.contains(key)
     }
 
-    pub(super) fn set_whole(&self, key: &str) {
-        self.entries.lock().whole.insert(key.to_owned());
+    pub(super) fn set_made(&self, key: &str) {
+        self.entries.lock().made.insert(key.to_owned());
     }
 
     /// Returns a snapshot that this run uses.

@@ -61,7 +61,7 @@ async fn freeze(
     phase.end(frozen.is_ok());
     match frozen {
         Ok(size) => {
-            context.snapshots.set_whole(key);
+            context.snapshots.set_made(key);
             machine.set_frozen();
             let took = show_duration(begun.elapsed());
             progress(context, guest, format!("guest `{}` was frozen in {took} ({})", guest.id, show_size(size)));

@@ -135,13 +135,12 @@ impl<'a> SnapshotPlan<'a> {
             return Some(used);
         }
         let (store, name) = (self.context.backend.snapshots.clone(), key.to_owned());
-        let check = !self.context.snapshots.is_whole(key);
+        let check = !self.context.snapshots.is_made(key);
         // It may read hundreds of megabytes.
         let found = tokio::task::spawn_blocking(move || store.find(&name, check)).await;
         match found.unwrap_or(Ok(None)) {
             Ok(None) => None,
             Ok(Some(found)) => {
-                self.context.snapshots.set_whole(key);
                 let found = Arc::new(found);
                 self.context.snapshots.set_used(key, &found);
                 Some(found)
