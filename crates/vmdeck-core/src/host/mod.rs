@@ -16,3 +16,4 @@ pub mod read_only;
 pub mod signal;
 pub mod switch;
 pub mod tail;
+pub mod tickets;
