@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use vmdeck_core::{
@@ -13,7 +14,7 @@ use vmdeck_core::{
     backend::{BACKENDS, BackendDeps, Tools},
     config::{self, Sources},
     engine::{self, EngineDeps, lock, reap},
-    host::process::Spawner,
+    host::{capacity::HostMeter, process::Spawner},
     transport::TRANSPORTS,
 };
 use vmdeck_model::{
@@ -89,7 +90,10 @@ fn an_engine_that_is_dropped_anywhere_leaves_nothing_that_a_reaper_does_not_find
         dropped.block_on(async {
             let plan = plan(home.path(), number);
             fs::create_dir_all(&plan.dir).expect("record");
-            let handle = engine::start(plan, EngineDeps { backend: deps(home.path()), binary: None, signals: None });
+            let handle = engine::start(
+                plan,
+                EngineDeps { backend: deps(home.path()), binary: None, meter: Arc::new(HostMeter), signals: None },
+            );
             for _ in 0..number * 3 {
                 tokio::task::yield_now().await;
             }

@@ -16,7 +16,7 @@ use vmdeck_core::{
     backend::BackendDeps,
     command::Input,
     engine::{self, EngineDeps, shell, shell::ShellCommand},
-    host::{random, signal},
+    host::{capacity::HostMeter, random, signal},
 };
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -25,6 +25,7 @@ use vmdeck_model::{
     guest::Guest,
     ids::RunId,
     job::Job,
+    memory,
     plan::{HostConfig, Plan, RunOptions},
 };
 
@@ -120,7 +121,12 @@ pub(super) fn start(
         selection: vec!["shell".into()],
     };
     let signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
-    let deps = EngineDeps { backend, binary: std::env::current_exe().ok(), signals: Some(signals) };
+    let deps = EngineDeps {
+        backend,
+        binary: std::env::current_exe().ok(),
+        meter: Arc::new(HostMeter),
+        signals: Some(signals),
+    };
     Ok((engine::start_shell(plan, deps, request), dir))
 }
 
@@ -193,6 +199,9 @@ pub(super) fn tell_trouble(kind: &EventKind, line_end: &str, io: &mut Io<'_>) {
     match kind {
         EventKind::LockWaiting { holder, .. } => {
             say(&format!("waiting for the host lock, held by {holder}"));
+        }
+        EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
+            say(&memory::waits(guest, *needs, *left, *place, promised));
         }
         EventKind::PreflightFinding(f) if f.severity == Severity::Fatal => {
             say(&format!("FATAL {}", f.text));

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
     engine::{self, EngineDeps},
     history,
-    host::{files, signal},
+    host::{capacity::HostMeter, files, signal},
     report::{
         Fanout, ReportSink,
         github::Github,
@@ -114,6 +114,7 @@ pub(super) async fn execute_until(
     let deps = EngineDeps {
         backend: deps(&plan.host)?,
         binary: std::env::current_exe().ok(),
+        meter: Arc::new(HostMeter),
         signals: Some(signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?),
     };
     let (own, budget) = (plan.dir.clone(), plan.host.records);

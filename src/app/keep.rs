@@ -5,7 +5,7 @@
 use super::{Io, deps::deps, housekeeping::tell_reaped, run, settings};
 use crate::cli::{ConfigArgs, OutputArgs, RunArgs};
 use vmdeck_core::engine::{
-    cleanup,
+    admission, cleanup,
     reap::{self, ReapScope},
 };
 use vmdeck_model::{
@@ -32,6 +32,7 @@ pub(super) async fn down(guests: &[String], config: &ConfigArgs, io: &mut Io<'_>
     let scope = ReapScope::KeptFor(&setup.folder, &named);
     let deps = deps(&setup.host)?;
     reap::dead_runs(&deps, scope, &mut |reaped| told.push(reaped)).await;
+    admission::sweep(&setup.host.lock);
     let in_use = cleanup::kept_in_use(&deps.state, &setup.folder);
     let in_use: Vec<_> = in_use.into_iter().filter(|(machine, _)| named.contains(&machine.guest)).collect();
     for (machine, run) in &in_use {

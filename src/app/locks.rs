@@ -8,8 +8,12 @@ use serde_json::json;
 use std::{os::unix::process::ExitStatusExt, path::Path, process::Stdio};
 use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
-    engine::lock::{self, LockRequest, Standing},
+    engine::{
+        admission,
+        lock::{self, LockRequest, Standing},
+    },
     host::{
+        capacity::HostMeter,
         process::{Spawner, Spec, Streams},
         signal,
     },
@@ -18,8 +22,10 @@ use vmdeck_model::{
     error::{Fault, Result},
     event::Holder,
     exit::RunExit,
+    memory::{MemoryStanding, PromisedMemory},
     outcome::Signal,
     plan::HostConfig,
+    quantity::show_size,
 };
 
 pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> Result<u8> {
@@ -38,6 +44,8 @@ pub(super) async fn run(sub: LockSub, config: &ConfigArgs, io: &mut Io<'_>) -> R
 }
 
 fn status(host: &HostConfig, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
+    // With each slot, as the queue: it is that of the host.
+    let memory = admission::look(host, &HostMeter);
     let mut slots = Vec::new();
     for path in lock::slot_paths(&host.lock, host.slots) {
         let standing = lock::look(&path)
@@ -48,7 +56,7 @@ fn status(host: &HostConfig, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
             Standing::Dead { .. } => ("dead", None),
         };
         if json {
-            slots.push(json!({ "path": path, "state": word, "holder": holder, "waiting": [] }));
+            slots.push(json!({ "path": path, "state": word, "holder": holder, "waiting": [], "memory": memory }));
         } else {
             io.say(&line(&path, word, holder.as_ref()));
         }
@@ -67,8 +75,34 @@ fn status(host: &HostConfig, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
     }
     if json {
         io.say(&serde_json::to_string_pretty(&slots).unwrap_or_default());
+        return Ok(RunExit::Passed);
+    }
+    for line in memory_lines(&memory) {
+        io.say(&line);
     }
     Ok(RunExit::Passed)
+}
+
+/// Returns how the host's memory stands: one line for all, one for each machine that has some, one for each guest that waits.
+fn memory_lines(memory: &MemoryStanding) -> Vec<String> {
+    let mut out = Vec::new();
+    if let (Some(total), Some(free)) = (memory.total, memory.free) {
+        let (unused, reserve) = (memory.unused(None).1, memory.reserve);
+        let used = show_size(total.saturating_sub(free));
+        let left = memory.left.map(|left| format!("; {} can be had", show_size(left))).unwrap_or_default();
+        out.push(format!(
+            "memory: {used} used of {}, {} more promised to guests, {} must stay free{left}",
+            show_size(total),
+            show_size(unused),
+            show_size(reserve)
+        ));
+    }
+    let uses = |one: &PromisedMemory| format!("  {one} of memory, uses {}", show_size(one.used));
+    out.extend(memory.promised.iter().map(uses));
+    out.extend(memory.waiting.iter().enumerate().map(|(index, one)| {
+        format!("  waiting, {} in the queue: {} for {}", ordinal(index + 1), one.whose(), show_size(one.memory))
+    }));
+    out
 }
 
 /// Returns a place in a queue in words, `1st`.

@@ -230,8 +230,9 @@ fn read_only_for(args: &[OsString], io: &mut Io<'_>) -> u8 {
 }
 
 fn guard(args: &[OsString]) -> u8 {
-    let [journal, lock] = args else { return RunExit::Usage.code() };
+    let [journal, lock, base] = args else { return RunExit::Usage.code() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let watched = runtime.and_then(|runtime| runtime.block_on(guardian::watch(Path::new(journal), Path::new(lock))));
+    let watched = runtime
+        .and_then(|runtime| runtime.block_on(guardian::watch(Path::new(journal), Path::new(lock), Path::new(base))));
     if watched.is_ok() { 0 } else { RunExit::Bug.code() }
 }

@@ -13,6 +13,7 @@ use vmdeck_model::{
     ids::GuestId,
     key::Options,
     machine::OwnedMachine,
+    memory::MemoryStanding,
     plan::{HostConfig, Setup},
 };
 use vmdeck_tui::{
@@ -118,6 +119,10 @@ impl Services for FakeServices {
         BTreeMap::new()
     }
 
+    fn memory(&self) -> MemoryStanding {
+        MemoryStanding::default()
+    }
+
     fn findings(&self, _: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)> {
         Box::pin(async { (Vec::new(), Capacity::default()) })
     }
@@ -178,6 +183,7 @@ pub fn empty_setup() -> Setup {
         warn_free_disk: 0,
         min_free_memory: 0,
         slots: 1,
+        memory: None,
         test_prefixes: Vec::new(),
         tools: BTreeMap::new(),
     };

@@ -8,6 +8,7 @@ use super::{
     exit::RunExit,
     ids::{CaseId, GuestId, RunId, SuiteId},
     lifecycle::MachineState,
+    memory::PromisedMemory,
     outcome::{CancelReason, Tally, Verdict},
     subtest::{Subtest, SubtestProgress, SubtestTally},
     text::Clean,
@@ -39,6 +40,8 @@ fn millis<S: serde::Serializer>(at: &DateTime<Utc>, out: S) -> Result<S::Ok, S::
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// The guest waits until this host has memory for it.
+    Memory,
     /// The backend makes the machine.
     Create,
     /// A machine is begun from a snapshot, until it runs.
@@ -76,6 +79,7 @@ impl Phase {
     /// Returns the word used in events and reports.
     pub fn as_str(self) -> &'static str {
         match self {
+            Phase::Memory => "memory",
             Phase::Create => "create",
             Phase::Restore => "restore",
             Phase::Launch => "launch",
@@ -319,6 +323,17 @@ pub enum EventKind {
     LockWaiting { path: String, holder: Holder, waited_ms: u64 },
     /// This run holds the lock.
     LockHeld { path: String, waited_ms: u64 },
+    /// A guest waits until this host has the memory that it needs; repeated every 10 s. `left` = what can be promised now, `place` = 1
+    /// for the one that is next.
+    MemoryWaiting {
+        guest: GuestId,
+        needs: u64,
+        left: u64,
+        place: usize,
+        /// The machines that have some.
+        promised: Vec<PromisedMemory>,
+        waited_ms: u64,
+    },
     /// This run no longer holds the lock: the run ends as infra.
     LockLost { path: String, why: String },
     /// The host was checked.

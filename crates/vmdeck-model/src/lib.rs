@@ -21,6 +21,7 @@ pub mod job;
 pub mod key;
 pub mod lifecycle;
 pub mod machine;
+pub mod memory;
 pub mod outcome;
 pub mod pattern;
 pub mod plan;

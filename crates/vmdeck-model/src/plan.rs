@@ -83,6 +83,8 @@ pub struct HostConfig {
     pub warn_free_disk: u64,
     /// The memory to leave free besides that of the guests, in bytes.
     pub min_free_memory: u64,
+    /// The memory that the guests of all vmdeck processes may have together, in bytes; `None` = what the host has.
+    pub memory: Option<u64>,
     /// How many guests may be up at a time, over all vmdeck processes.
     pub slots: u32,
     /// The most bytes of one log of a record.

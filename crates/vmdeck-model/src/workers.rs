@@ -5,7 +5,7 @@
 pub enum Workers {
     /// So many, if the host has room for them.
     Count(u32),
-    /// As many as the host has processors and memory for.
+    /// As many as the host has processors for.
     Auto,
 }
 

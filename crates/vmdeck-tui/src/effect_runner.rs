@@ -334,11 +334,13 @@ impl EffectRunner {
                             now.cpu_percent = now.cpu_ms.saturating_sub(cpu) * 100 / clock::ms_since(at).max(1);
                         }
                     }
-                    usage
+                    (usage, services.memory())
                 });
-                let Ok(usage) = looked.await else { return };
-                if messages.send(Msg::Usage(usage)).await.is_err() {
-                    return;
+                let Ok((usage, memory)) = looked.await else { return };
+                for told in [Msg::Usage(usage), Msg::Memory(memory)] {
+                    if messages.send(told).await.is_err() {
+                        return;
+                    }
                 }
             }
         }
@@ -355,6 +357,7 @@ impl EffectRunner {
             let is_abandoned = watched.is_some_and(|dir| other.is_none() && !services.is_alive(&dir));
             let _ = messages.blocking_send(Msg::Locks(rows));
             let _ = messages.blocking_send(Msg::Queue(services.queue()));
+            let _ = messages.blocking_send(Msg::Memory(services.memory()));
             if is_abandoned {
                 return Some(Msg::Abandoned);
             }

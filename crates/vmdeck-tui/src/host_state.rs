@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use vmdeck_model::{
     event::{Finding, Holder},
     machine::OwnedMachine,
+    memory::MemoryStanding,
 };
 
 /// A slot of the host lock.
@@ -37,10 +38,6 @@ pub struct Capacity {
     pub disk_min: u64,
     /// The free disk space below which preflight warns, in bytes.
     pub disk_warn: u64,
-    /// The free memory, in bytes.
-    pub memory_free: u64,
-    /// The memory to leave free besides that of the guests, in bytes.
-    pub memory_min: u64,
     /// The memory that the guests of a run need at a time, in bytes.
     pub memory_need: u64,
     /// The size that the disks of the guests may grow to, in bytes.
@@ -79,6 +76,8 @@ pub struct HostState {
     pub is_known: bool,
     /// What the host has.
     pub capacity: Capacity,
+    /// How its memory stands.
+    pub memory: MemoryStanding,
 }
 
 /// How many measurements of a machine are kept: a minute, at one in two seconds.

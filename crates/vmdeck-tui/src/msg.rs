@@ -11,7 +11,6 @@ use super::{
 };
 use crossterm::event::{KeyEvent, MouseEvent};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
-use vmdeck_model::machine::OwnedMachine;
 use vmdeck_model::{
     command::Command,
     error::Fault,
@@ -20,6 +19,7 @@ use vmdeck_model::{
     ids::GuestId,
     plan::Setup,
 };
+use vmdeck_model::{machine::OwnedMachine, memory::MemoryStanding};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub enum Msg {
     Machines(Result<Vec<OwnedMachine>, Fault>),
     /// The usage of our machines was measured.
     Usage(BTreeMap<String, Usage>),
+    /// It was looked how the host's memory stands.
+    Memory(MemoryStanding),
     /// The lock was checked.
     Locks(Vec<LockRow>),
     /// Who waits for the lock, the first first.

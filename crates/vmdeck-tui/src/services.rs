@@ -13,7 +13,6 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
-use vmdeck_model::machine::OwnedMachine;
 use vmdeck_model::{
     error::Result,
     event::{Finding, Holder},
@@ -21,6 +20,7 @@ use vmdeck_model::{
     ids::GuestId,
     plan::Setup,
 };
+use vmdeck_model::{machine::OwnedMachine, memory::MemoryStanding};
 
 /// An engine that carries a run out, in a process of its own.
 pub struct Engine {
@@ -85,6 +85,8 @@ pub trait Services: Send + Sync + 'static {
     fn machines(&self) -> BoxFuture<'_, Result<Vec<OwnedMachine>>>;
     /// Returns what our machines that run now use, by name; blocking.
     fn usage(&self) -> BTreeMap<String, Usage>;
+    /// Returns how the host's memory stands, and whom it was promised to; blocking.
+    fn memory(&self) -> MemoryStanding;
     /// Checks the host for a run of this config.
     fn findings(&self, setup: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)>;
     /// Returns the state of the lock; blocking.

@@ -23,12 +23,16 @@ use tokio::sync::oneshot;
 use vmdeck_core::{
     backend,
     engine::{
-        cleanup, inventory,
+        admission, cleanup, inventory,
         lock::{self, Standing},
         preflight, reap, shell,
     },
     history::{self, PassedCase, PastBoot, PastCase, Trends},
-    host::{capacity, files, pids, process::Spawner},
+    host::{
+        capacity::{self, HostMeter},
+        files, pids,
+        process::Spawner,
+    },
     transport::source_watch::SourceWatch,
 };
 use vmdeck_model::{
@@ -37,6 +41,7 @@ use vmdeck_model::{
     guest::Source,
     ids::GuestId,
     machine::OwnedMachine,
+    memory::MemoryStanding,
     plan::Setup,
 };
 use vmdeck_tui::{
@@ -205,6 +210,10 @@ impl Services for Real {
             .collect()
     }
 
+    fn memory(&self) -> MemoryStanding {
+        settings::load_host(&self.config()).map(|(host, _)| admission::look(&host, &HostMeter)).unwrap_or_default()
+    }
+
     fn findings(&self, setup: Option<Arc<Setup>>) -> BoxFuture<'_, (Vec<Finding>, Capacity)> {
         Box::pin(async move {
             let Some(setup) = setup else {
@@ -334,8 +343,6 @@ impl Real {
             disk_min: setup.host.min_free_disk,
             disk_warn: setup.host.warn_free_disk,
             disk_need: guests.iter().filter(|g| g.options.path("image").is_some()).map(|g| g.disk).sum(),
-            memory_free: capacity::available_memory().unwrap_or(0),
-            memory_min: setup.host.min_free_memory,
             memory_need: guests.iter().map(|g| g.memory).sum(),
         }
     }

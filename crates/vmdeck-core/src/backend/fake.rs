@@ -57,7 +57,7 @@ pub const KEYS: &[Key] = &[
 
 /// What the backend can do.
 pub const CAPABILITIES: Capabilities =
-    Capabilities { isolated: true, guest_exec: true, console: ConsoleKind::Log, ..Capabilities::NONE };
+    Capabilities { isolated: true, guest_exec: true, console: ConsoleKind::Log, sized: true, ..Capabilities::NONE };
 
 /// The backend; see the module.
 #[derive(Debug)]

@@ -102,6 +102,7 @@ impl MachineRecord {
             services: &[],
             network: None,
             freezable: false,
+            memory: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::host::{
     net::Probe,
     switch::{Seat, Switch},
 };
-use std::path::Path;
+use std::{os::fd::OwnedFd, path::Path};
 use vmdeck_model::guest::Guest;
 
 /// A machine to be made. Whether it is made new, adopted or restored is said by the method that gets the request, so that no
@@ -29,6 +29,9 @@ pub struct CreateRequest<'a> {
     pub network: Option<NetworkPort<'a>>,
     /// Whether the machine may be frozen later.
     pub freezable: bool,
+    /// What keeps the machine's memory promised to it while it is open: a machine that is a process of this host holds a copy of it as
+    /// long as it lives.
+    pub memory: Option<&'a OwnedFd>,
 }
 
 /// How long a machine may live.

@@ -32,6 +32,10 @@ impl Build<'_> {
             min_free_disk: size(self, "host.min_free_disk"),
             warn_free_disk: size(self, "host.warn_free_disk"),
             min_free_memory: size(self, "host.min_free_memory"),
+            memory: match self.value("host.memory", "host.memory") {
+                Some(Value::Size(size)) => Some(size),
+                _ => None,
+            },
             slots: self.number("host.slots", "host.slots"),
             test_prefixes: self.test_prefixes(),
             tools: self.tools(),

@@ -49,6 +49,13 @@ const CORE: &[Key] = &[
         "memory to leave free besides what the guests of this run need",
     ),
     key(
+        "host.memory",
+        Kind::Size,
+        None,
+        "how much memory the guests of all vmdeck processes may have together; a guest waits until there is enough for it; default: \
+         what the host has, without `min_free_memory`",
+    ),
+    key(
         "host.slots",
         Kind::Int(1, 64),
         Some("1"),
@@ -285,7 +292,7 @@ const CORE: &[Key] = &[
         Kind::CountOrAuto,
         Some("1"),
         "with `fresh = \"case\"`: how many machines run its cases at once, as far as `host.slots` and memory allow; auto = as many as the host has \
-         processors and memory for",
+         processors for",
     ),
     key(
         "guests.*.checkpoint",

@@ -3,7 +3,7 @@
 //! The rules are `reap`'s; asking a person is the front end's.
 
 use super::{
-    inventory, lock,
+    admission, inventory, lock,
     reap::{self, Leftover, ReapScope, Reaped},
 };
 use crate::{
@@ -94,4 +94,5 @@ pub async fn run(deps: &BackendDeps, lock_path: &Path, told: &mut (dyn FnMut(Rea
     // Somebody alive may hold it by now, and then it stays.
     let _ = lock::break_dead(lock_path, false);
     lock::sweep_private(lock_path);
+    admission::sweep(lock_path);
 }

@@ -2,7 +2,10 @@
 //!
 //! Every job has a copy with a token of its own. The machines and cases themselves belong to the parts that use this.
 
-use super::{controls::RunControls, events::EventSender, journal::Journal, lock::HostLock, machine::SnapshotBook};
+use super::{
+    admission::Admission, controls::RunControls, events::EventSender, journal::Journal, lock::HostLock,
+    machine::SnapshotBook,
+};
 use crate::{backend::BackendDeps, coverage::CoverageMap};
 use parking_lot::Mutex;
 use std::{
@@ -34,6 +37,8 @@ pub(super) struct RunContext {
     pub(super) coverage: Arc<Mutex<CoverageMap>>,
     /// Held by each case that runs: together with others, or alone.
     pub(super) floor: Arc<RwLock<()>>,
+    /// What gives machines the memory of this host.
+    pub(super) admission: Arc<Admission>,
     /// How many bytes of artifacts may still come.
     pub(super) artifacts_room: Arc<AtomicU64>,
     /// What is known of snapshots.

@@ -3,6 +3,7 @@
 //! The dispatcher sets it, the guest's job obeys it; the run's own end is the token that all of these hang on.
 
 use super::kernel_reach::KernelReach;
+use crate::host::clock;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,7 @@ pub(super) struct GuestControl {
     /// Cancelled when no further case may begin.
     pub(super) stop: CancellationToken,
     /// Ends the pause that is on, if one is.
-    pause: Mutex<Option<CancellationToken>>,
+    pause: Mutex<Option<(CancellationToken, clock::Instant)>>,
     /// Takes the answer to the question that its case is, while there is one.
     question: Mutex<Option<oneshot::Sender<bool>>>,
     /// Whether a person is in the guest.
@@ -39,7 +40,7 @@ impl GuestControl {
     /// Begins a pause; returns a token that is cancelled when it is over, by a person or with the guest.
     pub(super) fn begin_pause(&self) -> CancellationToken {
         let over = self.stop.child_token();
-        *self.pause.lock() = Some(over.clone());
+        *self.pause.lock() = Some((over.clone(), clock::now()));
         over
     }
 
@@ -58,7 +59,7 @@ impl GuestControl {
     /// Ends the pause; returns whether there was one.
     fn end_pause(&self) -> bool {
         let over = self.pause.lock().take();
-        over.inspect(CancellationToken::cancel).is_some()
+        over.inspect(|(over, _)| over.cancel()).is_some()
     }
 }
 
@@ -155,6 +156,17 @@ impl RunControls {
         Ok(())
     }
 
+    /// Ends the pause that began last, of those in whose guest nobody is; returns the guest.
+    pub(super) fn end_youngest_pause(&self) -> Option<GuestId> {
+        let paused = self.controls.iter().filter(|(_, control)| !*control.in_use.borrow());
+        let since = |control: &GuestControl| {
+            control.pause.lock().as_ref().filter(|(over, _)| !over.is_cancelled()).map(|(_, since)| *since)
+        };
+        let (id, control, _) =
+            paused.filter_map(|(id, control)| Some((id, control, since(control)?))).max_by_key(|found| found.2)?;
+        control.end_pause().then(|| id.clone())
+    }
+
     /// Notes the way to the kernel of a guest; `None` = there is none any more.
     pub(super) fn reach_kernel(&self, guest: &GuestId, reach: Option<KernelReach>) {
         if let Some(control) = self.of(guest) {
@@ -217,6 +229,21 @@ mod tests {
         assert!(!all.keeps(&deb, Keep::Always, GuestEnd::Failed), "a kill takes it down");
         let other = GuestId::new("mars").expect("name");
         assert_eq!(all.apply(&Command::Kill { guest: other }), Err("guest `mars` is not in this run".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_all_pauses_the_youngest_ends_first_and_none_with_a_person_in_it() {
+        let names = ["a", "b", "c"].map(|name| GuestId::new(name).expect("name"));
+        let all = RunControls::new(names.iter().map(std::iter::once), &CancellationToken::new(), false);
+        assert_eq!(all.end_youngest_pause(), None);
+        for name in &names {
+            all.of(name).expect("control").begin_pause();
+            clock::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        all.apply(&Command::InUse { guest: names[2].clone(), on: true }).expect("legal");
+        assert_eq!(all.end_youngest_pause().as_ref(), Some(&names[1]));
+        assert_eq!(all.end_youngest_pause().as_ref(), Some(&names[0]));
+        assert_eq!(all.end_youngest_pause(), None, "somebody is in the last one");
     }
 
     #[test]

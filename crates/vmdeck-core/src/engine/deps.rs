@@ -1,7 +1,7 @@
 //! What the engine is built with.
 
-use crate::backend::BackendDeps;
-use std::path::PathBuf;
+use crate::{backend::BackendDeps, host::capacity::Meter};
+use std::{path::PathBuf, sync::Arc};
 use tokio::sync::mpsc;
 use vmdeck_model::outcome::Signal;
 
@@ -11,6 +11,8 @@ pub struct EngineDeps {
     pub backend: BackendDeps,
     /// The vmdeck binary, which is started again as the guardian; `None` = no guardian.
     pub binary: Option<PathBuf>,
+    /// Measures what this host has left.
+    pub meter: Arc<dyn Meter>,
     /// The signals that end the run; `None` in tests.
     pub signals: Option<mpsc::UnboundedReceiver<Signal>>,
 }

@@ -83,6 +83,7 @@ pub(super) async fn run(
         events,
         backend: deps.backend,
         binary: deps.binary,
+        meter: deps.meter,
         cancel: this.cancel.clone(),
         cancel_requests,
         controls,

@@ -6,6 +6,7 @@
 //! error the journal, held only so that the kernel keeps both flocks. That way no descriptor has to be passed by number.
 
 use super::{
+    admission,
     events::EventSender,
     journal::Journal,
     lock::{self, HostLock},
@@ -54,6 +55,8 @@ struct Post {
     binary: PathBuf,
     journal: Journal,
     lock: Arc<Mutex<Option<HostLock>>>,
+    /// The lock that the host has, also where the run does not take it.
+    base: PathBuf,
     events: EventSender,
 }
 
@@ -68,10 +71,10 @@ impl Guardian {
     pub(super) fn start(
         binary: PathBuf,
         journal: Journal,
-        lock: Arc<Mutex<Option<HostLock>>>,
+        (lock, base): (Arc<Mutex<Option<HostLock>>>, PathBuf),
         events: EventSender,
     ) -> io::Result<Self> {
-        let post = Post { binary, journal, lock, events };
+        let post = Post { binary, journal, lock, base, events };
         let first = post.fill()?;
         let (dismiss, dismissed) = oneshot::channel();
         let watch = tokio::spawn(post.keep_filled(first, dismissed));
@@ -93,7 +96,7 @@ impl Post {
             None => Stdio::null(),
         };
         let path = lock.as_ref().map_or_else(|| "-".into(), |lock| lock.path().as_os_str().to_owned());
-        let args = [COMMAND.into(), self.journal.path().as_os_str().to_owned(), path];
+        let args = [COMMAND.into(), self.journal.path().as_os_str().to_owned(), path, self.base.as_os_str().to_owned()];
         let mut child = process::spawn_detached(&self.binary, &args, held, self.journal.share()?.into())?;
         if let (Some(lock), Some(pid)) = (lock.as_mut(), child.id()) {
             // The guardian is the last to need the lock.
@@ -145,8 +148,8 @@ impl OnPost {
     }
 }
 
-/// Runs the guardian. `lock` is `-` where the run held none.
-pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
+/// Runs the guardian. `lock` is `-` where the run held none, `base` the lock that the host has.
+pub async fn watch(journal: &Path, lock: &Path, base: &Path) -> io::Result<()> {
     // Standard error is the journal: nothing may ever be written there.
     std::panic::set_hook(Box::new(|_| {}));
     process::leave_session();
@@ -174,7 +177,8 @@ pub async fn watch(journal: &Path, lock: &Path) -> io::Result<()> {
     };
     let _ = clock::within(LIMIT, all).await;
     if lock != Path::new("-") {
-        lock::release_by_fd(lock, &rustix::stdio::stdout());
+        lock::release_by_fd(lock, base, &rustix::stdio::stdout());
     }
+    admission::sweep(base);
     Ok(())
 }

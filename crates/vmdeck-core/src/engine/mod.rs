@@ -2,6 +2,7 @@
 //!
 //! It knows no screen, reads no keyboard and prints nothing; it sees a finished [`Plan`], never a config file.
 
+pub mod admission;
 mod cases;
 pub mod cleanup;
 mod context;
@@ -15,11 +16,14 @@ pub mod journal;
 mod kernel_reach;
 pub mod lock;
 pub mod machine;
+mod phase_events;
 pub mod preflight;
 mod reach;
 pub mod reap;
 mod revision;
 mod run;
+#[cfg(test)]
+mod sample;
 pub mod shell;
 pub mod stand_in;
 mod suspend;

@@ -2,11 +2,14 @@
 //!
 //! Checks of a backend or transport are theirs; here are those of the host itself.
 
-use super::{cleanup, reach};
+use super::{admission, cleanup, reach};
 use crate::{
     backend::{self, BACKENDS, BackendDeps, BackendInfo, record::AdoptTarget},
     context::CallContext,
-    host::{capacity, files},
+    host::{
+        capacity::{self, HostMeter},
+        files,
+    },
     transport::{contract::Unusable, route, source},
 };
 use std::{path::Path, time::Duration};
@@ -14,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     event::{Finding, Severity},
     guest::{Guest, Network, Source},
+    memory::MemoryStanding,
     plan::{HostConfig, Setup},
-    quantity::show_size,
+    quantity::{show_count, show_size},
 };
 
 /// How long one backend's check, or finding one machine to adopt, may take.
@@ -33,6 +37,8 @@ pub struct Request<'a> {
     pub further: Vec<Guest>,
     /// How many guests run at a time.
     pub parallel: usize,
+    /// The most memory that guests need which are up together or not at all, in bytes.
+    pub together: u64,
 }
 
 /// Checks everything that a run needs; `report` is called with each finding. Returns whether the run may start.
@@ -48,7 +54,7 @@ pub async fn run(request: &Request<'_>, deps: &BackendDeps, report: &mut (dyn Fn
         }
     };
     let machines: Vec<&Guest> = request.guests.iter().copied().chain(&request.further).collect();
-    let need = memory_need(&machines, request.parallel);
+    let need = memory_need(&machines, request.parallel, request.together);
     host(request.host, &deps.state, request.record, &need).into_iter().for_each(&mut add);
     if let Some(finding) = machines_of_others(request.host, deps).await {
         add(finding);
@@ -125,6 +131,7 @@ pub async fn of_setup(setup: &Setup, deps: &BackendDeps) -> Vec<Finding> {
         guests: setup.guests.iter().collect(),
         further: Vec::new(),
         parallel: setup.host.slots as usize,
+        together: 0,
     };
     let mut findings = Vec::new();
     run(&request, deps, &mut |finding| findings.push(finding)).await;
@@ -165,25 +172,31 @@ async fn check_backend(row: &BackendInfo, deps: &BackendDeps, guest: Option<&Gue
         .unwrap_or_else(|fault| vec![Finding::of_fault(row.kind, Severity::Fatal, &fault)])
 }
 
-/// The memory that the guests which run at the same time need.
+/// The memory that guests need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Need {
+    /// What those need that run at a time where there is room, in bytes.
     bytes: u64,
     guests: Vec<String>,
+    /// What must be there for each of them to have its turn, in bytes.
+    least: u64,
 }
 
 /// Returns the largest guests that may run at the same time; those whose memory is not ours to say are left out.
 pub fn largest<'a>(guests: impl Iterator<Item = &'a Guest>, parallel: usize) -> Vec<&'a Guest> {
-    let counts = |g: &&Guest| g.machine.is_none() && backend::find(&g.backend).is_ok_and(|row| row.capabilities.sized);
-    let mut all: Vec<&Guest> = guests.filter(counts).collect();
+    let mut all: Vec<&Guest> = guests.filter(|guest| admission::memory_need(guest) > 0).collect();
     all.sort_by_key(|g| std::cmp::Reverse(g.memory));
     all.truncate(parallel);
     all
 }
 
-fn memory_need(guests: &[&Guest], parallel: usize) -> Need {
+fn memory_need(guests: &[&Guest], parallel: usize, together: u64) -> Need {
     let all = largest(guests.iter().copied(), parallel);
-    Need { bytes: all.iter().map(|g| g.memory).sum(), guests: all.iter().map(|g| g.id.to_string()).collect() }
+    Need {
+        bytes: all.iter().map(|g| g.memory).sum(),
+        guests: all.iter().map(|g| g.id.to_string()).collect(),
+        least: all.first().map_or(0, |g| g.memory).max(together),
+    }
 }
 
 fn host(limits: &HostConfig, state: &Path, record: &Path, need: &Need) -> Vec<Finding> {
@@ -192,7 +205,7 @@ fn host(limits: &HostConfig, state: &Path, record: &Path, need: &Need) -> Vec<Fi
     if !same_place(state, record) {
         out.extend(disk(limits, record, "run's record"));
     }
-    out.extend(memory(limits, need, capacity::available_memory()));
+    out.extend(memory(limits, need, &admission::look(limits, &HostMeter)));
     out
 }
 
@@ -243,27 +256,31 @@ fn disk(limits: &HostConfig, path: &Path, what: &str) -> Option<Finding> {
     })
 }
 
-fn memory(limits: &HostConfig, need: &Need, available: Option<u64>) -> Option<Finding> {
-    let free = available?;
+fn memory(limits: &HostConfig, need: &Need, here: &MemoryStanding) -> Option<Finding> {
+    let free = here.free.or(limits.memory)?;
     let check = "memory".to_owned();
-    let wanted = need.bytes + limits.min_free_memory;
+    let free_text = here.free.map_or_else(|| "an unknown amount".to_owned(), show_size);
+    let of = if need.guests.is_empty() { String::new() } else { format!(" for {}", need.guests.join(", ")) };
+    let stays = format!("{} must stay free", show_size(limits.min_free_memory));
+    let limit = limits.memory.map(|limit| format!(", `host.memory` is {}", show_size(limit))).unwrap_or_default();
+    let too_little = free < limits.min_free_memory && here.promised.is_empty();
+    if too_little || here.left_alone.is_some_and(|most| most < need.least) {
+        let text = format!("{free_text} available, {} needed{of}; {stays}{limit}", show_size(need.least));
+        let hint = "close programs, lower a guest's `memory`, or change `host.min_free_memory` or `host.memory`";
+        return Some(Finding { check, severity: Severity::Fatal, text, hint: Some(hint.into()), fix: None });
+    }
+    if here.left.is_some_and(|left| left < need.bytes) {
+        let promised: u64 = here.promised.iter().fold(0, |sum, one| one.memory.saturating_add(sum));
+        let others = match here.promised.len() {
+            0 => String::new(),
+            count => format!(", {} promised to {}", show_size(promised), show_count(count, "other guest")),
+        };
+        let text = format!("{free_text} available{others}, {} needed{of}; {stays}{limit}", show_size(need.bytes));
+        let hint = "guests wait until there is memory for them".to_owned();
+        return Some(Finding { check, severity: Severity::Warn, text, hint: Some(hint), fix: None });
+    }
     let text = format!("{} available", show_size(free));
-    Some(if free >= wanted {
-        Finding { check, severity: Severity::Ok, text, hint: None, fix: None }
-    } else {
-        let of = if need.guests.is_empty() { String::new() } else { format!(" for {}", need.guests.join(", ")) };
-        Finding {
-            check,
-            severity: Severity::Fatal,
-            text: format!(
-                "{text}, {} needed{of}; {} must stay free",
-                show_size(need.bytes),
-                show_size(limits.min_free_memory)
-            ),
-            hint: Some("close programs, lower a guest's `memory`, or lower `host.min_free_memory`".into()),
-            fix: None,
-        }
-    })
+    Some(Finding { check, severity: Severity::Ok, text, hint: None, fix: None })
 }
 
 /// Checks everything that one guest needs.
@@ -323,26 +340,10 @@ async fn check_guest(guest: &Guest, deps: &BackendDeps) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::sample;
 
     fn limits(disk: u64, warn: u64, memory: u64) -> HostConfig {
-        HostConfig {
-            log_size: 1 << 20,
-            artifacts_size: 1 << 30,
-            events_size: 1 << 20,
-            records: vmdeck_model::plan::RecordBudget::default(),
-            images: vmdeck_model::image::ImageConfig::default(),
-            snapshots: vmdeck_model::snapshot::SnapshotConfig::default(),
-            secret_env: Vec::new(),
-            lock: "/l".into(),
-            lock_shared: false,
-            lock_timeout: std::time::Duration::ZERO,
-            min_free_disk: disk,
-            warn_free_disk: warn,
-            min_free_memory: memory,
-            slots: 1,
-            test_prefixes: Vec::new(),
-            tools: std::collections::BTreeMap::new(),
-        }
+        HostConfig { min_free_disk: disk, warn_free_disk: warn, min_free_memory: memory, ..sample::host() }
     }
 
     #[test]
@@ -356,12 +357,29 @@ mod tests {
     }
 
     #[test]
-    fn memory_counts_the_guests_and_what_must_stay_free() {
-        let need = Need { bytes: 4 << 30, guests: vec!["deb".into()] };
-        let check = |free| memory(&limits(0, 0, 2 << 30), &need, Some(free)).expect("finding").severity;
-        assert_eq!(check(6 << 30), Severity::Ok);
-        assert_eq!(check((6 << 30) - 1), Severity::Fatal);
-        assert!(memory(&limits(0, 0, 0), &need, None).is_none(), "a system that does not tell is not guessed at");
+    fn what_can_never_be_had_is_fatal_and_what_is_only_taken_is_waited_for() {
+        const GIB: u64 = 1 << 30;
+        let need = Need { bytes: 8 * GIB, guests: vec!["deb".into(), "web".into()], least: 4 * GIB };
+        let limits = limits(0, 0, 2 * GIB);
+        let check = |left: u64, left_alone: u64| {
+            let here = MemoryStanding {
+                free: Some(left + 2 * GIB),
+                reserve: 2 * GIB,
+                left: Some(left),
+                left_alone: Some(left_alone),
+                ..MemoryStanding::default()
+            };
+            memory(&limits, &need, &here).expect("finding").severity
+        };
+        assert_eq!(check(8 * GIB, 8 * GIB), Severity::Ok);
+        assert_eq!(check(8 * GIB - 1, 8 * GIB), Severity::Warn, "they take turns");
+        assert_eq!(check(0, 4 * GIB), Severity::Warn, "others have it");
+        assert_eq!(check(0, 4 * GIB - 1), Severity::Fatal);
+        let here = MemoryStanding { free: Some(GIB), ..MemoryStanding::default() };
+        let nobody = Need::default();
+        assert_eq!(memory(&limits, &nobody, &here).expect("finding").severity, Severity::Fatal, "less than must stay");
+        let untold = MemoryStanding::default();
+        assert!(memory(&limits, &need, &untold).is_none(), "a system that does not tell is not guessed at");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Signals, commands and numbers are the dispatcher's; machines and cases have rooms of their own.
 
 use super::{
+    admission::{self, Admission},
     cases,
     context::RunContext,
     controls::RunControls,
@@ -17,7 +18,10 @@ use super::{
     shell::{self, ShellRequest},
     suspend,
 };
-use crate::{backend::BackendDeps, host::clock};
+use crate::{
+    backend::BackendDeps,
+    host::{capacity::Meter, clock},
+};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, VecDeque},
@@ -58,6 +62,7 @@ pub(super) struct Run {
     pub(super) events: EventSender,
     pub(super) backend: BackendDeps,
     pub(super) binary: Option<PathBuf>,
+    pub(super) meter: Arc<dyn Meter>,
     pub(super) cancel: CancellationToken,
     pub(super) cancel_requests: mpsc::UnboundedSender<CancelReason>,
     pub(super) controls: Arc<RunControls>,
@@ -115,7 +120,7 @@ impl Run {
         let held = if plan.host.slots == 1 {
             vec![lock::acquire(&request, progress, &self.cancel).await?]
         } else {
-            let machines = plan.guests().map(|guest| cases::wanted_machines(guest, &plan.host)).sum();
+            let machines = plan.guests().map(cases::wanted_machines).sum();
             let count = (plan.host.slots as usize).min(machines).max(1);
             lock::acquire_slots(&request, plan.host.slots, count, progress, &self.cancel).await?
         };
@@ -144,17 +149,23 @@ impl Run {
             lock: Arc::clone(lock),
             coverage: Arc::default(),
             floor: Arc::default(),
+            admission: Arc::new(self.admission()),
             artifacts_room: Arc::new(self.plan.host.artifacts_size.into()),
             snapshots: Arc::default(),
         });
         let watch = tokio::spawn(watch_lock(Arc::clone(&context)));
         let sleep = tokio::spawn(suspend::watch(self.events.clone()));
+        let places = vec![self.backend.state.clone(), self.plan.dir.clone()];
+        let (controls, events) = (Arc::clone(&self.controls), self.events.clone());
+        let pressure =
+            tokio::spawn(admission::watch(self.plan.host.clone(), places, controls, events, Arc::clone(&self.meter)));
         match work {
             Work::Shell(request) => shell::run(&context, request).await,
             Work::Cases => run_jobs(&context).await,
         }
         watch.abort();
         sleep.abort();
+        pressure.abort();
         let store = self.backend.snapshots.clone();
         context.snapshots.let_all_go();
         // It may look at many files.
@@ -180,6 +191,10 @@ impl Run {
         Ok(())
     }
 
+    fn admission(&self) -> Admission {
+        Admission::new(&self.plan, self.backend.state.clone(), Arc::clone(&self.meter), self.events.clone())
+    }
+
     async fn check_host(&self, parallel: usize) -> Result<()> {
         let mut report = |finding| self.events.send(EventKind::PreflightFinding(finding));
         let machines = self.plan.jobs.iter().flat_map(|job| cases::machines_at_once(&self.plan, job).0);
@@ -190,6 +205,7 @@ impl Run {
             // One whose machine is up already needs neither memory nor an image.
             guests: self.plan.guests().filter(|guest| !self.has_kept(guest)).collect(),
             parallel,
+            together: self.plan.jobs.iter().map(admission::memory_of_job).max().unwrap_or(0),
         };
         let ready = tokio::select! {
             ready = preflight::run(&request, &self.backend, &mut report) => ready,
@@ -219,6 +235,7 @@ impl Run {
             }
         };
         reap::dead_runs(&self.backend, ReapScope::Dead, &mut report).await;
+        admission::sweep(&self.plan.host.lock);
     }
 
     fn begin_journal(&self, lock: &Mutex<Option<HostLock>>) -> Result<Journal> {
@@ -234,7 +251,12 @@ impl Run {
 
     fn start_guardian(&self, lock: &Arc<Mutex<Option<HostLock>>>, journal: &Journal) -> Option<Guardian> {
         let binary = self.binary.clone()?;
-        match Guardian::start(binary, journal.clone(), Arc::clone(lock), self.events.clone()) {
+        match Guardian::start(
+            binary,
+            journal.clone(),
+            (Arc::clone(lock), self.plan.host.lock.clone()),
+            self.events.clone(),
+        ) {
             Ok(guardian) => Some(guardian),
             Err(e) => {
                 let text = format!("the guardian did not start: {e}; after a crash the next run cleans up");

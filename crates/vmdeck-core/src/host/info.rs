@@ -2,7 +2,10 @@
 //!
 //! Free disk and memory are in [`super::capacity`].
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 /// Returns the host's name; `?` where it has none.
 pub fn host_name() -> String {
@@ -11,11 +14,15 @@ pub fn host_name() -> String {
 
 /// Returns an id of the current boot, which changes with every restart.
 pub fn boot_id() -> String {
+    static BOOT: OnceLock<String> = OnceLock::new();
     // Linux tells it; elsewhere the time of the boot serves.
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
-        |_| sysinfo::System::boot_time().map_or_else(|_| "?".into(), |t| t.to_string()),
-        |id| id.trim().to_owned(),
-    )
+    let read = || {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
+            |_| sysinfo::System::boot_time().map_or_else(|_| "?".into(), |t| t.to_string()),
+            |id| id.trim().to_owned(),
+        )
+    };
+    BOOT.get_or_init(read).clone()
 }
 
 /// Returns the version of the running kernel.

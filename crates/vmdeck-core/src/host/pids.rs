@@ -118,6 +118,25 @@ pub fn usage(pid: u32) -> Option<(u64, u64)> {
     system.process(pid).map(|p| (p.memory(), p.accumulated_cpu_time()))
 }
 
+/// Returns when a process began, in seconds since 1970; `None` = there is none.
+pub fn started(pid: u32) -> Option<u64> {
+    lookup(pid).map(|process| process.started)
+}
+
+/// Returns the memory of a process that only its end gives back, in bytes: what it wrote and what it shares, without pages of
+/// files, which the system takes when it needs them. Where the system does not tell these apart, all of its memory.
+pub fn private_memory(pid: u32) -> Option<u64> {
+    let status = std::path::PathBuf::from(format!("/proc/{pid}/status"));
+    let of_status = vmdeck_files::read_text(&status, vmdeck_files::SMALL).ok().and_then(|text| {
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Some((field("RssAnon")? + field("RssShmem")?) * 1024)
+    });
+    of_status.or_else(|| usage(pid).map(|(memory, _)| memory))
+}
+
 /// Kills the process of this pid if `is_it` recognises it, and waits until it is gone; `false` = it is still there.
 ///
 /// On Linux the process is held by a pidfd from before the check, so a reused pid cannot be hit.

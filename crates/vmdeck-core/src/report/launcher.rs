@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use vmdeck_model::{
     event::{Event, EventKind, PatternKind, Severity, Stream},
     ids::CaseId,
+    memory,
     outcome::Verdict,
     run_view::RunView,
     text::one_line,
@@ -97,6 +98,9 @@ impl Launcher {
             }
             EventKind::LockWaiting { holder, .. } => {
                 self.trace(at, &format!("waiting for the host lock, held by {holder}"))
+            }
+            EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
+                self.trace(at, &memory::waits(guest, *needs, *left, *place, promised))
             }
             EventKind::PreflightFinding(finding) if finding.severity >= Severity::Warn => {
                 let word = if finding.severity == Severity::Fatal { "ERROR" } else { "WARNING" };

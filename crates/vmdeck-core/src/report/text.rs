@@ -3,6 +3,8 @@
 //! Every line that shows guest text begins with a mark of ours, and what CI systems would take for a command anywhere in
 //! a line is broken up. State is never shown by colour alone.
 
+mod ending;
+
 use super::{
     ReportSink,
     plan_index::{PlanIndex, planned_names},
@@ -10,16 +12,16 @@ use super::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     io::{self, Write},
     time::Duration,
 };
 use vmdeck_model::{
     event::{CaseCause, Event, EventKind, Phase, Severity},
     ids::{GuestId, SuiteId},
+    memory,
     outcome::Verdict,
     quantity::{show_artifacts, show_count, show_duration, show_size},
-    run_view::{RunView, SuiteView},
+    run_view::RunView,
     subtest::SubtestStatus,
     text::Clean,
 };
@@ -157,6 +159,10 @@ impl Text {
             EventKind::LockWaiting { holder, waited_ms, .. } => {
                 let who = holder;
                 let text = format!("waiting for the host lock ({} so far), held by {who}", time(*waited_ms));
+                self.line(now, &self.paint(YELLOW, &text))
+            }
+            EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
+                let text = memory::waits(guest, *needs, *left, *place, promised);
                 self.line(now, &self.paint(YELLOW, &text))
             }
             EventKind::LockLost { path, why } => self.line(now, &self.paint(RED, &format!("LOCK LOST: {path}: {why}"))),
@@ -426,83 +432,6 @@ impl Text {
             self.line(now, &text)?;
         }
         Ok(())
-    }
-
-    /// Returns one line for each suite in each guest, where there is more than one.
-    fn table(&mut self, now: u64, view: &RunView) -> io::Result<()> {
-        let suites = view.suites();
-        if suites.len() < 2 || self.style.level < Level::Normal {
-            return Ok(());
-        }
-        let several = view.has_several_guests();
-        let name = |s: &SuiteView| if several { format!("{}@{}", s.suite, s.guest) } else { s.suite.to_string() };
-        let words = suites.iter().map(|s| s.outcome().1.len()).max().unwrap_or_default();
-        let names = suites.iter().map(|s| name(s).len()).max().unwrap_or_default();
-        self.line(now, "")?;
-        for suite in &suites {
-            let (verdict, word) = suite.outcome();
-            let word = self.paint(color_of(verdict), &format!("{word:<words$}"));
-            self.line(now, &format!("  {word} {:<names$} {:>8}", name(suite), time(suite.took_ms)))?;
-        }
-        self.line(now, "")
-    }
-
-    fn ended(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
-        let EventKind::RunEnded { tally, exit, took_ms, skipped_output, error, hint } = &event.kind else {
-            return Ok(());
-        };
-        let now = event.elapsed_ms;
-        if *skipped_output > 0 {
-            self.line(
-                now,
-                &format!(
-                    "  {} came too fast to show; see the logs in the record",
-                    show_count(usize::try_from(*skipped_output).unwrap_or(usize::MAX), "output line")
-                ),
-            )?;
-        }
-        if let Some(error) = error {
-            self.line(now, &format!("{} {}", self.paint(RED, "error:"), safe(error)))?;
-            if let Some(hint) = hint {
-                self.line(now, &format!("\nhint: {}\n", safe(hint)))?;
-            }
-        }
-        self.table(now, view)?;
-        let (files, bytes) = view.artifacts;
-        if files > 0 && self.style.level != Level::Quiet {
-            self.line(now, &format!("{} in the record", show_artifacts(files, bytes)))?;
-        }
-        if tally.total() > LONG && !self.red.is_empty() {
-            let (shown, all) = (std::mem::take(&mut self.red), tally.failed + tally.infra + tally.flaky);
-            for line in &shown {
-                self.line(now, line)?;
-            }
-            let more = (all as usize).saturating_sub(shown.len());
-            if more > 0 {
-                self.line(now, &format!("  and {more} more, all in junit.xml of the record"))?;
-            }
-            self.line(now, "")?;
-        }
-        let mut counts = String::new();
-        for (verdict, text) in tally.counts() {
-            let comma = if counts.is_empty() { "" } else { ", " };
-            let _ = write!(counts, "{comma}{}", self.paint(color_of(verdict), &text));
-        }
-        let unrun = (view.planned as u64).saturating_sub(u64::from(tally.total()));
-        if unrun > 0 {
-            let comma = if counts.is_empty() { "" } else { ", " };
-            let _ = write!(counts, "{comma}{unrun} not run");
-        }
-        let head = match view.planned {
-            0 => self.paint(BOLD, "no tests run"),
-            planned => self.paint(BOLD, &format!("{}:", show_count(planned, "case"))) + " ",
-        };
-        if view.subtests.total() > 0 {
-            let tests = show_count(view.subtests.total() as usize, "sub-test");
-            let _ = write!(counts, "; {tests}: {}", view.subtests);
-        }
-        self.line(now, &format!("{head}{counts} in {} (exit {})", time(*took_ms), exit.code()))?;
-        self.out.flush()
     }
 }
 

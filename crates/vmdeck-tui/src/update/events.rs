@@ -12,6 +12,7 @@ use vmdeck_model::{
     event::{Event, EventKind, PatternKind, Phase, Severity},
     exit::RunExit,
     lifecycle::MachineState,
+    memory,
     outcome::Verdict,
     quantity::{show_artifacts, show_count, show_duration},
     text::{Clean, is_deceptive},
@@ -201,6 +202,9 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             (Ok, "engine::cases", format!("{guest}: {suite}{of}: {} fetched", show_artifacts(*files, *bytes)))
         }
         EventKind::LockWaiting { holder, .. } => (Warn, "engine::lock", format!("waiting for {holder}")),
+        EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
+            (Warn, "engine::admission", memory::waits(guest, *needs, *left, *place, promised))
+        }
         EventKind::LockHeld { waited_ms, .. } => (Ok, "engine::lock", format!("held, after {waited_ms} ms")),
         EventKind::LockLost { why, .. } => (Fatal, "engine::lock", format!("LOST: {why}")),
         EventKind::PreflightFinding(f) => (f.severity, "engine::preflight", format!("{}: {}", f.check, f.text)),

@@ -83,6 +83,7 @@ pub fn update(model: &mut Model, now: Now, msg: Msg) -> Vec<Effect> {
         Msg::Machines(Ok(rows)) => model.host.inventory = rows,
         Msg::Machines(Err(fault)) => model.say(Severity::Warn, fault.to_string()),
         Msg::Usage(usage) => model.host.measured(usage),
+        Msg::Memory(memory) => model.host.memory = memory,
         Msg::Locks(rows) => model.host.locks = rows,
         Msg::Queue(queue) => model.host.queue = queue,
         Msg::PastRuns(rows) => model.overlay = Some(Overlay::History { rows, at: 0 }),

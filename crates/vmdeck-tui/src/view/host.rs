@@ -57,6 +57,18 @@ pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     lines.extend(model.host.queue.iter().enumerate().map(|(index, waiter)| place(model, index + 1, waiter)));
     lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
+    let memory = &model.host.memory;
+    for (number, one) in memory.waiting.iter().enumerate() {
+        let text = format!("{} waits for {} of memory", one.whose(), show_size(one.memory));
+        lines.push(Line::from(vec![
+            span(model, StyleRole::UiDim, format!("  waiting {}  ", number + 1)),
+            span(model, StyleRole::StateWarn, text),
+        ]));
+    }
+    for one in &memory.promised {
+        let text = format!("{one} of memory, uses {}", show_size(one.used));
+        lines.push(Line::from(span(model, StyleRole::UiDim, format!("  {text}"))));
+    }
     if lines.is_empty() {
         lines.push(not_checked(model));
     }
@@ -135,9 +147,7 @@ pub(super) fn preflight(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if c.disk_free > 0 {
         lines.push(gauge(model, "disk", c.disk_free, c.disk_need, c.disk_min, c.disk_warn, width));
     }
-    if c.memory_free > 0 {
-        lines.push(gauge(model, "memory", c.memory_free, c.memory_need, c.memory_min, c.memory_min, width));
-    }
+    lines.extend(memory(model, width));
     let findings = notices::findings(model);
     lines.extend(findings.iter().flat_map(|finding| rows(model, finding, width)));
     if lines.is_empty() {
@@ -174,6 +184,51 @@ fn gauge(model: &Model, word: &str, free: u64, need: u64, min: u64, warn: u64, w
             format!(": {} free; a run needs {}, {} must stay free", show_size(free), show_size(need), show_size(min)),
         ),
     ])
+}
+
+/// Returns for what the host's memory is: what programs use, what was promised to guests and is not used yet, of this run and of others,
+/// and what must stay free.
+fn memory(model: &Model, width: usize) -> Option<Line<'static>> {
+    let memory = &model.host.memory;
+    let (total, free) = (memory.total?, memory.free?);
+    let run = model.shown.view.run.as_deref().filter(|_| model.shown.view.exit.is_none());
+    let (of_run, of_others) = memory.unused(run);
+    // Before a run, what it would need.
+    let ours = if run.is_some() { of_run } else { model.host.capacity.memory_need };
+    let left = free.saturating_sub(of_others).saturating_sub(ours);
+    let is_enough = memory.left_alone.is_none_or(|most| ours <= most) && left >= memory.reserve;
+    let (role, verdict) = match is_enough {
+        false if memory.waiting.is_empty() && of_others == 0 => (StyleRole::StateBad, "TOO LITTLE"),
+        false => (StyleRole::StateWarn, "taken"),
+        true => (StyleRole::StateOk, "OK"),
+    };
+    let cells = if width >= 60 { 24 } else { 12 };
+    let parts = [
+        (total.saturating_sub(free), StyleRole::UiText, "█", "#"),
+        (of_others, StyleRole::StateWarn, "▓", "+"),
+        (ours, StyleRole::StateBusy, "▒", "="),
+    ];
+    let mut spans = vec![span(model, StyleRole::UiText, format!("{:<7}", "memory"))];
+    let mut room = cells;
+    for (bytes, role, unicode, ascii) in parts {
+        let wanted = bytes.saturating_mul(cells as u64).div_ceil(total.max(1));
+        let filled = usize::try_from(wanted).unwrap_or(room).min(room);
+        room -= filled;
+        spans.push(span(model, role, symbols::pick(model, unicode, ascii).repeat(filled)));
+    }
+    spans.push(span(model, StyleRole::GaugeUsual, symbols::pick(model, "░", "-").repeat(room)));
+    spans.push(span(model, role, format!(" {verdict}")));
+    let whose = if run.is_some() { "this run" } else { "a run needs" };
+    let of_others = if of_others > 0 { format!(" | {} promised", show_size(of_others)) } else { String::new() };
+    let text = format!(
+        ": {} used{of_others} | {whose} {} | {} must stay free, of {}",
+        show_size(total.saturating_sub(free)),
+        show_size(ours),
+        show_size(memory.reserve),
+        show_size(total)
+    );
+    spans.push(span(model, StyleRole::UiDim, text));
+    Some(Line::from(spans))
 }
 
 /// Returns the rows of a finding: its text wrapped, the remedy below.

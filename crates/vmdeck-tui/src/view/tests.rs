@@ -20,13 +20,16 @@ use ratatui::{
     style::{Color, Style},
 };
 use std::collections::BTreeMap;
-use vmdeck_model::machine::{MachineInfo, OwnedMachine, Owner};
 use vmdeck_model::{
     error::Fault,
     event::{EventKind, Finding, Holder, Phase, Severity},
     exit::RunExit,
     lifecycle::MachineState,
     outcome::Verdict,
+};
+use vmdeck_model::{
+    machine::{MachineInfo, OwnedMachine, Owner},
+    memory::{MemoryStanding, PromisedMemory},
 };
 
 fn buffer(model: &Model) -> Buffer {
@@ -83,10 +86,16 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
             disk_free: 70 << 30,
             disk_min: 10 << 30,
             disk_warn: 20 << 30,
-            memory_free: 6 << 30,
-            memory_min: 2 << 30,
             memory_need: 5 << 30,
             disk_need: 10 << 30,
+        };
+        case.model.host.memory = MemoryStanding {
+            total: Some(16 << 30),
+            free: Some(6 << 30),
+            reserve: 2 << 30,
+            left: Some(4 << 30),
+            left_alone: Some(4 << 30),
+            ..MemoryStanding::default()
         };
         change(&mut case);
         case.model.toast = case.model.toast.take().filter(|_| name == "paused");
@@ -160,6 +169,14 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
         let own = Holder { run: c.model.shown.view.run.clone(), ..holder.clone() };
         let since = Some("2026-11-18T11:05:00Z".into());
         c.msg(Msg::Queue(vec![Holder { pid: Some(77), since, run: None, ..holder }, own])).keys("2");
+        let one = |guest: &str, memory: u64, used: u64| PromisedMemory {
+            run: Some("1234567890abcdef".into()),
+            guests: vec![guest.into()],
+            memory: memory << 30,
+            used: used << 30,
+        };
+        c.model.host.memory.promised = vec![one("deb", 4, 1)];
+        c.model.host.memory.waiting = vec![one("win", 8, 0)];
     });
     add("preflight", &|c| {
         let finding = |check: &str, severity, text: &str, hint: Option<&str>| {

@@ -427,6 +427,7 @@ mod tests {
             services: &services,
             network: None,
             freezable: false,
+            memory: None,
         };
         arguments(&request, accel, Arch::X86, files, parts)
     }

@@ -38,6 +38,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use std::{
     net::Ipv4Addr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -69,6 +70,8 @@ pub(super) struct QemuMachine {
     restarts: watch::Sender<u32>,
     running: Option<RunningQemu>,
     lifetime: Lifetime,
+    /// What keeps its memory promised to it as long as its process lives.
+    held_open: Option<OwnedFd>,
     dump: Option<MemoryDump>,
     guest_agent: Option<Arc<GuestAgent>>,
     /// Whether the guest's own agent has its port open.
@@ -126,6 +129,7 @@ impl QemuMachine {
             restarts: watch::channel(0).0,
             running: None,
             lifetime: request.lifetime,
+            held_open: request.memory.and_then(|fd| fd.try_clone().ok()),
             dump: MemoryDump::of(request.guest),
             ends_by_restart: tdx::is_wanted(request.guest),
             recipe: None,
@@ -166,7 +170,10 @@ impl QemuMachine {
     async fn power_on(&mut self) -> Result<()> {
         let errors = vmdeck_files::create(&self.errors).map_err(|e| self.failed().because(e))?;
         self.start_helpers().await?;
-        let child = self.spawn(&self.spec, errors).await.map_err(|e| self.failed().because(e))?;
+        // It reads nothing there, and could not: the descriptor is only for writing.
+        let held = self.held_open.as_ref().map(OwnedFd::try_clone).transpose().map_err(|e| self.failed().because(e))?;
+        let stdin = held.map_or_else(Stdio::null, Stdio::from);
+        let child = self.spawn(&self.spec, stdin, errors).await.map_err(|e| self.failed().because(e))?;
         let pid = child.pid();
         let (kill, kills) = mpsc::channel(1);
         let (collected_in, collected) = watch::channel(false);
@@ -236,8 +243,8 @@ impl QemuMachine {
     }
 
     /// Starts a process that lives as long as the machine may.
-    async fn spawn(&self, spec: &Spec, errors: std::fs::File) -> std::io::Result<Child> {
-        let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: errors.into() };
+    async fn spawn(&self, spec: &Spec, stdin: Stdio, errors: std::fs::File) -> std::io::Result<Child> {
+        let streams = Streams { stdin, stdout: Stdio::null(), stderr: errors.into() };
         // Nothing of our environment: it may hold passwords.
         let mut spec = spec.clone().bare_env();
         spec.dir.get_or_insert_with(|| self.dir.clone());
@@ -254,7 +261,7 @@ impl QemuMachine {
             let cannot = || Fault::infra(format!("cannot {purpose}"));
             let log = self.errors.with_file_name(log);
             let errors = vmdeck_files::create(&log).map_err(|e| cannot().because(e))?;
-            let mut child = self.spawn(spec, errors).await.map_err(|e| cannot().because(e))?;
+            let mut child = self.spawn(spec, Stdio::null(), errors).await.map_err(|e| cannot().because(e))?;
             let listens = async {
                 // The socket appears within tens of milliseconds, and nothing tells when.
                 while !socket.exists() {

@@ -39,6 +39,7 @@ fn request<'a>(guest: &'a Guest, dir: &'a Path) -> CreateRequest<'a> {
         services: &[],
         network: None,
         freezable: false,
+        memory: None,
     }
 }
 

@@ -1,11 +1,7 @@
 //! Brings the code that is tested into a machine.
 
 use crate::{
-    engine::{
-        context::RunContext,
-        machine::{LeasedMachine, PhaseEvents},
-        reap,
-    },
+    engine::{context::RunContext, machine::LeasedMachine, phase_events::PhaseEvents, reap},
     transport::source::{self, Extras, KeptSource},
 };
 use sha2::{Digest, Sha256};

@@ -75,6 +75,14 @@ pub(super) async fn lease(
             NetworkPlace::make(&names).into_iter().map(Some).collect()
         }
     };
+    let (folder, state) = (&context.plan.folder, &context.backend.state);
+    let is_there = |guest: &Guest| context.plan.options.reuse && machine::takeover::is_there(state, folder, guest);
+    // Of one alone, its launch does it.
+    let all: Vec<&Guest> = members.iter().map(|m| m.machine.as_ref()).filter(|guest| !is_there(guest)).collect();
+    if let Some(first) = members.first().filter(|_| members.len() > 1) {
+        let reserved = permits.reserve(&context.admission, &all, &context.cancel).await;
+        reserved.map_err(|fault| NoMachines { guest: Arc::clone(&first.guest), fault })?;
+    }
     let together = RunContext { cancel: context.cancel.child_token(), ..context.clone() };
     let launches = members.iter().zip(&places).map(|(member, place)| {
         let context = &together;

@@ -261,11 +261,12 @@ fn slot_path(path: &Path, slot: u32) -> PathBuf {
     if slot == 0 { path.to_owned() } else { lockdir::beside(path, slot) }
 }
 
-/// Removes the lock directory if the name leads to the directory behind `fd`; for the guardian, which holds only that.
-pub fn release_by_fd(path: &Path, fd: &impl std::os::fd::AsFd) {
+/// Removes the lock directory if the name leads to the directory behind `fd`; for the guardian, which holds only that. `base` = the first of
+/// the slots.
+pub fn release_by_fd(path: &Path, base: &Path, fd: &impl std::os::fd::AsFd) {
     if let Ok(inode) = lockdir::inode_of(fd) {
         release(path, inode);
-        queue::wake(path);
+        queue::wake(base);
     }
 }
 

@@ -12,7 +12,6 @@ use super::{
     controller::Connection,
     first_boot,
     machine_lock::{self, LockOutcome, MachineLock},
-    phase_events::PhaseEvents,
     private_network::{self, NetworkPlace},
     recv_once, shares,
     snapshots::{Renewal, SnapshotBook, renew},
@@ -30,6 +29,7 @@ use crate::{
         events::EventSender,
         journal::{Journal, Record},
         kernel_reach::KernelReach,
+        phase_events::PhaseEvents,
     },
     host::{clock, info},
     transport::{

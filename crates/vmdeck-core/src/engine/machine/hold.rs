@@ -1,7 +1,10 @@
 //! Holds a machine: for a person who wants to use it, or one who wants to inspect a failure.
 
-use super::{LeasedMachine, Permits, PhaseEvents, recv_once};
-use crate::{engine::context::RunContext, host::clock};
+use super::{LeasedMachine, Permits, recv_once};
+use crate::{
+    engine::{context::RunContext, phase_events::PhaseEvents},
+    host::clock,
+};
 use std::time::Duration;
 use vmdeck_model::{event::Phase, guest::Guest};
 

@@ -1,7 +1,7 @@
 //! Makes a machine for a guest: intent first, then the provider, then the boot; what fails is taken down and tried again.
 
 use super::{
-    LeasedMachine, Permits, PhaseEvents,
+    LeasedMachine, Permits,
     connection::GuestConnection,
     controller::Controller,
     diagnostics::diagnose,
@@ -21,12 +21,14 @@ use crate::{
         request::{CreateRequest, Lifetime},
     },
     context::CallContext,
-    engine::{context::RunContext, controls::GuestEnd, journal::Record},
+    engine::{
+        admission::Reservation, context::RunContext, controls::GuestEnd, journal::Record, phase_events::PhaseEvents,
+    },
     host::clock,
     transport::{pin::Pin, route},
 };
 use futures_util::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use vmdeck_model::{
     error::{Fault, Result},
@@ -66,6 +68,7 @@ pub(in crate::engine) async fn launch(
     {
         return Ok(machine);
     }
+    permits.reserve(&context.admission, &[guest], &context.cancel).await?;
     let row = backend::find(&guest.backend)?;
     let backend = (row.build)(&context.backend);
     let backend = NamedBackend { row, backend: backend.as_ref() };
@@ -181,7 +184,9 @@ async fn launch_once(
     }
     let console = connection.console_watch();
     let mut controller = controller(context, guest, &name, connection);
-    if let Err(fault) = create(context, guest, place, &mut controller, (backend, &intent), start).await {
+    let memory = permits.memory_of(&guest.id);
+    let kept_by = memory.as_deref().and_then(Reservation::descriptor);
+    if let Err(fault) = create(context, guest, (place, kept_by), &mut controller, (backend, &intent), start).await {
         discard_uncreated(context, guest, intent).await;
         return Err(fault);
     }
@@ -196,6 +201,9 @@ async fn launch_once(
     let restarts = controller.machine().and_then(Machine::restarts);
     let mut machine = LeasedMachine::new(name, controller, exit, console, restarts);
     let Err(fault) = started else {
+        if let Some(memory) = memory {
+            machine = machine.with_memory(memory).await;
+        }
         return Ok(match start {
             MachineStart::Restore { snapshot, key, .. } => machine.going_on_from(key, snapshot.facts.clone()),
             MachineStart::Boot { .. } => machine,
@@ -210,7 +218,7 @@ async fn launch_once(
         }
         let is_there = was_made && machine.exit.borrow().is_none();
         if is_there && context.controls.keeps(&guest.id, context.plan.options.keep, GuestEnd::Failed) {
-            keep(context, guest, machine);
+            keep(context, guest, machine).await;
             return Err(fault);
         }
     }
@@ -222,7 +230,7 @@ async fn launch_once(
 async fn create(
     context: &RunContext,
     guest: &Guest,
-    place: Option<&NetworkPlace>,
+    (place, memory): (Option<&NetworkPlace>, Option<&OwnedFd>),
     controller: &mut Controller,
     (backend, intent): (&dyn Backend, &Intent),
     start: &MachineStart,
@@ -241,6 +249,7 @@ async fn create(
         services: &services,
         network: place.map(NetworkPlace::port),
         freezable: start.is_freezable(),
+        memory,
     };
     let tell =
         |text: &str| context.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text: text.to_owned() });

@@ -5,11 +5,15 @@ use crate::{
     assets::snapshot::SnapshotFacts,
     backend::{contract::MachineExit, record::KeptMachine},
     command::{Collected, RemoteCommand, Shell},
+    engine::admission::Reservation,
     host::clock,
     transport::session::{CommandRunner, Session},
 };
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::watch;
@@ -50,6 +54,8 @@ pub(in crate::engine) struct LeasedMachine {
     origin: Option<(String, SnapshotFacts)>,
     /// Whether it was frozen, and stands still since.
     is_frozen: bool,
+    /// The memory that this host has promised to it.
+    memory: Option<Arc<Reservation>>,
     /// Set when a command outside of a case showed that the machine cannot be used any more.
     unusable: AtomicBool,
 }
@@ -78,6 +84,7 @@ impl LeasedMachine {
             kept: None,
             origin: None,
             is_frozen: false,
+            memory: None,
             unusable: AtomicBool::new(false),
         }
     }
@@ -95,6 +102,17 @@ impl LeasedMachine {
     /// Notes that it goes on from a snapshot.
     pub(super) fn going_on_from(self, key: &str, facts: SnapshotFacts) -> Self {
         Self { origin: Some((key.to_owned(), facts)), ..self }
+    }
+
+    /// Notes the memory that this host has promised to it: from now on it is used.
+    pub(super) async fn with_memory(self, memory: Arc<Reservation>) -> Self {
+        memory.note_machine(self.controller.id().as_ref()).await;
+        Self { memory: Some(memory), ..self }
+    }
+
+    /// Returns the memory that this host has promised to it; `None` = none, or its own process alone holds it.
+    pub(super) fn memory(&self) -> Option<&Reservation> {
+        self.memory.as_deref()
     }
 
     /// Notes that it was frozen.

@@ -1,22 +1,49 @@
-//! The permits of one job: as many guests as the host may have up at a time, all of a job's at once or none.
+//! What a job must have before a machine of it is started: as many guests as the host may have up at a time, and the memory of each; all of
+//! a job's at once or none.
 
+use crate::engine::admission::{Admission, Reservation};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use vmdeck_model::{error::Result, guest::Guest, ids::GuestId};
 
 /// The permits for all machines of one job.
 pub(in crate::engine) struct Permits {
     pool: Arc<Semaphore>,
     count: u32,
     held: Mutex<Option<OwnedSemaphorePermit>>,
+    /// The memory of each of the machines; it stays while a person inspects one.
+    memory: Mutex<BTreeMap<GuestId, Arc<Reservation>>>,
 }
 
 impl Permits {
     /// Waits for `count` permits and takes them together; `None` = the run is over.
     pub(in crate::engine) async fn acquire(pool: &Arc<Semaphore>, count: usize) -> Option<Self> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let permits = Self { pool: Arc::clone(pool), count, held: Mutex::default() };
+        let permits = Self { pool: Arc::clone(pool), count, held: Mutex::default(), memory: Mutex::default() };
         permits.reacquire().await.then_some(permits)
+    }
+
+    /// Waits for the memory of those of these guests that have none yet, and takes it for all of them together.
+    pub(in crate::engine) async fn reserve(
+        &self,
+        admission: &Admission,
+        guests: &[&Guest],
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let lacking: Vec<&Guest> = {
+            let memory = self.memory.lock();
+            guests.iter().copied().filter(|guest| !memory.contains_key(&guest.id)).collect()
+        };
+        let taken = admission.reserve(&lacking, cancel).await?;
+        self.memory.lock().extend(taken);
+        Ok(())
+    }
+
+    /// Returns the memory of a guest's machine; `None` = it has none, or it is not ours to say.
+    pub(super) fn memory_of(&self, guest: &GuestId) -> Option<Arc<Reservation>> {
+        self.memory.lock().get(guest).cloned()
     }
 
     /// Gives the permits back while a person inspects a machine that failed: the other guests continue.

@@ -1,12 +1,10 @@
 //! Ends a lease: takes the machine down and proves it, or keeps it on a person's wish.
 
-use super::{
-    LeasedMachine, PhaseEvents, controller::Controller, diagnostics, fingerprint::fingerprint, intent::Intent, shutdown,
-};
+use super::{LeasedMachine, controller::Controller, diagnostics, fingerprint::fingerprint, intent::Intent, shutdown};
 use crate::{
     backend::{self, contract::Machine, proof::Proof, record::KeptMachine},
     context::CallContext,
-    engine::{context::RunContext, journal::Record},
+    engine::{context::RunContext, journal::Record, phase_events::PhaseEvents},
     host::{clock, tail},
     transport::session::Session,
 };
@@ -46,6 +44,9 @@ pub(in crate::engine) async fn take_down(context: &RunContext, guest: &Guest, mu
         shutdown::shut_down(context, guest, &machine).await;
     }
     end(context, guest, &mut machine.controller, &machine.name).await;
+    if let Some(memory) = machine.memory() {
+        memory.note_end().await;
+    }
 }
 
 /// Takes down what a controller holds, proves it, and reports what is left. A second attempt is made where the first one fails.
@@ -114,8 +115,11 @@ fn too_long(name: &str) -> Fault {
 }
 
 /// Leaves a machine in place on a person's wish.
-pub(in crate::engine) fn keep(context: &RunContext, guest: &Guest, mut leased: LeasedMachine) {
+pub(in crate::engine) async fn keep(context: &RunContext, guest: &Guest, mut leased: LeasedMachine) {
     context.controls.reach_kernel(&guest.id, None);
+    if let Some(memory) = leased.memory() {
+        memory.leave(context.journal.path()).await;
+    }
     let uses = leased.kept().map_or(1, |kept| kept.uses);
     let name = leased.name;
     let mut adopted = false;

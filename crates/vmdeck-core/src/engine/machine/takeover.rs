@@ -187,6 +187,7 @@ async fn reattach(
         services: &[],
         network: None,
         freezable: false,
+        memory: None,
     };
     let call = CallContext::new(TAKE, &context.cancel);
     let taken = call.run("take the machine over", backend.take_over(request, record, call)).await?;

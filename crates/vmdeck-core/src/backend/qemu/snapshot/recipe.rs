@@ -96,6 +96,7 @@ mod tests {
             services: &[],
             network: None,
             freezable: true,
+            memory: None,
         }
     }
 

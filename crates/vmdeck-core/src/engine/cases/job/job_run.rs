@@ -15,7 +15,8 @@ use crate::engine::cases::{
 use crate::engine::{
     context::RunContext,
     controls::GuestEnd,
-    machine::{self, LeasedMachine, Permits, PhaseEvents},
+    machine::{self, LeasedMachine, Permits},
+    phase_events::PhaseEvents,
 };
 use futures_util::future::join_all;
 use std::{
@@ -305,7 +306,7 @@ impl JobRun<'_> {
             let stays = machine.kept().is_some() || options.purpose == RunPurpose::Keep;
             let keep = context.controls.keeps(&guest.id, if stays { Keep::Always } else { options.keep }, end);
             if keep && !lost && !machine.is_lost() && !machine.is_frozen() {
-                return machine::keep(context, guest, machine);
+                return machine::keep(context, guest, machine).await;
             }
             machine::take_down(context, guest, machine).await;
         });

@@ -4,10 +4,7 @@
 //! waits until that has ended.
 
 use super::job_run::{JobRun, QueuedCase, SuiteRound};
-use crate::{
-    engine::{cases::members::Member, context::RunContext, machine::Permits},
-    host::capacity,
-};
+use crate::engine::{cases::members::Member, context::RunContext, machine::Permits};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use std::{
@@ -16,27 +13,23 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 use vmdeck_model::{
+    error::Blame,
     event::EventKind,
     guest::{Fresh, Guest},
     ids::CaseId,
     job::Job,
     outcome::Verdict,
-    plan::{HostConfig, Keep, Plan, RunPurpose},
+    plan::{Keep, Plan, RunPurpose},
     quantity::show_count,
     select::word_of_case,
     suite::{Case, Suite},
 };
 
-/// Returns how many machines of a guest the host has memory for, beside what is to stay free.
-fn memory_for(guest: &Guest, host: &HostConfig) -> usize {
-    let free = capacity::available_memory().map_or(u64::MAX, |free| free.saturating_sub(host.min_free_memory));
-    usize::try_from(free / guest.memory.max(1)).unwrap_or(usize::MAX).max(1)
-}
-
-/// Returns how many machines of a guest are wanted; with `auto`, each of them is to be as fast as one alone.
-pub(in crate::engine) fn wanted_machines(guest: &Guest, host: &HostConfig) -> usize {
+/// Returns how many machines of a guest are wanted; with `auto`, each of them is to be as fast as one alone. Whether the host has memory for
+/// all of them is found out when each is started.
+pub(in crate::engine) fn wanted_machines(guest: &Guest) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from) / (guest.cpus.max(1) as usize);
-    guest.workers.up_to(processors.min(memory_for(guest, host)))
+    guest.workers.up_to(processors)
 }
 
 /// The machines that run the cases of one guest.
@@ -70,7 +63,7 @@ enum NextCase {
 pub(in crate::engine) fn machines_at_once(plan: &Plan, job: &Job) -> (Vec<Guest>, Option<String>) {
     let (guest, options) = (job.guest(), &plan.options);
     let alone = |why: Option<String>| (vec![guest.clone()], why);
-    let wanted = wanted_machines(guest, &plan.host).min(job.cases_in(&guest.id).count() * options.repeat as usize);
+    let wanted = wanted_machines(guest).min(job.cases_in(&guest.id).count() * options.repeat as usize);
     if wanted < 2 || options.purpose != RunPurpose::Cases {
         return alone(None);
     }
@@ -84,12 +77,10 @@ pub(in crate::engine) fn machines_at_once(plan: &Plan, job: &Job) -> (Vec<Guest>
     if let Some((_, why)) = reasons.into_iter().find(|(holds, _)| *holds) {
         return alone(Some(why.to_owned()));
     }
-    let (slots, memory) = (plan.host.slots as usize, memory_for(guest, &plan.host));
-    let further = (2..=wanted.min(slots).min(memory)).filter_map(|number| guest.one_more(number));
+    let slots = plan.host.slots as usize;
+    let further = (2..=wanted.min(slots)).filter_map(|number| guest.one_more(number));
     let machines: Vec<Guest> = std::iter::once(guest.clone()).chain(further).collect();
-    let limit =
-        if slots <= memory { format!("`host.slots` is {slots}") } else { "the host has no memory for more".to_owned() };
-    let why = (machines.len() < wanted).then_some(limit);
+    let why = (machines.len() < wanted).then(|| format!("`host.slots` is {slots}"));
     (machines, why)
 }
 
@@ -126,7 +117,7 @@ impl Lanes {
                 }
                 // The sender is there as long as the queue.
                 let _ = queue.is_ready.subscribe().wait_for(|ready| *ready).await;
-                if let Some(permits) = queue.permit(context).await {
+                if let Some(permits) = queue.permit(context, machine).await {
                     queue.serve(machine, Some(permits)).await;
                 }
             }
@@ -169,15 +160,29 @@ impl JobRun<'_> {
 }
 
 impl LaneQueue<'_, '_> {
-    /// Waits for a permit; `None` = nothing is left to do for one more machine.
-    async fn permit(&self, context: &RunContext) -> Option<Arc<Permits>> {
+    /// Waits for a permit and for the memory of one more machine; `None` = nothing is left to do for it, or there is no memory for it.
+    async fn permit(&self, context: &RunContext, machine: &Guest) -> Option<Arc<Permits>> {
+        let admitted = async {
+            let permits = Permits::acquire(&context.permits, 1).await?;
+            match permits.reserve(&context.admission, &[machine], &context.cancel).await {
+                Ok(()) => Some(Arc::new(permits)),
+                Err(fault) => {
+                    // The others go on.
+                    if fault.blame() != Blame::Cancelled {
+                        context.events.warn(Some(&machine.id), fault.to_string(), fault.remedy().map(str::to_owned));
+                    }
+                    None
+                }
+            }
+        };
+        tokio::pin!(admitted);
         loop {
             let changed = self.changed.notified();
             if self.job.lock().queue.is_empty() {
                 return None;
             }
             tokio::select! {
-                permits = Permits::acquire(&context.permits, 1) => return permits.map(Arc::new),
+                permits = &mut admitted => return permits,
                 () = changed => {}
             }
         }

@@ -3,10 +3,7 @@
 use super::{key, start::progress};
 use crate::{
     assets::snapshot::SnapshotFacts,
-    engine::{
-        context::RunContext,
-        machine::{LeasedMachine, PhaseEvents},
-    },
+    engine::{context::RunContext, machine::LeasedMachine, phase_events::PhaseEvents},
     host::{clock, files},
 };
 use vmdeck_model::{

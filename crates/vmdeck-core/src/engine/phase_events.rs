@@ -8,7 +8,7 @@ use vmdeck_model::{
 };
 
 /// A phase that has begun.
-pub(in crate::engine) struct PhaseEvents<'a> {
+pub(super) struct PhaseEvents<'a> {
     events: &'a EventSender,
     guest: &'a GuestId,
     phase: Phase,
@@ -17,12 +17,7 @@ pub(in crate::engine) struct PhaseEvents<'a> {
 
 impl<'a> PhaseEvents<'a> {
     /// Begins a phase; `usual_ms` is how long it takes usually, or at most.
-    pub(in crate::engine) fn begin(
-        events: &'a EventSender,
-        guest: &'a GuestId,
-        phase: Phase,
-        usual_ms: Option<u64>,
-    ) -> Self {
+    pub(super) fn begin(events: &'a EventSender, guest: &'a GuestId, phase: Phase, usual_ms: Option<u64>) -> Self {
         let start = clock::now();
         let started = EventKind::PhaseStarted { guest: guest.clone(), phase, usual_ms, rest_ms: None, quiet_ms: None };
         events.send(started);
@@ -30,13 +25,13 @@ impl<'a> PhaseEvents<'a> {
     }
 
     /// Ends the phase; `ok` says whether it did what it was for.
-    pub(in crate::engine) fn end(self, ok: bool) {
+    pub(super) fn end(self, ok: bool) {
         let took_ms = clock::ms_since(self.start);
         self.events.send(EventKind::PhaseEnded { guest: self.guest.clone(), phase: self.phase, ok, took_ms });
     }
 
     /// Frames work with the two events.
-    pub(in crate::engine) async fn around<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn around<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let result = work.await;
         self.end(result.is_ok());
         result
