@@ -2,7 +2,7 @@
 
 use super::{SetupKey, SnapshotPlan, renew, start::progress};
 use crate::{
-    assets::snapshot::SnapshotFacts,
+    assets::snapshot::{SnapshotDraft, SnapshotFacts},
     engine::{context::RunContext, machine::LeasedMachine, phase_events::PhaseEvents},
     host::clock,
 };
@@ -14,8 +14,8 @@ use vmdeck_model::{
     snapshot::SnapshotPoint,
 };
 
-/// Freezes a machine that has just booted; returns whether there is a snapshot of it now, and the machine is to be ended. Where that
-/// fails it is up again, and machines of this guest boot.
+/// Freezes a machine that has just booted; returns whether it stands still now, and is to be ended: the next one goes on from its snapshot,
+/// or boots where that could not be made known. Where it could not be written it is up again, and machines of this guest boot.
 pub(in crate::engine::machine) async fn freeze_booted(
     context: &RunContext,
     guest: &Guest,
@@ -54,40 +54,43 @@ async fn freeze(
 ) -> Result<bool> {
     let phase = PhaseEvents::begin(&context.events, &guest.id, Phase::Freeze, None);
     let begun = clock::now();
-    let frozen = write(context, machine, key, facts).await;
-    phase.end(frozen.is_ok());
-    match frozen {
-        Ok(size) => {
-            context.snapshots.set_made(key);
-            machine.set_frozen();
-            let took = show_duration(begun.elapsed());
-            progress(context, guest, format!("guest `{}` was frozen in {took} ({})", guest.id, show_size(size)));
-            Ok(true)
-        }
+    let cannot = |fault: &Fault| {
+        context.snapshots.give_up(guest.told_as());
+        let text = format!("guest `{}` could not be frozen, and each of its machines boots: {fault}", guest.id);
+        context.events.warn(Some(&guest.id), text, fault.remedy().map(str::to_owned));
+    };
+    let (draft, facts) = match write(context, machine, key, facts).await {
+        Ok(both) => both,
         Err(fault) => {
-            context.snapshots.give_up(guest.told_as());
-            let text = format!("guest `{}` could not be frozen, and each of its machines boots: {fault}", guest.id);
-            context.events.warn(Some(&guest.id), text, fault.remedy().map(str::to_owned));
+            phase.end(false);
+            cannot(&fault);
             machine.controller.resume(&context.cancel).await?;
-            Ok(false)
-        }
-    }
-}
-
-/// Writes the snapshot; returns its size. The machine has no session afterwards.
-async fn write(context: &RunContext, machine: &mut LeasedMachine, key: &str, mut facts: SnapshotFacts) -> Result<u64> {
-    let store = &context.backend.snapshots;
-    let cannot = |e: std::io::Error| {
-        let place = store.folder().display();
-        let fault = Fault::infra(format!("cannot write a snapshot into `{place}`")).because(&e);
-        match e.kind() {
-            std::io::ErrorKind::StorageFull => {
-                fault.hint("free disk space, or set `snapshots.cache` to another folder")
-            }
-            _ => fault,
+            return Ok(false);
         }
     };
-    let draft = store.begin(key).map_err(cannot)?;
+    // It stands still from here on, whatever becomes of the snapshot.
+    machine.set_frozen();
+    let committed = commit(context, draft, facts).await;
+    phase.end(committed.is_ok());
+    match committed {
+        Ok(size) => {
+            context.snapshots.set_made(key);
+            let took = show_duration(begun.elapsed());
+            progress(context, guest, format!("guest `{}` was frozen in {took} ({})", guest.id, show_size(size)));
+        }
+        Err(fault) => cannot(&fault),
+    }
+    Ok(true)
+}
+
+/// Writes the machine into a draft of a snapshot. It has no session afterwards.
+async fn write(
+    context: &RunContext,
+    machine: &mut LeasedMachine,
+    key: &str,
+    mut facts: SnapshotFacts,
+) -> Result<(SnapshotDraft, SnapshotFacts)> {
+    let draft = context.backend.snapshots.begin(key).map_err(|e| no_room(context, &e))?;
     // Open until all is written: what waits at its other end would see its end.
     let port = match machine.controller.machine() {
         Some(machine) => machine.renewal_port().await,
@@ -96,9 +99,23 @@ async fn write(context: &RunContext, machine: &mut LeasedMachine, key: &str, mut
     facts.renews_by_port = port.is_some() && renew::start_resident(machine.session()?).await;
     let needs_parent = machine.controller.freeze(draft.folder(), draft.place()).await?;
     facts.parent = facts.parent.filter(|_| needs_parent);
+    Ok((draft, facts))
+}
+
+/// Makes a draft known as a snapshot; returns its size.
+async fn commit(context: &RunContext, draft: SnapshotDraft, facts: SnapshotFacts) -> Result<u64> {
     let size = crate::host::files::disk_usage(draft.folder());
     // It reads all of it, and waits for the disk.
     let committed = tokio::task::spawn_blocking(move || draft.commit(facts)).await;
-    committed.map_err(|e| Fault::bug("writing a snapshot panicked").because(e))?.map_err(cannot)?;
+    committed.map_err(|e| Fault::bug("writing a snapshot panicked").because(e))?.map_err(|e| no_room(context, &e))?;
     Ok(size)
+}
+
+fn no_room(context: &RunContext, e: &std::io::Error) -> Fault {
+    let place = context.backend.snapshots.folder().display();
+    let fault = Fault::infra(format!("cannot write a snapshot into `{place}`")).because(e);
+    match e.kind() {
+        std::io::ErrorKind::StorageFull => fault.hint("free disk space, or set `snapshots.cache` to another folder"),
+        _ => fault,
+    }
 }
