@@ -2,8 +2,9 @@
 GUEST := guests/micro/out
 KERNELS := guests/kernels/out
 CARGO ?= cargo
+export HOURS KILLS SEED
 
-.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-winrm bench-snapshots bench-cockpit docs screens clean
+.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-winrm bench-snapshots bench-cockpit soak docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -52,6 +53,10 @@ bench-winrm: peer
 # The cockpit under load: 4 guests with 25 000 lines/s each, ten million lines, a search, an idle time.
 bench-cockpit: deps
 	$(CARGO) bench --bench cockpit
+
+# HOURS of kills, lock fights and want of memory, with tallies at the end; KILLS=N ends it after so many kills of real guests.
+soak: deps guest
+	$(CARGO) bench --bench soak
 
 # Files in the repository that are made from the program.
 docs:

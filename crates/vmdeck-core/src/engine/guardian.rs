@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backend::{BackendDeps, Tools},
-    host::{clock, process, signal},
+    host::{clock, failpoint, process, signal},
 };
 use parking_lot::Mutex;
 use std::{
@@ -97,7 +97,9 @@ impl Post {
         };
         let path = lock.as_ref().map_or_else(|| "-".into(), |lock| lock.path().as_os_str().to_owned());
         let args = [COMMAND.into(), self.journal.path().as_os_str().to_owned(), path, self.base.as_os_str().to_owned()];
+        failpoint::pass("guardian-begin");
         let mut child = process::spawn_detached(&self.binary, &args, held, self.journal.share()?.into())?;
+        failpoint::pass("guardian-there");
         if let (Some(lock), Some(pid)) = (lock.as_mut(), child.id()) {
             // The guardian is the last to need the lock.
             lock.set_pid(pid);

@@ -11,7 +11,7 @@ use crate::{
         Tools,
         record::{AdoptTarget, KeptMachine, MachineId, MachineRecord},
     },
-    host::{files, lockdir},
+    host::{failpoint, files, lockdir},
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,22 @@ pub enum Record {
     End,
 }
 
+impl Record {
+    /// Returns the names of the steps before and after it is written.
+    fn steps(&self) -> (&'static str, &'static str) {
+        match self {
+            Record::Run { .. } => ("run-begin", "run-written"),
+            Record::Tools { .. } => ("tools-begin", "tools-written"),
+            Record::Intent { .. } => ("intent-begin", "intent-written"),
+            Record::Known { .. } => ("known-begin", "known-written"),
+            Record::Reached { .. } => ("reached-begin", "reached-written"),
+            Record::Gone { .. } => ("gone-begin", "gone-written"),
+            Record::Kept { .. } => ("kept-begin", "kept-written"),
+            Record::End => ("end-begin", "end-written"),
+        }
+    }
+}
+
 /// A journal that is being written.
 #[derive(Clone, Debug)]
 pub struct Journal {
@@ -140,13 +156,9 @@ impl Journal {
                 .hint("vmdeck makes nothing that it could not clean up; free disk space, or set XDG_STATE_HOME to a writable folder")
         };
         files::private_dir(&journals).map_err(cannot)?;
-        // Under a name that no reaper looks at, until it is locked and says whose it is.
-        let fresh = journals.join(format!("{run}.new"));
-        let file = vmdeck_files::create_new(&fresh).map_err(cannot)?;
-        if !lockdir::try_flock(&file).map_err(cannot)? {
-            return Err(Fault::bug(format!("cannot lock the fresh journal `{}`", fresh.display())));
-        }
-        let journal = Self { file: Arc::new(Mutex::new(file)), path: path.clone() };
+        // Under a name that a reaper only sweeps, until it is locked and says whose it is.
+        let fresh = FreshJournal::make(journals.join(format!("{run}.{FRESH}"))).map_err(cannot)?;
+        let journal = Self { file: Arc::new(Mutex::new(fresh.file.try_clone().map_err(cannot)?)), path: path.clone() };
         let pid = crate::host::pids::current();
         let started = crate::host::pids::lookup(pid).map_or(0, |p| p.started);
         journal.append(&Record::Run {
@@ -158,7 +170,7 @@ impl Journal {
             dir: dir.to_owned(),
             folder: folder.to_owned(),
         })?;
-        fs::rename(&fresh, &path).map_err(cannot)?;
+        fresh.publish(&path).map_err(cannot)?;
         // The name itself must survive a power loss too.
         File::open(&journals).and_then(|dir| dir.sync_all()).map_err(cannot)?;
         Ok(journal)
@@ -174,11 +186,17 @@ impl Journal {
         let line = line(record).map_err(cannot)?;
         let mut file = self.file.lock();
         let before = file.metadata().map(|m| m.len());
-        file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| {
-            // Half a record must not stand before later ones.
-            let _ = before.and_then(|length| file.set_len(length));
-            cannot(e)
-        })
+        let (begun, done) = record.steps();
+        failpoint::reach(begun)
+            .and_then(|()| file.write_all(line.as_bytes()))
+            .and_then(|()| file.sync_data())
+            .map_err(|e| {
+                // Half a record must not stand before later ones.
+                let _ = before.and_then(|length| file.set_len(length));
+                cannot(e)
+            })?;
+        failpoint::pass(done);
+        Ok(())
     }
 
     /// Returns a copy of its descriptor: whoever holds it keeps the run alive for all reapers.
@@ -201,6 +219,59 @@ impl Journal {
                 .map_err(|e| Fault::host(format!("cannot remove `{}`", self.path.display())).because(e))?;
         }
         Ok(())
+    }
+}
+
+/// The ending of the name of a journal that is being begun.
+const FRESH: &str = "new";
+
+/// How often a journal is made again that a reaper swept in the moment before it was locked.
+const TRIES: usize = 10;
+
+/// A journal that nobody knows yet; it goes when it is dropped.
+struct FreshJournal {
+    path: PathBuf,
+    file: File,
+    is_known: bool,
+}
+
+impl FreshJournal {
+    fn make(path: PathBuf) -> io::Result<Self> {
+        for _ in 0..TRIES {
+            let file = vmdeck_files::create_new(&path)?;
+            // Somebody who sweeps locks it first.
+            if lockdir::try_flock(&file)? && path.exists() {
+                return Ok(Self { path, file, is_known: false });
+            }
+        }
+        Err(io::Error::other("it is taken away again and again"))
+    }
+
+    /// Gives it the name by which reapers know it.
+    fn publish(mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        self.is_known = true;
+        Ok(())
+    }
+}
+
+impl Drop for FreshJournal {
+    fn drop(&mut self) {
+        if !self.is_known {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes the journals that runs which are dead were about to begin: nothing was made by their word.
+pub(super) fn sweep_fresh(state: &Path) {
+    let entries = fs::read_dir(Journal::folder(state)).into_iter().flatten().flatten();
+    let fresh = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == FRESH));
+    for path in fresh {
+        let Ok(file) = vmdeck_files::open(&path) else { continue };
+        if matches!(lockdir::try_flock(&file), Ok(true)) {
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 

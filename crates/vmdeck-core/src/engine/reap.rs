@@ -14,7 +14,7 @@ use crate::{
         record::{AdoptTarget, MachineRecord},
     },
     context::CallContext,
-    host::{clock, files, lockdir, pids},
+    host::{clock, failpoint, files, lockdir, pids},
 };
 use std::{
     fs::{self, File},
@@ -176,6 +176,7 @@ pub fn leftovers(state: &Path) -> Vec<Leftover> {
 
 /// Reaps every dead run. A run that is alive is left alone, however old it is.
 pub async fn dead_runs(deps: &BackendDeps, scope: ReapScope<'_>, told: &mut (dyn FnMut(Reaped) + Send)) {
+    journal::sweep_fresh(&deps.state);
     for path in journals(&deps.state) {
         match vmdeck_files::open_for_append(&path) {
             Ok(file) => reap_if_dead(deps, scope, &path, file, told).await,
@@ -284,7 +285,10 @@ async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mu
     let reaped = match backend::find(&made.backend) {
         Ok(row) => {
             let never = CancellationToken::new();
-            (row.build)(&deps).reap(made, CallContext::new(ONE, &never)).await
+            failpoint::pass("reap-begin");
+            let proof = (row.build)(&deps).reap(made, CallContext::new(ONE, &never)).await;
+            failpoint::pass("reap-done");
+            proof
         }
         Err(fault) => Proof::Unknown(fault),
     };
@@ -293,6 +297,7 @@ async fn take(deps: &BackendDeps, state: &JournalState, made: &MachineRecord, mu
             let line = journal::line(&Record::Gone { name: made.name.clone(), proof: how.clone() });
             // If it cannot be written the next reaper proves it once more, which does no harm.
             let _ = line.and_then(|line| file.write_all(line.as_bytes()));
+            failpoint::pass("reap-written");
             Reaped::Gone { run: state.run.clone(), what, how, adopted: made.adopted.is_some() }
         }
         Err(fault) => Reaped::Left { what, fault },

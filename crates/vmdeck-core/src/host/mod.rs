@@ -4,6 +4,7 @@
 
 pub mod capacity;
 pub mod clock;
+pub mod failpoint;
 pub mod files;
 pub mod info;
 pub mod lockdir;

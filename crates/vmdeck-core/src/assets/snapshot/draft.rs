@@ -1,7 +1,7 @@
 //! A snapshot that is being made. It is nobody's until it is whole: what breaks off is removed, by us or by whoever looks next.
 
 use super::facts::{FILE, SnapshotFacts};
-use crate::host::{clock, files, lockdir};
+use crate::host::{clock, failpoint, files, lockdir};
 use std::{
     io,
     os::fd::OwnedFd,
@@ -39,12 +39,16 @@ impl SnapshotDraft {
 
     /// Makes the snapshot known. Each file is on the disk before the list of them is, and the list before the folder has its name.
     pub fn commit(mut self, mut facts: SnapshotFacts) -> io::Result<()> {
+        failpoint::reach("snapshot-begin")?;
         facts.take_in(&self.folder)?;
+        failpoint::reach("snapshot-files")?;
         let list = serde_json::to_vec_pretty(&facts)?;
         files::write_atomic(&self.folder.join(FILE), &list)?;
         rustix::fs::fsync(&self.lock)?;
+        failpoint::reach("snapshot-list")?;
         // One that is there already is of the same things: which of two stays is all the same.
         self.is_whole = lockdir::publish(&self.folder, &self.place)?;
+        failpoint::pass("snapshot-known");
         if let Some(parent) = self.place.parent() {
             if let Some(Ok(below)) = facts.parent.as_ref().map(|key| lockdir::open(&parent.join(key))) {
                 // It goes with the one on whose disk it stands, which is as new as it is.

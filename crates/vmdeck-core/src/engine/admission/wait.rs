@@ -10,7 +10,7 @@ use super::{
 use crate::{
     backend,
     engine::{events::EventSender, phase_events::PhaseEvents},
-    host::{capacity::Meter, clock},
+    host::{capacity::Meter, clock, failpoint},
 };
 use parking_lot::Mutex;
 use std::{
@@ -186,7 +186,9 @@ impl Admission {
         let refused = refusal(wanted.memory, &lines.older_than(ticket.name()), ignored, &here, &promises);
         let Some(refusal) = refused else {
             // A ticket that cannot be written again on a full disk would count as waiting: then it waits.
+            failpoint::pass("memory-begin");
             let taken = ticket.write(|entry| entry.state = EntryState::Held);
+            failpoint::pass("memory-taken");
             return (taken.err().map(|e| Obstacle::Disk(format!("the book cannot be written: {e}"))), lines);
         };
         (Some(Obstacle::Memory { left: here.left(&promises).unwrap_or(0), refusal }), lines)

@@ -9,7 +9,7 @@ use super::{
     queue::{self, Ticket},
     slot_paths,
 };
-use crate::host::{clock, files, lockdir};
+use crate::host::{clock, failpoint, files, lockdir};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -253,7 +253,9 @@ fn take(path: &Path, request: &LockRequest, standing: Standing) -> io::Result<Ta
     let new = UnpublishedLock::make(path, request)?;
     match standing {
         Standing::Free => {
+            failpoint::reach("lock-begin")?;
             if lockdir::publish(&new.path, path)? {
+                failpoint::pass("lock-held");
                 Ok(Taken::Acquired(new.keep(path, request)))
             } else {
                 Ok(Taken::Moved)
@@ -264,7 +266,9 @@ fn take(path: &Path, request: &LockRequest, standing: Standing) -> io::Result<Ta
             if lockdir::inode_at(path)? != Some(inode) {
                 return Ok(Taken::Moved);
             }
+            failpoint::pass("lock-break-begin");
             lockdir::exchange(&new.path, path)?;
+            failpoint::pass("lock-break-done");
             let got = lockdir::inode_at(&new.path)?;
             if got != Some(inode) {
                 // Not what was judged: back with it.

@@ -12,7 +12,7 @@ mod judge;
 mod queue;
 mod watch;
 
-use crate::host::{clock, files, info, lockdir, pids, random};
+use crate::host::{clock, failpoint, files, info, lockdir, pids, random};
 pub use acquire::{acquire, acquire_slots};
 pub use breaking::{break_dead, dead_foreign, sweep_private, take_away};
 pub use judge::{Standing, look, removable_only_by};
@@ -274,10 +274,12 @@ fn release(path: &Path, inode: lockdir::Inode) {
     if !matches!(lockdir::inode_at(path), Ok(Some(now)) if now == inode) {
         return;
     }
+    failpoint::pass("lock-release-begin");
     let away = sibling(path, "rel");
     if !matches!(lockdir::publish(path, &away), Ok(true)) {
         return;
     }
+    failpoint::pass("lock-release-away");
     if matches!(lockdir::inode_at(&away), Ok(Some(now)) if now == inode) {
         let _ = files::remove_dir(&away);
     } else {

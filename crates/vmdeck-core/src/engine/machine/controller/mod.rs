@@ -12,7 +12,7 @@ use crate::{
     },
     command::{CommandExit, OutputSink, RemoteCommand},
     context::CallContext,
-    host::clock,
+    host::{clock, failpoint},
     transport::session::Session,
 };
 use chrono::{DateTime, Utc};
@@ -166,7 +166,10 @@ impl Controller {
         if self.state != MachineState::NotCreated {
             return Err(self.wrong_state("create"));
         }
-        self.machine = Some(make.await?);
+        failpoint::pass("create-begin");
+        let made = make.await?;
+        failpoint::pass("create-done");
+        self.machine = Some(made);
         self.step(Trigger::CreateOk, "made by the backend");
         Ok(())
     }
@@ -203,6 +206,7 @@ impl Controller {
         };
         self.connection.prepare(machine.as_ref()).await?;
         self.powered = true;
+        failpoint::pass("start-begin");
         let started = tokio::select! {
             started = machine.start(CallContext::new(START, cancel)) => started,
             () = cancel.cancelled() => Err(Fault::cancelled("cannot start the machine").because("it was cancelled")),
@@ -211,6 +215,7 @@ impl Controller {
             self.connection.not_started();
             return Err(fault);
         }
+        failpoint::pass("start-done");
         self.started = Some(clock::utc());
         self.connection.connect(machine.as_ref(), cancel).await
     }
@@ -268,6 +273,7 @@ impl Controller {
             self.exit = Some(exit);
             self.stopped.get_or_insert_with(clock::utc);
         }
+        failpoint::pass("stop-begin");
         if let Some(machine) = self.machine.as_mut().filter(|_| self.powered)
             && let Err(fault) = machine.stop().await
         {
@@ -285,7 +291,9 @@ impl Controller {
             self.swallowed.push(fault);
         }
         if let Some(machine) = &mut self.machine {
+            failpoint::pass("release-begin");
             let released = machine.release().await;
+            failpoint::pass("release-done");
             match released.and_then(|proofs| proofs.into_iter().map(Proof::into_result).collect::<Result<Vec<_>>>()) {
                 Ok(proofs) => self.proofs.extend(proofs),
                 Err(fault) => {
