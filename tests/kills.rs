@@ -235,6 +235,23 @@ fn a_snapshot_is_whole_or_nobody_s_whoever_is_killed_while_it_is_made() {
     world.assert_nothing_left();
 }
 
+#[test]
+fn a_panic_in_the_middle_of_a_job_is_a_bug_and_its_machine_is_taken_by_the_next_start() {
+    let world = local();
+    for step in ["create-begin", "start-done", "reached-written", "release-begin", "gone-written"] {
+        let record = format!("record-{step}");
+        let ended = run_until(&world, &record, &format!("{step}:panic"));
+        let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert_eq!(ended.status.code(), Some(70), "{step}: {text}");
+        assert!(text.contains("a worker panicked"), "{step}: {text}");
+        let events = fs::read_to_string(world.path(&record).join("events.jsonl")).expect("record");
+        let last: serde_json::Value = serde_json::from_str(events.lines().last().expect("events")).expect("an event");
+        assert_eq!(last["kind"], "run_ended", "{step}");
+        world.run(&["cleanup", "--force"]).exits(0);
+        assert!(is_clean(&world), "{step}: {text}");
+    }
+}
+
 /// Whether the slow half of the tests is wanted.
 fn slow() -> bool {
     std::env::var_os("VMDECK_TEST_SLOW").is_some()

@@ -244,3 +244,17 @@ fn a_machine_that_lives_on_gets_only_what_has_changed() {
     run("", "1\ntwo\n3\n");
     run("0 of 23 files had changed", "1\ntwo\n3\n");
 }
+
+#[test]
+fn a_guest_that_hangs_with_its_connection_open_is_infra_in_time() {
+    // The case stops the server's process of this very connection: nothing answers any more, and nothing is closed.
+    let server = sshd(
+        "[suites.s]\ntimeout = \"60s\"\n[[suites.s.cases]]\nname = \"hangs\"\nrun = \"echo begun; kill -STOP $PPID; sleep 50\"\n",
+    );
+    let started = std::time::Instant::now();
+    server.world.ci(&["--set", "guests.here.ssh.keep_alive=1s"]).exits(5);
+    assert!(started.elapsed() < Duration::from_secs(45), "{:?}", started.elapsed());
+    assert_eq!(server.world.verdict_of("s/hangs"), "infra");
+    let Sshd { _server: server, .. } = server;
+    server.kill_with_its_connections();
+}

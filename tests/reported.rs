@@ -277,6 +277,37 @@ fn two_users_share_the_lock_whatever_their_umask_is() {
 }
 
 #[test]
+fn a_dead_lock_that_only_another_user_may_remove_ends_the_run_at_once_and_says_who() {
+    if lacks(&["setpriv"]) {
+        return;
+    }
+    let world = fake("g");
+    let (shared, home) = (world.path("shared"), world.path("home"));
+    fs::create_dir(&shared).expect("mkdir");
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).expect("chmod");
+    fs::set_permissions(world.home.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let lock = shared.join("lock.d");
+    fs::create_dir(&lock).expect("mkdir");
+    fs::write(lock.join("pid"), "1\n").expect("pid");
+    fs::write(lock.join("owner.json"), "{\"pid\":1,\"run\":\"gone\"}").expect("record");
+    fs::create_dir(&home).expect("mkdir");
+    fs::copy(world.path("vmdeck.toml"), home.join("vmdeck.toml")).expect("copy");
+    assert!(Command::new("chown").args(["-R", "2001:2001"]).arg(&home).status().expect("chown").success());
+    let as_other = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "2001", "--regid", "2001", "--clear-groups"]).arg(binary()).args(words);
+        command.args(["--set", &format!("host.lock=\"{}\"", lock.display())]).current_dir(&home).env("HOME", &home);
+        command.env("XDG_STATE_HOME", home.join("state")).env_remove("CI").stdin(Stdio::null());
+        Ran::of(&command.output().expect("started"))
+    };
+    let started = std::time::Instant::now();
+    as_other(&["--ci", "--run-dir", "r"]).exits(4).says("only user `root` or root may remove it");
+    assert!(started.elapsed() < Duration::from_secs(20), "it does not wait for nobody");
+    assert!(lock.join("owner.json").exists());
+    as_other(&["lock", "status"]).exits(0).says("dead: ").says("root");
+}
+
+#[test]
 fn an_old_lock_is_not_taken_from_a_holder_that_cannot_be_seen() {
     if lacks(&["unshare"]) {
         return;

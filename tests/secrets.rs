@@ -67,3 +67,13 @@ fn a_secret_on_the_console_is_on_no_other_surface() {
         assert!(found.is_empty(), "{what}: {found:?}");
     }
 }
+
+#[test]
+fn a_secret_that_is_too_short_to_be_masked_is_told() {
+    let mut world = world("");
+    world.env.push(("CANARY".into(), "12345".into()));
+    world.ci(&[]).says("1 secret of fewer than 6 characters: not masked in logs");
+    world.env.clear();
+    world.env.push(("CANARY".into(), CANARY.into()));
+    assert!(!world.run(&["--ci", "--run-dir", "long"]).out.contains("fewer than"));
+}

@@ -28,6 +28,7 @@ pub mod plan;
 pub mod quantity;
 pub mod quarantine;
 pub mod requirement;
+pub mod run_state;
 pub mod run_view;
 pub mod secret;
 pub mod select;

@@ -29,6 +29,7 @@ use vmdeck_model::{
     job::Job,
     outcome::{CancelReason, Signal, Verdict},
     plan::{Keep, Plan},
+    run_state,
     run_view::RunView,
 };
 
@@ -184,6 +185,10 @@ impl Dispatcher {
     /// Returns whether the run is to be left at once.
     fn signal(&mut self, signal: Signal) -> bool {
         self.signals += 1;
+        if signal == Signal::Quit {
+            let text = run_state::lines(&self.view, self.events.elapsed_ms()).join("\n");
+            self.send(EventKind::Warning { guest: None, text, hint: None });
+        }
         self.cancel(match signal {
             Signal::Interrupt | Signal::Quit => CancelReason::Interrupt,
             Signal::Terminate => CancelReason::Terminate,

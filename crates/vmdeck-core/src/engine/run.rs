@@ -42,7 +42,8 @@ use vmdeck_model::{
     job::Job,
     outcome::CancelReason,
     plan::Plan,
-    secret::Redactor,
+    quantity::show_count,
+    secret::{REDACT_MIN, Redactor},
 };
 
 /// How long the end of a run waits for what git says of the code.
@@ -131,6 +132,7 @@ impl Run {
     async fn with_lock(&self, lock: &Arc<Mutex<Option<HostLock>>>, parallel: usize, work: Work) -> Result<()> {
         self.check_host(parallel).await?;
         self.reap_dead_runs().await;
+        self.tell_short_secrets();
         let journal = self.begin_journal(lock)?;
         let guardian = self.start_guardian(lock, &journal);
         // A job that needs more machines than may be up would wait for ever.
@@ -219,6 +221,18 @@ impl Run {
         Err(Fault::host("cannot start the run")
             .because("the host is not ready; see the findings above")
             .hint("`vmdeck doctor` checks again"))
+    }
+
+    /// Warns of secrets that are too short to be masked.
+    fn tell_short_secrets(&self) {
+        let short = self.plan.secrets().iter().filter(|secret| secret.expose().len() < REDACT_MIN).count();
+        if short > 0 {
+            let text = format!(
+                "{} of fewer than {REDACT_MIN} characters: not masked in logs, since that would hide half of them",
+                show_count(short, "secret")
+            );
+            self.events.warn(None, text, Some("use a longer one".into()));
+        }
     }
 
     /// Returns whether a guest gets a machine that was kept for it.

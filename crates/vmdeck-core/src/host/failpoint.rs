@@ -20,6 +20,7 @@ mod armed {
         KillUs,
         KillGuardian,
         KillBoth,
+        Panic,
         /// There is no room on the disk, now and later.
         Full,
     }
@@ -41,6 +42,7 @@ mod armed {
                 "kill" => Deed::KillUs,
                 "kill-guardian" => Deed::KillGuardian,
                 "kill-both" => Deed::KillBoth,
+                "panic" => Deed::Panic,
                 "full" => Deed::Full,
                 _ => return None,
             };
@@ -71,6 +73,7 @@ mod armed {
             return Ok(());
         }
         armed.left.store(0, Ordering::SeqCst);
+        assert!(armed.deed != Deed::Panic, "a test wants a panic at {step}");
         if armed.deed != Deed::KillUs {
             for guardian in pids::below(pids::current()).iter().filter(|process| process.has_arg("__guardian")) {
                 kill(guardian.pid);

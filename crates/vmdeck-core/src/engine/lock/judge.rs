@@ -182,3 +182,68 @@ fn read_pid(folder: &OwnedFd) -> Option<u32> {
 fn pid_written(folder: &OwnedFd) -> Option<SystemTime> {
     vmdeck_files::open_below(folder, "pid").and_then(|file| file.metadata()?.modified()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let home = tempfile::tempdir().expect("tempdir");
+        let lock = home.path().join("lock.d");
+        fs::create_dir(&lock).expect("mkdir");
+        for (name, text) in files {
+            fs::write(lock.join(name), text).expect("file");
+        }
+        (home, lock)
+    }
+
+    fn is_dead(judge: &mut Judge, lock: &Path) -> bool {
+        matches!(judge.look(lock).expect("judged"), Standing::Dead { .. })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_without_a_pid_is_being_made_for_half_a_minute_and_dead_afterwards() {
+        for files in [&[][..], &[("pid", "")], &[("pid", "no number\n")]] {
+            let (_home, lock) = folder(files);
+            let mut judge = Judge::default();
+            assert!(!is_dead(&mut judge, &lock), "{files:?}");
+            clock::sleep(NO_PID_GRACE.saturating_sub(Duration::from_secs(1))).await;
+            assert!(!is_dead(&mut judge, &lock), "{files:?}");
+            clock::sleep(Duration::from_secs(2)).await;
+            assert!(is_dead(&mut judge, &lock), "{files:?}");
+        }
+        // Another folder of the same name begins anew.
+        let (home, lock) = folder(&[]);
+        let mut judge = Judge::default();
+        assert!(!is_dead(&mut judge, &lock));
+        clock::sleep(NO_PID_GRACE).await;
+        fs::rename(&lock, home.path().join("old")).expect("moved");
+        fs::create_dir(&lock).expect("mkdir");
+        assert!(!is_dead(&mut judge, &lock));
+    }
+
+    #[test]
+    fn a_live_script_keeps_its_lock_whatever_the_age_of_its_folder_says() {
+        let (_home, lock) = folder(&[("pid", &format!("{}\n", pids::current()))]);
+        let hours = |count| clock::system() - Duration::from_hours(count);
+        let ahead = clock::system() + Duration::from_hours(100);
+        for at in [hours(2), hours(1000), UNIX_EPOCH, ahead] {
+            fs::File::open(&lock).and_then(|dir| dir.set_modified(at)).expect("aged");
+            assert!(!is_dead(&mut Judge::default(), &lock), "{at:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_somebody_else_planted_is_not_ours_and_proves_no_death() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let record = "{\"pid\":4194304,\"run\":\"x\"}";
+        let (_home, lock) = folder(&[("pid", &format!("{}\n", pids::current())), ("owner.json", record)]);
+        assert!(is_dead(&mut Judge::default(), &lock), "of its folder's owner, and nobody has its flock");
+        std::os::unix::fs::chown(lock.join("owner.json"), Some(2001), None).expect("chown");
+        assert!(!is_dead(&mut Judge::default(), &lock), "then the pid counts, and that lives");
+        let fd = lockdir::open(&lock).expect("open");
+        assert_eq!(read_owner(&fd).pid, Some(pids::current()), "nothing of the planted record is told");
+    }
+}
