@@ -41,7 +41,7 @@ fn millis<S: serde::Serializer>(at: &DateTime<Utc>, out: S) -> Result<S::Ok, S::
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The guest waits until this host has memory for it.
-    Memory,
+    WaitForMemory,
     /// The backend makes the machine.
     Create,
     /// A machine is begun from a snapshot, until it runs.
@@ -79,7 +79,7 @@ impl Phase {
     /// Returns the word used in events and reports.
     pub fn as_str(self) -> &'static str {
         match self {
-            Phase::Memory => "memory",
+            Phase::WaitForMemory => "wait for memory",
             Phase::Create => "create",
             Phase::Restore => "restore",
             Phase::Launch => "launch",

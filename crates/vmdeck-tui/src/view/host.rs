@@ -56,7 +56,6 @@ pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         }
     }
     lines.extend(model.host.queue.iter().enumerate().map(|(index, waiter)| place(model, index + 1, waiter)));
-    lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
     let memory = &model.host.memory;
     for (number, one) in memory.waiting.iter().enumerate() {
         let text = format!("{} waits for {} of memory", one.whose(), show_size(one.memory));
@@ -69,6 +68,9 @@ pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let text = format!("{one} of memory, uses {}", show_size(one.used));
         lines.push(Line::from(span(model, StyleRole::UiDim, format!("  {text}"))));
     }
+    // One that has several slots is told once.
+    holders.dedup_by_key(|holder| (holder.pid, holder.run.clone()));
+    lines.extend(holders.into_iter().flat_map(|holder| describe(model, holder)));
     if lines.is_empty() {
         lines.push(not_checked(model));
     }

@@ -172,6 +172,13 @@ impl Reservation {
         }
     }
 
+    /// Notes the process of a machine that has memory, where it is one of this host: what it uses is measured from now on.
+    pub(in crate::engine) async fn note_process(memory: Option<&Self>, id: &MachineId) {
+        if let Some(memory) = memory.filter(|_| id.pid.is_some()) {
+            memory.note_machine(Some(id)).await;
+        }
+    }
+
     /// Notes that its machine is up: what it uses can be measured where it is a process of ours, and counts as used where not.
     pub(in crate::engine) async fn note_machine(&self, id: Option<&MachineId>) {
         let process = id.and_then(|id| Some(MachineProcess { pid: id.pid?, started: id.started? }));

@@ -142,7 +142,7 @@ impl Admission {
             let late = alone_since.elapsed() >= self.host.lock_timeout;
             if late || next_told <= clock::now() {
                 next_told = clock::now() + TELL;
-                phase.get_or_insert_with(|| PhaseEvents::begin(&self.events, &guest.id, Phase::Memory, None));
+                phase.get_or_insert_with(|| PhaseEvents::begin(&self.events, &guest.id, Phase::WaitForMemory, None));
                 self.tell(&obstacle, &lines, ticket.name(), (guest, wanted.memory), clock::ms_since(began));
             }
             let fault = if late {

@@ -6,6 +6,7 @@
 use super::{
     ConsoleWatch,
     boot_phases::BootPhases,
+    connection_start::ConnectionStart,
     console_error::{SHOWN, cut},
     console_reader::{ConsoleListener, ConsoleReader, LogStart},
     console_watch::{self, ConsoleLine},
@@ -24,6 +25,7 @@ use crate::{
     },
     command::{CommandExit, OutputSink, RemoteCommand},
     engine::{
+        admission::Reservation,
         context::RunContext,
         controls::RunControls,
         events::EventSender,
@@ -88,26 +90,17 @@ pub(super) struct GuestConnection {
     line: Option<ConsoleLine>,
     start: ConnectionStart,
     snapshots: Arc<SnapshotBook>,
-}
-
-/// In which state the guest is when the machine begins.
-enum ConnectionStart {
-    /// It boots.
-    Boot,
-    /// It is up, and nothing has happened to it: an earlier run booted and kept the machine, or we did.
-    Up,
-    /// It goes on from a snapshot.
-    Restored(Renewal),
-}
-
-impl ConnectionStart {
-    fn is_up(&self) -> bool {
-        !matches!(self, ConnectionStart::Boot)
-    }
+    /// The memory that this host has promised to its machine.
+    memory: Option<Arc<Reservation>>,
 }
 
 impl GuestConnection {
-    pub(super) fn new(context: &RunContext, guest: &Arc<Guest>, place: Option<NetworkPlace>) -> Self {
+    pub(super) fn new(
+        context: &RunContext,
+        guest: &Arc<Guest>,
+        place: Option<NetworkPlace>,
+        memory: Option<Arc<Reservation>>,
+    ) -> Self {
         let (watch, line) = console_watch::pair();
         let phases = BootPhases::new(guest, context.events.clone(), &context.backend.state);
         Self {
@@ -130,6 +123,7 @@ impl GuestConnection {
             line: Some(line),
             start: ConnectionStart::Boot,
             snapshots: Arc::clone(&context.snapshots),
+            memory,
         }
     }
 
@@ -472,6 +466,7 @@ impl Connection for GuestConnection {
 
     fn connect<'a>(&'a mut self, machine: &'a dyn Machine, cancel: &'a CancellationToken) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
+            Reservation::note_process(self.memory.as_deref(), &machine.id()).await;
             let booted = self.boot(machine, cancel).await;
             if let Err(fault) = &booted {
                 let mut phases = self.phases.lock();

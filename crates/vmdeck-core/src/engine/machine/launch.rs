@@ -177,14 +177,14 @@ async fn launch_once(
     prepare_record(&record_dir)?;
     let intent = Intent::write(context, guest, backend, row).await?;
     let name = intent.name.clone();
-    let mut connection = GuestConnection::new(context, guest, place.cloned());
+    let memory = permits.memory_of(&guest.id);
+    let mut connection = GuestConnection::new(context, guest, place.cloned(), memory.clone());
     if let MachineStart::Restore { snapshot, .. } = start {
         let facts = &snapshot.facts;
         connection = connection.of_restored(Pin::of(facts.host_key.clone()), Renewal::of(facts));
     }
     let console = connection.console_watch();
     let mut controller = controller(context, guest, &name, connection);
-    let memory = permits.memory_of(&guest.id);
     let kept_by = memory.as_deref().and_then(Reservation::descriptor);
     if let Err(fault) = create(context, guest, (place, kept_by), &mut controller, (backend, &intent), start).await {
         discard_uncreated(context, guest, intent).await;

@@ -6,6 +6,7 @@ mod baseline;
 mod boot_phases;
 mod boot_times;
 mod connection;
+mod connection_start;
 mod console_error;
 mod console_reader;
 pub mod console_scan;

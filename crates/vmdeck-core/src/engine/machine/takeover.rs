@@ -137,7 +137,7 @@ async fn take(context: &RunContext, guest: &Arc<Guest>, kept: &KeptGuest) -> Res
         run: before.run.clone(),
         times: facts.uses - 1,
     });
-    let connection = GuestConnection::new(context, guest, None).of_kept(Pin::of(record.host_key.clone()));
+    let connection = GuestConnection::new(context, guest, None, None).of_kept(Pin::of(record.host_key.clone()));
     let console = connection.console_watch();
     let mut controller = controller(context, guest, &name, connection);
     let (exit, restarts) = (machine.exit(), machine.restarts());
