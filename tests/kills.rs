@@ -252,6 +252,43 @@ fn a_panic_in_the_middle_of_a_job_is_a_bug_and_its_machine_is_taken_by_the_next_
     }
 }
 
+#[test]
+fn few_open_files_are_told_and_leave_nothing() {
+    let world = local();
+    let mut codes = Vec::new();
+    for limit in [64, 40, 32, 28, 24, 20, 16, 12] {
+        let record = format!("record-{limit}");
+        let run = format!("ulimit -n {limit}; exec \"$0\" --ci --run-dir {record}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &run]).arg(vmdeck_testkit::world::binary()).current_dir(world.home.path());
+        let ended = command.env("XDG_STATE_HOME", world.path("state")).stdin(Stdio::null()).output().expect("sh");
+        let text = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+        let code = ended.status.code().expect("an exit code");
+        codes.push(code);
+        if code == 0 {
+            assert!(text.contains("1 passed"), "{limit}: {text}");
+        } else {
+            assert!([3, 5, 70].contains(&code) && text.contains("Too many open files"), "{limit}: {code}: {text}");
+        }
+        world.run(&["cleanup", "--force"]).exits(0);
+        eventually(&format!("nothing is left with {limit}"), Duration::from_secs(10), || is_clean(&world));
+    }
+    assert!(codes.first() == Some(&0) && codes.last() != Some(&0), "{codes:?}: it proves something");
+}
+
+#[test]
+fn without_proc_a_run_ends_with_a_verdict_and_leaves_nothing() {
+    let world = local();
+    if Command::new("unshare").args(["-m", "true"]).output().map_or(true, |out| !out.status.success()) {
+        return;
+    }
+    let ran = world.inside(&["-m"], "mount -t tmpfs none /proc", &["--ci", "--run-dir", "record"]);
+    assert!(ran.out.contains("1 passed") || ran.out.contains("1 infra") || ran.out.contains("1 failed"), "{}", ran.out);
+    assert!(!ran.out.contains("0B available"), "{}", ran.out);
+    world.run(&["cleanup", "--force"]).exits(0);
+    eventually("nothing is left", Duration::from_secs(10), || is_clean(&world));
+}
+
 /// Whether the slow half of the tests is wanted.
 fn slow() -> bool {
     std::env::var_os("VMDECK_TEST_SLOW").is_some()

@@ -15,17 +15,22 @@ pub fn free_disk(path: &Path) -> std::io::Result<u64> {
 /// Returns the bytes of memory that programs can still use without swapping; `None` where the system does not report
 /// it.
 pub fn available_memory() -> Option<u64> {
-    let mut system = sysinfo::System::new().ok()?;
-    system.refresh_memory();
+    let system = memory()?;
     let limit = system.cgroup_limits().map(|l| l.free_memory);
     let free = system.available_memory();
     Some(limit.map_or(free, |l| l.min(free)))
 }
 
-/// Returns the bytes of memory that this host has, or that we may have of it; `None` where the system does not report it.
-pub fn total_memory() -> Option<u64> {
+/// Returns the system with its memory measured; `None` = it cannot be, such as without `/proc`.
+fn memory() -> Option<sysinfo::System> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
+    (system.total_memory() > 0).then_some(system)
+}
+
+/// Returns the bytes of memory that this host has, or that we may have of it; `None` where the system does not report it.
+pub fn total_memory() -> Option<u64> {
+    let system = memory()?;
     let limit = system.cgroup_limits().map(|l| l.total_memory);
     let total = system.total_memory();
     Some(limit.map_or(total, |l| l.min(total)))
