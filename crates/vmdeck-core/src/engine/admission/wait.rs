@@ -12,11 +12,13 @@ use crate::{
     engine::{events::EventSender, phase_events::PhaseEvents},
     host::{capacity::Meter, clock, failpoint},
 };
-use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -44,7 +46,7 @@ pub(in crate::engine) struct Admission {
     meter: Arc<dyn Meter>,
     events: EventSender,
     /// Whether it was said that the book cannot be written.
-    has_warned: Mutex<bool>,
+    has_warned: AtomicBool,
 }
 
 /// What keeps a request waiting.
@@ -61,7 +63,14 @@ enum Obstacle {
 
 impl Admission {
     pub(in crate::engine) fn new(plan: &Plan, state: PathBuf, meter: Arc<dyn Meter>, events: EventSender) -> Self {
-        Self { host: plan.host.clone(), run: plan.run.clone(), state, meter, events, has_warned: Mutex::default() }
+        Self {
+            host: plan.host.clone(),
+            run: plan.run.clone(),
+            state,
+            meter,
+            events,
+            has_warned: AtomicBool::new(false),
+        }
     }
 
     /// Waits until this host has the memory of all of these guests, and takes it; a guest whose memory is not ours to say gets nothing.
@@ -267,7 +276,7 @@ impl Admission {
     }
 
     fn warn_once(&self, text: String) {
-        if !std::mem::replace(&mut *self.has_warned.lock(), true) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
             self.events.warn(None, text, None);
         }
     }
