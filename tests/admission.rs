@@ -76,7 +76,7 @@ fn a_guest_that_waits_says_for_whom_and_the_run_ends_in_time_where_nothing_comes
     eventually("the first run has memory", Duration::from_secs(20), || promised(&world) == [600]);
     let late = world.run(&["--ci", "--no-lock", "--run-dir", "second", "--lock-timeout", "2s"]).exits(5);
     let late = late.says("guest `g` waits for 600MiB of memory, 424MiB can be had: `g` of run");
-    late.says("within 2.0s (`host.lock_timeout`) only 424MiB became free; `g` of run");
+    late.says("after 2.0s (`host.lock_timeout`) 424MiB can be had; `g` of run");
     let waits = events(&world, "second").into_iter().find(|e| e["kind"] == "memory_waiting").expect("told");
     assert_eq!((&waits["place"], &waits["promised"][0]["guests"][0]), (&1.into(), &"g".into()));
     // One that is interrupted while it waits goes at once.
@@ -84,7 +84,11 @@ fn a_guest_that_waits_says_for_whom_and_the_run_ends_in_time_where_nothing_comes
     eventually("it waits", Duration::from_secs(20), || {
         status(&world)["waiting"].as_array().is_some_and(|w| w.len() == 1)
     });
-    world.run(&["lock", "status"]).exits(0).says("`g` of run").says("waiting, 1st in the queue: `g` of run");
+    world
+        .run(&["lock", "status"])
+        .exits(0)
+        .says("`g` of run")
+        .says("waiting, 1st in the queue: 600MiB of memory for `g` of run");
     signal(&third, "INT");
     finish(third).exits(130);
     // What a killed run had is free at once.

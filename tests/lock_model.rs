@@ -23,7 +23,7 @@ enum Maker {
 
 /// What a vmdeck is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Ours {
+enum OurStep {
     Idle,
     /// It has made and locked a folder under a private name.
     Made(u8),
@@ -48,7 +48,7 @@ enum Ours {
 
 /// What an old script is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Script {
+enum ScriptStep {
     Idle,
     /// It has seen a folder, and is about to look at its age.
     Saw,
@@ -65,10 +65,10 @@ enum Script {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct State {
+struct Moment {
     name: Option<Folder>,
-    ours: Vec<Ours>,
-    scripts: Vec<Script>,
+    ours: Vec<OurStep>,
+    scripts: Vec<ScriptStep>,
     /// For each script, whether it began to judge before a lock of ours that is not used yet was published.
     stale: Vec<bool>,
     inodes: u8,
@@ -87,12 +87,12 @@ struct Rules {
     compares: bool,
 }
 
-impl State {
+impl Moment {
     fn new(rules: Rules) -> Self {
         Self {
             name: None,
-            ours: vec![Ours::Idle; 2],
-            scripts: vec![Script::Idle; rules.scripts],
+            ours: vec![OurStep::Idle; 2],
+            scripts: vec![ScriptStep::Idle; rules.scripts],
             stale: vec![false; rules.scripts],
             inodes: 0,
             turns: vec![0; 2],
@@ -102,27 +102,27 @@ impl State {
     /// Returns whether somebody has the flock of a folder of ours.
     fn is_flocked(&self, inode: u8) -> bool {
         self.ours.iter().any(|one| match *one {
-            Ours::Idle | Ours::Dead => false,
-            Ours::Made(own) | Ours::Settling(own) | Ours::Held(own) | Ours::Releasing(own) => own == inode,
-            Ours::Judged { own, dead } | Ours::Exchanged { own, dead, .. } => own == inode || dead == inode,
+            OurStep::Idle | OurStep::Dead => false,
+            OurStep::Made(own) | OurStep::Settling(own) | OurStep::Held(own) | OurStep::Releasing(own) => own == inode,
+            OurStep::Judged { own, dead } | OurStep::Exchanged { own, dead, .. } => own == inode || dead == inode,
         })
     }
 
     fn lives(&self, maker: Maker) -> bool {
         match maker {
-            Maker::Ours(one) => self.ours[one] != Ours::Dead,
-            Maker::Script(one) => self.scripts[one] != Script::Dead,
+            Maker::Ours(one) => self.ours[one] != OurStep::Dead,
+            Maker::Script(one) => self.scripts[one] != ScriptStep::Dead,
         }
     }
 
     fn published(&mut self) {
         for (stale, script) in self.stale.iter_mut().zip(&self.scripts) {
-            *stale |= matches!(script, Script::Saw | Script::Aged | Script::Read(_) | Script::Removes);
+            *stale |= matches!(script, ScriptStep::Saw | ScriptStep::Aged | ScriptStep::Read(_) | ScriptStep::Removes);
         }
     }
 
     /// Returns every state that one step leads to.
-    fn next(&self, rules: Rules) -> Vec<State> {
+    fn next(&self, rules: Rules) -> Vec<Moment> {
         let mut out = Vec::new();
         for at in 0..self.ours.len() {
             self.ours_next(at, rules, &mut out);
@@ -133,26 +133,26 @@ impl State {
         out
     }
 
-    fn ours_next(&self, at: usize, rules: Rules, out: &mut Vec<State>) {
-        let mut step = |change: &dyn Fn(&mut State)| {
+    fn ours_next(&self, at: usize, rules: Rules, out: &mut Vec<Moment>) {
+        let mut step = |change: &dyn Fn(&mut Moment)| {
             let mut next = self.clone();
             change(&mut next);
             out.push(next);
         };
         let folder = |inode| Folder { inode, maker: Maker::Ours(at), has_pid: true };
-        let used = |inode| if rules.settles { Ours::Settling(inode) } else { Ours::Held(inode) };
-        if !matches!(self.ours[at], Ours::Idle | Ours::Dead) {
+        let used = |inode| if rules.settles { OurStep::Settling(inode) } else { OurStep::Held(inode) };
+        if !matches!(self.ours[at], OurStep::Idle | OurStep::Dead) {
             // A crash: the kernel frees the flock.
-            step(&|s| s.ours[at] = Ours::Dead);
+            step(&|s| s.ours[at] = OurStep::Dead);
         }
         match self.ours[at] {
-            Ours::Idle if self.turns[at] < rules.turns => step(&|s| {
+            OurStep::Idle if self.turns[at] < rules.turns => step(&|s| {
                 s.turns[at] += 1;
                 s.inodes += 1;
-                s.ours[at] = Ours::Made(s.inodes);
+                s.ours[at] = OurStep::Made(s.inodes);
             }),
-            Ours::Idle | Ours::Dead => {}
-            Ours::Made(own) => match self.name {
+            OurStep::Idle | OurStep::Dead => {}
+            OurStep::Made(own) => match self.name {
                 None => step(&|s| {
                     s.name = Some(folder(own));
                     s.published();
@@ -161,117 +161,119 @@ impl State {
                 Some(there) => {
                     let is_dead = match there.maker {
                         Maker::Ours(_) => !self.is_flocked(there.inode),
-                        Maker::Script(one) => there.has_pid && self.scripts[one] == Script::Dead,
+                        Maker::Script(one) => there.has_pid && self.scripts[one] == ScriptStep::Dead,
                     };
                     // Two that judge one folder cannot both have its flock.
                     if is_dead && !self.is_flocked(there.inode) {
-                        step(&|s| s.ours[at] = Ours::Judged { own, dead: there.inode });
+                        step(&|s| s.ours[at] = OurStep::Judged { own, dead: there.inode });
                     }
                 }
             },
-            Ours::Judged { own, dead } => step(&|s| match s.name {
-                None => s.ours[at] = Ours::Made(own),
+            OurStep::Judged { own, dead } => step(&|s| match s.name {
+                None => s.ours[at] = OurStep::Made(own),
                 got => {
                     s.name = Some(folder(own));
                     s.published();
-                    s.ours[at] = Ours::Exchanged { own, dead, got };
+                    s.ours[at] = OurStep::Exchanged { own, dead, got };
                 }
             }),
-            Ours::Exchanged { own, dead, got } => step(&|s| {
+            OurStep::Exchanged { own, dead, got } => step(&|s| {
                 let is_it = !rules.compares || got.is_some_and(|got| got.inode == dead);
                 if is_it {
                     s.ours[at] = used(own);
                 } else if s.name.is_some_and(|there| there.inode == own) {
                     s.name = got;
-                    s.ours[at] = Ours::Made(own);
+                    s.ours[at] = OurStep::Made(own);
                 } else {
-                    s.ours[at] = Ours::Made(own);
+                    s.ours[at] = OurStep::Made(own);
                 }
             }),
-            Ours::Settling(own) => {
+            OurStep::Settling(own) => {
                 if self.name.is_none_or(|there| there.inode != own) {
-                    step(&|s| s.ours[at] = Ours::Made(own));
+                    step(&|s| s.ours[at] = OurStep::Made(own));
                 } else if !self.stale.iter().any(|stale| *stale) {
-                    step(&|s| s.ours[at] = Ours::Held(own));
+                    step(&|s| s.ours[at] = OurStep::Held(own));
                 }
             }
-            Ours::Held(own) => {
+            OurStep::Held(own) => {
                 let is_ours = self.name.is_some_and(|there| there.inode == own);
-                step(&|s| s.ours[at] = if is_ours { Ours::Releasing(own) } else { Ours::Idle });
+                step(&|s| s.ours[at] = if is_ours { OurStep::Releasing(own) } else { OurStep::Idle });
             }
-            Ours::Releasing(own) => step(&|s| {
+            OurStep::Releasing(own) => step(&|s| {
                 // What is not ours after all is put back.
                 if s.name.is_some_and(|there| there.inode == own) {
                     s.name = None;
                 }
-                s.ours[at] = Ours::Idle;
+                s.ours[at] = OurStep::Idle;
             }),
         }
     }
 
-    fn script_next(&self, at: usize, out: &mut Vec<State>) {
-        let mut step = |to: Script, change: &dyn Fn(&mut State)| {
+    fn script_next(&self, at: usize, out: &mut Vec<Moment>) {
+        let mut step = |to: ScriptStep, change: &dyn Fn(&mut Moment)| {
             let mut next = self.clone();
             change(&mut next);
             next.scripts[at] = to;
             // Its next look begins anew.
-            next.stale[at] &= !matches!(to, Script::Idle | Script::In | Script::Made | Script::Dead);
+            next.stale[at] &= !matches!(to, ScriptStep::Idle | ScriptStep::In | ScriptStep::Made | ScriptStep::Dead);
             out.push(next);
         };
-        if matches!(self.scripts[at], Script::In) {
-            step(Script::Dead, &|_| {});
+        if matches!(self.scripts[at], ScriptStep::In) {
+            step(ScriptStep::Dead, &|_| {});
         }
-        let folder = |s: &mut State, has_pid| {
+        let folder = |s: &mut Moment, has_pid| {
             s.inodes += 1;
             s.name = Some(Folder { inode: s.inodes, maker: Maker::Script(at), has_pid });
         };
         match self.scripts[at] {
-            Script::Idle if self.name.is_none() && self.inodes < 12 => step(Script::Made, &|s| folder(s, false)),
-            Script::Idle if self.name.is_some() => step(Script::Saw, &|_| {}),
-            Script::Idle | Script::Dead => {}
+            ScriptStep::Idle if self.name.is_none() && self.inodes < 12 => {
+                step(ScriptStep::Made, &|s| folder(s, false));
+            }
+            ScriptStep::Idle if self.name.is_some() => step(ScriptStep::Saw, &|_| {}),
+            ScriptStep::Idle | ScriptStep::Dead => {}
             // A name that has vanished has the age of the epoch.
-            Script::Saw if self.name.is_none() => step(Script::Removes, &|_| {}),
+            ScriptStep::Saw if self.name.is_none() => step(ScriptStep::Removes, &|_| {}),
             // A time in the future, or a short one, is no age.
-            Script::Saw => step(Script::Aged, &|_| {}),
-            Script::Aged => match self.name.filter(|there| there.has_pid) {
-                Some(there) => step(Script::Read(there.maker), &|_| {}),
-                None => step(Script::Idle, &|_| {}),
+            ScriptStep::Saw => step(ScriptStep::Aged, &|_| {}),
+            ScriptStep::Aged => match self.name.filter(|there| there.has_pid) {
+                Some(there) => step(ScriptStep::Read(there.maker), &|_| {}),
+                None => step(ScriptStep::Idle, &|_| {}),
             },
-            Script::Read(maker) => {
-                let to = if self.lives(maker) { Script::Idle } else { Script::Removes };
+            ScriptStep::Read(maker) => {
+                let to = if self.lives(maker) { ScriptStep::Idle } else { ScriptStep::Removes };
                 step(to, &|_| {});
             }
-            Script::Removes => step(Script::Idle, &|s| s.name = None),
-            Script::Made => step(Script::In, &|s| {
+            ScriptStep::Removes => step(ScriptStep::Idle, &|s| s.name = None),
+            ScriptStep::Made => step(ScriptStep::In, &|s| {
                 if let Some(there) = s.name.as_mut().filter(|there| there.maker == Maker::Script(at)) {
                     there.has_pid = true;
                 }
             }),
-            Script::In => step(Script::Idle, &|s| s.name = None),
+            ScriptStep::In => step(ScriptStep::Idle, &|s| s.name = None),
         }
     }
 
     fn held(&self) -> usize {
-        self.ours.iter().filter(|one| matches!(one, Ours::Held(_) | Ours::Releasing(_))).count()
+        self.ours.iter().filter(|one| matches!(one, OurStep::Held(_) | OurStep::Releasing(_))).count()
     }
 
     /// Returns whether a script that believes to be inside has lost its folder.
     fn has_robbed_script(&self) -> bool {
         self.scripts.iter().enumerate().any(|(at, script)| {
             let is_there = self.name.is_some_and(|there| there.maker == Maker::Script(at));
-            matches!(script, Script::Made | Script::In) && !is_there
+            matches!(script, ScriptStep::Made | ScriptStep::In) && !is_there
         })
     }
 
     fn scripts_in(&self) -> usize {
-        self.scripts.iter().filter(|one| matches!(one, Script::In)).count()
+        self.scripts.iter().filter(|one| matches!(one, ScriptStep::In)).count()
     }
 }
 
 /// Searches all states; returns how many there are, and the way to the first one that is bad.
-fn search(rules: Rules, is_bad: impl Fn(&State) -> bool) -> (usize, Option<Vec<State>>) {
-    let first = State::new(rules);
-    let (mut seen, mut from) = (HashSet::from([first.clone()]), HashMap::<State, State>::new());
+fn search(rules: Rules, is_bad: impl Fn(&Moment) -> bool) -> (usize, Option<Vec<Moment>>) {
+    let first = Moment::new(rules);
+    let (mut seen, mut from) = (HashSet::from([first.clone()]), HashMap::<Moment, Moment>::new());
     let mut todo = VecDeque::from([first]);
     while let Some(state) = todo.pop_front() {
         if is_bad(&state) {
@@ -294,11 +296,11 @@ fn search(rules: Rules, is_bad: impl Fn(&State) -> bool) -> (usize, Option<Vec<S
 
 const ALL: Rules = Rules { scripts: 0, turns: 3, settles: false, compares: true };
 
-fn two_of_ours(state: &State) -> bool {
+fn two_of_ours(state: &Moment) -> bool {
     state.held() > 1
 }
 
-fn ours_beside_a_script(state: &State) -> bool {
+fn ours_beside_a_script(state: &Moment) -> bool {
     state.held() > 0 && state.scripts_in() > 0
 }
 
@@ -338,5 +340,5 @@ fn two_old_scripts_can_take_a_lock_that_is_held() {
     let rules = Rules { scripts: 2, turns: 1, settles: true, ..ALL };
     let (_, bad) = search(rules, |state| ours_beside_a_script(state) || two_of_ours(state));
     let way = bad.expect("the scripts' own race reaches us");
-    assert!(way.iter().any(State::has_robbed_script), "only after one of them has lost its own: {way:#?}");
+    assert!(way.iter().any(Moment::has_robbed_script), "only after one of them has lost its own: {way:#?}");
 }

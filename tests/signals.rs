@@ -56,7 +56,7 @@ fn sigquit_tells_the_state_of_the_run_and_ends_it() {
     signal(&child, "QUIT");
     let ran = finish(child).exits(130);
     let ran = ran.says("state after ").says("has the lock; 0 of 1 case ended; ");
-    ran.says("g: Running, machine vmdeck-").says("tests since ").says("case s/c since ");
+    ran.says("g: its machine is up, called vmdeck-").says("tests since ").says("case s/c since ");
     world.assert_nothing_left();
     assert!(!world.path("core").exists());
 }

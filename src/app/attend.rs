@@ -25,7 +25,7 @@ use vmdeck_model::{
     guest::Guest,
     ids::RunId,
     job::Job,
-    memory,
+    memory::WaitingMemory,
     plan::{HostConfig, Plan, RunOptions},
 };
 
@@ -200,8 +200,8 @@ pub(super) fn tell_trouble(kind: &EventKind, line_end: &str, io: &mut Io<'_>) {
         EventKind::LockWaiting { holder, .. } => {
             say(&format!("waiting for the host lock, held by {holder}"));
         }
-        EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
-            say(&memory::waits(guest, *needs, *left, *place, promised));
+        EventKind::MemoryWaiting { guest, with, needs, left, place, promised, .. } => {
+            say(&WaitingMemory { guest, with, needs: *needs, left: *left, place: *place, promised }.to_string());
         }
         EventKind::PreflightFinding(f) if f.severity == Severity::Fatal => {
             say(&format!("FATAL {}", f.text));

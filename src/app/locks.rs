@@ -85,13 +85,14 @@ fn status(host: &HostConfig, json: bool, io: &mut Io<'_>) -> Result<RunExit> {
 
 /// Returns how the host's memory stands: one line for all, one for each machine that has some, one for each guest that waits.
 fn memory_lines(memory: &MemoryStanding) -> Vec<String> {
-    let mut out = Vec::new();
+    let mut out: Vec<String> = memory.fault.iter().cloned().collect();
     if let (Some(total), Some(free)) = (memory.total, memory.free) {
         let (unused, reserve) = (memory.unused(None).1, memory.reserve);
         let used = show_size(total.saturating_sub(free));
         let left = memory.left.map(|left| format!("; {} can be had", show_size(left))).unwrap_or_default();
+        let limit = memory.limit.map(|limit| format!(", `host.memory` is {}", show_size(limit))).unwrap_or_default();
         out.push(format!(
-            "memory: {used} used of {}, {} more promised to guests, {} must stay free{left}",
+            "memory: {used} used of {}, {} more promised to guests, {} must stay free{limit}{left}",
             show_size(total),
             show_size(unused),
             show_size(reserve)
@@ -100,7 +101,12 @@ fn memory_lines(memory: &MemoryStanding) -> Vec<String> {
     let uses = |one: &PromisedMemory| format!("  {one} of memory, uses {}", show_size(one.used));
     out.extend(memory.promised.iter().map(uses));
     out.extend(memory.waiting.iter().enumerate().map(|(index, one)| {
-        format!("  waiting, {} in the queue: {} for {}", ordinal(index + 1), one.whose(), show_size(one.memory))
+        format!(
+            "  waiting, {} in the queue: {} of memory for {}",
+            ordinal(index + 1),
+            show_size(one.memory),
+            one.whose()
+        )
     }));
     out
 }

@@ -327,6 +327,9 @@ pub enum EventKind {
     /// for the one that is next.
     MemoryWaiting {
         guest: GuestId,
+        /// The guests that get theirs together with it.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        with: Vec<GuestId>,
         needs: u64,
         left: u64,
         place: usize,

@@ -47,8 +47,8 @@ impl RunExit {
         ),
         (RunExit::Leftover, 6, "something could not be proven cleaned up"),
         (RunExit::Bug, 70, "a bug in vmdeck"),
-        (RunExit::Interrupted, 130, "cancelled by SIGINT"),
-        (RunExit::Terminated, 143, "cancelled by SIGTERM"),
+        (RunExit::Interrupted, 130, "cancelled by SIGINT or SIGQUIT"),
+        (RunExit::Terminated, 143, "cancelled by SIGTERM or SIGHUP"),
     ];
 
     /// Returns the exit code as a number.
@@ -94,7 +94,13 @@ impl RunExit {
         }
         match cancelled {
             Some(CancelReason::Terminate | CancelReason::Hangup) => return RunExit::Terminated,
-            Some(CancelReason::Interrupt | CancelReason::Again | CancelReason::User | CancelReason::Stale) => {
+            Some(
+                CancelReason::Interrupt
+                | CancelReason::Quit
+                | CancelReason::Again
+                | CancelReason::User
+                | CancelReason::Stale,
+            ) => {
                 return RunExit::Interrupted;
             }
             Some(CancelReason::LockLost | CancelReason::ReportFailed) => return RunExit::Infra,

@@ -31,6 +31,10 @@ pub struct MemoryStanding {
     pub free: Option<u64>,
     /// What must stay free.
     pub reserve: u64,
+    /// What all guests may have together (`host.memory`); `None` = what the host has.
+    pub limit: Option<u64>,
+    /// Why it cannot be seen who has some; `None` = it can.
+    pub fault: Option<String>,
     /// What can be promised now; `None` = nothing limits it.
     pub left: Option<u64>,
     /// What could be promised if no guest had anything; `None` = nothing limits it.
@@ -70,20 +74,56 @@ impl fmt::Display for PromisedMemory {
     }
 }
 
-/// Returns the sentence that a guest waits for memory.
-pub fn waits(guest: &GuestId, needs: u64, left: u64, place: usize, promised: &[PromisedMemory]) -> String {
-    let (needs, left) = (show_size(needs), show_size(left));
-    let turn = if place > 1 { format!(", {} others come first", place - 1) } else { String::new() };
-    let turn = if place == 2 { ", one other comes first".to_owned() } else { turn };
-    let who = match promised {
-        [] => "other programs have the rest".to_owned(),
-        [first] => first.to_string(),
-        [first, rest @ ..] => {
-            let all: u64 = rest.iter().fold(0, |sum, one| one.memory.saturating_add(sum));
-            format!("{first}, {} more have {}", rest.len(), show_size(all))
+/// Who waits for memory, and for how much.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingMemory<'a> {
+    /// The first of the guests.
+    pub guest: &'a GuestId,
+    /// Those that get theirs together with it.
+    pub with: &'a [GuestId],
+    /// What all of them need, in bytes.
+    pub needs: u64,
+    /// What can be had now, in bytes.
+    pub left: u64,
+    /// The place among those who wait; 1 = it is next.
+    pub place: usize,
+    /// The machines that have some.
+    pub promised: &'a [PromisedMemory],
+}
+
+impl fmt::Display for WaitingMemory<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { guest, with, place, promised, .. } = *self;
+        let (needs, left) = (show_size(self.needs), show_size(self.left));
+        match with {
+            [] => write!(f, "guest `{guest}` waits for {needs} of memory")?,
+            with => {
+                let with = with.iter().map(|guest| format!("`{guest}`")).collect::<Vec<_>>().join(", ");
+                write!(f, "guests `{guest}`, {with} wait for {needs} of memory")?;
+            }
         }
-    };
-    format!("guest `{guest}` waits for {needs} of memory, {left} can be had{turn}: {who}")
+        let turn = match place {
+            0 | 1 => None,
+            2 => Some("another one comes first".to_owned()),
+            place => Some(format!("{} others come first", place - 1)),
+        };
+        if self.left >= self.needs {
+            return write!(f, ": there is enough, and {}", turn.as_deref().unwrap_or("it is next"));
+        }
+        write!(f, ", {left} can be had")?;
+        if let Some(turn) = turn {
+            write!(f, ", {turn}")?;
+        }
+        match promised {
+            [] => write!(f, ": other programs have the rest"),
+            [first] => write!(f, ": {first}"),
+            [first, one] => write!(f, ": {first}, {one}"),
+            [first, rest @ ..] => {
+                let all: u64 = rest.iter().fold(0, |sum, one| one.memory.saturating_add(sum));
+                write!(f, ": {first}, {} more have {}", rest.len(), show_size(all))
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,23 +141,31 @@ mod tests {
         let text = promised.to_string();
         assert!(text.starts_with("`deb`, `") && text.ends_with(" has 2GiB"), "{text}");
         assert!(text.contains("of run 01234567") && !text.contains('\x1b'), "{text}");
-        let deb = GuestId::new("deb").expect("name");
-        let web = PromisedMemory { run: None, guests: vec!["web".into()], memory: 4 << 30, used: 1 };
-        let cases: [(usize, &[PromisedMemory], &str); 3] = [
-            (1, &[], "guest `deb` waits for 2GiB of memory, 1GiB can be had: other programs have the rest"),
+        let (deb, web) = (GuestId::new("deb").expect("name"), GuestId::new("web").expect("name"));
+        let has = PromisedMemory { run: None, guests: vec!["x".into()], memory: 4 << 30, used: 1 };
+        let all = [has.clone(), has.clone(), has.clone()];
+        let with = [web];
+        let say = |with: &[GuestId], left: u64, place: usize, promised: &[PromisedMemory]| {
+            let left = left << 30;
+            WaitingMemory { guest: &deb, with, needs: 2 << 30, left, place, promised }.to_string()
+        };
+        let wanted = [
             (
-                2,
-                std::slice::from_ref(&web),
-                "guest `deb` waits for 2GiB of memory, 1GiB can be had, one other comes first: `web` has 4GiB",
+                say(&[], 1, 1, &[]),
+                "guest `deb` waits for 2GiB of memory, 1GiB can be had: other programs have the rest",
             ),
             (
-                4,
-                &[web.clone(), web.clone(), web.clone()],
-                "guest `deb` waits for 2GiB of memory, 1GiB can be had, 3 others come first: `web` has 4GiB, 2 more have 8GiB",
+                say(&[], 1, 2, &all[..1]),
+                "guest `deb` waits for 2GiB of memory, 1GiB can be had, another one comes first: `x` has 4GiB",
             ),
+            (
+                say(&with, 0, 4, &all),
+                "guests `deb`, `web` wait for 2GiB of memory, 0B can be had, 3 others come first: `x` has 4GiB, 2 more have 8GiB",
+            ),
+            (say(&[], 7, 2, &[]), "guest `deb` waits for 2GiB of memory: there is enough, and another one comes first"),
         ];
-        for (place, promised, wanted) in cases {
-            assert_eq!(waits(&deb, 2 << 30, 1 << 30, place, promised), wanted);
+        for (text, wanted) in wanted {
+            assert_eq!(text, wanted);
         }
     }
 }

@@ -173,6 +173,8 @@ pub enum CancelReason {
     Hangup,
     /// SIGTERM arrived.
     Terminate,
+    /// SIGQUIT arrived.
+    Quit,
     /// SIGINT arrived.
     Interrupt,
     /// A further signal arrived.
@@ -190,6 +192,7 @@ impl fmt::Display for CancelReason {
             Self::User => "requested by the user",
             Self::Hangup => "the terminal was closed (SIGHUP)",
             Self::Terminate => "SIGTERM",
+            Self::Quit => "SIGQUIT",
             Self::Interrupt => "Ctrl-C (SIGINT)",
             Self::Again => "a second signal",
         })

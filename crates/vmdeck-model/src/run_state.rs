@@ -1,6 +1,7 @@
 //! What a run is at, in a few lines: for a person who asks a run that seems to hang (SIGQUIT).
 
 use crate::{
+    lifecycle::MachineState,
     quantity::{show_count, show_duration},
     run_view::{GuestView, LockView, RunView},
 };
@@ -27,8 +28,15 @@ pub fn lines(view: &RunView, now_ms: u64) -> Vec<String> {
 
 fn of_guest(guest: &GuestView, now_ms: u64) -> String {
     let since = |ms: u64| time(now_ms.saturating_sub(ms));
-    let mut out = vec![guest.state.to_string()];
-    out.extend(guest.machine.as_ref().map(|machine| format!("machine {machine}")));
+    let state = match guest.state {
+        MachineState::NotCreated => "no machine yet",
+        MachineState::Created => "its machine is made",
+        MachineState::Running => "its machine is up",
+        MachineState::Invalid => "its machine is not proven gone yet",
+        MachineState::Terminated => "its machine is gone",
+    };
+    let mut out = vec![state.to_owned()];
+    out.extend(guest.machine.as_ref().map(|machine| format!("called {machine}")));
     out.extend(guest.open.iter().map(|open| format!("{} since {}", open.phase.as_str(), since(open.since_ms))));
     out.extend(
         guest.case.as_ref().map(|(suite, case)| format!("case {suite}/{case} since {}", since(guest.case_since_ms))),

@@ -190,7 +190,8 @@ impl Dispatcher {
             self.send(EventKind::Warning { guest: None, text, hint: None });
         }
         self.cancel(match signal {
-            Signal::Interrupt | Signal::Quit => CancelReason::Interrupt,
+            Signal::Interrupt => CancelReason::Interrupt,
+            Signal::Quit => CancelReason::Quit,
             Signal::Terminate => CancelReason::Terminate,
             Signal::Hangup => CancelReason::Hangup,
         });

@@ -178,8 +178,9 @@ struct Need {
     /// What those need that run at a time where there is room, in bytes.
     bytes: u64,
     guests: Vec<String>,
-    /// What must be there for each of them to have its turn, in bytes.
+    /// What must be there for each of them to have its turn, in bytes, and for whom.
     least: u64,
+    least_for: String,
 }
 
 /// Returns the largest guests that may run at the same time; those whose memory is not ours to say are left out.
@@ -192,10 +193,12 @@ pub fn largest<'a>(guests: impl Iterator<Item = &'a Guest>, parallel: usize) -> 
 
 fn memory_need(guests: &[&Guest], parallel: usize, together: u64) -> Need {
     let all = largest(guests.iter().copied(), parallel);
+    let (most, name) = all.first().map(|g| (g.memory, g.id.to_string())).unwrap_or_default();
     Need {
         bytes: all.iter().map(|g| g.memory).sum(),
         guests: all.iter().map(|g| g.id.to_string()).collect(),
-        least: all.first().map_or(0, |g| g.memory).max(together),
+        least: most.max(together),
+        least_for: if together > most { "the guests of one suite".to_owned() } else { name },
     }
 }
 
@@ -265,6 +268,7 @@ fn memory(limits: &HostConfig, need: &Need, here: &MemoryStanding) -> Option<Fin
     let limit = limits.memory.map(|limit| format!(", `host.memory` is {}", show_size(limit))).unwrap_or_default();
     let too_little = free < limits.min_free_memory && here.promised.is_empty();
     if too_little || here.left_alone.is_some_and(|most| most < need.least) {
+        let of = if need.least == 0 { String::new() } else { format!(" for {}", need.least_for) };
         let text = format!("{free_text} available, {} needed{of}; {stays}{limit}", show_size(need.least));
         let hint = "close programs, lower a guest's `memory`, or change `host.min_free_memory` or `host.memory`";
         return Some(Finding { check, severity: Severity::Fatal, text, hint: Some(hint.into()), fix: None });
@@ -359,7 +363,8 @@ mod tests {
     #[test]
     fn what_can_never_be_had_is_fatal_and_what_is_only_taken_is_waited_for() {
         const GIB: u64 = 1 << 30;
-        let need = Need { bytes: 8 * GIB, guests: vec!["deb".into(), "web".into()], least: 4 * GIB };
+        let need =
+            Need { bytes: 8 * GIB, guests: vec!["deb".into(), "web".into()], least: 4 * GIB, least_for: "deb".into() };
         let limits = limits(0, 0, 2 * GIB);
         let check = |left: u64, left_alone: u64| {
             let here = MemoryStanding {

@@ -85,7 +85,7 @@ impl TicketFolder {
     pub fn names(&self) -> Vec<String> {
         let entries = rustix::fs::Dir::read_from(&self.fd).into_iter().flatten().flatten();
         let named = |entry: rustix::fs::DirEntry| entry.file_name().to_str().ok().map(str::to_owned);
-        let names = entries.take(LOOKED_AT).filter_map(named).filter(|name| !name.starts_with('.'));
+        let names = entries.take(LOOKED_AT).filter_map(named).filter(|name| is_ticket(name));
         let mut names: Vec<String> = names.take(MOST).collect();
         names.sort_unstable();
         names
@@ -139,6 +139,12 @@ impl TicketFolder {
             .ok();
         TicketWatch { changed, _watcher: watcher }
     }
+}
+
+/// Returns whether a name is one that a ticket has: anything else in the folder is none of ours.
+fn is_ticket(name: &str) -> bool {
+    let (since, rest) = name.split_at_checked(20).unwrap_or_default();
+    since.bytes().all(|byte| byte.is_ascii_digit()) && rest.starts_with('-')
 }
 
 /// Makes a folder of tickets and adds one; another try where the folder was removed in the moment between.

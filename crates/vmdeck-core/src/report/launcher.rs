@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use vmdeck_model::{
     event::{Event, EventKind, PatternKind, Severity, Stream},
     ids::CaseId,
-    memory,
+    memory::WaitingMemory,
     outcome::Verdict,
     run_view::RunView,
     text::one_line,
@@ -99,9 +99,10 @@ impl Launcher {
             EventKind::LockWaiting { holder, .. } => {
                 self.trace(at, &format!("waiting for the host lock, held by {holder}"))
             }
-            EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
-                self.trace(at, &memory::waits(guest, *needs, *left, *place, promised))
-            }
+            EventKind::MemoryWaiting { guest, with, needs, left, place, promised, .. } => self.trace(
+                at,
+                &WaitingMemory { guest, with, needs: *needs, left: *left, place: *place, promised }.to_string(),
+            ),
             EventKind::PreflightFinding(finding) if finding.severity >= Severity::Warn => {
                 let word = if finding.severity == Severity::Fatal { "ERROR" } else { "WARNING" };
                 let hint = finding.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();

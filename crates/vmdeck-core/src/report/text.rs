@@ -18,7 +18,7 @@ use std::{
 use vmdeck_model::{
     event::{CaseCause, Event, EventKind, Phase, Severity},
     ids::{GuestId, SuiteId},
-    memory,
+    memory::WaitingMemory,
     outcome::Verdict,
     quantity::{show_artifacts, show_count, show_duration, show_size},
     run_view::RunView,
@@ -161,8 +161,9 @@ impl Text {
                 let text = format!("waiting for the host lock ({} so far), held by {who}", time(*waited_ms));
                 self.line(now, &self.paint(YELLOW, &text))
             }
-            EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
-                let text = memory::waits(guest, *needs, *left, *place, promised);
+            EventKind::MemoryWaiting { guest, with, needs, left, place, promised, .. } => {
+                let text =
+                    WaitingMemory { guest, with, needs: *needs, left: *left, place: *place, promised }.to_string();
                 self.line(now, &self.paint(YELLOW, &text))
             }
             EventKind::LockLost { path, why } => self.line(now, &self.paint(RED, &format!("LOCK LOST: {path}: {why}"))),

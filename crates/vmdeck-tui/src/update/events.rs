@@ -12,7 +12,7 @@ use vmdeck_model::{
     event::{Event, EventKind, PatternKind, Phase, Severity},
     exit::RunExit,
     lifecycle::MachineState,
-    memory,
+    memory::WaitingMemory,
     outcome::Verdict,
     quantity::{show_artifacts, show_count, show_duration},
     text::{Clean, is_deceptive},
@@ -202,9 +202,11 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             (Ok, "engine::cases", format!("{guest}: {suite}{of}: {} fetched", show_artifacts(*files, *bytes)))
         }
         EventKind::LockWaiting { holder, .. } => (Warn, "engine::lock", format!("waiting for {holder}")),
-        EventKind::MemoryWaiting { guest, needs, left, place, promised, .. } => {
-            (Warn, "engine::admission", memory::waits(guest, *needs, *left, *place, promised))
-        }
+        EventKind::MemoryWaiting { guest, with, needs, left, place, promised, .. } => (
+            Warn,
+            "engine::admission",
+            WaitingMemory { guest, with, needs: *needs, left: *left, place: *place, promised }.to_string(),
+        ),
         EventKind::LockHeld { waited_ms, .. } => (Ok, "engine::lock", format!("held, after {waited_ms} ms")),
         EventKind::LockLost { why, .. } => (Fatal, "engine::lock", format!("LOST: {why}")),
         EventKind::PreflightFinding(f) => (f.severity, "engine::preflight", format!("{}: {}", f.check, f.text)),

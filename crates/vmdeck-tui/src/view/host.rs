@@ -58,15 +58,15 @@ pub(super) fn lock(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     lines.extend(model.host.queue.iter().enumerate().map(|(index, waiter)| place(model, index + 1, waiter)));
     let memory = &model.host.memory;
     for (number, one) in memory.waiting.iter().enumerate() {
-        let text = format!("{} waits for {} of memory", one.whose(), show_size(one.memory));
+        let text = format!("{} of memory for {}", show_size(one.memory), one.whose());
         lines.push(Line::from(vec![
             span(model, StyleRole::UiDim, format!("  waiting {}  ", number + 1)),
             span(model, StyleRole::StateWarn, text),
         ]));
     }
     for one in &memory.promised {
-        let text = format!("{one} of memory, uses {}", show_size(one.used));
-        lines.push(Line::from(span(model, StyleRole::UiDim, format!("  {text}"))));
+        let text = format!("  memory     {one}, uses {}", show_size(one.used));
+        lines.push(Line::from(span(model, StyleRole::UiDim, text)));
     }
     // One that has several slots is told once.
     holders.dedup_by_key(|holder| (holder.pid, holder.run.clone()));

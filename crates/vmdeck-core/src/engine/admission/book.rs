@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     backend::record::MachineId,
-    host::{clock, lockdir, tickets, tickets::TicketFolder},
+    host::{clock, lockdir, pids, tickets, tickets::TicketFolder},
 };
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
@@ -38,6 +38,14 @@ pub(super) struct BookLine {
     pub(super) entry: MemoryEntry,
     /// How many bytes its machine uses.
     pub(super) used: u64,
+}
+
+impl BookLine {
+    /// Returns whether it is that of a machine whose process is gone, but for what the system still does with it.
+    pub(super) fn is_dying(&self) -> bool {
+        pids::are_of_the_host()
+            && self.entry.process.is_some_and(|process| pids::started(process.pid) != Some(process.started))
+    }
 }
 
 /// What is in the book.

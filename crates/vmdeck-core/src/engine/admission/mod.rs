@@ -8,12 +8,13 @@ mod entry;
 mod pressure;
 mod rule;
 mod wait;
+mod words;
 
-use crate::host::{capacity::Meter, tickets::TicketFolder};
+use crate::host::{capacity::Meter, clock, tickets::TicketFolder};
 pub use book::Reservation;
 pub(super) use pressure::watch;
 use rule::HostMemory;
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use vmdeck_model::{
     job::Job,
     memory::{MemoryStanding, PromisedMemory},
@@ -21,15 +22,28 @@ use vmdeck_model::{
 };
 pub(super) use wait::{Admission, memory_need};
 
+/// How often it is looked whether a machine that was killed has let go of its ticket.
+const DYING: usize = 50;
+/// The time between two such looks.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// Returns how the memory of this host stands; nothing is changed.
 pub fn look(host: &HostConfig, meter: &dyn Meter) -> MemoryStanding {
-    let lines = TicketFolder::open(&book::folder_of(&host.lock)).map(|folder| book::read(&folder, false));
-    let lines = lines.unwrap_or_default();
+    let path = book::folder_of(&host.lock);
+    let (lines, fault) = match TicketFolder::open(&path) {
+        Ok(folder) => (book::read(&folder, false), None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (book::MemoryBook::default(), None),
+        Err(e) => {
+            (book::MemoryBook::default(), Some(format!("who has memory cannot be read from `{}`: {e}", path.display())))
+        }
+    };
     let (here, promises) = (memory_of(host, meter), lines.promises());
     MemoryStanding {
         total: meter.total_memory(),
         free: here.free,
         reserve: here.reserve,
+        limit: here.limit,
+        fault,
         left: here.left(&promises),
         left_alone: here.left_alone(&promises),
         promised: lines.promised.iter().map(told).collect(),
@@ -39,9 +53,15 @@ pub fn look(host: &HostConfig, meter: &dyn Meter) -> MemoryStanding {
 
 /// Removes from the book of this lock what is nobody's any more.
 pub fn sweep(lock: &Path) {
-    if let Ok(folder) = TicketFolder::open(&book::folder_of(lock)) {
-        book::read(&folder, true);
+    let Ok(folder) = TicketFolder::open(&book::folder_of(lock)) else { return };
+    for _ in 0..DYING {
+        // A process that was killed holds its ticket until the last of its threads has ended.
+        let is_dying = book::read(&folder, true).promised.iter().any(book::BookLine::is_dying);
         folder.remove_empty();
+        if !is_dying {
+            break;
+        }
+        clock::block(MOMENT);
     }
 }
 

@@ -156,7 +156,7 @@ async fn what_a_machine_has_stays_while_its_process_lives_whatever_becomes_of_it
     let late = take(&two, &[&b]).await.expect_err("the other still has it");
     assert_eq!(late.blame(), Blame::Infra);
     let text = late.render();
-    assert!(text.contains("only 0B became free; `a` of run") && text.contains("vmdeck down GUEST"), "{text}");
+    assert!(text.contains("0B can be had; `a` of run") && text.contains("vmdeck down GUEST"), "{text}");
     drop(copy);
     assert!(take(&two, &[&b]).await.is_ok());
     assert!(bench.is_clean());

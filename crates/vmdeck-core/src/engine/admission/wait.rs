@@ -5,11 +5,11 @@ use super::{
     entry::{EntryState, MemoryEntry},
     memory_of,
     rule::{Refusal, refusal},
-    told,
+    words::{Obstacle, WaitingTold},
 };
 use crate::{
     backend,
-    engine::{events::EventSender, phase_events::PhaseEvents},
+    engine::events::EventSender,
     host::{capacity::Meter, clock, failpoint},
 };
 use std::{
@@ -24,20 +24,16 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
-    event::{EventKind, Phase},
     guest::Guest,
     ids::{GuestId, RunId},
     plan::{HostConfig, Plan},
-    quantity::{show_duration, show_size},
+    quantity::show_size,
 };
 
 /// How often it is looked whether there is memory now: of a program that ends, nobody tells.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long somebody whose turn it is may take to go.
 const TURN: Duration = Duration::from_secs(1);
-/// How often it is told that a guest waits.
-const TELL: Duration = Duration::from_secs(10);
-
 /// What a run asks this host's memory with.
 pub(in crate::engine) struct Admission {
     pub(super) host: HostConfig,
@@ -47,18 +43,6 @@ pub(in crate::engine) struct Admission {
     events: EventSender,
     /// Whether it was said that the book cannot be written.
     has_warned: AtomicBool,
-}
-
-/// What keeps a request waiting.
-enum Obstacle {
-    Memory {
-        left: u64,
-        refusal: Refusal,
-    },
-    /// The sentence says where too little is free.
-    Disk(String),
-    /// Somebody else does not stop to write in the book.
-    Busy,
 }
 
 impl Admission {
@@ -80,7 +64,9 @@ impl Admission {
         cancel: &CancellationToken,
     ) -> Result<BTreeMap<GuestId, Arc<Reservation>>> {
         let sized: Vec<&Guest> = guests.iter().copied().filter(|guest| memory_need(guest) > 0).collect();
-        let Some(first) = sized.first() else { return Ok(BTreeMap::new()) };
+        if sized.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let memory = sized.iter().map(|guest| guest.memory).fold(0, u64::saturating_add);
         let names = sized.iter().map(|guest| guest.id.to_string()).collect();
         let wanted = MemoryEntry::wanted(self.run.as_str(), names, memory);
@@ -91,14 +77,17 @@ impl Admission {
         let ticket = match Reservation::first(&path, wanted.clone()) {
             Ok(ticket) => ticket,
             Err(e) => {
-                self.warn_once(format!(
-                    "cannot reserve memory in `{}`: {e}; other runs do not see ours",
-                    path.display()
-                ));
+                let at = path.display();
+                self.warn_once(
+                    format!(
+                        "cannot reserve memory in `{at}`: {e}; runs do not see each other's, and may want too much"
+                    ),
+                    format!("remove what stands at `{at}`"),
+                );
                 return Ok(BTreeMap::new());
             }
         };
-        let ticket = self.wait(ticket, &wanted, first, cancel).await?;
+        let ticket = self.wait(ticket, &wanted, &sized, cancel).await?;
         self.divide(ticket, &sized)
     }
 
@@ -107,74 +96,66 @@ impl Admission {
         &self,
         mut ticket: Reservation,
         wanted: &MemoryEntry,
-        guest: &Guest,
+        guests: &[&Guest],
         cancel: &CancellationToken,
     ) -> Result<Reservation> {
-        let cannot = || Fault::infra(format!("cannot start guest `{}`", guest.id));
-        let (began, mut alone_since) = (clock::now(), clock::now());
-        let mut next_told = began;
-        let mut stands: Option<(String, clock::Instant)> = None;
-        let (mut ignored, mut phase) = (BTreeSet::new(), None);
+        let mut waiting = WaitingTold::new(&self.events, guests, wanted.memory);
+        let mut alone_since = clock::now();
+        let mut next: Option<(String, clock::Instant)> = None;
+        let mut ignored = BTreeSet::new();
         let watch = ticket.folder().watch();
         loop {
             if !ticket.is_there() {
                 // Somebody removed it, or the whole book: last again.
-                ticket = Reservation::first(ticket.folder().path(), wanted.clone()).map_err(|e| cannot().because(e))?;
+                let cannot = |e| Fault::infra(waiting.cannot()).because(e);
+                ticket = Reservation::first(ticket.folder().path(), wanted.clone()).map_err(cannot)?;
             }
             let (obstacle, lines) = self.ask(&ticket, wanted, &ignored).await;
             let Some(obstacle) = obstacle else {
-                if let Some(phase) = phase.take() {
-                    PhaseEvents::end(phase, true);
-                }
+                waiting.end(true);
                 return Ok(ticket);
             };
             if let Obstacle::Memory { refusal: Refusal::TurnOf(name), .. } = &obstacle {
-                match &stands {
-                    Some((before, since)) if before == name => {
-                        if since.elapsed() >= TURN && can_go(&lines, name, &self.host, self.meter.as_ref()) {
-                            ignored.insert(name.clone());
-                            continue;
-                        }
+                match next.take().filter(|(before, _)| before == name) {
+                    Some((_, since)) if since.elapsed() >= TURN && self.can_go(&lines, name) => {
+                        ignored.insert(name.clone());
+                        continue;
                     }
-                    _ => stands = Some((name.clone(), clock::now())),
+                    before => next = Some(before.unwrap_or_else(|| (name.clone(), clock::now()))),
                 }
-            } else {
-                stands = None;
             }
             // What this run has itself comes back when its cases have ended.
-            let is_ours = |entry: &MemoryEntry| {
-                entry.state == EntryState::Held && entry.run.as_deref() == Some(self.run.as_str())
-            };
-            if lines.promised.iter().any(|line| is_ours(&line.entry)) {
+            if lines.promised.iter().any(|line| self.is_held_by_us(&line.entry)) {
                 alone_since = clock::now();
             }
-            let late = alone_since.elapsed() >= self.host.lock_timeout;
-            if late || next_told <= clock::now() {
-                next_told = clock::now() + TELL;
-                phase.get_or_insert_with(|| PhaseEvents::begin(&self.events, &guest.id, Phase::WaitForMemory, None));
-                self.tell(&obstacle, &lines, ticket.name(), (guest, wanted.memory), clock::ms_since(began));
-            }
-            let fault = if late {
-                Some(cannot().because(self.too_long(&obstacle, &lines, wanted.memory)).hint(
-                    "`vmdeck lock status` shows who has the memory; `vmdeck down GUEST` ends a guest that was kept",
-                ))
-            } else if cancel.is_cancelled() {
-                Some(Fault::cancelled(format!("cannot start guest `{}`", guest.id)).because("it was cancelled"))
-            } else {
-                None
-            };
-            if let Some(fault) = fault {
-                if let Some(phase) = phase.take() {
-                    PhaseEvents::end(phase, false);
-                }
+            if cancel.is_cancelled() {
+                let fault = Fault::cancelled(waiting.cannot()).because("it was cancelled");
+                waiting.end(false);
                 return Err(fault);
             }
+            if alone_since.elapsed() >= self.host.lock_timeout {
+                let (why, hint) = waiting.too_long(&obstacle, &lines, ticket.folder().path(), self.host.lock_timeout);
+                let fault = Fault::infra(waiting.cannot()).because(why).hint(hint);
+                waiting.end(false);
+                return Err(fault);
+            }
+            waiting.tell(&obstacle, &lines, ticket.name());
             tokio::select! {
                 () = watch.changed() => {}
                 () = clock::sleep(LOOK) => {}
                 () = cancel.cancelled() => {}
             }
         }
+    }
+
+    fn is_held_by_us(&self, entry: &MemoryEntry) -> bool {
+        entry.state == EntryState::Held && entry.run.as_deref() == Some(self.run.as_str())
+    }
+
+    /// Returns whether one who waits could go at once, and only does not.
+    fn can_go(&self, lines: &MemoryBook, name: &str) -> bool {
+        let left = memory_of(&self.host, self.meter.as_ref()).left(&lines.promises());
+        lines.waiting.iter().any(|line| line.name == name && left.is_none_or(|left| line.entry.memory <= left))
     }
 
     /// Takes what a ticket asks for, if it is its turn; returns what keeps it waiting where not, and what is in the book.
@@ -233,51 +214,9 @@ impl Admission {
         Ok(parts)
     }
 
-    fn tell(
-        &self,
-        obstacle: &Obstacle,
-        lines: &MemoryBook,
-        ticket: &str,
-        (guest, needs): (&Guest, u64),
-        waited_ms: u64,
-    ) {
-        let left = match obstacle {
-            Obstacle::Memory { left, .. } => *left,
-            Obstacle::Disk(short) => {
-                let text = format!("guest `{}` waits for disk space: {short}", guest.id);
-                return self.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
-            }
-            Obstacle::Busy => {
-                let text = format!("guest `{}` waits: another process does not release the book of memory", guest.id);
-                return self.events.send(EventKind::Progress { guest: Some(guest.id.clone()), text });
-            }
-        };
-        let place = lines.waiting.iter().take_while(|line| line.name.as_str() < ticket).count() + 1;
-        let promised = lines.promised.iter().map(told).collect();
-        self.events.send(EventKind::MemoryWaiting { guest: guest.id.clone(), needs, left, place, promised, waited_ms });
-    }
-
-    fn too_long(&self, obstacle: &Obstacle, lines: &MemoryBook, needs: u64) -> String {
-        let limit = show_duration(self.host.lock_timeout);
-        match obstacle {
-            Obstacle::Memory { left, .. } => {
-                let (needs, left) = (show_size(needs), show_size(*left));
-                let who: Vec<String> = lines.promised.iter().map(|line| told(line).to_string()).collect();
-                let who = if who.is_empty() { String::new() } else { format!("; {}", who.join(", ")) };
-                format!(
-                    "it needs {needs} of memory, and within {limit} (`host.lock_timeout`) only {left} became free{who}"
-                )
-            }
-            Obstacle::Disk(short) => {
-                format!("for {limit} (`host.lock_timeout`) there was too little disk space: {short}")
-            }
-            Obstacle::Busy => format!("for {limit} another process did not release the book of memory"),
-        }
-    }
-
-    fn warn_once(&self, text: String) {
+    fn warn_once(&self, text: String, hint: String) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            self.events.warn(None, text, None);
+            self.events.warn(None, text, Some(hint));
         }
     }
 }
@@ -286,11 +225,4 @@ impl Admission {
 pub(in crate::engine) fn memory_need(guest: &Guest) -> u64 {
     let is_ours = guest.machine.is_none() && backend::capabilities_of(&guest.backend).sized;
     if is_ours { guest.memory } else { 0 }
-}
-
-/// Returns whether one who waits could go at once, and only does not.
-fn can_go(lines: &MemoryBook, name: &str, host: &HostConfig, meter: &dyn Meter) -> bool {
-    let promises = lines.promises();
-    let left = memory_of(host, meter).left(&promises);
-    lines.waiting.iter().any(|line| line.name == name && left.is_none_or(|left| line.entry.memory <= left))
 }
