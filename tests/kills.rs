@@ -155,7 +155,7 @@ fn with_run_and_guardian_killed_at_any_step_the_next_start_takes_what_is_left() 
 
 #[test]
 fn memory_that_was_promised_is_free_after_a_kill_at_any_step() {
-    kill_at(&scripted(), &["memory-begin", "memory-taken", "create-done", "gone-written"], "kill-both");
+    kill_at(&scripted(), &["ticket-begin", "memory-begin", "memory-taken", "create-done", "gone-written"], "kill-both");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Whether a ticket is somebody's is the kernel's word, whatever killed its maker. Everything in such a folder is hostile: names and
 //! contents may be anything, and there may be very many.
 
-use super::{clock, lockdir, pids, random};
+use super::{clock, failpoint, lockdir, pids, random};
 use notify::{RecursiveMode, Watcher};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::{
@@ -61,11 +61,23 @@ impl TicketFolder {
 
     /// Adds a ticket that the returned descriptor keeps; returns its name, by which tickets are in the order in which they came.
     pub fn add(&self, content: &[u8]) -> io::Result<(String, OwnedFd)> {
+        for _ in 1..TRIES {
+            match self.try_add(content) {
+                // Somebody who sweeps took it for a dead one's, in the moment before it was locked.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && self.is_current() => {}
+                done => return done,
+            }
+        }
+        self.try_add(content)
+    }
+
+    fn try_add(&self, content: &[u8]) -> io::Result<(String, OwnedFd)> {
         let name = format!("{:020}-{}-{:08x}", clock::since_boot().as_nanos(), pids::current(), random::u32());
         // Under a name that nobody looks at, until it is locked.
         let fresh = format!(".{name}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.fd, &fresh, flags, Mode::from_raw_mode(0o644))?;
+        failpoint::pass("ticket-begin");
         let added = || -> io::Result<()> {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
@@ -89,6 +101,17 @@ impl TicketFolder {
         let mut names: Vec<String> = names.take(MOST).collect();
         names.sort_unstable();
         names
+    }
+
+    /// Removes what those left who died while they made a ticket.
+    pub fn sweep(&self) {
+        let entries = rustix::fs::Dir::read_from(&self.fd).into_iter().flatten().flatten();
+        for entry in entries.take(LOOKED_AT) {
+            let name = entry.file_name().to_str().unwrap_or_default();
+            if name.strip_prefix('.').is_some_and(is_ticket) && !self.is_held(name) {
+                self.remove(name);
+            }
+        }
     }
 
     /// Returns whether a ticket is somebody's who lives.
@@ -165,14 +188,13 @@ pub fn make_and_add(path: &Path, content: &[u8]) -> io::Result<(TicketFolder, St
     }
 }
 
-/// Replaces what is written in a ticket.
+/// Replaces what is written in a ticket. Over what is there, and only then cut: on a full disk what it said before stays.
 pub fn write(file: &OwnedFd, content: &[u8]) -> io::Result<()> {
-    rustix::fs::ftruncate(file, 0)?;
     let mut at = 0;
     while at < content.len() {
         at += rustix::io::pwrite(file, &content[at..], at as u64)?;
     }
-    Ok(())
+    Ok(rustix::fs::ftruncate(file, content.len() as u64)?)
 }
 
 /// Tells of changes in a folder of tickets.

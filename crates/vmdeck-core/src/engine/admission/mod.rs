@@ -54,6 +54,7 @@ pub fn look(host: &HostConfig, meter: &dyn Meter) -> MemoryStanding {
 /// Removes from the book of this lock what is nobody's any more.
 pub fn sweep(lock: &Path) {
     let Ok(folder) = TicketFolder::open(&book::folder_of(lock)) else { return };
+    folder.sweep();
     for _ in 0..DYING {
         // A process that was killed holds its ticket until the last of its threads has ended.
         let is_dying = book::read(&folder, true).promised.iter().any(book::BookLine::is_dying);

@@ -4,6 +4,7 @@
 
 use super::{
     judge::{self, Standing, look, removable_only_by},
+    queue::Ticket,
     release,
 };
 use crate::host::{clock, files, lockdir, pids};
@@ -39,7 +40,7 @@ pub(super) fn unusable(path: &Path, error: &io::Error) -> Fault {
     }
 }
 
-/// Removes private directories of this lock whose makers died between two steps.
+/// Removes private directories of this lock whose makers died between two steps, and a queue in which nobody waits.
 pub fn sweep_private(path: &Path) {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return };
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -56,6 +57,7 @@ pub fn sweep_private(path: &Path) {
             let _ = files::remove_dir(&entry.path());
         }
     }
+    Ticket::nobody_waits(path);
 }
 
 /// Removes a dead lock; refuses one that is alive. `force` also removes one whose holder cannot be proven alive.

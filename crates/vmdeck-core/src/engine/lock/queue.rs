@@ -70,6 +70,7 @@ impl Ticket {
         let nobody = first_alive(&folder, None, &BTreeSet::new()).is_none();
         if nobody {
             // Waiters that were killed could not take it along.
+            folder.sweep();
             folder.remove_empty();
         }
         nobody
