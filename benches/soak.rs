@@ -138,9 +138,11 @@ fn lock(random: &mut fastrand::Rng, time: Duration) -> bool {
     let world =
         World::new("[guests.g]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"c\"\nrun = \"true\"\n");
     // Who finds the folder of another one inside was let in beside it; one that was killed left its own, and is dead.
-    let inside = "mkdir inside 2>/dev/null || { read p < holder; kill -0 $p 2>/dev/null && echo double >> doubles; }; echo $$ > holder; \
-                  date +%s%N >> turns; rm -rf inside";
-    let script = format!("while [ ! -e stop ]; do $V lock exec -- sh -c '{inside}' >/dev/null 2>&1; done");
+    let inside = "b=$(date +%s%N); \
+                  mkdir inside 2>/dev/null || { read p < holder; kill -0 $p 2>/dev/null && echo double >> doubles; }; \
+                  echo $$ > holder; rm -rf inside; echo $0 $b $(date +%s%N) >> turns";
+    let script =
+        format!("while [ ! -e stop ]; do $V lock exec -- sh -c '{inside}' $(date +%s%N) >/dev/null 2>&1; done");
     let start = |_| {
         let mut shell = Command::new("bash");
         shell.args(["-c", &script]).current_dir(world.home.path()).env("XDG_STATE_HOME", world.path("state"));
@@ -160,11 +162,24 @@ fn lock(random: &mut fastrand::Rng, time: Duration) -> bool {
     for mut shell in shells {
         shell.wait().expect("ended");
     }
-    let lines = |name: &str| fs::read_to_string(world.path(name)).unwrap_or_default().lines().count();
-    let (turns, doubles) = (lines("turns"), lines("doubles"));
+    let text = |name: &str| fs::read_to_string(world.path(name)).unwrap_or_default();
+    let doubles = text("doubles").lines().count();
+    // When it asked, when it was let in, when it left; in nanoseconds.
+    let numbers = |line: &str| line.split(' ').map(|word| word.parse().ok()).collect::<Option<Vec<u64>>>();
+    let mut turns: Vec<Vec<u64>> = text("turns").lines().filter_map(numbers).filter(|turn| turn.len() == 3).collect();
+    turns.sort_unstable_by_key(|turn| turn[1]);
+    let mut between: Vec<u64> =
+        turns.windows(2).map(|pair| pair[1][1].saturating_sub(pair[0][2]) / 1_000_000).collect();
+    between.sort_unstable();
+    let waits: Vec<u64> = turns.iter().map(|turn| turn[1].saturating_sub(turn[0]) / 1_000_000).collect();
+    let mean = waits.iter().sum::<u64>() / (waits.len() as u64).max(1);
+    let turns = turns.len();
     println!(
-        "lock: {turns} turns of 16 processes in {:.0} s, {killed} killed; two at a time: {doubles}",
-        begun.elapsed().as_secs_f64()
+        "lock: {turns} turns of 16 processes in {:.0} s, {killed} killed; two at a time: {doubles}; from one to the next, a start of a \
+         process included: {} ms in the middle; a wait: {mean} ms in the mean, {} ms at most",
+        begun.elapsed().as_secs_f64(),
+        between.get(between.len() / 2).copied().unwrap_or(0),
+        waits.iter().max().copied().unwrap_or(0)
     );
     doubles == 0 && turns > 0
 }
