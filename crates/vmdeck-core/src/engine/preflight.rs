@@ -25,6 +25,10 @@ use vmdeck_model::{
 /// How long one backend's check, or finding one machine to adopt, may take.
 const ASK: Duration = Duration::from_mins(2);
 
+/// How many files a run has open at a time, as seen, and how many more for each guest that is up.
+const OPEN_FILES: u64 = 24;
+const OPEN_FILES_OF_A_GUEST: u64 = 16;
+
 /// What a host must be ready for.
 pub struct Request<'a> {
     /// The host's limits.
@@ -55,7 +59,7 @@ pub async fn run(request: &Request<'_>, deps: &BackendDeps, report: &mut (dyn Fn
     };
     let machines: Vec<&Guest> = request.guests.iter().copied().chain(&request.further).collect();
     let need = memory_need(&machines, request.parallel, request.together);
-    host(request.host, &deps.state, request.record, &need).into_iter().for_each(&mut add);
+    host(request.host, &deps.state, request.record, (&need, request.parallel)).into_iter().for_each(&mut add);
     if let Some(finding) = machines_of_others(request.host, deps).await {
         add(finding);
     }
@@ -140,7 +144,7 @@ pub async fn of_setup(setup: &Setup, deps: &BackendDeps) -> Vec<Finding> {
 
 /// Checks the host alone, without a config: what `vmdeck doctor` can say at a first start.
 pub async fn bare(limits: &HostConfig, deps: &BackendDeps) -> Vec<Finding> {
-    let mut out = host(limits, &deps.state, Path::new("."), &Need::default());
+    let mut out = host(limits, &deps.state, Path::new("."), (&Need::default(), 1));
     for row in BACKENDS {
         out.extend(check_backend(row, deps, None).await);
     }
@@ -202,13 +206,14 @@ fn memory_need(guests: &[&Guest], parallel: usize, together: u64) -> Need {
     }
 }
 
-fn host(limits: &HostConfig, state: &Path, record: &Path, need: &Need) -> Vec<Finding> {
+fn host(limits: &HostConfig, state: &Path, record: &Path, (need, parallel): (&Need, usize)) -> Vec<Finding> {
     let mut out = vec![state_dir(state)];
     out.extend(disk(limits, state, "state folder"));
     if !same_place(state, record) {
         out.extend(disk(limits, record, "run's record"));
     }
     out.extend(memory(limits, need, &admission::look(limits, &HostMeter)));
+    out.extend(open_files(capacity::open_files(), parallel));
     out
 }
 
@@ -285,6 +290,19 @@ fn memory(limits: &HostConfig, need: &Need, here: &MemoryStanding) -> Option<Fin
     }
     let text = format!("{} available", show_size(free));
     Some(Finding { check, severity: Severity::Ok, text, hint: None, fix: None })
+}
+
+/// Returns a warning where so few files may be open that a run may fail in the middle.
+fn open_files(limit: Option<u64>, parallel: usize) -> Option<Finding> {
+    let wanted = OPEN_FILES + OPEN_FILES_OF_A_GUEST * parallel as u64;
+    let limit = limit.filter(|limit| *limit < wanted)?;
+    Some(Finding {
+        check: "open files".into(),
+        severity: Severity::Warn,
+        text: format!("only {limit} files may be open at a time, {wanted} may be needed"),
+        hint: Some("raise the limit: `ulimit -n 1024`".into()),
+        fix: None,
+    })
 }
 
 /// Checks everything that one guest needs.
@@ -385,6 +403,18 @@ mod tests {
         assert_eq!(memory(&limits, &nobody, &here).expect("finding").severity, Severity::Fatal, "less than must stay");
         let untold = MemoryStanding::default();
         assert!(memory(&limits, &need, &untold).is_none(), "a system that does not tell is not guessed at");
+    }
+
+    #[test]
+    fn a_low_limit_of_open_files_is_told_with_what_is_needed() {
+        assert!(
+            open_files(None, 9).is_none() && open_files(Some(1024), 4).is_none() && open_files(Some(40), 1).is_none()
+        );
+        let low = open_files(Some(40), 2).expect("a finding");
+        assert_eq!(
+            (low.severity, low.text.as_str()),
+            (Severity::Warn, "only 40 files may be open at a time, 56 may be needed")
+        );
     }
 
     #[test]

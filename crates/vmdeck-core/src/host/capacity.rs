@@ -36,6 +36,11 @@ pub fn total_memory() -> Option<u64> {
     Some(limit.map_or(total, |l| l.min(total)))
 }
 
+/// Returns how many files this process may have open at a time; `None` = there is no limit.
+pub fn open_files() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// Returns the share of the last ten seconds, in per cent, in which no program could go on for want of memory; `None` where the system does
 /// not tell (Linux does, by PSI).
 pub fn memory_stall() -> Option<f32> {
