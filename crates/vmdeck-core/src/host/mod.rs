@@ -3,6 +3,7 @@
 //! Nothing in here knows what a run, a guest or a report is.
 
 pub mod capacity;
+pub(crate) mod certificate;
 pub mod clock;
 pub mod failpoint;
 pub mod files;

@@ -19,7 +19,7 @@ use crate::{
         capabilities::{Capabilities, Reach},
         request::Service,
     },
-    host::net::Probe,
+    host::{self, net::Probe},
 };
 use client::WinrmClient;
 use connection::{Credentials, Scheme, WinrmTarget};
@@ -203,7 +203,7 @@ fn problems(guest: &Guest) -> Vec<(String, String)> {
     }
     let read = match settings.tls {
         TlsMode::Off => Ok(()),
-        TlsMode::Pinned => certificate(options).map_or(Ok(()), |text| tls::pinned(&text).map(drop)),
+        TlsMode::Pinned => certificate(options).map_or(Ok(()), |text| host::certificate::pinned(&text).map(drop)),
         TlsMode::Authority => tls::authorities(certificate(options).as_deref()).map(drop),
     };
     if let Err(why) = read {
@@ -282,7 +282,7 @@ fn trust(target: &ConnectTarget<'_>, options: &Options, mode: TlsMode) -> Result
     Ok(Some(match (mode, given) {
         (TlsMode::Off, _) => return Ok(None),
         (TlsMode::Authority, given) => Trust::Authorities(tls::authorities(given.as_deref()).map_err(Fault::user)?),
-        (TlsMode::Pinned, Some(text)) => Trust::Fingerprint(tls::pinned(&text).map_err(Fault::user)?),
+        (TlsMode::Pinned, Some(text)) => Trust::Fingerprint(host::certificate::pinned(&text).map_err(Fault::user)?),
         (TlsMode::Pinned, None) if !target.machine.is_adopted() || target.pin.known().is_some() => {
             Trust::FirstContact(target.pin.clone())
         }

@@ -4,7 +4,10 @@
 //! authorities.
 
 use super::error::WinrmError;
-use crate::transport::pin::Pin;
+use crate::{
+    host::certificate::{self, Fingerprint},
+    transport::pin::Pin,
+};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::{fmt, path::Path, sync::Arc};
@@ -19,7 +22,7 @@ use tokio_rustls::{
             danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         },
         crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+        pki_types::{CertificateDer, ServerName, UnixTime},
     },
 };
 
@@ -44,58 +47,13 @@ pub(super) struct Authorities {
     given: Vec<Fingerprint>,
 }
 
-/// The SHA-256 of a certificate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(Sha256::digest(certificate).into())
-    }
-
-    /// Reads a fingerprint as hexadecimal digits, with or without `sha256:` before and `:` between them.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let digits = text.trim().strip_prefix("sha256:").unwrap_or(text.trim()).replace(':', "");
-        if digits.len() != 64 || !digits.is_ascii() {
-            return None;
-        }
-        let mut out = [0; 32];
-        for (at, byte) in out.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
-        }
-        Some(Self(out))
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-/// Reads what a config gives as a certificate: a fingerprint, or the file (PEM) of one.
-pub(super) fn pinned(text: &str) -> Result<Fingerprint, String> {
-    if let Some(fingerprint) = Fingerprint::parse(text) {
-        return Ok(fingerprint);
-    }
-    let certificates = read(Path::new(text))?;
-    Ok(Fingerprint::of(&certificates[0]))
-}
-
 /// Returns the authorities of a file (PEM), or of this host where none is given.
 pub(super) fn authorities(file: Option<&str>) -> Result<Arc<Authorities>, String> {
     let mut roots = RootCertStore::empty();
     let mut given = Vec::new();
     match file {
         Some(file) => {
-            for certificate in read(Path::new(file))? {
+            for certificate in certificate::read(Path::new(file))? {
                 given.push(Fingerprint::of(&certificate));
                 roots.add(certificate).map_err(|e| format!("`{file}` holds a certificate that is none: {e}"))?;
             }
@@ -106,18 +64,6 @@ pub(super) fn authorities(file: Option<&str>) -> Result<Arc<Authorities>, String
         return Err("this host has no certificates of authorities".into());
     }
     Ok(Arc::new(Authorities { roots: Arc::new(roots), given }))
-}
-
-fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let bytes = vmdeck_files::read(path, vmdeck_files::LARGE)
-        .map_err(|e| format!("`{shown}` is neither a fingerprint (sha256:...) nor a file that can be read: {e}"))?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err(format!("`{shown}` holds no certificate (PEM)")),
-        Err(e) => Err(format!("`{shown}` holds no certificate (PEM): {e:?}")),
-    }
 }
 
 /// Makes connections that are encrypted by TLS.
@@ -296,20 +242,6 @@ fn element(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn fingerprints_are_read_in_every_form() {
-        let plain = "0123456789abcdef".repeat(4);
-        let colons: Vec<&str> = (0..32).map(|at| &plain[2 * at..2 * at + 2]).collect();
-        for text in [plain.clone(), format!("sha256:{plain}"), plain.to_uppercase(), colons.join(":")] {
-            let read = Fingerprint::parse(&text).expect("a fingerprint");
-            assert_eq!(read.to_string(), format!("sha256:{plain}"));
-        }
-        for text in ["", "sha256:", "0123", &format!("{plain}0"), &"zz".repeat(32), &"é".repeat(32)] {
-            assert_eq!(Fingerprint::parse(text), None, "{text}");
-        }
-        assert!(pinned("/nonexistent").expect_err("nothing").contains("neither a fingerprint"));
-    }
 
     /// Returns the beginning of a certificate that says it is signed so.
     fn certificate(algorithm: &[u8], last: u8) -> Vec<u8> {
