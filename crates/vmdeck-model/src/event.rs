@@ -352,6 +352,8 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         machine: Option<String>,
     },
+    /// A machine is on this member of a cluster.
+    MachinePlaced { guest: GuestId, machine: String, on: String },
     /// A guest got the machine that a run before kept for it; `times` counts the runs that have used it since.
     Reused { guest: GuestId, machine: String, run: String, times: u32 },
     /// A phase began; from earlier boots of this guest: `usual_ms` is what it took, `rest_ms` what the boot still took after

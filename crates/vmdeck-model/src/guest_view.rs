@@ -120,6 +120,8 @@ pub struct GuestView {
     pub os: String,
     /// The name of the guest's machine, once there was one.
     pub machine: Option<String>,
+    /// The member of a cluster that the machine is on, or was.
+    pub placed: Option<String>,
     /// The transport by which the guest was reached, and its address if there is one.
     pub reached: Option<(String, Option<String>)>,
     /// How the guest's address was looked up: the last outcome of each way.
@@ -201,6 +203,7 @@ impl GuestView {
             backend: planned.backend.clone(),
             os: planned.os.clone(),
             machine: None,
+            placed: None,
             reached: None,
             sought: Vec::new(),
             heard_ms: None,

@@ -159,6 +159,12 @@ impl Options {
         if let Some(Value::Duration(time)) = self.get(key) { Some(*time) } else { None }
     }
 
+    /// Returns a table of strings; unset is empty.
+    pub fn map(&self, key: &str) -> impl Iterator<Item = (&str, &str)> {
+        let table = if let Some(Value::Map(table)) = self.get(key) { Some(table) } else { None };
+        table.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Returns a list of texts; unset is empty.
     pub fn texts(&self, key: &str) -> &[String] {
         if let Some(Value::Texts(texts)) = self.get(key) { texts } else { &[] }

@@ -321,6 +321,7 @@ impl RunView {
                     g.reached = None;
                 }
             }),
+            EventKind::MachinePlaced { guest, on, .. } => of(guest, &mut |g| g.placed = Some(on.clone())),
             EventKind::Reused { guest, run, times, .. } => of(guest, &mut |g| {
                 g.reused = Some(ReusedView { run: run.clone(), times: *times });
             }),

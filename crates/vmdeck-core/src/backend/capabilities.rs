@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub adopts: bool,
     /// Whether a new machine gets the processors and the memory that the guest asks for.
     pub sized: bool,
+    /// Whether machines take their memory of this host; else whoever has them says whether there is room.
+    pub runs_here: bool,
     /// Whether a new machine can be kept off the network.
     pub restricts_network: bool,
     /// Whether a new machine can be plugged into a switch of this host, beside its usual network.
@@ -35,6 +37,7 @@ impl Capabilities {
         console: ConsoleKind::None,
         adopts: false,
         sized: false,
+        runs_here: false,
         restricts_network: false,
         joins_switch: false,
         takes_uuid: false,
@@ -59,6 +62,8 @@ pub enum ConsoleKind {
     None,
     /// There is a log of what the provider does, without output of the guest's kernel.
     Progress,
+    /// There is a log of what the guest writes once its first process runs; firmware and kernel say nothing on it.
+    Userspace,
     /// There is a log of what the guest writes, from power-on.
     Log,
     /// There is such a log, and a person can type into the console.
@@ -68,6 +73,11 @@ pub enum ConsoleKind {
 impl ConsoleKind {
     /// Returns whether the phases of a boot can be seen on the console.
     pub fn shows_boot(self) -> bool {
+        self >= ConsoleKind::Userspace
+    }
+
+    /// Returns whether a boot begins on the console with its firmware.
+    pub fn shows_firmware(self) -> bool {
         self >= ConsoleKind::Log
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{assets::seed::MachineLogin, context::CallContext};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 use tokio::{
     net::UnixStream,
     sync::{Mutex, watch},
@@ -27,6 +27,12 @@ pub trait Backend: Send + Sync {
 
     /// Lists every machine that the provider shows. A failure to list is an error, never an empty list.
     fn list<'a>(&'a self, context: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>>;
+
+    /// Returns where the machine of a guest is to be looked for later, in the backend's own words; the journal keeps it, since a reaper
+    /// has no config. Empty = there is only one such place.
+    fn place(&self, _guest: &Guest) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::new())
+    }
 
     /// Makes a new machine that is not started. On failure nothing that was begun remains unknown to the journal.
     fn create<'a>(
@@ -164,6 +170,11 @@ pub trait Machine: Send + Sync {
 
     /// Returns the machine's console, if there is one.
     fn console(&self) -> Option<Console<'_>> {
+        None
+    }
+
+    /// Returns the member of a cluster that the machine is on, where it is in one.
+    fn member(&self) -> Option<&str> {
         None
     }
 
@@ -355,6 +366,8 @@ pub enum MachineExit {
     Rebooted,
     /// The machine's process ended and gave no reason.
     Crashed(String),
+    /// Others ended the machine, started it again or moved it, or the host that it was on is gone.
+    TakenAway(String),
 }
 
 impl MachineExit {
@@ -364,7 +377,7 @@ impl MachineExit {
             // QEMU's own words: `guest-shutdown`, `guest-reset`, `guest-panic`; the others begin with `host-`.
             MachineExit::Shutdown(reason) => reason.starts_with("guest-"),
             MachineExit::Panicked(_) | MachineExit::Rebooted => true,
-            MachineExit::Crashed(_) => false,
+            MachineExit::Crashed(_) | MachineExit::TakenAway(_) => false,
         }
     }
 }
@@ -383,6 +396,7 @@ impl fmt::Display for MachineExit {
             MachineExit::Panicked(why) => write!(f, "the guest's kernel panicked ({why})"),
             MachineExit::Rebooted => f.write_str("the guest restarted, and its hypervisor ended it"),
             MachineExit::Crashed(why) => write!(f, "the machine's process ended: {why}"),
+            MachineExit::TakenAway(why) => write!(f, "the machine was taken away: {why}"),
         }
     }
 }

@@ -56,8 +56,14 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What the backend can do.
-pub const CAPABILITIES: Capabilities =
-    Capabilities { isolated: true, guest_exec: true, console: ConsoleKind::Log, sized: true, ..Capabilities::NONE };
+pub const CAPABILITIES: Capabilities = Capabilities {
+    isolated: true,
+    guest_exec: true,
+    console: ConsoleKind::Log,
+    sized: true,
+    runs_here: true,
+    ..Capabilities::NONE
+};
 
 /// The backend; see the module.
 #[derive(Debug)]

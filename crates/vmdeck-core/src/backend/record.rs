@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -56,6 +57,8 @@ pub struct MachineRecord {
     pub name: String,
     /// The ids that were recorded, or intended.
     pub id: MachineId,
+    /// Where the backend looks for it, in its own words.
+    pub place: BTreeMap<String, String>,
     /// The machine's private folder.
     pub dir: PathBuf,
     /// The machine that was adopted, if none was made.

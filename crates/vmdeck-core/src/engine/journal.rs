@@ -73,6 +73,9 @@ pub enum Record {
         /// The machine of others that is about to be used instead.
         #[serde(default)]
         adopted: Option<AdoptTarget>,
+        /// Where the backend will look for it, in its own words.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        place: BTreeMap<String, String>,
     },
     /// The machine exists, or runs: what is known for sure now.
     Known {
@@ -384,10 +387,11 @@ fn apply(out: &mut JournalState, record: Record) -> Result<(), Unreadable> {
             out.folder = folder;
         }
         Record::Tools { tools } => out.tools = tools,
-        Record::Intent { name, backend, guest, dir, identity, adopted } => {
+        Record::Intent { name, backend, guest, dir, identity, adopted, place } => {
             let record = MachineRecord {
                 name: name.clone(),
                 id: identity,
+                place,
                 dir,
                 adopted,
                 backend,
@@ -437,6 +441,7 @@ mod tests {
             dir: "/m".into(),
             identity: MachineId { uuid: Some("u".into()), ..MachineId::default() },
             adopted: None,
+            place: BTreeMap::new(),
         }
     }
 

@@ -337,6 +337,7 @@ mod tests {
 
     use super::*;
     use crate::{backend::record::MachineId, host::process::Spawner};
+    use std::collections::BTreeMap;
 
     fn deps(state: &Path) -> BackendDeps {
         BackendDeps {
@@ -362,6 +363,7 @@ mod tests {
                 dir: dir.clone(),
                 identity,
                 adopted: None,
+                place: BTreeMap::new(),
             })
             .expect("intent");
         dir
@@ -471,7 +473,15 @@ mod tests {
             let name = name.to_owned();
             let backend = "local".to_owned();
             journal
-                .append(&Record::Intent { name, backend, guest, dir: dir.clone(), identity, adopted: None })
+                .append(&Record::Intent {
+                    name,
+                    backend,
+                    guest,
+                    dir: dir.clone(),
+                    identity,
+                    adopted: None,
+                    place: BTreeMap::new(),
+                })
                 .expect("intent");
             let path = journal.path().to_owned();
             die(journal).await;

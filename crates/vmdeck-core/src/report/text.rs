@@ -242,6 +242,9 @@ impl Text {
                 let at = view.at(guest);
                 self.line(now, &format!("  {suite}/{}{at}: {} found", case.shown(), show_count(cases.len(), "case")))
             }
+            EventKind::MachinePlaced { guest, on, .. } if normal => {
+                self.line(now, &self.paint(DIM, &format!("  {guest}: made on `{on}`")))
+            }
             EventKind::ArtifactsFetched { guest, suite, case, files, bytes } if normal => {
                 let at = view.at(guest);
                 let of = case.as_ref().map(|case| format!("/{}", case.shown())).unwrap_or_default();

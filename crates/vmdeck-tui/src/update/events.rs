@@ -225,6 +225,7 @@ fn line(kind: &EventKind) -> Option<(Severity, &'static str, String)> {
             let severity = if *meaning == PatternKind::Ready { Ok } else { Warn };
             (severity, "engine::console", format!("{guest}: {meaning:?}: {line}"))
         }
+        EventKind::MachinePlaced { guest, machine, on } => (Ok, "engine::vm", format!("{guest}: {machine} is on {on}")),
         EventKind::RouteTried { guest, way: Some(way), ok, why, address, .. } => {
             let found = address.as_deref().unwrap_or("nothing");
             let how = if why.is_empty() { found.to_owned() } else { format!("{found}: {why}") };

@@ -32,7 +32,8 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let rows = usize::from(area.height.saturating_sub(2 + u16::from(has_head)));
     let guests = model.shown_guests();
     let others = model.other_machines();
-    let columns = Columns::of(width);
+    let places = guests.iter().filter_map(|id| model.shown.view.guests.get(id)?.placed.as_deref());
+    let columns = Columns::of(width, places.map(str::len).max().unwrap_or(0));
     let mut lines = if has_head { vec![columns.head(model)] } else { Vec::new() };
     let all = guests.len() + others.len();
     let first = first_row(model.panes.machines.at, rows, all);
@@ -69,12 +70,15 @@ struct Columns {
     boot: usize,
     results: usize,
     usage: usize,
+    /// The member of a cluster; only where there are any.
+    place: usize,
     address: usize,
     cells: usize,
 }
 
 impl Columns {
-    fn of(width: usize) -> Self {
+    /// Returns the columns for this width; `longest` is the length of the longest name of a member.
+    fn of(width: usize, longest: usize) -> Self {
         let name = (width / 5).clamp(8, 20);
         let results = match width {
             70.. => 13,
@@ -91,7 +95,11 @@ impl Columns {
             _ => 0,
         };
         rest -= usage;
-        Self { name, doing, boot, results, usage, address: rest.saturating_sub(1), cells: 8 }
+        let place = if longest == 0 { 0 } else { longest.clamp(5, 12) + 1 };
+        // Which member it is matters more than the address.
+        let place = if rest > place { place } else { 0 };
+        rest -= place;
+        Self { name, doing, boot, results, usage, place, address: rest.saturating_sub(1), cells: 8 }
     }
 
     fn head(&self, model: &Model) -> Line<'static> {
@@ -104,6 +112,7 @@ impl Columns {
                 self.usage,
                 if self.usage > 23 { " cpu            memory              disk" } else { " cpu   memory     disk" },
             ),
+            (self.place, "where"),
             (self.address, "address"),
         ] {
             if width > 0 {
@@ -179,6 +188,10 @@ fn guest_line(model: &Model, id: &GuestId, columns: &Columns) -> Line<'static> {
             format!("{cpu:>3}% {busy} {memory:>8} {full} {disk:>8}")
         });
         spans.push(span(model, StyleRole::UiDim, format!(" {}", fit(&text, columns.usage - 1, ascii))));
+    }
+    if columns.place > 0 {
+        let place = Clean::from_text(view.placed.as_deref().unwrap_or_default()).into_string();
+        spans.push(span(model, StyleRole::UiDim, format!(" {}", fit(&place, columns.place - 1, ascii))));
     }
     if columns.address > 0 {
         let text = match (&view.reached, model.pending.kept.contains(id)) {

@@ -82,6 +82,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     console: ConsoleKind::Progress,
     adopts: true,
     sized: true,
+    runs_here: true,
     ..Capabilities::NONE
 };
 

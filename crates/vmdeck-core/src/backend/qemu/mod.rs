@@ -198,6 +198,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     guest_exec: true,
     console: ConsoleKind::Interactive,
     sized: true,
+    runs_here: true,
     restricts_network: true,
     joins_switch: true,
     takes_uuid: true,

@@ -46,6 +46,7 @@ fn request<'a>(guest: &'a Guest, dir: &'a Path) -> CreateRequest<'a> {
 fn record(target: &AdoptTarget, guest: &Guest, dir: &Path) -> MachineRecord {
     MachineRecord {
         name: "vmdeck-x".into(),
+        place: std::collections::BTreeMap::new(),
         id: super::super::record::MachineId::default(),
         dir: dir.to_owned(),
         adopted: Some(target.clone()),

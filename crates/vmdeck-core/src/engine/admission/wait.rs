@@ -223,6 +223,7 @@ impl Admission {
 
 /// Returns the memory that a guest's machine takes of this host, in bytes; 0 = it is not ours to say.
 pub(in crate::engine) fn memory_need(guest: &Guest) -> u64 {
-    let is_ours = guest.machine.is_none() && backend::capabilities_of(&guest.backend).sized;
+    let can = backend::capabilities_of(&guest.backend);
+    let is_ours = guest.machine.is_none() && can.sized && can.runs_here;
     if is_ours { guest.memory } else { 0 }
 }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     backend::{
         self,
+        capabilities::ConsoleKind,
         contract::{GuestPort, Machine, MachineExit},
     },
     command::{CommandExit, OutputSink, RemoteCommand},
@@ -146,8 +147,12 @@ impl GuestConnection {
         self.phases.lock().advance(to);
     }
 
+    fn console_kind(&self) -> ConsoleKind {
+        backend::capabilities_of(&self.guest.backend).console
+    }
+
     fn shows_boot(&self) -> bool {
-        backend::capabilities_of(&self.guest.backend).console.shows_boot()
+        self.console_kind().shows_boot()
     }
 
     /// Returns a fault with the console's last lines as its cause.
@@ -266,6 +271,10 @@ impl GuestConnection {
             identity: machine.id(),
             console: machine.console().and_then(|console| console.socket).map(Path::to_owned),
         })?;
+        if let Some(on) = machine.member() {
+            let (machine, on) = (machine.name().to_owned(), on.to_owned());
+            self.events.send(EventKind::MachinePlaced { guest: self.guest.id.clone(), machine, on });
+        }
         if let Some(keys) = machine.kernel_keys() {
             let (guest, console, events) = (self.guest.id.clone(), self.watch.clone(), self.events.clone());
             let reach = KernelReach { guest, keys, console, events, turn: Arc::default() };
@@ -457,7 +466,7 @@ impl Connection for GuestConnection {
             self.line = None;
             self.phase(match &self.start {
                 ConnectionStart::Restored(_) => Phase::Restore,
-                ConnectionStart::Boot if self.shows_boot() => Phase::Firmware,
+                ConnectionStart::Boot if self.console_kind().shows_firmware() => Phase::Firmware,
                 ConnectionStart::Boot | ConnectionStart::Up => Phase::Launch,
             });
             Ok(())

@@ -11,6 +11,7 @@ use crate::{
     host::{clock, files, lockdir, random},
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -33,6 +34,8 @@ pub(super) struct Intent {
     pub(super) name: String,
     /// The generated UUID.
     pub(super) uuid: String,
+    /// Where the backend looks for it.
+    place: BTreeMap<String, String>,
     /// The private folder of the machine.
     pub(super) dir: PathBuf,
     /// The machine that is adopted; `None` = a new one is made.
@@ -64,6 +67,7 @@ impl Intent {
         let name = machine_name(&context.plan.run, random::u32());
         let dir = reap::machine_folder(&context.backend.state, &name);
         let uuid = random::uuid();
+        let place = backend.place(guest)?;
         let known = match &adopted {
             Some(target) => target.id.clone(),
             None => row.capabilities.takes_uuid.then(|| uuid.clone()),
@@ -75,8 +79,9 @@ impl Intent {
             dir: dir.clone(),
             identity: MachineId { uuid: known, ..MachineId::default() },
             adopted: adopted.clone(),
+            place: place.clone(),
         })?;
-        Ok(Self { name, uuid, dir, adopted })
+        Ok(Self { name, uuid, place, dir, adopted })
     }
 
     /// Returns what the journal knows of the machine as long as nothing more than the intent was written.
@@ -85,6 +90,7 @@ impl Intent {
         MachineRecord {
             name: self.name,
             id: MachineId { uuid, ..MachineId::default() },
+            place: self.place,
             dir: self.dir,
             adopted: self.adopted,
             backend: guest.backend.clone(),

@@ -199,9 +199,9 @@ async fn reattach(
 
 /// Writes the machine into the journal of this run, as one that is kept.
 fn enter(context: &RunContext, record: &MachineRecord, machine: &dyn Machine, facts: &KeptMachine) -> Result<()> {
-    let MachineRecord { name, dir, adopted, backend, guest, address, host_key, console, .. } = record.clone();
+    let MachineRecord { name, place, dir, adopted, backend, guest, address, host_key, console, .. } = record.clone();
     let entries = [
-        Record::Intent { name: name.clone(), backend, guest, dir, identity: machine.id(), adopted },
+        Record::Intent { name: name.clone(), backend, guest, dir, identity: machine.id(), adopted, place },
         Record::Known { name: name.clone(), identity: machine.id(), console },
         Record::Reached { name: name.clone(), address, host_key: host_key.clone() },
         Record::Kept { name, address, host_key, kept: Some(facts.clone()) },
