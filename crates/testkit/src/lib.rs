@@ -3,7 +3,7 @@
 //! - [`world`]: a place of its own for each test, and the real binary run in it.
 //! - [`micro`]: the micro guest as a config. [`sshd`]: OpenSSH's own server, also with other logins.
 //! - [`winrm`]: a WinRM server with real NTLM.
-//! - [`desktop`]: stand-ins for `multipass` and `utmctl`.
+//! - [`lxd`]: a cluster of LXD. [`desktop`]: stand-ins for `multipass` and `utmctl`.
 //! - [`cockpit`]: what the cockpit needs, faked. [`picture`]: a screen as a picture.
 
 #![expect(
@@ -16,6 +16,7 @@
 pub mod cockpit;
 pub mod desktop;
 pub mod kernel;
+pub mod lxd;
 pub mod micro;
 pub mod picture;
 pub mod sshd;

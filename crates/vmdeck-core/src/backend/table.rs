@@ -1,7 +1,7 @@
 //! Every backend, a row each: the only place that names them all.
 
 use super::{
-    capabilities::Capabilities, contract::Backend, deps::BackendDeps, fake, local, multipass, qemu, remote, utm,
+    capabilities::Capabilities, contract::Backend, deps::BackendDeps, fake, local, lxd, multipass, qemu, remote, utm,
 };
 use vmdeck_model::{
     error::{Fault, Result},
@@ -44,6 +44,20 @@ pub static BACKENDS: &[BackendInfo] = &[
         capabilities: utm::CAPABILITIES,
         keys: utm::KEYS,
         build: |deps| Box::new(utm::Utm::new(deps)),
+    },
+    BackendInfo {
+        kind: "lxd",
+        summary: "containers and machines of LXD, on this host or in a cluster",
+        capabilities: lxd::CAPABILITIES,
+        keys: lxd::LXD_KEYS,
+        build: |_| Box::new(lxd::Lxd::canonical()),
+    },
+    BackendInfo {
+        kind: "incus",
+        summary: "containers and machines of Incus, on this host or in a cluster",
+        capabilities: lxd::CAPABILITIES,
+        keys: lxd::INCUS_KEYS,
+        build: |_| Box::new(lxd::Lxd::incus()),
     },
     BackendInfo {
         kind: "remote",

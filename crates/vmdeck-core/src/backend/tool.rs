@@ -7,14 +7,14 @@ use super::{
     child,
     contract::{MachineExit, note_exit},
     deps::BackendDeps,
+    framed::{FrameDecoder, ProviderWords},
 };
 use crate::{
     command::frame::{self, Frame},
     command::{
-        CommandExit, OutputSink, RemoteCommand, Shell,
+        CommandExit, OutputSink, RemoteCommand,
         kill::SURVIVORS,
         marks::{EndMark, StartMark},
-        own_output::OwnOutput,
     },
     host::{
         clock, info,
@@ -31,15 +31,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
-    event::Stream,
     suite::RunAs,
-    text::one_line,
 };
 
 /// How long ending a command in the guest may take.
 const KILL: Duration = Duration::from_secs(10);
-/// What is kept of a command's last words, for the message when its end is lost; bytes.
-const LAST_WORDS: usize = 400;
 
 /// A tool of this host.
 #[derive(Clone, Debug)]
@@ -115,8 +111,8 @@ impl Tool {
     }
 }
 
-/// How a tool runs a command in one guest, and what its words mean.
-pub(super) trait ExecTool: Send + Sync {
+/// How a tool runs a command in one guest.
+pub(super) trait ExecTool: ProviderWords + Send + Sync {
     /// Returns the tool.
     fn tool(&self) -> &Tool;
     /// Returns its arguments for this text of a POSIX shell.
@@ -137,10 +133,6 @@ pub(super) trait ExecTool: Send + Sync {
     fn is_up(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async { Ok(true) })
     }
-    /// Returns what the tool says when it did not do it: `before` the command began, or after.
-    fn fault(&self, words: &str, before: bool) -> Fault;
-    /// Returns whether these words after a command's end are a failure of the tool.
-    fn is_failure(&self, words: &str) -> bool;
 }
 
 /// Runs one command in the guest. Nothing is ever sent twice: what has begun may have had its effect.
@@ -163,7 +155,7 @@ pub(super) async fn run_framed(
     match followed {
         Ok(Some(_)) => decoder.outcome(exec_tool, asked),
         Ok(None) => {
-            let kill = frame.kill_text(decoder.own.pid());
+            let kill = frame.kill_text(decoder.pid());
             let kill = RemoteCommand { run_as: exec_tool.killer(asked.run_as), ..RemoteCommand::new(kill) };
             let killed = end_in_guest(exec_tool, &kill).await;
             let _ = child.kill_group().await;
@@ -192,72 +184,6 @@ async fn end_in_guest(exec_tool: &dyn ExecTool, kill: &RemoteCommand) -> Result<
         Some(SURVIVORS) => Err(frame::still_running(&String::from_utf8_lossy(&said))),
         Some(_) => Ok(()),
         None => Err(exec_tool.fault(&out.stderr, true)),
-    }
-}
-
-/// Takes the marks out of what a framed command writes.
-struct FrameDecoder<'a> {
-    sink: &'a mut dyn OutputSink,
-    own: OwnOutput,
-    out: EndMark,
-    err: EndMark,
-    last: Vec<u8>,
-}
-
-impl<'a> FrameDecoder<'a> {
-    fn new(nonce: &str, sink: &'a mut dyn OutputSink) -> Self {
-        let (out, err) = (EndMark::new(nonce), EndMark::new(nonce));
-        Self { sink, own: OwnOutput::new(nonce, Shell::Posix), out, err, last: Vec::new() }
-    }
-
-    fn pass(&mut self, stream: Stream, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        if stream == Stream::Stderr {
-            self.last.extend_from_slice(bytes);
-            let excess = self.last.len().saturating_sub(LAST_WORDS);
-            self.last.drain(..excess);
-        }
-        self.sink.write(stream, bytes);
-    }
-
-    /// Returns the status that the guest itself gave, or the reason why there is none.
-    fn outcome(mut self, tool: &dyn ExecTool, asked: &RemoteCommand) -> Result<CommandExit> {
-        if self.own.pid().is_none() {
-            // The shell around it may have come to its end all the same: then the guest is well, and said no.
-            let said = self.err.feed(self.own.said());
-            let complaint = one_line(&String::from_utf8_lossy(&said));
-            return Err(match self.err.finish().0 {
-                Some(status) => frame::refused(asked, &CommandExit::Code(status), &complaint, 0),
-                None => tool.fault(&self.own.complaint(), true),
-            });
-        }
-        let ((status, after), (proof, _)) = (self.err.finish(), self.out.finish());
-        let after = String::from_utf8_lossy(&after).into_owned();
-        match (status, proof) {
-            (Some(_), Some(_)) if tool.is_failure(&after) => Err(tool.fault(&after, false)),
-            (Some(status), Some(proof)) if status == proof => Ok(CommandExit::Code(status)),
-            (Some(_), _) => Err(tool.fault("the end of its standard output is missing", false).hint(
-                "the guest agent passes a limited amount; write large output to a file and fetch it as an artifact",
-            )),
-            (None, _) => {
-                let last = [&self.last[..], after.as_bytes()].concat();
-                Err(tool.fault(&String::from_utf8_lossy(&last), false))
-            }
-        }
-    }
-}
-
-impl OutputSink for FrameDecoder<'_> {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        if stream != Stream::Stderr {
-            let passed = self.out.feed(&self.own.stdout(bytes));
-            return self.pass(stream, &passed);
-        }
-        let own = self.own.stderr(bytes, |_| ());
-        let passed = self.err.feed(&own);
-        self.pass(stream, &passed);
     }
 }
 

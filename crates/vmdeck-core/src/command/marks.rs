@@ -146,6 +146,11 @@ impl EndMark {
         std::mem::replace(&mut self.held, rest)
     }
 
+    /// Returns whether the whole mark has come.
+    pub fn is_complete(&self) -> bool {
+        self.held.strip_prefix(&self.mark[..]).is_some_and(|after| memchr::memchr(b']', after).is_some())
+    }
+
     /// Returns the status in the mark, and what came after it. `None` = there was no mark; then what was held back is the second.
     pub fn finish(self) -> (Option<i32>, Vec<u8>) {
         let Some(after) = self.held.strip_prefix(&self.mark[..]) else { return (None, self.held) };

@@ -11,6 +11,7 @@ use crate::{
     backend::{
         contract::{Console, Machine, MachineExit},
         discovery::{AddressCandidate, AddressDiscovery, DiscoveryMethod},
+        framed::ProviderWords,
         guest_exec::GuestExec,
         proof::Proof,
         record::{AdoptTarget, MachineId, PowerState},
@@ -421,7 +422,9 @@ impl ExecTool for MultipassExec {
     fn is_up(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async { Ok(end_of(self.client.state(&self.name).await?.as_deref()).is_none()) })
     }
+}
 
+impl ProviderWords for MultipassExec {
     fn fault(&self, words: &str, before: bool) -> Fault {
         let words = one_line(words);
         if before {

@@ -6,6 +6,7 @@
 use super::utmctl::{Hide, Utmctl, explain, has_event_error};
 use crate::{
     backend::{
+        framed::ProviderWords,
         guest_exec::{CopyOut, GuestExec},
         tool::{self, ExecTool, Tool},
     },
@@ -203,7 +204,9 @@ impl ExecTool for Agent<'_> {
     fn killer(&self, _: RunAs) -> RunAs {
         RunAs::Root
     }
+}
 
+impl ProviderWords for Agent<'_> {
     fn fault(&self, words: &str, before: bool) -> Fault {
         if before || has_event_error(words) {
             return explain("exec", words, 0).fault;
