@@ -66,7 +66,7 @@ macro_rules! keys {
             Key {
                 path: concat!("guests.*.", $kind, ".image"),
                 kind: Kind::Text,
-                default: None,
+                default: Some("\"ubuntu:24.04\""),
                 doc: "an alias or fingerprint of an image that the daemon has; or `ubuntu:24.04`, `images:debian/12`, fetched by it",
             },
             Key {
@@ -150,8 +150,8 @@ macro_rules! keys {
             Key {
                 path: concat!("guests.*.", $kind, ".launch_timeout"),
                 kind: Kind::Duration,
-                default: Some("\"5m\""),
-                doc: "how long making the instance may take, with the image and a place for it",
+                default: None,
+                doc: "how long making the instance may take, with the image and a place for it; default: boot_timeout",
             },
         ]
     };

@@ -6,7 +6,7 @@ use super::{
     console,
     error::LxdError,
     exec::LxdExec,
-    ownership::{self, Whose},
+    ownership::{self, MachineFound},
     placement::{self, Placement},
     watch::{self, WatchOutput},
 };
@@ -40,8 +40,6 @@ const START: Duration = Duration::from_mins(1);
 const ROOM: Duration = Duration::from_secs(2);
 /// How much of the daemon's own log about an instance is shown, in bytes.
 const LOG: usize = 2048;
-/// The image of a guest that names none.
-const IMAGE: &str = "ubuntu:24.04";
 
 /// Servers of images by the word that people put before a name, as the clients of the daemons have them.
 const SERVERS: &[(&str, &str, &str)] = &[
@@ -96,7 +94,7 @@ impl LxdMachine {
     /// Makes the instance, where there is room for it.
     pub(super) async fn make(&mut self, guest: &Guest, context: CallContext<'_>) -> Result<()> {
         let what = format!("make the instance `{}`", self.name);
-        let limit = guest.options.duration("launch_timeout").unwrap_or(START * 5);
+        let limit = guest.options.duration("launch_timeout").unwrap_or(guest.boot_timeout);
         let end = clock::now() + limit;
         let place = self.room(guest, end, context).await?;
         let body = body(self.client.flavour.kind, &self.name, guest);
@@ -226,7 +224,7 @@ fn body(kind: &str, name: &str, guest: &Guest) -> Value {
     json!({
         "name": name,
         "type": if is_vm { "virtual-machine" } else { "container" },
-        "source": source(kind, options.text("image").unwrap_or(IMAGE)),
+        "source": source(kind, options.text("image").unwrap_or_default()),
         "profiles": options.texts("profiles"),
         "config": config,
         "devices": devices,
@@ -258,7 +256,7 @@ fn source(kind: &str, image: &str) -> Value {
 
 /// Returns whether an image is one that the daemon has itself, and not one that it fetches.
 pub(super) fn own_image<'a>(kind: &str, guest: &'a Guest) -> Option<&'a str> {
-    let image = guest.options.text("image").unwrap_or(IMAGE);
+    let image = guest.options.text("image").unwrap_or_default();
     source(kind, image).get("server").is_none().then_some(image)
 }
 
@@ -329,11 +327,11 @@ impl Machine for LxdMachine {
             let failed = |error: LxdError| error.fault(self.client.flavour, format!("describe `{}`", self.name));
             let all = self.client.instances().await.map_err(failed)?;
             let mut out = match ownership::find(&all, &self.name, self.uuid.as_deref()) {
-                Whose::Ours(now) => {
+                MachineFound::Ours(now) => {
                     format!("{} on `{}`, last started {}\n", now.status, now.location, now.last_used_at)
                 }
-                Whose::Absent(why) => format!("{why}\n"),
-                Whose::Unproven(why) => format!("{why}\n"),
+                MachineFound::Absent(why) => format!("{why}\n"),
+                MachineFound::Unproven(why) => format!("{why}\n"),
             };
             if let Some(log) = self.own_log().await {
                 out.push_str(&log);

@@ -32,7 +32,7 @@ use client::LxdClient;
 use flavour::Flavour;
 use futures_util::future::BoxFuture;
 use instance::LxdMachine;
-use ownership::Whose;
+use ownership::MachineFound;
 use place::{DaemonAddress, LxdPlace};
 use std::collections::BTreeMap;
 use vmdeck_model::{
@@ -94,7 +94,7 @@ impl Lxd {
         let failed = |error: error::LxdError| error.fault(self.flavour, format!("look for `{}`", record.name));
         let all = client.instances().await.map_err(failed)?;
         Ok(match ownership::find(&all, &record.name, record.id.uuid.as_deref()) {
-            Whose::Ours(instance) if instance.status_code == status::RUNNING => Some((client, instance.clone())),
+            MachineFound::Ours(instance) if instance.status_code == status::RUNNING => Some((client, instance.clone())),
             _ => None,
         })
     }

@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_mins(1);
 
 /// What a project holds of a machine.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Whose<'a> {
+pub(super) enum MachineFound<'a> {
     /// This instance is the machine: mark and id say so.
     Ours(&'a LxdInstance),
     /// The machine is not there; this is what makes that sure.
@@ -28,30 +28,32 @@ pub(super) enum Whose<'a> {
 }
 
 /// Looks for the machine of this name and id among all instances of its project; `uuid` = `None`: the id was never learned.
-pub(super) fn find<'a>(all: &'a [LxdInstance], name: &str, uuid: Option<&str>) -> Whose<'a> {
+pub(super) fn find<'a>(all: &'a [LxdInstance], name: &str, uuid: Option<&str>) -> MachineFound<'a> {
     if let Some(away) = all.iter().find(|instance| instance.name == name && instance.is_unreadable()) {
         let member = &away.location;
-        return Whose::Unproven(format!("its member `{member}` is away, and nothing says whose it is"));
+        return MachineFound::Unproven(format!("its member `{member}` is away, and nothing says whose it is"));
     }
     let mut marked: Vec<&LxdInstance> = all.iter().filter(|instance| instance.nonce() == Some(name)).collect();
     if let Some(uuid) = uuid {
         let with_id = all.iter().find(|instance| instance.uuid() == Some(uuid));
         return match with_id {
-            Some(instance) if instance.nonce() == Some(name) => Whose::Ours(instance),
-            Some(instance) => Whose::Unproven(format!("`{}` has its id, but our mark was taken off", instance.name)),
-            None if marked.is_empty() => Whose::Absent("no instance has its id or our mark"),
-            None => Whose::Absent("no instance has its id; copies of it are not ours"),
+            Some(instance) if instance.nonce() == Some(name) => MachineFound::Ours(instance),
+            Some(instance) => {
+                MachineFound::Unproven(format!("`{}` has its id, but our mark was taken off", instance.name))
+            }
+            None if marked.is_empty() => MachineFound::Absent("no instance has its id or our mark"),
+            None => MachineFound::Absent("no instance has its id; copies of it are not ours"),
         };
     }
     // The oldest with our mark is what the others are copies of.
     marked.sort_by(|a, b| a.created_at.cmp(&b.created_at));
     match marked.first() {
-        None => Whose::Absent("no instance has our mark"),
-        Some(first) if first.name == name => Whose::Ours(first),
+        None => MachineFound::Absent("no instance has our mark"),
+        Some(first) if first.name == name => MachineFound::Ours(first),
         Some(_) if marked.iter().all(|instance| instance.name != name) => {
-            Whose::Absent("no instance has its name; copies of it are not ours")
+            MachineFound::Absent("no instance has its name; copies of it are not ours")
         }
-        Some(first) => Whose::Unproven(format!("`{}` has our mark as well, and is older", first.name)),
+        Some(first) => MachineFound::Unproven(format!("`{}` has our mark as well, and is older", first.name)),
     }
 }
 
@@ -63,14 +65,14 @@ pub(super) async fn destroy(client: &LxdClient, name: &str, uuid: Option<&str>) 
     client.settle(name, SETTLE).await.map_err(failed("see what goes on"))?;
     let all = client.instances().await.map_err(failed("list the instances"))?;
     let ours = match find(&all, name, uuid) {
-        Whose::Absent(why) => return Ok(format!("{}: {why}", client.flavour.name)),
-        Whose::Unproven(why) => {
+        MachineFound::Absent(why) => return Ok(format!("{}: {why}", client.flavour.name)),
+        MachineFound::Unproven(why) => {
             let program = client.flavour.program;
             return Err(Fault::new(Blame::Leftover, format!("cannot remove the instance `{name}`"))
                 .because(why)
                 .hint(format!("it is tried again at the next start; `{program} list` shows it")));
         }
-        Whose::Ours(instance) => instance,
+        MachineFound::Ours(instance) => instance,
     };
     let at = ours.name.as_str();
     if ours.status_code != status::STOPPED {
@@ -84,10 +86,10 @@ pub(super) async fn destroy(client: &LxdClient, name: &str, uuid: Option<&str>) 
     let all = client.instances().await.map_err(failed("list the instances"))?;
     let known = ours.uuid().or(uuid);
     match (find(&all, name, known), deleted) {
-        (Whose::Absent(_), _) => Ok(format!("{} no longer has its id", client.flavour.name)),
+        (MachineFound::Absent(_), _) => Ok(format!("{} no longer has its id", client.flavour.name)),
         (_, Err(error)) => Err(failed("delete it")(error)),
-        (Whose::Unproven(why), Ok(())) => Err(left(Fault::infra("it may still be there").because(why))),
-        (Whose::Ours(_), Ok(())) => Err(left(Fault::infra(format!("{} still has it", client.flavour.name)))),
+        (MachineFound::Unproven(why), Ok(())) => Err(left(Fault::infra("it may still be there").because(why))),
+        (MachineFound::Ours(_), Ok(())) => Err(left(Fault::infra(format!("{} still has it", client.flavour.name)))),
     }
 }
 
@@ -136,9 +138,9 @@ mod tests {
         for (all, known, want) in rows {
             let all: Vec<LxdInstance> = all.iter().map(|&one| one.clone()).collect();
             let got = match find(&all, "v-1", known.then_some("u1")) {
-                Whose::Ours(instance) => instance.uuid(),
-                Whose::Absent(_) => None,
-                Whose::Unproven(why) => panic!("{all:?}: {why}"),
+                MachineFound::Ours(instance) => instance.uuid(),
+                MachineFound::Absent(_) => None,
+                MachineFound::Unproven(why) => panic!("{all:?}: {why}"),
             };
             assert_eq!(&got, want, "{all:?}");
         }
@@ -150,10 +152,10 @@ mod tests {
             (vec![renamed, copy_with_its_name], false),
         ] {
             let found = find(&all, "v-1", known.then_some("u1"));
-            assert!(matches!(found, Whose::Unproven(_)), "{all:?}: {found:?}");
+            assert!(matches!(found, MachineFound::Unproven(_)), "{all:?}: {found:?}");
         }
         assert!(
-            matches!(find(&[away("else")], "v-1", Some("u1")), Whose::Absent(_)),
+            matches!(find(&[away("else")], "v-1", Some("u1")), MachineFound::Absent(_)),
             "others that are away are others"
         );
     }
@@ -168,7 +170,7 @@ mod tests {
                 // Copies come after what they are copies of.
                 instance(names[*name], nonce.map(|n| nonces[n]), &format!("u{uuid}"), &format!("2026-01-{:02}", at + 2))
             }).collect();
-            if let Whose::Ours(found) = find(&all, "v-1", known.then_some("u1")) {
+            if let MachineFound::Ours(found) = find(&all, "v-1", known.then_some("u1")) {
                 prop_assert_eq!(found.nonce(), Some("v-1"));
                 if known {
                     prop_assert_eq!(found.uuid(), Some("u1"));

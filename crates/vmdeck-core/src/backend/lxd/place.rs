@@ -51,7 +51,7 @@ impl LxdPlace {
     /// Returns where the instance of a guest is to be.
     pub(super) fn of_guest(flavour: &Flavour, guest: &Guest) -> Result<Self> {
         let options = &guest.options;
-        let project = options.text("project").unwrap_or("default").to_owned();
+        let project = options.text("project").unwrap_or_default().to_owned();
         let Some(url) = options.text("url") else {
             let socket = options.path("socket").map_or_else(|| flavour.socket(), Path::to_owned);
             return Ok(Self { daemon: DaemonAddress::Socket(socket), project });

@@ -16,7 +16,7 @@ use super::{
     private_network::{self, NetworkPlace},
     recv_once, shares,
     snapshots::{Renewal, SnapshotBook, renew},
-    waiting::WaitingReason,
+    waiting::{self, WaitingReason},
 };
 use crate::{
     backend::{
@@ -300,7 +300,7 @@ impl GuestConnection {
             opened = clock::within(limit, self.open_through_restarts(machine, &waiting, restarts.as_mut())) => {
                 let Some(session) = opened else {
                     let why = format!("{} within {}", waiting.text().trim_end_matches('.'), show_duration(limit));
-                    let fault = self.with_console(failed().because(why)).hint(self.late_hint()).permanent();
+                    let fault = self.with_console(failed().because(why)).hint(waiting::late_hint(&self.guest, self.shows_boot())).permanent();
                     self.ask_for_stacks(machine, cancel).await;
                     return Err(fault);
                 };
@@ -410,24 +410,6 @@ impl GuestConnection {
             }
         }
         Ok(())
-    }
-
-    /// Returns what to do about a guest that did not answer in time.
-    fn late_hint(&self) -> String {
-        let (id, key) = (&self.guest.id, &self.guest.key);
-        let needs_service = self.guest.transports.iter().any(|kind| kind != "exec");
-        if self.shows_boot() && needs_service {
-            return format!(
-                "see guests/{id}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`"
-            );
-        }
-        let check = |kind: &String| match kind.as_str() {
-            "ssh" => format!("sshd is running and `guests.{key}.ssh` has a key or password"),
-            "winrm" => "WinRM is on (`Enable-PSRemoting` in the guest) and the firewall lets it in".to_owned(),
-            _ => "the guest agent is installed and running".to_owned(),
-        };
-        let services: Vec<String> = self.guest.transports.iter().map(check).collect();
-        format!("check that {}; or raise `boot_timeout`", services.join(", or that "))
     }
 
     /// Returns why the machine ended during its boot; the console may still be saying it.

@@ -2,6 +2,7 @@
 
 use crate::transport::contract::{ConnectProgress, DiscoveryAttempt};
 use parking_lot::Mutex;
+use vmdeck_model::guest::Guest;
 
 /// How a reason begins that the service itself gave.
 const LOGIN: &str = "the login service answered: ";
@@ -53,4 +54,22 @@ impl WaitingReason {
             }
         }
     }
+}
+
+/// Returns what to do about a guest that did not answer in time; `shows_boot` = its console may say why.
+pub(super) fn late_hint(guest: &Guest, shows_boot: bool) -> String {
+    let (id, key) = (&guest.id, &guest.key);
+    let needs_service = guest.transports.iter().any(|kind| kind != "exec");
+    if shows_boot && needs_service {
+        return format!(
+            "see guests/{id}/console.log in the record; correct `boot.pattern` or the login service, or raise `boot_timeout`"
+        );
+    }
+    let check = |kind: &String| match kind.as_str() {
+        "ssh" => format!("sshd is running and `guests.{key}.ssh` has a key or password"),
+        "winrm" => "WinRM is on (`Enable-PSRemoting` in the guest) and the firewall lets it in".to_owned(),
+        _ => "the guest agent is installed and running".to_owned(),
+    };
+    let services: Vec<String> = guest.transports.iter().map(check).collect();
+    format!("check that {}; or raise `boot_timeout`", services.join(", or that "))
 }
