@@ -4,7 +4,7 @@ KERNELS := guests/kernels/out
 CARGO ?= cargo
 export HOURS KILLS SEED
 
-.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-winrm bench-snapshots bench-cockpit soak docs screens clean
+.PHONY: demo dist build test test-all check deps nextest peer guest bench bench-winrm bench-snapshots bench-lxd bench-cockpit soak docs screens clean
 
 # A real guest, booted, tested and proven gone.
 demo: deps guest build
@@ -49,6 +49,10 @@ bench-snapshots: deps guest
 bench-winrm: peer
 	tests/winrm/venv/bin/pip --quiet --disable-pip-version-check install 'pypsrp==0.9.1'
 	$(CARGO) bench --bench winrm
+
+# Cases in instances of LXD, each in its own, against the client of LXD in the same run.
+bench-lxd: deps
+	$(CARGO) bench --bench lxd
 
 # The cockpit under load: 4 guests with 25 000 lines/s each, ten million lines, a search, an idle time.
 bench-cockpit: deps

@@ -4,7 +4,9 @@
 #![expect(clippy::disallowed_methods, reason = "a test acts from outside")]
 
 use std::{
+    collections::BTreeMap,
     fs,
+    io::Write,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -191,7 +193,7 @@ fn killed_at_any_moment_nothing_of_ours_stays_and_copies_of_it_do() {
         "release-begin",
         "release-done",
     ];
-    let rounds = if is_slow() { 5 } else { 1 };
+    let rounds = if is_slow() { 13 } else { 1 };
     for (at, step) in (0..rounds).flat_map(|_| steps).enumerate() {
         let mut command = world.vmdeck(&["--ci", "--run-dir", &format!("record-{at}")]);
         // The run and its guardian die at the same step.
@@ -238,6 +240,71 @@ fn cases_are_spread_over_the_members() {
 }
 
 #[test]
+fn two_hundred_jobs_and_a_power_cut_give_no_false_verdict() {
+    if !is_slow() {
+        return;
+    }
+    let Some(cluster) = LxdCluster::start(3) else { return };
+    let numbers: Vec<String> = (0..200).map(|n| format!("\"{n:03}\"")).collect();
+    let guest = cluster.guest("g", "workers = 9\nfresh = \"case\"\ncpus = 1\nlaunch_retries = 4", "");
+    let cases = format!(
+        "[suites.s]\nmatrix = {{ n = [{}] }}\n[[suites.s.cases]]\nname = \"c\"\nrun = \"sleep 1; exit $((VMDECK_MATRIX_N % 5 == 0))\"\n",
+        numbers.join(", ")
+    );
+    let world = World::new(&(guest + &cases));
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config").replace("[host]", "[host]\nslots = 9");
+    fs::write(world.path("vmdeck.toml"), config).expect("config");
+    let child = world.start(&["--ci", "--run-dir", "record"]);
+    eventually("half of it", Duration::from_mins(20), || {
+        fs::read_to_string(world.path("record/events.jsonl"))
+            .is_ok_and(|text| text.matches("\"case_ended\"").count() >= 100)
+    });
+    cluster.cut_off("m2");
+    let ran = world::finish(child);
+    let mut tally = BTreeMap::<String, u32>::new();
+    for event in world.of_kind("case_ended") {
+        let verdict = event["verdict"].as_str().expect("a word").to_owned();
+        let number: u32 =
+            event["case"].as_str().and_then(|id| id.rsplit_once('=')).and_then(|(_, n)| n.parse().ok()).expect("n");
+        let right = if number.is_multiple_of(5) { "failed" } else { "passed" };
+        assert!(verdict == right || verdict == "infra", "{number}: {verdict}");
+        *tally.entry(verdict).or_default() += 1;
+    }
+    assert_eq!(tally.values().sum::<u32>(), 200, "{tally:?}");
+    let left = cluster.ours();
+    assert_eq!(ran.code, if left.is_empty() { 5 } else { 6 }, "{tally:?}: {}", ran.out);
+    cluster.start_again();
+    world.run(&["cleanup", "--force"]).exits(0);
+    assert_eq!(cluster.ours(), [""; 0]);
+    let _ = writeln!(std::io::stderr(), "200 jobs: {tally:?}, {} left until their member was back", left.len());
+}
+
+#[test]
+fn a_kept_machine_is_used_again_and_one_that_is_renamed_is_still_ours() {
+    let Some(cluster) = LxdCluster::start(1) else { return };
+    let world = World::new(&(cluster.guest("g", "", "") + &suite(&[("name", "hostname; sleep 5", "")])));
+    world.run(&["keep", "g"]).exits(0);
+    let kept = cluster.ours();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    world.ci(&["--reuse"]).exits(0).says("is reused ×1");
+    assert!(world.record("guests/g/s/name/stdout.log").contains(&kept[0]), "it is the same machine");
+    assert_eq!(cluster.ours(), kept, "it lives on");
+    world.run(&["shell", "g", "--", "exit 7"]).exits(7);
+    world.run(&["down", "g"]).exits(0);
+    assert_eq!(cluster.ours(), [""; 0]);
+
+    let child = world.start(&["--ci", "--run-dir", "renamed"]);
+    eventually("the case", Duration::from_mins(1), || {
+        fs::read_to_string(world.path("renamed/events.jsonl")).is_ok_and(|text| text.contains("\"case_started\""))
+    });
+    let machine = cluster.ours().pop().expect("its machine");
+    cluster.try_lxc(&["stop", "-f", &machine]);
+    cluster.try_lxc(&["rename", &machine, "mine"]);
+    world::finish(child).exits(5);
+    assert!(cluster.instances().is_empty(), "{:?}", cluster.instances());
+}
+
+#[test]
 fn what_is_missing_is_named_with_its_remedy() {
     let none = World::new(
         &("[guests.g]\nbackend = \"lxd\"\n[guests.g.lxd]\nimage = \"micro\"\nsocket = \"/nonexistent/unix.socket\"\n"
@@ -255,13 +322,17 @@ fn what_is_missing_is_named_with_its_remedy() {
         ("project = \"nosuch\"", "no project `nosuch`", "lxc project list"),
         ("profiles = [\"default\", \"nosuch\"]", "no profile `nosuch`", "lxc profile list"),
         ("target = \"m9\"", "no member is `m9`", "lxd.target"),
-        ("target = \"@nosuch\"", "no member is `@nosuch`", "lxd.target"),
+        ("target = \"@nosuch\"", "no member is in the group `nosuch`", "lxd.target"),
+        ("devices = { d = \"hello\" }", "the device `d` is `hello`", "lxd.devices.d"),
+        ("config = { \"user.vmdeck.nonce\" = \"x\" }", "is vmdeck's own", "lxd.config"),
         ("type = \"vm\"", "makes no virtual machines", "lxd.type"),
     ] {
         let world = World::new(&(cluster.guest("g", "", lines) + &suite(&[("c", "true", "")])));
         let ran = world.run(&["doctor"]).exits(3);
         assert!(ran.out.contains(what) && ran.out.contains(remedy), "{lines}: {}", ran.out);
     }
+    let huge = cluster.guest("g", "", "").replace("128MiB", "900TiB") + &suite(&[("c", "true", "")]);
+    World::new(&huge).run(&["doctor"]).exits(3).says("no member has more than").says("guests.g.memory");
     let text = cluster.guest("g", "", "").replace("\"micro\"", "\"nosuch\"") + &suite(&[("c", "true", "")]);
     World::new(&text).run(&["doctor"]).exits(3).says("no image `nosuch`").says("lxc image list");
     let incus = cluster.guest("g", "", "").replace("\"lxd\"", "\"incus\"").replace(".lxd]", ".incus]");

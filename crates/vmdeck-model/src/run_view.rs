@@ -312,6 +312,7 @@ impl RunView {
                 g.machine.clone_from(machine);
                 if *to == MachineState::Created {
                     g.done.clear();
+                    g.reused = None;
                     g.busy_since_ms = Some(now);
                     g.sought.clear();
                     g.boot_failed = false;

@@ -66,8 +66,10 @@ struct Ours {
 impl Ours {
     fn is(&self, machine: &MachineInfo) -> bool {
         let made = &self.made;
-        let id = &made.id.uuid;
-        made.backend == machine.backend && made.provider_name() == machine.name && (id.is_none() || *id == machine.id)
+        // A provider may tell no id, or none now: of a machine on a member that is away.
+        let known = made.id.uuid.as_ref().zip(machine.id.as_ref());
+        let is_same = known.is_none_or(|(ours, theirs)| ours == theirs);
+        made.backend == machine.backend && made.provider_name() == machine.name && is_same
     }
 }
 

@@ -8,6 +8,7 @@ use vmdeck_model::{
     ids::GuestId,
     quantity::{show_count, show_size},
     run_view::GuestView,
+    text::Clean,
 };
 
 /// How many earlier boots are shown.
@@ -63,7 +64,8 @@ fn of_run(model: &Model, id: &GuestId, view: &GuestView, lines: &mut Vec<Line<'s
         span(model, role, format!("{:?}: {doing}", view.state)),
     ]));
     if let Some(machine) = &view.machine {
-        lines.push(fact(model, "machine", machine.clone()));
+        let on = view.placed.as_deref().map(|on| format!(" on {on}")).unwrap_or_default();
+        lines.push(fact(model, "machine", Clean::from_text(&format!("{machine}{on}")).into_string()));
     }
     if let Some((transport, address)) = &view.reached {
         lines.push(fact(

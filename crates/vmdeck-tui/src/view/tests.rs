@@ -277,6 +277,15 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
         c.model.code_watch =
             Some(CodeWatch { last: Some(RunExit::TestFailed), count: 7, ..CodeWatch::new(Vec::new()) });
     });
+    add("cluster", &|c| {
+        let placed = |machine: &str, on: &str| EventKind::MachinePlaced {
+            guest: guest("deb"),
+            machine: machine.into(),
+            on: on.into(),
+        };
+        c.event(90, placed("vmdeck-1", "node-b\u{1b}[2J"));
+        c.up(100).case(200, "deb", "install", Verdict::Passed);
+    });
     add("boots", &|c| {
         let boot = |run: &str, kernel: u64, boot_ms| BootRow {
             run: run.into(),

@@ -1,6 +1,6 @@
 //! Why a daemon did not do what it was asked for, and what its words mean for a person.
 
-use super::flavour::Flavour;
+use super::{flavour::Flavour, place::DaemonAddress};
 use std::{io, time::Duration};
 use vmdeck_model::{error::Fault, quantity::show_duration, text::one_line};
 
@@ -31,8 +31,11 @@ pub(super) enum LxdError {
 
 impl LxdError {
     /// Returns the error of a connection that could not be made.
-    pub(super) fn unreachable(error: &io::Error) -> Self {
-        LxdError::NoDaemon { why: error.to_string(), is_denied: error.kind() == io::ErrorKind::PermissionDenied }
+    pub(super) fn unreachable(daemon: &DaemonAddress, error: &io::Error) -> Self {
+        LxdError::NoDaemon {
+            why: format!("`{daemon}`: {error}"),
+            is_denied: error.kind() == io::ErrorKind::PermissionDenied,
+        }
     }
 
     /// Returns whether nobody knows what became of the call.
@@ -46,7 +49,8 @@ impl LxdError {
             LxdError::NoDaemon { is_denied, .. } => *is_denied,
             LxdError::NotFound(_) => true,
             LxdError::Refused { code, text } => {
-                *code == 403 || text.contains("Invalid") || text.contains("Unknown configuration")
+                *code == 403
+                    || ["Invalid", "Unknown configuration", "pool not found"].iter().any(|word| text.contains(word))
             }
             LxdError::Late(_) | LxdError::Lost(_) => false,
         }
@@ -98,6 +102,10 @@ fn hint(words: &str, flavour: &Flavour) -> Option<(&'static str, String)> {
     if has(&["Missing event connection with target", "Unable to connect to:", "no route to host"]) {
         return Some(("a member of the cluster does not answer", list()));
     }
+    if has(&["Invalid device", "Invalid value", "Unknown configuration key", "Storage pool not found"]) {
+        let key = format!("correct `guests.NAME.{0}.config`, `.devices` or `.profiles`", flavour.kind);
+        return Some(("the daemon refuses a setting of the guest", key));
+    }
     if has(&["No space left on device", "no space left on device"]) {
         return Some(("the storage of its member is full", format!("`{} storage info POOL`", flavour.program)));
     }
@@ -110,10 +118,11 @@ mod tests {
 
     #[test]
     fn the_words_of_a_daemon_become_a_cause_and_a_remedy() {
+        let daemon = DaemonAddress::Socket("/run/lxd.socket".into());
         let refused = |text: &str| LxdError::Refused { code: 500, text: text.into() };
         let dqlite =
             "Failed to begin transaction: failed to create dqlite connection: no available dqlite leader server found";
-        let denied = LxdError::unreachable(&io::Error::from(io::ErrorKind::PermissionDenied));
+        let denied = LxdError::unreachable(&daemon, &io::Error::from(io::ErrorKind::PermissionDenied));
         let rows = [
             (refused(dqlite), "lost its quorum", "lxc cluster list", true),
             (
@@ -128,9 +137,15 @@ mod tests {
                 "storage",
                 true,
             ),
+            (refused("Invalid device type frob"), "refuses a setting", "lxd.config", false),
             (denied, "you may not use LXD", "group `lxd`", false),
             (LxdError::Refused { code: 403, text: "not authorized".into() }, "certificate", "trust add", false),
-            (LxdError::unreachable(&io::Error::from(io::ErrorKind::NotFound)), "does not answer", "lxd.socket", true),
+            (
+                LxdError::unreachable(&daemon, &io::Error::from(io::ErrorKind::NotFound)),
+                "/run/lxd.socket",
+                "lxd.socket",
+                true,
+            ),
         ];
         for (error, cause, remedy, again) in rows {
             let fault = error.fault(&LXD, "make it");

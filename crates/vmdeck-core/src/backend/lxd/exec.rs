@@ -21,7 +21,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, future::BoxFuture};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{io, pin::pin, time::Duration};
 use tokio::io::AsyncReadExt;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,7 @@ struct ExecStreams {
     out: LxdStream,
     err: LxdStream,
     /// The daemon kills the command when it closes.
-    _control: LxdStream,
+    control: LxdStream,
 }
 
 impl LxdExec {
@@ -82,7 +82,7 @@ impl LxdExec {
         let (operation, words) = self.client.open(&self.instance, "exec", &body).await?;
         let open = |of: &'static str| self.client.stream(&operation, &words, of);
         let (control, input, out, err) = tokio::try_join!(open("control"), open("0"), open("1"), open("2"))?;
-        Ok(ExecStreams { operation, input, out, err, _control: control })
+        Ok(ExecStreams { operation, input, out, err, control })
     }
 
     /// Returns the whole text for the guest's shell: the daemon's commands are root's, and another user's are handed over.
@@ -94,48 +94,35 @@ impl LxdExec {
         })
     }
 
+    /// Runs a text to its end; `None` = it was cancelled, and may still run.
     async fn run_text(
         &self,
         text: &str,
-        mut stdin: Option<tokio::fs::File>,
+        stdin: Option<tokio::fs::File>,
         decoder: &mut FrameDecoder<'_>,
         cancel: &CancellationToken,
     ) -> Result<Option<ExecEnd>> {
-        let mut streams = self.start(text).await.map_err(|error| self.fault(&error.words(), true))?;
-        let mut input_ends = stdin.is_none();
-        if input_ends {
-            drop(streams.input.send(Message::text("")).await);
-        }
-        let (mut out_open, mut err_open) = (true, true);
-        let mut piece = vec![0; PIECE];
-        let mut unread = None;
+        let started = tokio::select! {
+            started = self.start(text) => started,
+            () = cancel.cancelled() => return Ok(None),
+        };
+        let ExecStreams { operation, mut input, mut out, mut err, control: _control } =
+            started.map_err(|error| self.fault(&error.words(), true))?;
+        // Beside the output: a command may write while it does not read.
+        let mut feeding = pin!(feed(stdin, &mut input));
+        let (mut is_fed, mut out_open, mut err_open) = (false, true, true);
         while (out_open || err_open) && !decoder.is_complete() {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(None),
-                message = streams.out.next(), if out_open => out_open = take(message, Stream::Stdout, decoder),
-                message = streams.err.next(), if err_open => err_open = take(message, Stream::Stderr, decoder),
-                read = read(stdin.as_mut(), &mut piece), if !input_ends => {
-                    let message = match read {
-                        Ok(0) => None,
-                        Ok(n) => Some(Message::binary(Bytes::copy_from_slice(&piece[..n]))),
-                        Err(e) => {
-                            unread = Some(e);
-                            None
-                        }
-                    };
-                    input_ends = message.is_none();
-                    // A command that does not read its input is no error.
-                    if streams.input.send(message.unwrap_or_else(|| Message::text(""))).await.is_err() {
-                        input_ends = true;
-                    }
+                message = out.next(), if out_open => out_open = take(message, Stream::Stdout, decoder),
+                message = err.next(), if err_open => err_open = take(message, Stream::Stderr, decoder),
+                fed = &mut feeding, if !is_fed => {
+                    fed.map_err(|why| Fault::infra("cannot send the command its input").because(why))?;
+                    is_fed = true;
                 }
             }
         }
-        // Half a file must not look like a whole one.
-        if let Some(why) = unread {
-            return Err(Fault::infra("cannot send the command its input").because(why));
-        }
-        let said = clock::within(AGREES, self.client.wait(&streams.operation, AGREES)).await;
+        let said = clock::within(AGREES, self.client.wait(&operation, AGREES)).await;
         Ok(Some(ExecEnd { status: said.and_then(status_of), was_complete: decoder.is_complete() }))
     }
 
@@ -202,11 +189,23 @@ fn take(
     }
 }
 
-async fn read(file: Option<&mut tokio::fs::File>, piece: &mut [u8]) -> std::io::Result<usize> {
-    match file {
-        Some(file) => file.read(piece).await,
-        None => Ok(0),
+/// Sends a file, and that it has ended. An error is one of the file, of which half must not look like the whole; that a command does
+/// not read its input is none.
+async fn feed(file: Option<tokio::fs::File>, to: &mut LxdStream) -> io::Result<()> {
+    if let Some(mut file) = file {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let length = file.read(&mut piece).await?;
+            if length == 0 {
+                break;
+            }
+            if to.send(Message::binary(Bytes::copy_from_slice(&piece[..length]))).await.is_err() {
+                return Ok(());
+            }
+        }
     }
+    let _ = to.send(Message::text("")).await;
+    Ok(())
 }
 
 impl ProviderWords for LxdExec {

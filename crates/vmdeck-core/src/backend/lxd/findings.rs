@@ -13,6 +13,7 @@ use vmdeck_model::{
     error::Fault,
     event::{Finding, Severity},
     guest::Guest,
+    quantity::show_size,
 };
 
 /// Returns the findings about a guest, or about the host alone.
@@ -96,6 +97,22 @@ async fn check_daemon(
         );
         return Ok(out);
     }
+    for (device, text) in guest.options.map("devices") {
+        if !instance::is_device(text) {
+            fatal(
+                format!(
+                    "guest `{id}`: the device `{device}` is `{text}`, which has no `type=...` and `key=value` pairs"
+                ),
+                format!("correct `{}.{device}`: `type=disk,source=/srv,path=/data`", key("devices")),
+            );
+        }
+    }
+    if let Some((reserved, _)) = guest.options.map("config").find(|(setting, _)| setting.starts_with("user.vmdeck.")) {
+        fatal(
+            format!("guest `{id}`: the setting `{reserved}` is vmdeck's own: it says whose the instance is"),
+            format!("remove it from `{}`", key("config")),
+        );
+    }
     let is_vm = guest.options.text("type") == Some("vm");
     let driver = if is_vm { "qemu" } else { "lxc" };
     if !server.environment.driver.contains(driver) {
@@ -130,9 +147,21 @@ async fn check_daemon(
         if let Some(target) = guest.options.text("target")
             && !members.iter().any(|member| placement::is_wanted(member, Some(target)))
         {
-            let names: Vec<&str> = members.iter().map(|member| member.server_name.as_str()).collect();
-            let text = format!("guest `{id}`: no member is `{target}`: there are {}", names.join(", "));
+            let text = format!("guest `{id}`: {}", placement::no_such(&members, target));
             out.push(found(flavour, Severity::Fatal, text, Some(format!("correct `{}`", key("target")))));
+        }
+        let mut largest = None;
+        for member in members.iter().filter(|member| member.is_online()) {
+            if placement::is_wanted(member, guest.options.text("target"))
+                && let Ok(resources) = client.resources(&member.server_name).await
+            {
+                largest = largest.max(Some(resources.memory.total));
+            }
+        }
+        if let Some(largest) = largest.filter(|largest| *largest < guest.memory) {
+            let (wants, has) = (show_size(guest.memory), show_size(largest));
+            let text = format!("guest `{id}` wants {wants} of memory, and no member has more than {has} in all");
+            out.push(found(flavour, Severity::Fatal, text, Some(format!("lower `guests.{}.memory`", guest.key))));
         }
         let away: Vec<String> = members
             .iter()

@@ -78,12 +78,12 @@ pub(super) async fn stream(daemon: &DaemonAddress, path: &str) -> Result<LxdStre
 async fn connect(daemon: &DaemonAddress) -> Result<Box<dyn Wire>, LxdError> {
     match daemon {
         DaemonAddress::Socket(path) => {
-            let stream = UnixStream::connect(path).await.map_err(|e| LxdError::unreachable(&e))?;
+            let stream = UnixStream::connect(path).await.map_err(|e| LxdError::unreachable(daemon, &e))?;
             Ok(Box::new(stream))
         }
         DaemonAddress::Network(remote) => {
             let address = (remote.host.as_str(), remote.port);
-            let stream = TcpStream::connect(address).await.map_err(|e| LxdError::unreachable(&e))?;
+            let stream = TcpStream::connect(address).await.map_err(|e| LxdError::unreachable(daemon, &e))?;
             let _ = stream.set_nodelay(true);
             tls::connect(remote, stream).await
         }

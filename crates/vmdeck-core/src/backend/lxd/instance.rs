@@ -60,6 +60,8 @@ pub(super) struct LxdMachine {
     user: Option<String>,
     log: PathBuf,
     watched: WatchOutput,
+    /// Whether it ran already when it was taken over.
+    is_up: bool,
     /// What follows it while it runs.
     followers: Vec<AbortHandle>,
 }
@@ -75,6 +77,7 @@ impl LxdMachine {
             user: request.guest.options.text("user").map(str::to_owned),
             log: console::log(request.record_dir),
             watched: WatchOutput::new(),
+            is_up: false,
             followers: Vec::new(),
         }
     }
@@ -83,6 +86,7 @@ impl LxdMachine {
     pub(super) fn of_made(client: LxdClient, request: &CreateRequest<'_>, made: &LxdInstance) -> Self {
         let mut machine = Self::new(client, request);
         machine.learn(made);
+        machine.is_up = made.status_code == status::RUNNING;
         machine
     }
 
@@ -157,7 +161,9 @@ impl LxdMachine {
     async fn power_on(&mut self) -> Result<()> {
         let what = format!("start the instance `{}`", self.name);
         let member = self.member.clone();
-        if let Err(error) = self.client.set_state(&self.name, "start", START).await {
+        if !self.is_up
+            && let Err(error) = self.client.set_state(&self.name, "start", START).await
+        {
             let fault = self.failed_at(member.as_deref(), &error, &what);
             return Err(match self.own_log().await {
                 Some(log) => fault.caused_by(Fault::infra(log)),
@@ -168,7 +174,7 @@ impl LxdMachine {
     }
 
     /// Begins to follow an instance that runs.
-    pub(super) async fn follow(&mut self) -> Result<(), LxdError> {
+    async fn follow(&mut self) -> Result<(), LxdError> {
         let gone = || LxdError::NotFound("it is gone again".into());
         let started = self.client.instance(&self.name).await?.ok_or_else(gone)?;
         self.learn(&started);
@@ -230,6 +236,11 @@ fn body(kind: &str, name: &str, guest: &Guest) -> Value {
         "devices": devices,
         "ephemeral": false,
     })
+}
+
+/// Returns whether a text is a device as the clients write it.
+pub(super) fn is_device(text: &str) -> bool {
+    text.split(',').all(|pair| pair.contains('=')) && pairs(text).any(|(key, _)| key == "type")
 }
 
 /// Reads a device as the clients write it: `type=disk,source=/srv,path=/data`.
@@ -395,6 +406,16 @@ mod tests {
         assert_eq!((&body["config"]["limits.cpu"], &body["config"]["security.nesting"]), (&json!("7"), &json!("true")));
         assert_eq!(body["devices"]["data"], json!({ "type": "disk", "source": "/srv", "path": "/data=x" }));
         assert_eq!(body["type"], "container");
+        let rows = [
+            ("type=disk,path=/", true),
+            ("hello world", false),
+            ("path=/", false),
+            ("type=disk,path", false),
+            ("", false),
+        ];
+        for (text, good) in rows {
+            assert_eq!(is_device(text), good, "{text}");
+        }
     }
 
     #[test]

@@ -166,12 +166,7 @@ impl Backend for Lxd {
             let cannot = || Fault::infra(format!("cannot use `{}` again", record.name));
             let (client, made) =
                 self.running(record).await?.ok_or_else(|| cannot().because("it does not run any more"))?;
-            let mut machine = LxdMachine::of_made(client, &request, &made);
-            machine
-                .follow()
-                .await
-                .map_err(|error| error.fault(self.flavour, format!("use `{}` again", record.name)))?;
-            Ok(Some(Box::new(machine) as Box<dyn Machine>))
+            Ok(Some(Box::new(LxdMachine::of_made(client, &request, &made)) as Box<dyn Machine>))
         })
     }
 

@@ -4,13 +4,17 @@
 //! already; so vmdeck chooses, and counts what it is about to make.
 
 use super::{
-    answer::{LxdInstance, LxdMember, OWNER},
+    answer::{LxdInstance, LxdMember, LxdMemory, OWNER},
     client::LxdClient,
     error::LxdError,
 };
 use crate::host::clock;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+    time::Duration,
+};
 use vmdeck_model::{
     error::{Fault, Result},
     guest::Guest,
@@ -100,8 +104,7 @@ pub(super) async fn take(client: &LxdClient, guest: &Guest) -> Result<Option<Pla
     let cannot = || Fault::infra(format!("cannot find a member for guest `{}`", guest.id));
     let key = format!("guests.{}.{}.target", guest.key, client.flavour.kind);
     if chosen.is_empty() {
-        let names: Vec<&str> = members.iter().map(|member| member.server_name.as_str()).collect();
-        let why = format!("no member is `{}`: there are {}", wanted.unwrap_or_default(), names.join(", "));
+        let why = no_such(&members, wanted.unwrap_or_default());
         return Err(Err(cannot().because(why).hint(format!("correct `{key}`")).permanent()));
     }
     let online: Vec<&LxdMember> = chosen.iter().copied().filter(|member| member.is_online()).collect();
@@ -116,7 +119,7 @@ pub(super) async fn take(client: &LxdClient, guest: &Guest) -> Result<Option<Pla
         // One that has just died is still listed as online; it is left out, and not waited for.
         if let Ok(resources) = client.resources(&member.server_name).await {
             let memory = resources.memory;
-            loads.push(load(&member.server_name, &instances, memory.total.saturating_sub(memory.used)));
+            loads.push(load(&member.server_name, &instances, memory));
         }
     }
     if loads.is_empty() {
@@ -140,6 +143,17 @@ pub(super) async fn take(client: &LxdClient, guest: &Guest) -> Result<Option<Pla
     Ok(Some(Placement { key, memory: guest.memory }))
 }
 
+/// Returns the words for a target that is no member, or a group that no member is in.
+pub(super) fn no_such(members: &[LxdMember], target: &str) -> String {
+    if let Some(group) = target.strip_prefix('@') {
+        let groups: BTreeSet<&str> = members.iter().flat_map(|member| &member.groups).map(String::as_str).collect();
+        let groups: Vec<&str> = groups.into_iter().collect();
+        return format!("no member is in the group `{group}`: there are the groups {}", groups.join(", "));
+    }
+    let names: Vec<&str> = members.iter().map(|member| member.server_name.as_str()).collect();
+    format!("no member is `{target}`: there are {}", names.join(", "))
+}
+
 /// Returns whether a target names a member, or a group that it is in.
 pub(super) fn is_wanted(member: &LxdMember, target: Option<&str>) -> bool {
     match target.map(|target| target.strip_prefix('@').ok_or(target)) {
@@ -149,9 +163,12 @@ pub(super) fn is_wanted(member: &LxdMember, target: Option<&str>) -> bool {
     }
 }
 
-fn load(name: &str, instances: &[LxdInstance], free: u64) -> MemberLoad {
+fn load(name: &str, instances: &[LxdInstance], memory: LxdMemory) -> MemberLoad {
     let here = instances.iter().filter(|instance| instance.location == name);
     let ours = here.clone().filter(|instance| instance.config.contains_key(OWNER));
+    // What vmdeck has given away counts in full, used or not yet.
+    let limits = ours.clone().filter_map(|instance| instance.config.get("limits.memory")?.parse::<u64>().ok());
+    let free = memory.total.saturating_sub(limits.sum::<u64>().max(memory.used));
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     MemberLoad {
         name: name.to_owned(),
@@ -194,6 +211,26 @@ mod tests {
         let full = loads(&[("m1", 5, 5, 9, false), ("m2", 9, 5, 9, false)]);
         assert!(choose(&full, 5, Some(5)).expect_err("full").contains("slots"));
         assert!(choose(&full, 10, None).expect_err("full").contains("free"));
+    }
+
+    #[test]
+    fn what_was_given_away_counts_in_full() {
+        let instance = |location: &str, limit: &str, owner: Option<&str>| {
+            let limit = ("limits.memory".to_owned(), limit.to_owned());
+            let owner = owner.map(|owner| (OWNER.to_owned(), owner.to_owned()));
+            let config = std::iter::once(limit).chain(owner).collect();
+            LxdInstance { location: location.into(), config, ..LxdInstance::default() }
+        };
+        let ours = Some("vmdeck");
+        let all = [
+            instance("m1", "6", ours),
+            instance("m1", "lots", ours),
+            instance("m1", "9", None),
+            instance("m2", "7", ours),
+        ];
+        let of = |used| load("m1", &all, LxdMemory { used, total: 20 });
+        assert_eq!((of(2).free, of(15).free), (14, 5));
+        assert_eq!((of(2).instances, of(2).ours), (3, 2));
     }
 
     #[test]

@@ -28,6 +28,8 @@ const LASTS: Duration = Duration::from_secs(3);
 const SHUTDOWN_LASTS: Duration = Duration::from_secs(1);
 /// How often the daemon is asked in such a state.
 const DOUBT: Duration = Duration::from_millis(250);
+/// Stands for an instance that is not there, beside the daemon's numbers of states.
+const GONE: u16 = 0;
 /// How long the daemon may be silent.
 const SILENT: Duration = Duration::from_mins(1);
 
@@ -63,7 +65,15 @@ pub(super) fn follow(client: LxdClient, started: LxdInstance, output: WatchOutpu
             if let Some(event) = until(next, &mut events, &judge.path).await {
                 judge.hear(&event);
             }
-            let now = client.glance(&judge.boot.name).await;
+            let mut now = client.glance(&judge.boot.name).await;
+            if matches!(now, Ok(None)) {
+                // Under another name, if at all.
+                let uuid = judge.boot.uuid();
+                now = client
+                    .instances()
+                    .await
+                    .map(|all| all.into_iter().find(|other| uuid.is_some() && other.uuid() == uuid));
+            }
             let silent = clock::now().duration_since(answered);
             let seen = match now {
                 Ok(now) => {
@@ -78,8 +88,9 @@ pub(super) fn follow(client: LxdClient, started: LxdInstance, output: WatchOutpu
                 Observed::Restarted => output.restarts.send_modify(|count| *count += 1),
                 Observed::Ended(how) => return note_exit(&output.exit, how),
             }
+            // A member that has just died answers late, and the next look must not wait for it.
             if judge.doubtful.is_none()
-                && let Ok(state) = client.state(&judge.boot.name).await
+                && let Some(Ok(state)) = clock::within(LOOK, client.state(&judge.boot.name)).await
             {
                 let positive = |n: i64| u64::try_from(n).unwrap_or_default();
                 let stats =
@@ -166,23 +177,37 @@ impl BootJudge {
         }
     }
 
+    /// Returns for how long the instance has been in a state that may pass.
+    fn doubt(&mut self, state: u16) -> Duration {
+        let since = match self.doubtful {
+            Some((doubted, since)) if doubted == state => since,
+            _ => clock::now(),
+        };
+        self.doubtful = Some((state, since));
+        clock::now().duration_since(since)
+    }
+
     /// Judges what the daemon says; `None` = there is no such instance.
     fn see(&mut self, now: Option<&LxdInstance>, provider: &str) -> Observed {
         let taken = |why: String| Observed::Ended(MachineExit::TakenAway(why));
+        let by = |by: Option<String>| by.map(|by| format!(": {by}")).unwrap_or_default();
         let Some(now) = now else {
-            let by = self.by_other.take().map(|by| format!(": {by}")).unwrap_or_default();
-            return taken(format!("{provider} no longer has it{by}"));
+            // Who it was is told a moment later.
+            if self.doubt(GONE) < DOUBT {
+                return Observed::Nothing;
+            }
+            return taken(format!("{provider} no longer has it{}", by(self.by_other.take())));
         };
+        if now.name != self.boot.name {
+            let to: String = now.name.chars().filter(|c| !c.is_control()).collect();
+            return taken(format!("{provider}: it was renamed to `{to}`{}", by(self.by_other.take())));
+        }
         match now.status_code {
             status::RUNNING => self.doubtful = None,
             state => {
-                let since = match self.doubtful {
-                    Some((doubted, since)) if doubted == state => since,
-                    _ => clock::now(),
-                };
-                self.doubtful = Some((state, since));
+                let doubted = self.doubt(state);
                 let is_own = self.by_guest && self.by_other.is_none() && state == status::STOPPED;
-                if clock::now().duration_since(since) < if is_own { SHUTDOWN_LASTS } else { LASTS } {
+                if doubted < if is_own { SHUTDOWN_LASTS } else { LASTS } {
                     return Observed::Nothing;
                 }
                 return match (state, self.by_other.take()) {
@@ -271,6 +296,11 @@ mod tests {
             (vec![], Some(instance(103, "t1", "m2")), "moved from `m1` to `m2`"),
             (vec![event("instance-deleted", Some("eve\u{1b}[2J"))], None, "deleted by `eve[2J`"),
             (vec![], Some(instance(112, "t1", "m1")), "its member `m1` is away"),
+            (
+                vec![],
+                Some(LxdInstance { name: "mine".into(), ..instance(102, "t1", "m1") }),
+                "it was renamed to `mine`",
+            ),
             (vec![event("instance-paused", Some("root"))], Some(instance(110, "t1", "m1")), "paused by `root`"),
             (vec![down.clone()], Some(instance(110, "t1", "m1")), "says that it is Word"),
             (vec![], Some(instance(102, "t1", "m1")), "says that it is Word"),

@@ -131,17 +131,17 @@ async fn take(context: &RunContext, guest: &Arc<Guest>, kept: &KeptGuest) -> Res
         let _ = fs::remove_file(&kept.journal);
     }
     drop(journal);
+    let connection = GuestConnection::new(context, guest, None, None).of_kept(Pin::of(record.host_key.clone()));
+    let console = connection.console_watch();
+    let mut controller = controller(context, guest, &name, connection);
+    let (exit, restarts) = (machine.exit(), machine.restarts());
+    controller.take_over(machine);
     context.events.send(EventKind::Reused {
         guest: guest.id.clone(),
         machine: name.clone(),
         run: before.run.clone(),
         times: facts.uses - 1,
     });
-    let connection = GuestConnection::new(context, guest, None, None).of_kept(Pin::of(record.host_key.clone()));
-    let console = connection.console_watch();
-    let mut controller = controller(context, guest, &name, connection);
-    let (exit, restarts) = (machine.exit(), machine.restarts());
-    controller.take_over(machine);
     if let Err(fault) = controller.start(&context.cancel).await {
         // What it is good for is a person's to say.
         if let Some(machine) = controller.detach() {
