@@ -92,6 +92,8 @@ pub struct SoughtView {
 /// The reuse of a machine that an earlier run kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReusedView {
+    /// The machine.
+    pub machine: String,
     /// The run that kept the machine.
     pub run: String,
     /// How many runs have used it since it was made.

@@ -312,7 +312,8 @@ impl RunView {
                 g.machine.clone_from(machine);
                 if *to == MachineState::Created {
                     g.done.clear();
-                    g.reused = None;
+                    // Another machine than the one that was to be used again.
+                    g.reused = g.reused.take().filter(|reused| machine.as_ref() == Some(&reused.machine));
                     g.busy_since_ms = Some(now);
                     g.sought.clear();
                     g.boot_failed = false;
@@ -323,8 +324,8 @@ impl RunView {
                 }
             }),
             EventKind::MachinePlaced { guest, on, .. } => of(guest, &mut |g| g.placed = Some(on.clone())),
-            EventKind::Reused { guest, run, times, .. } => of(guest, &mut |g| {
-                g.reused = Some(ReusedView { run: run.clone(), times: *times });
+            EventKind::Reused { guest, machine, run, times } => of(guest, &mut |g| {
+                g.reused = Some(ReusedView { machine: machine.clone(), run: run.clone(), times: *times });
             }),
             EventKind::RouteTried { guest, transport, way: None, ok: true, address, .. } => {
                 of(guest, &mut |g| g.reached = Some((transport.clone(), address.clone())));

@@ -78,7 +78,8 @@ mod tests {
         let lines: String = (0..30).map(|n| format!("line {n}\n")).collect();
         std::fs::write(&path, format!("{lines}```\n\x1b[31m<script>\n")).expect("write");
         let mut case = TestCockpit::with_run();
-        let reused = EventKind::Reused { guest: guest("deb"), machine: "m".into(), run: "r".into(), times: 2 };
+        let (machine, run) = ("vmdeck-abcdef01-deb".into(), "r".into());
+        let reused = EventKind::Reused { guest: guest("deb"), machine, run, times: 2 };
         case.event(1, reused).event(1, EventKind::Revision { commit: "155cfe7".into(), dirty: true });
         case.up(2).case(10, "deb", "install", Verdict::Failed).keys("F");
         let node = case.model.tree[case.model.panes.run.at].clone();

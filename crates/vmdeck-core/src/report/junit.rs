@@ -138,10 +138,12 @@ impl ReportSink for Junit {
             EventKind::PreflightFinding(finding) if finding.check == "accelerator" => {
                 self.run.accelerator = finding.text.split(':').next().map(str::to_owned);
             }
-            EventKind::Reused { guest, times, .. } => {
-                self.run.guests.entry(guest.clone()).or_default().reused = Some(*times);
+            EventKind::CaseEnded { guest, .. } => {
+                if let Some(reused) = view.guests.get(guest).and_then(|seen| seen.reused.as_ref()) {
+                    self.run.guests.entry(guest.clone()).or_default().reused = Some(reused.times);
+                }
+                self.case(&event.kind, view);
             }
-            EventKind::CaseEnded { .. } => self.case(&event.kind, view),
             EventKind::CaseStarted { guest, suite, case, round, only, .. } => {
                 let key = (guest.clone(), suite.clone(), case.clone(), *round);
                 self.run.subtests.begin(&key, only.is_some());

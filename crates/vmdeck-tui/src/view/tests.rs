@@ -264,7 +264,12 @@ fn states() -> Vec<(&'static str, TestCockpit)> {
     add("reused", &|c| {
         c.event(
             90,
-            EventKind::Reused { guest: guest("deb"), machine: "vmdeck-1".into(), run: "5bba".into(), times: 3 },
+            EventKind::Reused {
+                guest: guest("deb"),
+                machine: "vmdeck-abcdef01-deb".into(),
+                run: "5bba".into(),
+                times: 3,
+            },
         );
         c.up(100).case(200, "deb", "install", Verdict::Failed).case(300, "deb", "remove", Verdict::Passed).keys("5");
         let of = |case: &str, verdicts: &[Verdict]| {
