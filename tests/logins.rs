@@ -202,7 +202,11 @@ fn a_tmp_without_the_right_to_run_programs_changes_nothing() {
 fn a_guest_without_ps_and_setsid_changes_nothing() {
     let before = "for f in ps setsid; do f=$(command -v $f) && mount --bind /dev/null \"$f\"; done";
     let proof = "! ps >/dev/null 2>&1 && ! setsid true 2>/dev/null";
-    try_shells(&SHELLS, &RootLogin { before, ..RootLogin::default() }, proof);
+    // One that has them in itself, as the static build of busybox does, is never without.
+    let within = Command::new("busybox").args(["sh", "-c", "PATH=/nowhere; ps >/dev/null"]).output();
+    let has_them = within.is_ok_and(|out| out.status.success());
+    let shells: Vec<(&str, &str)> = SHELLS.into_iter().filter(|(name, _)| *name != "busybox" || !has_them).collect();
+    try_shells(&shells, &RootLogin { before, ..RootLogin::default() }, proof);
 }
 
 #[test]
