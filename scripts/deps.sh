@@ -9,10 +9,6 @@ export PATH="$PATH:/usr/sbin:/sbin"
 wanted="cc:gcc ld:binutils qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils ssh:openssh-client sshd:openssh-server
         cpio:cpio modprobe:kmod dropbearkey:dropbear-bin openssl:openssl python3:python3 lz4:lz4 zstd:zstd git:git
         ps:procps tmux:tmux swtpm:swtpm qemu-ga:qemu-guest-agent"
-# A cluster of LXD in namespaces of this host: only where that can be made, and where no daemon would be started for good.
-if [ "$(id -u)" -eq 0 ] && [ ! -d /run/systemd/system ] && unshare --mount --net true 2>/dev/null; then
-  wanted="$wanted lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base busybox:busybox-static ip:iproute2 ethtool:ethtool"
-fi
 
 missing() {
   local pair out=""
@@ -28,10 +24,28 @@ missing() {
   echo "$out"
 }
 
+# A cluster of LXD in namespaces of this host, for its tests: only where that can be made, and where no daemon would be started for
+# good. Without it those tests say that they are left out.
+cluster() {
+  [ "$(id -u)" -eq 0 ] && [ ! -d /run/systemd/system ] && unshare --mount --net true 2>/dev/null || return 0
+  local pair packages=""
+  for pair in lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base busybox:busybox-static ip:iproute2 ethtool:ethtool; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 || packages="$packages ${pair#*:}"
+  done
+  [ -n "$packages" ] || return 0
+  echo "the tests of LXD need system packages:$packages"
+  # shellcheck disable=SC2086 # a list of package names
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $packages >/dev/null 2>&1 ||
+    echo "note: LXD cannot be had here, and its tests are left out"
+}
+
 need=$(missing)
 if [ -z "$need" ]; then
   # Package lists are needed to fetch the guest's packages.
-  if command -v apt-cache >/dev/null && [ -n "$(apt-cache depends linux-image-cloud-amd64 2>/dev/null)" ]; then exit 0; fi
+  if command -v apt-cache >/dev/null && [ -n "$(apt-cache depends linux-image-cloud-amd64 2>/dev/null)" ]; then
+    cluster
+    exit 0
+  fi
 fi
 
 id=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${ID_LIKE:-}" || true)
@@ -64,3 +78,4 @@ if [ -n "$need" ]; then
   echo "error: cannot install:$need" >&2
   exit 3
 fi
+cluster

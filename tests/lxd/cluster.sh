@@ -202,8 +202,11 @@ SH
     if dropbear=$(command -v dropbear); then
         mkdir -p etc/dropbear
         cp "$dropbear" usr/sbin/dropbear
-        ldd "$dropbear" | grep -o '/[^ ]*' | while read -r lib; do mkdir -p ".${lib%/*}"; cp -L "$lib" ".$lib"; done
     fi
+    # What they need besides themselves; a static one says so on standard error.
+    for program in bin/busybox usr/sbin/dropbear; do
+        ldd "$program" 2>/dev/null | grep -o '/[^ ]*' | while read -r lib; do mkdir -p ".${lib%/*}"; cp -L "$lib" ".$lib"; done
+    done
     [ -z "${KEY:-}" ] || { cp "$KEY" root/.ssh/authorized_keys; chmod 600 root/.ssh/authorized_keys; }
     cd ..
     printf '%s\n' "architecture: $(uname -m)" "creation_date: 1700000000" \
