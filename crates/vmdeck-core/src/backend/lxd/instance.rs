@@ -110,8 +110,8 @@ impl LxdMachine {
         {
             return Err(self.failed_at(member, error, &what));
         }
-        // Whatever became of the answer: what is there counts.
-        let settled = self.client.settle(&self.name, limit).await;
+        // Where the answer was lost, what is there counts, once nothing goes on any more.
+        let settled = if asked.is_ok() { Ok(()) } else { self.client.settle(&self.name, limit).await };
         let made = match settled {
             Ok(()) => self.client.instance(&self.name).await,
             Err(error) => Err(error),

@@ -162,10 +162,8 @@ impl BootJudge {
 
     fn hear(&mut self, event: &LxdLifecycle) {
         let what = event.action.strip_prefix("instance-").unwrap_or(&event.action);
-        if !matches!(
-            what,
-            "stopped" | "shutdown" | "restarted" | "started" | "deleted" | "renamed" | "paused" | "restored"
-        ) {
+        // Our own start may be heard of late; one by others comes after a stop.
+        if !matches!(what, "stopped" | "shutdown" | "restarted" | "deleted" | "renamed" | "paused" | "restored") {
             return;
         }
         match &event.requestor {
@@ -287,6 +285,8 @@ mod tests {
         let running = |started: &str| Some(instance(103, started, "m1"));
         assert_eq!(judged(&[down.clone(), restarted.clone()], &[running("t2")]).await, [Observed::Restarted]);
         assert_eq!(judged(&[], &[running("t1")]).await, [Observed::Nothing]);
+        let ours = event("instance-started", Some("root"));
+        assert_eq!(judged(&[ours, restarted.clone()], &[running("t2")]).await, [Observed::Restarted]);
         let rows = [
             // By others, by a member that came back, after a look that missed it all.
             (vec![event("instance-restarted", Some("root"))], running("t2"), "restarted by `root`"),
