@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use vmdeck_model::text::one_line;
 
 /// How long a question may take: longer than the daemon waits for a member that has died.
-pub(super) const ASK: Duration = Duration::from_secs(15);
+const ASK: Duration = Duration::from_secs(15);
 /// How long a member may take to answer before the list is asked instead.
 const GLANCE: Duration = Duration::from_secs(2);
 /// How long one wait for an operation is; what is not done then is waited for again.

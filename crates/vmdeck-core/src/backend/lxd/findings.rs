@@ -1,13 +1,7 @@
 //! What a host and a cluster must have for a guest: the findings of `vmdeck doctor` and of preflight.
 
 use super::{
-    answer::LxdServer,
-    client::LxdClient,
-    error::LxdError,
-    flavour::Flavour,
-    instance,
-    place::{DaemonAddress, LxdPlace},
-    placement,
+    answer::LxdServer, client::LxdClient, error::LxdError, flavour::Flavour, instance, place::LxdPlace, placement,
 };
 use vmdeck_model::{
     error::Fault,
@@ -25,11 +19,7 @@ pub(super) async fn findings(flavour: &'static Flavour, guest: Option<&Guest>) -
 }
 
 async fn of_host(flavour: &'static Flavour) -> Vec<Finding> {
-    let socket = flavour.socket();
-    if !socket.exists() {
-        return Vec::new();
-    }
-    let place = LxdPlace { daemon: DaemonAddress::Socket(socket), project: "default".into() };
+    let Some(place) = LxdPlace::of_host(flavour) else { return Vec::new() };
     let client = LxdClient::new(flavour, place);
     match client.server().await {
         Ok(server) => vec![found(flavour, Severity::Ok, describe(flavour, &server), None)],

@@ -33,7 +33,7 @@ use flavour::Flavour;
 use futures_util::future::BoxFuture;
 use instance::LxdMachine;
 use ownership::MachineFound;
-use place::{DaemonAddress, LxdPlace};
+use place::LxdPlace;
 use std::collections::BTreeMap;
 use vmdeck_model::{
     error::{Blame, Fault, Result},
@@ -108,11 +108,7 @@ impl Backend for Lxd {
     fn list<'a>(&'a self, _: CallContext<'a>) -> BoxFuture<'a, Result<Vec<MachineInfo>>> {
         Box::pin(async {
             // Where it is not installed it has no machines; daemons elsewhere are not listed, whoever's machines they have.
-            let socket = self.flavour.socket();
-            if !socket.exists() {
-                return Ok(Vec::new());
-            }
-            let place = LxdPlace { daemon: DaemonAddress::Socket(socket), project: "default".into() };
+            let Some(place) = LxdPlace::of_host(self.flavour) else { return Ok(Vec::new()) };
             let client = LxdClient::new(self.flavour, place);
             let all = client.instances().await.map_err(|error| error.fault(self.flavour, "list the instances"))?;
             let info = |instance: answer::LxdInstance| MachineInfo {

@@ -59,8 +59,8 @@ pub(super) fn find<'a>(all: &'a [LxdInstance], name: &str, uuid: Option<&str>) -
 
 /// Destroys the machine of this name and id, if it is there and proven ours; returns how its absence was proven.
 pub(super) async fn destroy(client: &LxdClient, name: &str, uuid: Option<&str>) -> Result<String> {
-    let left =
-        |fault: Fault| Fault::new(Blame::Leftover, format!("cannot remove the instance `{name}`")).caused_by(fault);
+    let cannot = || Fault::new(Blame::Leftover, format!("cannot remove the instance `{name}`"));
+    let left = |fault: Fault| cannot().caused_by(fault);
     let failed = |what: &'static str| move |error: LxdError| left(error.fault(client.flavour, what));
     client.settle(name, SETTLE).await.map_err(failed("see what goes on"))?;
     let all = client.instances().await.map_err(failed("list the instances"))?;
@@ -68,9 +68,8 @@ pub(super) async fn destroy(client: &LxdClient, name: &str, uuid: Option<&str>) 
         MachineFound::Absent(why) => return Ok(format!("{}: {why}", client.flavour.name)),
         MachineFound::Unproven(why) => {
             let program = client.flavour.program;
-            return Err(Fault::new(Blame::Leftover, format!("cannot remove the instance `{name}`"))
-                .because(why)
-                .hint(format!("it is tried again at the next start; `{program} list` shows it")));
+            let hint = format!("it is tried again at the next start; `{program} list` shows it");
+            return Err(cannot().because(why).hint(hint));
         }
         MachineFound::Ours(instance) => instance,
     };

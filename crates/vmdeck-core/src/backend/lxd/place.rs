@@ -48,6 +48,12 @@ pub(super) struct RemoteDaemon {
 const PORT: u16 = 8443;
 
 impl LxdPlace {
+    /// Returns the default project of this host's own daemon; `None` = there is no such daemon.
+    pub(super) fn of_host(flavour: &Flavour) -> Option<Self> {
+        let socket = flavour.socket();
+        socket.exists().then(|| Self { daemon: DaemonAddress::Socket(socket), project: "default".into() })
+    }
+
     /// Returns where the instance of a guest is to be.
     pub(super) fn of_guest(flavour: &Flavour, guest: &Guest) -> Result<Self> {
         let options = &guest.options;
