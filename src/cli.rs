@@ -1,12 +1,14 @@
 //! The command line: its arguments and their help. Plain data comes out; nothing is checked on the host here.
 
 mod guest_test;
+mod merge;
 mod run;
 mod snapshot;
 mod stress;
 
 pub use guest_test::GuestTestArgs;
-pub use run::{KeepArg, LockArgs, ReportArgs, RunArgs};
+pub use merge::{MergeArgs, TimesArgs};
+pub use run::{KeepArg, LockArgs, ReportArgs, RunArgs, ShardByArg};
 pub use snapshot::SnapshotSub;
 pub use stress::StressArgs;
 
@@ -118,6 +120,10 @@ pub enum Sub {
     Prune(PruneArgs),
     /// Make a page or a text of a run, to be handed around
     Report(PageArgs),
+    /// Make one record and report of several: of the shards of a run, or of machines that each had a part of it
+    Merge(MergeArgs),
+    /// Note how long cases and boots took, for `--shard-by time`
+    Times(TimesArgs),
     /// List, add or end the tests whose failure is known and does not make a run red
     #[command(subcommand)]
     Quarantine(QuarantineCommand),

@@ -16,6 +16,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("coverage", &[]),
     ("report", &[]),
     ("history", &[]),
+    ("merge", &["host", "report"]),
     ("context", &["host"]),
     ("assets", &["host", "context"]),
     ("backend", &["command", "host", "context", "assets"]),

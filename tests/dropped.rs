@@ -47,12 +47,13 @@ fn plan(home: &Path, number: u64) -> Plan {
         trusts_file: true,
     };
     let (setup, _) = config::load(&sources).expect("config");
-    let jobs = plan::select(&setup, &[], None);
+    let jobs = plan::select(&setup, &[]);
     let options = RunOptions::default();
     let dir = home.join(format!("record-{number}"));
     let run = RunId::from_bits(number);
     let (folder, selection, quarantine) = (setup.folder, Vec::new(), setup.quarantine);
     Plan {
+        part: vmdeck_model::shard::RunPart::default(),
         run,
         config: None,
         folder,

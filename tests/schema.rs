@@ -150,6 +150,23 @@ fn records_of_real_runs_fit() {
 }
 
 #[test]
+fn shards_and_their_merged_record_fit() {
+    let world = World::new(
+        "[guests.here]\nbackend = \"local\"\n[suites.s]\n[[suites.s.cases]]\nname = \"a\"\nrun = \"true\"\n\
+        [[suites.s.cases]]\nname = \"b\"\nrun = \"true\"\n",
+    );
+    world.run(&["--ci", "--run-dir", "one", "--shard", "1/3", "--group", "g"]).exits(0);
+    world.run(&["--ci", "--run-dir", "two", "--shard", "3/3", "--group", "g"]).exits(0);
+    world.run(&["merge", "one", "two", "-o", "record"]).exits(5);
+    let schema = events_schema();
+    let of_shard = lines(&fs::read_to_string(world.path("one/events.jsonl")).expect("events"));
+    of_shard.iter().chain(&world.events()).for_each(|event| assert_fits(&schema, event));
+    assert!(world.events().iter().any(|event| event["cause"] == "untold"));
+    assert_fits(&parsed("schema/summary-1.schema.json"), &world.json("summary.json"));
+    assert_fits(&parsed("schema/receipt-1.schema.json"), &world.json("receipt.json"));
+}
+
+#[test]
 fn an_older_record_fits() {
     let (schema, events) = (events_schema(), mixed());
     assert!(events.len() > 50, "the record was found");
@@ -266,8 +283,8 @@ fn fields(body: &str) -> BTreeMap<String, bool> {
     for (attributes, text) in items(body).into_iter().filter(|(attributes, _)| !attributes.contains("serde(skip)")) {
         let (name, kind) = text.trim_start_matches("pub ").split_once(':').expect("name and type");
         if attributes.contains("serde(flatten)") {
-            // The only ones are sub-tests.
-            out.extend(fields(&self::body("subtest", &format!("struct {}", kind.trim()))));
+            let file = if kind.contains("Subtest") { "subtest" } else { "shard" };
+            out.extend(fields(&self::body(file, &format!("struct {}", kind.trim()))));
         } else {
             out.insert(name.to_owned(), !attributes.contains("skip_serializing_if"));
         }
@@ -319,6 +336,9 @@ fn the_parts_of_events_are_the_model_s() {
         ("attempt", "event", "Attempt"),
         ("tally", "outcome", "Tally"),
         ("subtest_tally", "subtest", "SubtestTally"),
+        ("planned_shard", "shard", "PlannedShard"),
+        ("shard", "shard", "Shard"),
+        ("run_origin", "shard", "RunOrigin"),
     ] {
         assert_eq!(listed(&schema["$defs"][part]), fields(&body(file, &format!("struct {name}"))), "{part}");
     }
@@ -328,6 +348,7 @@ fn the_parts_of_events_are_the_model_s() {
         ("pattern_kind", "event", "PatternKind"),
         ("stream", "event", "Stream"),
         ("case_cause", "event", "CaseCause"),
+        ("shard_by", "shard", "ShardBy"),
         ("verdict", "outcome", "Verdict"),
         ("subtest_status", "subtest", "SubtestStatus"),
         ("cancel_reason", "outcome", "CancelReason"),

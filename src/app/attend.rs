@@ -110,6 +110,7 @@ pub(super) fn start(
     vmdeck_files::make_folders(&dir).map_err(|e| Fault::host(format!("cannot make `{}`", dir.display())).because(e))?;
     let plan = Plan {
         usual_ms: std::collections::BTreeMap::new(),
+        part: vmdeck_model::shard::RunPart::default(),
         quarantine: vmdeck_model::quarantine::Quarantine::default(),
         run,
         config: None,

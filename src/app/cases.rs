@@ -35,9 +35,9 @@ pub(super) fn list(config: &ConfigArgs, wanted: WantedCases<'_>, json: bool, io:
     let mut setup = settings::load_untrusted(config)?;
     settings::retain_tags(&mut setup, wanted.tag)?;
     let selectors: Vec<Selector> = wanted.select.iter().filter_map(|word| Selector::parse(word).ok()).collect();
-    let jobs = plan::select(&setup, &selectors, None);
+    let jobs = plan::select(&setup, &selectors);
     if jobs.is_empty() && !wanted.select.is_empty() && !wanted.all {
-        return Err(nothing_matched(&setup, wanted.select, None));
+        return Err(nothing_matched(&setup, wanted.select));
     }
     let past = history::trends(Path::new(runs::RECORDS), PAST).cases;
     let cases: Vec<(&Guest, &Suite, &Case)> = jobs.iter().flat_map(Job::cases).collect();

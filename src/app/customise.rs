@@ -207,6 +207,7 @@ fn plan(
     let dir = builds().join(run.short());
     let folder = std::env::current_dir().unwrap_or_default();
     Ok(Plan {
+        part: vmdeck_model::shard::RunPart::default(),
         usual_ms: std::collections::BTreeMap::new(),
         quarantine: vmdeck_model::quarantine::Quarantine::default(),
         dir,

@@ -160,13 +160,21 @@ pub(super) fn parent_of(path: &Path) -> std::io::Result<()> {
 
 /// Makes the record's folder and its first file; a record is never written over another.
 fn open_record(dir: &Path) -> Result<std::fs::File> {
-    let cannot = |e: std::io::Error| {
-        let hint = match e.kind() {
-            std::io::ErrorKind::StorageFull => "free disk space, or set --run-dir",
-            _ => "set --run-dir to a folder that you can write",
-        };
-        Fault::host(format!("cannot write the run's record `{}`", dir.display())).because(e).hint(hint)
+    make_record(dir)?;
+    vmdeck_files::create_new(&dir.join("events.jsonl")).map_err(|e| unwritable_record(dir, e))
+}
+
+fn unwritable_record(dir: &Path, e: std::io::Error) -> Fault {
+    let hint = match e.kind() {
+        std::io::ErrorKind::StorageFull => "free disk space, or set --run-dir",
+        _ => "set --run-dir to a folder that you can write",
     };
+    Fault::host(format!("cannot write the run's record `{}`", dir.display())).because(e).hint(hint)
+}
+
+/// Makes the folder of a record; one that holds a record already is refused.
+pub(super) fn make_record(dir: &Path) -> Result<()> {
+    let cannot = |e| unwritable_record(dir, e);
     let events = dir.join("events.jsonl");
     if events.symlink_metadata().is_ok() {
         return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
@@ -183,8 +191,7 @@ fn open_record(dir: &Path) -> Result<std::fs::File> {
         }
     }
     // A full disk is told now, not by a run that loses its own record.
-    files::check_room(dir, ROOM).map_err(cannot)?;
-    vmdeck_files::create_new(&events).map_err(cannot)
+    files::check_room(dir, ROOM).map_err(cannot)
 }
 
 /// Returns how the lines of a run look on this stream.

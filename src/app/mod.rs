@@ -24,8 +24,10 @@ mod init;
 mod io;
 mod keep;
 mod locks;
+mod merge;
 mod micro;
 mod old_names;
+mod part;
 mod plan;
 mod prune;
 mod quarantine;
@@ -169,6 +171,8 @@ async fn dispatch(cli: Cli, io: &mut Io<'_>) -> Result<u8> {
         Some(Sub::List { json, .. }) => housekeeping::list(&config, json, io).await?,
         Some(Sub::Cleanup(args)) => housekeeping::cleanup(&config, &args, io).await?,
         Some(Sub::Report(args)) => report::run(&config, &args, io)?,
+        Some(Sub::Merge(args)) => merge::run(&config, &args, &look, io).await?,
+        Some(Sub::Times(args)) => merge::times(&args, io).await?,
         Some(Sub::Quarantine(command)) => quarantine::run(&config, &command, io)?,
         Some(Sub::Prune(args)) => prune::run(&args, io)?,
         Some(Sub::Lock(sub)) => return locks::run(sub, &config, io).await,

@@ -2,7 +2,7 @@
 //!
 //! Carrying it out is the engine's work.
 
-use super::{Io, runs, settings};
+use super::{Io, part, runs, settings};
 use crate::cli::{ConfigArgs, RunArgs};
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,8 @@ use vmdeck_model::{
     plan::{self, Keep, Plan, RunOptions, RunPurpose, Setup},
     quantity::{show_count, show_duration},
     run_view::RunView,
-    select::{Selector, Shard, word_of_case},
+    select::{Selector, word_of_case},
+    shard::RunPart,
     suite::{Case, CaseAction, Suite},
     workers::Workers,
 };
@@ -36,8 +37,7 @@ pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Re
     }
     let selectors = args.selectors();
     let has_cases = args.purpose() == RunPurpose::Cases;
-    let mut jobs =
-        if has_cases { plan::select(&setup, &selectors, args.shard) } else { plan::select_guests(&setup, &selectors) };
+    let mut jobs = if has_cases { plan::select(&setup, &selectors) } else { plan::select_guests(&setup, &selectors) };
     let mut selection = args.select.clone();
     if args.keep_only {
         selection.insert(0, "keep".to_owned());
@@ -46,16 +46,17 @@ pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Re
         selection = retain_failed(&mut jobs, word, &setup, args, io)?;
     }
     if jobs.is_empty() {
-        return Err(nothing_matched(&setup, &args.select, args.shard));
+        return Err(nothing_matched(&setup, &args.select));
     }
     // A word that selects nothing, beside others that do, would switch a suite off without a sound.
     for (word, selector) in args.select.iter().zip(&selectors) {
         let alone = std::slice::from_ref(selector);
-        let hits = if has_cases { plan::select(&setup, alone, None) } else { plan::select_guests(&setup, alone) };
+        let hits = if has_cases { plan::select(&setup, alone) } else { plan::select_guests(&setup, alone) };
         if hits.is_empty() {
-            return Err(nothing_matched(&setup, std::slice::from_ref(word), None));
+            return Err(nothing_matched(&setup, std::slice::from_ref(word)));
         }
     }
+    let part = if has_cases { part::take(&mut jobs, &setup, args, io) } else { RunPart::default() };
     if args.failed_first {
         put_failed_first(&mut jobs, io);
     }
@@ -87,7 +88,7 @@ pub(super) fn make_plan(mut setup: Setup, args: &RunArgs, io: &mut Io<'_>) -> Re
     };
     let (folder, quarantine) = (setup.folder, setup.quarantine);
     let usual_ms = usual_times(&jobs);
-    Ok(Plan { run, config, folder, dir, host, options, jobs, selection, quarantine, usual_ms })
+    Ok(Plan { run, config, folder, dir, host, options, jobs, selection, quarantine, usual_ms, part })
 }
 
 /// Returns the median of the times that each case took in the last runs; nobody asks where one is run after the other.
@@ -137,9 +138,8 @@ fn retain_failed(
     let view = view_of_failed(word, io)?;
     let (failed, subtests) = (view.failed(), view.failed_subtests());
     if args.select.is_empty() {
-        let is_gone = |word: &&String| {
-            Selector::parse(word).is_ok_and(|selector| plan::select(setup, &[selector], None).is_empty())
-        };
+        let is_gone =
+            |word: &&String| Selector::parse(word).is_ok_and(|selector| plan::select(setup, &[selector]).is_empty());
         for gone in failed.iter().filter(is_gone) {
             io.warn(&format!("warning: `{gone}` failed, and is not in the config any more"));
         }
@@ -147,7 +147,7 @@ fn retain_failed(
     let selectors: Vec<Selector> = failed.iter().filter_map(|word| Selector::parse(word).ok()).collect();
     if args.select.is_empty() {
         // Also those that are run only where they are asked for: what failed is named.
-        *jobs = plan::select(setup, &selectors, args.shard);
+        *jobs = plan::select(setup, &selectors);
     }
     plan::retain(jobs, &selectors);
     for job in jobs.iter_mut() {
@@ -155,7 +155,7 @@ fn retain_failed(
     }
     match (jobs.is_empty(), args.select.is_empty()) {
         (false, _) => Ok(failed),
-        (true, true) => Err(nothing_matched(setup, &failed, None)),
+        (true, true) => Err(nothing_matched(setup, &failed)),
         (true, false) => {
             let why = format!("of `{}` nothing failed then: only {}", args.select.join(" "), failed.join(", "));
             Err(Fault::user("cannot run anything again").because(why))
@@ -213,14 +213,11 @@ pub(super) fn record_name(run: &RunId) -> String {
 }
 
 /// Returns why there is nothing to run.
-pub(super) fn nothing_matched(setup: &Setup, words: &[String], shard: Option<Shard>) -> Fault {
+pub(super) fn nothing_matched(setup: &Setup, words: &[String]) -> Fault {
     let suites: Vec<&str> = setup.suites.iter().map(|s| s.id.as_str()).collect();
     let guests: Vec<String> = setup.machine_names().iter().map(ToString::to_string).collect();
-    let what = match (shard, words) {
-        (Some(Shard { index, count }), _) if !plan::select(setup, &parsed(words), None).is_empty() => {
-            format!("part {index} of {count} has no case: there are fewer cases than parts")
-        }
-        (_, []) => "the config has no case that runs on a guest and is not only run where it is asked for".to_owned(),
+    let what = match words {
+        [] => "the config has no case that runs on a guest and is not only run where it is asked for".to_owned(),
         _ => unmeant(setup, words).unwrap_or_else(|| format!("`{}` matches no case", words.join(" "))),
     };
     Fault::user("cannot run anything").because(what).hint(format!(
@@ -248,6 +245,9 @@ fn unmeant(setup: &Setup, words: &[String]) -> Option<String> {
 /// Returns the plan as text, for `--dry-run`.
 pub(super) fn show(plan: &Plan) -> String {
     let mut out = format!("record: {}\nlock:   {}\n", plan.dir.display(), plan.host.lock.display());
+    if let Some(planned) = &plan.part.shard {
+        out.push_str(&format!("shard:  {} of {}\n", planned.shard, show_count(plan.part.planned_all.len(), "case")));
+    }
     for (job, member) in plan.jobs.iter().flat_map(|job| job.members().iter().map(move |member| (job, member))) {
         let guest = &member.guest;
         let memory = vmdeck_model::quantity::show_size(guest.memory);

@@ -92,8 +92,8 @@ fn in_run(view: &RunView, run: &str, case: &str) -> Result<ShellPlace> {
 /// Returns the suite whose environment the shell has: the one that is named, else the only one that runs on the guest; an error where
 /// the one that is named does not.
 pub(super) fn suite_of<'a>(setup: &'a Setup, guest: &Guest, wanted: Option<&str>) -> Result<Option<&'a Suite>> {
-    let here = Selector::parse(&format!("@{}", guest.id))
-        .map_or_else(|_| Vec::new(), |word| plan::select(setup, &[word], None));
+    let here =
+        Selector::parse(&format!("@{}", guest.id)).map_or_else(|_| Vec::new(), |word| plan::select(setup, &[word]));
     let cases = here.iter().flat_map(|job| job.cases_in(&guest.id));
     let names: BTreeSet<String> = cases.map(|(suite, _)| suite.id.to_string()).collect();
     let name = match wanted {
@@ -154,9 +154,11 @@ mod tests {
             config: None,
             guests: vec![planned("deb", &["unit/parse", "unit/print", "smoke/parse"]), planned("win", &["unit/parse"])],
             cases: 4,
+            part: vmdeck_model::shard::RunPart::default(),
+            origins: Vec::new(),
         };
         let at = chrono::DateTime::UNIX_EPOCH;
-        let mut view = RunView::of(&[Event { seq: 0, at, elapsed_ms: 0, kind }]);
+        let mut view = RunView::of(&[Event { seq: 0, at, elapsed_ms: 0, origin: None, kind }]);
         for guest in view.guests.values_mut() {
             guest.machine = Some("vmdeck-1".into());
         }

@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use vmdeck_model::{
     plan::{Keep, RunPurpose},
     quantity::parse_duration,
-    select::{Selector, Shard},
+    select::Selector,
+    shard::Shard,
     tag_expr::TagExpr,
 };
 
@@ -46,9 +47,16 @@ pub struct RunArgs {
     /// End the run at the first failure
     #[arg(long)]
     pub fail_fast: bool,
-    /// Run part I of N of the cases
+    /// Run part I of N of the cases; each is in one part only, and `vmdeck merge` adds the records up
     #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
+    /// What makes the parts alike: `count`, or `time[:FILE]` by what `vmdeck times` wrote [default file: vmdeck-times.json beside
+    /// the config]
+    #[arg(long, value_name = "HOW", requires = "shard", value_parser = ShardByArg::parse)]
+    pub shard_by: Option<ShardByArg>,
+    /// What the parts of one run have in common, so that others are not merged with it [default: the id that CI gives to the run]
+    #[arg(long, value_name = "ID")]
+    pub group: Option<String>,
     /// How long a guest with a failed case, or one that did not boot, is held for inspection before it is taken down
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub pause: Option<Duration>,
@@ -95,6 +103,36 @@ impl RunArgs {
     pub fn selectors(&self) -> Vec<Selector> {
         // Each word was checked when the command line was read.
         self.select.iter().filter_map(|word| Selector::parse(word).ok()).collect()
+    }
+}
+
+/// What makes the parts of a run alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardByArg {
+    /// The number of their cases.
+    Count,
+    /// How long they take, by this file of times, or the usual one.
+    Time(Option<PathBuf>),
+}
+
+impl ShardByArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "count" => Ok(Self::Count),
+            None if text == "time" => Ok(Self::Time(None)),
+            Some(("time", file)) if !file.is_empty() => Ok(Self::Time(Some(file.into()))),
+            _ => Err("count, time, or time:FILE".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for ShardByArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Count => f.write_str("count"),
+            Self::Time(None) => f.write_str("time"),
+            Self::Time(Some(file)) => write!(f, "time:{}", file.display()),
+        }
     }
 }
 

@@ -198,6 +198,7 @@ pub fn empty_setup() -> Setup {
         keys,
         troubles: Vec::new(),
         notes: Vec::new(),
+        digest: String::new(),
         left_out: Vec::new(),
         quarantine: vmdeck_model::quarantine::Quarantine::default(),
     }

@@ -56,10 +56,19 @@ impl World {
         command.args(args).current_dir(self.home.path()).env("XDG_STATE_HOME", self.path("state"));
         command.env("XDG_CONFIG_HOME", self.path("config")).stdin(Stdio::null());
         command.env("VMDECK_SNAPSHOTS_CACHE", self.path("snapshots"));
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        for name in ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "CI", "SSH_AUTH_SOCK"] {
+        let of_ci = [
+            "GITHUB_RUN_ID",
+            "CI_PIPELINE_ID",
+            "BUILDKITE_BUILD_ID",
+            "CIRCLE_WORKFLOW_ID",
+            "BUILD_BUILDID",
+            "BUILD_TAG",
+        ];
+        let others = ["GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "CI", "SSH_AUTH_SOCK"];
+        for name in of_ci.into_iter().chain(others) {
             command.env_remove(name);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Each layer imports only from layers to its left; `tests/architecture.rs` checks that:
 //!
-//! `command < { host, config, report, history, trouble } < backend < transport < engine`
+//! `command < { host, config, report, history, trouble } < merge`, and `< backend < transport < engine`
 //!
 //! - [`command`]: a command for a guest, its text, and the marks around its output.
 //! - [`host`]: the only code that touches the operating system.
@@ -12,6 +12,7 @@
 //! - [`coverage`]: which lines of programs were run.
 //! - [`report`]: sinks over events: text, JSON lines, `JUnit`, GitHub, summary and receipt.
 //! - [`history`]: the records of earlier runs.
+//! - [`merge`]: the records of several runs made into one.
 //! - [`backend`]: makes, starts, stops and destroys machines; one row each in [`backend::BACKENDS`].
 //! - [`transport`]: talks into a machine that is up; one row each in [`transport::TRANSPORTS`].
 //! - [`engine`]: lock, preflight, reap, boot, test, clean up. Commands go in, events come out.
@@ -27,6 +28,7 @@ pub mod engine;
 pub mod fuzz;
 pub mod history;
 pub mod host;
+pub mod merge;
 pub mod report;
 pub mod transport;
 pub mod trouble;

@@ -10,12 +10,16 @@ use super::{
     lifecycle::MachineState,
     memory::PromisedMemory,
     outcome::{CancelReason, Tally, Verdict},
+    shard::{RunOrigin, RunPart},
     subtest::{Subtest, SubtestProgress, SubtestTally},
     text::Clean,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// The longest line of a record that can be an event, in bytes: the first one names every case of the plan.
+pub const LINE_MAX: usize = 16 << 20;
 
 /// One fact with its place in the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +31,9 @@ pub struct Event {
     pub at: DateTime<Utc>,
     /// The milliseconds since the run started, by a clock that never jumps.
     pub elapsed_ms: u64,
+    /// The run that told it, in a record that was merged from several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub origin: Option<String>,
     /// The fact itself.
     #[serde(flatten)]
     pub kind: EventKind,
@@ -270,6 +277,8 @@ pub enum CaseCause {
     Artifacts,
     /// The run ended before anything of it began.
     NotBegun,
+    /// No record of those that were merged tells how it ended.
+    Untold,
 }
 
 /// A case that was found in its guest.
@@ -316,6 +325,11 @@ pub enum EventKind {
         config: Option<String>,
         guests: Vec<PlannedGuest>,
         cases: usize,
+        #[serde(flatten)]
+        part: RunPart,
+        /// The runs from whose records this one was merged.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        origins: Vec<RunOrigin>,
     },
     /// It is known which revision of the code the config's folder has; `dirty` = with changes that no commit has.
     Revision { commit: String, dirty: bool },
@@ -558,6 +572,7 @@ mod tests {
             seq: 12,
             at: DateTime::from_timestamp_millis(1_795_000_000_123).expect("time"),
             elapsed_ms: 4511,
+            origin: None,
             kind: EventKind::PhaseEnded {
                 guest: GuestId::new("deb").expect("name"),
                 phase: Phase::FirstCommand,

@@ -24,8 +24,16 @@ fn checked(text: &str) -> Result<Arc<str>, BadName> {
     if good { Ok(text.into()) } else { Err(BadName { text: text.to_owned() }) }
 }
 
+/// Checks the name of a guest in a record: in one that was merged, `GUEST@ORIGIN` is the machine that the run `ORIGIN` had for `GUEST`.
+fn checked_in_record(text: &str) -> Result<Arc<str>, BadName> {
+    match text.split_once('@') {
+        Some((guest, origin)) if checked(guest).is_ok() && checked(origin).is_ok() => Ok(text.into()),
+        _ => checked(text),
+    }
+}
+
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $read:path) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -52,7 +60,7 @@ macro_rules! name_type {
         impl TryFrom<String> for $name {
             type Error = BadName;
             fn try_from(text: String) -> Result<Self, BadName> {
-                Self::new(&text)
+                $read(&text).map(Self)
             }
         }
 
@@ -66,15 +74,18 @@ macro_rules! name_type {
 
 name_type!(
     /// A guest's name in the config.
-    GuestId
+    GuestId,
+    checked_in_record
 );
 name_type!(
     /// A suite's name in the config.
-    SuiteId
+    SuiteId,
+    checked
 );
 name_type!(
     /// The part that a guest has in a suite with several: `server`, `client`.
-    RoleId
+    RoleId,
+    checked
 );
 /// The longest id of a case, in bytes: it is the name of a folder as well.
 pub const CASE_MAX: usize = 200;
@@ -222,6 +233,15 @@ impl From<CaseId> for String {
 }
 
 impl GuestId {
+    /// Returns the name that the machine of this guest has in a merged record, where several runs had one for it: `GUEST@ORIGIN`. The
+    /// error says that it is too long.
+    pub fn of_origin(&self, origin: &str) -> Result<Self, BadName> {
+        let (guest, inner) = self.0.split_once('@').map_or((&*self.0, None), |(guest, inner)| (guest, Some(inner)));
+        let origin = origin.replace('/', ".");
+        let inner = inner.map(|inner| format!(".{inner}")).unwrap_or_default();
+        checked_in_record(&format!("{guest}@{origin}{inner}")).map(Self)
+    }
+
     /// Returns the name in a run of the guest that fills a role of a suite: `SUITE.ROLE`; the error says that it is too long.
     pub fn of_role(suite: &str, role: &RoleId) -> Result<Self, BadName> {
         Self::new(&format!("{suite}.{role}"))

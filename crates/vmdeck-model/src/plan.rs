@@ -10,7 +10,8 @@ use super::{
     key::{Key, Options},
     quarantine::Quarantine,
     secret::Secret,
-    select::{Selector, Shard},
+    select::Selector,
+    shard::RunPart,
     snapshot::SnapshotConfig,
     suite::{Case, Suite},
     tag_expr::TagExpr,
@@ -46,6 +47,8 @@ pub struct Setup {
     pub quarantine: Quarantine,
     /// What a person should know although nothing is wrong.
     pub notes: Vec<String>,
+    /// The digest of all that decides what is tested and where: the same on every host that has the same files.
+    pub digest: String,
     /// The programs and commands of this host that the config names and that may not be started now, each with its key and place.
     pub left_out: Vec<String>,
 }
@@ -194,6 +197,8 @@ pub struct Plan {
     pub quarantine: Quarantine,
     /// How long cases took in earlier runs, in milliseconds, by their SELECT words: where several are run at once, the longest begins first.
     pub usual_ms: BTreeMap<String, u64>,
+    /// What was selected in all, and which part of that this run has.
+    pub part: RunPart,
 }
 
 impl Setup {
@@ -264,10 +269,8 @@ impl Plan {
     }
 }
 
-/// Returns the jobs of the config that the selection matches; empty = nothing matched. A suite with roles is one job, and is never
-/// divided between shards.
-pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Vec<Job> {
-    let mut position = 0;
+/// Returns the jobs of the config that the selection matches; empty = nothing matched. A suite with roles is one job.
+pub fn select(setup: &Setup, selectors: &[Selector]) -> Vec<Job> {
     let mut jobs = Vec::new();
     let wanted = |suite: &Suite, case: &Case, guest: &Guest| {
         let mut words = selectors.iter().filter(|s| selects(s, suite, case, &[&guest.id, &guest.key]));
@@ -277,14 +280,7 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
         let mut suites = Vec::new();
         for suite in setup.suites.iter().filter(|s| s.roles.is_empty() && runs_on(s, &guest.id)) {
             let is_meant = |case: &&Case| is_meant_for(case, guest, None);
-            let chosen = |case: &&Case| {
-                let wanted = wanted(suite, case, guest);
-                // One that goes on is in each shard that has some beside which it does.
-                let counts = wanted && (shard.is_none() || case.background.is_none());
-                let mine = counts && shard.is_none_or(|s| s.takes(position));
-                position += usize::from(counts);
-                mine
-            };
+            let chosen = |case: &&Case| wanted(suite, case, guest);
             let meant = suite.cases.iter().filter(is_meant);
             let chosen: BTreeSet<&CaseId> = meant.filter(chosen).map(|case| &case.id).collect();
             let wanted = with_needs(suite, chosen);
@@ -302,13 +298,9 @@ pub fn select(setup: &Setup, selectors: &[Selector], shard: Option<Shard>) -> Ve
         let Some(mut job) = Job::of_roles(suite, &setup.guests) else { continue };
         job.drop_unmeant();
         job.retain_cases(|suite, case, member| wanted(suite, case, &member.guest));
-        if job.cases().next().is_none() {
-            continue;
-        }
-        if shard.is_none_or(|s| s.takes(position)) {
+        if job.cases().next().is_some() {
             jobs.push(job);
         }
-        position += 1;
     }
     for job in &mut jobs {
         job.mark_fresh();

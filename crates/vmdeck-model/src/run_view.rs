@@ -259,7 +259,8 @@ impl RunView {
                     subtests,
                     by_subtests: *by_subtests,
                     quarantined: quarantined.clone(),
-                    span_ms: busy.map_or(0, |since| now.saturating_sub(since)),
+                    // A guest that has no machine of its own in this record has further ones.
+                    span_ms: busy.map_or(*took_ms, |since| now.saturating_sub(since)),
                 });
                 // Missing artifacts are a case that nobody has planned.
                 let unplanned = *cause == Some(CaseCause::Artifacts);

@@ -126,30 +126,6 @@ impl Selector {
     }
 }
 
-/// Part `index` of `count` equal parts of the selected cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    /// The index of the part, from 1.
-    pub index: usize,
-    /// The number of parts; at least `index`.
-    pub count: usize,
-}
-
-impl Shard {
-    /// Reads `I/N` with 1 <= I <= N.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is not a shard; write it like `2/5`: the second of five");
-        let (index, count) = text.split_once('/').ok_or_else(bad)?;
-        let shard = Self { index: index.parse().map_err(|_| bad())?, count: count.parse().map_err(|_| bad())? };
-        if shard.index >= 1 && shard.index <= shard.count { Ok(shard) } else { Err(bad()) }
-    }
-
-    /// Returns whether the case at this position belongs to this part.
-    pub fn takes(self, position: usize) -> bool {
-        position % self.count == self.index - 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,16 +202,5 @@ mod tests {
                 && !names("unit/*")
                 && !names("@deb")
         );
-    }
-
-    #[test]
-    fn shards_take_every_case_once() {
-        let shards: Vec<_> = (1..=3).map(|i| Shard::parse(&format!("{i}/3")).expect("shard")).collect();
-        for position in 0..10 {
-            assert_eq!(shards.iter().filter(|s| s.takes(position)).count(), 1);
-        }
-        for bad in ["0/3", "4/3", "1", "a/b", "1/0"] {
-            assert!(Shard::parse(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -94,6 +94,8 @@ impl TestCockpit {
                 config: None,
                 guests,
                 cases: 3,
+                part: vmdeck_model::shard::RunPart::default(),
+                origins: Vec::new(),
             },
         );
     }
@@ -108,7 +110,7 @@ impl TestCockpit {
     pub(crate) fn event(&mut self, ms: u64, kind: EventKind) -> &mut Self {
         let at = chrono::DateTime::from_timestamp_millis(BEGAN + ms.cast_signed()).expect("time");
         self.at(ms);
-        self.msg(Msg::Events(vec![Event { seq: ms, at, elapsed_ms: ms, kind }]))
+        self.msg(Msg::Events(vec![Event { seq: ms, at, elapsed_ms: ms, origin: None, kind }]))
     }
 
     /// It is this many milliseconds after the beginning.

@@ -106,7 +106,7 @@ fn planned(model: &Model) -> Vec<(GuestId, Vec<String>)> {
         .as_ref()
         .filter(|_| !matches!(model.shown.record, RecordSource::Other { .. } | RecordSource::Replay))
     {
-        for job in plan::select(setup, &model.select, None) {
+        for job in plan::select(setup, &model.select) {
             for guest in job.guests() {
                 let names = job.cases_in(&guest.id).map(|(suite, case)| format!("{}/{}", suite.id, case.id)).collect();
                 out.insert(guest.id.clone(), names);

@@ -132,7 +132,13 @@ fn arguments(
         out.extend(["--tag".into(), tag.into()]);
     }
     if let Some(shard) = args.shard {
-        out.extend(["--shard".into(), format!("{}/{}", shard.index, shard.count).into()]);
+        out.extend(["--shard".into(), shard.to_string().into()]);
+    }
+    if let Some(by) = &args.shard_by {
+        out.extend(["--shard-by".into(), by.to_string().into()]);
+    }
+    if let Some(group) = &args.group {
+        out.extend(["--group".into(), group.into()]);
     }
     if args.repeat > 1 {
         out.extend(["--repeat".into(), args.repeat.to_string().into()]);

@@ -88,7 +88,8 @@ pub(super) fn build(checked: Checked, sources: &Sources<'_>, problems: &mut Vec<
     let folder = sources.base.to_owned();
     let file = sources.file.map(|(path, _)| path.to_owned());
     let (troubles, quarantine) = (shared.troubles, Quarantine::default());
-    (Setup { file, folder, host, guests, suites, cockpit, keys, troubles, quarantine, notes, left_out }, values)
+    let digest = String::new();
+    (Setup { file, folder, host, guests, suites, cockpit, keys, troubles, quarantine, notes, digest, left_out }, values)
 }
 
 /// What the config says for all guests.

@@ -16,6 +16,7 @@ mod case_values;
 mod catalogue;
 mod check;
 mod compat;
+mod digest;
 mod env;
 pub mod example;
 pub mod keys;
@@ -63,6 +64,7 @@ pub fn load(sources: &Sources<'_>) -> Result<(Setup, Values)> {
         return Err(fault(sources, &problems));
     }
     setup.notes.extend(notes);
+    setup.digest = digest::of(&values, &setup.folder);
     Ok((setup, values))
 }
 

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 use vmdeck_model::key::Key;
 use vmdeck_model::{
+    division,
     job::Job,
     key::Kind,
     plan,
     secret::Secret,
-    select::{Selector, Shard},
+    select::Selector,
+    shard::Shard,
     suite::{Case, RunAs, SuiteNetwork},
 };
 
@@ -229,7 +231,10 @@ fn roles_make_a_job_of_several_guests() {
     let (setup, _) = load_with(text, &[], &[]).expect("good");
     let cases = |words: &[&str], shard: Option<&str>| -> Vec<String> {
         let words: Vec<Selector> = words.iter().map(|word| Selector::parse(word).expect("word")).collect();
-        let jobs = plan::select(&setup, &words, shard.map(|shard| Shard::parse(shard).expect("shard")));
+        let mut jobs = plan::select(&setup, &words);
+        if let Some(shard) = shard {
+            jobs = division::divide(jobs, Shard::parse(shard).expect("shard"), None, 1).jobs;
+        }
         let names = |job: &Job| -> Vec<String> {
             job.cases().map(|(guest, suite, case)| format!("{}/{}@{}", suite.id, case.id, guest.id)).collect()
         };

@@ -127,7 +127,7 @@ async fn next(signals: &mut Option<mpsc::UnboundedReceiver<Signal>>) -> Signal {
 impl Dispatcher {
     fn send(&mut self, kind: EventKind) {
         self.seq += 1;
-        let event = Event { seq: self.seq, at: clock::utc(), elapsed_ms: self.events.elapsed_ms(), kind };
+        let event = Event { seq: self.seq, at: clock::utc(), elapsed_ms: self.events.elapsed_ms(), origin: None, kind };
         self.view.apply(&event);
         // A reader that is gone does not stop the run: the machines must still be taken down.
         let _ = self.out.send(event);
@@ -159,6 +159,8 @@ impl Dispatcher {
             config: self.plan.config.as_ref().map(|path| path.display().to_string()),
             guests,
             cases: self.plan.case_count(),
+            part: self.plan.part.clone(),
+            origins: Vec::new(),
         };
         self.send(kind);
     }

@@ -21,7 +21,7 @@ use std::{
 };
 use vmdeck_model::{
     error::{Fault, Result},
-    event::Event,
+    event::{Event, LINE_MAX},
     exit::RunExit,
     ids::{CaseId, GuestId, SuiteId},
     outcome::{Tally, Verdict},
@@ -29,8 +29,6 @@ use vmdeck_model::{
     run_view::{RevisionView, RunView},
 };
 
-/// The longest line of a record that can be an event, in bytes.
-const LINE_MAX: u64 = 1 << 20;
 /// The file in a record that says that it stays.
 const PINNED: &str = "pinned";
 /// The fewest digits by which a run can be named.
@@ -130,7 +128,7 @@ pub fn each_event(record: &Path, take: &mut dyn FnMut(&Event)) -> io::Result<()>
     let mut line = Vec::new();
     loop {
         line.clear();
-        if io::Read::take(&mut lines, LINE_MAX).read_until(b'\n', &mut line)? == 0 {
+        if io::Read::take(&mut lines, LINE_MAX as u64).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
         // Lines of output change nothing; a torn last line, or one of a newer version, is left out.

@@ -13,7 +13,7 @@ use quick_xml::{
     events::{BytesDecl, BytesStart, BytesText, Event as Xml},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -42,6 +42,8 @@ struct ReportedRun {
     /// When it began: RFC 3339 without a zone, UTC.
     began: String,
     accelerator: Option<String>,
+    /// Of a merged record: the host of each of its runs, by the name that this has there.
+    hosts: BTreeMap<String, String>,
     guests: BTreeMap<GuestId, ReportedGuest>,
     subtests: JunitSubtests,
 }
@@ -53,6 +55,8 @@ struct ReportedGuest {
     image: Option<String>,
     /// How many runs have used its machine since it was made, where an earlier run kept it.
     reused: Option<u32>,
+    /// The runs of a merged record that have told of its cases.
+    origins: BTreeSet<String>,
     cases: Vec<ReportedCase>,
 }
 
@@ -68,6 +72,15 @@ struct ReportedCase {
     quarantined: Option<String>,
     last: Attempt,
     earlier: Vec<Attempt>,
+}
+
+impl ReportedRun {
+    /// Returns the host of a guest: of a merged record the hosts of the runs that told of it.
+    fn host_of(&self, guest: &ReportedGuest) -> String {
+        let hosts: BTreeSet<&str> =
+            guest.origins.iter().filter_map(|origin| self.hosts.get(origin)).map(String::as_str).collect();
+        if hosts.is_empty() { self.host.clone() } else { hosts.into_iter().collect::<Vec<_>>().join(", ") }
+    }
 }
 
 impl Junit {
@@ -125,7 +138,8 @@ impl ReportSink for Junit {
 
     fn event(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
         match &event.kind {
-            EventKind::RunStarted { run, host, guests, .. } => {
+            EventKind::RunStarted { run, host, guests, origins, .. } => {
+                self.run.hosts = origins.iter().map(|of| (of.origin.clone(), of.host.clone())).collect();
                 self.run.id = run.to_string();
                 self.run.host.clone_from(host);
                 self.run.began = event.at.format("%Y-%m-%dT%H:%M:%S").to_string();
@@ -142,6 +156,7 @@ impl ReportSink for Junit {
                 if let Some(reused) = view.guests.get(guest).and_then(|seen| seen.reused.as_ref()) {
                     self.run.guests.entry(guest.clone()).or_default().reused = Some(reused.times);
                 }
+                self.run.guests.entry(guest.clone()).or_default().origins.extend(event.origin.clone());
                 self.case(&event.kind, view);
             }
             EventKind::CaseStarted { guest, suite, case, round, only, .. } => {
@@ -243,7 +258,7 @@ fn render(run: &ReportedRun, index: &PlanIndex, took_ms: u64) -> io::Result<Vec<
             &format!("vmdeck.{id}"),
             took,
         );
-        tag.extend_attributes([("timestamp", run.began.as_str()), ("hostname", clean(&run.host).as_str())]);
+        tag.extend_attributes([("timestamp", run.began.as_str()), ("hostname", clean(&run.host_of(guest)).as_str())]);
         out.write_event(Xml::Start(tag.borrow()))?;
         properties(&mut out, run, id, guest)?;
         for case in &guest.cases {
@@ -258,6 +273,7 @@ fn render(run: &ReportedRun, index: &PlanIndex, took_ms: u64) -> io::Result<Vec<
 fn properties(out: &mut Writer<Vec<u8>>, run: &ReportedRun, id: &GuestId, guest: &ReportedGuest) -> io::Result<()> {
     let accelerator = run.accelerator.as_deref().filter(|_| guest.backend == "qemu");
     let reused = guest.reused.map(|times| times.to_string());
+    let shards = guest.origins.iter().cloned().collect::<Vec<_>>().join(", ");
     let all = [
         ("run", Some(run.id.as_str())),
         ("guest", Some(id.as_str())),
@@ -265,6 +281,7 @@ fn properties(out: &mut Writer<Vec<u8>>, run: &ReportedRun, id: &GuestId, guest:
         ("image", guest.image.as_deref()),
         ("accelerator", accelerator),
         ("reused", reused.as_deref()),
+        ("shard", Some(shards.as_str()).filter(|shards| !shards.is_empty())),
     ];
     junit_xml::properties(out, all.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }
@@ -366,8 +383,15 @@ mod tests {
     }
 
     fn run_of(cases: Vec<ReportedCase>) -> ReportedRun {
-        let guest = ReportedGuest { backend: "qemu".into(), image: Some("/i.qcow2".into()), reused: Some(2), cases };
+        let guest = ReportedGuest {
+            backend: "qemu".into(),
+            image: Some("/i.qcow2".into()),
+            reused: Some(2),
+            cases,
+            origins: BTreeSet::new(),
+        };
         ReportedRun {
+            hosts: BTreeMap::new(),
             id: "0123".into(),
             host: "ci-1".into(),
             began: "2026-01-02T03:04:05".into(),

@@ -253,7 +253,7 @@ mod tests {
         };
         let mut lines = Launcher::new(run, Box::new(buffer.clone()), Box::new(buffer.clone()));
         for kind in events {
-            let event = Event { seq: 1, at: DateTime::UNIX_EPOCH, elapsed_ms: 4000, kind };
+            let event = Event { seq: 1, at: DateTime::UNIX_EPOCH, elapsed_ms: 4000, origin: None, kind };
             lines.event(&event, &RunView::default()).expect("written");
         }
         buffer.text()

@@ -98,7 +98,8 @@ mod tests {
         let mut fanout = Fanout::default();
         fanout.add(Box::new(Failing));
         fanout.add(Box::new(jsonl::Jsonl::new("copy".into(), Box::new(buffer.clone()))));
-        let event = Event { seq: 1, at: chrono::DateTime::UNIX_EPOCH, elapsed_ms: 0, kind: EventKind::Unknown };
+        let event =
+            Event { seq: 1, at: chrono::DateTime::UNIX_EPOCH, elapsed_ms: 0, origin: None, kind: EventKind::Unknown };
         assert_eq!(fanout.event(&event), ["cannot write the broken one: disk full"]);
         assert!(fanout.event(&event).is_empty());
         assert_eq!(buffer.text().lines().count(), 2);

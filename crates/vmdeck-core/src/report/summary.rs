@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use std::{io, path::PathBuf};
 use vmdeck_model::{
     event::{Event, EventKind},
-    run_view::RunView,
+    ids::GuestId,
+    run_view::{GuestView, RunView},
 };
 
 /// Writes both files into the record at the end.
@@ -73,7 +74,12 @@ fn millis(at: DateTime<Utc>) -> String {
 }
 
 fn receipt(view: &RunView) -> Value {
-    let resources: Vec<Value> = view.guests.iter().map(|(id, guest)| {
+    // In a merged record a guest may have had machines only under the names of the runs that made them.
+    let is_told = |(id, guest): &(&GuestId, &GuestView)| {
+        let has_own = !guest.proofs.is_empty() || !guest.left.is_empty() || guest.kept;
+        has_own || !view.guests.values().any(|other| other.one_more_of.as_ref() == Some(id))
+    };
+    let resources: Vec<Value> = view.guests.iter().filter(is_told).map(|(id, guest)| {
         json!({ "guest": id, "backend": guest.backend, "gone": guest.proofs, "left": guest.left, "kept": guest.kept })
     }).collect();
     json!({ "run": view.run, "clean": view.left().next().is_none(), "resources": resources })

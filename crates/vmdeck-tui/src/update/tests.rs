@@ -388,7 +388,7 @@ fn what_happened_before_somebody_came_is_shown_and_not_told() {
         error: Some("it broke".into()),
         hint: None,
     };
-    let event = |seq, kind| Event { seq, at, elapsed_ms: seq, kind };
+    let event = |seq, kind| Event { seq, at, elapsed_ms: seq, origin: None, kind };
     case.msg(Msg::Events(vec![event(1, kind), event(2, ended)]));
     assert_eq!((case.model.shown.view.warnings.len(), case.model.shown.view.exit), (1, Some(RunExit::Infra)));
     assert!(case.model.overlay.is_none() && case.toast().is_empty() && case.sent().is_empty());

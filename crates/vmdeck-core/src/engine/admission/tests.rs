@@ -88,6 +88,7 @@ impl Bench {
             selection: Vec::new(),
             quarantine: vmdeck_model::quarantine::Quarantine::default(),
             usual_ms: BTreeMap::new(),
+            part: vmdeck_model::shard::RunPart::default(),
         };
         let (events, told) = EventSender::new(Arc::default());
         let meter: Arc<dyn Meter> = Arc::clone(&self.meter) as Arc<dyn Meter>;

@@ -122,7 +122,8 @@ impl HtmlPage {
                 }
                 @if !view.selection.is_empty() { dt { "Selected" } dd { code { (view.selection.join(" ")) } } }
                 @if let Some(config) = &view.config { dt { "Config" } dd { code { (config) } } }
-                dt { "Record" } dd { code { (self.sources.record.display().to_string()) } }
+                // A merged one is the same wherever it lies.
+                @if !view.dir.is_empty() { dt { "Record" } dd { code { (self.sources.record.display().to_string()) } } }
             }
         }
     }

@@ -403,7 +403,7 @@ fn cases_of(model: &Model, head: &RunNode) -> Vec<String> {
 }
 
 fn exists(setup: &Setup, word: &str) -> bool {
-    vmdeck_model::select::Selector::parse(word).is_ok_and(|s| !vmdeck_model::plan::select(setup, &[s], None).is_empty())
+    vmdeck_model::select::Selector::parse(word).is_ok_and(|s| !vmdeck_model::plan::select(setup, &[s]).is_empty())
 }
 
 fn rerun_failed(model: &mut Model, out: &mut Vec<Effect>) {
