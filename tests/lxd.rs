@@ -296,6 +296,11 @@ fn a_kept_machine_is_used_again_and_one_that_is_renamed_is_still_ours() {
     cluster.try_lxc(&["rename", &machine, "mine"]);
     world::finish(child).exits(5);
     assert!(cluster.instances().is_empty(), "{:?}", cluster.instances());
+
+    // Another daemon at the same place knows nothing of it, and that proves nothing.
+    world.run(&["keep", "g"]).exits(0);
+    cluster.make_anew(1);
+    world.run(&["cleanup", "--force"]).exits(6).complains("made it, and at").complains("remove the journal");
 }
 
 #[test]

@@ -27,10 +27,15 @@ impl LxdCluster {
         let number =
             u8::try_from((std::process::id() + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 200).expect("small");
         let cluster = Self { folder: PathBuf::from(format!("/var/tmp/vmdeck-lxd-{number}")), number };
-        cluster.script(&["wipe"]);
-        cluster.script(&["start", &members.to_string()]);
-        cluster.script(&["image"]);
+        cluster.make_anew(members);
         Some(cluster)
+    }
+
+    /// Puts another cluster in the place of this one, if it is there.
+    pub fn make_anew(&self, members: u8) {
+        self.script(&["wipe"]);
+        self.script(&["start", &members.to_string()]);
+        self.script(&["image"]);
     }
 
     /// Returns the socket of a member.

@@ -42,6 +42,9 @@ pub struct MachineId {
     /// The provider's immutable id.
     #[serde(default)]
     pub uuid: Option<String>,
+    /// What the provider itself is known by: another one at the same place knows nothing of the machine.
+    #[serde(default)]
+    pub provider: Option<String>,
     /// The machine's process on this host.
     #[serde(default)]
     pub pid: Option<u32>,

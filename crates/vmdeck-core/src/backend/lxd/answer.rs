@@ -96,6 +96,8 @@ pub(super) struct LxdEnvironment {
     pub(super) server: String,
     /// Its version.
     pub(super) server_version: String,
+    /// The fingerprint of its certificate, which all members of a cluster have alike.
+    pub(super) certificate_fingerprint: String,
     /// Whether it is a member of a cluster.
     pub(super) server_clustered: bool,
     /// What it can make, as `lxc | qemu`.

@@ -49,6 +49,11 @@ impl LxdClient {
         self.get("/1.0").await
     }
 
+    /// Returns the fingerprint by which the daemon is known.
+    pub(super) async fn fingerprint(&self) -> Result<String, LxdError> {
+        Ok(self.server().await?.environment.certificate_fingerprint)
+    }
+
     /// Checks that the project exists: one that does not is an empty list to every other question.
     pub(super) async fn project(&self) -> Result<(), LxdError> {
         self.get::<Value>(&url(&["1.0", "projects", &self.place.project], &[])).await.map(drop)

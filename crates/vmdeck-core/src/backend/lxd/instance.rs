@@ -53,8 +53,10 @@ const SERVERS: &[(&str, &str, &str)] = &[
 pub(super) struct LxdMachine {
     client: LxdClient,
     name: String,
-    /// The daemon's id, once it is known.
+    /// The id that the daemon gave it, once it is known.
     uuid: Option<String>,
+    /// The fingerprint of the daemon, once it is known.
+    daemon: Option<String>,
     /// The member that it is on, once it is known.
     member: Option<String>,
     user: Option<String>,
@@ -73,6 +75,7 @@ impl LxdMachine {
             client,
             name: request.name.to_owned(),
             uuid: None,
+            daemon: None,
             member: None,
             user: request.guest.options.text("user").map(str::to_owned),
             log: console::log(request.record_dir),
@@ -82,10 +85,11 @@ impl LxdMachine {
         }
     }
 
-    /// Returns a handle on an instance that was made before.
-    pub(super) fn of_made(client: LxdClient, request: &CreateRequest<'_>, made: &LxdInstance) -> Self {
+    /// Returns a handle on an instance that was made before, and had this id then.
+    pub(super) fn of_made(client: LxdClient, request: &CreateRequest<'_>, made: &LxdInstance, id: &MachineId) -> Self {
         let mut machine = Self::new(client, request);
         machine.learn(made);
+        machine.daemon = id.provider.clone();
         machine.is_up = made.status_code == status::RUNNING;
         machine
     }
@@ -119,6 +123,7 @@ impl LxdMachine {
         match (made, asked) {
             (Ok(Some(made)), _) if made.nonce() == Some(&*self.name) => {
                 self.learn(&made);
+                self.daemon = self.client.fingerprint().await.ok();
                 Ok(())
             }
             (Ok(_) | Err(_), Err(error)) | (Err(error), Ok(())) => Err(self.failed_at(member, &error, &what)),
@@ -277,7 +282,7 @@ impl Machine for LxdMachine {
     }
 
     fn id(&self) -> MachineId {
-        MachineId { uuid: self.uuid.clone(), ..MachineId::default() }
+        MachineId { uuid: self.uuid.clone(), provider: self.daemon.clone(), ..MachineId::default() }
     }
 
     fn exists(&self) -> BoxFuture<'_, Result<bool>> {
@@ -307,7 +312,7 @@ impl Machine for LxdMachine {
     fn release(&mut self) -> BoxFuture<'_, Result<Vec<Proof>>> {
         Box::pin(async {
             self.unfollow();
-            let gone = ownership::destroy(&self.client, &self.name, self.uuid.as_deref()).await?;
+            let gone = ownership::destroy(&self.client, &self.name, &self.id()).await?;
             Ok(vec![Proof::Gone(gone)])
         })
     }

@@ -147,7 +147,7 @@ impl Backend for Lxd {
         Box::pin(async move {
             let running = self.running(record).await?;
             Ok(running.map(|(client, made)| {
-                Box::new(LxdMachine::of_made(client, &record.request(guest), &made)) as Box<dyn Machine>
+                Box::new(LxdMachine::of_made(client, &record.request(guest), &made, &record.id)) as Box<dyn Machine>
             }))
         })
     }
@@ -162,17 +162,14 @@ impl Backend for Lxd {
             let cannot = || Fault::infra(format!("cannot use `{}` again", record.name));
             let (client, made) =
                 self.running(record).await?.ok_or_else(|| cannot().because("it does not run any more"))?;
-            Ok(Some(Box::new(LxdMachine::of_made(client, &request, &made)) as Box<dyn Machine>))
+            Ok(Some(Box::new(LxdMachine::of_made(client, &request, &made, &record.id)) as Box<dyn Machine>))
         })
     }
 
     fn reap<'a>(&'a self, record: &'a MachineRecord, _: CallContext<'a>) -> BoxFuture<'a, Proof> {
         Box::pin(async move {
             match self.client_of_record(record) {
-                Ok(client) => {
-                    let uuid = record.id.uuid.as_deref();
-                    Proof::gone(ownership::destroy(&client, &record.name, uuid).await)
-                }
+                Ok(client) => Proof::gone(ownership::destroy(&client, &record.name, &record.id).await),
                 Err(fault) => Proof::Unknown(fault),
             }
         })

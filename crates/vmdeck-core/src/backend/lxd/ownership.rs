@@ -8,6 +8,7 @@ use super::{
     client::LxdClient,
     error::LxdError,
 };
+use crate::backend::record::MachineId;
 use std::time::Duration;
 use vmdeck_model::error::{Blame, Fault, Result};
 
@@ -57,15 +58,27 @@ pub(super) fn find<'a>(all: &'a [LxdInstance], name: &str, uuid: Option<&str>) -
     }
 }
 
-/// Destroys the machine of this name and id, if it is there and proven ours; returns how its absence was proven.
-pub(super) async fn destroy(client: &LxdClient, name: &str, uuid: Option<&str>) -> Result<String> {
+/// Destroys the machine of this name and id, if it is there and proven ours; returns how its absence was proven. What another daemon says
+/// that answers at the same place now proves nothing.
+pub(super) async fn destroy(client: &LxdClient, name: &str, id: &MachineId) -> Result<String> {
+    let uuid = id.uuid.as_deref();
     let cannot = || Fault::new(Blame::Leftover, format!("cannot remove the instance `{name}`"));
     let left = |fault: Fault| cannot().caused_by(fault);
     let failed = |what: &'static str| move |error: LxdError| left(error.fault(client.flavour, what));
     client.settle(name, SETTLE).await.map_err(failed("see what goes on"))?;
     let all = client.instances().await.map_err(failed("list the instances"))?;
     let ours = match find(&all, name, uuid) {
-        MachineFound::Absent(why) => return Ok(format!("{}: {why}", client.flavour.name)),
+        MachineFound::Absent(why) => {
+            let now = client.fingerprint().await.map_err(failed("ask which daemon it is"))?;
+            if let Some(made_by) = id.provider.as_ref().filter(|made_by| **made_by != now) {
+                let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
+                let (at, now, made_by) = (&client.place.daemon, short(&now), short(made_by));
+                return Err(cannot()
+                    .because(format!("the daemon {made_by} made it, and at {at} there is {now} now"))
+                    .hint("bring that one back; where it was installed anew, remove the journal of the run from the state folder"));
+            }
+            return Ok(format!("{}: {why}", client.flavour.name));
+        }
         MachineFound::Unproven(why) => {
             let program = client.flavour.program;
             let hint = format!("it is tried again at the next start; `{program} list` shows it");

@@ -393,6 +393,8 @@ impl Machine for QemuMachine {
     fn id(&self) -> MachineId {
         MachineId {
             uuid: Some(self.uuid.clone()),
+            // Its process is its provider.
+            provider: None,
             pid: self.running.as_ref().map(|r| r.process.pid),
             started: self.running.as_ref().and_then(|r| r.process.started),
         }

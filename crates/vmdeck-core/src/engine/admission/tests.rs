@@ -149,7 +149,7 @@ async fn what_a_machine_has_stays_while_its_process_lives_whatever_becomes_of_it
     let held = take(&one, &[&a]).await.expect("there is room");
     // As a machine's process has it.
     let copy = held[&a.id].descriptor().expect("open").try_clone().expect("copy");
-    held[&a.id].note_machine(Some(&MachineId { pid: Some(u32::MAX), started: Some(1), uuid: None })).await;
+    held[&a.id].note_machine(Some(&MachineId { pid: Some(u32::MAX), started: Some(1), ..MachineId::default() })).await;
     held[&a.id].leave(Path::new("/nowhere")).await;
     drop(held);
     let (mut two, _) = bench.run(2, None);
