@@ -76,6 +76,27 @@ fn exactly_what_failed_is_run_again() {
     world.assert_nothing_left();
 }
 
+/// Jobs of a CI may share the folder of a cache.
+#[test]
+fn runs_that_end_at_the_same_time_are_all_in_the_history() {
+    let world = world();
+    let runs: Vec<_> = (0..6).map(|_| world.start(&["--ci", "--no-lock", "s/good@a"])).collect();
+    // Whoever lists them meanwhile is in nobody's way.
+    world.run(&["runs", "--json"]).exits(0);
+    for run in runs {
+        finish(run).exits(0);
+    }
+    let index = fs::read_to_string(world.path(".vmdeck/runs.jsonl")).expect("index");
+    let names = |text: &str| {
+        text.lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("whole")["name"].to_string())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(&index).len(), 6, "{index}");
+    let all: serde_json::Value = serde_json::from_str(&world.run(&["runs", "--json"]).exits(0).out).expect("json");
+    assert_eq!(all.as_array().expect("runs").len(), 6);
+}
+
 #[test]
 fn runs_are_listed_with_what_was_tested_and_how_they_ended() {
     let world = world();

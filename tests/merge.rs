@@ -89,9 +89,14 @@ fn shards_are_one_run_again() {
         .expect("diff");
     assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout).chars().take(2000).collect::<String>());
     world.run(&["merge", "s1", "s2", "-o", "m"]).exits(2).complains("it holds the record of another run");
+    fs::create_dir(world.path("full")).expect("folder");
+    fs::write(world.path("full/notes"), "mine").expect("written");
+    world.run(&["merge", "s1", "s2", "-o", "full"]).exits(2).complains("set -o to a folder that is not there yet");
+    let hidden = fs::read_dir(world.path("")).expect("folder").flatten();
+    assert_eq!(hidden.filter(|entry| entry.file_name().to_string_lossy().starts_with(".merge-")).count(), 0);
     // Without a place it is among the others.
     world.run(&["merge", "s1", "s2", "s3", "s4"]).exits(1);
-    world.run(&["runs"]).exits(0).says("2 failed");
+    world.run(&["runs"]).exits(0).says("2 failed").says("(merged from 4 records)");
 }
 
 #[test]
@@ -103,7 +108,7 @@ fn a_shard_that_is_missing_twice_or_of_another_run_is_named() {
     ran.says("no record of shard 2/3 was given").says("INFRA").says("no shard reported it").says("4 passed, 2 infra");
     assert!(fs::read_to_string(world.path("gap/junit.xml")).expect("junit").contains("errors=\"2\""));
     // The half is made whole later.
-    world.run(&["merge", "gap", "s2", "-o", "whole"]).exits(5).says("6 cases: 6 passed");
+    world.run(&["merge", "gap", "s2", "-o", "whole"]).exits(0).says("6 cases: 6 passed");
     world
         .run(&["merge", "s1", "s2", "s3", "--expect", "4", "-o", "few"])
         .exits(5)
@@ -118,7 +123,7 @@ fn a_shard_that_is_missing_twice_or_of_another_run_is_named() {
     };
     again("twice", &[]);
     world.run(&["merge", "s1", "s2", "s3", "twice", "-o", "x"]).exits(2).complains("shard 2/3 is there twice");
-    world.run(&["merge", "s1", "s2", "s3", "twice", "-o", "forced", "--force"]).exits(0).says("(earlier)");
+    world.run(&["merge", "s1", "s2", "s3", "twice", "-o", "forced", "--force"]).exits(0).says("shard 2/3, earlier");
     again("other", &["--set", "suites.s.cases.0.run=echo other"]);
     let ran = world.run(&["merge", "s1", "s3", "other", "-o", "x"]).exits(2);
     ran.complains("`other` (shard 2/3)")
@@ -137,6 +142,55 @@ fn a_shard_that_is_missing_twice_or_of_another_run_is_named() {
     world.run(&["--ci", "--run-dir", "of_a", "@a"]).exits(0);
     world.run(&["--ci", "--run-dir", "of_b", "@b"]).exits(0);
     world.run(&["merge", "of_a", "of_b", "-o", "hosts", "--force"]).exits(0).says("6 cases: 6 passed");
+}
+
+#[test]
+fn what_a_shard_says_against_itself_is_never_green() {
+    let world = green();
+    (1..=2).for_each(|index| drop(shard(&world, index, 2, &[]).exits(0)));
+    for code in [1, 130, 143, 5, 6, 70] {
+        rewrite(&world, "s2", |line| {
+            let is_end = line.contains("\"run_ended\"");
+            let exit = line.find("\"exit\":").filter(|_| is_end).map(|at| at + 7);
+            Some(exit.map_or_else(
+                || line.to_owned(),
+                |at| format!("{}{code}{}", &line[..at], line[at..].trim_start_matches(|c: char| c.is_ascii_digit())),
+            ))
+        });
+        let dir = format!("m{code}");
+        let ran = world.run(&["merge", "s1", "s2", "-o", &dir]);
+        assert_eq!(ran.code, if code == 6 || code == 70 { code } else { 5 }, "{}{}", ran.out, ran.err);
+        let why = format!("shard 2/2 ended with exit code {code}, and none of its cases says why");
+        assert!(ran.out.contains(&why), "{}", ran.out);
+        let junit = fs::read_to_string(world.path(&format!("{dir}/junit.xml"))).expect("junit");
+        assert!(junit.contains("errors=\"1\"") && junit.contains(&why), "{junit}");
+    }
+    let secret = shard(&world, 1, 2, &["--run-dir", "other", "--group", "x\n::error::y"]);
+    assert_eq!(secret.code, 2);
+    rewrite(&world, "s1", |line| Some(line.replacen("\"host\":\"", "\"host\":\"x\\n::error::boo", 1)));
+    let ran = world.run(&["merge", "s1", "s2", "-o", "host"]);
+    assert!(!ran.out.lines().any(|line| line.starts_with("::")), "{}", ran.out);
+}
+
+#[test]
+fn a_quarantine_and_a_case_that_may_not_be_flaky_are_of_the_plan() {
+    let world = world(&[
+        ("one", "true", ""),
+        ("two", "[ -e $PLACE/mended ] || exit 3", "flaky = \"fail\"\nenv = { PLACE = \"HERE\" }"),
+    ]);
+    let config = fs::read_to_string(world.path("vmdeck.toml")).expect("config");
+    fs::write(world.path("vmdeck.toml"), config.replace("HERE", &world.path("").display().to_string()))
+        .expect("written");
+    let attempt = |at| [("GITHUB_RUN_ID", "7"), ("GITHUB_RUN_ATTEMPT", at)];
+    shard_in_ci(&world, 1, "s1", &attempt("1")).exits(0);
+    shard_in_ci(&world, 2, "s2", &attempt("1")).exits(1);
+    fs::write(world.path("mended"), "").expect("written");
+    shard_in_ci(&world, 2, "s2b", &attempt("2")).exits(0);
+    let ran = world.run(&["merge", "s1", "s2", "s2b", "-o", "m"]).exits(1).says("2 passed, 2 failed");
+    ran.says("passed only in a later attempt of CI; before: exit 3");
+    world.run(&["quarantine", "add", "s/two", "--issue", "https://example.org/1", "--days", "5"]).exits(0);
+    shard_in_ci(&world, 2, "s2c", &attempt("3")).exits(0);
+    world.run(&["merge", "s1", "s2c", "-o", "x"]).exits(2).complains("not parts of one plan");
 }
 
 #[test]
@@ -200,7 +254,7 @@ fn a_later_attempt_of_ci_takes_the_place_of_an_earlier_one_and_is_flaky() {
     fs::write(world.path("mended"), "").expect("written");
     shard_in_ci(&world, 2, "s2b", &[("GITHUB_RUN_ID", "77"), ("GITHUB_RUN_ATTEMPT", "2")]).exits(0);
     let ran = world.run(&["merge", "s1", "s2", "s2b", "-o", "m"]).exits(0).says("2 passed, 2 flaky");
-    assert!(ran.out.contains("2-1 (earlier)"), "{}", ran.out);
+    assert!(ran.out.contains("shard 2/2, attempt 1"), "{}", ran.out);
     assert!(fs::read_to_string(world.path("m/junit.xml")).expect("junit").contains("flakyFailure"));
     let ended = events(&world, "m").into_iter().find(|event| event["kind"] == "case_ended" && event["case"] == "two");
     assert_eq!(ended.expect("told")["earlier"][0]["message"], "exit 3");
@@ -259,8 +313,18 @@ fn machines_of_several_shards_keep_their_logs_apart() {
         assert_eq!(fs::read(world.path(&format!("m/{console}"))).expect("log"), own, "{console}");
     }
     assert!(!world.path("m/guests/g/console.log").exists());
-    let setups = ["g", "g@2"].map(|guest| world.path(&format!("m/guests/{guest}/s/+setup")).is_dir());
+    let setups = ["g@1", "g@2"].map(|guest| world.path(&format!("m/guests/{guest}/s/+setup")).is_dir());
     assert_eq!(setups, [true, true], "the setup of each");
+    let broken = World::new(&format!("{fake}{}", cases.replace("setup = \"prepare\"", "setup = \"fail 3\"")));
+    drop((shard(&broken, 1, 2, &[]), shard(&broken, 2, 2, &[])));
+    broken.run(&["merge", "s1", "s2", "-o", "m"]);
+    for ended in events(&broken, "m").iter().filter(|event| event["cause"] == "setup") {
+        let message = ended["message"].as_str().expect("text");
+        if let Some(path) = message.split("see ").nth(1) {
+            let path = path.trim_end_matches(')');
+            assert!(broken.path(&format!("m/{path}")).is_dir(), "{message}");
+        }
+    }
     let boots: Vec<Value> = events(&world, "m").into_iter().filter(|event| event["kind"] == "guest_state").collect();
     assert!(boots.iter().all(|event| event["guest"] == "g@1" || event["guest"] == "g@2"), "{boots:?}");
     let summary = json_of(&world, "m/summary.json");
@@ -286,6 +350,18 @@ fn times_divide_the_next_run_and_a_file_that_is_no_good_is_told() {
     let four =
         world.run(&["--dry-run", "--shard", "1/4", "--shard-by", "time"]).exits(0).complains("alone takes about");
     assert!(four.err.contains("more shards do not help"), "{}", four.err);
+    // A run counts once, also where it is a part of a merged record.
+    let before = fs::read(world.path("vmdeck-times.json")).expect("times");
+    symlink("vmdeck-times.json", world.path("link.json")).expect("link");
+    world.run(&["times", "whole", "whole", "-o", "link.json"]).exits(0);
+    assert_eq!(fs::read(world.path("vmdeck-times.json")).expect("times"), before);
+    let ci = fs::read(world.path("ci/times.json")).expect("times");
+    world.run(&["times", "m", "s1", "-o", "ci/times.json"]).exits(0);
+    assert_eq!(fs::read(world.path("ci/times.json")).expect("times"), ci);
+    // The verdict is not that of the times.
+    fs::write(world.path("broken.json"), "{").expect("written");
+    let ran = world.run(&["merge", "s1", "s2", "-o", "m2", "--times", "broken.json"]).exits(0);
+    ran.complains("cannot add times to `broken.json`");
     // Another file, and none, are not the same division.
     fs::write(world.path("bad.json"), "{}").expect("written");
     let ran = world.run(&["--ci", "--shard", "2/2", "--shard-by", "time:bad.json", "--run-dir", "bad"]).exits(0);

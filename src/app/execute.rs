@@ -34,6 +34,8 @@ use vmdeck_model::{
     secret::Redactor,
 };
 
+/// The option that names the folder of a run's record.
+const RUN_DIR: &str = "--run-dir";
 /// The least space that a record takes, in bytes.
 const ROOM: usize = 256 * 1024;
 /// What to do about a report that cannot be written.
@@ -160,26 +162,26 @@ pub(super) fn parent_of(path: &Path) -> std::io::Result<()> {
 
 /// Makes the record's folder and its first file; a record is never written over another.
 fn open_record(dir: &Path) -> Result<std::fs::File> {
-    make_record(dir)?;
-    vmdeck_files::create_new(&dir.join("events.jsonl")).map_err(|e| unwritable_record(dir, e))
+    make_record(dir, RUN_DIR)?;
+    vmdeck_files::create_new(&dir.join("events.jsonl")).map_err(|e| unwritable_record(dir, RUN_DIR, e))
 }
 
-fn unwritable_record(dir: &Path, e: std::io::Error) -> Fault {
+fn unwritable_record(dir: &Path, option: &str, e: std::io::Error) -> Fault {
     let hint = match e.kind() {
-        std::io::ErrorKind::StorageFull => "free disk space, or set --run-dir",
-        _ => "set --run-dir to a folder that you can write",
+        std::io::ErrorKind::StorageFull => format!("free disk space, or set {option}"),
+        _ => format!("set {option} to a folder that you can write"),
     };
     Fault::host(format!("cannot write the run's record `{}`", dir.display())).because(e).hint(hint)
 }
 
-/// Makes the folder of a record; one that holds a record already is refused.
-pub(super) fn make_record(dir: &Path) -> Result<()> {
-    let cannot = |e| unwritable_record(dir, e);
+/// Makes the folder of a record, which an option of the command line names; one that holds a record already is refused.
+pub(super) fn make_record(dir: &Path, option: &str) -> Result<()> {
+    let cannot = |e| unwritable_record(dir, option, e);
     let events = dir.join("events.jsonl");
     if events.symlink_metadata().is_ok() {
         return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
             .because("it holds the record of another run")
-            .hint("set --run-dir to another folder, or remove this one"));
+            .hint(format!("set {option} to another folder, or remove this one")));
     }
     vmdeck_files::make_folders(dir).map_err(cannot)?;
     for name in ["guests", "artifacts"] {
@@ -187,7 +189,7 @@ pub(super) fn make_record(dir: &Path) -> Result<()> {
         if dir.join(name).symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
             return Err(Fault::user(format!("cannot use `{}` as the run's record", dir.display()))
                 .because(format!("`{name}` in it is no folder"))
-                .hint("set --run-dir to a new folder"));
+                .hint(format!("set {option} to a new folder")));
         }
     }
     // A full disk is told now, not by a run that loses its own record.

@@ -11,9 +11,12 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use vmdeck_core::{
     history,
-    merge::{Merge, MergeOptions, times_file},
+    host::signal,
+    merge::{Merge, MergeOptions, MergeOutcome, times_file},
     report::{
         Fanout,
         github::Github,
@@ -27,6 +30,7 @@ use vmdeck_core::{
 use vmdeck_model::{
     error::{Fault, Result},
     exit::RunExit,
+    ids::short_run,
     quantity::{show_count, show_duration},
     shard::RunOrigin,
     times::RunTimes,
@@ -43,14 +47,18 @@ pub(super) async fn run(config: &ConfigArgs, args: &MergeArgs, look: &OutputArgs
     }
     let usual = || Path::new(runs::RECORDS).join(merge.record_name());
     let out = args.output.clone().unwrap_or_else(usual);
-    make_record(&out)?;
+    let draft = MergeDraft::begin(&out)?;
     // Where its cases are written is known only while the config is there.
     let index = settings::load_untrusted(config).map(|setup| PlanIndex::of_suites(&setup.suites)).unwrap_or_default();
     let mut fanout = Fanout::default();
-    fanout.add(Box::new(Junit::new(out.join("junit.xml"), args.junit.clone().into_iter().collect(), index.clone())));
-    fanout.add(Box::new(Summary::new(out.clone())));
+    fanout.add(Box::new(Junit::new(
+        draft.path().join("junit.xml"),
+        args.junit.clone().into_iter().collect(),
+        index.clone(),
+    )));
+    fanout.add(Box::new(Summary::new(draft.path().to_owned())));
     // What earlier runs said is not in the records.
-    fanout.add(Box::new(HtmlPage::new(&out, index.clone(), BTreeMap::new, None)));
+    fanout.add(Box::new(HtmlPage::new(draft.path(), index.clone(), BTreeMap::new, None)));
     let style = Style { live: false, level: Level::Quiet, ..execute::style(look, false) };
     fanout.add(Box::new(Text::new(Box::new(std::io::stdout()), style, index.clone())));
     if std::env::var("GITHUB_ACTIONS").is_ok_and(|v| v == "true") {
@@ -58,16 +66,78 @@ pub(super) async fn run(config: &ConfigArgs, args: &MergeArgs, look: &OutputArgs
         fanout.add(Box::new(Github::new(Box::new(std::io::stdout()), summary, index)));
     }
     io.say(&format!("{}, merged into `{}`", show_count(merge.origins().len(), "record"), out.display()));
-    show(&merge.origins(), io);
-    let (exit, notes) = merge.write(&out, &mut fanout)?;
-    for note in &notes {
+    if !look.quiet {
+        show(&merge.origins(), io);
+    }
+    if merge.is_dirty() {
+        io.warn("note: the code had changes that no commit has, and nobody has compared those of the records");
+    }
+    let MergeOutcome { exit, notes, lost } = merge.write(draft.path(), &mut fanout, &stop_on_signal()?)?;
+    draft.publish()?;
+    for note in notes.iter().chain(&lost) {
         io.warn(&format!("warning: {note}"));
     }
     history::note(&out);
-    if let Some(file) = &args.times {
-        add(file, merge.times(), io).await?;
+    if let Some(file) = &args.times
+        && let Err(fault) = add(file, merge.times(), io).await
+    {
+        // The verdict is not theirs.
+        io.warn(&format!("warning: {fault}"));
     }
-    Ok(exit)
+    // A report that was asked for and lost is not green.
+    Ok(if exit == RunExit::Passed && !lost.is_empty() { RunExit::Infra } else { exit })
+}
+
+/// A merged record that is not whole yet; it is nobody's record until then, and goes where it does not become one.
+struct MergeDraft {
+    folder: TempDir,
+    out: PathBuf,
+}
+
+impl MergeDraft {
+    /// Makes the folder beside the record's own, which must be empty or not there.
+    fn begin(out: &Path) -> Result<Self> {
+        make_record(out, "-o")?;
+        let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = tempfile::Builder::new().prefix(".merge-").tempdir_in(parent);
+        let folder = made.map_err(|e| Fault::user(format!("cannot write beside `{}`", out.display())).because(e))?;
+        Ok(Self { folder, out: out.to_owned() })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts it in its place as a whole.
+    fn publish(self) -> Result<()> {
+        let out = self.out.as_path();
+        let published = std::fs::remove_dir(out).and_then(|()| std::fs::rename(self.path(), out));
+        published.map_err(|e| {
+            Fault::user(format!("cannot write the merged record `{}`", out.display()))
+                .because(e)
+                .hint("set -o to a folder that is not there yet")
+        })
+    }
+}
+
+impl Drop for MergeDraft {
+    fn drop(&mut self) {
+        // Of a record that did not become whole nothing stays; a folder that is not empty does.
+        let _ = std::fs::remove_dir(&self.out);
+    }
+}
+
+/// Returns what is cancelled when this process is asked to end.
+fn stop_on_signal() -> Result<CancellationToken> {
+    let mut signals = signal::listen().map_err(|e| Fault::host("cannot listen for signals").because(e))?;
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        if signals.recv().await.is_some() {
+            asked.cancel();
+        }
+    });
+    Ok(stop)
 }
 
 /// Adds what records tell of times to a file.
@@ -101,10 +171,12 @@ async fn add(file: &Path, runs: Vec<&RunTimes>, io: &mut Io<'_>) -> Result<()> {
 /// Prints what each record was of, and how far the longest is from the mean.
 fn show(origins: &[RunOrigin], io: &mut Io<'_>) {
     let time = |ms: u64| show_duration(Duration::from_millis(ms));
-    let name = |origin: &RunOrigin| match (origin.shard, origin.superseded) {
-        (Some(shard), false) if !origin.origin.contains('/') => format!("shard {shard}"),
-        (_, true) => format!("{} (earlier)", origin.origin),
-        _ => origin.origin.clone(),
+    let name = |origin: &RunOrigin| {
+        let attempt = origin.attempt.filter(|_| origin.superseded);
+        let earlier = attempt.map_or_else(|| ", earlier".to_owned(), |attempt| format!(", attempt {attempt}"));
+        let what =
+            origin.shard.map_or_else(|| format!("run {}", short_run(&origin.run)), |shard| format!("shard {shard}"));
+        if origin.superseded { format!("{what}{earlier}") } else { what }
     };
     let names = origins.iter().map(|origin| name(origin).len()).max().unwrap_or(0).max(6);
     let hosts = origins.iter().map(|origin| origin.host.len()).max().unwrap_or(0).clamp(4, 32);

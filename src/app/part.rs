@@ -9,6 +9,7 @@ use vmdeck_model::{
     job::Job,
     plan::Setup,
     shard::{PlannedShard, RunPart, ShardBy},
+    suite::FlakyPolicy,
     times::CaseTimes,
 };
 
@@ -30,10 +31,13 @@ pub(super) fn take(jobs: &mut Vec<Job>, setup: &Setup, args: &RunArgs, io: &mut 
     let cases = jobs.iter().flat_map(Job::cases);
     let all: Vec<String> = cases.map(|(guest, suite, case)| format!("{}/{}/{}", guest.id, suite.id, case.id)).collect();
     let repeat = args.repeat.max(1);
-    let plan = Some(merge::plan_digest(&all, repeat, &setup.digest));
+    let plan = Some(merge::plan_digest(&all, repeat, &format!("{} {:?}", setup.digest, setup.quarantine)));
     let (group, attempt) = ci_run();
     let group = args.group.clone().or(group);
-    let whole = RunPart { plan, group, attempt, repeat: (repeat > 1).then_some(repeat), ..RunPart::default() };
+    let repeat_told = (repeat > 1).then_some(repeat);
+    let strict = jobs.iter().flat_map(Job::cases).filter(|(.., case)| case.flaky == FlakyPolicy::Fail);
+    let flaky_fails = strict.map(|(guest, suite, case)| format!("{}/{}/{}", guest.id, suite.id, case.id)).collect();
+    let whole = RunPart { plan, flaky_fails, group, attempt, repeat: repeat_told, ..RunPart::default() };
     let Some(part) = args.shard else { return whole };
     let times = match &args.shard_by {
         Some(ShardByArg::Time(file)) => {
@@ -49,7 +53,7 @@ pub(super) fn take(jobs: &mut Vec<Job>, setup: &Setup, args: &RunArgs, io: &mut 
     }
     *jobs = division.jobs;
     if jobs.is_empty() {
-        io.warn(&format!("note: shard {part} has no case: there are fewer than shards"));
+        io.warn(&format!("note: shard {part} has no case: the others have them all"));
     }
     let by = if times.is_some() { ShardBy::Time } else { ShardBy::Count };
     RunPart { shard: Some(PlannedShard { shard: part, by, times: digest }), planned_all: all, ..whole }

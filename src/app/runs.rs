@@ -180,7 +180,9 @@ fn result(ListedRun { state, run, .. }: &ListedRun) -> String {
 
 fn what(ListedRun { pinned, run, .. }: &ListedRun) -> String {
     let mut what = if run.selection.is_empty() { "everything".to_owned() } else { run.selection.join(" ") };
-    for (is, word) in [(run.reused, "in a reused guest"), (*pinned, "pinned")] {
+    let merged = format!("merged from {}", show_count(run.origins, "record"));
+    let marks = [(run.origins > 0, merged.as_str()), (run.reused, "in a reused guest"), (*pinned, "pinned")];
+    for (is, word) in marks {
         if is {
             what.push_str(&format!(" ({word})"));
         }

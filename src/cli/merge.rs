@@ -18,7 +18,7 @@ pub struct MergeArgs {
     /// Also add how long cases and boots took to this file, as `vmdeck times` does
     #[arg(long, value_name = "FILE")]
     pub times: Option<PathBuf>,
-    /// How many records there must be; with fewer the result is not green
+    /// How many records there must be; with another number the result is not green
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub expect: Option<u32>,
     /// Link the logs in place of copying them, where that can be

@@ -55,7 +55,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOW", requires = "shard", value_parser = ShardByArg::parse)]
     pub shard_by: Option<ShardByArg>,
     /// What the parts of one run have in common, so that others are not merged with it [default: the id that CI gives to the run]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = plain)]
     pub group: Option<String>,
     /// How long a guest with a failed case, or one that did not boot, is held for inspection before it is taken down
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -104,6 +104,11 @@ impl RunArgs {
         // Each word was checked when the command line was read.
         self.select.iter().filter_map(|word| Selector::parse(word).ok()).collect()
     }
+}
+
+fn plain(text: &str) -> Result<String, String> {
+    let is_plain = !text.is_empty() && text.chars().all(|c| !c.is_control()) && text.len() <= 200;
+    if is_plain { Ok(text.to_owned()) } else { Err("a word of at most 200 characters, in one line".to_owned()) }
 }
 
 /// What makes the parts of a run alike.

@@ -33,7 +33,7 @@ struct Unit {
     /// The place of its suite in the job.
     suite: usize,
     cases: BTreeSet<CaseId>,
-    /// The SELECT word of its first case: what tells it from others, and what people are told.
+    /// The SELECT word of its first case, and whether there are more: what tells it from others, and what people are told.
     name: String,
     /// How long its cases take, in milliseconds.
     cost: u64,
@@ -44,9 +44,13 @@ struct Unit {
 /// Returns what a shard has of these jobs: by count every n-th unit, by time the longest first to the shard that has least to do.
 ///
 /// What needs another goes with it, and a case that goes on beside others with those. A suite with roles, or whose artifacts must come,
-/// is never parted, and by time no suite with a setup.
+/// is never parted, and by time no suite with a setup, unless its cases alone take longer than an equal part.
 pub fn divide(jobs: Vec<Job>, shard: Shard, times: Option<&CaseTimes>, repeat: u32) -> Division {
-    let units: Vec<Unit> = jobs.iter().enumerate().flat_map(|(at, job)| units(at, job, times, repeat)).collect();
+    let all = |limit: u64| -> Vec<Unit> {
+        jobs.iter().enumerate().flat_map(|(at, job)| units(at, job, (times, repeat), limit)).collect()
+    };
+    let total = all(u64::MAX).iter().fold(0_u64, |sum, unit| sum.saturating_add(unit.cost));
+    let units = all(total / shard.count as u64);
     let (owners, too_long) = match times {
         None => ((0..units.len()).map(|at| at % shard.count).collect(), Vec::new()),
         Some(_) => by_time(&units, shard.count),
@@ -124,17 +128,23 @@ fn assign(units: &[Unit], count: usize, most: usize) -> Assignment {
 }
 
 /// Returns the units of a job, in the order of their first cases.
-fn units(at: usize, job: &Job, times: Option<&CaseTimes>, repeat: u32) -> Vec<Unit> {
+/// What takes longer than `limit`, in milliseconds, is not kept together for its setup alone.
+fn units(at: usize, job: &Job, (times, repeat): (Option<&CaseTimes>, u32), limit: u64) -> Vec<Unit> {
     let has_roles = job.members().iter().any(|member| member.role.is_some());
     let mut out = Vec::new();
     for (number, suite) in job.suites.iter().enumerate() {
-        let whole = has_roles || suite.artifacts_required || (times.is_some() && suite.setup.is_some());
-        let groups = if whole { vec![suite.cases.iter().map(|case| case.id.clone()).collect()] } else { groups(suite) };
-        out.extend(groups.into_iter().map(|cases| {
+        let make = |cases: BTreeSet<CaseId>| {
             let mut unit = Unit { job: at, suite: number, cases, name: String::new(), cost: 0, boots: Vec::new() };
             weigh(&mut unit, job, suite, times, repeat);
             unit
-        }));
+        };
+        let whole = make(suite.cases.iter().map(|case| case.id.clone()).collect());
+        let shares_setup = times.is_some() && suite.setup.is_some() && whole.cost <= limit;
+        if has_roles || suite.artifacts_required || shares_setup {
+            out.push(whole);
+        } else {
+            out.extend(groups(suite).into_iter().map(make));
+        }
     }
     out
 }
@@ -166,7 +176,10 @@ fn weigh(unit: &mut Unit, job: &Job, suite: &Suite, times: Option<&CaseTimes>, r
     let cases: Vec<_> =
         job.cases().filter(|(_, of, case)| of.id == suite.id && unit.cases.contains(&case.id)).collect();
     if let Some((guest, suite, case)) = cases.first() {
-        unit.name = word_of_case(&suite.id, &case.id, &guest.id);
+        unit.name = format!("`{}`", word_of_case(&suite.id, &case.id, &guest.id));
+        if cases.len() > 1 {
+            unit.name.push_str(" and what belongs to it");
+        }
     }
     let Some(times) = times else { return };
     let repeat = u64::from(repeat.max(1));
@@ -200,7 +213,7 @@ fn key_of(guest: &Guest) -> String {
 pub fn told_too_long(too_long: &[(String, u64)]) -> Option<String> {
     let (name, ms) = too_long.first()?;
     Some(format!(
-        "`{name}` alone takes about {}, longer than an equal part: more shards do not help",
+        "{name} alone takes about {}, longer than an equal part: more shards do not help",
         show_duration(Duration::from_millis(*ms))
     ))
 }

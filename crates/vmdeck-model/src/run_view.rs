@@ -165,6 +165,8 @@ pub struct RunView {
     pub cancelled: Option<CancelReason>,
     /// The exit code, once the run has ended.
     pub exit: Option<RunExit>,
+    /// From how many records this one was merged; zero = it is a run's own.
+    pub origins: usize,
     /// How many output lines a slow reader did not get; the logs of the record have them.
     pub skipped_output: u64,
     /// How many files have come from the guests, and how many bytes they have.
@@ -185,7 +187,8 @@ impl RunView {
     pub fn apply(&mut self, event: &Event) {
         self.now_ms = self.now_ms.max(event.elapsed_ms);
         match &event.kind {
-            EventKind::RunStarted { run, dir, guests, cases, selection, config, .. } => {
+            EventKind::RunStarted { run, dir, guests, cases, selection, config, origins, .. } => {
+                self.origins = origins.len();
                 self.began = Some(event.at);
                 self.selection.clone_from(selection);
                 self.config.clone_from(config);

@@ -70,6 +70,9 @@ pub struct RunPart {
     /// How often each case is to be run; absent = once.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub repeat: Option<u32>,
+    /// The cases that have failed where they pass only when they are tried again, `guest/suite/case`: also by a later attempt of CI.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub flaky_fails: Vec<String>,
     /// What the parts have in common: the id that CI gives to all jobs of one run, or what `--group` says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub group: Option<String>,

@@ -4,7 +4,7 @@
 
 use super::{
     event::{Event, EventKind, Phase},
-    ids::{CaseId, GuestId, SuiteId},
+    ids::{CaseId, GuestId, SuiteId, short_run},
     outcome::Verdict,
     run_view::{GuestView, RunView},
 };
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 const FORMAT: u32 = 1;
 /// How many times are kept of each case and boot.
 const KEPT: usize = 10;
+/// How many runs are known by their ids.
+const KNOWN: usize = 200;
 /// How many days a case that no run has had is kept.
 const FORGOTTEN: u64 = 90;
 /// How long a case takes of which nothing is known, in milliseconds.
@@ -27,6 +29,9 @@ const UNKNOWN_BOOT: u64 = 30_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseTimes {
     format: u32,
+    /// The runs whose times are in it, the newest last: none is counted twice.
+    #[serde(default)]
+    runs: Vec<String>,
     /// Each guest's, by [`guest_key`].
     #[serde(default)]
     guests: BTreeMap<String, BootTimesKept>,
@@ -57,7 +62,7 @@ struct BootTimesKept {
 
 impl Default for CaseTimes {
     fn default() -> Self {
-        Self { format: FORMAT, guests: BTreeMap::new(), cases: BTreeMap::new() }
+        Self { format: FORMAT, runs: Vec::new(), guests: BTreeMap::new(), cases: BTreeMap::new() }
     }
 }
 
@@ -90,7 +95,8 @@ impl CaseTimes {
             if all.is_empty() { "{}".to_owned() } else { format!("{{\n{}\n  }}", all.join(",\n")) }
         }
         let (guests, cases) = (lines(&self.guests), lines(&self.cases));
-        format!("{{\n  \"format\": {FORMAT},\n  \"guests\": {guests},\n  \"cases\": {cases}\n}}\n")
+        let runs = serde_json::to_string(&self.runs).unwrap_or_default();
+        format!("{{\n  \"format\": {FORMAT},\n  \"runs\": {runs},\n  \"guests\": {guests},\n  \"cases\": {cases}\n}}\n")
     }
 
     /// Returns of how many cases something is known.
@@ -132,10 +138,11 @@ impl CaseTimes {
         self.guests.get(guest).and_then(|kept| median(kept.boot_ms.clone())).unwrap_or(UNKNOWN_BOOT)
     }
 
-    /// Adds what a run tells, whose times are newer than those that are there.
+    /// Adds what a run tells, whose times are newer than those that are there. One that is in it already, also as a part of a merged
+    /// record, changes nothing.
     pub fn add_run(&mut self, events: &RunTimes) {
-        let mut new = Self::default();
-        let Some(day) = events.day else { return };
+        let Some(day) = events.day.filter(|_| !events.runs.iter().any(|run| self.runs.contains(run))) else { return };
+        let mut new = Self { runs: events.runs.clone(), ..Self::default() };
         for (key, ms) in &events.cases {
             let kept = TimesKept { ms: vec![*ms], n: 1, last: day };
             new.cases.entry(key.clone()).or_default().join(kept);
@@ -149,6 +156,10 @@ impl CaseTimes {
 
     /// Adds what another file tells; of what both tell, the newer days come first.
     pub fn join(&mut self, other: Self) {
+        let new: Vec<String> = other.runs.into_iter().filter(|run| !self.runs.contains(run)).collect();
+        self.runs.extend(new);
+        let excess = self.runs.len().saturating_sub(KNOWN);
+        self.runs.drain(..excess);
         for (key, kept) in other.cases {
             self.cases.entry(key).or_default().join(kept);
         }
@@ -196,6 +207,8 @@ fn case_key(guest: &str, suite: &SuiteId, case: &CaseId) -> String {
 /// What one run tells of times, gathered event by event.
 #[derive(Clone, Debug, Default)]
 pub struct RunTimes {
+    /// The run, or those from which its record was merged, by the first digits of their ids.
+    runs: Vec<String>,
     /// The day on which the run began.
     day: Option<NaiveDate>,
     /// Each case that ended of itself, in milliseconds.
@@ -214,7 +227,13 @@ impl RunTimes {
             Some(guest_key(told.as_str(), &seen.backend))
         };
         match &event.kind {
-            EventKind::RunStarted { .. } => self.day = Some(event.at.date_naive()),
+            EventKind::RunStarted { run, origins, .. } => {
+                self.day = Some(event.at.date_naive());
+                self.runs = origins.iter().map(|origin| short_run(&origin.run).to_owned()).collect();
+                if self.runs.is_empty() {
+                    self.runs.push(run.short().to_owned());
+                }
+            }
             EventKind::CaseEnded { guest, suite, case, verdict, took_ms, cause: None, .. } => {
                 // One that was ended from outside took as long as somebody let it; a time-out is a failure, and took its limit.
                 let is_told = matches!(verdict, Verdict::Passed | Verdict::Failed | Verdict::Flaky);
@@ -242,6 +261,7 @@ mod tests {
 
     fn run(day: &str, cases: &[(&str, u64)], boots: &[u64]) -> RunTimes {
         RunTimes {
+            runs: Vec::new(),
             day: Some(day.parse().expect("day")),
             cases: cases.iter().map(|(name, ms)| (format!("deb/qemu {name}"), *ms)).collect(),
             boots: boots.iter().map(|ms| ("deb/qemu".to_owned(), *ms)).collect(),
@@ -281,7 +301,7 @@ mod tests {
         let text = times.render();
         assert_eq!(
             text,
-            "{\n  \"format\": 1,\n  \"guests\": {\n    \"deb/qemu\": {\"boot_ms\":[3100],\"last\":\"2026-11-20\"}\n  },\n  \
+            "{\n  \"format\": 1,\n  \"runs\": [],\n  \"guests\": {\n    \"deb/qemu\": {\"boot_ms\":[3100],\"last\":\"2026-11-20\"}\n  },\n  \
              \"cases\": {\n    \"deb/qemu s/a\": {\"ms\":[12,11,10,9,8,7,6,5,4,3],\"n\":13,\"last\":\"2026-11-25\"}\n  }\n}\n"
         );
         assert_eq!(CaseTimes::parse(&text).expect("read"), times);
@@ -290,6 +310,22 @@ mod tests {
         {
             assert!(CaseTimes::parse(bad).expect_err("bad").contains(why), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_run_counts_once() {
+        let mut times = CaseTimes::default();
+        let named = |runs: &[&str], ms: u64| RunTimes {
+            runs: runs.iter().map(|run| (*run).to_owned()).collect(),
+            ..run("2026-11-25", &[("s/a", ms)], &[])
+        };
+        // The second is merged from the first and another one.
+        for runs in [&["aaaaaaaa"][..], &["aaaaaaaa", "bbbbbbbb"], &["aaaaaaaa"], &["cccccccc"]] {
+            times.add_run(&named(runs, 7));
+        }
+        assert_eq!((times.cases["deb/qemu s/a"].n, times.runs.len()), (2, 2));
+        (0..300).for_each(|at| times.add_run(&named(&[&format!("{at:08}")], 7)));
+        assert_eq!(times.runs.len(), KNOWN);
     }
 
     proptest! {

@@ -43,8 +43,9 @@ pub fn list(folder: &Path) -> Vec<PastRun> {
         .filter_map(|name| index.get(&name).or_else(|| Some(index.add(read(folder, &name)?))))
         .collect();
     index.save();
-    // The names say it to the second.
-    runs.sort_by(|a, b| b.began.cmp(&a.began).then_with(|| b.name.cmp(&a.name)));
+    // The names say it to the second. A merged one begins with the last of its runs, and is newer than that.
+    let key = |run: &PastRun| (run.began, run.origins, run.name.clone());
+    runs.sort_by_key(|run| std::cmp::Reverse(key(run)));
     runs
 }
 
@@ -169,6 +170,7 @@ fn read(folder: &Path, name: &str) -> Option<PastRun> {
         config: summary.config,
         revision: summary.revision,
         reused: summary.guests.iter().any(|guest| guest.reused.is_some()),
+        origins: summary.origins,
     })
 }
 
@@ -195,6 +197,7 @@ pub fn unended(folder: &Path) -> Vec<PastRun> {
             config: view.config,
             revision: view.revision,
             reused: view.guests.values().any(|guest| guest.reused.is_some()),
+            origins: view.origins,
         })
     };
     unended_names(folder).into_iter().filter_map(of).collect()
@@ -218,6 +221,8 @@ struct SummaryFile {
     selection: Vec<String>,
     config: Option<String>,
     revision: Option<RevisionView>,
+    #[serde(default)]
+    origins: usize,
     #[serde(default)]
     guests: Vec<SummaryGuest>,
 }

@@ -27,6 +27,9 @@ pub struct PastRun {
     pub revision: Option<RevisionView>,
     /// Whether a guest had a machine that was kept by an earlier run.
     pub reused: bool,
+    /// From how many records it was merged; zero = it is a run's own.
+    #[serde(default)]
+    pub origins: usize,
 }
 
 impl PastRun {

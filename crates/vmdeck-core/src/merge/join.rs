@@ -15,14 +15,15 @@ use std::{
     io::{BufWriter, Write},
     path::Path,
 };
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     error::{Fault, Result},
     event::{Attempt, CaseCause, Event, EventKind, PlannedGuest},
     exit::RunExit,
-    ids::{GuestId, RunId},
+    ids::{GuestId, RunId, short_run},
     outcome::{CancelReason, Verdict},
     quantity::show_count,
-    shard::RunPart,
+    shard::{RunOrigin, RunPart},
 };
 
 /// What happened to the run of a later attempt's record is told there; of an earlier one only what it did to machines counts.
@@ -33,8 +34,8 @@ pub(super) fn write(
     sources: &[SourceRecord],
     (run, expect): (&RunId, Option<usize>),
     out: &Path,
-    fanout: &mut Fanout,
-    notes: &mut Vec<String>,
+    (fanout, stop): (&mut Fanout, &CancellationToken),
+    lost: &mut Vec<String>,
 ) -> Result<RunExit> {
     let cannot = |e: std::io::Error| Fault::host(format!("cannot write `{}`", out.display())).because(e);
     let file = vmdeck_files::create_new(&out.join("events.jsonl")).map_err(cannot)?;
@@ -42,6 +43,7 @@ pub(super) fn write(
         sources,
         run,
         expect,
+        stop,
         shared: source::shared_guests(sources),
         whole: whole_plan(sources),
         file: BufWriter::new(file),
@@ -53,10 +55,10 @@ pub(super) fn write(
     };
     join.start()?;
     join.events()?;
-    let missing = join.missing()?;
-    let exit = join.end(missing)?;
+    join.missing()?;
+    let exit = join.end()?;
     join.file.flush().map_err(cannot)?;
-    notes.append(&mut join.broken);
+    lost.append(&mut join.broken);
     Ok(exit)
 }
 
@@ -66,6 +68,7 @@ struct Join<'a> {
     run: &'a RunId,
     /// How many records there must be.
     expect: Option<usize>,
+    stop: &'a CancellationToken,
     /// The guests that had machines in several records.
     shared: BTreeSet<GuestId>,
     /// Every case of the whole plan, in order.
@@ -119,7 +122,8 @@ fn offsets(sources: &[SourceRecord]) -> Vec<u64> {
 impl Join<'_> {
     fn start(&mut self) -> Result<()> {
         let sources = self.sources;
-        let began = sources.iter().map(|source| source.began_ms).min().unwrap_or_default();
+        // It begins with the last of its runs: whoever asks for the last run means it, and none of those.
+        let began = sources.iter().map(|source| source.began_ms).max().unwrap_or_default();
         self.at = DateTime::from_timestamp_millis(began).unwrap_or_default();
         let own: Vec<&SourceRecord> = sources.iter().filter(|source| !source.superseded).collect();
         let guests = self.guests();
@@ -139,6 +143,12 @@ impl Join<'_> {
                 plan: common(&own, |source| source.part.plan.as_ref()).cloned(),
                 group: common(&own, |source| source.part.group.as_ref()).cloned(),
                 repeat,
+                flaky_fails: own
+                    .iter()
+                    .flat_map(|source| source.part.flaky_fails.clone())
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect(),
                 ..RunPart::default()
             },
             origins: source::runs(self.sources),
@@ -209,6 +219,9 @@ impl Join<'_> {
             readings.push(reading);
         }
         while let Some(Reverse((ms, at))) = queue.pop() {
+            if self.stop.is_cancelled() {
+                return Err(Fault::cancelled("cannot merge").because("it was cancelled"));
+            }
             let reading = &mut readings[at];
             if let Some(line) = reading.next.take() {
                 self.elapsed_ms = self.elapsed_ms.max(ms);
@@ -227,7 +240,8 @@ impl Join<'_> {
         let is_of_case = line.word("suite").is_some();
         let is_told_here = line.is("run_started")
             || line.is("run_ended")
-            || (line.is("case_ended") && line.word("cause") == Some("untold"))
+            // Of a merged record what it tells itself is found out anew.
+            || (!source.origins.is_empty() && line.word("origin").is_none())
             || (source.superseded && (is_of_case || OF_THE_RUN.iter().any(|kind| line.is(kind))));
         if is_told_here {
             return Ok(());
@@ -236,6 +250,7 @@ impl Join<'_> {
             self.rename(source, &mut line.fields);
         } else if line.is("case_ended") {
             self.add_earlier(source, &mut line)?;
+            self.lead_to_setup(source, &mut line.fields);
         }
         let inner = line.word("origin").map(|inner| format!("/{inner}")).unwrap_or_default();
         let origin = format!("{}{inner}", source.origin);
@@ -278,15 +293,35 @@ impl Join<'_> {
         if earlier.is_empty() {
             return Ok(());
         }
-        let has_failed = earlier.iter().any(|attempt| attempt.verdict == Verdict::Failed);
+        let name = ["guest", "suite", "case"].map(|part| line.word(part).unwrap_or_default()).join("/");
+        let is_strict = source.part.flaky_fails.contains(&name);
+        let failed =
+            earlier.iter().rfind(|attempt| attempt.verdict == Verdict::Failed).map(|attempt| attempt.message.clone());
         let own = line.fields.get("earlier").and_then(Value::as_array).cloned().unwrap_or_default();
         let all = serde_json::to_value(&earlier).map_err(|e| Fault::bug("cannot write JSON").because(e))?;
         let all: Vec<Value> = all.as_array().into_iter().flatten().cloned().chain(own).collect();
         line.fields.insert("earlier".to_owned(), Value::Array(all));
-        if has_failed && line.word("verdict") == Some(Verdict::Passed.as_str()) {
-            line.fields.insert("verdict".to_owned(), json!(Verdict::Flaky));
+        let verdict = if is_strict { Verdict::Failed } else { Verdict::Flaky };
+        if let (Some(before), true) = (failed, line.word("verdict") == Some(Verdict::Passed.as_str())) {
+            line.fields.insert("verdict".to_owned(), json!(verdict));
+            let message = format!("passed only in a later attempt of CI; before: {before}");
+            line.fields.insert("message".to_owned(), json!(message));
         }
         Ok(())
+    }
+
+    /// Has the message of a setup that failed name the log of the machine in which it did.
+    fn lead_to_setup(&self, source: &SourceRecord, fields: &mut Map<String, Value>) {
+        let Some(guest) = fields.get("guest").and_then(|guest| GuestId::try_from(guest.as_str()?.to_owned()).ok())
+        else {
+            return;
+        };
+        let (from, to) = (format!("guests/{guest}/"), format!("guests/{}/", self.machine(source, &guest)));
+        if fields.get("cause").and_then(Value::as_str) == Some("setup")
+            && let Some(Value::String(message)) = fields.get_mut("message")
+        {
+            *message = message.replace(&from, &to);
+        }
     }
 
     /// Returns how the case of an event ended in the earlier attempts of its shard.
@@ -310,6 +345,11 @@ impl Join<'_> {
         let open: Vec<(GuestId, String)> =
             source.unproven().map(|(guest, machine)| (self.machine(source, guest), machine.to_owned())).collect();
         for (guest, machine) in open {
+            if source.superseded {
+                let text = format!("machine `{machine}` of an earlier attempt: its run ended without a word");
+                self.send(EventKind::Warning { guest: Some(guest), text, hint: None }, Some(&source.origin))?;
+                continue;
+            }
             let left = vec![format!("machine `{machine}`: its run ended without a word")];
             let kind =
                 EventKind::CleanupEnded { guest, proofs: Vec::new(), left, kept: false, adopted: false, freed: None };
@@ -318,9 +358,8 @@ impl Join<'_> {
         Ok(())
     }
 
-    /// Tells of every case of the plan that no record has told of; returns whether there is one, or a record is not there.
-    fn missing(&mut self) -> Result<bool> {
-        let mut is_missing = self.tell_missing_shards()?;
+    /// Tells of every case of the plan that no record has told of.
+    fn missing(&mut self) -> Result<()> {
         let view = &self.fanout.view;
         let ended: BTreeSet<_> = view
             .cases
@@ -348,7 +387,6 @@ impl Join<'_> {
             }
         }
         for (guest, suite, case, round, why) in lost {
-            is_missing = true;
             let kind = EventKind::CaseEnded {
                 guest,
                 suite,
@@ -368,42 +406,50 @@ impl Join<'_> {
             };
             self.send(kind, None)?;
         }
-        Ok(is_missing)
+        Ok(())
     }
 
-    /// Warns of each shard of which there is no record, and of records that are fewer than somebody expects.
-    fn tell_missing_shards(&mut self) -> Result<bool> {
+    /// Returns what is wrong with the records themselves, beside what they tell.
+    fn wrongs(&self) -> Vec<String> {
         let origins: Vec<_> = source::runs(self.sources).into_iter().filter(|origin| !origin.superseded).collect();
         let there: BTreeSet<usize> = origins.iter().filter_map(|origin| Some(origin.shard?.index)).collect();
         let count = origins.iter().filter_map(|origin| Some(origin.shard?.count)).max().unwrap_or(0);
-        let gone: Vec<String> =
-            (1..=count).filter(|index| !there.contains(index)).map(|index| format!("{index}/{count}")).collect();
-        let mut texts = Vec::new();
+        let is_gone = |index: &usize| !there.contains(index);
+        let gone: Vec<String> = (1..=count).filter(is_gone).map(|index| format!("{index}/{count}")).collect();
+        let mut wrongs = Vec::new();
         if !gone.is_empty() {
-            texts.push(format!("no record of shard {} was given", gone.join(", ")));
+            wrongs.push(format!("no record of shard {} was given", gone.join(", ")));
         }
         if let Some(expected) = self.expect.filter(|expected| *expected != origins.len()) {
-            texts.push(format!(
-                "{} {} expected, {} given",
-                show_count(expected, "record"),
-                if expected == 1 { "is" } else { "are" },
-                origins.len()
-            ));
+            let are = if expected == 1 { "is" } else { "are" };
+            wrongs.push(format!("{} {are} expected, {} given", show_count(expected, "record"), origins.len()));
         }
-        let died = self.sources.iter().filter(|source| source.exit.is_none() && !source.superseded);
-        texts.extend(died.map(|source| format!("the record {} ends without a word", source.shown_by_origin())));
-        for text in &texts {
-            self.send(EventKind::Warning { guest: None, text: text.clone(), hint: None }, None)?;
-        }
-        Ok(!texts.is_empty())
+        let name = |origin: &RunOrigin| {
+            origin.shard.map_or_else(|| format!("run {}", short_run(&origin.run)), |shard| format!("shard {shard}"))
+        };
+        let died = origins.iter().filter(|origin| origin.exit.is_none());
+        wrongs.extend(died.map(|origin| format!("the record of {} ends without a word", name(origin))));
+        let odd = self.sources.iter().filter(|source| !source.superseded && source.is_unexplained());
+        let odd = odd.flat_map(|source| source::runs(std::slice::from_ref(source)));
+        wrongs.extend(odd.map(|origin| {
+            let code = origin.exit.map_or(0, RunExit::code);
+            format!("{} ended with exit code {code}, and none of its cases says why", name(&origin))
+        }));
+        wrongs
     }
 
-    fn end(&mut self, missing: bool) -> Result<RunExit> {
+    fn end(&mut self) -> Result<RunExit> {
         let own: Vec<&SourceRecord> = self.sources.iter().filter(|source| !source.superseded).collect();
         let cancelled: Option<CancelReason> = own.iter().filter_map(|source| source.cancelled).max();
-        let has = |wanted: &[RunExit]| own.iter().any(|source| source.exit.is_some_and(|exit| wanted.contains(&exit)));
+        let wrongs = self.wrongs();
+        let runs = source::runs(self.sources);
+        let has = |wanted: &[RunExit]| {
+            let mut exits = runs.iter().filter(|origin| !origin.superseded).filter_map(|origin| origin.exit);
+            exits.any(|exit| wanted.contains(&exit))
+        };
         // A run that could not begin has its cases as infra, whatever its own code was.
-        let infra = missing || has(&[RunExit::Infra, RunExit::HostNotReady, RunExit::LockTimeout, RunExit::Usage]);
+        let unbegun = [RunExit::Infra, RunExit::HostNotReady, RunExit::LockTimeout, RunExit::Usage];
+        let infra = !wrongs.is_empty() || has(&unbegun);
         let view = &self.fanout.view;
         let leftover = view.left().next().is_some() || has(&[RunExit::Leftover]);
         let exit = match RunExit::of_run(&view.tally, infra, leftover, cancelled) {
@@ -411,11 +457,12 @@ impl Join<'_> {
             exit => exit,
         };
         let error = |source: &&SourceRecord| Some(format!("{}: {}", source.origin, source.error.as_ref()?));
-        let errors: Vec<String> = own.iter().filter_map(error).collect();
+        let of_runs = own.iter().filter(|source| source.origins.is_empty()).filter_map(error);
+        let errors: Vec<String> = wrongs.into_iter().chain(of_runs).collect();
         let kind = EventKind::RunEnded {
             tally: view.tally,
             exit,
-            took_ms: own.iter().map(|source| source.view.now_ms).max().unwrap_or(0),
+            took_ms: own.iter().map(|source| source.took_ms()).max().unwrap_or(0),
             skipped_output: own.iter().fold(0, |sum, source| sum.saturating_add(source.view.skipped_output)),
             error: (!errors.is_empty()).then(|| errors.join("; ")),
             hint: None,

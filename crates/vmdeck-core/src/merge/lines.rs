@@ -13,6 +13,9 @@ use vmdeck_model::{
     text::Clean,
 };
 
+/// The fields whose text may have several lines.
+const HAVE_LINES: [&str; 7] = ["message", "stdout_tail", "stderr_tail", "text", "hint", "error", "why"];
+
 /// The lines of `events.jsonl`.
 pub(super) struct EventReader {
     file: PathBuf,
@@ -60,7 +63,9 @@ impl EventReader {
             Err(e) => return Err(self.wrong(&format!("it is no event: {e}"))),
         };
         // Guests' text was clean when it was written; whoever gives the record may have changed that.
-        fields.values_mut().for_each(clean);
+        for (name, value) in &mut fields {
+            clean(value, HAVE_LINES.contains(&name.as_str()));
+        }
         Ok(Some(EventLine { fields, number: self.number }))
     }
 
@@ -96,15 +101,19 @@ impl EventLine {
     }
 }
 
-/// Takes out of every text what a terminal would obey; lines stay.
-fn clean(value: &mut Value) {
+/// Takes out of every text what a terminal would obey, and makes it one line unless it may have several.
+fn clean(value: &mut Value, has_lines: bool) {
     match value {
-        Value::String(text) if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => {
+        Value::String(text) if text.chars().any(|c| c.is_control() && c != '\t' && !(has_lines && c == '\n')) => {
             let lines: Vec<String> = text.split('\n').map(|line| Clean::from_text(line).into_string()).collect();
-            *text = lines.join("\n");
+            *text = lines.join(if has_lines { "\n" } else { " " });
         }
-        Value::Array(items) => items.iter_mut().for_each(clean),
-        Value::Object(fields) => fields.values_mut().for_each(clean),
+        Value::Array(items) => items.iter_mut().for_each(|item| clean(item, has_lines)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                clean(value, HAVE_LINES.contains(&name.as_str()));
+            }
+        }
         _ => {}
     }
 }

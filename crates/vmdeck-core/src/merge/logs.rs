@@ -7,13 +7,19 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
 };
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{ids::GuestId, quantity::show_count};
 
 /// The folders of a record that hold a folder for each guest.
 const BY_GUEST: [&str; 2] = ["guests", "artifacts"];
 
 /// Copies or links the logs; returns what was left out, as sentences.
-pub(super) fn copy(sources: &[SourceRecord], out: &Path, link: bool) -> io::Result<Vec<String>> {
+pub(super) fn copy(
+    sources: &[SourceRecord],
+    out: &Path,
+    link: bool,
+    stop: &CancellationToken,
+) -> io::Result<Vec<String>> {
     let shared = source::shared_guests(sources);
     let mut left_out = 0;
     // Of a case that several attempts have logs of, the last attempt's stand where they are looked for.
@@ -35,7 +41,7 @@ pub(super) fn copy(sources: &[SourceRecord], out: &Path, link: bool) -> io::Resu
                     machine: is_shared.then(|| to.join(machine.as_str())),
                     of_cases: kind == "artifacts",
                 };
-                left_out += tree(&from.join(&name), Path::new(""), &places, link)?;
+                left_out += tree(&from.join(&name), Path::new(""), &places, (link, stop))?;
             }
         }
     }
@@ -61,13 +67,20 @@ impl GuestPlaces {
     fn of(&self, below: &Path) -> PathBuf {
         let own = self.own.join(below);
         let Some(machine) = &self.machine else { return own };
-        let is_of_machine = !self.of_cases && below.components().count() == 1;
+        // What a suite does around its cases, such as `+setup`, is done in each machine.
+        let is_around = below.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"+"));
+        let is_of_machine = !self.of_cases && (below.components().count() == 1 || is_around);
         if is_of_machine || own.symlink_metadata().is_ok() { machine.join(below) } else { own }
     }
 }
 
 /// Copies what is below a folder; returns how many entries are neither folders nor files.
-fn tree(root: &Path, below: &Path, places: &GuestPlaces, link: bool) -> io::Result<usize> {
+fn tree(
+    root: &Path,
+    below: &Path,
+    places: &GuestPlaces,
+    (link, stop): (bool, &CancellationToken),
+) -> io::Result<usize> {
     // A path that ends in a separator would lead through a link.
     let folder = if below.as_os_str().is_empty() { root.to_owned() } else { root.join(below) };
     let mut left_out = 0;
@@ -75,8 +88,12 @@ fn tree(root: &Path, below: &Path, places: &GuestPlaces, link: bool) -> io::Resu
         let inner = below.join(&name);
         let kind = folder.join(&name).symlink_metadata()?.file_type();
         if kind.is_dir() {
-            left_out += tree(root, &inner, places, link)?;
+            left_out += tree(root, &inner, places, (link, stop))?;
         } else if kind.is_file() {
+            if stop.is_cancelled() {
+                // The events come next, and say it.
+                return Ok(left_out);
+            }
             file(&folder, &name, &places.of(&inner), link)?;
         } else {
             left_out += 1;

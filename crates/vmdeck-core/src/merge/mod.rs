@@ -17,6 +17,7 @@ use crate::report::Fanout;
 use sha2::{Digest as _, Sha256};
 use source::SourceRecord;
 use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
 use vmdeck_model::{
     digest::hex,
     error::{Fault, Result},
@@ -25,6 +26,17 @@ use vmdeck_model::{
     shard::RunOrigin,
     times::RunTimes,
 };
+
+/// What came of a merge.
+#[derive(Debug)]
+pub struct MergeOutcome {
+    /// The exit code that one run would have had.
+    pub exit: RunExit,
+    /// What a person should know.
+    pub notes: Vec<String>,
+    /// The reports that could not be written.
+    pub lost: Vec<String>,
+}
 
 /// Records that belong together, read and checked.
 pub struct Merge {
@@ -65,9 +77,9 @@ impl Merge {
         Ok(Self { sources, options: MergeOptions::default(), run: RunId::from_bits(0) })
     }
 
-    /// Returns the name of the merged record: when the first of its runs began, and an id that follows from all of them.
+    /// Returns the name of the merged record: when the last of its runs began, and an id that follows from all of them.
     pub fn record_name(&self) -> String {
-        let began = self.sources.iter().map(|source| source.began_ms).min().unwrap_or_default();
+        let began = self.sources.iter().map(|source| source.began_ms).max().unwrap_or_default();
         let began = chrono::DateTime::from_timestamp_millis(began).unwrap_or_default();
         format!("{}-{}", began.format("%Y%m%dT%H%M%S"), self.run.short())
     }
@@ -75,6 +87,12 @@ impl Merge {
     /// Returns every run whose record is in it, those from which a record was merged before included.
     pub fn origins(&self) -> Vec<RunOrigin> {
         source::runs(&self.sources)
+    }
+
+    /// Returns whether the code had changes in some of them that no commit has: nobody has compared those.
+    pub fn is_dirty(&self) -> bool {
+        let dirty = |source: &SourceRecord| source.view.revision.as_ref().is_some_and(|revision| revision.dirty);
+        self.sources.len() > 1 && self.sources.iter().any(dirty)
     }
 
     /// Returns what each record tells of times, the oldest first.
@@ -85,14 +103,15 @@ impl Merge {
     }
 
     /// Writes the merged record into a folder that is there and empty but for what the reports make; each event goes to the reports as
-    /// well. Returns the exit code that one run would have had, and what a person should know.
-    pub fn write(&self, out: &Path, fanout: &mut Fanout) -> Result<(RunExit, Vec<String>)> {
+    /// well. An error says that it was asked to stop.
+    pub fn write(&self, out: &Path, fanout: &mut Fanout, stop: &CancellationToken) -> Result<MergeOutcome> {
         let cannot = |e: std::io::Error| Fault::host(format!("cannot write `{}`", out.display())).because(e);
-        let mut notes = logs::copy(&self.sources, out, self.options.link).map_err(cannot)?;
-        let exit = join::write(&self.sources, (&self.run, self.options.expect), out, fanout, &mut notes)?;
+        let notes = logs::copy(&self.sources, out, self.options.link, stop).map_err(cannot)?;
+        let mut lost = Vec::new();
+        let exit = join::write(&self.sources, (&self.run, self.options.expect), out, (fanout, stop), &mut lost)?;
         let origins =
             serde_json::to_string_pretty(&self.origins()).map_err(|e| Fault::bug("cannot write JSON").because(e))?;
         vmdeck_files::write(&out.join("origins.json"), format!("{origins}\n").as_bytes()).map_err(cannot)?;
-        Ok((exit, notes))
+        Ok(MergeOutcome { exit, notes, lost })
     }
 }

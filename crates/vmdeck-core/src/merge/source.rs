@@ -13,7 +13,7 @@ use vmdeck_model::{
     exit::RunExit,
     ids::{CaseId, GuestId, RunId, SuiteId},
     lifecycle::MachineState,
-    outcome::CancelReason,
+    outcome::{CancelReason, Verdict},
     run_view::{GuestView, RunView},
     shard::{RunOrigin, RunPart},
     times::RunTimes,
@@ -155,10 +155,23 @@ impl SourceRecord {
                     stderr_tail: stderr_tail.clone(),
                 };
                 let name = (guest.clone(), suite.clone(), case.clone());
-                self.ends.insert((name, *round), earlier.iter().cloned().chain([last]).collect());
+                // How it failed, as with attempts of one run; that it then passed is the last one's matter.
+                let red = |attempt: &Attempt| {
+                    matches!(attempt.verdict, Verdict::Failed | Verdict::Infra | Verdict::Cancelled)
+                };
+                let all = earlier.iter().cloned().chain([last]).filter(red).collect();
+                self.ends.insert((name, *round), all);
             }
             _ => {}
         }
+    }
+
+    /// Returns whether the record's own exit code says more than what it tells of its cases and machines.
+    pub(super) fn is_unexplained(&self) -> bool {
+        let Some(exit) = self.exit.filter(|_| self.origins.is_empty()) else { return false };
+        let has_left = self.view.left().next().is_some();
+        let told = RunExit::of_run(&self.view.tally, false, has_left, self.cancelled);
+        exit != RunExit::Passed && told == RunExit::Passed
     }
 
     /// Returns the cases that the record answers for, in the order of its plan.
@@ -171,6 +184,11 @@ impl SourceRecord {
         let own = self.guests.iter().filter(|planned| planned.one_more_of.is_none());
         own.flat_map(|planned| planned.names.iter().filter_map(|name| read_name(planned.guest.as_str(), name)))
             .collect()
+    }
+
+    /// Returns how long the run took, in milliseconds; of a merged record, the longest of its runs.
+    pub(super) fn took_ms(&self) -> u64 {
+        self.origins.iter().map(|origin| origin.took_ms).max().unwrap_or(self.view.now_ms)
     }
 
     /// Returns the cases of the whole plan of which the run was a part, in order.
@@ -227,15 +245,6 @@ impl SourceRecord {
             waited_ms: self.waited_ms,
             sha256: self.sha256.clone(),
         }
-    }
-
-    /// Returns the record as the merged one tells of it, wherever it lay.
-    pub(super) fn shown_by_origin(&self) -> String {
-        let run = self.run.short();
-        self.part
-            .shard
-            .as_ref()
-            .map_or_else(|| format!("of run {run}"), |planned| format!("of shard {}", planned.shard))
     }
 
     /// Returns the record as people are told of it.

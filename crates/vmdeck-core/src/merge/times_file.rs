@@ -20,12 +20,21 @@ pub fn read(path: &Path) -> Result<(CaseTimes, String), String> {
 /// Adds times to a file, which is made where there is none; returns what it holds then. Others may do the same at the same time.
 pub async fn add(path: &Path, add: impl FnOnce(&mut CaseTimes)) -> io::Result<CaseTimes> {
     let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it");
+    // The file itself, where the name is a link to it.
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = real.as_path();
     let _held = clock::within(PATIENCE, hold(path)).await.ok_or_else(busy)??;
     let text = vmdeck_files::read_text(path, vmdeck_files::LARGE)?;
     let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut times = if text.is_empty() { CaseTimes::default() } else { CaseTimes::parse(&text).map_err(invalid)? };
     add(&mut times);
-    files::write_shared(path, times.render().as_bytes())?;
+    if let Err(e) = files::write_shared(path, times.render().as_bytes()) {
+        if text.is_empty() {
+            // Made a moment ago; an empty file is none that could be read.
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(e);
+    }
     Ok(times)
 }
 
@@ -51,7 +60,7 @@ mod tests {
     fn run(case: &str) -> RunTimes {
         let mut times = RunTimes::default();
         let lines = [
-            r#"{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":0,"kind":"run_started","run":"0000000000000001","version":"0.1.0","host":"h","dir":"","selection":[],"guests":[{"guest":"g","backend":"fake","os":"linux","isolated":true,"cases":1}],"cases":1}"#.to_owned(),
+            r#"{"seq":1,"at":"2026-11-21T08:00:00Z","elapsed_ms":0,"kind":"run_started","run":"RUN","version":"0.1.0","host":"h","dir":"","selection":[],"guests":[{"guest":"g","backend":"fake","os":"linux","isolated":true,"cases":1}],"cases":1}"#.replace("RUN", &format!("{:x<16}", format!("{case}-"))),
             format!(r#"{{"seq":2,"at":"2026-11-21T08:00:01Z","elapsed_ms":9,"kind":"case_ended","guest":"g","suite":"s","case":"{case}","round":1,"verdict":"passed","exit":0,"took_ms":7,"message":"","stdout_tail":"","stderr_tail":""}}"#),
         ];
         let mut view = RunView::default();

@@ -46,6 +46,8 @@ struct ReportedRun {
     hosts: BTreeMap<String, String>,
     guests: BTreeMap<GuestId, ReportedGuest>,
     subtests: JunitSubtests,
+    /// Why it went wrong as a whole.
+    error: Option<String>,
 }
 
 /// A guest with its cases.
@@ -167,7 +169,8 @@ impl ReportSink for Junit {
                 let key = (guest.clone(), suite.clone(), case.clone(), *round);
                 self.run.subtests.add(key, *attempt, subtest);
             }
-            EventKind::RunEnded { took_ms, .. } => {
+            EventKind::RunEnded { took_ms, error, .. } => {
+                self.run.error.clone_from(error);
                 for (id, guest) in &mut self.run.guests {
                     if let Some(seen) = view.guests.get(id) {
                         let places = seen.places();
@@ -190,6 +193,17 @@ fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Writes a report of a run that could not even be planned: one error that says why.
 pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
+    let case = whole_run(reason);
+    let mut out = begin()?;
+    let total = TestCounts::of(std::iter::once(kind(&case)));
+    let root = total.on(BytesStart::new("testsuites"), "vmdeck", 0);
+    out.write_event(Xml::Start(root.borrow()))?;
+    suite_of_run(&mut out, &case)?;
+    finish(out, &root).and_then(|bytes| write(file, &bytes))
+}
+
+/// Returns a case that stands for the run itself, which went wrong.
+fn whole_run(reason: &str) -> ReportedCase {
     let attempt = Attempt {
         verdict: Verdict::Infra,
         exit: None,
@@ -198,7 +212,7 @@ pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
         stdout_tail: String::new(),
         stderr_tail: String::new(),
     };
-    let case = ReportedCase {
+    ReportedCase {
         key: (1, String::new()),
         class: "vmdeck".into(),
         name: "run".into(),
@@ -207,16 +221,14 @@ pub fn write_unplanned(file: &Path, reason: &str) -> io::Result<()> {
         last: attempt,
         earlier: Vec::new(),
         quarantined: None,
-    };
-    let mut out = begin()?;
-    let total = TestCounts::of(std::iter::once(kind(&case)));
-    let root = total.on(BytesStart::new("testsuites"), "vmdeck", 0);
-    out.write_event(Xml::Start(root.borrow()))?;
-    let suite = total.on(BytesStart::new("testsuite"), "vmdeck", 0);
+    }
+}
+
+fn suite_of_run(out: &mut Writer<Vec<u8>>, case: &ReportedCase) -> io::Result<()> {
+    let suite = TestCounts::of(std::iter::once(kind(case))).on(BytesStart::new("testsuite"), "vmdeck", 0);
     out.write_event(Xml::Start(suite.borrow()))?;
-    one(&mut out, &case)?;
-    out.write_event(Xml::End(suite.to_end()))?;
-    finish(out, &root).and_then(|bytes| write(file, &bytes))
+    one(out, case)?;
+    out.write_event(Xml::End(suite.to_end()))
 }
 
 fn kind(case: &ReportedCase) -> TestKind {
@@ -247,8 +259,11 @@ fn finish(mut out: Writer<Vec<u8>>, root: &BytesStart<'_>) -> io::Result<Vec<u8>
 
 fn render(run: &ReportedRun, index: &PlanIndex, took_ms: u64) -> io::Result<Vec<u8>> {
     let mut out = begin()?;
-    let all = run.guests.values().flat_map(|guest| &guest.cases);
-    let all = TestCounts::of(all.map(kind).chain(run.subtests.kinds()));
+    let all = || run.guests.values().flat_map(|guest| &guest.cases);
+    // Where no case says that the run went wrong, one stands for it: a reader that sees no error takes it for a clean run.
+    let is_told = all().any(|case| matches!(kind(case), TestKind::Error | TestKind::Failure));
+    let of_run = run.error.as_deref().filter(|_| !is_told).map(whole_run);
+    let all = TestCounts::of(all().chain(&of_run).map(kind).chain(run.subtests.kinds()));
     let root = all.on(BytesStart::new("testsuites"), "vmdeck", took_ms);
     out.write_event(Xml::Start(root.borrow()))?;
     for (id, guest) in &run.guests {
@@ -265,6 +280,9 @@ fn render(run: &ReportedRun, index: &PlanIndex, took_ms: u64) -> io::Result<Vec<
             one(&mut out, case)?;
         }
         out.write_event(Xml::End(tag.to_end()))?;
+    }
+    if let Some(case) = &of_run {
+        suite_of_run(&mut out, case)?;
     }
     run.subtests.write(&mut out, index, &run.began)?;
     finish(out, &root)
@@ -392,6 +410,7 @@ mod tests {
         };
         ReportedRun {
             hosts: BTreeMap::new(),
+            error: None,
             id: "0123".into(),
             host: "ci-1".into(),
             began: "2026-01-02T03:04:05".into(),

@@ -30,19 +30,17 @@ impl ReportSink for Summary {
     }
 
     fn event(&mut self, event: &Event, view: &RunView) -> io::Result<()> {
-        if !matches!(event.kind, EventKind::RunEnded { .. }) {
-            return Ok(());
-        }
+        let EventKind::RunEnded { took_ms, .. } = event.kind else { return Ok(()) };
         let write = |name: &str, value: &Value| {
             let text = format!("{}\n", serde_json::to_string_pretty(value)?);
             vmdeck_files::write(&self.dir.join(name), text.as_bytes())
         };
-        write("summary.json", &summary(view))?;
+        write("summary.json", &summary(view, took_ms))?;
         write("receipt.json", &receipt(view))
     }
 }
 
-fn summary(view: &RunView) -> Value {
+fn summary(view: &RunView, took_ms: u64) -> Value {
     let guests: Vec<Value> = view
         .guests
         .iter()
@@ -64,7 +62,7 @@ fn summary(view: &RunView) -> Value {
         })
         .collect();
     json!({ "run": view.run, "began": view.began.map(millis), "selection": view.selection, "config": view.config, "revision": view.revision,
-            "exit": view.exit, "took_ms": view.now_ms, "planned": view.planned, "tally": view.tally,
+            "exit": view.exit, "took_ms": took_ms, "origins": view.origins, "planned": view.planned, "tally": view.tally,
             "subtests": view.subtests, "cancelled": view.cancelled, "guests": guests, "cases": cases, "warnings": view.warnings.iter().map(|warning| &warning.text).collect::<Vec<_>>(),
             "artifacts": { "files": view.artifacts.0, "bytes": view.artifacts.1 }, "skipped_output": view.skipped_output })
 }

@@ -89,7 +89,7 @@ impl LxdMachine {
     pub(super) fn of_made(client: LxdClient, request: &CreateRequest<'_>, made: &LxdInstance, id: &MachineId) -> Self {
         let mut machine = Self::new(client, request);
         machine.learn(made);
-        machine.daemon = id.provider.clone();
+        machine.daemon.clone_from(&id.provider);
         machine.is_up = made.status_code == status::RUNNING;
         machine
     }
