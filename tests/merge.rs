@@ -191,6 +191,9 @@ fn a_quarantine_and_a_case_that_may_not_be_flaky_are_of_the_plan() {
     world.run(&["quarantine", "add", "s/two", "--issue", "https://example.org/1", "--days", "5"]).exits(0);
     shard_in_ci(&world, 2, "s2c", &attempt("3")).exits(0);
     world.run(&["merge", "s1", "s2c", "-o", "x"]).exits(2).complains("not parts of one plan");
+    // With the same list they are.
+    shard_in_ci(&world, 1, "s1c", &attempt("3")).exits(0);
+    world.run(&["merge", "s1c", "s2c", "-o", "same"]).exits(0);
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub(super) fn take(jobs: &mut Vec<Job>, setup: &Setup, args: &RunArgs, io: &mut 
     let cases = jobs.iter().flat_map(Job::cases);
     let all: Vec<String> = cases.map(|(guest, suite, case)| format!("{}/{}/{}", guest.id, suite.id, case.id)).collect();
     let repeat = args.repeat.max(1);
-    let plan = Some(merge::plan_digest(&all, repeat, &format!("{} {:?}", setup.digest, setup.quarantine)));
+    let excused = setup.quarantine.0.iter().map(|test| format!("{} {:?} {}\n", test.name, test.subtest, test.until));
+    let plan = Some(merge::plan_digest(&all, repeat, &format!("{}\n{}", setup.digest, excused.collect::<String>())));
     let (group, attempt) = ci_run();
     let group = args.group.clone().or(group);
     let repeat_told = (repeat > 1).then_some(repeat);

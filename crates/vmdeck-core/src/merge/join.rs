@@ -20,7 +20,7 @@ use vmdeck_model::{
     error::{Fault, Result},
     event::{Attempt, CaseCause, Event, EventKind, PlannedGuest},
     exit::RunExit,
-    ids::{GuestId, RunId, short_run},
+    ids::{CaseId, GuestId, RunId, short_run},
     outcome::{CancelReason, Verdict},
     quantity::show_count,
     shard::{RunOrigin, RunPart},
@@ -293,8 +293,7 @@ impl Join<'_> {
         if earlier.is_empty() {
             return Ok(());
         }
-        let name = ["guest", "suite", "case"].map(|part| line.word(part).unwrap_or_default()).join("/");
-        let is_strict = source.part.flaky_fails.contains(&name);
+        let is_strict = is_strict(source, line);
         let failed =
             earlier.iter().rfind(|attempt| attempt.verdict == Verdict::Failed).map(|attempt| attempt.message.clone());
         let own = line.fields.get("earlier").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -513,6 +512,14 @@ fn common<'a, T: PartialEq>(
     let (first, rest) = sources.split_first()?;
     let value = of(first)?;
     rest.iter().all(|source| of(source) == Some(value)).then_some(value)
+}
+
+/// Returns whether the case of an event, or the one for which it was found, has failed where it passes only when it is tried again.
+fn is_strict(source: &SourceRecord, line: &EventLine) -> bool {
+    let word = |name: &str| line.word(name).unwrap_or_default().to_owned();
+    let Ok(case) = CaseId::try_from(word("case")) else { return false };
+    let mut names = case.parent().into_iter().chain([case]);
+    names.any(|case| source.part.flaky_fails.contains(&format!("{}/{}/{case}", word("guest"), word("suite"))))
 }
 
 /// Puts a field behind another one, where readers look for it.
