@@ -6,10 +6,11 @@ use std::path::Path;
 use vmdeck_core::merge::{self, times_file};
 use vmdeck_model::{
     division,
+    guest::Guest,
     job::Job,
     plan::Setup,
-    shard::{PlannedShard, RunPart, ShardBy},
-    suite::FlakyPolicy,
+    shard::{PlannedShard, RunPart, ShardBy, name_in_plan},
+    suite::{Case, FlakyPolicy, Suite},
     times::CaseTimes,
 };
 
@@ -28,16 +29,16 @@ pub(super) const TIMES: &str = "vmdeck-times.json";
 
 /// Leaves of what was selected what `--shard` asks for; returns what the record says of the whole.
 pub(super) fn take(jobs: &mut Vec<Job>, setup: &Setup, args: &RunArgs, io: &mut Io<'_>) -> RunPart {
-    let cases = jobs.iter().flat_map(Job::cases);
-    let all: Vec<String> = cases.map(|(guest, suite, case)| format!("{}/{}/{}", guest.id, suite.id, case.id)).collect();
+    let cases = || jobs.iter().flat_map(Job::cases);
+    let name = |(guest, suite, case): (&Guest, &Suite, &Case)| name_in_plan(&guest.id, &suite.id, &case.id);
+    let all: Vec<String> = cases().map(name).collect();
     let repeat = args.repeat.max(1);
     let excused = setup.quarantine.0.iter().map(|test| format!("{} {:?} {}\n", test.name, test.subtest, test.until));
     let plan = Some(merge::plan_digest(&all, repeat, &format!("{}\n{}", setup.digest, excused.collect::<String>())));
     let (group, attempt) = ci_run();
     let group = args.group.clone().or(group);
     let repeat_told = (repeat > 1).then_some(repeat);
-    let strict = jobs.iter().flat_map(Job::cases).filter(|(.., case)| case.flaky == FlakyPolicy::Fail);
-    let flaky_fails = strict.map(|(guest, suite, case)| format!("{}/{}/{}", guest.id, suite.id, case.id)).collect();
+    let flaky_fails = cases().filter(|(.., case)| case.flaky == FlakyPolicy::Fail).map(name).collect();
     let whole = RunPart { plan, flaky_fails, group, attempt, repeat: repeat_told, ..RunPart::default() };
     let Some(part) = args.shard else { return whole };
     let times = match &args.shard_by {

@@ -23,6 +23,7 @@ use vmdeck_model::{
     select::{Selector, word_of_case},
     shard::RunPart,
     suite::{Case, CaseAction, Suite},
+    times::median,
     workers::Workers,
 };
 
@@ -97,12 +98,7 @@ fn usual_times(jobs: &[Job]) -> BTreeMap<String, u64> {
         return BTreeMap::new();
     }
     let cases = history::trends(Path::new(runs::RECORDS), LOOKED_AT).cases.into_iter();
-    let median = |past: Vec<history::PastCase>| {
-        let mut times: Vec<u64> = past.iter().map(|case| case.took_ms).collect();
-        times.sort_unstable();
-        times.get(times.len() / 2).copied()
-    };
-    cases.filter_map(|(word, past)| Some((word, median(past)?))).collect()
+    cases.filter_map(|(word, past)| Some((word, median(past.iter().map(|case| case.took_ms).collect())?))).collect()
 }
 
 /// Reads the secrets of the guests that the plan needs: others' commands are not run.

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no async and no terminal in here; everything is total and can be tested with plain values. Other
 //! programs may read the records of runs with it: start with [`event`] and [`run_view`].
 
+mod case_end;
 pub mod catalogue;
 pub mod chord;
 pub mod command;

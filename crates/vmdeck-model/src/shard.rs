@@ -2,7 +2,10 @@
 //!
 //! Which part has which cases is `division`'s matter.
 
-use super::exit::RunExit;
+use super::{
+    exit::RunExit,
+    ids::{CaseId, GuestId, SuiteId},
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -79,6 +82,11 @@ pub struct RunPart {
     /// Which attempt of CI this is, where it says so: a later one has a higher number.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u64>,
+}
+
+/// Returns the name of a case in a plan: `guest/suite/case`.
+pub fn name_in_plan(guest: &GuestId, suite: &SuiteId, case: &CaseId) -> String {
+    format!("{guest}/{suite}/{case}")
 }
 
 /// A run whose record was merged into another.

@@ -195,7 +195,8 @@ fn join_times(own: &mut Vec<u64>, other: Vec<u64>, other_is_newer: bool) {
     own.truncate(KEPT);
 }
 
-fn median(mut values: Vec<u64>) -> Option<u64> {
+/// Returns the value in the middle; of an even number, the greater of the two; `None` = there is none.
+pub fn median(mut values: Vec<u64>) -> Option<u64> {
     values.sort_unstable();
     values.get(values.len() / 2).copied()
 }

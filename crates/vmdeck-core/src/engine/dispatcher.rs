@@ -227,23 +227,8 @@ impl Dispatcher {
                     if ended.contains(&name(&guest.id, &suite.id, &case, round)) {
                         continue;
                     }
-                    self.send(EventKind::CaseEnded {
-                        guest: guest.id.clone(),
-                        suite: suite.id.clone(),
-                        case,
-                        round,
-                        verdict,
-                        exit: None,
-                        took_ms: 0,
-                        message: message.clone(),
-                        stdout_tail: String::new(),
-                        stderr_tail: String::new(),
-                        cause: Some(CaseCause::NotBegun),
-                        earlier: Vec::new(),
-                        subtests: None,
-                        by_subtests: false,
-                        quarantined: None,
-                    });
+                    let name = name(&guest.id, &suite.id, &case, round);
+                    self.send(EventKind::case_not_run(name, verdict, message.clone(), CaseCause::NotBegun));
                 }
             }
         }

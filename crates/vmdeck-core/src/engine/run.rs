@@ -87,7 +87,7 @@ impl Run {
 
     async fn carry_out_locked(self, work: Work) -> Result<()> {
         if self.plan.jobs.is_empty() {
-            // A shard that has no case: there are fewer than shards.
+            // A shard that has no case: the others have them all.
             return Ok(());
         }
         let slots = self.acquire_slots().await?;

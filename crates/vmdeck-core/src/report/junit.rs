@@ -92,22 +92,8 @@ impl Junit {
     }
 
     fn case(&mut self, event: &EventKind, view: &RunView) {
-        let EventKind::CaseEnded {
-            guest,
-            suite,
-            case,
-            round,
-            verdict,
-            exit,
-            took_ms,
-            message,
-            stdout_tail,
-            stderr_tail,
-            cause,
-            earlier,
-            quarantined,
-            ..
-        } = event
+        let (EventKind::CaseEnded { guest, suite, case, round, cause, earlier, quarantined, .. }, Some(last)) =
+            (event, event.last_attempt())
         else {
             return;
         };
@@ -120,14 +106,7 @@ impl Junit {
             place: self.index.place(suite, case).map(|place| (place.file, place.line)),
             cause: *cause,
             quarantined: quarantined.clone(),
-            last: Attempt {
-                verdict: *verdict,
-                exit: *exit,
-                took_ms: *took_ms,
-                message: message.clone(),
-                stdout_tail: stdout_tail.clone(),
-                stderr_tail: stderr_tail.clone(),
-            },
+            last,
             earlier: earlier.clone(),
         });
     }

@@ -165,23 +165,9 @@ impl SuiteRun<'_> {
         let taken = |name: &str| self.suite.cases.iter().any(|case| case.id.as_str() == name);
         let mut names = std::iter::once("artifacts".to_owned()).chain((2..).map(|n| format!("artifacts-{n}")));
         let Some(case) = names.find(|name| !taken(name)).and_then(|name| CaseId::new(&name).ok()) else { return };
-        self.context.events.send(EventKind::CaseEnded {
-            guest: self.guest.id.clone(),
-            suite: self.suite.id.clone(),
-            case,
-            round,
-            verdict: Verdict::Failed,
-            exit: None,
-            took_ms: 0,
-            message: self.context.redactor.text(why),
-            stdout_tail: String::new(),
-            stderr_tail: String::new(),
-            cause: Some(CaseCause::Artifacts),
-            earlier: Vec::new(),
-            subtests: None,
-            by_subtests: false,
-            quarantined: None,
-        });
+        let name = (self.guest.id.clone(), self.suite.id.clone(), case, round);
+        let why = self.context.redactor.text(why);
+        self.context.events.send(EventKind::case_not_run(name, Verdict::Failed, why, CaseCause::Artifacts));
     }
 
     pub(super) fn warn(&self, text: &str) {

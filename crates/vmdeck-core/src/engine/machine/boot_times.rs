@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use vmdeck_model::{event::Phase, guest::Guest};
+use vmdeck_model::{event::Phase, guest::Guest, times::median};
 
 /// Boots that are remembered.
 const KEPT: usize = 9;
@@ -38,18 +38,18 @@ impl BootTimes {
 
     /// Returns what a phase usually takes: the median of the boots that had it.
     pub(super) fn usual(&self, phase: Phase) -> Option<u64> {
-        median(self.boots.iter().filter_map(|b| b.get(&phase).copied()))
+        median(self.boots.iter().filter_map(|b| b.get(&phase).copied()).collect())
     }
 
     /// Returns what the boot usually takes after a phase.
     pub(super) fn rest(&self, phase: Phase) -> Option<u64> {
         let with = self.boots.iter().filter(|b| b.contains_key(&phase));
-        median(with.map(|b| b.iter().filter(|(p, _)| **p > phase).map(|(_, ms)| ms).sum()))
+        median(with.map(|b| b.iter().filter(|(p, _)| **p > phase).map(|(_, ms)| ms).sum()).collect())
     }
 
     /// Returns the longest time without a console line that a phase usually has.
     pub(super) fn quiet(&self, phase: Phase) -> Option<u64> {
-        median(self.quiets.iter().filter_map(|b| b.get(&phase).copied()))
+        median(self.quiets.iter().filter_map(|b| b.get(&phase).copied()).collect())
     }
 
     /// Adds a boot and writes it down.
@@ -65,12 +65,6 @@ impl BootTimes {
             let _ = files::private_dir(folder).and_then(|()| files::write_atomic(&path, &bytes));
         }
     }
-}
-
-fn median(values: impl Iterator<Item = u64>) -> Option<u64> {
-    let mut all: Vec<u64> = values.collect();
-    all.sort_unstable();
-    all.get(all.len() / 2).copied()
 }
 
 /// Returns the file of a guest. Its name holds what makes boots comparable: another image or memory is another guest.
