@@ -2,7 +2,7 @@
 
 use super::{Values, show};
 use sha2::{Digest as _, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use vmdeck_model::digest::hex;
 
 /// The sections that decide what is tested and where; how a host is used is its own matter.
@@ -12,12 +12,16 @@ const SECTIONS: [&str; 3] = ["guests.", "suites.", "trouble."];
 pub(super) fn of(values: &Values, folder: &Path) -> String {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let home = etcetera::home_dir().ok();
-    let places = [Some((folder, ".")), home.map(|home| (home, "~"))];
+    let shown = |place: PathBuf, short| (place.display().to_string(), short);
+    let places: Vec<(String, &str)> =
+        std::iter::once(shown(folder, ".")).chain(home.map(|home| shown(home, "~"))).collect();
     let mut sum = Sha256::new();
     for (key, (value, _)) in values.iter().filter(|(key, _)| SECTIONS.iter().any(|section| key.starts_with(section))) {
         let mut text = show::toml(value);
-        for (place, short) in places.iter().flatten() {
-            text = text.replace(&place.display().to_string(), short);
+        for (place, short) in &places {
+            if text.contains(place) {
+                text = text.replace(place, short);
+            }
         }
         sum.update(format!("{key} = {text}\n"));
     }

@@ -79,8 +79,8 @@ fn difference(a: &SourceRecord, b: &SourceRecord) -> Option<String> {
     }
     // A record of an older vmdeck has no digest.
     let is_other = a.part.plan.as_ref().zip(b.part.plan.as_ref()).is_some_and(|(one, other)| one != other);
-    if is_other || a.whole_set() != b.whole_set() {
-        let (own, others) = (a.whole_set(), b.whole_set());
+    let (own, others) = (a.whole_set(), b.whole_set());
+    if is_other || own != others {
         let lacking = own.symmetric_difference(&others).next();
         let what = lacking.map_or_else(
             || "the config of their guests and suites differs".to_owned(),

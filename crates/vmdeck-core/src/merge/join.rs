@@ -2,7 +2,7 @@
 
 use super::{
     lines::{EventLine, EventReader},
-    source::{self, CaseName, SourceRecord},
+    source::{self, CaseName, RedAttempts, SourceRecord},
 };
 use crate::report::Fanout;
 use chrono::{DateTime, Utc};
@@ -39,8 +39,10 @@ pub(super) fn write(
 ) -> Result<RunExit> {
     let cannot = |e: std::io::Error| Fault::host(format!("cannot write `{}`", out.display())).because(e);
     let file = vmdeck_files::create_new(&out.join("events.jsonl")).map_err(cannot)?;
+    let before = sources.iter().filter(|source| source.superseded);
     let mut join = Join {
         sources,
+        earlier: before.map(|source| Ok((source, source.red_attempts()?))).collect::<Result<_>>()?,
         run,
         expect,
         stop,
@@ -71,6 +73,8 @@ struct Join<'a> {
     stop: &'a CancellationToken,
     /// The guests that had machines in several records.
     shared: BTreeSet<GuestId>,
+    /// The records whose place a later attempt takes, each with how its cases failed.
+    earlier: Vec<(&'a SourceRecord, RedAttempts)>,
     /// Every case of the whole plan, in order.
     whole: Vec<CaseName>,
     file: BufWriter<File>,
@@ -135,8 +139,8 @@ impl Join<'_> {
             host: hosts.into_iter().collect::<Vec<_>>().join(", "),
             // Wherever the record is: it tells of no place.
             dir: String::new(),
-            selection: common(&own, |source| Some(&source.selection)).cloned().unwrap_or_default(),
-            config: common(&own, |source| source.config.as_ref()).cloned(),
+            selection: common(&own, |source| Some(&source.view.selection)).cloned().unwrap_or_default(),
+            config: common(&own, |source| source.view.config.as_ref()).cloned(),
             cases: guests.iter().map(|planned| planned.cases).sum(),
             guests,
             part: RunPart {
@@ -334,9 +338,9 @@ impl Join<'_> {
         };
         let round = line.fields.get("round").and_then(Value::as_u64).and_then(|round| u32::try_from(round).ok());
         let key = ((guest, suite, case), round.unwrap_or(1));
-        let before = self.sources.iter().filter(|other| other.superseded);
-        let before = before.filter(|other| other.part.shard.as_ref().is_some_and(|own| own.shard == shard.shard));
-        before.filter_map(|other| other.ends.get(&key)).flatten().cloned().collect()
+        let is_it = |other: &SourceRecord| other.part.shard.as_ref().is_some_and(|own| own.shard == shard.shard);
+        let before = self.earlier.iter().filter(|(other, _)| is_it(other));
+        before.filter_map(|(_, attempts)| attempts.get(&key)).flatten().cloned().collect()
     }
 
     /// Tells what a record that broke off leaves open.
@@ -380,30 +384,13 @@ impl Join<'_> {
                         } else {
                             "no shard reported it"
                         };
-                        lost.push((guest.clone(), suite.clone(), case, round, why));
+                        lost.push(((guest.clone(), suite.clone(), case, round), why));
                     }
                 }
             }
         }
-        for (guest, suite, case, round, why) in lost {
-            let kind = EventKind::CaseEnded {
-                guest,
-                suite,
-                case,
-                round,
-                verdict: Verdict::Infra,
-                exit: None,
-                took_ms: 0,
-                message: why.to_owned(),
-                stdout_tail: String::new(),
-                stderr_tail: String::new(),
-                cause: Some(CaseCause::Untold),
-                earlier: Vec::new(),
-                subtests: None,
-                by_subtests: false,
-                quarantined: None,
-            };
-            self.send(kind, None)?;
+        for (name, why) in lost {
+            self.send(EventKind::case_not_run(name, Verdict::Infra, why.to_owned(), CaseCause::Untold), None)?;
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ use vmdeck_model::{
 
 /// A case of a run: its guest, suite and id.
 pub(super) type CaseName = (GuestId, SuiteId, CaseId);
+/// How each case of a run failed, by its round: every attempt, the last one behind the others.
+pub(super) type RedAttempts = BTreeMap<(CaseName, u32), Vec<Attempt>>;
 
 /// A record that is read.
 pub(super) struct SourceRecord {
@@ -31,28 +33,22 @@ pub(super) struct SourceRecord {
     pub(super) run: RunId,
     pub(super) version: String,
     pub(super) host: String,
-    pub(super) selection: Vec<String>,
-    pub(super) config: Option<String>,
     pub(super) guests: Vec<PlannedGuest>,
     pub(super) part: RunPart,
     /// The runs from which this record was merged itself.
     pub(super) origins: Vec<RunOrigin>,
     /// The milliseconds since 1970 at which it began, by the clock of its host.
     pub(super) began_ms: i64,
-    /// How it ended; `None` = it did not come to its end.
-    pub(super) exit: Option<RunExit>,
     pub(super) error: Option<String>,
     /// The strongest reason for which it was cancelled.
     pub(super) cancelled: Option<CancelReason>,
     pub(super) waited_ms: u64,
-    /// The state at the end of the record.
+    /// The state at the end of the record; without an exit code, the run did not come to its end.
     pub(super) view: RunView,
     pub(super) times: RunTimes,
     pub(super) sha256: String,
     /// The cases of which the record only says that nothing was told.
     pub(super) untold: BTreeSet<CaseName>,
-    /// How each case ended, by its round, for the later attempt that takes the place of this one.
-    pub(super) ends: BTreeMap<(CaseName, u32), Vec<Attempt>>,
     /// Whether a later attempt takes its place.
     pub(super) superseded: bool,
 }
@@ -86,8 +82,7 @@ impl SourceRecord {
         let mut times = RunTimes::default();
         times.take(&event, &view);
         let began_ms = event.at.timestamp_millis();
-        let EventKind::RunStarted { run, version, host, selection, config, guests, part, origins, .. } = event.kind
-        else {
+        let EventKind::RunStarted { run, version, host, guests, part, origins, .. } = event.kind else {
             return Err(Fault::user(format!("cannot merge `{}`", folder.display()))
                 .because("its first event is not `run_started`"));
         };
@@ -97,13 +92,10 @@ impl SourceRecord {
             run,
             version,
             host,
-            selection,
-            config,
             guests,
             part,
             origins,
             began_ms,
-            exit: None,
             error: None,
             cancelled: None,
             waited_ms: 0,
@@ -111,7 +103,6 @@ impl SourceRecord {
             times,
             sha256: String::new(),
             untold: BTreeSet::new(),
-            ends: BTreeMap::new(),
             superseded: false,
         })
     }
@@ -120,10 +111,7 @@ impl SourceRecord {
         self.view.apply(event);
         self.times.take(event, &self.view);
         match &event.kind {
-            EventKind::RunEnded { exit, error, .. } => {
-                self.exit = Some(*exit);
-                self.error.clone_from(error);
-            }
+            EventKind::RunEnded { error, .. } => self.error.clone_from(error),
             EventKind::CancelBegan { reason } => self.cancelled = self.cancelled.max(Some(*reason)),
             EventKind::LockHeld { waited_ms, .. } => self.waited_ms += waited_ms,
             EventKind::PhaseEnded { phase: Phase::WaitForMemory, took_ms, .. } => {
@@ -132,43 +120,35 @@ impl SourceRecord {
             EventKind::CaseEnded { guest, suite, case, cause: Some(CaseCause::Untold), .. } => {
                 self.untold.insert((guest.clone(), suite.clone(), case.clone()));
             }
-            EventKind::CaseEnded {
-                guest,
-                suite,
-                case,
-                round,
-                verdict,
-                exit,
-                took_ms,
-                message,
-                stdout_tail,
-                stderr_tail,
-                earlier,
-                ..
-            } => {
-                let last = Attempt {
-                    verdict: *verdict,
-                    exit: *exit,
-                    took_ms: *took_ms,
-                    message: message.clone(),
-                    stdout_tail: stdout_tail.clone(),
-                    stderr_tail: stderr_tail.clone(),
-                };
-                let name = (guest.clone(), suite.clone(), case.clone());
-                // How it failed, as with attempts of one run; that it then passed is the last one's matter.
-                let red = |attempt: &Attempt| {
-                    matches!(attempt.verdict, Verdict::Failed | Verdict::Infra | Verdict::Cancelled)
-                };
-                let all = earlier.iter().cloned().chain([last]).filter(red).collect();
-                self.ends.insert((name, *round), all);
-            }
             _ => {}
         }
     }
 
+    /// Reads how its cases failed, for the later attempt that takes the place of this one.
+    pub(super) fn red_attempts(&self) -> Result<RedAttempts> {
+        let mut lines = EventReader::open(&self.folder)?;
+        let mut out = RedAttempts::new();
+        while let Some(line) = lines.next(&mut Sha256::new())? {
+            if !line.is("case_ended") {
+                continue;
+            }
+            let kind = line.event(&lines)?.kind;
+            let last = kind.last_attempt();
+            if let EventKind::CaseEnded { guest, suite, case, round, earlier, .. } = kind {
+                // How it failed, as with attempts of one run; that it then passed is the last one's matter.
+                let red = |attempt: &Attempt| {
+                    matches!(attempt.verdict, Verdict::Failed | Verdict::Infra | Verdict::Cancelled)
+                };
+                let all = earlier.into_iter().chain(last).filter(red).collect();
+                out.insert(((guest, suite, case), round), all);
+            }
+        }
+        Ok(out)
+    }
+
     /// Returns whether the record's own exit code says more than what it tells of its cases and machines.
     pub(super) fn is_unexplained(&self) -> bool {
-        let Some(exit) = self.exit.filter(|_| self.origins.is_empty()) else { return false };
+        let Some(exit) = self.view.exit.filter(|_| self.origins.is_empty()) else { return false };
         let has_left = self.view.left().next().is_some();
         let told = RunExit::of_run(&self.view.tally, false, has_left, self.cancelled);
         exit != RunExit::Passed && told == RunExit::Passed
@@ -208,7 +188,7 @@ impl SourceRecord {
 
     /// Returns the machines that were there when the record broke off: nobody has told what became of them.
     pub(super) fn unproven(&self) -> impl Iterator<Item = (&GuestId, &str)> {
-        let guests = self.view.guests.iter().filter(|_| self.exit.is_none());
+        let guests = self.view.guests.iter().filter(|_| self.view.exit.is_none());
         let is_open = |guest: &GuestView| {
             !guest.kept && !matches!(guest.state, MachineState::NotCreated | MachineState::Terminated)
         };
@@ -238,7 +218,7 @@ impl SourceRecord {
             shard: self.part.shard.as_ref().map(|planned| planned.shard),
             attempt: self.part.attempt,
             superseded: self.superseded,
-            exit: self.exit,
+            exit: self.view.exit,
             took_ms: self.view.now_ms,
             cases: self.view.cases.len(),
             boot_ms: self.view.guests.values().filter_map(GuestView::boot_ms).sum(),
